@@ -1,0 +1,176 @@
+//! The macro that declares a category's events.
+
+/// Declares the events of one category: an enum whose variants hold the structs of the same names,
+/// each with its Avro schema.
+///
+/// The struct of each variant must be in scope and implement `Serialize` and `DeserializeOwned`. Its
+/// name is also the name of the Avro record and the event type on the wire.
+///
+/// A path is relative to the file in which `events!` is written, as with `include_str!`; an expression
+/// like `concat!(env!("CARGO_MANIFEST_DIR"), "/avro/..")` does too. The schema becomes a part of the
+/// program, and a change of the file compiles it again.
+///
+/// What it makes:
+/// - the enum, with the attributes and documentation that are given;
+/// - its [`EventSet`](crate::EventSet), and a `From` for each struct;
+/// - a test with the name of the enum, which fails with a [`Report`](crate::Report) if a type does not
+///   fit its schema, if a record is named differently, or if a file is no schema.
+///
+/// A category that is no legal name does not compile.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// pub struct OrderPlaced {
+///     customer: String,
+///     #[serde(with = "annals_schemas::timestamp_millis")]
+///     placed_at: jiff::Timestamp,
+///     lines: Vec<Line>,
+///     note: Option<String>,
+/// }
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// struct Line {
+///     sku: String,
+///     quantity: i32,
+/// }
+///
+/// annals_schemas::events! {
+///     #[derive(Debug)]
+///     pub enum OrderEvent in "order" {
+///         OrderPlaced = "../tests/avro/order/OrderPlaced.v1.avsc",
+///     }
+/// }
+///
+/// // The test that is made does just this.
+/// annals_schemas::verify::<OrderEvent>()?;
+/// # Ok::<(), annals_schemas::Report>(())
+/// ```
+///
+/// A name with a `-` would cut a stream's name at the wrong place:
+///
+/// ```compile_fail
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # pub struct OrderShipped { weight_grams: i64 }
+/// annals_schemas::events! {
+///     pub enum OrderEvent in "web-order" {
+///         OrderShipped = "../tests/avro/order/OrderShipped.v1.avsc",
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! events {
+    (
+        $(#[$set_attribute:meta])*
+        $visibility:vis enum $set:ident in $category:literal {
+            $( $(#[$event_attribute:meta])* $event:ident = $path:expr ),+ $(,)?
+        }
+    ) => {
+        $crate::__events! {
+            $(#[$set_attribute])*
+            $visibility enum $set in $category {
+                $( $(#[$event_attribute])* $event = $path ),+
+            }
+        }
+
+        // A function and an enum may share a name, and so every set has a test of its own.
+        #[cfg(test)]
+        #[test]
+        #[expect(non_snake_case, reason = "the test of a set is named as the set")]
+        fn $set() -> ::core::result::Result<(), $crate::Report> {
+            $crate::verify::<$set>()
+        }
+    };
+}
+
+/// [`events!`] without its test: what this crate's own tests of wrong declarations use.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __events {
+    (
+        $(#[$set_attribute:meta])*
+        $visibility:vis enum $set:ident in $category:literal {
+            $( $(#[$event_attribute:meta])* $event:ident = $path:expr ),+ $(,)?
+        }
+    ) => {
+        $(#[$set_attribute])*
+        $visibility enum $set {
+            $( $(#[$event_attribute])* $event($event) ),+
+        }
+
+        const _: () = {
+            ::core::assert!(
+                $crate::__private::is_category($category),
+                "a category is a letter and up to 99 letters, digits or _"
+            );
+
+            enum Place { $( $event ),+ }
+
+            static TABLE: ::std::sync::LazyLock<$crate::__private::Table> =
+                ::std::sync::LazyLock::new(|| {
+                    $crate::__private::Table::parse(<$set as $crate::EventSet>::EVENTS)
+                });
+
+            impl $crate::EventSet for $set {
+                const CATEGORY: &'static str = $category;
+
+                const EVENTS: &'static [$crate::EventDeclaration] = &[
+                    $( $crate::EventDeclaration {
+                        event_type: ::core::stringify!($event),
+                        definition: ::core::include_str!($path),
+                        check_fit: $crate::check_fit::<$event>,
+                    } ),+
+                ];
+
+                fn schemas() -> ::core::result::Result<
+                    &'static [(&'static str, $crate::Schema)],
+                    $crate::SchemaError,
+                > {
+                    TABLE.schemas()
+                }
+
+                fn event_type(&self) -> &'static str {
+                    match self {
+                        $( Self::$event(_) => ::core::stringify!($event) ),+
+                    }
+                }
+
+                fn encode(&self) -> ::core::result::Result<$crate::Encoded, $crate::EncodeError> {
+                    match self {
+                        $( Self::$event(event) => {
+                            TABLE.encode(Place::$event as usize, self.event_type(), event)
+                        } ),+
+                    }
+                }
+
+                fn decode(
+                    event_type: &str,
+                    writer: &$crate::Schema,
+                    payload: &[u8],
+                ) -> ::core::result::Result<Self, $crate::DecodeError> {
+                    match event_type {
+                        $( ::core::stringify!($event) => {
+                            TABLE.decode(Place::$event as usize, writer, payload).map(Self::$event)
+                        } )+
+                        unknown => ::core::result::Result::Err(
+                            $crate::DecodeError::UnknownEventType {
+                                category: $category,
+                                event_type: ::std::string::String::from(unknown),
+                            },
+                        ),
+                    }
+                }
+            }
+        };
+
+        $(
+            impl ::core::convert::From<$event> for $set {
+                fn from(event: $event) -> Self {
+                    Self::$event(event)
+                }
+            }
+        )+
+    };
+}

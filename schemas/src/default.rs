@@ -1,0 +1,83 @@
+//! A field's default, as the bytes that a reader sees in its place
+//! (<https://avro.apache.org/docs/1.12.0/specification/#schema-record>).
+
+use serde_json::Value;
+
+use crate::datum::{put_bytes, put_index, put_long};
+use crate::node::{Branches, Fields, Node, Shape};
+
+/// Appends the datum that a default stands for, or says what the default should have been.
+pub(crate) fn encode(node: Node, value: &Value, out: &mut Vec<u8>) -> Result<(), String> {
+    put(node, value, out).ok_or_else(|| format!("the default {value} is no {node}"))
+}
+
+fn put(node: Node, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    match node.shape() {
+        Shape::Null => value.as_null()?,
+        Shape::Boolean => out.push(value.as_bool()?.into()),
+        Shape::Int => put_long(out, i32::try_from(value.as_i64()?).ok()?.into()),
+        Shape::Long => put_long(out, value.as_i64()?),
+        Shape::Float => {
+            let real: f32 = value.as_number()?.to_string().parse().ok()?;
+            out.extend(real.to_le_bytes());
+        }
+        Shape::Double => out.extend(value.as_f64()?.to_le_bytes()),
+        Shape::Bytes => put_bytes(out, &latin(value)?),
+        Shape::String => put_bytes(out, value.as_str()?.as_bytes()),
+        Shape::Fixed(fixed) => out.extend(latin(value).filter(|bytes| bytes.len() == fixed.size)?),
+        Shape::Enum(of) => {
+            let symbol = value.as_str()?;
+            put_index(out, of.symbols.iter().position(|known| known == symbol)?);
+        }
+        Shape::Array(items) => {
+            let values = value.as_array()?;
+            put_count(out, values.len());
+            values.iter().try_for_each(|value| put(items, value, out))?;
+        }
+        Shape::Map(of) => {
+            let values = value.as_object()?;
+            put_count(out, values.len());
+            for (key, value) in values {
+                put_bytes(out, key.as_bytes());
+                put(of, value, out)?;
+            }
+        }
+        Shape::Union(branches) => put_branch(branches, value, out)?,
+        Shape::Record(fields) => put_record(fields, value, out)?,
+    }
+    if let Shape::Array(_) | Shape::Map(_) = node.shape() {
+        put_long(out, 0);
+    }
+    Some(())
+}
+
+/// Up to Avro 1.11 the default of a union is of its first branch; since then of any.
+fn put_branch(branches: Branches, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    branches.iter().enumerate().find_map(|(index, branch)| {
+        let mut datum = Vec::new();
+        put(branch, value, &mut datum)?;
+        put_index(out, index);
+        out.append(&mut datum);
+        Some(())
+    })
+}
+
+fn put_record(fields: Fields, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    let values = value.as_object()?;
+    fields.iter().try_for_each(|(field, node)| {
+        let value = values.get(&field.name).or(field.default.as_ref())?;
+        put(node, value, out)
+    })
+}
+
+/// The block of an array or map; an empty one has no block.
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    if count > 0 {
+        put_index(out, count);
+    }
+}
+
+/// In a default, the characters U+0000 to U+00FF stand for the bytes 0 to 255.
+fn latin(value: &Value) -> Option<Vec<u8>> {
+    value.as_str()?.chars().map(|character| u8::try_from(character).ok()).collect()
+}

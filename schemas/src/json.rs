@@ -1,0 +1,151 @@
+//! A payload as JSON, without a type for it.
+
+use jiff::{Span, Timestamp, civil::Date};
+use serde_json::{Map, Value};
+
+use crate::datum::{Datum, Fault};
+use crate::node::{Fields, Logical, Node, Shape};
+
+pub(crate) fn decode(root: Node, payload: &[u8]) -> Result<Value, Fault> {
+    let mut datum = Datum::new(payload);
+    let value = read(root, &mut datum)?;
+    datum.finish()?;
+    Ok(value)
+}
+
+fn read(node: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+    Ok(match node.shape() {
+        Shape::Null => Value::Null,
+        Shape::Boolean => datum.boolean()?.into(),
+        Shape::Int => number(node.logical(), datum.int()?.into()),
+        Shape::Long => number(node.logical(), datum.long()?),
+        Shape::Float => f32::from_le_bytes(datum.array()?).into(),
+        Shape::Double => f64::from_le_bytes(datum.array()?).into(),
+        Shape::Bytes => bytes(node.logical(), datum.bytes()?),
+        Shape::Fixed(fixed) => bytes(node.logical(), datum.take(fixed.size)?),
+        Shape::String => datum.text()?.into(),
+        Shape::Enum(of) => {
+            let index = datum.index(of.symbols.len())?;
+            of.symbols.get(index).map(String::as_str).into()
+        }
+        Shape::Union(branches) => {
+            let index = datum.index(branches.len())?;
+            match branches.get(index) {
+                Some(branch) => read(branch, datum)?,
+                None => Value::Null,
+            }
+        }
+        Shape::Array(items) => read_array(items, datum)?,
+        Shape::Map(values) => read_map(values, datum)?,
+        Shape::Record(fields) => read_record(fields, datum)?,
+    })
+}
+
+fn read_array(items: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+    let mut values = Vec::new();
+    loop {
+        let count = datum.block()?;
+        if count == 0 {
+            return Ok(Value::Array(values));
+        }
+        for _ in 0..count {
+            values.push(read(items, datum)?);
+        }
+    }
+}
+
+fn read_map(of: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+    let mut values = Map::new();
+    loop {
+        let count = datum.block()?;
+        if count == 0 {
+            return Ok(Value::Object(values));
+        }
+        for _ in 0..count {
+            let key = datum.text()?.to_owned();
+            values.insert(key, read(of, datum)?);
+        }
+    }
+}
+
+fn read_record(fields: Fields, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+    let read_field = |(field, node): (&apache_avro::schema::RecordField, Node)| {
+        Ok((field.name.clone(), read(node, datum)?))
+    };
+    let values: Result<Map<_, _>, Fault> = fields.iter().map(read_field).collect();
+    values.map(Value::Object)
+}
+
+/// A number out of the range of its meaning stays a number.
+fn number(logical: Option<Logical>, number: i64) -> Value {
+    let instant = match logical {
+        Some(Logical::TimestampMillis) => Timestamp::from_millisecond(number).ok(),
+        Some(Logical::TimestampMicros) => Timestamp::from_microsecond(number).ok(),
+        Some(Logical::TimestampNanos) => Timestamp::from_nanosecond(number.into()).ok(),
+        Some(Logical::Date) => return date(number).map_or(number.into(), Value::String),
+        Some(
+            Logical::TimeMillis
+            | Logical::TimeMicros
+            | Logical::LocalTimestampMillis
+            | Logical::LocalTimestampMicros
+            | Logical::LocalTimestampNanos
+            | Logical::Decimal { .. }
+            | Logical::BigDecimal
+            | Logical::Uuid
+            | Logical::Duration,
+        )
+        | None => None,
+    };
+    instant.map_or(number.into(), |instant| Value::String(instant.to_string()))
+}
+
+fn date(days_since_epoch: i64) -> Option<String> {
+    let epoch = Date::new(1970, 1, 1).ok()?;
+    let date = epoch.checked_add(Span::new().try_days(days_since_epoch).ok()?).ok()?;
+    Some(date.to_string())
+}
+
+fn bytes(logical: Option<Logical>, bytes: &[u8]) -> Value {
+    let text = match logical {
+        Some(Logical::Decimal { scale, .. }) => decimal(bytes, scale),
+        Some(Logical::Uuid) => uuid(bytes),
+        Some(
+            Logical::Date
+            | Logical::TimeMillis
+            | Logical::TimeMicros
+            | Logical::TimestampMillis
+            | Logical::TimestampMicros
+            | Logical::TimestampNanos
+            | Logical::LocalTimestampMillis
+            | Logical::LocalTimestampMicros
+            | Logical::LocalTimestampNanos
+            | Logical::BigDecimal
+            | Logical::Duration,
+        )
+        | None => None,
+    };
+    text.map_or_else(|| bytes.into(), Value::String)
+}
+
+/// Two's complement, big endian, up to 38 digits; longer ones stay bytes.
+fn decimal(bytes: &[u8], scale: usize) -> Option<String> {
+    let fill = if *bytes.first()? < 0x80 { 0 } else { 0xff };
+    let mut wide = [fill; 16];
+    let start = wide.len().checked_sub(bytes.len())?;
+    wide.get_mut(start..)?.copy_from_slice(bytes);
+    let number = i128::from_be_bytes(wide);
+    let sign = if number < 0 { "-" } else { "" };
+    let digits = format!("{:0>width$}", number.unsigned_abs(), width = scale.checked_add(1)?);
+    let (whole, fraction) = digits.split_at_checked(digits.len().checked_sub(scale)?)?;
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{sign}{whole}{point}{fraction}"))
+}
+
+fn uuid(bytes: &[u8]) -> Option<String> {
+    let number = u128::from_be_bytes(bytes.try_into().ok()?);
+    let mut text = format!("{number:032x}");
+    for place in [20, 16, 12, 8] {
+        text.insert(place, '-');
+    }
+    Some(text)
+}

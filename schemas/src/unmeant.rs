@@ -1,0 +1,117 @@
+//! What is legal Avro, means nothing, and was certainly meant to mean something.
+//!
+//! Avro ignores logical types that it does not know, does not know there, or finds incomplete: a
+//! timestamp becomes a plain number for every reader in every language, without a word. That is
+//! right for schemas from elsewhere; in our own it is a mistake.
+
+use serde_json::{Map, Value};
+
+/// Every logical type in a definition that has no effect.
+pub(crate) fn logical_types(definition: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Ok(definition) = serde_json::from_str(definition) {
+        search(&definition, &mut found);
+    }
+    found
+}
+
+fn search(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            found.extend(ignored(object));
+            // Defaults, examples and docs are no schemas.
+            let schemas = ["type", "fields", "items", "values"];
+            let inner = schemas.iter().filter_map(|name| object.get(*name));
+            inner.for_each(|inner| search(inner, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| search(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn ignored(object: &Map<String, Value>) -> Option<String> {
+    let logical = object.get("logicalType")?;
+    // Of named types, only a fixed can have one; what else has a name here is a field.
+    if let Some(name) = object.get("name")
+        && object.get("size").is_none()
+    {
+        return Some(format!(
+            "field {name}: logicalType stands beside the type and has no effect; \
+             say \"type\": {{\"type\": .., \"logicalType\": ..}}"
+        ));
+    }
+    let base = object.get("type")?.as_str()?;
+    let size = object.get("size").and_then(Value::as_u64);
+    let effective = match (logical.as_str()?, base) {
+        ("date" | "time-millis", "int") | ("uuid", "string") | ("big-decimal", "bytes") => true,
+        (
+            "time-micros"
+            | "timestamp-millis"
+            | "timestamp-micros"
+            | "timestamp-nanos"
+            | "local-timestamp-millis"
+            | "local-timestamp-micros"
+            | "local-timestamp-nanos",
+            "long",
+        ) => true,
+        ("uuid", "fixed") => size == Some(16),
+        ("duration", "fixed") => size == Some(12),
+        ("decimal", "bytes" | "fixed") => decimal_is_complete(object),
+        (_, _) => false,
+    };
+    (!effective).then(|| format!("logicalType {logical} has no effect on this {base}"))
+}
+
+fn decimal_is_complete(object: &Map<String, Value>) -> bool {
+    let precision = object.get("precision").and_then(Value::as_u64).unwrap_or_default();
+    let scale = object.get("scale").map_or(Some(0), Value::as_u64);
+    precision > 0 && scale.is_some_and(|scale| scale <= precision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(fields: &str) -> Vec<String> {
+        logical_types(&format!(r#"{{"type": "record", "name": "R", "fields": [{fields}]}}"#))
+    }
+
+    #[test]
+    fn logical_types_without_effect_are_found_wherever_they_are() {
+        let fields = r#"
+            {"name": "a", "type": {"type": "long", "logicalType": "timestamp-milis"}},
+            {"name": "b", "type": ["null", {"type": "array", "items":
+                {"type": "int", "logicalType": "timestamp-millis"}}]},
+            {"name": "c", "type": {"type": "map", "values":
+                {"type": "bytes", "logicalType": "decimal", "scale": 2}}},
+            {"name": "d", "type": {"type": "fixed", "name": "F", "size": 8, "logicalType": "uuid"}}"#;
+        assert_eq!(
+            found(fields),
+            [
+                r#"logicalType "timestamp-milis" has no effect on this long"#,
+                r#"logicalType "timestamp-millis" has no effect on this int"#,
+                r#"logicalType "decimal" has no effect on this bytes"#,
+                r#"logicalType "uuid" has no effect on this fixed"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_logical_type_beside_the_type_is_found_once() {
+        let fields = r#"{"name": "a", "type": "long", "logicalType": "timestamp-millis"}"#;
+        let told = found(fields);
+        assert_eq!(told.len(), 1);
+        assert!(told.iter().all(|told| told.starts_with("field \"a\": logicalType stands beside")));
+    }
+
+    #[test]
+    fn effective_logical_types_and_defaults_are_left_alone() {
+        let fields = r#"
+            {"name": "a", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+            {"name": "b", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
+            {"name": "c", "type": {"type": "string", "logicalType": "uuid"}},
+            {"name": "d", "type": {"type": "map", "values": "string"},
+                "default": {"type": "long", "logicalType": "x"}}"#;
+        assert_eq!(found(fields), [""; 0]);
+    }
+}
