@@ -1,0 +1,125 @@
+-- The store: streams, their events, and the schemas the events were encoded with.
+
+-- A schema of an event type, as the producing service had it compiled in. The relay needs no files.
+create table annals.schemas (
+    fingerprint bigint primary key,
+    full_name text not null check (octet_length(full_name) between 1 and 200),
+    definition text not null,
+    recorded_at timestamptz not null default now()
+);
+create index schemas_full_name on annals.schemas (full_name, recorded_at);
+
+comment on table annals.schemas is
+    'Avro schemas of events; fingerprint = first 8 bytes of the SHA-256 of definition; insert-only';
+
+-- Whether a text can name a stream: the category begins with a letter, and after a first - comes what
+-- tells the stream from the others. Each category is a legal end of a topic's name, and no two collide
+-- in Kafka's metric names, where . and _ are the same.
+create function annals.is_stream_name(name text) returns boolean
+language sql immutable parallel safe
+as $$
+    select octet_length(name) <= 200 and name ~ '^[A-Za-z][A-Za-z0-9_]{0,99}(-[A-Za-z0-9._:@+=~-]+)?$'
+$$;
+
+-- A stream's row is its lock and its version. Every append updates it: the free space keeps these updates HOT.
+create table annals.streams (
+    name text collate "C" primary key,
+    category text collate "C" not null,
+    version bigint not null
+) with (fillfactor = 70);
+
+comment on column annals.streams.version is
+    'version of the last event, 0-based; -1 only inside the transaction that creates the row';
+
+-- Drawn inside the append, after the stream rows are locked. The cache must stay 1: a session that
+-- keeps a block of numbers would give a later event of a stream a lower position than an earlier one.
+create sequence annals.positions as bigint cache 1;
+
+-- The one copy of the truth. `payload` is the contract, `data` the same event for people and SQL.
+create table annals.events (
+    position bigint primary key,
+    stream text collate "C" not null,
+    version bigint not null,
+    event_id uuid not null,
+    category text collate "C" not null,
+    event_type text collate "C" not null,
+    fingerprint bigint not null,
+    recorded_at timestamptz not null,
+    payload bytea not null,
+    data jsonb not null,
+    metadata jsonb not null,
+    headers jsonb not null,
+    constraint events_stream_version unique (stream, version),
+    constraint events_event_id unique (event_id)
+);
+create index events_category on annals.events (category, position);
+
+comment on table annals.events is 'all events; insert-only';
+comment on column annals.events.metadata is
+    'correlation_id, causation_id, actor, traceparent, tracestate, where known';
+comment on column annals.events.headers is 'free headers of the producing service, text to text';
+
+-- What is still to be published: thin, never updated, never deleted. Old partitions are dropped.
+-- The transaction id, not the position, says what became visible between two snapshots.
+create table annals.outbox (
+    position bigint not null,
+    xid xid8 not null default pg_current_xact_id(),
+    shard smallint not null,
+    primary key (position)
+) partition by range (position);
+create index outbox_xid on annals.outbox (xid);
+
+-- The number of shards is a constant of the installation, not of a replica or a topic: it is fixed
+-- here and changed only by a drained operation that replaces this function.
+create function annals.shard_count() returns smallint
+language sql immutable parallel safe
+as $$ select 8::smallint $$;
+
+-- The shard of a stream. PostgreSQL keeps this hash stable, since hash partitioning stands on it.
+create function annals.shard_of(stream text) returns smallint
+language sql immutable parallel safe
+as $$
+    select mod(hashtextextended(shard_of.stream collate "C", 0) & 9223372036854775807, annals.shard_count()::bigint)::smallint
+$$;
+
+-- Positions in one partition of the outbox: some 250 MB with its indexes when full.
+create function annals.outbox_partition_positions() returns bigint
+language sql immutable parallel safe
+as $$ select 4194304::bigint $$;
+
+-- Makes sure that the outbox has partitions for at least `ahead` more positions than are drawn now;
+-- returns the first position that has none. Harmless at any time and from anybody: the lock makes
+-- one caller create and the others wait, and attaching a table does not lock out inserts.
+create function annals.outbox_extend(ahead bigint) returns bigint
+language plpgsql
+set search_path = annals, pg_temp
+as $$
+declare
+    size constant bigint := outbox_partition_positions();
+    drawn bigint;
+    upper bigint;
+    partition text;
+begin
+    select last_value into drawn from positions;
+    select coalesce(max(substring(c.relname from 'outbox_(\d+)$')::bigint + 1), 0) * size into upper
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'outbox'::regclass;
+    if upper > drawn + ahead then
+        return upper;
+    end if;
+
+    perform pg_advisory_xact_lock(hashtextextended('annals.outbox_extend:' || current_schema(), 0));
+    select coalesce(max(substring(c.relname from 'outbox_(\d+)$')::bigint + 1), drawn / size) * size into upper
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'outbox'::regclass;
+    while upper <= drawn + ahead loop
+        partition := format('outbox_%s', to_char(upper / size, 'FM0000000'));
+        execute format('create table %I (like outbox including defaults)', partition);
+        execute format('alter table outbox attach partition %I for values from (%s) to (%s)', partition, upper, upper + size);
+        upper := upper + size;
+    end loop;
+    return upper;
+end
+$$;
+
+select annals.outbox_extend(4 * annals.outbox_partition_positions());

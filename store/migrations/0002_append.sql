@@ -1,0 +1,289 @@
+-- Appending: the one way in which events are written.
+
+-- Appends events to one or several streams, or says why not; all or nothing, under the version checks.
+--
+-- Everything about one stream stands at the same place of `streams` and `expected`; everything about
+-- one event at the same place of the other arrays. A stream without events is checked only.
+--
+--   streams             names, each once
+--   expected            version v >= 0, or -1 no stream, -2 any, -3 stream exists
+--   stream_of           for each event the 1-based place of its stream in `streams`
+--   conflict_events_max how many of the events since the expected version a conflict carries
+--
+-- Returns one row. `outcome` is
+--   'appended'  written: versions and positions of the events, in the order given
+--   'repeated'  these very events were there already: their original versions and positions
+--   'refused'   nothing is written; `refusals` has every reason, as objects with a `kind`:
+--                 conflict       stream, expected, actual (null: no such stream), events
+--                 id_taken       event_id, stream, and `differs`: the fields that are not as recorded
+--                 partly_known   event_ids that are recorded while others of this append are not
+--                 illegal_stream stream
+--                 unknown_schema fingerprint
+--               and the transaction stays usable.
+create function annals.append(
+    streams text[],
+    expected bigint[],
+    stream_of int[],
+    event_ids uuid[],
+    event_types text[],
+    fingerprints bigint[],
+    payloads bytea[],
+    data jsonb[],
+    metadata jsonb[],
+    headers jsonb[],
+    conflict_events_max int default 0,
+    out outcome text,
+    out versions bigint[],
+    out positions bigint[],
+    out recorded_at timestamptz,
+    out refusals jsonb
+)
+language plpgsql
+set search_path = annals, pg_temp
+-- The statements below touch single rows by key. Planning them anew for each call would cost more than
+-- running them, and a plan made while the tables were empty must not scan them once they have grown.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+#variable_conflict use_variable
+declare
+    counts bigint[] := array_fill(0::bigint, array[cardinality(streams)]);
+    current bigint[];
+    names text[];
+    shards smallint[];
+    created text[];
+    place int;
+    held bigint;
+    known int;
+    unknown_schemas int;
+    refused boolean := false;
+begin
+    -- The reply must mean that the events are durable, whatever a role or a database has set.
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+
+    for i in 1 .. cardinality(event_ids) loop
+        counts[stream_of[i]] := counts[stream_of[i]] + 1;
+    end loop;
+
+    -- Lock the streams, in one order for everybody, so that no two appends can deadlock. A stream that
+    -- does not exist is created at once: its row is the lock that keeps others from creating it.
+    for place in select s.place from unnest(streams) with ordinality s (name, place) order by s.name collate "C" loop
+        select s.version into held from annals.streams s where s.name = streams[place] for update;
+        while not found loop
+            -- Checked where a stream begins to exist; all later appends find its row.
+            if not annals.is_stream_name(streams[place]) then
+                refused := true;
+                held := -1;
+                exit;
+            end if;
+            insert into annals.streams (name, category, version)
+            values (streams[place], split_part(streams[place], '-', 1), counts[place] - 1)
+            on conflict (name) do nothing;
+            if found then
+                created := created || streams[place];
+                held := -1;
+                exit;
+            end if;
+            -- Somebody else created it and has committed by now.
+            select s.version into held from annals.streams s where s.name = streams[place] for update;
+        end loop;
+        current[place] := held;
+        refused := refused or not case expected[place]
+            when -2 then true
+            when -3 then held >= 0
+            else held = expected[place]
+        end;
+    end loop;
+
+    -- Only after the locks: a concurrent append of the same events has then either committed or gone.
+    select
+        (select count(*) from annals.events e where e.event_id = any (event_ids)),
+        (select count(*) from unnest(fingerprints) f (fingerprint)
+         where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint))
+    into known, unknown_schemas;
+    if known > 0 then
+        select k.outcome, k.versions, k.positions, k.recorded_at, k.refusals
+        into outcome, versions, positions, recorded_at, refusals
+        from annals.append_known(streams, stream_of, event_ids, event_types, fingerprints, payloads, metadata, headers) k;
+    elsif refused or unknown_schemas > 0 then
+        outcome := 'refused';
+        refusals := annals.append_refusals(streams, expected, current, fingerprints, conflict_events_max);
+    end if;
+    if outcome is not null then
+        delete from annals.streams s where s.name = any (created);
+        return;
+    end if;
+
+    -- Versions follow the order of the events; positions are drawn after the locks, in the same order.
+    for i in 1 .. cardinality(event_ids) loop
+        place := stream_of[i];
+        current[place] := current[place] + 1;
+        names[i] := streams[place];
+        shards[i] := annals.shard_of(streams[place]);
+        versions[i] := current[place];
+        positions[i] := nextval('annals.positions');
+    end loop;
+
+    recorded_at := clock_timestamp();
+    with queued as (
+        insert into annals.outbox (position, shard)
+        select o.position, o.shard from unnest(positions, shards) as o (position, shard)
+    )
+    insert into annals.events (
+        position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
+    )
+    select
+        e.position, e.stream, e.version, e.event_id, split_part(e.stream, '-', 1), e.event_type, e.fingerprint,
+        recorded_at, e.payload, e.data, e.metadata, e.headers
+    from unnest(positions, names, versions, event_ids, event_types, fingerprints, payloads, data, metadata, headers)
+        as e (position, stream, version, event_id, event_type, fingerprint, payload, data, metadata, headers);
+
+    for i in 1 .. cardinality(streams) loop
+        if counts[i] > 0 and current[i] >= counts[i] then
+            update annals.streams s set version = current[i] where s.name = streams[i];
+        end if;
+    end loop;
+    -- A stream that was only checked does not begin to exist.
+    if created is not null and 0 = any (counts) then
+        delete from annals.streams s where s.name = any (created) and s.version = -1;
+    end if;
+    outcome := 'appended';
+end
+$$;
+
+-- The answer to an append of events of which at least one is recorded: the original answer when all
+-- of them are, with the same content, and otherwise a refusal that says what differs. Trace context is
+-- not content: a retry runs in a span of its own.
+create function annals.append_known(
+    streams text[],
+    stream_of int[],
+    event_ids uuid[],
+    event_types text[],
+    fingerprints bigint[],
+    payloads bytea[],
+    metadata jsonb[],
+    headers jsonb[],
+    out outcome text,
+    out versions bigint[],
+    out positions bigint[],
+    out recorded_at timestamptz,
+    out refusals jsonb
+)
+language sql
+set search_path = annals, pg_temp
+as $$
+    with given as (
+        select streams[g.stream_of] as stream, g.*
+        from unnest(stream_of, event_ids, event_types, fingerprints, payloads, metadata, headers) with ordinality
+            as g (stream_of, event_id, event_type, fingerprint, payload, metadata, headers, place)
+    ),
+    compared as (
+        select
+            g.place, g.event_id, e.position, e.version, e.stream, e.recorded_at,
+            array_remove(array[
+                case when e.stream <> g.stream then 'stream' end,
+                case when e.event_type <> g.event_type then 'event_type' end,
+                case when e.fingerprint <> g.fingerprint then 'schema' end,
+                case when e.payload <> g.payload then 'payload' end,
+                case when e.metadata - array['traceparent', 'tracestate'] <> g.metadata - array['traceparent', 'tracestate']
+                    then 'metadata' end,
+                case when e.headers <> g.headers then 'headers' end
+            ], null) as differs
+        from given g join annals.events e on e.event_id = g.event_id
+    ),
+    refused as (
+        select jsonb_build_object(
+            'kind', 'id_taken', 'event_id', c.event_id, 'stream', c.stream, 'differs', to_jsonb(c.differs)
+        ) as refusal
+        from compared c where cardinality(c.differs) > 0
+        union all
+        select jsonb_build_object('kind', 'partly_known', 'event_ids', jsonb_agg(c.event_id order by c.place))
+        from compared c having count(*) < cardinality(event_ids)
+    )
+    select
+        case when exists (select from refused) then 'refused' else 'repeated' end,
+        case when not exists (select from refused) then (select array_agg(c.version order by c.place) from compared c) end,
+        case when not exists (select from refused) then (select array_agg(c.position order by c.place) from compared c) end,
+        case when not exists (select from refused) then (select min(c.recorded_at) from compared c) end,
+        (select jsonb_agg(r.refusal) from refused r)
+$$;
+
+-- The events of a stream after a version, at most `events_max`, as a JSON array in version order.
+create function annals.events_since(stream text, version bigint, events_max int) returns jsonb
+language sql stable
+set search_path = annals, pg_temp
+as $$
+    select coalesce(jsonb_agg(to_jsonb(e) order by e.version), '[]')
+    from (
+        select
+            e.position, e.stream, e.version, e.event_id, e.event_type, e.fingerprint, e.recorded_at,
+            encode(e.payload, 'hex') as payload, e.data, e.metadata, e.headers
+        from annals.events e
+        where e.stream = events_since.stream and e.version > events_since.version
+        order by e.version
+        limit events_max
+    ) e
+$$;
+
+-- Every reason against appending to streams whose versions are `current` (-1: no such stream), as a
+-- JSON array, or null when there is none.
+create function annals.append_refusals(
+    streams text[], expected bigint[], current bigint[], fingerprints bigint[], conflict_events_max int
+) returns jsonb
+language sql stable
+set search_path = annals, pg_temp
+as $$
+    select jsonb_agg(r.refusal) from (
+        select jsonb_build_object(
+            'kind', 'conflict', 'stream', c.stream, 'expected', c.expected, 'actual', nullif(c.actual, -1),
+            'events', annals.events_since(c.stream, greatest(c.expected, -1), conflict_events_max)
+        ) as refusal
+        from unnest(streams, expected, current) as c (stream, expected, actual)
+        where not case c.expected when -2 then true when -3 then c.actual >= 0 else c.actual = c.expected end
+        union all
+        select jsonb_build_object('kind', 'illegal_stream', 'stream', i.stream)
+        from unnest(streams) as i (stream) where not annals.is_stream_name(i.stream)
+        union all
+        select distinct jsonb_build_object('kind', 'unknown_schema', 'fingerprint', f.fingerprint)
+        from unnest(fingerprints) as f (fingerprint)
+        where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint)
+    ) r
+$$;
+
+-- Appends in a transaction that is exactly this call, and commits it; the same arguments and answer as
+-- `append`. Inside a transaction block the commit is refused by the server (SQLSTATE 2D000) and
+-- nothing is written: so an answer from here proves that the events are committed, whatever state the
+-- connection was in. No search_path is set, for a procedure with a setting may not commit.
+create procedure annals.append_and_commit(
+    streams text[],
+    expected bigint[],
+    stream_of int[],
+    event_ids uuid[],
+    event_types text[],
+    fingerprints bigint[],
+    payloads bytea[],
+    data jsonb[],
+    metadata jsonb[],
+    headers jsonb[],
+    conflict_events_max int,
+    inout outcome text,
+    inout versions bigint[],
+    inout positions bigint[],
+    inout recorded_at timestamptz,
+    inout refusals jsonb
+)
+language plpgsql
+as $$
+#variable_conflict use_variable
+begin
+    select a.outcome, a.versions, a.positions, a.recorded_at, a.refusals
+    into outcome, versions, positions, recorded_at, refusals
+    from annals.append(
+        streams, expected, stream_of, event_ids, event_types, fingerprints, payloads, data, metadata, headers,
+        conflict_events_max
+    ) a;
+    commit;
+end
+$$;

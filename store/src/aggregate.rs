@@ -1,0 +1,52 @@
+//! Aggregates: state that is rebuilt from the events of its stream.
+
+use std::pin::pin;
+
+use annals_schemas::EventSet;
+use futures_util::TryStreamExt;
+
+use crate::error::Error;
+use crate::store::Store;
+use crate::stream::{ExpectedVersion, StreamName, Version};
+
+/// State that the events of one stream make, one after the other, from the default state.
+pub trait Aggregate: Default + Send {
+    /// The events of its category.
+    type Event: EventSet + Send;
+
+    /// Takes an event into the state. Events happened: there is nothing to refuse here.
+    fn apply(&mut self, event: Self::Event);
+}
+
+/// An aggregate as it stood when its stream was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded<A> {
+    /// The state after the last event.
+    pub state: A,
+    /// The version of the last event; `None` when there is no such stream.
+    pub version: Option<Version>,
+}
+
+impl<A> Loaded<A> {
+    /// What an append that was decided on this state must expect.
+    #[must_use]
+    pub fn expected(&self) -> ExpectedVersion {
+        self.version.into()
+    }
+}
+
+impl Store {
+    /// Rebuilds an aggregate from all events of its stream; the default state when there is none.
+    ///
+    /// # Errors
+    /// [`Error`] when the stream cannot be read or an event not be decoded.
+    pub async fn load<A: Aggregate>(&self, stream: &StreamName) -> Result<Loaded<A>, Error> {
+        let mut loaded = Loaded { state: A::default(), version: None };
+        let mut events = pin!(self.read_events::<A::Event>(stream, Version::FIRST));
+        while let Some((version, event)) = events.try_next().await? {
+            loaded.state.apply(event);
+            loaded.version = Some(version);
+        }
+        Ok(loaded)
+    }
+}

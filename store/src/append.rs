@@ -1,0 +1,299 @@
+//! Appending: events and their outbox rows, in one transaction, in one round trip.
+
+use std::collections::BTreeSet;
+
+use annals_schemas::Schema;
+use jiff::Timestamp;
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{Executor, Row, SqlStr};
+
+use crate::error::{AppendError, Refusal};
+use crate::event::NewEvent;
+use crate::outbox::OUTBOX_LEFT_MIN;
+use crate::pgtime::PgTimestamp;
+use crate::refusal;
+use crate::store::Store;
+use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+
+/// Most events of one append.
+pub const EVENTS_PER_APPEND_MAX: usize = 10_000;
+/// Most streams of one append, those that are only checked included.
+pub const STREAMS_PER_APPEND_MAX: usize = 1_000;
+/// Most bytes of an event's metadata and headers together, as JSON.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+
+/// What is to be appended: events to one or several streams, all or nothing.
+///
+/// ```
+/// # use annals_store::{Append, ExpectedVersion, StreamName};
+/// # fn example(events: Vec<annals_store::NewEvent>) -> Result<(), annals_store::NameError> {
+/// let order = StreamName::new("order-42")?;
+/// let customer = StreamName::new("customer-7")?;
+/// let append = Append::to(&order, ExpectedVersion::NoStream, events)
+///     .and_check(&customer, ExpectedVersion::StreamExists);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Append {
+    streams: Vec<(StreamName, ExpectedVersion)>,
+    events: Vec<(usize, NewEvent)>,
+    conflict_events_max: i32,
+}
+
+impl Append {
+    /// Events for one stream, if its version is as expected.
+    #[must_use]
+    pub fn to(
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: impl IntoIterator<Item = NewEvent>,
+    ) -> Self {
+        Self::default().and_to(stream, expected, events)
+    }
+
+    /// Adds events for another stream.
+    #[must_use]
+    pub fn and_to(
+        mut self,
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: impl IntoIterator<Item = NewEvent>,
+    ) -> Self {
+        let place = self.streams.len();
+        self.streams.push((stream.clone(), expected));
+        self.events.extend(events.into_iter().map(|event| (place, event)));
+        self
+    }
+
+    /// Adds a stream that must be as expected, too, but is not written to.
+    #[must_use]
+    pub fn and_check(self, stream: &StreamName, expected: ExpectedVersion) -> Self {
+        self.and_to(stream, expected, [])
+    }
+
+    /// Lets a conflict carry up to `events_max` of the events since the expected version, so that a
+    /// decision can be made again without reading. None unless asked for.
+    #[must_use]
+    pub fn with_conflict_events(mut self, events_max: u16) -> Self {
+        self.conflict_events_max = i32::from(events_max);
+        self
+    }
+
+    /// The events, in the order in which they were added.
+    pub fn events(&self) -> impl ExactSizeIterator<Item = &NewEvent> {
+        self.events.iter().map(|(_, event)| event)
+    }
+
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = Schema> {
+        self.events().map(|event| event.schema)
+    }
+
+    /// What can be refused without asking the server.
+    fn check(&self, event_bytes_max: usize) -> Result<(), AppendError> {
+        let mut refusals = Vec::new();
+        let mut limit = |what: String, actual: usize, max: usize| {
+            if actual > max {
+                refusals.push(Refusal::Limit { what, actual, max });
+            }
+        };
+        limit("events of the append".into(), self.events.len(), EVENTS_PER_APPEND_MAX);
+        limit("streams of the append".into(), self.streams.len(), STREAMS_PER_APPEND_MAX);
+        for event in self.events() {
+            let id = event.id;
+            limit(format!("payload bytes of event {id}"), event.payload.len(), event_bytes_max);
+            limit(
+                format!("metadata and header bytes of event {id}"),
+                event.metadata_bytes(),
+                METADATA_BYTES_MAX,
+            );
+        }
+        let streams: BTreeSet<_> = self.streams.iter().map(|(name, _)| name).collect();
+        limit("times that a stream is named".into(), self.streams.len() - streams.len() + 1, 1);
+        let ids: BTreeSet<_> = self.events().map(NewEvent::id).collect();
+        limit("times that an event id is used".into(), self.events.len() - ids.len() + 1, 1);
+        if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
+    }
+}
+
+/// What an append recorded, or a retry found recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Version and position of each event, in the order of the append.
+    pub events: Vec<(Version, Position)>,
+    /// When, by the database's clock, in microseconds; an append of no events has no time.
+    pub recorded_at: Option<Timestamp>,
+    /// Whether the events had been recorded before, by an earlier try.
+    pub repeated: bool,
+}
+
+impl NewEvent {
+    fn metadata_bytes(&self) -> usize {
+        let texts = [&self.metadata.actor, &self.metadata.traceparent, &self.metadata.tracestate];
+        let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
+        // Two ids of 36 characters, and what JSON puts around each.
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 6);
+        texts + 160 + headers.sum::<usize>()
+    }
+}
+
+impl Store {
+    /// Appends in a transaction of its own: one round trip, durable when it returns.
+    ///
+    /// All events are recorded, with their outbox rows, or none. Safe to repeat with the same
+    /// [`Append`] in every expected-version mode: the events are recorded once and each call answers
+    /// with their original versions and positions. Dropping the future leaves the outcome unknown, never half.
+    ///
+    /// # Errors
+    /// [`AppendError`], by what the caller can do: refused, unknown, failed.
+    pub async fn append(&self, append: &Append) -> Result<Appended, AppendError> {
+        append.check(self.event_bytes_max())?;
+        // Each try that fails here takes a connection out of the pool for good: one that came from it
+        // inside a transaction that somebody else had begun and dropped, where the server refuses the
+        // commit; or one that had died unnoticed. At most all are like that, and then there is a new one.
+        let mut unsettled = None;
+        for _ in 0..=self.pool().options().get_max_connections() {
+            let mut connection = match self.pool().acquire().await {
+                Ok(connection) => connection,
+                Err(error) => return Err(unsettled.unwrap_or(AppendError::Failed(error))),
+            };
+            match self.try_append(&mut connection, append).await {
+                Err(AppendError::Unknown(error)) => {
+                    drop(connection.detach());
+                    unsettled = Some(AppendError::Unknown(error));
+                }
+                Err(AppendError::Failed(error)) if is_inside_a_transaction(&error) => {
+                    drop(connection.detach());
+                    tracing::warn!(
+                        "closed a connection that had come from the pool inside a transaction"
+                    );
+                }
+                settled => return settled,
+            }
+        }
+        Err(unsettled.unwrap_or(AppendError::Failed(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Appends on a connection of the pool, with what has to be done before and after.
+    async fn try_append(
+        &self,
+        connection: &mut PgConnection,
+        append: &Append,
+    ) -> Result<Appended, AppendError> {
+        self.register_schemas(connection, append).await?;
+        let statement = &self.statements().append;
+        let row = call(connection, statement.clone(), append).await.map_err(unacknowledged)?;
+        let appended = self.answer(connection, append, &row).await?;
+        if self.outbox_left(&appended) < OUTBOX_LEFT_MIN {
+            self.extend_outbox_on(connection).await;
+        }
+        Ok(appended)
+    }
+
+    /// Appends inside the caller's transaction: nothing is visible to readers or to the relay until
+    /// the caller commits, and rolling back leaves no trace.
+    ///
+    /// A refusal leaves the transaction usable. The stream rows stay locked until the transaction
+    /// ends: two transactions that append to the same streams, one after the other and in another
+    /// order, can deadlock, which PostgreSQL ends with an error for one of them.
+    ///
+    /// # Errors
+    /// [`AppendError::Refused`] and [`AppendError::Failed`]; after the latter the transaction is
+    /// aborted. What an error of the commit means is the caller's to settle, by repeating with the same events.
+    pub async fn append_in(
+        &self,
+        transaction: &mut PgConnection,
+        append: &Append,
+    ) -> Result<Appended, AppendError> {
+        append.check(self.event_bytes_max())?;
+        self.register_schemas_in(transaction, append).await?;
+        let statement = &self.statements().append_in;
+        let row =
+            call(transaction, statement.clone(), append).await.map_err(AppendError::Failed)?;
+        let appended = self.answer(transaction, append, &row).await?;
+        self.extend_outbox_beside(transaction, self.outbox_left(&appended)).await;
+        Ok(appended)
+    }
+
+    async fn answer(
+        &self,
+        connection: &mut PgConnection,
+        append: &Append,
+        row: &PgRow,
+    ) -> Result<Appended, AppendError> {
+        let answer = Answer::read(row).map_err(AppendError::Failed)?;
+        if let Some(Json(refusals)) = answer.refusals {
+            return Err(AppendError::Refused(
+                refusal::from_store(self, connection, refusals).await?,
+            ));
+        }
+        let events = answer.versions.into_iter().zip(answer.positions);
+        let events =
+            events.map(|(v, p)| (Version::from_store(v), Position::from_store(p))).collect();
+        let recorded_at = answer.recorded_at.filter(|_| !append.events.is_empty());
+        Ok(Appended { events, recorded_at, repeated: answer.repeated })
+    }
+}
+
+struct Answer {
+    repeated: bool,
+    versions: Vec<i64>,
+    positions: Vec<i64>,
+    recorded_at: Option<Timestamp>,
+    refusals: Option<Json<Vec<refusal::Row>>>,
+}
+
+impl Answer {
+    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            repeated: row.try_get::<&str, _>("outcome")? == "repeated",
+            versions: row.try_get::<Option<_>, _>("versions")?.unwrap_or_default(),
+            positions: row.try_get::<Option<_>, _>("positions")?.unwrap_or_default(),
+            recorded_at: row.try_get::<Option<PgTimestamp>, _>("recorded_at")?.map(|time| time.0),
+            refusals: row.try_get("refusals")?,
+        })
+    }
+}
+
+async fn call(
+    connection: &mut PgConnection,
+    statement: SqlStr,
+    append: &Append,
+) -> Result<PgRow, sqlx::Error> {
+    let events = || append.events();
+    let place = |(place, _): &(usize, NewEvent)| i32::try_from(place + 1).unwrap_or(i32::MAX);
+    let query = sqlx::query(statement)
+        .bind(append.streams.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+        .bind(append.streams.iter().map(|(_, expected)| expected.to_store()).collect::<Vec<_>>())
+        .bind(append.events.iter().map(place).collect::<Vec<_>>())
+        .bind(events().map(|event| event.id.get()).collect::<Vec<_>>())
+        .bind(events().map(|event| event.event_type).collect::<Vec<_>>())
+        .bind(events().map(|event| event.schema.fingerprint().get()).collect::<Vec<_>>())
+        .bind(events().map(|event| event.payload.as_slice()).collect::<Vec<_>>())
+        .bind(events().map(|event| Json(&event.data)).collect::<Vec<_>>())
+        .bind(events().map(|event| Json(&event.metadata)).collect::<Vec<_>>())
+        .bind(events().map(|event| Json(&event.headers)).collect::<Vec<_>>())
+        .bind(append.conflict_events_max);
+    connection.fetch_one(query).await
+}
+
+/// Whether the server refused to commit because the connection was inside a transaction block already.
+fn is_inside_a_transaction(error: &sqlx::Error) -> bool {
+    // 2D000: invalid transaction termination. 25P02: that transaction had failed before.
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "2D000" || code == "25P02")
+}
+
+fn unacknowledged(error: sqlx::Error) -> AppendError {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    match code {
+        // The session was ended, possibly between the commit and its reply.
+        Some(code) if code.starts_with("57P") || code.starts_with("08") => {
+            AppendError::Unknown(error)
+        }
+        Some(_) => AppendError::Failed(error),
+        None => AppendError::Unknown(error),
+    }
+}

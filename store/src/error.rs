@@ -1,0 +1,232 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::fmt;
+
+use annals_schemas::Fingerprint;
+
+use crate::event::{EventId, RecordedEvent};
+use crate::stream::{ExpectedVersion, StreamName, Version};
+
+/// Why an append was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Nothing is written, for these reasons; the transaction of [`append_in`](crate::Store::append_in)
+    /// stays usable. Repeating the same append gives the same answer until something else changes.
+    #[error("append refused: {}", Listed(.0))]
+    Refused(Vec<Refusal>),
+    /// The connection broke at or after the commit: the events may be recorded, or not. Repeat the
+    /// append with the same [`NewEvent`](crate::NewEvent)s: it writes them once.
+    #[error("append with unknown outcome: repeat it with the same events to settle it")]
+    Unknown(#[source] sqlx::Error),
+    /// Nothing is written: the server refused, or was not reached.
+    #[error("append events")]
+    Failed(#[source] sqlx::Error),
+}
+
+impl AppendError {
+    /// Whether repeating the same append, with the same events, can succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Unknown(_) => true,
+            Self::Failed(source) => is_transient(source),
+        }
+    }
+
+    /// The version conflict of `stream`, if that is a reason of the refusal.
+    #[must_use]
+    pub fn conflict_of(&self, stream: &StreamName) -> Option<&Conflict> {
+        let Self::Refused(refusals) = self else { return None };
+        refusals.iter().find_map(|refusal| match refusal {
+            Refusal::Conflict(conflict) if conflict.stream == *stream => Some(conflict),
+            Refusal::Conflict(_)
+            | Refusal::IdTaken { .. }
+            | Refusal::PartlyKnown { .. }
+            | Refusal::IllegalStream { .. }
+            | Refusal::UnknownSchema { .. }
+            | Refusal::IncompatibleSchema { .. }
+            | Refusal::Limit { .. } => None,
+        })
+    }
+}
+
+/// A stream is not as the append expected it.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    /// The stream.
+    pub stream: StreamName,
+    /// What the append expected.
+    pub expected: ExpectedVersion,
+    /// The version of its last event; `None` when there is no such stream.
+    pub actual: Option<Version>,
+    /// The events after the expected version, as many as the append asked for.
+    pub events: Vec<RecordedEvent>,
+}
+
+/// One reason why nothing was written.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Somebody else was there first: read what happened, decide again.
+    Conflict(Conflict),
+    /// The event's id is recorded with another content: an id was used twice.
+    IdTaken {
+        /// The id.
+        event_id: EventId,
+        /// The stream that has it.
+        stream: String,
+        /// The fields that differ: `stream`, `event_type`, `schema`, `payload`, `metadata`, `headers`.
+        differs: Vec<String>,
+    },
+    /// Some of the events are recorded and others are not: two different appends share ids.
+    PartlyKnown {
+        /// The ids that are recorded.
+        event_ids: Vec<EventId>,
+    },
+    /// The database does not take the stream's name.
+    IllegalStream {
+        /// The name.
+        stream: String,
+    },
+    /// A schema is not registered in the store. The store registers what it appends, so the table was
+    /// changed by somebody else.
+    UnknownSchema {
+        /// Its fingerprint.
+        fingerprint: Fingerprint,
+    },
+    /// The schema cannot read what its last version wrote: consumers would break.
+    IncompatibleSchema {
+        /// The record's full name.
+        full_name: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// More than there may be.
+    Limit {
+        /// What is limited, with its unit, and where it was found.
+        what: String,
+        /// How much there is.
+        actual: usize,
+        /// How much there may be.
+        max: usize,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict(Conflict { stream, expected, actual: Some(actual), .. }) => {
+                write!(f, "stream {stream} is at version {actual}, expected {expected}")
+            }
+            Self::Conflict(Conflict { stream, expected, actual: None, .. }) => {
+                write!(f, "stream {stream} does not exist, expected {expected}")
+            }
+            Self::IdTaken { event_id, stream, differs } => write!(
+                f,
+                "event id {event_id} is recorded in stream {stream} with another {}: use a new id for a new event",
+                differs.join(", ")
+            ),
+            Self::PartlyKnown { event_ids } => write!(
+                f,
+                "{} of the events are recorded already and others are not: repeat an append with exactly its events",
+                event_ids.len()
+            ),
+            Self::IllegalStream { stream } => {
+                write!(f, "the database refuses the stream name {stream:?}")
+            }
+            Self::UnknownSchema { fingerprint } => {
+                write!(f, "schema {fingerprint} is not registered in the store")
+            }
+            Self::IncompatibleSchema { full_name, reason } => write!(
+                f,
+                "schema {full_name} cannot read what its last version wrote: {reason}; give new fields a default"
+            ),
+            Self::Limit { what, actual, max } => write!(f, "{what}: {actual}, at most {max}"),
+        }
+    }
+}
+
+struct Listed<'a>(&'a [Refusal]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, refusal) in self.0.iter().enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            write!(f, "{separator}{refusal}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why something other than an append was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// PostgreSQL refused or was not reached.
+    #[error("{action}")]
+    Database {
+        /// What was being done: a verb and an object.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The tables could not be created or upgraded.
+    #[error("migrate the store's tables")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The store has something that this version of the crate cannot read.
+    #[error("{what} in the store is not readable: {reason}")]
+    Unreadable {
+        /// What, and where it is.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// An event is not what its schema or the application's type says.
+    #[error("decode event {version} of stream {stream}")]
+    Decode {
+        /// The stream.
+        stream: StreamName,
+        /// The event.
+        version: Version,
+        /// The cause.
+        #[source]
+        source: annals_schemas::DecodeError,
+    },
+}
+
+impl Error {
+    pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::Database { action, source }
+    }
+
+    pub(crate) fn database_each(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| Self::Database { action, source }
+    }
+
+    /// Whether doing the same again can succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => is_transient(source),
+            Self::Migrate(_) | Self::Unreadable { .. } | Self::Decode { .. } => false,
+        }
+    }
+}
+
+/// Whether the cause may be gone at the next try: no connection, a lost race, a server that restarts.
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
+    match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
+        // 40: serialisation failure, deadlock. 53: resources. 55P03: lock timeout. 57P0x: shutdown.
+        Some(code) => ["40001", "40P01", "53", "55P03", "57P", "08"]
+            .iter()
+            .any(|class| code.starts_with(class)),
+        None => matches!(
+            error,
+            sqlx::Error::Io(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::WorkerCrashed
+        ),
+    }
+}

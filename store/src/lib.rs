@@ -1,0 +1,66 @@
+//! An event store on PostgreSQL, to be embedded in a service: append, read, rebuild aggregates.
+//!
+//! Appending writes the events and their outbox rows in one PostgreSQL transaction, under a version
+//! check, in one round trip. The relay of Annals publishes the outbox to Kafka, so that other services
+//! can build projections. This crate knows nothing of Kafka.
+//!
+//! ```no_run
+//! use annals_store::{Append, ExpectedVersion, NewEvent, Store, StreamName, events};
+//! # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+//! # pub struct FlightCancelled { scheduled_departure: i64 }
+//! events! {
+//!     /// What happens to a flight.
+//!     #[derive(Debug, Clone, PartialEq)]
+//!     pub enum FlightEvent in "flight" {
+//!         /// It will not leave.
+//!         FlightCancelled = "../../schemas/avro/flight/FlightCancelled.v1.avsc",
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::connect("postgres://localhost/app").await?;
+//! store.migrate().await?;
+//! let flight = StreamName::new("flight-2013-01-01-UA-1545")?;
+//! let event = NewEvent::new(&FlightEvent::from(FlightCancelled { scheduled_departure: 1_357_034_400_000 }))?;
+//! store.append(&Append::to(&flight, ExpectedVersion::Any, [event])).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
+//!
+//! - *Atomic*: the events of an append and their outbox rows commit together or not at all, also over
+//!   several streams ([`Append::and_to`]), also inside the caller's own transaction ([`Store::append_in`]).
+//! - *What cannot be published cannot be committed*: names, sizes and schemas are checked in the append.
+//! - *Retry is safe* in every [`ExpectedVersion`]: the same event ids give the original answer.
+
+mod aggregate;
+mod append;
+mod error;
+mod event;
+mod migrate;
+pub mod outbox;
+mod pgtime;
+mod read;
+mod refusal;
+mod schemas;
+mod sql;
+mod store;
+mod stream;
+
+pub use aggregate::{Aggregate, Loaded};
+pub use annals_schemas::{
+    DecodeError, EncodeError, EventSet, Fingerprint, Misfit, Report, Schema, SchemaError,
+    check_fit, events, timestamp_micros, timestamp_millis, verify,
+};
+pub use append::{
+    Append, Appended, EVENTS_PER_APPEND_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
+};
+pub use error::{AppendError, Conflict, Error, Refusal};
+pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
+pub use sql::{SchemaName, SchemaNameError};
+pub use store::{EVENT_BYTES_MAX, Store, StoreOptions};
+pub use stream::{
+    CATEGORY_BYTES_MAX, Category, ExpectedVersion, NameError, Position, STREAM_NAME_BYTES_MAX,
+    StreamName, Version,
+};

@@ -1,0 +1,263 @@
+//! The outbox, for whoever publishes it: windows of what became visible between two snapshots.
+//!
+//! Positions are drawn before commit, so they say nothing about what is still to come; transaction ids
+//! are given out before an append, so they do not order a stream. What became visible between two
+//! snapshots, in position order, is each event once, and each stream in version order: version n + 1
+//! can only be written after the transaction of n has ended, and draws its position after that.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use annals_schemas::Fingerprint;
+use futures_util::stream::{Stream, TryStreamExt};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::append::Appended;
+use crate::error::Error;
+use crate::event::Metadata;
+use crate::pgtime::PgTimestamp;
+use crate::store::Store;
+
+/// Positions of one partition of the outbox, as in the migration.
+const PARTITION_POSITIONS: i64 = 4_194_304;
+/// Partitions are made while so many positions have one.
+const POSITIONS_AHEAD: i64 = 4 * PARTITION_POSITIONS;
+/// More are made when fewer positions than this are left.
+pub(crate) const OUTBOX_LEFT_MIN: i64 = 2 * PARTITION_POSITIONS;
+/// With fewer than this left, more are made even inside a caller's transaction.
+const OUTBOX_LEFT_URGENT: i64 = PARTITION_POSITIONS;
+
+/// Which history of which database: transaction ids mean nothing in another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The database cluster's identifier; equal on its standbys.
+    pub system_identifier: String,
+    /// The timeline, in hexadecimal; it changes when a standby is promoted.
+    pub timeline: String,
+}
+
+/// Where the log stood at a moment: an end of a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// What was visible: a `pg_snapshot` as text.
+    pub snapshot: String,
+    /// The transaction id that was to be given out next.
+    pub next_xid: i64,
+    /// The highest visible position.
+    pub position: i64,
+}
+
+impl Bound {
+    /// Before everything.
+    #[must_use]
+    pub fn origin() -> Self {
+        Self { snapshot: "3:3:".to_owned(), next_xid: 3, position: 0 }
+    }
+}
+
+/// What became visible between two bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Window<'a> {
+    /// Its begin: what was visible then is not in it.
+    pub since: &'a Bound,
+    /// Its end: what was visible then is in it.
+    pub until: &'a Bound,
+}
+
+/// An event as the outbox hands it to its publisher.
+#[derive(Debug, Clone)]
+pub struct OutboxEvent {
+    /// Its number in the store.
+    pub position: i64,
+    /// The shard of its stream.
+    pub shard: i16,
+    /// Its stream.
+    pub stream: String,
+    /// Its number in the stream.
+    pub version: i64,
+    /// Its id.
+    pub event_id: Uuid,
+    /// The category of its stream.
+    pub category: String,
+    /// Its type.
+    pub event_type: String,
+    /// The schema that it was encoded with.
+    pub fingerprint: Fingerprint,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// The event in Avro, without prefix.
+    pub payload: Vec<u8>,
+    /// How it came to be.
+    pub metadata: Metadata,
+    /// Free headers.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Store {
+    /// Where the log stands now, and in which history.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn outbox_bound(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(Cluster, Bound), Error> {
+        let row = sqlx::query(self.statements().outbox_bound.clone())
+            .fetch_one(connection)
+            .await
+            .map_err(Error::database("take a snapshot"))?;
+        bound(&row).map_err(Error::database("take a snapshot"))
+    }
+
+    /// The position after which everything of a window lies, for reading it by position.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn outbox_window_start(
+        &self,
+        connection: &mut PgConnection,
+        since: &Bound,
+    ) -> Result<i64, Error> {
+        sqlx::query_scalar(self.statements().outbox_window_start.clone())
+            .bind(&since.snapshot)
+            .bind(since.next_xid)
+            .bind(since.position)
+            .fetch_one(connection)
+            .await
+            .map_err(Error::database("find the start of a window"))
+    }
+
+    /// The events of some shards in a small window after a position (0: all), in position order,
+    /// found by transaction id. Read as they arrive: what is not yet taken stays with the server.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_live<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        shards: &[i16],
+        after: i64,
+    ) -> impl Stream<Item = Result<OutboxEvent, Error>> + Send + 'c + use<'c> {
+        sqlx::query(self.statements().outbox_live.clone())
+            .bind(window.since.snapshot.clone())
+            .bind(window.until.snapshot.clone())
+            .bind(shards.to_vec())
+            .bind(after)
+            .fetch(connection)
+            .and_then(|row| std::future::ready(outbox_event(&row)))
+            .map_err(Error::database_each("read a window of the outbox"))
+    }
+
+    /// The events of some shards in a large window between two positions, in position order. Read as
+    /// they arrive: what is not yet taken stays with the server.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_page<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        shards: &[i16],
+        page: PositionPage,
+    ) -> impl Stream<Item = Result<OutboxEvent, Error>> + Send + 'c + use<'c> {
+        sqlx::query(self.statements().outbox_page.clone())
+            .bind(window.since.snapshot.clone())
+            .bind(window.until.snapshot.clone())
+            .bind(shards.to_vec())
+            .bind(page.after)
+            .bind(page.last)
+            .fetch(connection)
+            .and_then(|row| std::future::ready(outbox_event(&row)))
+            .map_err(Error::database_each("read a page of the outbox"))
+    }
+
+    /// Makes sure that the outbox has partitions for the next appends. The store does it by itself;
+    /// a relay calls it, too, so that they are there before an append needs them.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn extend_outbox(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let upper: i64 = sqlx::query_scalar(self.statements().outbox_extend.clone())
+            .bind(POSITIONS_AHEAD)
+            .fetch_one(connection)
+            .await
+            .map_err(Error::database("create partitions of the outbox"))?;
+        self.outbox_upper().store(upper, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many positions after an append have a partition, as far as this process knows.
+    pub(crate) fn outbox_left(&self, appended: &Appended) -> i64 {
+        let last = appended.events.last().map_or(0, |(_, position)| position.get());
+        self.outbox_upper().load(Ordering::Relaxed) - last
+    }
+
+    /// Extends the outbox. A failure is logged and tried again by the next append: there is room for
+    /// millions of events by then.
+    pub(crate) async fn extend_outbox_on(&self, connection: &mut PgConnection) {
+        if let Err(error) = self.extend_outbox(connection).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "could not create partitions of the outbox ahead, trying again with the next append"
+            );
+        }
+    }
+
+    /// Extends the outbox beside a caller's transaction, on another connection if one is free: inside the
+    /// transaction, others who extend would wait for its end.
+    pub(crate) async fn extend_outbox_beside(&self, transaction: &mut PgConnection, left: i64) {
+        if left >= OUTBOX_LEFT_MIN {
+            return;
+        }
+        if let Some(mut connection) = self.pool().try_acquire() {
+            self.extend_outbox_on(&mut connection).await;
+        } else if left < OUTBOX_LEFT_URGENT && self.outbox_upper().load(Ordering::Relaxed) > 0 {
+            self.extend_outbox_on(transaction).await;
+        }
+    }
+}
+
+/// A page of a large window.
+#[derive(Debug, Clone, Copy)]
+pub struct PositionPage {
+    /// The position after which it begins.
+    pub after: i64,
+    /// Its last position.
+    pub last: i64,
+}
+
+fn bound(row: &PgRow) -> Result<(Cluster, Bound), sqlx::Error> {
+    let cluster = Cluster {
+        system_identifier: row.try_get("system_identifier")?,
+        timeline: row.try_get("timeline")?,
+    };
+    let bound = Bound {
+        snapshot: row.try_get("snapshot")?,
+        next_xid: row.try_get("next_xid")?,
+        position: row.try_get("position")?,
+    };
+    Ok((cluster, bound))
+}
+
+fn outbox_event(row: &PgRow) -> Result<OutboxEvent, sqlx::Error> {
+    Ok(OutboxEvent {
+        position: row.try_get("position")?,
+        shard: row.try_get("shard")?,
+        stream: row.try_get("stream")?,
+        version: row.try_get("version")?,
+        event_id: row.try_get("event_id")?,
+        category: row.try_get("category")?,
+        event_type: row.try_get("event_type")?,
+        fingerprint: row.try_get::<i64, _>("fingerprint")?.into(),
+        recorded_at: row.try_get::<PgTimestamp, _>("recorded_at")?.0,
+        payload: row.try_get("payload")?,
+        metadata: row.try_get::<Json<Metadata>, _>("metadata")?.0,
+        headers: row.try_get::<Json<BTreeMap<String, String>>, _>("headers")?.0,
+    })
+}

@@ -1,0 +1,28 @@
+//! `timestamptz` as [`jiff::Timestamp`].
+
+use jiff::Timestamp;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Postgres, Type};
+
+/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+
+/// A `timestamptz` of PostgreSQL; microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PgTimestamp(pub(crate) Timestamp);
+
+impl Type<Postgres> for PgTimestamp {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("timestamptz")
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for PgTimestamp {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let since_2000_us = <i64 as Decode<Postgres>>::decode(value)?;
+        let us =
+            since_2000_us.checked_add(POSTGRES_EPOCH_US).ok_or("a timestamptz out of range")?;
+        Ok(Self(Timestamp::from_microsecond(us)?))
+    }
+}

@@ -1,0 +1,105 @@
+//! Refusals as the append function returns them: rows, in JSON.
+
+use std::collections::BTreeMap;
+
+use annals_schemas::{Fingerprint, Schema};
+use jiff::Timestamp;
+use serde::Deserialize;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::{AppendError, Conflict, Refusal};
+use crate::event::{EventId, Metadata, RecordedEvent};
+use crate::store::Store;
+use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Row {
+    Conflict { stream: StreamName, expected: i64, actual: Option<i64>, events: Vec<EventRow> },
+    IdTaken { event_id: Uuid, stream: String, differs: Vec<String> },
+    PartlyKnown { event_ids: Vec<Uuid> },
+    IllegalStream { stream: String },
+    UnknownSchema { fingerprint: i64 },
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct EventRow {
+    position: i64,
+    stream: StreamName,
+    version: i64,
+    event_id: Uuid,
+    event_type: String,
+    fingerprint: i64,
+    recorded_at: Timestamp,
+    payload: String,
+    metadata: Metadata,
+    headers: BTreeMap<String, String>,
+}
+
+/// The refusals as data; loads the schemas of the events that conflicts carry, where they are not known.
+pub(crate) async fn from_store(
+    store: &Store,
+    connection: &mut PgConnection,
+    rows: Vec<Row>,
+) -> Result<Vec<Refusal>, AppendError> {
+    let carried = rows.iter().flat_map(|row| match row {
+        Row::Conflict { events, .. } => events.as_slice(),
+        Row::IdTaken { .. }
+        | Row::PartlyKnown { .. }
+        | Row::IllegalStream { .. }
+        | Row::UnknownSchema { .. } => &[],
+    });
+    let fingerprints = carried.map(|event| Fingerprint::from(event.fingerprint)).collect();
+    let schemas =
+        store.schemas_on(connection, fingerprints).await.map_err(|error| match error {
+            crate::Error::Database { source, .. } => AppendError::Failed(source),
+            other => AppendError::Failed(sqlx::Error::Decode(Box::new(other))),
+        })?;
+    Ok(rows.into_iter().map(|row| refusal(row, &schemas)).collect())
+}
+
+fn refusal(row: Row, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal {
+    match row {
+        Row::Conflict { stream, expected, actual, events } => Refusal::Conflict(Conflict {
+            stream,
+            // The number is the one that this append sent.
+            expected: ExpectedVersion::from_store(expected).unwrap_or(ExpectedVersion::Any),
+            actual: actual.map(Version::from_store),
+            events: events.into_iter().filter_map(|event| recorded(event, schemas)).collect(),
+        }),
+        Row::IdTaken { event_id, stream, differs } => {
+            Refusal::IdTaken { event_id: event_id.into(), stream, differs }
+        }
+        Row::PartlyKnown { event_ids } => {
+            Refusal::PartlyKnown { event_ids: event_ids.into_iter().map(EventId::from).collect() }
+        }
+        Row::IllegalStream { stream } => Refusal::IllegalStream { stream },
+        Row::UnknownSchema { fingerprint } => {
+            Refusal::UnknownSchema { fingerprint: fingerprint.into() }
+        }
+    }
+}
+
+fn recorded(row: EventRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Option<RecordedEvent> {
+    Some(RecordedEvent {
+        position: Position::from_store(row.position),
+        stream: row.stream,
+        version: Version::from_store(row.version),
+        id: row.event_id.into(),
+        event_type: row.event_type,
+        recorded_at: row.recorded_at,
+        schema: *schemas.get(&row.fingerprint.into())?,
+        payload: from_hex(&row.payload)?,
+        metadata: row.metadata,
+        headers: row.headers,
+    })
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?))
+        .collect()
+}

@@ -1,0 +1,158 @@
+//! The statements of this crate, with the database schema's name put in.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+/// The database schema that Annals lives in: `annals` unless chosen otherwise.
+///
+/// Lower-case letters, digits and `_`, beginning with a letter, at most 63 bytes: a name that needs no
+/// quotes, so that statements and function bodies can carry it as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SchemaName(Cow<'static, str>);
+
+/// A text that cannot be the name of a database schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} cannot name the database schema: 1 to 63 lower-case letters, digits and _ are allowed, \
+     beginning with a letter, and not with pg_"
+)]
+pub struct SchemaNameError(pub String);
+
+impl Default for SchemaName {
+    fn default() -> Self {
+        Self(Cow::Borrowed(Self::WRITTEN))
+    }
+}
+
+impl SchemaName {
+    /// The name that the statements are written with.
+    const WRITTEN: &'static str = "annals";
+
+    /// Checks `text` as the name of a database schema.
+    ///
+    /// # Errors
+    /// [`SchemaNameError`] when the name would need quotes or belongs to PostgreSQL.
+    pub fn new(text: impl Into<String>) -> Result<Self, SchemaNameError> {
+        let text = text.into();
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let begins = text.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+        if !begins || text.len() > 63 || !text.bytes().all(legal) || text.starts_with("pg_") {
+            return Err(SchemaNameError(text));
+        }
+        Ok(Self(Cow::Owned(text)))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A statement written for the schema `annals`, as it is for this one.
+    ///
+    /// Every word `annals` of the text is replaced: for statements that come from a file of the program.
+    #[must_use]
+    pub fn statement(&self, text: &'static str) -> SqlStr {
+        if self.0 == Self::WRITTEN {
+            return text.into_sql_str();
+        }
+        AssertSqlSafe(replace_word(text, Self::WRITTEN, &self.0)).into_sql_str()
+    }
+}
+
+impl fmt::Display for SchemaName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn replace_word(text: &str, word: &str, by: &str) -> String {
+    let of_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let bytes = text.as_bytes();
+    let mut replaced = String::with_capacity(text.len());
+    let mut copied = 0;
+    for (start, _) in text.match_indices(word) {
+        let end = start + word.len();
+        let begins = start == 0 || !of_word(bytes[start - 1]);
+        let ends = end == bytes.len() || !of_word(bytes[end]);
+        if begins && ends {
+            replaced.push_str(&text[copied..start]);
+            replaced.push_str(by);
+            copied = end;
+        }
+    }
+    replaced.push_str(&text[copied..]);
+    replaced
+}
+
+macro_rules! statements {
+    ($($name:ident),+ $(,)?) => {
+        /// One text a statement, made once for each store.
+        #[derive(Debug)]
+        pub(crate) struct Statements { $(pub(crate) $name: SqlStr),+ }
+
+        impl Statements {
+            pub(crate) fn new(schema: &SchemaName) -> Self {
+                Self { $($name: schema.statement(include_str!(concat!("../sql/", stringify!($name), ".sql")))),+ }
+            }
+
+            /// Every statement with its name, for the test that prepares them all.
+            #[cfg(test)]
+            fn all(&self) -> Vec<(&'static str, SqlStr)> {
+                vec![$((stringify!($name), self.$name.clone())),+]
+            }
+        }
+    };
+}
+statements!(
+    append,
+    append_in,
+    outbox_bound,
+    outbox_extend,
+    outbox_live,
+    outbox_page,
+    outbox_window_start,
+    read_category,
+    read_stream,
+    schema_insert,
+    schema_latest,
+    schema_lock,
+    schemas_by_fingerprint,
+    stream_version,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_word_is_replaced() {
+        let written =
+            "select annals.append(x) -- annals_read, my_annals; set search_path = annals, pg_temp";
+        let replaced = replace_word(written, "annals", "ledger");
+        assert_eq!(
+            replaced,
+            "select ledger.append(x) -- annals_read, my_annals; set search_path = ledger, pg_temp"
+        );
+    }
+
+    #[test]
+    fn a_schema_name_that_needs_quotes_is_refused() {
+        for text in ["", "Annals", "an nals", "1a", "pg_annals", "a\"b", "a;drop"] {
+            assert!(SchemaName::new(text).is_err(), "{text:?} was taken");
+        }
+        assert_eq!(SchemaName::new("ledger_2").unwrap().as_str(), "ledger_2");
+    }
+
+    #[test]
+    fn every_statement_says_what_it_does_first() {
+        for (name, text) in Statements::new(&SchemaName::default()).all() {
+            assert!(
+                text.as_str().starts_with("-- "),
+                "{name}.sql does not begin with what it does"
+            );
+        }
+    }
+}

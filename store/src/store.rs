@@ -1,0 +1,174 @@
+//! The handle that an application holds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use annals_schemas::{Fingerprint, Schema};
+use sqlx::pool::PoolConnectionMetadata;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::error::Error;
+use crate::migrate;
+use crate::sql::{SchemaName, Statements};
+
+/// Most bytes of one event's payload, unless set otherwise: what fits into a Kafka topic with its
+/// default `max.message.bytes` of 1 MiB, with room for key and headers.
+pub const EVENT_BYTES_MAX: usize = 1_000_000 - 32 * 1024;
+
+/// For how long an idle connection is taken to be alive.
+const IDLE_TRUSTED_MAX: Duration = Duration::from_secs(5);
+
+/// How to connect a [`Store`].
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    schema: SchemaName,
+    connections_max: u32,
+    event_bytes_max: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            schema: SchemaName::default(),
+            connections_max: 10,
+            event_bytes_max: EVENT_BYTES_MAX,
+        }
+    }
+}
+
+impl StoreOptions {
+    /// The database schema that the tables live in; `annals` unless set.
+    #[must_use]
+    pub fn schema(mut self, schema: SchemaName) -> Self {
+        self.schema = schema;
+        self
+    }
+
+    /// Most connections of the pool that [`connect`](Self::connect) opens; 10 unless set.
+    #[must_use]
+    pub const fn connections_max(mut self, connections_max: u32) -> Self {
+        self.connections_max = connections_max;
+        self
+    }
+
+    /// Most bytes of one event's payload; [`EVENT_BYTES_MAX`] unless set. Keep it some 32 KiB below the
+    /// `max.message.bytes` of the topics.
+    #[must_use]
+    pub const fn event_bytes_max(mut self, event_bytes_max: usize) -> Self {
+        self.event_bytes_max = event_bytes_max;
+        self
+    }
+
+    /// Opens a pool of connections to the database of `url` (`postgres://user:password@host/database`).
+    ///
+    /// # Errors
+    /// [`Error::Database`] when the URL cannot be read or the server not be reached.
+    pub async fn connect(self, url: &str) -> Result<Store, Error> {
+        let options: PgConnectOptions =
+            url.parse().map_err(Error::database("read the database URL"))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(self.connections_max)
+            // The pool would ask each connection whether it is alive before each use: a round trip more
+            // for every append. Those that were idle for long are asked; an append takes another
+            // connection by itself when one turns out to be dead.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)))
+            .connect_with(options.application_name("annals"))
+            .await
+            .map_err(Error::database("connect to the store"))?;
+        Ok(self.with_pool(pool))
+    }
+
+    /// Uses a pool that the application has. With sqlx's default `test_before_acquire` each append costs a
+    /// round trip more.
+    #[must_use]
+    pub fn with_pool(self, pool: PgPool) -> Store {
+        Store {
+            shared: Arc::new(Shared {
+                pool,
+                statements: Statements::new(&self.schema),
+                schema: self.schema,
+                event_bytes_max: self.event_bytes_max,
+                schemas: RwLock::default(),
+                outbox_upper: std::sync::atomic::AtomicI64::new(0),
+            }),
+        }
+    }
+}
+
+async fn is_alive(
+    connection: &mut PgConnection,
+    meta: PoolConnectionMetadata,
+) -> Result<bool, sqlx::Error> {
+    if meta.idle_for > IDLE_TRUSTED_MAX {
+        connection.ping().await?;
+    }
+    Ok(true)
+}
+
+/// The event store: a cheap handle, to be cloned, over a pool of PostgreSQL connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: PgPool,
+    schema: SchemaName,
+    statements: Statements,
+    event_bytes_max: usize,
+    /// Schemas that are known to be registered. Never held over an await, so a plain lock does.
+    schemas: RwLock<BTreeMap<Fingerprint, Schema>>,
+    /// The first position without a partition of the outbox, as last seen; 0 until asked.
+    outbox_upper: std::sync::atomic::AtomicI64,
+}
+
+impl Store {
+    /// Connects to the database of `url` with the defaults of [`StoreOptions`].
+    ///
+    /// # Errors
+    /// [`Error::Database`] when the URL cannot be read or the server not be reached.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        StoreOptions::default().connect(url).await
+    }
+
+    /// Creates or upgrades the store's tables and functions. Safe to call at every start, from every
+    /// process: one applies what is missing and the others wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Migrate`] when a statement fails or the database was migrated by a later version.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        migrate::migrate(self.pool(), self.schema()).await.map_err(Error::Migrate)
+    }
+
+    /// The pool, for transactions of the application's own.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.shared.pool
+    }
+
+    /// The database schema that the tables live in.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaName {
+        &self.shared.schema
+    }
+
+    pub(crate) fn statements(&self) -> &Statements {
+        &self.shared.statements
+    }
+
+    pub(crate) fn event_bytes_max(&self) -> usize {
+        self.shared.event_bytes_max
+    }
+
+    pub(crate) fn schemas_known(&self) -> &RwLock<BTreeMap<Fingerprint, Schema>> {
+        &self.shared.schemas
+    }
+
+    pub(crate) fn outbox_upper(&self) -> &std::sync::atomic::AtomicI64 {
+        &self.shared.outbox_upper
+    }
+}
