@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Writes the checksum lists anew from fresh downloads. Read the difference before it is committed.
+
+write_checksums() {
+  local scratch
+  scratch=$(mktemp -d)
+  # shellcheck disable=SC2064 # the directory of now is meant
+  trap "rm -rf '$scratch'" EXIT
+  mkdir -p "$CHECKSUMS"
+  (kafka_download "$scratch/kafka")
+  (registry_download "$scratch/registry")
+  write_list "$scratch/kafka" kafka
+  write_list "$scratch/registry" registry
+  write_postgres_list "$scratch"
+}
+
+write_list() {
+  (cd "$1" && LC_ALL=C sha256sum -- *) >"$CHECKSUMS/$2.sha256"
+  say "$2" "$(wc -l <"$CHECKSUMS/$2.sha256") checksums"
+}
+
+write_postgres_list() {
+  local version platform
+  for version in "${POSTGRES_VERSIONS[@]}"; do
+    for platform in "${POSTGRES_PLATFORMS[@]}"; do
+      # Not every version was built for every platform.
+      (postgres_download "$version" "$platform" "$1/postgres/postgres-$version-$platform") ||
+        say postgres "no build of $version for $platform, left out"
+    done
+  done
+  (cd "$1/postgres" && LC_ALL=C sha256sum -- */*) >"$CHECKSUMS/postgres.sha256"
+  say postgres "$(wc -l <"$CHECKSUMS/postgres.sha256") checksums"
+}

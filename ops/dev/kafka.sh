@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# Apache Kafka, KRaft, broker and controller in one process. Node 1 is the only one today; every path and property that
+# would differ for a second one is made from KAFKA_NODE.
+
+KAFKA_NODE=1
+
+kafka_url() { printf '127.0.0.1:%s\n' "$ANNALS_KAFKA_PORT"; }
+kafka_ports() { printf '%s\n' ANNALS_KAFKA_PORT ANNALS_KAFKA_CONTROLLER_PORT; }
+kafka_answers() { kafka_speaks 127.0.0.1 "$ANNALS_KAFKA_PORT" && kafka_serves 127.0.0.1 "$ANNALS_KAFKA_PORT"; }
+kafka_stop_signal() { printf 'TERM\n'; }
+kafka_precheck() { :; }
+kafka_answered() { :; }
+
+kafka_prepare() {
+  need_java "Kafka"
+  install_once "kafka-$KAFKA_VERSION" kafka_fetch
+  KAFKA_CLASS_PATH="$CACHE/kafka-$KAFKA_VERSION/*"
+  mkdir -p "$HOME_DIR/kafka"
+  [[ -d $HOME_DIR/kafka/data-$KAFKA_NODE ]] || kafka_format
+  kafka_properties "$HOME_DIR/kafka/data-$KAFKA_NODE" >"$HOME_DIR/kafka/server-$KAFKA_NODE.properties"
+}
+
+kafka_launch() {
+  launch kafka "$JAVA" -Xmx1g -Djava.awt.headless=true "-Dannals.dev=$HOME_DIR/kafka" "-Dannals.log=$LOGS/kafka.log" \
+    "-Dlog4j2.configurationFile=$DEV/kafka-log4j2.properties" -cp "$KAFKA_CLASS_PATH" \
+    kafka.Kafka "$HOME_DIR/kafka/server-$KAFKA_NODE.properties"
+}
+
+kafka_fetch() {
+  kafka_download "$1"
+  (cd "$1" && verify_all "$CHECKSUMS/kafka.sha256")
+}
+
+kafka_download() {
+  download kafka "Kafka $KAFKA_VERSION (46 jars, 44 MB)" org/apache/kafka "$1" \
+    --file "$DEV/kafka-pom.xml" "-Dkafka.version=$KAFKA_VERSION" "-Dlog4j.version=$LOG4J_VERSION" \
+    "$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies"
+}
+
+# kafka_properties DATA_DIRECTORY
+kafka_properties() {
+  cat <<PROPERTIES
+process.roles=broker,controller
+node.id=$KAFKA_NODE
+controller.quorum.bootstrap.servers=127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT,CONTROLLER://127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
+advertised.listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT,CONTROLLER://127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
+log.dirs=$1
+
+# One broker holds every replica; few internal partitions make the first transaction and the first group quick.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+
+# A killed broker is let in again only when its last session has expired: five missed heartbeats are enough here.
+broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=5000
+
+# A topic that nobody declared is a mistake, here as in production.
+auto.create.topics.enable=false
+PROPERTIES
+}
+
+# Made beside its place and renamed, so that a killed start leaves no half log directory.
+kafka_format() {
+  local data=$HOME_DIR/kafka/data-$KAFKA_NODE part log=$LOGS/kafka-format.log
+  part=$data.part.$BASHPID
+  rm -rf "$data".part.*
+  mkdir "$part"
+  kafka_properties "$part" >"$HOME_DIR/kafka/format-$KAFKA_NODE.properties"
+  say kafka "creating the log directory"
+  "$JAVA" -XX:TieredStopAtLevel=1 "-Dannals.log=$LOGS/kafka-format-details.log" \
+    "-Dlog4j2.configurationFile=$DEV/kafka-log4j2.properties" -cp "$KAFKA_CLASS_PATH" kafka.tools.StorageTool \
+    format --standalone -t "$(kafka_new_cluster_id)" -c "$HOME_DIR/kafka/format-$KAFKA_NODE.properties" >"$log" 2>&1 ||
+    die "could not format Kafka's log directory: $(tail -n1 "$log") (all of it: $log)"
+  mv "$part" "$data"
+}
+
+# 16 random bytes in the URL alphabet. One that began with "-" would be read as an option.
+kafka_new_cluster_id() {
+  local id
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_')
+  printf 'A%s\n' "${id:1:21}"
+}
+
+kafka_wipe() { rm -rf "$HOME_DIR/kafka"; }

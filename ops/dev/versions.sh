@@ -1,0 +1,15 @@
+# shellcheck shell=bash disable=SC2034
+# Every version the development stack downloads, in one place. After a change here: `ops/dev/dev checksums`.
+
+KAFKA_VERSION=4.3.1
+LOG4J_VERSION=2.25.4
+REGISTRY_VERSION=2.6.13.Final
+
+# Downloaded when no local PostgreSQL is good enough, or when ANNALS_POSTGRES_VERSION asks for one of these. The first is
+# the default; a bare major version such as 15 means the line that starts with it.
+POSTGRES_VERSIONS=(18.4.0 17.6.0 16.10.0 15.14.0 14.19.0)
+POSTGRES_PLATFORMS=(linux-amd64 linux-arm64v8)
+POSTGRES_MAJOR_MIN=14
+
+JAVA_MAJOR_MIN=17
+MAVEN_DEPENDENCY_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
