@@ -1,0 +1,21 @@
+-- How far a deployment has got, a row a shard. $1 deployment.
+-- `waiting` counts the events that are committed and, by the copy of the shard's checkpoint, unpublished.
+select
+    s.shard::smallint as shard,
+    c.position,
+    (extract(epoch from c.recorded_at) * 1000000)::bigint as recorded_us,
+    (
+        select count(*) from annals.outbox o
+        where o.shard = s.shard and (
+            c.checkpoint is null
+            or not pg_visible_in_snapshot(
+                o.xid, coalesce(c.checkpoint -> 'until' ->> 'snapshot', c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot
+            )
+            or c.checkpoint -> 'until' <> 'null' and o.position > (c.checkpoint ->> 'after')::bigint and not pg_visible_in_snapshot(
+                o.xid, (c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot
+            )
+        )
+    ) as waiting
+from generate_series(0, annals.shard_count() - 1) as s (shard)
+left join annals.relay_checkpoints c on c.deployment = $1 and c.shard = s.shard
+order by s.shard

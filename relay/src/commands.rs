@@ -1,0 +1,123 @@
+//! The subcommands of the binary.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use annals_store::{Store, StoreOptions};
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::settings::ConfigError;
+
+/// Publishes the outbox of an Annals event store to Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "annals-relay", version)]
+pub struct Arguments {
+    /// The configuration; every key can also be set in the environment, which goes first:
+    /// `ANNALS_RELAY__SECTION__KEY`, and in short `ANNALS_DATABASE_URL`, `ANNALS_KAFKA`, `ANNALS_REGISTRY_URL`.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the relay can be told to do.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Command {
+    /// Publish, until SIGTERM or SIGINT.
+    Run,
+    /// Create or upgrade the store's tables, and end.
+    Migrate,
+    /// Say how far the deployment has got, a line a shard, and end.
+    Status,
+    /// Check the configuration, and end.
+    CheckConfig,
+}
+
+impl Arguments {
+    /// Reads the configuration: the file, if one is named, under the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every key that is unknown or wrong.
+    pub fn read_config(&self) -> Result<Config, ConfigError> {
+        Config::read(self.config.as_deref(), std::env::vars())
+    }
+}
+
+/// Does what `command` says.
+///
+/// # Errors
+/// What needs a person: nothing that waiting would mend, as far as `run` is concerned.
+pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let store = store(&config)?;
+    match command {
+        Command::Run => Ok(crate::run(config, store, until_told()?).await?),
+        Command::Migrate => Ok(store.migrate().await?),
+        Command::Status => status(&config, &store).await,
+        Command::CheckConfig => Ok(()),
+    }
+}
+
+/// The relay's view of the store: a few connections, made when they are needed.
+fn store(config: &Config) -> Result<Store, sqlx::Error> {
+    let url: PgConnectOptions = config.database.url.expose().parse()?;
+    // Windows are read by key. A plan made while the tables were small must not scan them later, and
+    // compiling a query of microseconds takes longer than running it.
+    let options =
+        url.application_name("annals-relay").options([("enable_seqscan", "off"), ("jit", "off")]);
+    let pool = PgPoolOptions::new()
+        .max_connections(config.database.connections_max.get())
+        .acquire_timeout(std::time::Duration::from_secs(5))
+        .connect_lazy_with(options);
+    Ok(StoreOptions::default().schema(config.database.schema.clone()).with_pool(pool))
+}
+
+/// Cancelled at the first SIGTERM or SIGINT: what is under way is finished. At the second the process
+/// ends as the system would end it; nothing is lost by that, either.
+fn until_told() -> Result<CancellationToken, std::io::Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let told = token.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        tracing::info!("told to stop: finishing what is under way");
+        told.cancel();
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(token)
+}
+
+async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error::Error>> {
+    let statement = store.schema().statement(include_str!("../sql/status.sql"));
+    let rows =
+        sqlx::query(statement).bind(&config.relay.deployment).fetch_all(store.pool()).await?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "deployment {}", config.relay.deployment)?;
+    writeln!(out, "{:>5} {:>14} {:>10}  checkpoint of", "shard", "position", "waiting")?;
+    let mut waiting = 0;
+    for row in &rows {
+        waiting += row.try_get::<i64, _>("waiting")?;
+        writeln!(out, "{}", status_line(row)?)?;
+    }
+    writeln!(out, "{waiting} events wait to be published")?;
+    Ok(())
+}
+
+fn status_line(row: &PgRow) -> Result<String, sqlx::Error> {
+    let shard: i16 = row.try_get("shard")?;
+    let position: Option<i64> = row.try_get("position")?;
+    let waiting: i64 = row.try_get("waiting")?;
+    let recorded_us: Option<i64> = row.try_get("recorded_us")?;
+    let recorded = recorded_us.and_then(|us| Timestamp::from_microsecond(us).ok());
+    let recorded = recorded.map_or_else(|| "never".to_owned(), |time| format!("{time:.0}"));
+    let position = position.map_or_else(|| "-".to_owned(), |position| position.to_string());
+    Ok(format!("{shard:>5} {position:>14} {waiting:>10}  {recorded}"))
+}

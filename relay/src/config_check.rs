@@ -1,0 +1,252 @@
+//! From what was written to what can be used: every value is checked once, and all problems are said.
+
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use annals_store::SchemaName;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{
+    Config, Database, Kafka, Log, LogFormat, Login, RawConfig, RawDatabase, RawKafka, RawLog,
+    RawRegistry, RawRelay, RawTopics, Registry, Relay, Secret, Topics,
+};
+use crate::settings::{ConfigError, Origins, Problem, Settings, variable_of};
+
+const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+/// What exactly-once publishing rests on: the relay sets these itself.
+const PROPERTIES_OF_THE_RELAY: [&str; 12] = [
+    "acks",
+    "allow.auto.create.topics",
+    "bootstrap.servers",
+    "compression.type",
+    "delivery.report.only.error",
+    "enable.idempotence",
+    "group.id",
+    "isolation.level",
+    "message.timeout.ms",
+    "partitioner",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
+pub(crate) fn check(settings: Settings) -> Result<Config, ConfigError> {
+    let (raw, origins) = settings.finish()?;
+    let RawConfig { database, kafka, registry, topics, relay, log } = raw;
+    let mut checker = Checker { origins, problems: Vec::new() };
+    let config = Config {
+        database: checker.database(database),
+        kafka: checker.kafka(kafka),
+        registry: checker.registry(registry),
+        topics: checker.topics(topics),
+        relay: checker.relay(relay),
+        log: checker.log(log),
+    };
+    if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(checker.problems)) }
+}
+
+/// Collects problems, and goes on with something harmless in place of what is wrong.
+struct Checker {
+    origins: Origins,
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn database(&mut self, raw: RawDatabase) -> Database {
+        let url = self.needed("database.url", raw.url, "ANNALS_DATABASE_URL");
+        if !url.is_empty()
+            && !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
+        {
+            self.problem("database.url", "must begin with postgres:// or postgresql://".to_owned());
+        }
+        let schema = SchemaName::new(raw.schema).unwrap_or_else(|error| {
+            self.problem("database.schema", format!("is wrong: {error}"));
+            SchemaName::default()
+        });
+        let connections = self.number("database.connections_max", raw.connections_max, 3..=100);
+        let connections_max =
+            u32::try_from(connections).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        Database { url: Secret::new(url), schema, connections_max }
+    }
+
+    fn kafka(&mut self, raw: RawKafka) -> Kafka {
+        let transaction_timeout = self.duration(
+            "kafka.transaction_timeout_ms",
+            raw.transaction_timeout_ms,
+            1_000..=900_000,
+        );
+        if !COMPRESSIONS.contains(&raw.compression.as_str()) {
+            let what =
+                format!("is {:?}, and must be one of {}", raw.compression, COMPRESSIONS.join(", "));
+            self.problem("kafka.compression", what);
+        }
+        for name in
+            raw.properties.keys().filter(|name| PROPERTIES_OF_THE_RELAY.contains(&name.as_str()))
+        {
+            self.problem("kafka.properties", format!("has {name}, which the relay sets itself"));
+        }
+        Kafka {
+            bootstrap_servers: self.needed(
+                "kafka.bootstrap_servers",
+                raw.bootstrap_servers,
+                "ANNALS_KAFKA",
+            ),
+            transaction_timeout,
+            compression: raw.compression,
+            properties: raw
+                .properties
+                .into_iter()
+                .map(|(name, value)| (name, Secret::new(value)))
+                .collect(),
+        }
+    }
+
+    fn registry(&mut self, raw: RawRegistry) -> Registry {
+        let url = self.needed("registry.url", raw.url, "ANNALS_REGISTRY_URL");
+        if !url.is_empty() && !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
+        {
+            self.problem("registry.url", "must begin with http:// or https://".to_owned());
+        }
+        let login = match (raw.username.is_empty(), raw.password.is_empty(), raw.token.is_empty()) {
+            (true, true, true) => Login::None,
+            (true, true, false) => Login::Token(Secret::new(raw.token)),
+            (false, _, true) => {
+                Login::Basic { username: raw.username, password: Secret::new(raw.password) }
+            }
+            (true, false, _) | (false, _, false) => {
+                self.problem(
+                    "registry.username",
+                    "and password, or token: one of the two ways".to_owned(),
+                );
+                Login::None
+            }
+        };
+        let timeout = self.duration("registry.timeout_ms", raw.timeout_ms, 100..=60_000);
+        let url = url.trim_end_matches('/').to_owned();
+        Registry { url, auto_register: raw.auto_register, login, timeout }
+    }
+
+    fn topics(&mut self, raw: RawTopics) -> Topics {
+        self.name("topics.prefix", &raw.prefix, 0..=100);
+        let partitions = self.number("topics.partitions", raw.partitions, 1..=10_000);
+        let replication = raw.replication_factor;
+        if replication != -1 && !(1..=100).contains(&replication) {
+            let what =
+                format!("is {replication}, and must be -1 (the brokers' default) or 1 to 100");
+            self.problem("topics.replication_factor", what);
+        }
+        Topics {
+            prefix: raw.prefix,
+            create: raw.create,
+            partitions: u16::try_from(partitions)
+                .ok()
+                .and_then(NonZeroU16::new)
+                .unwrap_or(NonZeroU16::MIN),
+            replication_factor: i32::try_from(replication).unwrap_or(-1),
+            config: raw.config,
+        }
+    }
+
+    fn relay(&mut self, raw: RawRelay) -> Relay {
+        let instance = if raw.instance.is_empty() { host_name() } else { raw.instance };
+        self.name("relay.deployment", &raw.deployment, 1..=100);
+        self.name("relay.instance", &instance, 1..=100);
+        if raw.source.is_empty() {
+            self.problem("relay.source", "must not be empty: CloudEvents need a source".to_owned());
+        }
+        let events = self.number("relay.batch_events_max", raw.batch_events_max, 1..=100_000);
+        let bytes = self.number("relay.batch_bytes_max", raw.batch_bytes_max, 1_024..=268_435_456);
+        let backoff_min = self.duration("relay.backoff_ms_min", raw.backoff_ms_min, 1..=60_000);
+        let backoff_max = self.duration("relay.backoff_ms_max", raw.backoff_ms_max, 1..=600_000);
+        if backoff_max < backoff_min {
+            self.problem(
+                "relay.backoff_ms_max",
+                "must not be below relay.backoff_ms_min".to_owned(),
+            );
+        }
+        Relay {
+            deployment: raw.deployment,
+            instance,
+            source: raw.source,
+            batch_events_max: NonZeroUsize::new(size(events)).unwrap_or(NonZeroUsize::MIN),
+            batch_bytes_max: size(bytes),
+            poll_idle_max: self.duration(
+                "relay.poll_idle_ms_max",
+                raw.poll_idle_ms_max,
+                1..=10_000,
+            ),
+            lease: self.duration("relay.lease_ms", raw.lease_ms, 500..=600_000),
+            backoff_min,
+            backoff_max,
+        }
+    }
+
+    fn log(&mut self, raw: RawLog) -> Log {
+        let format = match raw.format.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => {
+                self.problem("log.format", format!("is {other:?}, and must be text or json"));
+                LogFormat::Text
+            }
+        };
+        if let Err(error) = EnvFilter::try_new(&raw.level) {
+            let what = format!(
+                "is {:?}, and must be error, warn, info, debug, trace or directives: {error}",
+                raw.level
+            );
+            self.problem("log.level", what);
+        }
+        Log { format, level: raw.level }
+    }
+
+    fn needed(&mut self, key: &str, text: String, variable: &str) -> String {
+        if text.is_empty() {
+            let what =
+                format!("must be set: in the file, or as {variable} or {}", variable_of(key));
+            self.problem(key, what);
+        }
+        text
+    }
+
+    fn number(&mut self, key: &str, number: i64, allowed: RangeInclusive<i64>) -> u64 {
+        if !allowed.contains(&number) {
+            let (first, last) = (allowed.start(), allowed.end());
+            self.problem(key, format!("is {number}, and must be {first} to {last}"));
+        }
+        number.clamp(*allowed.start(), *allowed.end()).unsigned_abs()
+    }
+
+    fn duration(&mut self, key: &str, ms: i64, allowed: RangeInclusive<i64>) -> Duration {
+        Duration::from_millis(self.number(key, ms, allowed))
+    }
+
+    /// Names become parts of topics' names and of transactional ids.
+    fn name(&mut self, key: &str, text: &str, bytes: RangeInclusive<usize>) {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !bytes.contains(&text.len()) || !text.bytes().all(legal) {
+            let (first, last) = (bytes.start(), bytes.end());
+            let what =
+                format!("is {text:?}, and must be {first} to {last} letters, digits, dots, _ or -");
+            self.problem(key, what);
+        }
+    }
+
+    fn problem(&mut self, key: &str, what: String) {
+        self.problems.push(self.origins.problem(key, what));
+    }
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The machine's name: on Linux the kernel says it, elsewhere a program that is everywhere.
+fn host_name() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = kernel.or_else(|_absent| {
+        let output = std::process::Command::new("hostname").output()?;
+        String::from_utf8(output.stdout).map_err(std::io::Error::other)
+    });
+    name.map(|name| name.trim().to_owned()).unwrap_or_default()
+}

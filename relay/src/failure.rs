@@ -1,0 +1,231 @@
+//! What can fail, and what it leads to: decided in one `match`.
+
+use std::sync::Arc;
+
+use annals_store::outbox::Cluster;
+
+use crate::checkpoint::CheckpointError;
+use crate::kafka_failure::KafkaFailure;
+use crate::registry::RegistryFailure;
+
+/// Something that an outage can be an outage of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    /// PostgreSQL.
+    Database,
+    /// Kafka.
+    Kafka,
+    /// The schema registry.
+    Registry,
+}
+
+impl std::fmt::Display for Component {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Database => "the database",
+            Self::Kafka => "kafka",
+            Self::Registry => "the schema registry",
+        })
+    }
+}
+
+/// Why a session ended. Every failure ends it: the producer is destroyed, and what came of its last
+/// transaction is read from Kafka when the next session begins.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A component is away, refuses the credentials, or does not answer in time.
+    #[error("{action}")]
+    Outage {
+        /// Of what.
+        of: Component,
+        /// What was being done.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another session publishes: it took the lease or fenced the producer.
+    #[error("another session of this deployment publishes")]
+    Fenced,
+    /// Kafka, by what the relay does about it.
+    #[error(transparent)]
+    Kafka(#[from] KafkaFailure),
+    /// A topic has another number of partitions than when it was first published to: streams would go on
+    /// in other partitions, and their order be lost.
+    #[error(
+        "topic {topic} has {found} partitions and had {recorded} when it was first published to: the order of its          streams would break; delete its row from relay_topics once its consumers are done with what is there"
+    )]
+    Repartitioned {
+        /// The topic.
+        topic: String,
+        /// Its partitions when it was first published to.
+        recorded: i32,
+        /// Its partitions now.
+        found: i32,
+    },
+    /// The registry does not have a schema, or refuses it, or has something else under its id.
+    #[error("get the registry id of schema {schema} for topic {topic}")]
+    Schema {
+        /// The topic.
+        topic: Arc<str>,
+        /// The schema's full name.
+        schema: String,
+        /// Why, in the registry's words, and what to do.
+        #[source]
+        source: RegistryFailure,
+    },
+    /// The database's history is not the one that was published from.
+    #[error(
+        "the database is system {} timeline {}, but published was from system {} timeline {}: it was restored or \
+         a standby was promoted, and Kafka can hold events that it has lost",
+        found.system_identifier, found.timeline, published.system_identifier, published.timeline
+    )]
+    Fork {
+        /// The history in the checkpoints.
+        published: Cluster,
+        /// The history of the database now.
+        found: Cluster,
+    },
+    /// A checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The store has something that this relay cannot read.
+    #[error("read the store")]
+    Store(#[source] annals_store::Error),
+    /// The installation says an impossible number of shards.
+    #[error("the installation has {0} shards: annals.shard_count() was replaced by something else")]
+    Shards(i16),
+    /// A thread could not be started.
+    #[error("start the sender")]
+    Thread(#[source] std::io::Error),
+    /// A thread ended by a panic: a defect.
+    #[error("the {0} thread panicked")]
+    Panicked(&'static str),
+    /// The sender ended first; it has the cause.
+    #[error("the sender has ended")]
+    SenderEnded,
+    /// Told to stop in the middle of a window.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// What a failure leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Wait, with growing pauses, and begin a new session: time or an operator mends it elsewhere.
+    Wait,
+    /// End the process: going on would lose or repeat something, or cannot succeed.
+    Halt,
+}
+
+impl Failure {
+    /// What the failure leads to.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Outage { .. }
+            | Self::Fenced
+            | Self::Repartitioned { .. }
+            | Self::Schema { .. }
+            | Self::SenderEnded
+            | Self::Stopped => Outcome::Wait,
+            Self::Kafka(failure) => match failure {
+                KafkaFailure::Outage { .. }
+                | KafkaFailure::Refused { .. }
+                | KafkaFailure::TopicMissing { .. }
+                | KafkaFailure::TopicUnfit { .. }
+                | KafkaFailure::Fenced { .. }
+                | KafkaFailure::UnknownOutcome { .. } => Outcome::Wait,
+                KafkaFailure::Settings { .. } => Outcome::Halt,
+            },
+            Self::Fork { .. }
+            | Self::Checkpoint(_)
+            | Self::Store(_)
+            | Self::Shards(_)
+            | Self::Thread(_)
+            | Self::Panicked(_) => Outcome::Halt,
+        }
+    }
+
+    /// What is waited for, for people; also tells one wait from the next.
+    #[must_use]
+    pub fn waits_for(&self) -> String {
+        match self {
+            Self::Outage { of, .. } => of.to_string(),
+            Self::Fenced | Self::Kafka(KafkaFailure::Fenced { .. }) => {
+                "the lease of this deployment".to_owned()
+            }
+            Self::Kafka(
+                KafkaFailure::TopicMissing { topic, .. } | KafkaFailure::TopicUnfit { topic, .. },
+            )
+            | Self::Repartitioned { topic, .. } => format!("topic {topic}"),
+            Self::Kafka(KafkaFailure::Refused { .. }) => {
+                "kafka to take an event that it refuses".to_owned()
+            }
+            Self::Kafka(
+                KafkaFailure::Outage { .. }
+                | KafkaFailure::UnknownOutcome { .. }
+                | KafkaFailure::Settings { .. },
+            ) => Component::Kafka.to_string(),
+            Self::Schema { schema, .. } => format!("schema {schema} in the registry"),
+            Self::SenderEnded | Self::Stopped => "the next session".to_owned(),
+            Self::Fork { .. }
+            | Self::Checkpoint(_)
+            | Self::Store(_)
+            | Self::Shards(_)
+            | Self::Thread(_)
+            | Self::Panicked(_) => "an operator".to_owned(),
+        }
+    }
+
+    /// Whether it is over as soon as a session begins.
+    pub(crate) fn is_over_when_a_session_begins(&self) -> bool {
+        match self {
+            Self::Outage { of, .. } => *of != Component::Registry,
+            Self::Kafka(failure) => !matches!(
+                failure,
+                KafkaFailure::Refused { .. }
+                    | KafkaFailure::TopicMissing { .. }
+                    | KafkaFailure::TopicUnfit { .. }
+            ),
+            Self::Repartitioned { .. } | Self::Schema { .. } => false,
+            Self::Fenced
+            | Self::Fork { .. }
+            | Self::Checkpoint(_)
+            | Self::Store(_)
+            | Self::Shards(_)
+            | Self::Thread(_)
+            | Self::Panicked(_)
+            | Self::SenderEnded
+            | Self::Stopped => true,
+        }
+    }
+
+    pub(crate) fn outage(
+        of: Component,
+        action: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Outage { of, action, source: Arc::new(source) }
+    }
+
+    /// A call of the database that took longer than it may.
+    pub(crate) fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> Self {
+        Self::outage(Component::Database, action, elapsed)
+    }
+
+    pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::outage(Component::Database, action, source)
+    }
+}
+
+impl From<annals_store::Error> for Failure {
+    fn from(error: annals_store::Error) -> Self {
+        match error {
+            annals_store::Error::Database { action, source } => Self::database(action)(source),
+            annals_store::Error::Migrate(_)
+            | annals_store::Error::Unreadable { .. }
+            | annals_store::Error::Decode { .. } => Self::Store(error),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Publishes the outbox of an Annals event store to Kafka.
+//!
+//! The relay is a service, and this library is what its binary runs: [`run`] takes its configuration and
+//! its shutdown from the caller.
+//!
+//! ```text
+//! lease -> fence -> checkpoints -> [ reader -> encoder -> batch -> sender ] -> topics and checkpoints
+//! ```
+
+mod backoff;
+mod batch;
+pub mod checkpoint;
+pub mod commands;
+pub mod config;
+mod config_check;
+mod copy;
+mod encode;
+pub mod failure;
+pub mod kafka;
+pub mod kafka_failure;
+mod lease;
+pub mod message;
+mod reader;
+pub mod registry;
+mod relay;
+mod sender;
+mod session;
+pub mod settings;
+mod tails;
+pub mod telemetry;
+pub mod topic_policy;
+mod topics;
+mod waiting;
+
+pub use failure::{Component, Failure, Outcome};
+pub use relay::run;

@@ -1,0 +1,246 @@
+//! Messages: what one event looks like in Kafka.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use annals_schemas::{SchemaId, frame};
+use annals_store::outbox::OutboxEvent;
+use uuid::Uuid;
+
+use crate::checkpoint::Checkpoint;
+
+/// One record to be, complete: nothing is looked up any more when it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// The partition; `None` leaves it to the hash of the key.
+    pub partition: Option<i32>,
+    /// The stream's name: it keeps a stream in one partition, and so in order.
+    pub key: String,
+    /// The event in Avro, behind the registry's prefix.
+    pub payload: Vec<u8>,
+    /// When the event was recorded, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// The free headers of the event, then those of the topic contract.
+    pub headers: Headers,
+    /// The event's position; 0 for what is no event.
+    pub position: i64,
+}
+
+impl Message {
+    /// The message of an event by the topic contract: the key is the stream, the value Avro with the
+    /// registry's id before it, the headers a CloudEvent in binary mode. `source` becomes `ce_source`.
+    ///
+    /// Free headers come first: where a name occurs twice, readers that keep the last value see the
+    /// contract's.
+    #[must_use]
+    pub fn new(event: OutboxEvent, topic: &Arc<str>, schema: SchemaId, source: &str) -> Self {
+        let payload = frame(schema, &event.payload);
+        let timestamp_ms = event.recorded_at.as_millisecond();
+        let position = event.position;
+        let (key, headers) = described(event, source);
+        let topic = Arc::clone(topic);
+        Self { topic, partition: None, key, payload, timestamp_ms, headers, position }
+    }
+
+    /// The record that says how far a shard is published: in the shard's own partition.
+    ///
+    /// # Errors
+    /// The signature of [`Checkpoint::to_bytes`].
+    pub fn checkpoint(
+        topic: &Arc<str>,
+        shard: i16,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            topic: Arc::clone(topic),
+            partition: Some(shard.into()),
+            key: shard.to_string(),
+            payload: checkpoint.to_bytes()?,
+            timestamp_ms: jiff::Timestamp::now().as_millisecond(),
+            headers: Headers::default(),
+            position: 0,
+        })
+    }
+
+    /// What the message takes on the wire, uncompressed and without the protocol's own bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.payload.len() + self.headers.bytes()
+    }
+}
+
+/// The headers of one message; their values lie in one piece of memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Each name, and where its value ends in `values`.
+    names: Vec<(Cow<'static, str>, usize)>,
+    values: String,
+}
+
+impl Headers {
+    /// Adds a header at the end.
+    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: &str) {
+        self.values.push_str(value);
+        self.names.push((name.into(), self.values.len()));
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Names and values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let starts = std::iter::once(0).chain(self.names.iter().map(|(_, end)| *end));
+        starts
+            .zip(&self.names)
+            .map(|(start, (name, end))| (name.as_ref(), &self.values[start..*end]))
+    }
+
+    fn bytes(&self) -> usize {
+        self.values.len() + self.names.iter().map(|(name, _)| name.len()).sum::<usize>()
+    }
+}
+
+/// Key and headers of an event.
+fn described(event: OutboxEvent, source: &str) -> (String, Headers) {
+    const CONTRACT_HEADERS_MAX: usize = 13;
+    const VALUE_BYTES_TYPICAL: usize = 256;
+    let mut headers = Headers {
+        names: Vec::with_capacity(CONTRACT_HEADERS_MAX + event.headers.len()),
+        values: String::with_capacity(VALUE_BYTES_TYPICAL),
+    };
+    for (name, value) in event.headers {
+        headers.push(name, &value);
+    }
+    headers.push("ce_specversion", "1.0");
+    headers.push("ce_id", uuid_text(&event.event_id, &mut Uuid::encode_buffer()));
+    headers.push("ce_source", source);
+    headers.push("ce_type", &event.event_type);
+    headers.push("ce_subject", &event.stream);
+    headers.push("ce_time", &event.recorded_at.to_string());
+    headers.push("ce_streamversion", &event.version.to_string());
+    headers.push("ce_position", &event.position.to_string());
+    let metadata = &event.metadata;
+    let ids =
+        [("ce_correlationid", metadata.correlation_id), ("ce_causationid", metadata.causation_id)];
+    for (name, id) in ids.into_iter().filter_map(|(name, id)| Some((name, id?))) {
+        headers.push(name, uuid_text(&id, &mut Uuid::encode_buffer()));
+    }
+    let traces = [("traceparent", &metadata.traceparent), ("tracestate", &metadata.tracestate)];
+    for (name, value) in
+        traces.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)))
+    {
+        headers.push(name, value);
+    }
+    headers.push("content-type", "application/avro");
+    (event.stream, headers)
+}
+
+fn uuid_text<'a>(id: &Uuid, buffer: &'a mut [u8]) -> &'a str {
+    id.hyphenated().encode_lower(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_schemas::Fingerprint;
+    use annals_store::Metadata;
+
+    use super::*;
+
+    fn event() -> OutboxEvent {
+        OutboxEvent {
+            position: 4711,
+            shard: 3,
+            stream: "flight-UA-1545".to_owned(),
+            version: 2,
+            event_id: Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
+            category: "flight".to_owned(),
+            event_type: "FlightDeparted".to_owned(),
+            fingerprint: Fingerprint::from(42),
+            recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
+            payload: vec![1, 2, 3],
+            metadata: Metadata::default(),
+            headers: [("tenant".to_owned(), "b\u{e4}r".to_owned())].into(),
+        }
+    }
+
+    fn message(event: OutboxEvent) -> Message {
+        Message::new(event, &"air.flight".into(), SchemaId(258), "annals")
+    }
+
+    #[test]
+    fn an_event_becomes_the_message_of_the_topic_contract() {
+        let message = message(event());
+        assert_eq!((&*message.topic, message.partition), ("air.flight", None));
+        assert_eq!(message.key, "flight-UA-1545");
+        assert_eq!(message.payload, [0, 0, 0, 1, 2, 1, 2, 3]);
+        assert_eq!(message.timestamp_ms, 1_357_035_420_123);
+        assert_eq!(message.position, 4711);
+        let headers: Vec<(&str, &str)> = message.headers.iter().collect();
+        assert_eq!(
+            headers,
+            [
+                ("tenant", "b\u{e4}r"),
+                ("ce_specversion", "1.0"),
+                ("ce_id", "01920000-0000-7000-8000-000000000001"),
+                ("ce_source", "annals"),
+                ("ce_type", "FlightDeparted"),
+                ("ce_subject", "flight-UA-1545"),
+                ("ce_time", "2013-01-01T10:17:00.123456Z"),
+                ("ce_streamversion", "2"),
+                ("ce_position", "4711"),
+                ("content-type", "application/avro"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_known_of_an_events_origin_travels_with_it() {
+        let metadata = Metadata {
+            correlation_id: Some(Uuid::from_u128(1)),
+            causation_id: Some(Uuid::from_u128(2)),
+            actor: Some("nobody else's business".to_owned()),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            tracestate: Some("vendor=1".to_owned()),
+        };
+        let message = message(OutboxEvent { metadata, headers: [].into(), ..event() });
+        let headers: Vec<(&str, &str)> = message.headers.iter().skip(8).collect();
+        assert_eq!(
+            headers,
+            [
+                ("ce_correlationid", "00000000-0000-0000-0000-000000000001"),
+                ("ce_causationid", "00000000-0000-0000-0000-000000000002"),
+                ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+                ("tracestate", "vendor=1"),
+                ("content-type", "application/avro"),
+            ]
+        );
+    }
+
+    #[test]
+    fn bytes_are_those_of_key_value_and_headers() {
+        let message = message(event());
+        let headers: usize =
+            message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert_eq!(message.bytes(), 14 + 8 + headers);
+    }
+
+    #[test]
+    fn an_empty_value_stays_a_header() {
+        let mut headers = Headers::default();
+        headers.push("a", "");
+        headers.push("b".to_owned(), "x");
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("a", ""), ("b", "x")]);
+        assert_eq!((headers.len(), headers.is_empty()), (2, false));
+    }
+}

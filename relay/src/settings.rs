@@ -1,0 +1,245 @@
+//! From where settings come: defaults, then a TOML file, then the environment. Nothing unknown passes.
+//!
+//! The environment says `ANNALS_RELAY__SECTION__KEY`, in capitals, for the key `section.key`; a whole
+//! number and `true` or `false` are written as in the file, a text without quotes, a table as TOML's inline
+//! table. Three settings that other programs of Annals share have short names, which the long ones override:
+//! `ANNALS_DATABASE_URL`, `ANNALS_KAFKA`, `ANNALS_REGISTRY_URL`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use crate::config::RawConfig;
+
+const PREFIX: &str = "ANNALS_RELAY__";
+const SHORT: [(&str, &str); 3] = [
+    ("ANNALS_DATABASE_URL", "database.url"),
+    ("ANNALS_KAFKA", "kafka.bootstrap_servers"),
+    ("ANNALS_REGISTRY_URL", "registry.url"),
+];
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{origin} is not TOML: {message}")]
+    Malformed {
+        /// The file.
+        origin: String,
+        /// What is wrong, and in which line.
+        message: String,
+    },
+    /// Some settings are unknown or wrong: all of them are here.
+    #[error("{}", lines(.0))]
+    Wrong(Vec<Problem>),
+}
+
+/// One setting that is unknown or wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file or the environment variable.
+    pub origin: String,
+    /// The key, `section.key`.
+    pub key: String,
+    /// What is wrong with it, and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} {}", self.origin, self.key, self.what)
+    }
+}
+
+/// Settings as they are collected: the last one that is given holds.
+pub(crate) struct Settings {
+    values: Table,
+    defaults: Table,
+    origins: BTreeMap<String, String>,
+    problems: Vec<Problem>,
+}
+
+impl Settings {
+    pub(crate) fn new() -> Self {
+        // Texts, numbers and tables of them: there is nothing in it that TOML could not express.
+        let defaults = Table::try_from(RawConfig::default()).unwrap_or_default();
+        let values = defaults.clone();
+        Self { values, defaults, origins: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    pub(crate) fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: name.clone(), source })?;
+        self.text(&name, &text)
+    }
+
+    pub(crate) fn text(&mut self, origin: &str, text: &str) -> Result<(), ConfigError> {
+        // The parser's own text would quote the line, which can hold a secret.
+        let given: Table = toml::from_str(text).map_err(|error| ConfigError::Malformed {
+            origin: origin.to_owned(),
+            message: format!("{}{}", error.message(), line_of(text, error.span())),
+        })?;
+        for (section, content) in given {
+            match content {
+                Value::Table(keys) if self.defaults.contains_key(&section) => {
+                    for (key, value) in keys {
+                        self.give(origin, &format!("{section}.{key}"), value);
+                    }
+                }
+                _ => self.unknown(origin, &section),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        let variables: BTreeMap<String, String> = variables.into_iter().collect();
+        for (variable, key) in SHORT {
+            // Set to nothing is how compose files pass on what is not set.
+            if let Some(text) = variables.get(variable).filter(|text| !text.is_empty()) {
+                self.give(variable, key, Value::String(text.clone()));
+            }
+        }
+        for (variable, text) in &variables {
+            let Some(path) = variable.strip_prefix(PREFIX) else { continue };
+            let key = path.to_lowercase().replacen("__", ".", 1);
+            match self.default(&key).map(|like| read_as(like, text)) {
+                Some(Some(value)) => self.give(variable, &key, value),
+                Some(None) => self.mistyped(variable, &key),
+                None => self.unknown(variable, &key),
+            }
+        }
+    }
+
+    /// The settings, those left out at their defaults, and where each comes from.
+    pub(crate) fn finish(self) -> Result<(RawConfig, Origins), ConfigError> {
+        let origins = Origins(self.origins);
+        if !self.problems.is_empty() {
+            return Err(ConfigError::Wrong(self.problems));
+        }
+        let raw =
+            self.values.try_into().map_err(|error: toml::de::Error| ConfigError::Malformed {
+                origin: "the configuration".to_owned(),
+                message: error.message().to_owned(),
+            })?;
+        Ok((raw, origins))
+    }
+
+    fn give(&mut self, origin: &str, key: &str, value: Value) {
+        let Some(like) = self.default(key) else { return self.unknown(origin, key) };
+        let value = match (like, value) {
+            (Value::Table(_), Value::Table(table)) => Value::Table(flat(table)),
+            (like, value) if like.same_type(&value) => value,
+            _ => return self.mistyped(origin, key),
+        };
+        if let Some((section, name)) = key.split_once('.')
+            && let Some(Value::Table(keys)) = self.values.get_mut(section)
+        {
+            keys.insert(name.to_owned(), value);
+            self.origins.insert(key.to_owned(), origin.to_owned());
+        }
+    }
+
+    fn default(&self, key: &str) -> Option<&Value> {
+        let (section, name) = key.split_once('.')?;
+        self.defaults.get(section)?.get(name)
+    }
+
+    fn mistyped(&mut self, origin: &str, key: &str) {
+        let what = match self.default(key) {
+            Some(Value::Integer(_)) => "must be a whole number",
+            Some(Value::Boolean(_)) => "must be true or false",
+            Some(Value::Table(_)) => "must be a table, like { \"name\" = \"value\" }",
+            Some(_) | None => "must be a text",
+        };
+        self.problem(origin, key, what.to_owned());
+    }
+
+    fn unknown(&mut self, origin: &str, key: &str) {
+        let nearest = self
+            .keys()
+            .map(|known| (strsim::damerau_levenshtein(key, &known), known))
+            .min()
+            .map(|(_, known)| known)
+            .unwrap_or_default();
+        let nearest = if origin.starts_with(PREFIX) { variable_of(&nearest) } else { nearest };
+        self.problem(origin, key, format!("is unknown; the nearest that is known is {nearest}"));
+    }
+
+    fn keys(&self) -> impl Iterator<Item = String> {
+        let sections =
+            self.defaults.iter().filter_map(|(name, keys)| Some((name, keys.as_table()?)));
+        sections.flat_map(|(name, keys)| keys.keys().map(move |key| format!("{name}.{key}")))
+    }
+
+    fn problem(&mut self, origin: &str, key: &str, what: String) {
+        self.problems.push(Problem { origin: origin.to_owned(), key: key.to_owned(), what });
+    }
+}
+
+/// Where each setting was given.
+pub(crate) struct Origins(BTreeMap<String, String>);
+
+impl Origins {
+    pub(crate) fn problem(&self, key: &str, what: String) -> Problem {
+        let origin = self.0.get(key).map_or_else(|| "nowhere given".to_owned(), Clone::clone);
+        Problem { origin, key: key.to_owned(), what }
+    }
+}
+
+/// The environment variable of a key.
+pub(crate) fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replacen('.', "__", 1).to_uppercase())
+}
+
+/// A text of the environment as the type of a setting; `None` if it is none of that type.
+fn read_as(like: &Value, text: &str) -> Option<Value> {
+    match like {
+        Value::Integer(_) => text.parse().ok().map(Value::Integer),
+        Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
+        Value::Table(_) => {
+            toml::from_str::<Table>(&format!("table = {text}")).ok()?.remove("table")
+        }
+        Value::String(_) | Value::Float(_) | Value::Datetime(_) | Value::Array(_) => {
+            Some(Value::String(text.to_owned()))
+        }
+    }
+}
+
+/// `sasl.username = ".."` is a table in a table for TOML, and one name for Kafka.
+fn flat(table: Table) -> Table {
+    let mut flattened = Table::new();
+    for (name, value) in table {
+        match value {
+            Value::Table(inner) => {
+                let inner = flat(inner).into_iter();
+                flattened.extend(inner.map(|(rest, value)| (format!("{name}.{rest}"), value)));
+            }
+            Value::String(text) => drop(flattened.insert(name, Value::String(text))),
+            other => drop(flattened.insert(name, Value::String(other.to_string()))),
+        }
+    }
+    flattened
+}
+
+fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> String {
+    let before = span.and_then(|span| text.get(..span.start));
+    before.map_or_else(String::new, |before| {
+        format!(", in line {}", before.matches('\n').count() + 1)
+    })
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

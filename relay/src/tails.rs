@@ -1,0 +1,159 @@
+//! Reading partitions from their end: a few last records first, and from ever further back where
+//! these hold no committed one. A partition of checkpoints has millions of records, and one that counts.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// How many last offsets are read first.
+const OFFSETS_FIRST: i64 = 500;
+/// How many times as many are read the next time.
+const FACTOR: i64 = 20;
+
+/// What is to be read still, and what was found.
+pub(crate) struct Tails {
+    open: BTreeMap<u16, Tail>,
+    records: BTreeMap<u16, Vec<u8>>,
+}
+
+/// The end of a partition.
+struct Tail {
+    /// The first offset that there is.
+    first: i64,
+    /// From where to read.
+    start: i64,
+    /// The end at the beginning of the reading: everything before it counts.
+    end: i64,
+}
+
+impl Tails {
+    /// For partitions 0, 1 and so on, each with its first offset and its end.
+    pub(crate) fn new(ends: Vec<(i64, i64)>) -> Self {
+        let tail =
+            |(first, end): (i64, i64)| Tail { first, start: first.max(end - OFFSETS_FIRST), end };
+        let open = (0..).zip(ends.into_iter().map(tail)).filter(|(_, tail)| tail.end > tail.first);
+        Self { open: open.collect(), records: BTreeMap::new() }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// What was found in each partition.
+    pub(crate) fn records(self) -> BTreeMap<u16, Vec<u8>> {
+        self.records
+    }
+
+    /// Where to read from, by partition.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.open.iter().map(|(partition, tail)| (i32::from(*partition), tail.start))
+    }
+
+    /// Whether every partition was fetched up to its end. `next` is the next offset to fetch.
+    pub(crate) fn are_fetched(&self, next: &BTreeMap<i32, i64>) -> bool {
+        self.missing_ones(next).next().is_none()
+    }
+
+    /// Which partitions were not, for people.
+    pub(crate) fn missing(&self, next: &BTreeMap<i32, i64>) -> String {
+        let missing: Vec<String> = self
+            .missing_ones(next)
+            .map(|(partition, at, end)| format!("partition {partition} at offset {at} of {end}"))
+            .collect();
+        format!(
+            "an open transaction of another producer, or a partition without a leader, holds back {}",
+            missing.join(", ")
+        )
+    }
+
+    /// Takes the last record of each partition, `None` for a deletion. Partitions without one are read
+    /// again from further back, unless they were read whole.
+    pub(crate) fn take(&mut self, mut last: BTreeMap<i32, Option<Vec<u8>>>) {
+        for (partition, mut tail) in std::mem::take(&mut self.open) {
+            match last.remove(&i32::from(partition)) {
+                Some(record) => self.records.extend(record.map(|record| (partition, record))),
+                None if tail.start > tail.first => {
+                    let offsets = (tail.end - tail.start).saturating_mul(FACTOR);
+                    tail.start = tail.first.max(tail.end.saturating_sub(offsets));
+                    self.open.insert(partition, tail);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn missing_ones(&self, next: &BTreeMap<i32, i64>) -> impl Iterator<Item = (u16, i64, i64)> {
+        let place = |(partition, tail): (&u16, &Tail)| {
+            let at =
+                next.get(&i32::from(*partition)).copied().unwrap_or(tail.start).max(tail.start);
+            (*partition, at, tail.end)
+        };
+        self.open.iter().map(place).filter(|(_, at, end)| at < end)
+    }
+}
+
+/// The next offset to fetch of each partition, out of librdkafka's statistics: of one topic, since a
+/// reader of tails has one.
+pub(crate) fn fetched(statistics: &[u8]) -> Option<BTreeMap<i32, i64>> {
+    #[derive(Deserialize)]
+    struct Statistics {
+        topics: BTreeMap<String, Topic>,
+    }
+    #[derive(Deserialize)]
+    struct Topic {
+        partitions: BTreeMap<i32, Partition>,
+    }
+    #[derive(Deserialize)]
+    struct Partition {
+        next_offset: i64,
+    }
+    let Statistics { topics } = serde_json::from_slice(statistics).ok()?;
+    let partitions = topics.into_values().flat_map(|topic| topic.partitions);
+    Some(partitions.map(|(number, partition)| (number, partition.next_offset)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn starts(tails: &Tails) -> Vec<(i32, i64)> {
+        tails.starts().collect()
+    }
+
+    #[test]
+    fn only_the_end_is_read_and_an_empty_partition_not_at_all() {
+        let tails = Tails::new(vec![(0, 1_000_000), (7, 7), (10, 60)]);
+        assert_eq!(starts(&tails), [(0, 999_500), (2, 10)]);
+    }
+
+    #[test]
+    fn a_partition_is_fetched_when_the_next_offset_is_its_end() {
+        let tails = Tails::new(vec![(0, 10), (0, 20)]);
+        assert!(!tails.are_fetched(&BTreeMap::new()));
+        assert!(!tails.are_fetched(&[(0, 10), (1, 19)].into()));
+        assert!(
+            tails.missing(&[(0, 10), (1, 19)].into()).ends_with("partition 1 at offset 19 of 20")
+        );
+        assert!(tails.are_fetched(&[(0, 11), (1, 20)].into()));
+    }
+
+    #[test]
+    fn where_no_record_is_committed_it_is_looked_for_further_back_until_the_first_offset() {
+        let mut tails = Tails::new(vec![(100, 30_000), (0, 10)]);
+        tails.take([(1, Some(b"one".to_vec()))].into());
+        assert_eq!(starts(&tails), [(0, 20_000)]);
+        tails.take(BTreeMap::new());
+        assert_eq!(starts(&tails), [(0, 100)]);
+        tails.take(BTreeMap::new());
+        assert!(tails.is_done());
+        assert_eq!(tails.records(), [(1, b"one".to_vec())].into());
+    }
+
+    #[test]
+    fn a_deletion_is_no_record_and_nothing_before_it_counts() {
+        let mut tails = Tails::new(vec![(0, 30_000)]);
+        tails.take([(0, None)].into());
+        assert!(tails.is_done());
+        assert!(tails.records().is_empty());
+    }
+}

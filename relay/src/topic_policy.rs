@@ -1,0 +1,233 @@
+//! How topics should be: what they are created with, and what is wrong with those found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::config;
+use crate::kafka_failure::KafkaFailure;
+
+/// What keeps a topic of events whole, whatever the broker's defaults are.
+const EVENTS: [(&str, &str, &str); 4] = [
+    ("cleanup.policy", "delete", "compaction keeps only the last event of each stream"),
+    (
+        "retention.ms",
+        "-1",
+        "events have their own time: old ones are deleted as soon as they arrive",
+    ),
+    ("retention.bytes", "-1", "the oldest events are deleted when the topic grows"),
+    (
+        "message.timestamp.type",
+        "CreateTime",
+        "records lose the time at which their event was recorded",
+    ),
+];
+
+/// Checkpoints: the last one of each shard is kept; small segments, so that the others do go.
+const CHECKPOINTS: [(&str, &str, &str); 2] = [
+    (
+        "cleanup.policy",
+        "compact",
+        "a checkpoint can be deleted, and then everything is published again",
+    ),
+    ("segment.bytes", "16777216", "old checkpoints are kept for long"),
+];
+
+/// How one topic should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it is created with.
+    pub partitions: i32,
+    /// On how many brokers; -1 is the brokers' default.
+    pub replication_factor: i32,
+    /// Its settings.
+    pub settings: BTreeMap<String, String>,
+    /// Whether it may be created.
+    pub create: bool,
+}
+
+/// A setting of a topic that is not as planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The setting.
+    pub setting: String,
+    /// How it is.
+    pub found: String,
+    /// How it should be.
+    pub planned: String,
+    /// What comes of it.
+    pub consequence: &'static str,
+}
+
+/// A topic as it was found or made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// How many partitions it has: a stream's order stands on their number.
+    pub partitions: i32,
+    /// The largest batch it takes, in bytes, if the broker lets us know.
+    pub batch_bytes_max: Option<usize>,
+    /// What is not as planned. Empty as well where the broker does not show its settings.
+    pub differences: Vec<Difference>,
+    /// Whether it was not there before.
+    pub created: bool,
+}
+
+impl TopicPlan {
+    /// A topic of events by the declared policy.
+    #[must_use]
+    pub fn events(topics: &config::Topics, name: &str) -> Self {
+        let mut settings = settings(&EVENTS);
+        settings.extend(topics.config.clone());
+        Self {
+            name: name.to_owned(),
+            partitions: topics.partitions.get().into(),
+            replication_factor: topics.replication_factor,
+            settings,
+            create: topics.create,
+        }
+    }
+
+    /// The topic of a deployment's checkpoints: one partition for each shard, so that nobody else's
+    /// open transaction can hide one.
+    #[must_use]
+    pub fn checkpoints(topics: &config::Topics, name: &str, shards: u16) -> Self {
+        Self {
+            name: name.to_owned(),
+            partitions: shards.into(),
+            replication_factor: topics.replication_factor,
+            settings: settings(&CHECKPOINTS),
+            create: topics.create,
+        }
+    }
+
+    /// What is not as planned in the settings that were found. Those not found are not judged.
+    #[must_use]
+    pub fn differences(&self, found: &BTreeMap<String, String>) -> Vec<Difference> {
+        let differs = |(setting, planned): (&String, &String)| {
+            let found = found.get(setting)?;
+            (found != planned).then(|| Difference {
+                setting: setting.clone(),
+                found: found.clone(),
+                planned: planned.clone(),
+                consequence: self.consequence(setting),
+            })
+        };
+        self.settings.iter().filter_map(differs).collect()
+    }
+
+    /// What is known of the topic, from its settings.
+    pub(crate) fn facts(
+        &self,
+        partitions: i32,
+        found: &BTreeMap<String, String>,
+        created: bool,
+    ) -> TopicFacts {
+        let batch_bytes_max = found.get("max.message.bytes").and_then(|bytes| bytes.parse().ok());
+        TopicFacts { partitions, batch_bytes_max, differences: self.differences(found), created }
+    }
+
+    /// Refuses a topic that checkpoints could get lost in.
+    pub(crate) fn fits(&self, facts: &TopicFacts) -> Result<(), KafkaFailure> {
+        let unfit = |reason| Err(KafkaFailure::TopicUnfit { topic: self.name.clone(), reason });
+        if facts.partitions != self.partitions {
+            let (found, shards) = (facts.partitions, self.partitions);
+            return unfit(format!(
+                "it has {found} partitions, and must have one for each of the {shards} shards"
+            ));
+        }
+        match facts.differences.iter().find(|difference| difference.setting == "cleanup.policy") {
+            Some(difference) => unfit(difference.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// The command that creates the topic.
+    #[must_use]
+    pub fn command(&self, bootstrap_servers: &str) -> String {
+        let settings: String =
+            self.settings.iter().map(|(name, value)| format!(" --config {name}={value}")).collect();
+        let replication = match self.replication_factor {
+            -1 => String::new(),
+            factor => format!(" --replication-factor {factor}"),
+        };
+        format!(
+            "kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {} --partitions {}{replication}{settings}",
+            self.name, self.partitions
+        )
+    }
+
+    /// What to say when the topic is not there and may not be created.
+    pub(crate) fn missing(&self, bootstrap_servers: &str) -> KafkaFailure {
+        let command = self.command(bootstrap_servers);
+        let reason =
+            format!("it does not exist, and topics.create is off; this creates it: {command}");
+        KafkaFailure::TopicMissing { topic: self.name.clone(), reason }
+    }
+
+    fn consequence(&self, setting: &str) -> &'static str {
+        let planned = self.settings.get(setting).map(String::as_str);
+        let known = EVENTS.iter().chain(&CHECKPOINTS);
+        known
+            .filter(|(name, value, _)| *name == setting && planned == Some(*value))
+            .map(|(_, _, consequence)| *consequence)
+            .next()
+            .unwrap_or("it is not as declared in [topics] config")
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, found, planned, consequence } = self;
+        write!(f, "{setting} is {found}, not {planned}: {consequence}")
+    }
+}
+
+fn settings(known: &[(&str, &str, &str)]) -> BTreeMap<String, String> {
+    known.iter().map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn topics() -> config::Topics {
+        Config::example().topics
+    }
+
+    #[test]
+    fn what_was_declared_wins_over_the_defaults() {
+        let declared = [("retention.ms".to_owned(), "1000".to_owned())].into();
+        let plan = TopicPlan::events(&config::Topics { config: declared, ..topics() }, "flight");
+        assert_eq!(plan.settings["retention.ms"], "1000");
+        assert_eq!(plan.settings["cleanup.policy"], "delete");
+        assert!(plan.differences(&plan.settings).is_empty());
+    }
+
+    #[test]
+    fn a_topic_that_loses_events_is_told_apart_with_what_comes_of_it() {
+        let mut found = TopicPlan::events(&topics(), "flight").settings;
+        found.insert("retention.ms".to_owned(), "604800000".to_owned());
+        found.insert("cleanup.policy".to_owned(), "compact".to_owned());
+        let differences = TopicPlan::events(&topics(), "flight").differences(&found);
+        let said: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "cleanup.policy is compact, not delete: compaction keeps only the last event of each stream",
+                "retention.ms is 604800000, not -1: events have their own time: old ones are deleted as soon as they arrive",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_command_creates_what_the_relay_would() {
+        let plan = TopicPlan::checkpoints(&topics(), "annals.checkpoints", 8);
+        assert_eq!(
+            plan.command("kafka:9092"),
+            "kafka-topics.sh --bootstrap-server kafka:9092 --create --topic annals.checkpoints --partitions 8 \
+             --config cleanup.policy=compact --config segment.bytes=16777216"
+        );
+    }
+}

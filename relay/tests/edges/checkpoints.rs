@@ -1,0 +1,132 @@
+//! Checkpoints are read as they were committed, whatever else lies in their partitions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use annals_relay::config::Config;
+use annals_relay::kafka::{Producer, ensure_checkpoint_topic, read_checkpoints};
+use annals_relay::message::{Headers, Message};
+use annals_testkit::Testbed;
+
+use crate::{config, producer, publish, send};
+
+const SHARDS: u16 = 3;
+
+/// The record of a shard's checkpoint; its bytes are for this test only.
+fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
+    Message {
+        topic: config.checkpoint_topic(),
+        partition: Some(shard),
+        key: shard.to_string(),
+        payload: text.as_bytes().to_vec(),
+        timestamp_ms: 1,
+        headers: Headers::default(),
+        position: 0,
+    }
+}
+
+/// A configuration with a topic for its checkpoints.
+async fn prepared(label: &str) -> (Testbed, Config) {
+    let bed = Testbed::new(label).await;
+    let config = config(&bed, "");
+    ensure_checkpoint_topic(&config, SHARDS).unwrap();
+    (bed, config)
+}
+
+fn found(config: &Config) -> Vec<(u16, String)> {
+    let read: BTreeMap<u16, Vec<u8>> = read_checkpoints(config, SHARDS).unwrap();
+    read.into_iter().map(|(shard, bytes)| (shard, String::from_utf8(bytes).unwrap())).collect()
+}
+
+fn pairs(pairs: &[(u16, &str)]) -> Vec<(u16, String)> {
+    pairs.iter().map(|(shard, text)| (*shard, (*text).to_owned())).collect()
+}
+
+/// A relay of another deployment that writes where it should not.
+fn stranger(config: &Config) -> Producer {
+    let mut other = config.clone();
+    other.relay.deployment.push_str("-stranger");
+    producer(&other)
+}
+
+#[tokio::test]
+async fn nothing_was_published_where_there_is_no_checkpoint() {
+    let (_bed, config) = prepared("nothing_was_published").await;
+    assert_eq!(found(&config), []);
+}
+
+#[tokio::test]
+async fn the_last_commit_is_seen_at_once_by_whoever_takes_over() {
+    let (_bed, config) = prepared("the_last_commit_is_seen").await;
+    for round in 0..15 {
+        let text = format!("round {round}");
+        let producer = producer(&config);
+        publish(&producer, &[checkpoint(&config, 0, &text), checkpoint(&config, 2, &text)]);
+        // The broker has answered; whether its markers are written is what this test is about.
+        assert_eq!(found(&config), pairs(&[(0, &text), (2, &text)]));
+        drop(producer);
+        assert_eq!(found(&config), pairs(&[(0, &text), (2, &text)]));
+    }
+}
+
+#[tokio::test]
+async fn what_a_deposed_relay_left_open_does_not_count() {
+    let (_bed, config) = prepared("what_a_deposed_relay").await;
+    let deposed = producer(&config);
+    publish(&deposed, &[checkpoint(&config, 0, "committed")]);
+    deposed.begin().unwrap();
+    send(&deposed, &[checkpoint(&config, 0, "open"), checkpoint(&config, 1, "open")]);
+
+    let next = producer(&config);
+    assert_eq!(found(&config), pairs(&[(0, "committed")]));
+    publish(&next, &[checkpoint(&config, 1, "next")]);
+    assert_eq!(found(&config), pairs(&[(0, "committed"), (1, "next")]));
+}
+
+#[tokio::test]
+async fn an_open_transaction_of_somebody_else_is_waited_for_and_hides_nothing() {
+    let (_bed, config) = prepared("an_open_transaction_of").await;
+    let other = stranger(&config);
+    other.begin().unwrap();
+    send(&other, &[checkpoint(&config, 0, "somebody else's")]);
+    // This is committed, and lies behind what is open: readers do not get to see it.
+    publish(&producer(&config), &[checkpoint(&config, 0, "ours")]);
+
+    let config = Arc::new(config);
+    let reading = std::thread::spawn({
+        let config = Arc::clone(&config);
+        move || found(&config)
+    });
+    // Ends what is open.
+    let _successor = stranger(&config);
+    assert_eq!(reading.join().unwrap(), pairs(&[(0, "ours")]));
+}
+
+#[tokio::test]
+async fn a_transaction_that_nobody_ends_is_an_outage_that_names_partition_and_offset() {
+    let (bed, _) = prepared("a_transaction_that_nobody").await;
+    let config = config(&bed, "kafka.transaction_timeout_ms = 60000");
+    let other = stranger(&config);
+    other.begin().unwrap();
+    send(&other, &[checkpoint(&config, 1, "somebody else's")]);
+    let mut hasty = config.clone();
+    hasty.kafka.transaction_timeout = std::time::Duration::from_secs(1);
+    let failure = read_checkpoints(&hasty, SHARDS).unwrap_err();
+    assert!(failure.is_outage(), "{failure}");
+    assert!(failure.to_string().contains("partition 1 at offset 0 of 1"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_found_behind_many_aborted_ones() {
+    let (_bed, config) = prepared("a_checkpoint_is_found").await;
+    let producer = producer(&config);
+    publish(&producer, &[checkpoint(&config, 0, "old"), checkpoint(&config, 1, "other")]);
+    publish(&producer, &[checkpoint(&config, 0, "committed")]);
+    for _ in 0..3 {
+        producer.begin().unwrap();
+        let aborted = vec![checkpoint(&config, 0, "aborted"); 400];
+        send(&producer, &aborted);
+        producer.abort().unwrap();
+    }
+    assert_eq!(found(&config), pairs(&[(0, "committed"), (1, "other")]));
+}

@@ -1,0 +1,71 @@
+//! What the relay relies on in Kafka and the schema registry, tried on the real ones.
+
+mod checkpoints;
+mod partitions;
+mod producer;
+mod refusals;
+mod registry;
+mod topics;
+
+use std::sync::Arc;
+
+use annals_relay::config::Config;
+use annals_relay::kafka::{Producer, ensure_topic};
+use annals_relay::message::{Headers, Message};
+use annals_relay::topic_policy::TopicPlan;
+use annals_testkit::Testbed;
+
+/// The configuration of a relay in a test bed; `more` adds keys or replaces them.
+fn config(bed: &Testbed, more: &str) -> Config {
+    let environment = bed.environment();
+    let [database, kafka, registry] =
+        [&bed.database_url(), &environment.kafka, &environment.registry_url].map(|url| format!("{url:?}"));
+    let (prefix, name) = (bed.topic_prefix(), bed.name());
+    let base = format!(
+        "database.url = {database}\nkafka.bootstrap_servers = {kafka}\nregistry.url = {registry}\n\
+         topics.prefix = {prefix:?}\nrelay.deployment = {name:?}\n"
+    );
+    Config::parse(&format!("{base}{more}")).unwrap()
+}
+
+/// The topic of a category, made by the configured policy.
+fn topic(config: &Config, category: &str) -> Arc<str> {
+    let name = config.topic(category);
+    ensure_topic(config, &TopicPlan::events(&config.topics, &name)).unwrap();
+    name.into()
+}
+
+/// A producer that may begin.
+fn producer(config: &Config) -> Producer {
+    let producer = Producer::connect(config).unwrap();
+    producer.init().unwrap();
+    producer
+}
+
+/// A message whose position is `position`, to where its key leads.
+fn message(topic: &Arc<str>, key: &str, position: i64) -> Message {
+    Message {
+        topic: Arc::clone(topic),
+        partition: None,
+        key: key.to_owned(),
+        payload: position.to_string().into_bytes(),
+        timestamp_ms: jiff::Timestamp::now().as_millisecond(),
+        headers: Headers::default(),
+        position,
+    }
+}
+
+/// Publishes messages in one transaction.
+fn publish(producer: &Producer, messages: &[Message]) {
+    producer.begin().unwrap();
+    send(producer, messages);
+    producer.commit().unwrap();
+}
+
+/// Sends messages in a transaction, and leaves that open.
+fn send(producer: &Producer, messages: &[Message]) {
+    for message in messages {
+        producer.send(message).unwrap();
+    }
+    producer.drain().unwrap();
+}
