@@ -1,0 +1,173 @@
+//! What a projection keeps about itself in PostgreSQL, beside the read model: offsets and versions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::position::{Place, Version};
+
+/// The schema name that stands in the files, and is replaced by the one chosen.
+const SCHEMA_IN_FILES: &str = "annals_projections.";
+
+/// A partition and its next offset: where it stands in PostgreSQL, and where it is to stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Advance {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) expected: i64,
+    pub(crate) next: i64,
+}
+
+/// The statements of one projection.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    projection: Arc<str>,
+    prepare: Arc<str>,
+    claim_partitions: Arc<str>,
+    offsets: Arc<str>,
+    advance: Arc<str>,
+    versions: Arc<str>,
+    store_versions: Arc<str>,
+    replay: Arc<str>,
+    forget_versions: Arc<str>,
+}
+
+impl Ledger {
+    /// `schema` is written into the statements: it must be a name that needs no quotes.
+    pub(crate) fn new(projection: &str, schema: &str) -> Self {
+        let chosen = |sql: &str| -> Arc<str> {
+            let sql = sql.replace(SCHEMA_IN_FILES, &format!("{schema}."));
+            let create = "create schema if not exists ";
+            Arc::from(
+                sql.replace(&format!("{create}annals_projections"), &format!("{create}{schema}")),
+            )
+        };
+        Self {
+            projection: Arc::from(projection),
+            prepare: chosen(include_str!("../sql/prepare.sql")),
+            claim_partitions: chosen(include_str!("../sql/claim_partitions.sql")),
+            offsets: chosen(include_str!("../sql/offsets.sql")),
+            advance: chosen(include_str!("../sql/advance.sql")),
+            versions: chosen(include_str!("../sql/versions.sql")),
+            store_versions: chosen(include_str!("../sql/store_versions.sql")),
+            replay: chosen(include_str!("../sql/replay.sql")),
+            forget_versions: chosen(include_str!("../sql/forget_versions.sql")),
+        }
+    }
+
+    pub(crate) async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(safe(&self.prepare)).execute(connection).await?;
+        Ok(())
+    }
+
+    /// Where to go on reading a topic: one place for each partition that the projection knows.
+    pub(crate) async fn starts(
+        &self,
+        connection: &mut PgConnection,
+        topic: &Arc<str>,
+        partitions: i32,
+    ) -> Result<Vec<Place>, sqlx::Error> {
+        sqlx::query(safe(&self.claim_partitions))
+            .bind(&*self.projection)
+            .bind(&**topic)
+            .bind(partitions)
+            .execute(&mut *connection)
+            .await?;
+        self.offsets(connection, std::slice::from_ref(topic)).await
+    }
+
+    /// Where the projection stands in these topics.
+    pub(crate) async fn offsets(
+        &self,
+        connection: &mut PgConnection,
+        topics: &[Arc<str>],
+    ) -> Result<Vec<Place>, sqlx::Error> {
+        let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+        let rows: Vec<(String, i32, i64)> = sqlx::query_as(safe(&self.offsets))
+            .bind(&*self.projection)
+            .bind(topics)
+            .fetch_all(connection)
+            .await?;
+        let places = rows.into_iter().map(|(topic, partition, offset)| {
+            let topic = Arc::from(topic);
+            Place { topic, partition, offset }
+        });
+        Ok(places.collect())
+    }
+
+    /// Moves partitions on, and says whether all of them stood where they were expected.
+    pub(crate) async fn advance(
+        &self,
+        connection: &mut PgConnection,
+        advances: &[Advance],
+    ) -> Result<bool, sqlx::Error> {
+        let topics: Vec<&str> = advances.iter().map(|advance| &*advance.topic).collect();
+        let partitions: Vec<i32> = advances.iter().map(|advance| advance.partition).collect();
+        let expected: Vec<i64> = advances.iter().map(|advance| advance.expected).collect();
+        let next: Vec<i64> = advances.iter().map(|advance| advance.next).collect();
+        let done = sqlx::query(safe(&self.advance))
+            .bind(&*self.projection)
+            .bind(topics)
+            .bind(partitions)
+            .bind(expected)
+            .bind(next)
+            .execute(connection)
+            .await?;
+        Ok(usize::try_from(done.rows_affected()) == Ok(advances.len()))
+    }
+
+    pub(crate) async fn versions(
+        &self,
+        connection: &mut PgConnection,
+        streams: &[&str],
+    ) -> Result<Vec<(String, Version)>, sqlx::Error> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(safe(&self.versions))
+            .bind(&*self.projection)
+            .bind(streams)
+            .fetch_all(connection)
+            .await?;
+        let versions = rows.into_iter().filter_map(|(stream, version)| {
+            // The table's constraint keeps negative numbers out.
+            Some((stream, Version::new(version)?))
+        });
+        Ok(versions.collect())
+    }
+
+    pub(crate) async fn store_versions(
+        &self,
+        connection: &mut PgConnection,
+        versions: &HashMap<&str, Version>,
+    ) -> Result<(), sqlx::Error> {
+        let (streams, numbers): (Vec<&str>, Vec<i64>) =
+            versions.iter().map(|(stream, version)| (*stream, version.get())).unzip();
+        sqlx::query(safe(&self.store_versions))
+            .bind(&*self.projection)
+            .bind(streams)
+            .bind(numbers)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn replay(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(safe(&self.replay)).bind(&*self.projection).execute(connection).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn forget_versions(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(safe(&self.forget_versions))
+            .bind(&*self.projection)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// The text is one of this crate's files; the schema name in it was checked to be a plain name.
+fn safe(sql: &Arc<str>) -> AssertSqlSafe<Arc<str>> {
+    AssertSqlSafe(Arc::clone(sql))
+}

@@ -1,0 +1,85 @@
+//! Waiting for something that is away: back-off, and one log line for each change.
+
+use std::error::Error;
+use std::time::{Duration, Instant, SystemTime};
+
+const DELAY_MIN: Duration = Duration::from_millis(100);
+const DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// Tracks whether one outside component answers, and says so when that changes.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    what: String,
+    since: Option<Instant>,
+    delay: Duration,
+}
+
+impl Outage {
+    /// `what` completes "waiting for ...".
+    pub(crate) fn of(what: impl Into<String>) -> Self {
+        Self { what: what.into(), since: None, delay: DELAY_MIN }
+    }
+
+    /// Notes a failed attempt and returns how long to wait before the next one.
+    pub(crate) fn failed(&mut self, cause: &(dyn Error + 'static)) -> Duration {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            tracing::warn!(cause = %causes(cause), "waiting for {}", self.what);
+        }
+        let delay = self.delay;
+        self.delay = (delay * 2).min(DELAY_MAX);
+        jittered(delay)
+    }
+
+    /// Notes that it answers.
+    pub(crate) fn over(&mut self) {
+        if let Some(since) = self.since.take() {
+            let waited_s = since.elapsed().as_secs();
+            tracing::info!(waited_s, "going on: {} answers again", self.what);
+            self.delay = DELAY_MIN;
+        }
+    }
+
+    pub(crate) fn lasts(&self) -> bool {
+        self.since.is_some()
+    }
+}
+
+/// Between half of the delay and the whole, so that many consumers do not come back all at once.
+fn jittered(delay: Duration) -> Duration {
+    let nanoseconds = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |now| now.subsec_nanos());
+    delay / 2 + delay * (nanoseconds % 1_000) / 2_000
+}
+
+/// An error and what caused it, in one line.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delay_grows_to_its_bound_and_starts_again_after_the_outage() {
+        let mut outage = Outage::of("the moon");
+        let cause = std::io::Error::other("clouds");
+        let first = outage.failed(&cause);
+        assert!(first >= DELAY_MIN / 2 && first <= DELAY_MIN);
+        let last = (0..20).map(|_| outage.failed(&cause)).last().unwrap();
+        assert!(last >= DELAY_MAX / 2 && last <= DELAY_MAX);
+        assert!(outage.lasts());
+        outage.over();
+        assert!(!outage.lasts());
+        assert!(outage.failed(&cause) <= DELAY_MIN);
+    }
+}

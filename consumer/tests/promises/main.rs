@@ -1,0 +1,12 @@
+//! What this crate promises, on a real Kafka, schema registry and PostgreSQL.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
+
+mod book;
+mod events;
+mod exactly_once;
+mod outages;
+mod proxy;
+mod reading;
+mod refusals;
+mod topics;
+mod world;

@@ -1,0 +1,134 @@
+//! What is away is waited for; what was made anew is recognised.
+
+use annals_consumer::{Consumer, Schemas, Settings};
+use tokio_util::sync::CancellationToken;
+
+use crate::book;
+use crate::events::{OrderEvent, placed};
+use crate::proxy::Proxy;
+use crate::world::{World, patiently};
+
+#[tokio::test]
+async fn registry_that_is_away_is_waited_for() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    world.write(&topic, &[world.draft("order-1", 0, &placed(7))]).await;
+    let records = world.read_all(&topic).await;
+    let (_, server) = world.registry_url.split_once("://").unwrap();
+    let (server, _) = server.split_once('/').unwrap();
+    let proxy = Proxy::to(server, false).await;
+    let schemas = Schemas::new(&world.registry_url.replace(server, &proxy.address)).unwrap();
+
+    let record = records[0].clone();
+    let decoding = tokio::spawn(async move { record.decode::<OrderEvent>(&schemas).await });
+    patiently(async {
+        while proxy.accepted() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!decoding.is_finished());
+    proxy.mend();
+    assert_eq!(patiently(decoding).await.unwrap().unwrap(), placed(7));
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn brokers_that_are_away_at_the_start_are_waited_for() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    world.write(&topic, &[world.draft("order-1", 0, &placed(7))]).await;
+    let proxy = Proxy::to(&world.brokers, false).await;
+    let connect = Consumer::connect(Settings::new(&proxy.address));
+    let mut consumer = connect.assign_from_beginning(&[&topic]).unwrap();
+    let reading = tokio::spawn(async move { consumer.next().await });
+    patiently(async {
+        while proxy.accepted() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!reading.is_finished());
+    proxy.mend();
+    assert_eq!(patiently(reading).await.unwrap().unwrap().unwrap().stream, "order-1");
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn waiting_run_ends_when_it_is_told_to() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    world.write(&topic, &[world.draft("order-1", 0, &placed(7))]).await;
+    let projection = world.projection(&[&topic]).await;
+    let proxy = Proxy::to("127.0.0.1:1", false).await;
+    let schemas = Schemas::new(&format!("http://{}", proxy.address)).unwrap();
+    let runner = projection.runner(&world.pool, world.settings(), schemas);
+    let shutdown = CancellationToken::new();
+    let run = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { runner.run(&shutdown, book::add).await }
+    });
+    patiently(async {
+        while proxy.accepted() < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    shutdown.cancel();
+    assert_eq!(patiently(run).await.unwrap().unwrap().events, 0);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn topic_made_anew_between_two_runs_is_read_again_and_applied_once() {
+    let world = World::new().await;
+    let topic = world.create_topic(2).await;
+    book::open(&world.pool).await;
+    let drafts = book::orders(&world, 20, 0..10);
+    world.write(&topic, &drafts).await;
+    let projection = world.projection(&[&topic]).await;
+    let shutdown = CancellationToken::new();
+    let run = || world.runner(&projection).run_until(&shutdown, book::to_the_end, book::add);
+    assert_eq!(patiently(run()).await.unwrap().events, 200);
+
+    world.delete(&topic).await;
+    world.create(&topic, 2).await;
+    world.write(&topic, &drafts[..100]).await;
+    let again = patiently(run()).await.unwrap();
+    assert_eq!((again.events, again.duplicates), (0, 100), "offsets behind the end start over");
+
+    let mut connection = world.pool.acquire().await.unwrap();
+    projection.replay(&mut connection).await.unwrap();
+    world.write(&topic, &drafts[100..]).await;
+    world.write(&topic, &book::orders(&world, 20, 10..12)).await;
+    let replayed = patiently(run()).await.unwrap();
+    assert_eq!((replayed.events, replayed.duplicates), (40, 200));
+    assert_eq!(book::sums(&world.pool).await, book::sums_of(20, 12));
+    drop(connection);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn forgotten_projection_applies_everything_again() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    book::open(&world.pool).await;
+    world.write(&topic, &book::orders(&world, 5, 0..3)).await;
+    let projection = world.projection(&[&topic]).await.schema("elsewhere").unwrap();
+    projection.prepare(&world.pool).await.unwrap();
+    projection.prepare(&world.pool).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let run = || world.runner(&projection).run_until(&shutdown, book::to_the_end, book::add);
+    assert_eq!(patiently(run()).await.unwrap().events, 15);
+    let kept = "select count(*) from elsewhere.annals_projection_versions";
+    let kept: i64 = sqlx::query_scalar(kept).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(kept, 5);
+
+    let mut transaction = world.pool.begin().await.unwrap();
+    sqlx::raw_sql("truncate book").execute(&mut *transaction).await.unwrap();
+    projection.forget(&mut transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(patiently(run()).await.unwrap().events, 15);
+    assert_eq!(book::sums(&world.pool).await, book::sums_of(5, 3));
+    world.clean(&[&topic]).await;
+}

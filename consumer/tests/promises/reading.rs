@@ -1,0 +1,173 @@
+//! Records come as they were committed: all of them, once, in the order of their partitions.
+
+use std::collections::HashMap;
+
+use annals_consumer::{Consumer, Delivered, Place};
+use rdkafka::producer::Producer;
+
+use crate::book;
+use crate::events::{OrderEvent, placed};
+use crate::world::{Draft, PATIENCE, World, patiently, send};
+
+fn versions_by_stream(records: &[Delivered]) -> HashMap<&str, Vec<i64>> {
+    let mut versions: HashMap<&str, Vec<i64>> = HashMap::new();
+    for record in records {
+        versions.entry(&record.stream).or_default().push(record.version.get());
+    }
+    versions
+}
+
+#[tokio::test]
+async fn every_event_comes_once_and_each_stream_in_order() {
+    let world = World::new().await;
+    let topic = world.create_topic(4).await;
+    world.write(&topic, &book::orders(&world, 50, 0..20)).await;
+
+    let records = world.read_all(&topic).await;
+    assert_eq!(records.len(), 1_000);
+    let mut next_offsets: HashMap<i32, i64> = HashMap::new();
+    for record in &records {
+        let next = next_offsets.entry(record.partition).or_default();
+        assert_eq!(record.offset, *next, "offsets of a partition come in order");
+        *next += 1;
+    }
+    assert_eq!(next_offsets.len(), 4);
+    let versions = versions_by_stream(&records);
+    assert_eq!(versions.len(), 50);
+    assert!(versions.values().all(|versions| versions.iter().copied().eq(0..20)));
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn event_comes_back_as_it_was_written() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    let event = placed(4_711);
+    let draft = world
+        .draft("order-1", 0, &event)
+        .header("ce_correlationid", "c-1")
+        .header("ce_causationid", "c-0")
+        .header("tenant", "north");
+    world.write(&topic, std::slice::from_ref(&draft)).await;
+
+    let records = world.read_all(&topic).await;
+    let [record] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(record.decode::<OrderEvent>(&world.schemas()).await.unwrap(), event);
+    assert_eq!(record.event_type, "OrderPlaced");
+    assert_eq!(record.correlation_id.as_deref(), Some("c-1"));
+    assert_eq!(record.causation_id.as_deref(), Some("c-0"));
+    assert_eq!(record.headers, [("tenant".to_owned(), b"north".to_vec())]);
+    assert_eq!(draft.headers[1].1, record.event_id.to_string());
+    assert_eq!(draft.headers[5].1, record.recorded_at.to_string());
+    assert_eq!(record.place().to_string(), format!("{topic}[0]@0"));
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn aborted_transaction_is_invisible_and_holds_nothing_up() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    let producer = world.transactional_producer();
+    let committed = |version| world.draft("order-1", version, &placed(version));
+    let aborted = |version| world.draft("order-aborted", version, &placed(version));
+
+    producer.begin_transaction().unwrap();
+    send(&producer, &topic, &[committed(0), committed(1)]).await;
+    producer.commit_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    send(&producer, &topic, &[aborted(0), aborted(1)]).await;
+    producer.abort_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    send(&producer, &topic, &[committed(2)]).await;
+    producer.commit_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    send(&producer, &topic, &[aborted(2)]).await;
+    producer.abort_transaction(PATIENCE).unwrap();
+
+    let records = world.read_all(&topic).await;
+    let expected = HashMap::from([("order-1", vec![0, 1, 2])]);
+    assert_eq!(versions_by_stream(&records), expected);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn end_lies_behind_a_transaction_that_is_still_open() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    let producer = world.transactional_producer();
+    world.write(&topic, &[world.draft("order-1", 0, &placed(1))]).await;
+    producer.begin_transaction().unwrap();
+    send(&producer, &topic, &[world.draft("order-2", 0, &placed(2))]).await;
+
+    let connect = Consumer::connect(world.settings());
+    let mut consumer = connect.read_to_end(&[&topic]).await.unwrap();
+    assert_eq!(patiently(consumer.next()).await.unwrap().unwrap().stream, "order-1");
+    let early = tokio::time::timeout(std::time::Duration::from_secs(1), consumer.next()).await;
+    assert!(early.is_err(), "the end came before the open transaction: {early:?}");
+    producer.commit_transaction(PATIENCE).unwrap();
+    assert_eq!(patiently(consumer.next()).await.unwrap().unwrap().stream, "order-2");
+    assert_eq!(patiently(consumer.next()).await.unwrap(), None);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn records_written_after_the_end_was_fixed_are_left_out() {
+    let world = World::new().await;
+    let topic = world.create_topic(2).await;
+    world.write(&topic, &book::orders(&world, 10, 0..1)).await;
+    let connect = Consumer::connect(world.settings());
+    let mut consumer = connect.read_to_end(&[&topic]).await.unwrap();
+    world.write(&topic, &book::orders(&world, 10, 1..5)).await;
+    assert_eq!(patiently(consumer.rest()).await.unwrap().len(), 10);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn empty_and_missing_topics_have_an_end_too() {
+    let world = World::new().await;
+    let topic = world.create_topic(3).await;
+    let missing = world.topic("missing");
+    let connect = Consumer::connect(world.settings());
+    let mut consumer = patiently(connect.read_to_end(&[&topic, &missing])).await.unwrap();
+    assert_eq!(patiently(consumer.next()).await.unwrap(), None);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn reading_starts_at_the_offset_asked_for() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    let drafts: Vec<Draft> = (0..10).map(|v| world.draft("order-1", v, &placed(v))).collect();
+    world.write(&topic, &drafts).await;
+    let start = Place { topic: topic.as_str().into(), partition: 0, offset: 7 };
+    let mut consumer = Consumer::connect(world.settings()).assign_from(&[start]).unwrap();
+    for version in 7..10 {
+        let record = patiently(consumer.next()).await.unwrap().unwrap();
+        assert_eq!((record.version.get(), record.offset), (version, version));
+    }
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn group_goes_on_behind_what_it_committed() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    let drafts: Vec<Draft> = (0..5).map(|v| world.draft("order-1", v, &placed(v))).collect();
+    world.write(&topic, &drafts).await;
+
+    let connect = Consumer::connect(world.settings());
+    let mut first = connect.clone().subscribe(&world.name, &[&topic]).unwrap();
+    for _ in 0..2 {
+        patiently(first.next()).await.unwrap();
+    }
+    let third = patiently(first.next()).await.unwrap().unwrap();
+    first.commit(&third).await.unwrap();
+    patiently(first.next()).await.unwrap();
+    patiently(first.close()).await;
+
+    let mut second = connect.subscribe(&world.name, &[&topic]).unwrap();
+    let record = patiently(second.next()).await.unwrap().unwrap();
+    assert_eq!(record.version.get(), 3, "only what was committed is done with");
+    patiently(second.close()).await;
+    world.clean(&[&topic]).await;
+}
