@@ -1,0 +1,115 @@
+//! The two projections: one consumes flights, one aircraft, both into the read model.
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use annals_consumer::{Progress, Projection, Runner, Schemas, Totals};
+use annals_store::EventSet;
+use anyhow::{Context, Result, bail};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{AircraftEvent, FlightEvent};
+use crate::figures::grouped;
+use crate::lags::Lags;
+use crate::read_model::{apply_aircraft, apply_flights};
+use crate::run::Run;
+use crate::seen::settings;
+
+const BATCH_EVENTS_MAX: u16 = 2_000;
+/// Longest time without anything new while events are missing.
+const STANDSTILL_MAX: Duration = Duration::from_secs(60);
+
+/// Events that are applied to the read model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) flights: u64,
+    pub(crate) aircraft: u64,
+}
+
+/// What both projections write what they did to.
+#[derive(Debug, Clone)]
+pub(crate) struct Reports {
+    pub(crate) applied: watch::Sender<Applied>,
+    pub(crate) lags: Lags,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Runs the projection of flights until `shutdown`.
+pub(crate) async fn run_flights(pool: PgPool, run: Run, reports: Reports) -> Result<Totals> {
+    let runner = runner::<FlightEvent>(&pool, &run).await?;
+    let hook = |progress: &Progress<'_>| {
+        reports.lags.record(progress.lags);
+        reports.applied.send_modify(|applied| applied.flights = progress.totals.events);
+        ControlFlow::Continue(())
+    };
+    let ended = runner.run_until(&reports.shutdown, hook, apply_flights).await;
+    ended.context("apply the events of flights to the read model")
+}
+
+/// Runs the projection of aircraft until `shutdown`.
+pub(crate) async fn run_aircraft(pool: PgPool, run: Run, reports: Reports) -> Result<Totals> {
+    let runner = runner::<AircraftEvent>(&pool, &run).await?;
+    let hook = |progress: &Progress<'_>| {
+        reports.lags.record(progress.lags);
+        reports.applied.send_modify(|applied| applied.aircraft = progress.totals.events);
+        ControlFlow::Continue(())
+    };
+    let ended = runner.run_until(&reports.shutdown, hook, apply_aircraft).await;
+    ended.context("apply the events of aircraft to the read model")
+}
+
+async fn runner<E: EventSet>(pool: &PgPool, run: &Run) -> Result<Runner> {
+    let topic = run.topic(E::CATEGORY);
+    let name = format!("demo-{}", E::CATEGORY);
+    let batch_events_max =
+        NonZeroUsize::new(BATCH_EVENTS_MAX.into()).context("a batch of no events")?;
+    let projection = Projection::new(&name, &[&topic])?.batch_events_max(batch_events_max);
+    projection.prepare(pool).await.context("prepare the projections")?;
+    let schemas =
+        Schemas::new(&run.registry_url).context("use the registry at ANNALS_REGISTRY_URL")?;
+    Ok(projection.runner(pool, settings(run, E::CATEGORY), schemas))
+}
+
+/// Waits until the projections have applied all that is expected. Gives up when nothing moves any more, and
+/// says what is missing.
+pub(crate) async fn wait_for(
+    applied: &mut watch::Receiver<Applied>,
+    expected: Applied,
+) -> Result<()> {
+    let mut moved_at = Instant::now();
+    loop {
+        let now = *applied.borrow_and_update();
+        if now.flights > expected.flights || now.aircraft > expected.aircraft {
+            bail!(
+                "more events came out of Kafka than were appended: {}",
+                side_by_side(now, expected)
+            );
+        }
+        if now == expected {
+            return Ok(());
+        }
+        let left = STANDSTILL_MAX.saturating_sub(moved_at.elapsed());
+        match tokio::time::timeout(left, applied.changed()).await {
+            Ok(changed) => changed.context("the projections have ended")?,
+            Err(_) => bail!(
+                "nothing has come for {} s, and events are missing: {}",
+                STANDSTILL_MAX.as_secs(),
+                side_by_side(now, expected)
+            ),
+        }
+        moved_at = Instant::now();
+    }
+}
+
+fn side_by_side(now: Applied, expected: Applied) -> String {
+    format!(
+        "{} of {} events of flights and {} of {} events of aircraft are applied",
+        grouped(now.flights),
+        grouped(expected.flights),
+        grouped(now.aircraft),
+        grouped(expected.aircraft)
+    )
+}
