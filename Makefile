@@ -1,0 +1,40 @@
+# The day's commands. Everything here is a plain cargo line or a script of ops/; `make` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check up down status reset migrate bench audit fmt doc
+
+help: ## List these commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## A month of real flights through PostgreSQL and Kafka into a projection that adds up
+	@ops/dev/demo $(ARGS)
+
+test: ## Everything that must hold: checks, then all tests on the real components
+	@ops/test $(ARGS)
+
+check: ## Format, lints, documentation and structure; no component needed
+	@ops/check
+
+up: ## Start PostgreSQL, Kafka and the schema registry, and wait until they answer
+	@ops/dev/dev up
+
+down: ## Stop what `make up` started; the data stay
+	@ops/dev/dev down
+
+status: ## What runs where
+	@ops/dev/dev status
+
+reset: ## Stop, and delete the data
+	@ops/dev/dev reset
+
+bench: ## Measure beside the bare components; bench/README.md says what and how
+	@bench/run $(ARGS)
+
+audit: ## Licences, advisories and duplicate dependencies (builds cargo-deny when absent)
+	@ops/audit
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+doc: ## Build the documentation and say where it is
+	@cargo doc --workspace --no-deps
+	@echo target/doc/annals_store/index.html
