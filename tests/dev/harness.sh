@@ -138,13 +138,12 @@ check_data() {
 
 # A PATH with every program of the real one but one.
 path_without() {
-  local directory=$HOMES/without-$1 part file
+  local directory=$HOMES/without-$1 parts part
   if [[ ! -d $directory ]]; then
     mkdir "$directory"
-    IFS=: read -r -a part <<<"$PATH"
-    for file in "${part[@]/%//*}"; do
-      for file in $file; do ln -s "$file" "$directory/" 2>/dev/null || true; done
-    done
+    IFS=: read -r -a parts <<<"$PATH"
+    # The first of a name wins, as in a search; ln refuses the others.
+    for part in "${parts[@]}"; do ln -s "$part"/* "$directory/" 2>/dev/null || true; done
     rm -f "$directory/$1"
   fi
   printf '%s\n' "$directory"
