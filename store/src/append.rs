@@ -1,7 +1,5 @@
 //! Appending: events and their outbox rows, in one transaction, in one round trip.
 
-use std::collections::BTreeSet;
-
 use annals_schemas::Schema;
 use jiff::Timestamp;
 use sqlx::PgConnection;
@@ -9,20 +7,13 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{Executor, Row, SqlStr};
 
-use crate::error::{AppendError, Refusal};
+use crate::error::AppendError;
 use crate::event::NewEvent;
 use crate::outbox::OUTBOX_LEFT_MIN;
 use crate::pgtime::PgTimestamp;
 use crate::refusal;
 use crate::store::Store;
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
-
-/// Most events of one append.
-pub const EVENTS_PER_APPEND_MAX: usize = 10_000;
-/// Most streams of one append, those that are only checked included.
-pub const STREAMS_PER_APPEND_MAX: usize = 1_000;
-/// Most bytes of an event's metadata and headers together, as JSON.
-pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 
 /// What is to be appended: events to one or several streams, all or nothing.
 ///
@@ -38,8 +29,8 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Append {
-    streams: Vec<(StreamName, ExpectedVersion)>,
-    events: Vec<(usize, NewEvent)>,
+    pub(crate) streams: Vec<(StreamName, ExpectedVersion)>,
+    pub(crate) events: Vec<(usize, NewEvent)>,
     conflict_events_max: i32,
 }
 
@@ -90,32 +81,6 @@ impl Append {
     pub(crate) fn schemas(&self) -> impl Iterator<Item = Schema> {
         self.events().map(|event| event.schema)
     }
-
-    /// What can be refused without asking the server.
-    fn check(&self, event_bytes_max: usize) -> Result<(), AppendError> {
-        let mut refusals = Vec::new();
-        let mut limit = |what: String, actual: usize, max: usize| {
-            if actual > max {
-                refusals.push(Refusal::Limit { what, actual, max });
-            }
-        };
-        limit("events of the append".into(), self.events.len(), EVENTS_PER_APPEND_MAX);
-        limit("streams of the append".into(), self.streams.len(), STREAMS_PER_APPEND_MAX);
-        for event in self.events() {
-            let id = event.id;
-            limit(format!("payload bytes of event {id}"), event.payload.len(), event_bytes_max);
-            limit(
-                format!("metadata and header bytes of event {id}"),
-                event.metadata_bytes(),
-                METADATA_BYTES_MAX,
-            );
-        }
-        let streams: BTreeSet<_> = self.streams.iter().map(|(name, _)| name).collect();
-        limit("times that a stream is named".into(), self.streams.len() - streams.len() + 1, 1);
-        let ids: BTreeSet<_> = self.events().map(NewEvent::id).collect();
-        limit("times that an event id is used".into(), self.events.len() - ids.len() + 1, 1);
-        if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
-    }
 }
 
 /// What an append recorded, or a retry found recorded.
@@ -127,16 +92,6 @@ pub struct Appended {
     pub recorded_at: Option<Timestamp>,
     /// Whether the events had been recorded before, by an earlier try.
     pub repeated: bool,
-}
-
-impl NewEvent {
-    fn metadata_bytes(&self) -> usize {
-        let texts = [&self.metadata.actor, &self.metadata.traceparent, &self.metadata.tracestate];
-        let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
-        // Two ids of 36 characters, and what JSON puts around each.
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 6);
-        texts + 160 + headers.sum::<usize>()
-    }
 }
 
 impl Store {

@@ -46,6 +46,7 @@ impl AppendError {
             | Refusal::IllegalStream { .. }
             | Refusal::UnknownSchema { .. }
             | Refusal::IncompatibleSchema { .. }
+            | Refusal::NulCharacter { .. }
             | Refusal::Limit { .. } => None,
         })
     }
@@ -102,6 +103,13 @@ pub enum Refusal {
         /// What does not fit.
         reason: String,
     },
+    /// A text has a NUL character, which PostgreSQL cannot store.
+    NulCharacter {
+        /// The event.
+        event_id: EventId,
+        /// Where: `data`, `metadata` or `headers`.
+        place: &'static str,
+    },
     /// More than there may be.
     Limit {
         /// What is limited, with its unit, and where it was found.
@@ -142,6 +150,12 @@ impl fmt::Display for Refusal {
                 f,
                 "schema {full_name} cannot read what its last version wrote: {reason}; give new fields a default"
             ),
+            Self::NulCharacter { event_id, place } => {
+                write!(
+                    f,
+                    "the {place} of event {event_id} have a NUL character, which PostgreSQL cannot store"
+                )
+            }
             Self::Limit { what, actual, max } => write!(f, "{what}: {actual}, at most {max}"),
         }
     }

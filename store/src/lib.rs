@@ -38,6 +38,7 @@ mod aggregate;
 mod append;
 mod error;
 mod event;
+mod limits;
 mod migrate;
 pub mod outbox;
 mod pgtime;
@@ -53,11 +54,10 @@ pub use annals_schemas::{
     DecodeError, EncodeError, EventSet, Fingerprint, Misfit, Report, Schema, SchemaError,
     check_fit, events, timestamp_micros, timestamp_millis, verify,
 };
-pub use append::{
-    Append, Appended, EVENTS_PER_APPEND_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
-};
+pub use append::{Append, Appended};
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
+pub use limits::{EVENTS_PER_APPEND_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX};
 pub use sql::{SchemaName, SchemaNameError};
 pub use store::{EVENT_BYTES_MAX, Store, StoreOptions};
 pub use stream::{

@@ -1,0 +1,95 @@
+//! What an append is refused for before it goes to the server.
+
+use std::collections::BTreeSet;
+
+use crate::append::Append;
+use crate::error::{AppendError, Refusal};
+use crate::event::NewEvent;
+
+/// Most events of one append.
+pub const EVENTS_PER_APPEND_MAX: usize = 10_000;
+/// Most streams of one append, those that are only checked included.
+pub const STREAMS_PER_APPEND_MAX: usize = 1_000;
+/// Most bytes of an event's metadata and headers together, as JSON.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+
+impl Append {
+    /// What can be refused without asking the server.
+    pub(crate) fn check(&self, event_bytes_max: usize) -> Result<(), AppendError> {
+        let mut refusals = Vec::new();
+        let mut limit = |what: String, actual: usize, max: usize| {
+            if actual > max {
+                refusals.push(Refusal::Limit { what, actual, max });
+            }
+        };
+        limit("events of the append".into(), self.events.len(), EVENTS_PER_APPEND_MAX);
+        limit("streams of the append".into(), self.streams.len(), STREAMS_PER_APPEND_MAX);
+        for event in self.events() {
+            let id = event.id;
+            limit(format!("payload bytes of event {id}"), event.payload.len(), event_bytes_max);
+            limit(
+                format!("metadata and header bytes of event {id}"),
+                event.metadata_bytes(),
+                METADATA_BYTES_MAX,
+            );
+        }
+        let streams: BTreeSet<_> = self.streams.iter().map(|(name, _)| name).collect();
+        limit("times that a stream is named".into(), self.streams.len() - streams.len() + 1, 1);
+        let ids: BTreeSet<_> = self.events().map(NewEvent::id).collect();
+        limit("times that an event id is used".into(), self.events.len() - ids.len() + 1, 1);
+        refusals.extend(self.events().filter_map(|event| {
+            let event_id = event.id;
+            event.place_of_nul().map(|place| Refusal::NulCharacter { event_id, place })
+        }));
+        if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
+    }
+}
+
+impl NewEvent {
+    /// Where the event has a NUL character, if anywhere.
+    fn place_of_nul(&self) -> Option<&'static str> {
+        let metadata = &self.metadata;
+        let texts = [&metadata.actor, &metadata.traceparent, &metadata.tracestate];
+        let mut headers = self.headers.iter().flat_map(|(name, value)| [name, value]);
+        if has_escaped_nul(self.data.get()) {
+            Some("data")
+        } else if texts.into_iter().flatten().any(|text| text.contains('\0')) {
+            Some("metadata")
+        } else if headers.any(|text| text.contains('\0')) {
+            Some("headers")
+        } else {
+            None
+        }
+    }
+
+    fn metadata_bytes(&self) -> usize {
+        let texts = [&self.metadata.actor, &self.metadata.traceparent, &self.metadata.tracestate];
+        let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
+        // Two ids of 36 characters, and what JSON puts around each.
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 6);
+        texts + 160 + headers.sum::<usize>()
+    }
+}
+
+/// Whether a JSON text has a string with a NUL character, which is always written as an escape.
+fn has_escaped_nul(json: &str) -> bool {
+    json.match_indices("\\u0000").any(|(at, _)| {
+        // An even number of backslashes before it are escaped backslashes, and this one is its own.
+        let before = json.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        before % 2 == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_is_told_from_text_that_looks_like_one() {
+        let json = |text: &str| serde_json::to_string(&[text]).unwrap();
+        assert!(has_escaped_nul(&json("a\0b")));
+        assert!(has_escaped_nul(&json("\\\0")));
+        assert!(!has_escaped_nul(&json("a\\u0000b")));
+        assert!(!has_escaped_nul(&json("plain")));
+    }
+}
