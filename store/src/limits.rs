@@ -16,27 +16,22 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 impl Append {
     /// What can be refused without asking the server.
     pub(crate) fn check(&self, event_bytes_max: usize) -> Result<(), AppendError> {
-        let mut refusals = Vec::new();
-        let mut limit = |what: String, actual: usize, max: usize| {
-            if actual > max {
-                refusals.push(Refusal::Limit { what, actual, max });
-            }
-        };
-        limit("events of the append".into(), self.events.len(), EVENTS_PER_APPEND_MAX);
-        limit("streams of the append".into(), self.streams.len(), STREAMS_PER_APPEND_MAX);
-        for event in self.events() {
-            let id = event.id;
-            limit(format!("payload bytes of event {id}"), event.payload.len(), event_bytes_max);
-            limit(
-                format!("metadata and header bytes of event {id}"),
-                event.metadata_bytes(),
-                METADATA_BYTES_MAX,
-            );
-        }
         let streams: BTreeSet<_> = self.streams.iter().map(|(name, _)| name).collect();
-        limit("times that a stream is named".into(), self.streams.len() - streams.len() + 1, 1);
         let ids: BTreeSet<_> = self.events().map(NewEvent::id).collect();
-        limit("times that an event id is used".into(), self.events.len() - ids.len() + 1, 1);
+        let events = self.events.len();
+        let named = self.streams.len();
+        let whole = [
+            ("events of the append", events, EVENTS_PER_APPEND_MAX),
+            ("streams of the append", named, STREAMS_PER_APPEND_MAX),
+            ("streams of the append, of which some are named twice", named, streams.len()),
+            ("events of the append, of which some have the same id", events, ids.len()),
+        ];
+        let mut refusals: Vec<Refusal> = whole
+            .into_iter()
+            .filter(|(_, actual, max)| actual > max)
+            .map(|(what, actual, max)| Refusal::Limit { what: what.to_owned(), actual, max })
+            .collect();
+        refusals.extend(self.events().flat_map(|event| event.over(event_bytes_max)));
         refusals.extend(self.events().filter_map(|event| {
             let event_id = event.id;
             event.place_of_nul().map(|place| Refusal::NulCharacter { event_id, place })
@@ -46,6 +41,17 @@ impl Append {
 }
 
 impl NewEvent {
+    /// The limits that the event is over.
+    fn over(&self, event_bytes_max: usize) -> impl Iterator<Item = Refusal> {
+        let limits = [
+            ("payload bytes", self.payload.len(), event_bytes_max),
+            ("metadata and header bytes", self.metadata_bytes(), METADATA_BYTES_MAX),
+        ];
+        limits.into_iter().filter(|(_, actual, max)| actual > max).map(|(what, actual, max)| {
+            Refusal::Limit { what: format!("{what} of event {}", self.id), actual, max }
+        })
+    }
+
     /// Where the event has a NUL character, if anywhere.
     fn place_of_nul(&self) -> Option<&'static str> {
         let metadata = &self.metadata;
