@@ -1,6 +1,8 @@
 //! What is away is waited for; what was made anew is recognised.
 
-use annals_consumer::{Consumer, Schemas, Settings};
+use std::ops::ControlFlow;
+
+use annals_consumer::{Consumer, Progress, Schemas, Settings, Totals};
 use tokio_util::sync::CancellationToken;
 
 use crate::book;
@@ -105,6 +107,38 @@ async fn topic_made_anew_between_two_runs_is_read_again_and_applied_once() {
     assert_eq!((replayed.events, replayed.duplicates), (40, 200));
     assert_eq!(book::sums(&world.pool).await, book::sums_of(20, 12));
     drop(connection);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn topic_made_anew_under_a_running_projection_is_read_again_and_applied_once() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    book::open(&world.pool).await;
+    let drafts = book::orders(&world, 20, 0..10);
+    world.write(&topic, &drafts).await;
+    let projection = world.projection(&[&topic]).await;
+    let runner = world.runner(&projection);
+    let shutdown = CancellationToken::new();
+    let (tell, mut told) = tokio::sync::watch::channel(Totals::default());
+    let run = tokio::spawn({
+        let shutdown = shutdown.clone();
+        let hook = move |progress: &Progress<'_>| {
+            tell.send_replace(progress.totals);
+            ControlFlow::Continue(())
+        };
+        async move { runner.run_until(&shutdown, hook, book::add).await }
+    });
+    patiently(told.wait_for(|totals| totals.events == 200)).await.unwrap();
+
+    world.delete(&topic).await;
+    world.create(&topic, 1).await;
+    world.write(&topic, &drafts).await;
+    world.write(&topic, &book::orders(&world, 20, 10..12)).await;
+    patiently(told.wait_for(|totals| totals.events == 240)).await.unwrap();
+    shutdown.cancel();
+    assert_eq!(patiently(run).await.unwrap().unwrap().duplicates, 200);
+    assert_eq!(book::sums(&world.pool).await, book::sums_of(20, 12));
     world.clean(&[&topic]).await;
 }
 

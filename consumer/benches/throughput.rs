@@ -1,0 +1,235 @@
+//! How fast this crate reads, decodes and projects, on the running development stack.
+//!
+//! `cargo bench -p annals-consumer` writes 500,000 events of about 300 bytes each to a topic of 4 partitions, in
+//! transactions as the relay does, and reads them back three times in each way. The environment
+//! variable `EVENTS` sets another number.
+#![expect(clippy::unwrap_used, reason = "a measurement fails where it stands")]
+#![expect(clippy::print_stdout, reason = "a measurement prints its figures")]
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use annals_consumer::{Consumer, Event, Projection, Schemas, Settings};
+use annals_schemas::{EventSet, SchemaId, events, frame};
+use jiff::Timestamp;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, post_schema};
+use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const STREAMS: usize = 50_000;
+const TRANSACTION_EVENTS: usize = 5_000;
+const BATCH_EVENTS: usize = 2_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OrderPlaced {
+    amount: i64,
+    note: String,
+}
+
+events! {
+    /// What is written and read.
+    #[derive(Debug)]
+    enum Orders in "order" {
+        OrderPlaced = "../tests/avro/OrderPlaced.avsc",
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let events = std::env::var("EVENTS").map_or(500_000, |text| text.parse().unwrap());
+    let name = format!("throughput_{}", Uuid::now_v7().simple());
+    let kafka = variable("ANNALS_KAFKA");
+    let registry = variable("ANNALS_REGISTRY_URL");
+    let pool = database(&name).await;
+    let (admin, options) = admin(&kafka);
+    let topic = NewTopic::new(&name, 4, TopicReplication::Fixed(1));
+    admin.create_topics([&topic], &options).await.unwrap();
+    let id = register(&registry).await;
+    let (brokers, topic) = (kafka.clone(), name.clone());
+    let bytes = tokio::task::spawn_blocking(move || write(&brokers, &topic, id, events)).await;
+    println!("{events} events over {STREAMS} streams, values of {} bytes", bytes.unwrap());
+
+    for _ in 0..3 {
+        let settings = Settings::new(&kafka);
+        let schemas = Schemas::new(&registry).unwrap();
+        report("read_to_end, not decoded", events, read(settings.clone(), &name, None)).await;
+        report("read_to_end, decoded", events, read(settings.clone(), &name, Some(&schemas))).await;
+        report("projection, batches of 2,000", events, project(&pool, &name, settings, schemas))
+            .await;
+    }
+    admin.delete_topics(&[&name], &options).await.unwrap();
+    drop_database(pool, &name).await;
+}
+
+async fn report(what: &str, events: usize, work: impl Future<Output = usize>) {
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    assert_eq!(work.await, events, "{what}");
+    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let events = f64::from(u32::try_from(events).unwrap());
+    let cpu_us = cpu / events * 1e6;
+    println!(
+        "{what:30} {:>9.0} events/s, {cpu_us:.1} us of this process's CPU each",
+        events / seconds
+    );
+}
+
+/// What this process has used of the processors, all threads, by the kernel's clock of 100 ticks a
+/// second. It tells more than the rate where other programs share the machine.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+async fn read(settings: Settings, topic: &str, schemas: Option<&Schemas>) -> usize {
+    let mut consumer = Consumer::connect(settings).read_to_end(&[topic]).await.unwrap();
+    let mut count = 0;
+    while let Some(record) = consumer.next().await.unwrap() {
+        if let Some(schemas) = schemas {
+            let Orders::OrderPlaced(placed) = record.decode(schemas).await.unwrap();
+            assert!(placed.amount >= 0);
+        }
+        count += 1;
+    }
+    count
+}
+
+/// Keeps one row a stream.
+async fn project(pool: &PgPool, topic: &str, settings: Settings, schemas: Schemas) -> usize {
+    let batch = NonZeroUsize::new(BATCH_EVENTS).unwrap();
+    let projection = Projection::new("bench", &[topic]).unwrap().batch_events_max(batch);
+    projection.prepare(pool).await.unwrap();
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::raw_sql("truncate book").execute(&mut *transaction).await.unwrap();
+    projection.forget(&mut transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    let totals = projection
+        .runner(pool, settings, schemas)
+        .run_until(
+            &CancellationToken::new(),
+            |progress| {
+                if progress.caught_up { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+            async |connection: &mut PgConnection, events: &[Event<Orders>]| {
+                add(connection, events).await
+            },
+        )
+        .await
+        .unwrap();
+    usize::try_from(totals.events).unwrap()
+}
+
+async fn add(connection: &mut PgConnection, events: &[Event<Orders>]) -> Result<(), sqlx::Error> {
+    let streams: Vec<&str> = events.iter().map(|event| event.delivered.stream.as_str()).collect();
+    let amounts = events.iter().map(|event| {
+        let Orders::OrderPlaced(placed) = &event.data;
+        placed.amount
+    });
+    let add = "insert into book select stream, count(*), sum(amount) \
+               from unnest($1::text[], $2::bigint[]) as e (stream, amount) group by stream \
+               on conflict (stream) do update set events = book.events + excluded.events, \
+               amount = book.amount + excluded.amount";
+    sqlx::query(add).bind(streams).bind(amounts.collect::<Vec<_>>()).execute(connection).await?;
+    Ok(())
+}
+
+/// Writes the events and returns how long the value of one is.
+fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("transactional.id", topic)
+        .set("queue.buffering.max.messages", "200000")
+        .set("partitioner", "murmur2_random")
+        .create()
+        .unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    let mut bytes = 0;
+    for start in (0..events).step_by(TRANSACTION_EVENTS) {
+        producer.begin_transaction().unwrap();
+        for number in start..events.min(start + TRANSACTION_EVENTS) {
+            bytes = write_one(&producer, topic, id, number);
+        }
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_millis(1));
+        }
+        producer.commit_transaction(PATIENCE).unwrap();
+    }
+    bytes
+}
+
+fn write_one(producer: &BaseProducer, topic: &str, id: SchemaId, number: usize) -> usize {
+    let amount = i64::try_from(number).unwrap();
+    let event = Orders::from(OrderPlaced { amount, note: "n".repeat(290) });
+    let value = frame(id, &event.encode().unwrap().payload);
+    let stream = format!("order-{}", number % STREAMS);
+    let headers = [
+        ("ce_specversion", "1.0".to_owned()),
+        ("ce_id", Uuid::now_v7().to_string()),
+        ("ce_source", "annals://bench".to_owned()),
+        ("ce_type", "OrderPlaced".to_owned()),
+        ("ce_subject", stream.clone()),
+        ("ce_time", Timestamp::now().to_string()),
+        ("ce_streamversion", (number / STREAMS).to_string()),
+        ("ce_position", number.to_string()),
+        ("content-type", "application/avro".to_owned()),
+    ];
+    let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value) })
+    });
+    let record = BaseRecord::to(topic).key(&stream).payload(&value).headers(headers);
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    value.len()
+}
+
+fn admin(brokers: &str) -> (AdminClient<DefaultClientContext>, AdminOptions) {
+    let client = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    (client, AdminOptions::new().operation_timeout(Some(PATIENCE)))
+}
+
+async fn register(registry: &str) -> SchemaId {
+    let (_, schema) = Orders::schemas().unwrap()[0];
+    let supplied = SuppliedSchema::new(
+        Some(schema.full_name().to_owned()),
+        SchemaType::Avro,
+        schema.definition().to_owned(),
+    );
+    let settings = SrSettings::new(registry.to_owned());
+    let subject = "consumer-throughput".to_owned();
+    SchemaId(post_schema(&settings, subject, supplied).await.unwrap().id)
+}
+
+async fn database(name: &str) -> PgPool {
+    let admin_url = variable("ANNALS_DATABASE_URL");
+    let admin = PgPool::connect(&admin_url).await.unwrap();
+    let create = AssertSqlSafe(format!("create database {name}"));
+    sqlx::raw_sql(create).execute(&admin).await.unwrap();
+    let (server, _) = admin_url.rsplit_once('/').unwrap();
+    let pool = PgPool::connect(&format!("{server}/{name}")).await.unwrap();
+    let create = "create table book (stream text primary key, events bigint, amount numeric)";
+    sqlx::raw_sql(create).execute(&pool).await.unwrap();
+    pool
+}
+
+async fn drop_database(pool: PgPool, name: &str) {
+    pool.close().await;
+    let admin = PgPool::connect(&variable("ANNALS_DATABASE_URL")).await.unwrap();
+    let remove = AssertSqlSafe(format!("drop database {name} with (force)"));
+    sqlx::raw_sql(remove).execute(&admin).await.unwrap();
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run make up and eval \"$(ops/dev/dev env)\"")
+    })
+}
