@@ -250,3 +250,92 @@ fn host_name() -> String {
     });
     name.map(|name| name.trim().to_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEEDED: &str = "database.url = 'postgres://h/d'\nkafka.bootstrap_servers = 'k:1'\nregistry.url = 'http://r'\n";
+
+    fn problems(text: &str) -> Vec<String> {
+        match Config::parse(&format!("{NEEDED}{text}")) {
+            Err(ConfigError::Wrong(problems)) => problems.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_value_out_of_bounds_is_said_with_what_is_allowed() {
+        let said = problems(
+            "topics = { partitions = 0, replication_factor = 0, prefix = 'a/b' }\n\
+             relay = { lease_ms = 1, batch_events_max = -1, source = '', backoff_ms_min = 10, backoff_ms_max = 9 }\n\
+             log = { format = 'xml', level = 'a=b=c' }\n\
+             kafka.compression = 'rar'\nkafka.transaction_timeout_ms = 10\nkafka.properties = { acks = '1' }",
+        );
+        let expected = [
+            "topics.prefix is \"a/b\", and must be 0 to 100 letters, digits, dots, _ or -",
+            "topics.partitions is 0, and must be 1 to 10000",
+            "topics.replication_factor is 0, and must be -1 (the brokers' default) or 1 to 100",
+            "relay.lease_ms is 1, and must be 500 to 600000",
+            "relay.batch_events_max is -1, and must be 1 to 100000",
+            "relay.source must not be empty: CloudEvents need a source",
+            "relay.backoff_ms_max must not be below relay.backoff_ms_min",
+            "log.format is \"xml\", and must be text or json",
+            "kafka.compression is \"rar\", and must be one of none, gzip, snappy, lz4, zstd",
+            "kafka.transaction_timeout_ms is 10, and must be 1000 to 900000",
+            "kafka.properties has acks, which the relay sets itself",
+        ];
+        for expected in expected {
+            let whole = format!("the configuration: {expected}");
+            assert!(said.contains(&whole), "{whole}\nnot in\n{}", said.join("\n"));
+        }
+        assert!(
+            said.iter().any(|said| said.contains("log.level is \"a=b=c\"")),
+            "{}",
+            said.join("\n")
+        );
+        assert_eq!(said.len(), expected.len() + 1, "{}", said.join("\n"));
+    }
+
+    #[test]
+    fn what_is_needed_is_said_with_the_ways_to_give_it() {
+        let error = Config::parse("").unwrap_err().to_string();
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "nowhere given: database.url must be set: in the file, or as ANNALS_DATABASE_URL or \
+                 ANNALS_RELAY__DATABASE__URL",
+                "nowhere given: kafka.bootstrap_servers must be set: in the file, or as ANNALS_KAFKA or \
+                 ANNALS_RELAY__KAFKA__BOOTSTRAP_SERVERS",
+                "nowhere given: registry.url must be set: in the file, or as ANNALS_REGISTRY_URL or \
+                 ANNALS_RELAY__REGISTRY__URL",
+            ]
+        );
+    }
+
+    #[test]
+    fn one_way_to_log_in_is_enough() {
+        let said = problems("registry.username = 'u'\nregistry.token = 't'");
+        assert_eq!(
+            said,
+            ["the configuration: registry.username and password, or token: one of the two ways"]
+        );
+    }
+
+    #[test]
+    fn the_instance_is_named_like_the_machine_unless_it_is_named() {
+        let named = Config::parse(&format!("{NEEDED}relay.instance = 'a'")).unwrap();
+        assert_eq!(named.relay.instance, "a");
+        assert_eq!(Config::parse(NEEDED).unwrap().relay.instance, host_name());
+    }
+
+    #[test]
+    fn names_of_one_deployment_are_nobody_elses() {
+        let text = format!("{NEEDED}topics.prefix = 'air.'\nrelay.deployment = 'port'");
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.topic("flight"), "air.flight");
+        assert_eq!(&*config.checkpoint_topic(), "air.port-checkpoints");
+        assert_eq!(config.transactional_id(), "air.port");
+    }
+}

@@ -1,23 +1,17 @@
-//! The Kafka client. No other file of the relay names rdkafka.
+//! The Kafka client: publishing, asking about topics, reading the ends of partitions. No other file of
+//! the relay names rdkafka.
 //!
 //! Everything here blocks, each call up to a deadline: it is for threads of its own.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::{self, Config};
-use crate::kafka_failure::{KafkaFailure, RecordId};
-use crate::message::Message;
-use crate::tails::{self, Tails};
-use crate::topic_policy::{TopicFacts, TopicPlan};
 use futures_util::FutureExt;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{Client, ClientContext};
+use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -25,31 +19,35 @@ use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::config::Config;
+use crate::heard::{Heard, locked};
+use crate::kafka_failure::{KafkaFailure, RecordId};
+use crate::kafka_properties::{self as properties, Properties};
+use crate::message::Message;
+use crate::tails::Tails;
+use crate::topic_policy::TopicPlan;
+
 /// How long one question to the brokers may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The broker looks for transactions that are over time every 10 s: so long can one of another id stand
-/// before a checkpoint, beyond its time-out.
-const OVERTIME: Duration = Duration::from_secs(15);
 /// How long the sending thread sleeps while acknowledgements are on their way. A `poll` with a time-out below
 /// 2 ms would not sleep: rdkafka turns it into whole milliseconds, 0, and spins.
 const DRAIN_PAUSE: Duration = Duration::from_micros(50);
-/// Properties that [kafka.properties] can replace: a broker that is back is found within a second.
-const CLIENT: [(&str, &str); 3] = [
-    ("socket.timeout.ms", "10000"),
-    ("socket.keepalive.enable", "true"),
-    ("reconnect.backoff.max.ms", "1000"),
-];
-/// The same for producers. A batch above a topic's limit is refused whole, however small its records.
-const PRODUCER: [(&str, &str); 3] =
-    [("linger.ms", "0"), ("batch.size", "524288"), ("topic.metadata.propagation.max.ms", "5000")];
+/// librdkafka waits for so long in an abort before it lets go, for reports that only `poll` takes.
+const ABORT_SLICE: Duration = Duration::from_millis(20);
 /// So many records of a refused batch are named at most.
 const SUSPECTS_MAX: usize = 1_000;
 
+pub use crate::checkpoint_topic::{ensure_checkpoint_topic, read_checkpoints};
+pub use crate::topic_policy::ensure_topic;
+
+type Result<T, E = KafkaFailure> = std::result::Result<T, E>;
+
 /// Writes records in Kafka transactions. There is one producer for a transactional id: making another
 /// one fences this one.
+#[expect(missing_debug_implementations, reason = "rdkafka's producer has none")]
 pub struct Producer {
     client: BaseProducer<Listener>,
-    /// How long a transactional call may take before its outcome counts as unknown.
+    /// For transactional calls.
     deadline: Duration,
 }
 
@@ -58,20 +56,9 @@ impl Producer {
     ///
     /// # Errors
     /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
-    pub fn connect(config: &Config) -> Result<Self, KafkaFailure> {
-        let timeout_ms = config.kafka.transaction_timeout.as_millis().to_string();
-        let mut settings = client(&config.kafka, &PRODUCER);
-        settings
-            .set("transactional.id", config.transactional_id())
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("transaction.timeout.ms", &timeout_ms)
-            .set("message.timeout.ms", &timeout_ms)
-            .set("partitioner", "murmur2_random")
-            .set("compression.type", &config.kafka.compression)
-            // What is acknowledged needs no report: that halves the work of this side.
-            .set("delivery.report.only.error", "true");
-        Ok(Self { client: create(&settings)?, deadline: config.kafka.transaction_timeout })
+    pub fn connect(config: &Config) -> Result<Self> {
+        let client = create(properties::producer(config))?;
+        Ok(Self { client, deadline: config.kafka.transaction_timeout })
     }
 
     /// Fences whoever used the transactional id before, and aborts what they left open. To be called
@@ -79,10 +66,10 @@ impl Producer {
     ///
     /// # Errors
     /// Any [`KafkaFailure`]; nothing was published.
-    pub fn init(&self) -> Result<(), KafkaFailure> {
+    pub fn init(&self) -> Result<()> {
         let action = "take over the transactional id";
         self.client
-            .init_transactions(self.deadline + OVERTIME)
+            .init_transactions(self.deadline + REQUEST_TIMEOUT)
             .map_err(|error| self.failure(action, &error))
     }
 
@@ -90,7 +77,7 @@ impl Producer {
     ///
     /// # Errors
     /// Any [`KafkaFailure`]; nothing was published.
-    pub fn begin(&self) -> Result<(), KafkaFailure> {
+    pub fn begin(&self) -> Result<()> {
         self.client.begin_transaction().map_err(|error| self.failure("begin a transaction", &error))
     }
 
@@ -99,7 +86,7 @@ impl Producer {
     ///
     /// # Errors
     /// Any [`KafkaFailure`], of this message or of one before it.
-    pub fn send(&self, message: &Message) -> Result<(), KafkaFailure> {
+    pub fn send(&self, message: &Message) -> Result<()> {
         let mut record = record(message);
         let deadline = Instant::now() + self.deadline;
         loop {
@@ -110,7 +97,7 @@ impl Producer {
             if code(&error) != Code::QueueFull || Instant::now() >= deadline {
                 return Err(self.not_sent(message, &error));
             }
-            self.client.poll(Duration::ZERO);
+            self.listen();
             thread::sleep(DRAIN_PAUSE);
             record = returned;
         }
@@ -121,18 +108,17 @@ impl Producer {
     ///
     /// # Errors
     /// Any [`KafkaFailure`] of a message, as soon as it is known.
-    pub fn drain(&self) -> Result<(), KafkaFailure> {
+    pub fn drain(&self) -> Result<()> {
         let deadline = Instant::now() + self.deadline + REQUEST_TIMEOUT;
         loop {
-            self.client.poll(Duration::ZERO);
+            self.listen();
             self.undelivered()?;
             if self.client.in_flight_count() == 0 {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(
-                    self.failure("send records", &KafkaError::Flush(Code::OperationTimedOut))
-                );
+                let late = KafkaError::Flush(Code::OperationTimedOut);
+                return Err(self.failure("send records", &late));
             }
             thread::sleep(DRAIN_PAUSE);
         }
@@ -142,16 +128,13 @@ impl Producer {
     ///
     /// # Errors
     /// Any [`KafkaFailure`]; after [`KafkaFailure::UnknownOutcome`] it may be committed all the same.
-    pub fn commit(&self) -> Result<(), KafkaFailure> {
+    pub fn commit(&self) -> Result<()> {
         let action = "commit a transaction";
-        self.client.commit_transaction(self.deadline).map_err(|error| match &error {
-            KafkaError::Transaction(cause) if cause.txn_requires_abort() => {
-                self.failure(action, &error)
-            }
-            _ => match self.failure(action, &error) {
-                fenced @ KafkaFailure::Fenced { .. } => fenced,
-                failure => KafkaFailure::UnknownOutcome { action, reason: failure.to_string() },
-            },
+        self.client.commit_transaction(self.deadline).map_err(|error| {
+            let is_undone =
+                matches!(&error, KafkaError::Transaction(cause) if cause.txn_requires_abort());
+            let failure = self.failure(action, &error);
+            if is_undone { failure } else { failure.in_doubt(action) }
         })
     }
 
@@ -159,35 +142,29 @@ impl Producer {
     ///
     /// # Errors
     /// Any [`KafkaFailure`]; the producer is of no use then.
-    pub fn abort(&self) -> Result<(), KafkaFailure> {
-        const SLICE: Duration = Duration::from_millis(20);
-        let action = "abort a transaction";
+    pub fn abort(&self) -> Result<()> {
         let deadline = Instant::now() + self.deadline;
         loop {
-            // librdkafka waits for reports that only `poll` takes: a slice, the reports, and on.
-            let error = match self.client.abort_transaction(SLICE) {
+            let aborted = self.client.abort_transaction(ABORT_SLICE);
+            self.listen();
+            match aborted {
                 Ok(()) => break,
-                Err(error) => error,
-            };
-            let waits = matches!(&error, KafkaError::Transaction(cause) if cause.is_retriable());
-            if !waits {
-                return Err(self.failure(action, &error));
+                Err(KafkaError::Transaction(cause))
+                    if cause.is_retriable() && Instant::now() < deadline => {}
+                Err(error) => return Err(self.failure("abort a transaction", &error)),
             }
-            if Instant::now() >= deadline {
-                return Err(KafkaFailure::UnknownOutcome {
-                    action,
-                    reason: self.client.context().reason(&error),
-                });
-            }
-            self.client.poll(Duration::ZERO);
         }
-        self.client.poll(Duration::ZERO);
         locked(&self.client.context().undelivered).clear();
         Ok(())
     }
 
+    /// Takes what librdkafka has told since the last time.
+    fn listen(&self) {
+        self.client.context().heard.all(|| self.client.poll(Duration::ZERO));
+    }
+
     /// The failure of the messages that the broker did not take, if there are any.
-    fn undelivered(&self) -> Result<(), KafkaFailure> {
+    fn undelivered(&self) -> Result<()> {
         let undelivered = std::mem::take(&mut *locked(&self.client.context().undelivered));
         // Of these, others were the cause.
         let followed = |code| {
@@ -202,8 +179,8 @@ impl Producer {
     }
 
     fn not_sent(&self, message: &Message, error: &KafkaError) -> KafkaFailure {
+        self.listen();
         // In a transaction that has failed already, nothing can be sent: the cause is what counts.
-        self.client.poll(Duration::ZERO);
         if let Err(earlier) = self.undelivered() {
             return earlier;
         }
@@ -214,152 +191,93 @@ impl Producer {
 
     /// Sorts an error. When the producer is dead, what killed it is asked for instead.
     fn failure(&self, action: &'static str, error: &KafkaError) -> KafkaFailure {
+        self.listen();
         match self.client.client().fatal_error() {
             Some((cause, text)) => sort(action, cause, text),
-            None => sort(action, code(error), self.client.context().reason(error)),
+            None => self.client.context().failure(action, error),
         }
     }
 }
 
-impl fmt::Debug for Producer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer").field("deadline", &self.deadline).finish_non_exhaustive()
+/// Asks about topics, and makes them. Reads nothing.
+pub(crate) struct Desk {
+    client: BaseConsumer<Listener>,
+    admin: Properties,
+}
+
+impl Desk {
+    pub(crate) fn open(config: &Config) -> Result<Self> {
+        let client = create(properties::desk(&config.kafka))?;
+        Ok(Self { client, admin: properties::admin(&config.kafka) })
     }
-}
 
-/// Makes sure that a topic is there, by its plan, and says how it is.
-///
-/// # Errors
-/// [`KafkaFailure::TopicMissing`] with the command that creates it, when the relay may not;
-/// [`KafkaFailure::TopicUnfit`] when Kafka will not create it so; [`KafkaFailure::Outage`].
-pub fn ensure_topic(config: &Config, plan: &TopicPlan) -> Result<TopicFacts, KafkaFailure> {
-    let admin: AdminClient<Listener> = create(&client(&config.kafka, &[]))?;
-    let deadline = Instant::now() + REQUEST_TIMEOUT;
-    let mut created = false;
-    loop {
-        if let Some(partitions) = partitions(admin.inner(), &plan.name)? {
-            return Ok(plan.facts(partitions, &describe(&admin, &plan.name)?, created));
-        }
-        if !plan.create {
-            return Err(plan.missing(&config.kafka.bootstrap_servers));
-        }
-        if !created {
-            create_topic(&admin, plan)?;
-            created = true;
-        }
-        // Brokers hear of a new topic one after the other.
-        if Instant::now() >= deadline {
-            let reason = format!("{} was created, and no broker knows of it yet", plan.name);
-            return Err(KafkaFailure::Outage { action: "create a topic", reason });
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// How many partitions a topic has; `None` if it does not exist.
-fn partitions(client: &Client<Listener>, topic: &str) -> Result<Option<i32>, KafkaFailure> {
-    let failed = |error| client.context().failure("look a topic up", &error);
-    let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
-    let Some(found) = metadata.topics().first() else { return Ok(None) };
-    match found.error().map(Code::from) {
-        None => Ok(i32::try_from(found.partitions().len()).ok()),
-        Some(Code::UnknownTopicOrPartition) => Ok(None),
-        Some(code) => Err(failed(KafkaError::MetadataFetch(code)).about(topic, Vec::new())),
-    }
-}
-
-/// A topic's settings; none where the broker does not show them.
-fn describe(
-    admin: &AdminClient<Listener>,
-    topic: &str,
-) -> Result<BTreeMap<String, String>, KafkaFailure> {
-    const ACTION: &str = "read a topic's settings";
-    let asked = [ResourceSpecifier::Topic(topic)];
-    let answer =
-        wait(ACTION, admin.inner().context(), admin.describe_configs(&asked, &admin_options()))?;
-    // rdkafka 0.39 does not look at a resource's own error: a refusal comes as no settings at all.
-    let entries = answer.into_iter().flatten().flat_map(|resource| resource.entries);
-    Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
-}
-
-fn create_topic(admin: &AdminClient<Listener>, plan: &TopicPlan) -> Result<(), KafkaFailure> {
-    const ACTION: &str = "create a topic";
-    let mut topic = NewTopic::new(
-        &plan.name,
-        plan.partitions,
-        TopicReplication::Fixed(plan.replication_factor),
-    );
-    topic.config =
-        plan.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let listener = admin.inner().context();
-    let answer = wait(ACTION, listener, admin.create_topics([&topic], &admin_options()))?;
-    match answer.into_iter().next() {
-        // Another relay was faster.
-        None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => {
-            let failure = listener.failure(ACTION, &KafkaError::MetadataFetch(code));
-            let reason = format!("kafka does not create it with these settings: {code}");
-            let unfit = KafkaFailure::TopicUnfit { topic: plan.name.clone(), reason };
-            Err(if failure.is_outage() { failure } else { unfit })
+    /// How many partitions a topic has; `None` if it does not exist.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>> {
+        let failed = |error| self.failure("look a topic up", &error, topic);
+        let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
+        let Some(found) = metadata.topics().first() else { return Ok(None) };
+        match found.error().map(Code::from) {
+            None => Ok(i32::try_from(found.partitions().len()).ok()),
+            Some(Code::UnknownTopicOrPartition) => Ok(None),
+            Some(code) => Err(failed(KafkaError::MetadataFetch(code))),
         }
     }
-}
 
-/// Makes sure that the topic of checkpoints is there, compacted, with one partition for each shard.
-///
-/// # Errors
-/// [`KafkaFailure::TopicUnfit`] when it is something else; those of [`ensure_topic`].
-pub fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), KafkaFailure> {
-    let plan = TopicPlan::checkpoints(&config.topics, &config.checkpoint_topic(), shards);
-    plan.fits(&ensure_topic(config, &plan)?)
-}
-
-/// The last committed record of each shard's partition of the checkpoint topic; none where there is no
-/// record. To be called after [`Producer::init`]: everything that was committed by then is seen.
-///
-/// # Errors
-/// [`KafkaFailure::Outage`], also when a transaction of somebody else stays open before the end.
-pub fn read_checkpoints(
-    config: &Config,
-    shards: u16,
-) -> Result<BTreeMap<u16, Vec<u8>>, KafkaFailure> {
-    let topic = config.checkpoint_topic();
-    let deadline = Instant::now() + config.kafka.transaction_timeout + OVERTIME;
-    let mut tails = Tails::new(ends(config, &topic, shards)?);
-    while !tails.is_done() {
-        let last = read_tails(config, &topic, &tails, deadline)?;
-        tails.take(last);
+    /// First offset and end of each of a topic's first partitions.
+    pub(crate) fn ends(&self, topic: &str, partitions: u16) -> Result<Vec<(i64, i64)>> {
+        let failed = |error| self.failure("find the ends of a topic", &error, topic);
+        let end = |partition: u16| {
+            self.client.fetch_watermarks(topic, partition.into(), REQUEST_TIMEOUT).map_err(failed)
+        };
+        (0..partitions).map(end).collect()
     }
-    Ok(tails.records())
-}
 
-/// First offset and end of each partition.
-fn ends(config: &Config, topic: &str, partitions: u16) -> Result<Vec<(i64, i64)>, KafkaFailure> {
-    let mut settings = client(&config.kafka, &[]);
-    // A client that reads committed records only is told the last stable offset instead of the end. The
-    // broker answers a commit before it moves that: what is already committed would be missed.
-    settings.set("isolation.level", "read_uncommitted");
-    let desk: BaseConsumer<Listener> = create(&settings)?;
-    let end = |partition: u16| desk.fetch_watermarks(topic, partition.into(), REQUEST_TIMEOUT);
-    let failed = |error| {
-        desk.context().failure("find the end of the checkpoints", &error).about(topic, Vec::new())
-    };
-    (0..partitions).map(end).collect::<Result<_, _>>().map_err(failed)
+    /// A topic's settings; none where the broker does not show them.
+    pub(crate) fn describe(&self, topic: &str) -> Result<BTreeMap<String, String>> {
+        let failed = |error| self.failure("read a topic's settings", &error, topic);
+        let admin: AdminClient<Listener> = create(self.admin.clone())?;
+        let asked = [ResourceSpecifier::Topic(topic)];
+        let answer = wait(admin.describe_configs(&asked, &admin_options())).map_err(failed)?;
+        // rdkafka 0.39 does not look at a resource's own error: a refusal comes as no settings at all.
+        let entries = answer.into_iter().flatten().flat_map(|resource| resource.entries);
+        Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    }
+
+    /// Makes a topic, unless somebody else just did.
+    pub(crate) fn create(&self, plan: &TopicPlan) -> Result<()> {
+        let failed = |error| self.failure("create a topic", &error, &plan.name);
+        let admin: AdminClient<Listener> = create(self.admin.clone())?;
+        let replication = TopicReplication::Fixed(plan.replication_factor);
+        let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);
+        topic.config = plan.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let made = wait(admin.create_topics([&topic], &admin_options())).map_err(failed)?;
+        match made.into_iter().next() {
+            None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
+            Some(Err((_, code))) => Err(failed(KafkaError::MetadataFetch(code))),
+        }
+    }
+
+    fn failure(&self, action: &'static str, error: &KafkaError, topic: &str) -> KafkaFailure {
+        let listener = self.client.context();
+        // What was heard of the brokers in the meantime waits to be polled.
+        listener.heard.all(|| drop(self.client.poll(Duration::ZERO)));
+        listener.failure(action, error).about(topic, Vec::new())
+    }
 }
 
 /// The last committed record after each start, once everything up to each end has been fetched.
-fn read_tails(
+pub(crate) fn read_tails(
     config: &Config,
     topic: &str,
     tails: &Tails,
     deadline: Instant,
-) -> Result<BTreeMap<i32, Option<Vec<u8>>>, KafkaFailure> {
+) -> Result<BTreeMap<i32, Option<Vec<u8>>>> {
     const ACTION: &str = "read the checkpoints";
     let reader = tail_reader(config, topic, tails)?;
     let listener = reader.context();
     let mut last = BTreeMap::new();
     loop {
-        let heard = listener.heard.load(Ordering::Relaxed);
+        let heard = listener.heard.times();
         match reader.poll(Duration::from_millis(5)) {
             Some(Ok(message)) => {
                 last.insert(message.partition(), message.payload().map(<[u8]>::to_vec));
@@ -372,39 +290,23 @@ fn read_tails(
                 }
             }
             // The queue was empty, and what the statistics before it tell of had been put there.
-            None if listener.heard.load(Ordering::Relaxed) == heard
-                && tails.are_fetched(&locked(&listener.fetched)) =>
+            None if listener.heard.times() == heard
+                && tails.are_fetched(&listener.heard.fetched()) =>
             {
                 return Ok(last);
             }
             None => {}
         }
         if Instant::now() >= deadline {
-            let reason = tails.missing(&locked(&listener.fetched));
-            return Err(KafkaFailure::Outage {
-                action: ACTION,
-                reason: listener.with_complaint(reason),
-            });
+            let reason = tails.missing(&listener.heard.fetched());
+            let reason = listener.heard.explain(reason);
+            return Err(KafkaFailure::Outage { action: ACTION, reason });
         }
     }
 }
 
-fn tail_reader(
-    config: &Config,
-    topic: &str,
-    tails: &Tails,
-) -> Result<BaseConsumer<Listener>, KafkaFailure> {
-    let mut settings = client(&config.kafka, &[]);
-    settings
-        .set("isolation.level", "read_committed")
-        // Partitions are assigned by hand. librdkafka wants a group all the same, and never joins it.
-        .set("group.id", topic)
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("fetch.wait.max.ms", "20")
-        // How far a partition is fetched, control records included, is said nowhere else.
-        .set("statistics.interval.ms", "10");
-    let reader: BaseConsumer<Listener> = create(&settings)?;
+fn tail_reader(config: &Config, topic: &str, tails: &Tails) -> Result<BaseConsumer<Listener>> {
+    let reader: BaseConsumer<Listener> = create(properties::tail_reader(&config.kafka, topic))?;
     let mut list = TopicPartitionList::new();
     let assigned = tails
         .starts()
@@ -432,57 +334,38 @@ fn record(message: &Message) -> BaseRecord<'_, str, [u8], usize> {
     }
 }
 
-/// What librdkafka tells besides answers.
+/// Takes what librdkafka tells besides answers.
 #[derive(Default)]
 struct Listener {
-    /// How many things it has told.
-    heard: AtomicU64,
-    /// The last trouble with a broker, and when that was.
-    complaint: Mutex<Option<(Instant, String)>>,
+    heard: Heard,
     /// Records that were not taken.
     undelivered: Mutex<Vec<(Code, RecordId)>>,
-    /// The next offset to fetch of each partition.
-    fetched: Mutex<BTreeMap<i32, i64>>,
 }
 
 impl Listener {
     fn failure(&self, action: &'static str, error: &KafkaError) -> KafkaFailure {
-        sort(action, code(error), self.reason(error))
-    }
-
-    fn reason(&self, error: &KafkaError) -> String {
-        self.with_complaint(error.to_string())
-    }
-
-    fn with_complaint(&self, reason: String) -> String {
-        const RECENT: Duration = Duration::from_secs(60);
-        match &*locked(&self.complaint) {
-            Some((at, complaint)) if at.elapsed() < RECENT => {
-                format!("{reason}; last heard: {complaint}")
-            }
-            Some(_) | None => reason,
-        }
+        sort(action, code(error), self.heard.explain(error.to_string()))
     }
 }
 
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
+        self.heard.anything();
         // What matters comes as an error as well, and is logged where it is handled.
         tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: "librdkafka", %error, "{reason}");
-        *locked(&self.complaint) = Some((Instant::now(), reason.to_owned()));
+        match code(&error) {
+            // It follows the complaint that says why.
+            Code::AllBrokersDown => self.heard.anything(),
+            _ => self.heard.complaint(reason),
+        }
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
-        if let Some(fetched) = tails::fetched(statistics) {
-            *locked(&self.fetched) = fetched;
-        }
+        self.heard.statistics(statistics);
     }
 }
 
@@ -493,6 +376,7 @@ impl ProducerContext for Listener {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, position: usize) {
+        self.heard.anything();
         let Err((error, message)) = result else { return };
         let mut undelivered = locked(&self.undelivered);
         if undelivered.len() < SUSPECTS_MAX {
@@ -504,26 +388,9 @@ impl ProducerContext for Listener {
     }
 }
 
-/// What a client is made with: defaults, what is configured, and what has to be.
-fn client(kafka: &config::Kafka, defaults: &[(&str, &str)]) -> ClientConfig {
-    let mut settings = ClientConfig::new();
+fn create<T: FromClientConfigAndContext<Listener>>(properties: Properties) -> Result<T> {
+    let mut settings: ClientConfig = properties.into_iter().collect();
     settings.set_log_level(RDKafkaLogLevel::Info);
-    for (name, value) in CLIENT.iter().chain(defaults) {
-        settings.set(*name, *value);
-    }
-    for (name, value) in &kafka.properties {
-        settings.set(name, value.expose());
-    }
-    settings
-        .set("bootstrap.servers", &kafka.bootstrap_servers)
-        // A topic that the broker makes by itself has the broker's retention: it would lose events.
-        .set("allow.auto.create.topics", "false");
-    settings
-}
-
-fn create<T: FromClientConfigAndContext<Listener>>(
-    settings: &ClientConfig,
-) -> Result<T, KafkaFailure> {
     settings.create_with_context(Listener::default()).map_err(|error| KafkaFailure::Settings {
         reason: match error {
             // The value can be a secret.
@@ -541,26 +408,14 @@ fn admin_options() -> AdminOptions {
         .operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
-/// Waits for an answer that a thread of librdkafka brings.
-fn wait<T>(
-    action: &'static str,
-    listener: &Listener,
-    answer: impl Future<Output = Result<T, KafkaError>>,
-) -> Result<T, KafkaFailure> {
+/// Waits for an answer that a thread of librdkafka brings, in time, if only to say that it is late.
+fn wait<T>(answer: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
     let mut answer = pin!(answer);
-    // librdkafka has its own deadline; this one is for an answer that never comes.
-    let deadline = Instant::now() + 2 * REQUEST_TIMEOUT;
     loop {
-        let error = match answer.as_mut().now_or_never() {
-            Some(Ok(answer)) => return Ok(answer),
-            Some(Err(error)) => error,
-            None if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(2));
-                continue;
-            }
-            None => KafkaError::MetadataFetch(Code::OperationTimedOut),
-        };
-        return Err(listener.failure(action, &error));
+        match answer.as_mut().now_or_never() {
+            Some(answer) => return answer,
+            None => thread::sleep(Duration::from_millis(2)),
+        }
     }
 }
 
@@ -588,13 +443,12 @@ fn sort(action: &'static str, code: Code, reason: String) -> KafkaFailure {
         | Code::UnknownPartition
         | Code::UnknownTopicId
         | Code::InvalidTopic => KafkaFailure::TopicMissing { topic: String::new(), reason },
+        Code::InvalidConfig
+        | Code::InvalidPartitions
+        | Code::InvalidReplicationFactor
+        | Code::PolicyViolation => KafkaFailure::TopicUnfit { topic: String::new(), reason },
         // The broker knows its own maximum; waiting does not change it.
         Code::InvalidTransactionTimeout => KafkaFailure::Settings { reason },
         _ => KafkaFailure::Outage { action, reason },
     }
-}
-
-/// A poisoned lock means that a callback panicked; what it guards is replaced whole.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -47,7 +47,7 @@ pub enum KafkaFailure {
         reason: String,
     },
     /// The broker may have done it or not. Make the producer again, then read the checkpoints.
-    #[error("{action}: no telling whether it happened: {reason}")]
+    #[error("no telling whether it was done to {action}: {reason}")]
     UnknownOutcome {
         /// What was tried.
         action: &'static str,
@@ -69,6 +69,20 @@ impl KafkaFailure {
         matches!(self, Self::Outage { .. })
     }
 
+    /// The same failure of a call that may have had its effect all the same. Whoever is fenced finds out
+    /// anyway.
+    pub(crate) fn in_doubt(self, action: &'static str) -> Self {
+        match self {
+            Self::Fenced { action, reason } => Self::Fenced { action, reason },
+            other @ (Self::Outage { .. }
+            | Self::Refused { .. }
+            | Self::TopicMissing { .. }
+            | Self::TopicUnfit { .. }
+            | Self::UnknownOutcome { .. }
+            | Self::Settings { .. }) => Self::UnknownOutcome { action, reason: other.to_string() },
+        }
+    }
+
     /// The same failure, with the topic and the records that it is about.
     pub(crate) fn about(self, of: &str, records: Vec<RecordId>) -> Self {
         match self {
@@ -76,8 +90,8 @@ impl KafkaFailure {
             Self::TopicMissing { reason, .. } => {
                 Self::TopicMissing { topic: of.to_owned(), reason }
             }
+            Self::TopicUnfit { reason, .. } => Self::TopicUnfit { topic: of.to_owned(), reason },
             other @ (Self::Outage { .. }
-            | Self::TopicUnfit { .. }
             | Self::Fenced { .. }
             | Self::UnknownOutcome { .. }
             | Self::Settings { .. }) => other,

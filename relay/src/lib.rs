@@ -10,6 +10,7 @@
 mod backoff;
 mod batch;
 pub mod checkpoint;
+mod checkpoint_topic;
 pub mod commands;
 pub mod config;
 mod config_check;
@@ -18,6 +19,8 @@ mod encode;
 pub mod failure;
 pub mod kafka;
 pub mod kafka_failure;
+mod kafka_properties;
+mod heard;
 mod lease;
 pub mod message;
 mod reader;

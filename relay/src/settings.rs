@@ -91,13 +91,12 @@ impl Settings {
             message: format!("{}{}", error.message(), line_of(text, error.span())),
         })?;
         for (section, content) in given {
-            match content {
-                Value::Table(keys) if self.defaults.contains_key(&section) => {
-                    for (key, value) in keys {
-                        self.give(origin, &format!("{section}.{key}"), value);
-                    }
-                }
-                _ => self.unknown(origin, &section),
+            let Value::Table(keys) = content else {
+                self.unknown(origin, &section);
+                continue;
+            };
+            for (key, value) in keys {
+                self.give(origin, &format!("{section}.{key}"), value);
             }
         }
         Ok(())
@@ -242,4 +241,145 @@ fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> String {
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const NEEDED: &str = "database.url = 'postgres://h/d'\nkafka.bootstrap_servers = 'k:1'\nregistry.url = 'http://r'\n";
+
+    fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn settings(text: &str, variables: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::new();
+        settings.text("relay.toml", &format!("{NEEDED}{text}")).unwrap();
+        settings.environment(environment(variables));
+        settings
+    }
+
+    fn raw(text: &str, variables: &[(&str, &str)]) -> RawConfig {
+        settings(text, variables).finish().unwrap_or_else(|error| panic!("{error}")).0
+    }
+
+    fn refused(text: &str, variables: &[(&str, &str)]) -> String {
+        match settings(text, variables).finish() {
+            Ok(_) => panic!("it was taken"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_example_has_every_key_at_its_default() {
+        let example: Table = toml::from_str(include_str!("../relay.example.toml")).unwrap();
+        assert_eq!(example, Settings::new().defaults);
+    }
+
+    #[test]
+    fn the_example_can_be_used_once_the_servers_are_named() {
+        let mut settings = Settings::new();
+        settings.text("relay.example.toml", include_str!("../relay.example.toml")).unwrap();
+        settings.environment(environment(&[
+            ("ANNALS_DATABASE_URL", "postgres://h/d"),
+            ("ANNALS_KAFKA", "k:1"),
+            ("ANNALS_REGISTRY_URL", "http://r/"),
+        ]));
+        let config = crate::config_check::check(settings).unwrap();
+        assert_eq!(config.registry.url, "http://r");
+        assert_eq!(config.kafka.bootstrap_servers, "k:1");
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file_and_its_long_names_before_the_short() {
+        let file = "topics.prefix = 'file'\ntopics.partitions = 3";
+        let variables = [
+            ("ANNALS_KAFKA", "short:1"),
+            ("ANNALS_RELAY__KAFKA__BOOTSTRAP_SERVERS", "long:1"),
+            ("ANNALS_DATABASE_URL", "postgres://short/d"),
+            ("ANNALS_REGISTRY_URL", ""),
+            ("ANNALS_RELAY__TOPICS__PARTITIONS", "24"),
+            ("ANNALS_RELAY__TOPICS__CREATE", "false"),
+            ("ANNALS_RELAY__TOPICS__CONFIG", "{ \"min.insync.replicas\" = 2 }"),
+        ];
+        let raw = raw(file, &variables);
+        assert_eq!(raw.kafka.bootstrap_servers, "long:1");
+        assert_eq!(raw.database.url, "postgres://short/d");
+        assert_eq!(raw.registry.url, "http://r");
+        assert_eq!(
+            (raw.topics.prefix.as_str(), raw.topics.partitions, raw.topics.create),
+            ("file", 24, false)
+        );
+        assert_eq!(raw.topics.config["min.insync.replicas"], "2");
+    }
+
+    #[test]
+    fn properties_can_be_written_with_or_without_quotes() {
+        let quoted = raw("[kafka.properties]\n'sasl.username' = 'a'\n'batch.size' = 1000", &[]);
+        let bare = raw("[kafka.properties]\nsasl.username = 'a'\nbatch.size = 1000", &[]);
+        assert_eq!(quoted.kafka.properties, bare.kafka.properties);
+        assert_eq!(bare.kafka.properties["sasl.username"], "a");
+        assert_eq!(bare.kafka.properties["batch.size"], "1000");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_nearest_known_one_in_their_own_spelling() {
+        let said = refused(
+            "topics.partition = 3\ntopic.prefix = 'x'",
+            &[("ANNALS_RELAY__RELAY__LEASE", "3000"), ("ANNALS_RELAY__TOPICSPREFIX", "x")],
+        );
+        for line in [
+            "relay.toml: topics.partition is unknown; the nearest that is known is topics.partitions",
+            "relay.toml: topic.prefix is unknown; the nearest that is known is topics.prefix",
+            "ANNALS_RELAY__RELAY__LEASE: relay.lease is unknown; the nearest that is known is \
+             ANNALS_RELAY__RELAY__LEASE_MS",
+            "ANNALS_RELAY__TOPICSPREFIX: topicsprefix is unknown; the nearest that is known is \
+             ANNALS_RELAY__TOPICS__PREFIX",
+        ] {
+            assert!(said.lines().any(|said| said == line), "{line}\nnot in\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_refused_with_the_type_that_is_needed() {
+        let said = refused(
+            "topics.partitions = 'many'\nregistry.auto_register = 1",
+            &[("ANNALS_RELAY__RELAY__LEASE_MS", "3s"), ("ANNALS_RELAY__KAFKA__PROPERTIES", "a=b")],
+        );
+        for line in [
+            "relay.toml: topics.partitions must be a whole number",
+            "relay.toml: registry.auto_register must be true or false",
+            "ANNALS_RELAY__RELAY__LEASE_MS: relay.lease_ms must be a whole number",
+            "ANNALS_RELAY__KAFKA__PROPERTIES: kafka.properties must be a table, like { \"name\" = \"value\" }",
+        ] {
+            assert!(said.lines().any(|said| said == line), "{line}\nnot in\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_refused_with_its_line_and_without_its_text() {
+        let mut settings = Settings::new();
+        let error = settings
+            .text("relay.toml", "[registry]\npassword = hunter2\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("relay.toml is not TOML: ") && error.ends_with(", in line 2"),
+            "{error}"
+        );
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let config = Config::parse(
+            "database.url = 'postgres://u:hunter2@h/d'\nkafka.bootstrap_servers = 'k:1'\n\
+             registry = { url = 'http://r', username = 'u', password = 'hunter2' }\n\
+             [kafka.properties]\nsasl.password = 'hunter2'",
+        );
+        let shown = format!("{:?}", config.unwrap());
+        assert!(shown.contains("sasl.password") && !shown.contains("hunter2"), "{shown}");
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::config;
+use crate::config::{self, Config};
+use crate::kafka::Desk;
 use crate::kafka_failure::KafkaFailure;
 
 /// What keeps a topic of events whole, whatever the broker's defaults are.
@@ -31,6 +34,9 @@ const CHECKPOINTS: [(&str, &str, &str); 2] = [
     ),
     ("segment.bytes", "16777216", "old checkpoints are kept for long"),
 ];
+
+/// Brokers hear of a new topic one after the other, the last one after so long.
+const NEWS_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// How one topic should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +182,34 @@ impl TopicPlan {
     }
 }
 
+/// Makes sure that a topic is there, by its plan, and says how it is. Blocks.
+///
+/// # Errors
+/// [`KafkaFailure::TopicMissing`] with the command that creates it, when the relay may not;
+/// [`KafkaFailure::TopicUnfit`] when Kafka will not create it so; [`KafkaFailure::Outage`].
+pub fn ensure_topic(config: &Config, plan: &TopicPlan) -> Result<TopicFacts, KafkaFailure> {
+    let desk = Desk::open(config)?;
+    let deadline = Instant::now() + NEWS_DELAY_MAX;
+    let mut created = false;
+    loop {
+        if let Some(partitions) = desk.partitions(&plan.name)? {
+            return Ok(plan.facts(partitions, &desk.describe(&plan.name)?, created));
+        }
+        if !plan.create {
+            return Err(plan.missing(&config.kafka.bootstrap_servers));
+        }
+        if !created {
+            desk.create(plan)?;
+            created = true;
+        }
+        if Instant::now() >= deadline {
+            let reason = format!("{} was created, and no broker knows of it yet", plan.name);
+            return Err(KafkaFailure::Outage { action: "create a topic", reason });
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { setting, found, planned, consequence } = self;
@@ -190,7 +224,6 @@ fn settings(known: &[(&str, &str, &str)]) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn topics() -> config::Topics {
         Config::example().topics

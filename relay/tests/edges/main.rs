@@ -1,6 +1,9 @@
 //! What the relay relies on in Kafka and the schema registry, tried on the real ones.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod checkpoints;
+mod outages;
 mod partitions;
 mod producer;
 mod refusals;
@@ -19,7 +22,8 @@ use annals_testkit::Testbed;
 fn config(bed: &Testbed, more: &str) -> Config {
     let environment = bed.environment();
     let [database, kafka, registry] =
-        [&bed.database_url(), &environment.kafka, &environment.registry_url].map(|url| format!("{url:?}"));
+        [&bed.database_url(), &environment.kafka, &environment.registry_url]
+            .map(|url| format!("{url:?}"));
     let (prefix, name) = (bed.topic_prefix(), bed.name());
     let base = format!(
         "database.url = {database}\nkafka.bootstrap_servers = {kafka}\nregistry.url = {registry}\n\

@@ -57,7 +57,8 @@ async fn keys_lie_where_java_would_put_them() {
     let topic = topic(&config, "flight");
     let keys = (0..200).map(|number| format!("flight-2013-01-{number:02}-\u{e4}{number}"));
     let keys = keys.chain(["f", "flight-1", "flight-UA-1545"].map(str::to_owned));
-    let messages: Vec<Message> = (0..).zip(keys).map(|(number, key)| message(&topic, &key, number)).collect();
+    let messages: Vec<Message> =
+        (0..).zip(keys).map(|(number, key)| message(&topic, &key, number)).collect();
     publish(&producer(&config), &messages);
 
     let records = read_topic(&bed.environment().kafka, &topic, Isolation::Committed).await;
@@ -66,6 +67,7 @@ async fn keys_lie_where_java_would_put_them() {
         let key = String::from_utf8(record.key.clone().unwrap()).unwrap();
         assert_eq!(record.partition, partition(&key), "{key}");
     }
-    let used: std::collections::BTreeSet<i32> = records.iter().map(|record| record.partition).collect();
+    let used: std::collections::BTreeSet<i32> =
+        records.iter().map(|record| record.partition).collect();
     assert_eq!(used.len(), 12, "the keys of this test do not reach every partition: {used:?}");
 }

@@ -53,8 +53,11 @@ async fn a_record_arrives_as_the_topic_contract_says() {
     assert_eq!(record.key.as_deref(), Some(b"flight-UA-1545".as_slice()));
     assert_eq!(record.value.as_deref(), Some([0, 0, 0, 1, 2, 1, 2, 3].as_slice()));
     assert_eq!(record.timestamp_ms, Some(1_357_035_420_123));
-    let headers: Vec<(&str, &[u8])> =
-        record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap())).collect();
+    let headers: Vec<(&str, &[u8])> = record
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_deref().unwrap()))
+        .collect();
     let expected: [(&str, &[u8]); 10] = [
         ("tenant", "b\u{e4}r".as_bytes()),
         ("ce_specversion", b"1.0"),
@@ -111,8 +114,9 @@ async fn more_than_the_queue_holds_waits_for_room() {
     let bed = Testbed::new("more_than_the_queue").await;
     let config = config(&bed, "[kafka.properties]\nqueue.buffering.max.messages = 100");
     let topic = topic(&config, "flight");
-    let messages: Vec<Message> =
-        (0..1_000).map(|position| message(&topic, &format!("flight-{position}"), position)).collect();
+    let messages: Vec<Message> = (0..1_000)
+        .map(|position| message(&topic, &format!("flight-{position}"), position))
+        .collect();
     publish(&producer(&config), &messages);
     assert_eq!(committed(&bed, &topic).await.len(), messages.len());
 }
@@ -162,7 +166,7 @@ async fn a_broker_that_is_away_is_an_outage_and_the_reason_is_said() {
 async fn settings_that_librdkafka_does_not_take_are_named_without_their_value() {
     let bed = Testbed::new("settings_that_librdkafka").await;
     let config = config(&bed, "[kafka.properties]\nsecurity.protocol = 'hunter2'");
-    let failure = Producer::connect(&config).unwrap_err();
+    let failure = Producer::connect(&config).err().unwrap();
     let said = failure.to_string();
     assert!(matches!(failure, KafkaFailure::Settings { .. }), "{said}");
     assert!(said.contains("security.protocol") && !said.contains("hunter2"), "{said}");

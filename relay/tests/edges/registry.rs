@@ -61,7 +61,9 @@ async fn put(base_url: &str, path: &str, body: &str) {
 }
 
 async fn set_known_id(bed: &Testbed, id: i64) {
-    let changed = sqlx::query("update annals.relay_schema_ids set id = $1").bind(id).execute(bed.store().pool());
+    let changed = sqlx::query("update annals.relay_schema_ids set id = $1")
+        .bind(id)
+        .execute(bed.store().pool());
     assert_eq!(changed.await.unwrap().rows_affected(), 1);
 }
 
@@ -72,7 +74,8 @@ async fn a_schema_is_registered_under_topic_and_record_where_that_is_allowed() {
     let schema = schema(&bed, "long");
     let SchemaId(number) = id(&config, &bed, schema).await.unwrap();
     let subject = format!("{}-{}", topic(&config), schema.full_name());
-    let registered = ask_registry(&config.registry.url, &format!("/subjects/{subject}/versions/latest")).await;
+    let registered =
+        ask_registry(&config.registry.url, &format!("/subjects/{subject}/versions/latest")).await;
     assert_eq!(registered["id"], number);
     let definition: serde_json::Value = serde_json::from_str(schema.definition()).unwrap();
     let text = registered["schema"].as_str().unwrap();
@@ -87,10 +90,14 @@ async fn where_that_is_not_allowed_the_command_that_registers_is_said_and_then_i
     let schema = schema(&bed, "long");
     let failure = cause(id(&forbidden, &bed, schema).await.unwrap_err());
     let RegistryFailure::NotRegistered { subject, command } = &failure else { panic!("{failure}") };
-    assert!(command.contains(&format!("{}/subjects/{subject}/versions", forbidden.registry.url)), "{command}");
+    assert!(
+        command.contains(&format!("{}/subjects/{subject}/versions", forbidden.registry.url)),
+        "{command}"
+    );
 
     let other = Testbed::new("where_that_is_allowed").await;
-    let registered = Registry::connect(&allowed, other.store()).unwrap().id(&topic(&allowed), schema).await;
+    let registered =
+        Registry::connect(&allowed, other.store()).unwrap().id(&topic(&allowed), schema).await;
     assert_eq!(id(&forbidden, &bed, schema).await.unwrap(), registered.unwrap());
 }
 
@@ -126,7 +133,8 @@ async fn an_id_that_means_another_schema_or_nothing_is_not_used() {
     let config = config(&bed, AUTO);
     let lost = schema(&bed, "long");
     // A subject of another topic: its id goes to another schema.
-    let other = Schema::parse(&schema(&bed, "boolean").definition().replace("Departed", "Landed")).unwrap();
+    let other =
+        Schema::parse(&schema(&bed, "boolean").definition().replace("Departed", "Landed")).unwrap();
     let mut registry = Registry::connect(&config, bed.store()).unwrap();
     let SchemaId(foreign) = registry.id(&config.topic("other").into(), other).await.unwrap();
     sqlx::query("delete from annals.relay_schema_ids").execute(bed.store().pool()).await.unwrap();

@@ -17,8 +17,12 @@ async fn a_topic_is_made_so_that_it_keeps_every_event() {
     let bed = Testbed::new("a_topic_is_made").await;
     let config = config(&bed, "topics.partitions = 5\n[topics.config]\nmax.message.bytes = 123456");
     let made = ensure(&config).unwrap();
-    let expected =
-        TopicFacts { partitions: 5, batch_bytes_max: Some(123_456), differences: Vec::new(), created: true };
+    let expected = TopicFacts {
+        partitions: 5,
+        batch_bytes_max: Some(123_456),
+        differences: Vec::new(),
+        created: true,
+    };
     assert_eq!(made, expected);
     let found = topic_configuration(&bed.environment().kafka, &config.topic("flight")).await;
     for (setting, value) in [
@@ -36,9 +40,14 @@ async fn a_topic_is_made_so_that_it_keeps_every_event() {
 #[tokio::test]
 async fn a_topic_that_was_made_otherwise_is_used_and_the_differences_are_said() {
     let bed = Testbed::new("a_topic_that_was_made").await;
-    ensure(&config(&bed, "[topics.config]\nretention.ms = 86400000\ncleanup.policy = 'compact,delete'")).unwrap();
+    ensure(&config(
+        &bed,
+        "[topics.config]\nretention.ms = 86400000\ncleanup.policy = 'compact,delete'",
+    ))
+    .unwrap();
     let facts = ensure(&config(&bed, "")).unwrap();
-    let settings: Vec<&str> = facts.differences.iter().map(|difference| difference.setting.as_str()).collect();
+    let settings: Vec<&str> =
+        facts.differences.iter().map(|difference| difference.setting.as_str()).collect();
     assert_eq!(settings, ["cleanup.policy", "retention.ms"]);
 }
 

@@ -1,0 +1,110 @@
+//! The properties that Kafka's client is made with: defaults, then what is configured, then what must be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::{Config, Kafka};
+
+/// By property.
+pub(crate) type Properties = BTreeMap<String, String>;
+
+/// A broker that is back is found within a second.
+const DEFAULTS: [(&str, &str); 3] = [
+    ("socket.timeout.ms", "10000"),
+    ("socket.keepalive.enable", "true"),
+    ("reconnect.backoff.max.ms", "1000"),
+];
+/// A batch above a topic's limit is refused whole, however small its records: hence its size.
+const BATCH_BYTES_MAX: &str = "524288";
+
+/// For asking about topics and partitions.
+pub(crate) fn desk(kafka: &Kafka) -> Properties {
+    // A client that reads committed records only is told the last stable offset instead of the end. The
+    // broker answers a commit before it moves that: what is already committed would be missed.
+    properties(kafka, &[], &[("isolation.level", "read_uncommitted")])
+}
+
+/// For managing topics.
+pub(crate) fn admin(kafka: &Kafka) -> Properties {
+    properties(kafka, &[], &[])
+}
+
+/// For publishing.
+pub(crate) fn producer(config: &Config) -> Properties {
+    let timeout = config.kafka.transaction_timeout;
+    let timeout_ms = timeout.as_millis().to_string();
+    // librdkafka does not take a longer one.
+    let socket_timeout_ms = timeout.min(Duration::from_secs(10)).as_millis().to_string();
+    let transactional_id = config.transactional_id();
+    let must_be = [
+        ("transactional.id", transactional_id.as_str()),
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("transaction.timeout.ms", &timeout_ms),
+        ("message.timeout.ms", &timeout_ms),
+        ("partitioner", "murmur2_random"),
+        ("compression.type", &config.kafka.compression),
+        // What is acknowledged needs no report: that saves this side a callback for each record.
+        ("delivery.report.only.error", "true"),
+    ];
+    let defaults = [
+        ("linger.ms", "0"),
+        ("batch.size", BATCH_BYTES_MAX),
+        ("topic.metadata.propagation.max.ms", "5000"),
+        ("socket.timeout.ms", &socket_timeout_ms),
+    ];
+    properties(&config.kafka, &defaults, &must_be)
+}
+
+/// For reading the ends of a topic's partitions.
+pub(crate) fn tail_reader(kafka: &Kafka, topic: &str) -> Properties {
+    let must_be = [
+        ("isolation.level", "read_committed"),
+        // Partitions are assigned by hand. librdkafka wants a group all the same, and never joins it.
+        ("group.id", topic),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "earliest"),
+        ("fetch.wait.max.ms", "20"),
+        // How far a partition is fetched, control records included, is said nowhere else.
+        ("statistics.interval.ms", "10"),
+    ];
+    properties(kafka, &[], &must_be)
+}
+
+fn properties(kafka: &Kafka, defaults: &[(&str, &str)], must_be: &[(&str, &str)]) -> Properties {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let mut properties: Properties = DEFAULTS.iter().chain(defaults).map(owned).collect();
+    let configured = kafka.properties.iter();
+    properties.extend(configured.map(|(name, value)| (name.clone(), value.expose().to_owned())));
+    properties.extend(must_be.iter().map(owned));
+    properties.insert("bootstrap.servers".to_owned(), kafka.bootstrap_servers.clone());
+    // A topic that the broker makes by itself has the broker's retention: it would lose events.
+    properties.insert("allow.auto.create.topics".to_owned(), "false".to_owned());
+    properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn what_is_configured_replaces_defaults_and_nothing_that_exactly_once_rests_on() {
+        let mut config = Config::example();
+        for (name, value) in [("linger.ms", "5"), ("acks", "1"), ("sasl.username", "relay")] {
+            config.kafka.properties.insert(name.to_owned(), Secret::new(value));
+        }
+        let properties = producer(&config);
+        assert_eq!(properties["linger.ms"], "5");
+        assert_eq!(properties["sasl.username"], "relay");
+        assert_eq!(properties["acks"], "all");
+        assert_eq!(properties["batch.size"], "524288");
+    }
+
+    #[test]
+    fn the_ends_are_asked_for_by_a_client_that_is_told_the_true_ones() {
+        let kafka = Config::example().kafka;
+        assert_eq!(desk(&kafka)["isolation.level"], "read_uncommitted");
+        assert_eq!(tail_reader(&kafka, "t")["isolation.level"], "read_committed");
+    }
+}
