@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use annals_store::{EventSet, Store, StoreOptions};
 use anyhow::{Context, Result, bail};
+use sqlx::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,8 @@ async fn play(
     screen: Screen,
 ) -> Result<bool> {
     let store = prepare(args, environment, &run, &screen).await?;
+    let read_model = read_model::connect(&run.database_url).await?;
+    read_model::create(&read_model).await?;
     let program = args.relay.clone().map_or_else(relay::beside_this_program, Ok)?;
     let relay = Relay::start(&program, &run)?;
     let appended = watch::Sender::new(Appended::default());
@@ -78,13 +81,14 @@ async fn play(
         shutdown: CancellationToken::new(),
     };
     let seen = watch::Sender::new(Seen::default());
-    let background = Background::start(store.pool(), &run, &reports, &seen);
+    let background = Background::start(&read_model, &run, &reports, &seen);
     let mut stage = Stage {
         args,
         csv,
         run,
         screen,
         store,
+        read_model,
         relay,
         appended,
         reports,
@@ -123,13 +127,11 @@ async fn prepare(
 ) -> Result<Store> {
     screen.heading("The store")?;
     let dropped = database::create(environment, run).await?;
-    // Two for the projections, and some for reading.
-    let connections = u32::try_from(args.writers.get()).unwrap_or(u32::MAX).saturating_add(4);
+    let connections = u32::try_from(args.writers.get()).unwrap_or(u32::MAX);
     let store =
         StoreOptions::default().connections_max(connections).connect(&run.database_url).await?;
     store.migrate().await?;
-    read_model::create(store.pool()).await?;
-    screen.say(&format!("a new database, {}, migrated, with an empty read model", run.database))?;
+    screen.say(&format!("a new database, {}, migrated", run.database))?;
     if dropped > 0 {
         screen.say(&format!("(and {dropped} databases of earlier runs dropped)"))?;
     }
@@ -143,6 +145,7 @@ struct Stage<'a> {
     run: Run,
     screen: Screen,
     store: Store,
+    read_model: PgPool,
     relay: Relay,
     program: PathBuf,
     /// The streams of the first flight.
@@ -254,11 +257,12 @@ impl Stage<'_> {
         if let Some(last_at) = self.seen.borrow().last_at {
             measured.relay_time = last_at - measured.begun;
         }
-        let found = totals_kafka::totals(self.store.pool()).await?;
+        let found = totals_kafka::totals(&self.read_model).await?;
         report::flights(&self.screen, &found)?;
         let is_same = report::totals(&self.screen, expected, &found)?;
         report::rates(&self.screen, &measured, &self.reports.lags)?;
         self.relay.stop().await?;
+        self.read_model.close().await;
         self.store.pool().close().await;
         farewell::say(&self.screen, &self.run, &self.program, &self.first)?;
         Ok(is_same)

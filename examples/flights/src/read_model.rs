@@ -2,6 +2,7 @@
 
 use annals_consumer::Event;
 use anyhow::{Context, Result};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Executor, PgConnection, PgPool};
 
 use crate::events::{
@@ -21,6 +22,18 @@ pub(crate) enum Unapplied {
     /// Events came for flights that nobody has scheduled.
     #[error("{action}: {found} of {events} flights are in the read model")]
     Unscheduled { action: &'static str, events: usize, found: u64 },
+}
+
+/// Connections for those who keep the read model.
+///
+/// PostgreSQL keeps the plans of statements that are used often, and here it makes them while the tables are
+/// almost empty: a plan that reads a whole table would stay when that has grown long.
+pub(crate) async fn connect(database_url: &str) -> Result<PgPool> {
+    let options: PgConnectOptions = database_url.parse()?;
+    let options = options
+        .application_name("annals-flights")
+        .options([("enable_seqscan", "off"), ("jit", "off")]);
+    PgPool::connect_with(options).await.context("connect to the read model")
 }
 
 /// Creates the tables unless they exist.

@@ -110,6 +110,8 @@ fn spawn(program: &Path, run: &Run) -> Result<Child> {
         .env("ANNALS_DATABASE_URL", &run.database_url)
         .env("ANNALS_KAFKA", &run.kafka)
         .env("ANNALS_REGISTRY_URL", &run.registry_url)
+        // Its log is a file.
+        .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)

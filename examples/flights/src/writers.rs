@@ -27,7 +27,7 @@ pub(crate) struct Appended {
     pub(crate) retries: u64,
 }
 
-/// A row and the line of the file it ends on.
+/// A row and the line of the file it begins on.
 type Line = (u64, Row);
 
 /// Appends the first flight of a file. Returns the names of its streams.
@@ -73,8 +73,9 @@ fn deal(csv: &Path, inboxes: &[mpsc::Sender<Line>]) -> Result<()> {
     let mut reader = rows::read(csv)?;
     let mut rows = reader.deserialize::<Row>();
     rows.next().transpose()?;
-    while let Some(row) = rows.next() {
+    loop {
         let line = rows.reader().position().line();
+        let Some(row) = rows.next() else { break };
         let row = row.with_context(|| format!("read {}", csv.display()))?;
         let Some(inbox) = inboxes.get(writer_of(&row, inboxes.len())) else { break };
         if inbox.blocking_send((line, row)).is_err() {
@@ -111,7 +112,7 @@ async fn append_row(
     (line, row): &Line,
     appended: &watch::Sender<Appended>,
 ) -> Result<()> {
-    let at = || format!("append the flight that ends on line {line} of the file");
+    let at = || format!("append the flight of line {line}");
     let happened = Happenings::of(row).with_context(at)?;
     let append = happened.append().with_context(at)?;
     let retries = append_until_known(store, &append).await.with_context(at)?;
