@@ -1,0 +1,2 @@
+-- Counts the events that are recorded. Always one row.
+select count(*) as events from annals.events

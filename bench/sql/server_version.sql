@@ -1,0 +1,2 @@
+-- Reads the version of the server. Always one row.
+select current_setting('server_version') as version

@@ -1,0 +1,56 @@
+//! What Annals costs, measured beside the bare components. README.md says what each command measures and
+//! how to read it; `bench/run` runs them.
+
+mod append;
+mod drain;
+mod event;
+mod kafka;
+mod latency;
+mod machine;
+mod relay;
+mod report;
+mod settle;
+mod spread;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+
+/// Measures Annals beside the bare components: PostgreSQL alone, Kafka alone.
+///
+/// Reads `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and `ANNALS_REGISTRY_URL`, as `ops/dev/dev with` sets them.
+/// Works in databases and topics of its own, and removes them.
+#[derive(Debug, Parser)]
+#[command(name = "annals-bench")]
+struct Arguments {
+    /// Where each run leaves a file with one JSON object a line.
+    #[arg(long, global = true, default_value = "target/bench")]
+    output: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Appends a second: the store beside pgbench, which calls the same SQL procedure.
+    Append(append::Arguments),
+    /// Events a second out of a backlog: the relay beside a bare producer of the same bytes.
+    Drain(drain::Arguments),
+    /// From append to consumer, at a steady rate.
+    Latency(latency::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let machine = machine::Machine::look().await?;
+    machine.print();
+    let report = |command| Report::create(&arguments.output, command, &machine);
+    match &arguments.command {
+        Command::Append(append) => append::run(append, report("append")?).await,
+        Command::Drain(drain) => drain::run(drain, report("drain")?).await,
+        Command::Latency(latency) => latency::run(latency, report("latency")?).await,
+    }
+}

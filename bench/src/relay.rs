@@ -1,0 +1,127 @@
+//! The relay under measurement: the release binary, with its default settings, as a process.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use annals_testkit::Environment;
+use anyhow::Context;
+use serde::Serialize;
+use tokio::process::{Child, Command};
+
+use crate::machine::line;
+
+const BINARY: &str = "annals-relay";
+/// Linux tells processor times in these, whatever its own are.
+const TICKS_PER_SECOND: f64 = 100.0;
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Which relay to start, and for what.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings<'a> {
+    /// The database that it publishes from.
+    pub(crate) database_url: &'a str,
+    /// A new one begins at the beginning of the outbox.
+    pub(crate) deployment: &'a str,
+    /// What its topics begin with.
+    pub(crate) topic_prefix: &'a str,
+    /// Where its log goes.
+    pub(crate) directory: &'a Path,
+}
+
+/// What a relay used up.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Used {
+    /// Processor time.
+    pub(crate) cpu_seconds: f64,
+    /// The most memory it had.
+    pub(crate) memory_peak_mib: f64,
+}
+
+/// A running relay. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    child: Child,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Relay {
+    /// Starts it; returns before it publishes.
+    pub(crate) fn start(settings: &Settings<'_>) -> anyhow::Result<Self> {
+        let Settings { database_url, deployment, topic_prefix, directory } = settings;
+        let environment = Environment::get();
+        let log = directory.join(format!("{deployment}.log"));
+        let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let binary = binary()?;
+        let child = Command::new(&binary)
+            .arg("run")
+            .env("ANNALS_DATABASE_URL", database_url)
+            .env("ANNALS_KAFKA", &environment.kafka)
+            .env("ANNALS_REGISTRY_URL", &environment.registry_url)
+            .env("ANNALS_RELAY__RELAY__DEPLOYMENT", deployment)
+            .env("ANNALS_RELAY__TOPICS__PREFIX", topic_prefix)
+            .env("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "true")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", binary.display()))?;
+        let pid = child.id().context("find the relay's process")?;
+        Ok(Self { child, pid, log })
+    }
+
+    /// What it has used up since its start.
+    pub(crate) fn used(&self) -> anyhow::Result<Used> {
+        let memory = line(&format!("/proc/{}/status", self.pid), "VmHWM")
+            .context("read the relay's memory")?;
+        let kib: u32 = memory.trim_end_matches(" kB").trim().parse()?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        // Behind the name, in parentheses, the first field is the third; user and system time are 14 and 15.
+        let fields =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+        Ok(Used {
+            cpu_seconds: f64::from(ticks) / TICKS_PER_SECOND,
+            memory_peak_mib: f64::from(kib) / 1024.0,
+        })
+    }
+
+    /// Waits until it has ended by itself, which it should not; where its log is.
+    pub(crate) async fn ended(&mut self) -> anyhow::Error {
+        match self.child.wait().await {
+            Ok(status) => anyhow::anyhow!("the relay ended with {status}; {}", self.where_log_is()),
+            Err(error) => anyhow::Error::new(error).context("wait for the relay"),
+        }
+    }
+
+    /// For messages.
+    pub(crate) fn where_log_is(&self) -> String {
+        format!("the relay's log is {}", self.log.display())
+    }
+
+    /// Ends it cleanly, and removes its log.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        let signalled =
+            Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await?;
+        anyhow::ensure!(signalled.success(), "could not signal the relay");
+        let ended = tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await;
+        let status = ended.context("wait for the relay to end")??;
+        anyhow::ensure!(status.success(), "the relay ended with {status}; {}", self.where_log_is());
+        Ok(std::fs::remove_file(&self.log)?)
+    }
+}
+
+/// The relay of the same build, beside this program.
+fn binary() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe().context("find this program")?;
+    let binary = this.with_file_name(BINARY);
+    anyhow::ensure!(
+        binary.exists(),
+        "there is no {}: run `cargo build --release -p {BINARY}` first, or use bench/run",
+        binary.display()
+    );
+    Ok(binary)
+}
