@@ -13,10 +13,11 @@ mod settle;
 mod spread;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::report::Report;
+use crate::report::{Report, progress};
 
 /// Measures Annals beside the bare components: PostgreSQL alone, Kafka alone.
 ///
@@ -42,9 +43,29 @@ enum Command {
     Latency(latency::Arguments),
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = run(&arguments) => ended,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    });
+    // What blocks in librdkafka is of no use any more.
+    runtime.shutdown_background();
+    ended.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    progress(&format!("annals-bench: {error:#}"));
+    ExitCode::FAILURE
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let machine = machine::Machine::look().await?;
     machine.print();
     let report = |command| Report::create(&arguments.output, command, &machine);

@@ -9,12 +9,14 @@ begin
     end if;
     create schema if not exists annals_projections;
 
-    -- The offset of the next record to read, of each partition that a projection reads.
+    -- The offset of the next record to read, of each partition that a projection reads, and the event
+    -- before it: if the topic holds another one there, it is not the topic that was read.
     create table annals_projections.annals_projection_offsets (
         projection  text    not null,
         topic       text    not null,
         partition   integer not null check (partition >= 0),
         next_offset bigint  not null check (next_offset >= 0),
+        last_event  uuid    check ((last_event is null) = (next_offset = 0)),
         primary key (projection, topic, partition)
     ) with (fillfactor = 50);
 

@@ -13,7 +13,7 @@ use crate::cache::VersionCache;
 use crate::consumer::ConsumeError;
 use crate::envelope::Delivered;
 use crate::filter::VersionFilter;
-use crate::ledger::Advance;
+use crate::ledger::{Advance, Standing};
 use crate::position::{Place, Version};
 use crate::projection::Projection;
 use crate::registry::Schemas;
@@ -68,32 +68,33 @@ impl Applier {
     pub(crate) async fn starts(
         &mut self,
         topics: &BTreeMap<Arc<str>, i32>,
-    ) -> Result<Vec<Place>, Halt> {
+    ) -> Result<Vec<Standing>, Halt> {
         let mut starts = Vec::new();
         for (topic, &found) in topics {
-            let places = self.start_of(topic, found).await?;
-            let known = i32::try_from(places.len()).unwrap_or(i32::MAX);
+            let standings = self.start_of(topic, found).await?;
+            let known = i32::try_from(standings.len()).unwrap_or(i32::MAX);
             if known != found {
                 let topic = Arc::clone(topic);
                 return Err(Halt::Error(
                     ConsumeError::Repartitioned { topic, known, found }.into(),
                 ));
             }
-            starts.extend(places);
+            starts.extend(standings);
         }
-        let offsets = starts.iter().map(|p| ((Arc::clone(&p.topic), p.partition), p.offset));
+        let offsets =
+            starts.iter().map(|s| ((Arc::clone(&s.next.topic), s.next.partition), s.next.offset));
         self.next_offsets.extend(offsets);
         Ok(starts)
     }
 
-    async fn start_of(&mut self, topic: &Arc<str>, partitions: i32) -> Result<Vec<Place>, Halt> {
+    async fn start_of(&mut self, topic: &Arc<str>, partitions: i32) -> Result<Vec<Standing>, Halt> {
         let refused = |refused| halt("look up where the projection stands", refused);
         loop {
             let mut connection = self.session.take().await.map_err(refused)?;
             let question = self.projection.ledger.starts(&mut connection, topic, partitions);
             let answer = self.session.before_deadline(question).await;
-            if let Some(places) = self.session.settle(connection, answer).await.map_err(refused)? {
-                return Ok(places);
+            if let Some(starts) = self.session.settle(connection, answer).await.map_err(refused)? {
+                return Ok(starts);
             }
         }
     }
@@ -232,37 +233,30 @@ impl Applier {
     /// runner that moved the partitions.
     async fn was_committed_before(&mut self, advances: &[Advance]) -> Result<(), Halt> {
         let refused = |refused| halt("look up where the projection stands", refused);
-        let mut topics: Vec<_> = advances.iter().map(|a| Arc::clone(&a.topic)).collect();
+        let mut topics: Vec<_> = advances.iter().map(|a| Arc::clone(&a.next.topic)).collect();
         topics.dedup();
-        let stand = loop {
+        let standings = loop {
             let mut connection = self.session.take().await.map_err(refused)?;
             let question = self.projection.ledger.offsets(&mut connection, &topics);
             let answer = self.session.before_deadline(question).await;
-            if let Some(stand) = self.session.settle(connection, answer).await.map_err(refused)? {
-                break stand;
+            if let Some(found) = self.session.settle(connection, answer).await.map_err(refused)? {
+                break found;
             }
         };
-        match moved_by_another(&self.projection.name, advances, stand) {
+        match moved_by_another(&self.projection.name, advances, standings) {
             None => Ok(()),
             Some(superseded) => Err(Halt::Error(superseded)),
         }
     }
 
     fn advances<E>(&self, batch: &Batch<E>) -> Vec<Advance> {
-        let advances = batch.places.iter().map(|(key, place)| {
+        let advances = batch.ends.iter().map(|(key, &(offset, last_event))| {
+            let (topic, partition) = key.clone();
             let expected = self.next_offsets.get(key).copied().unwrap_or(0);
-            let next = place.offset + 1;
-            if next < expected {
-                tracing::warn!(
-                    %place, expected,
-                    "a topic starts over: it was created anew, or lost records; \
-                     events applied before are dropped"
-                );
-            }
-            Advance { topic: Arc::clone(&place.topic), partition: place.partition, expected, next }
+            Advance { expected, next: Place { topic, partition, offset: offset + 1 }, last_event }
         });
         let mut advances: Vec<Advance> = advances.collect();
-        advances.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        advances.sort_by(|a, b| a.next.cmp(&b.next));
         advances
     }
 
@@ -270,9 +264,9 @@ impl Applier {
         for (stream, version) in batch.versions() {
             self.versions.insert(stream, version);
         }
-        for advance in advances {
-            let key = (Arc::clone(&advance.topic), advance.partition);
-            self.next_offsets.insert(key, advance.next);
+        for Advance { next, .. } in advances {
+            let key = (Arc::clone(&next.topic), next.partition);
+            self.next_offsets.insert(key, next.offset);
         }
     }
 }
@@ -290,7 +284,7 @@ impl<E> Applied<E> {
     }
 
     fn add(&mut self, batch: Batch<E>) {
-        self.batches += u64::from(!batch.places.is_empty());
+        self.batches += u64::from(!batch.ends.is_empty());
         self.duplicates += batch.duplicates;
         self.skipped += batch.skipped();
         self.events.extend(batch.events);

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use annals_schemas::{DecodeError, EventSet};
+use uuid::Uuid;
 
 use crate::envelope::Delivered;
 use crate::filter::{Verdict, VersionFilter};
-use crate::position::{Place, Version};
+use crate::position::Version;
 use crate::registry::{DecodeFailure, Schemas};
 use crate::runner::RunError;
 
@@ -36,8 +37,8 @@ pub(crate) struct Batch<E> {
     pub(crate) events: Vec<Event<E>>,
     /// Records of types to pass over, each with the number of events before it.
     skipped: Vec<(usize, Delivered)>,
-    /// The last place read of each partition.
-    pub(crate) places: HashMap<(Arc<str>, i32), Place>,
+    /// The last record of each partition, and its event.
+    pub(crate) ends: HashMap<(Arc<str>, i32), (i64, Uuid)>,
     pub(crate) duplicates: usize,
     /// What ended the batch early; the records before it are still to be applied.
     pub(crate) fault: Option<RunError>,
@@ -54,17 +55,18 @@ impl<E: EventSet> Batch<E> {
         let mut batch = Self {
             events: Vec::with_capacity(records.len()),
             skipped: Vec::new(),
-            places: HashMap::new(),
+            ends: HashMap::new(),
             duplicates: 0,
             fault: None,
         };
         for record in records {
-            let place = record.place();
+            let key = (Arc::clone(&record.topic), record.partition);
+            let end = (record.offset, record.event_id);
             if let Err(fault) = batch.take(record, filter, schemas, unknown).await {
                 batch.fault = Some(fault);
                 break;
             }
-            batch.places.insert((Arc::clone(&place.topic), place.partition), place);
+            batch.ends.insert(key, end);
         }
         batch
     }

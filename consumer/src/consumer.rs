@@ -208,8 +208,10 @@ impl Consumer {
         self.reader.close().await;
     }
 
+    /// A topic that was gone and is back is read on where it was, or from its beginning if it has
+    /// become shorter than that.
     async fn look(&mut self) -> Result<(), ConsumeError> {
-        let appeared = self.topics.check(&mut self.reader).await?;
+        let appeared = self.topics.check(&mut self.reader).await?.first;
         if appeared.is_empty() {
             return Ok(());
         }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::consumer::ConsumeError;
 use crate::envelope::{Delivered, EnvelopeError};
 use crate::kafka::{Extent, KafkaFailure, Reader};
+use crate::ledger::Standing;
 use crate::position::Place;
 use crate::projection::{Limits, Projection};
 use crate::settings::Settings;
-use crate::topics::Topics;
+use crate::topics::{Appeared, Topics};
 
 /// How often to look whether the end is reached, as long as it is not.
 const END_CHECK: Duration = Duration::from_millis(50);
@@ -22,6 +24,9 @@ pub(crate) struct Intake {
     reader: Reader,
     topics: Topics,
     starts: HashMap<(Arc<str>, i32), i64>,
+    /// What the first record of a partition must be, if it is the topic that was read before.
+    unverified: HashMap<(Arc<str>, i32), (i64, Uuid)>,
+    next_offsets: HashMap<(Arc<str>, i32), i64>,
     goal: Option<Vec<Extent>>,
     caught_up: bool,
     end_check_due: Instant,
@@ -47,6 +52,8 @@ impl Intake {
             reader: Reader::open(settings, &group)?,
             topics: Topics::new(&names, settings.topic_check_interval),
             starts: HashMap::new(),
+            unverified: HashMap::new(),
+            next_offsets: HashMap::new(),
             goal: None,
             caught_up: false,
             end_check_due: Instant::now(),
@@ -54,14 +61,25 @@ impl Intake {
         })
     }
 
-    /// Starts to read partitions at these offsets.
-    pub(crate) fn start(&mut self, starts: &[Place]) -> Result<(), KafkaFailure> {
-        self.reader.assign(starts)?;
-        let starts = starts.iter().map(|p| ((Arc::clone(&p.topic), p.partition), p.offset));
-        self.starts.extend(starts);
+    /// Starts to read partitions where the projection stands: at the last record that it has read, to
+    /// see that it is still the same.
+    pub(crate) fn start(&mut self, standings: &[Standing]) -> Result<(), KafkaFailure> {
+        let mut starts = Vec::with_capacity(standings.len());
+        for Standing { next, last_event } in standings {
+            let mut start = next.clone();
+            let key = (Arc::clone(&next.topic), next.partition);
+            self.unverified.remove(&key);
+            if let Some(event) = last_event {
+                start.offset -= 1;
+                self.unverified.insert(key.clone(), (start.offset, *event));
+            }
+            self.next_offsets.insert(key.clone(), next.offset);
+            self.starts.insert(key, start.offset);
+            starts.push(start);
+        }
         self.goal = None;
         self.caught_up = false;
-        Ok(())
+        self.reader.assign(&starts)
     }
 
     /// Waits for news. Everything handed out before must have been dealt with: it counts as seen.
@@ -70,12 +88,15 @@ impl Intake {
             if let Some(news) = self.look().await? {
                 return Ok(news);
             }
-            if let Some(record) = self.reader.ready()? {
-                return self.batch(record);
-            }
-            match tokio::time::timeout_at(self.look_due(), self.reader.next()).await {
-                Ok(record) => return self.batch(record?),
-                Err(_time_to_look) => {}
+            let record = match self.reader.ready()? {
+                Some(record) => record,
+                None => match tokio::time::timeout_at(self.look_due(), self.reader.next()).await {
+                    Ok(record) => record?,
+                    Err(_time_to_look) => continue,
+                },
+            };
+            if let Some(news) = self.batch(record)? {
+                return Ok(news);
             }
         }
     }
@@ -84,9 +105,10 @@ impl Intake {
     async fn look(&mut self) -> Result<Option<News>, ConsumeError> {
         let now = Instant::now();
         if self.topics.due() <= now {
-            let appeared = self.topics.check(&mut self.reader).await?;
-            if !appeared.is_empty() {
-                return Ok(Some(News::Topics(appeared)));
+            let Appeared { first, again } = self.topics.check(&mut self.reader).await?;
+            let topics: BTreeMap<_, _> = first.into_iter().chain(again).collect();
+            if !topics.is_empty() {
+                return Ok(Some(News::Topics(topics)));
             }
         }
         if !self.caught_up && self.end_check_due <= now {
@@ -105,8 +127,11 @@ impl Intake {
         self.reader.close().await;
     }
 
-    /// The record and what is ready behind it.
-    fn batch(&mut self, first: Result<Delivered, EnvelopeError>) -> Result<News, ConsumeError> {
+    /// The record and what is ready behind it; nothing if they were only to be verified.
+    fn batch(
+        &mut self,
+        first: Result<Delivered, EnvelopeError>,
+    ) -> Result<Option<News>, ConsumeError> {
         self.caught_up = false;
         let mut records = Vec::new();
         let mut bytes = 0;
@@ -114,15 +139,42 @@ impl Intake {
         while let Some(record) = next {
             let delivered = match record {
                 Ok(delivered) => delivered,
-                Err(fault) => return Ok(News::Records(records, Some(fault.into()))),
+                Err(fault) => return Ok(Some(News::Records(records, Some(fault.into())))),
             };
-            bytes += delivered.payload.len();
-            records.push(delivered);
+            if self.is_news(&delivered)? {
+                bytes += delivered.payload.len();
+                records.push(delivered);
+            }
             let full = records.len() >= self.limits.batch_events_max
                 || bytes >= self.limits.batch_bytes_max;
             next = if full { None } else { self.reader.ready()? };
         }
-        Ok(News::Records(records, None))
+        Ok((!records.is_empty()).then_some(News::Records(records, None)))
+    }
+
+    fn is_news(&mut self, delivered: &Delivered) -> Result<bool, KafkaFailure> {
+        let key = (Arc::clone(&delivered.topic), delivered.partition);
+        let verdict = match self.unverified.remove(&key) {
+            None => Resumed::Behind,
+            Some(last) => resumed(last, delivered),
+        };
+        match verdict {
+            Resumed::At => return Ok(false),
+            Resumed::Behind => {}
+            Resumed::InAnother => {
+                let (topic, partition) = key;
+                self.reader.assign(&[Place { topic, partition, offset: 0 }])?;
+                return Ok(false);
+            }
+        }
+        let next = delivered.offset + 1;
+        if self.next_offsets.insert(key, next).is_some_and(|expected| next <= expected) {
+            tracing::warn!(
+                place = %delivered.place(),
+                "a topic starts over: it was made anew; events applied before are dropped"
+            );
+        }
+        Ok(true)
     }
 
     /// Asks the brokers for the ends only when those known are reached.
@@ -154,5 +206,26 @@ impl Intake {
             extent.low == extent.high
                 || position.is_some_and(|p| p == extent.high || (p > extent.high && !unread))
         })
+    }
+}
+
+/// What the first record is after a start at the last record that had been read.
+enum Resumed {
+    /// That record.
+    At,
+    /// A later one, since that one was removed; or one of a topic that has become shorter and is read
+    /// from its beginning.
+    Behind,
+    /// Another record at the same offset: the topic was made anew.
+    InAnother,
+}
+
+fn resumed((offset, event): (i64, Uuid), delivered: &Delivered) -> Resumed {
+    if delivered.offset != offset {
+        Resumed::Behind
+    } else if delivered.event_id == event {
+        Resumed::At
+    } else {
+        Resumed::InAnother
     }
 }

@@ -5,7 +5,7 @@
 //! stable offset instead of the end: the broker answers a producer's commit before the offset moves,
 //! so what is already committed could lie beyond it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ pub struct KafkaFailure {
 pub(crate) struct Reader {
     fetcher: Arc<StreamConsumer<Quiet>>,
     desk: Arc<BaseConsumer<Quiet>>,
+    assigned: HashSet<(Arc<str>, i32)>,
     outage: Outage,
     names: Vec<Arc<str>>,
 }
@@ -70,6 +71,7 @@ impl Reader {
         Ok(Self {
             fetcher: Arc::new(create(&fetcher)?),
             desk: Arc::new(create(&desk)?),
+            assigned: HashSet::new(),
             outage: Outage::of(format!("Kafka at {}", settings.brokers)),
             names: Vec::new(),
         })
@@ -80,14 +82,23 @@ impl Reader {
         self.fetcher.subscribe(&topics).map_err(failure(|| format!("subscribe to {topics:?}")))
     }
 
-    /// Adds partitions to those that are fetched, each from the offset given.
-    pub(crate) fn assign(&self, starts: &[Place]) -> Result<(), KafkaFailure> {
-        let mut list = TopicPartitionList::with_capacity(starts.len());
+    /// Adds partitions to those that are fetched, each from the offset given. Those that are fetched
+    /// already start again there.
+    pub(crate) fn assign(&mut self, starts: &[Place]) -> Result<(), KafkaFailure> {
+        let mut old = TopicPartitionList::new();
+        let mut new = TopicPartitionList::with_capacity(starts.len());
         for Place { topic, partition, offset } in starts {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+            if !self.assigned.insert((Arc::clone(topic), *partition)) {
+                old.add_partition(topic, *partition);
+            }
+            new.add_partition_offset(topic, *partition, Offset::Offset(*offset))
                 .map_err(failure(|| format!("start {topic}[{partition}] at {offset}")))?;
         }
-        self.fetcher.incremental_assign(&list).map_err(failure(|| "assign partitions".to_owned()))
+        let failed = || "assign partitions".to_owned();
+        if old.count() > 0 {
+            self.fetcher.incremental_unassign(&old).map_err(failure(failed))?;
+        }
+        self.fetcher.incremental_assign(&new).map_err(failure(failed))
     }
 
     /// Waits for the next record. Outages are waited through, and logged.
@@ -127,6 +138,8 @@ impl Reader {
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => {
                 Err(KafkaFailure { action: "fetch records".to_owned(), source: error })
             }
+            // Whether a topic exists is looked at, and reported, by itself.
+            Err(KafkaError::MessageConsumption(code)) if is_topic_gone(code) => Ok(None),
             // librdkafka goes on by itself after every other error, at its own pace.
             Err(error) => {
                 self.outage.failed(&error);
@@ -245,11 +258,18 @@ fn partition_count(desk: &BaseConsumer<Quiet>, topic: &str) -> Result<Option<i32
     let code = found.error().map(RDKafkaErrorCode::from);
     match code {
         None => Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0)),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            Ok(None)
-        }
+        Some(code) if is_topic_gone(code) => Ok(None),
         Some(other) => Err(KafkaError::MetadataFetch(other)),
     }
+}
+
+fn is_topic_gone(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+    )
 }
 
 fn extents(

@@ -4,19 +4,28 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, PgConnection};
+use uuid::Uuid;
 
 use crate::position::{Place, Version};
 
 /// The schema name that stands in the files, and is replaced by the one chosen.
 const SCHEMA_IN_FILES: &str = "annals_projections.";
 
-/// A partition and its next offset: where it stands in PostgreSQL, and where it is to stand.
+/// How far a projection has read a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The record to read next.
+    pub(crate) next: Place,
+    /// The event of the record before it, unless nothing was read.
+    pub(crate) last_event: Option<Uuid>,
+}
+
+/// A partition's next offset: where it stands in PostgreSQL, and where it is to stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Advance {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
     pub(crate) expected: i64,
-    pub(crate) next: i64,
+    pub(crate) next: Place,
+    pub(crate) last_event: Uuid,
 }
 
 /// The statements of one projection.
@@ -61,13 +70,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Where to go on reading a topic: one place for each partition that the projection knows.
+    /// Where to go on reading a topic: one entry for each partition that the projection knows.
     pub(crate) async fn starts(
         &self,
         connection: &mut PgConnection,
         topic: &Arc<str>,
         partitions: i32,
-    ) -> Result<Vec<Place>, sqlx::Error> {
+    ) -> Result<Vec<Standing>, sqlx::Error> {
         sqlx::query(safe(&self.claim_partitions))
             .bind(&*self.projection)
             .bind(&**topic)
@@ -82,18 +91,18 @@ impl Ledger {
         &self,
         connection: &mut PgConnection,
         topics: &[Arc<str>],
-    ) -> Result<Vec<Place>, sqlx::Error> {
+    ) -> Result<Vec<Standing>, sqlx::Error> {
         let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-        let rows: Vec<(String, i32, i64)> = sqlx::query_as(safe(&self.offsets))
+        let rows: Vec<(String, i32, i64, Option<Uuid>)> = sqlx::query_as(safe(&self.offsets))
             .bind(&*self.projection)
             .bind(topics)
             .fetch_all(connection)
             .await?;
-        let places = rows.into_iter().map(|(topic, partition, offset)| {
-            let topic = Arc::from(topic);
-            Place { topic, partition, offset }
+        let standings = rows.into_iter().map(|(topic, partition, offset, last_event)| {
+            let next = Place { topic: Arc::from(topic), partition, offset };
+            Standing { next, last_event }
         });
-        Ok(places.collect())
+        Ok(standings.collect())
     }
 
     /// Moves partitions on, and says whether all of them stood where they were expected.
@@ -102,16 +111,18 @@ impl Ledger {
         connection: &mut PgConnection,
         advances: &[Advance],
     ) -> Result<bool, sqlx::Error> {
-        let topics: Vec<&str> = advances.iter().map(|advance| &*advance.topic).collect();
-        let partitions: Vec<i32> = advances.iter().map(|advance| advance.partition).collect();
+        let topics: Vec<&str> = advances.iter().map(|advance| &*advance.next.topic).collect();
+        let partitions: Vec<i32> = advances.iter().map(|advance| advance.next.partition).collect();
         let expected: Vec<i64> = advances.iter().map(|advance| advance.expected).collect();
-        let next: Vec<i64> = advances.iter().map(|advance| advance.next).collect();
+        let next: Vec<i64> = advances.iter().map(|advance| advance.next.offset).collect();
+        let last_events: Vec<Uuid> = advances.iter().map(|advance| advance.last_event).collect();
         let done = sqlx::query(safe(&self.advance))
             .bind(&*self.projection)
             .bind(topics)
             .bind(partitions)
             .bind(expected)
             .bind(next)
+            .bind(last_events)
             .execute(connection)
             .await?;
         Ok(usize::try_from(done.rows_affected()) == Ok(advances.len()))

@@ -1,6 +1,6 @@
 //! Which topics are wanted, which of them exist, and that their partitions stay as many as they were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +17,18 @@ const SOON: Duration = Duration::from_secs(1);
 pub(crate) struct Topics {
     wanted: Vec<Arc<str>>,
     known: BTreeMap<Arc<str>, i32>,
-    said_missing: bool,
+    missing: BTreeSet<Arc<str>>,
     due: Instant,
     interval: Duration,
+}
+
+/// Topics that were not there when last looked at, with their partition counts.
+#[derive(Debug, Default)]
+pub(crate) struct Appeared {
+    /// Never seen before.
+    pub(crate) first: BTreeMap<Arc<str>, i32>,
+    /// Gone for a while: possibly deleted and made anew.
+    pub(crate) again: BTreeMap<Arc<str>, i32>,
 }
 
 impl Topics {
@@ -27,8 +36,8 @@ impl Topics {
         let mut wanted: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
         wanted.sort();
         wanted.dedup();
-        let known = BTreeMap::new();
-        Self { wanted, known, said_missing: false, due: Instant::now(), interval }
+        let (known, missing) = (BTreeMap::new(), BTreeSet::new());
+        Self { wanted, known, missing, due: Instant::now(), interval }
     }
 
     /// When [`check`](Self::check) wants to be called next.
@@ -41,54 +50,51 @@ impl Topics {
         &self.known
     }
 
-    /// Looks at the topics now; returns those that were found for the first time.
-    pub(crate) async fn check(
-        &mut self,
-        reader: &mut Reader,
-    ) -> Result<BTreeMap<Arc<str>, i32>, ConsumeError> {
-        let found = reader.partition_counts(&self.wanted).await.unwrap_or_default();
-        let appeared = self.compare(found)?;
-        self.report_missing(reader);
-        let soon = reader.is_away() || self.known.len() < self.wanted.len();
+    /// Looks at the topics now.
+    pub(crate) async fn check(&mut self, reader: &mut Reader) -> Result<Appeared, ConsumeError> {
+        let appeared = match reader.partition_counts(&self.wanted).await {
+            Some(found) => self.compare(&found)?,
+            None => Appeared::default(),
+        };
+        let soon = reader.is_away() || !self.missing.is_empty();
         self.due = Instant::now() + if soon { SOON.min(self.interval) } else { self.interval };
         Ok(appeared)
     }
 
-    /// The order of a stream rests on its key always meaning the same partition.
-    fn compare(
-        &mut self,
-        found: BTreeMap<Arc<str>, i32>,
-    ) -> Result<BTreeMap<Arc<str>, i32>, ConsumeError> {
-        let mut appeared = BTreeMap::new();
-        for (topic, found) in found {
-            match self.known.get(&topic) {
-                Some(&known) if known != found => {
-                    return Err(ConsumeError::Repartitioned { topic, known, found });
+    fn compare(&mut self, found: &BTreeMap<Arc<str>, i32>) -> Result<Appeared, ConsumeError> {
+        let mut appeared = Appeared::default();
+        for topic in &self.wanted {
+            let Some(&count) = found.get(topic) else {
+                report_missing(&mut self.missing, topic);
+                continue;
+            };
+            let was_missing = self.missing.remove(topic);
+            let topic = Arc::clone(topic);
+            match self.known.get(&topic).copied() {
+                None => {
+                    self.known.insert(Arc::clone(&topic), count);
+                    appeared.first.insert(topic, count);
+                }
+                // The order of a stream rests on its key always meaning the same partition.
+                Some(known) if known != count => {
+                    return Err(ConsumeError::Repartitioned { topic, known, found: count });
+                }
+                Some(_) if was_missing => {
+                    appeared.again.insert(topic, count);
                 }
                 Some(_) => {}
-                None => {
-                    appeared.insert(topic, found);
-                }
             }
         }
-        self.known.extend(appeared.clone());
         Ok(appeared)
     }
+}
 
-    fn report_missing(&mut self, reader: &Reader) {
-        let missing: Vec<&str> = self
-            .wanted
-            .iter()
-            .filter(|t| !self.known.contains_key(*t))
-            .map(AsRef::as_ref)
-            .collect();
-        if missing.is_empty() || self.said_missing || reader.is_away() {
-            return;
-        }
-        self.said_missing = true;
+/// Once for each time that it goes missing.
+fn report_missing(missing: &mut BTreeSet<Arc<str>>, topic: &Arc<str>) {
+    if missing.insert(Arc::clone(topic)) {
         tracing::info!(
-            topics = missing.join(","),
-            "waiting for topics that do not exist yet: the relay creates them with their first event"
+            %topic,
+            "waiting for a topic that does not exist: the relay creates it with its first event"
         );
     }
 }

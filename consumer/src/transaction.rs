@@ -7,8 +7,7 @@ use std::sync::Arc;
 use sqlx::{Connection, PgConnection};
 
 use crate::batch::{Batch, Event};
-use crate::ledger::{Advance, Ledger};
-use crate::position::Place;
+use crate::ledger::{Advance, Ledger, Standing};
 use crate::runner::RunError;
 
 /// What became of a batch whose transaction could be tried.
@@ -60,18 +59,18 @@ where
 pub(crate) fn moved_by_another(
     projection: &Arc<str>,
     advances: &[Advance],
-    stand: Vec<Place>,
+    standings: Vec<Standing>,
 ) -> Option<RunError> {
-    let stand: HashMap<_, _> =
-        stand.into_iter().map(|p| ((p.topic, p.partition), p.offset)).collect();
-    advances.iter().find_map(|advance| {
-        let key = (Arc::clone(&advance.topic), advance.partition);
-        let found = stand.get(&key).copied().unwrap_or(0);
-        (found != advance.next).then(|| RunError::Superseded {
+    let offsets: HashMap<_, _> =
+        standings.into_iter().map(|s| ((s.next.topic, s.next.partition), s.next.offset)).collect();
+    advances.iter().find_map(|Advance { expected, next, .. }| {
+        let key = (Arc::clone(&next.topic), next.partition);
+        let found = offsets.get(&key).copied().unwrap_or(0);
+        (found != next.offset).then(|| RunError::Superseded {
             projection: Arc::clone(projection),
-            topic: Arc::clone(&advance.topic),
-            partition: advance.partition,
-            expected: advance.expected,
+            topic: Arc::clone(&next.topic),
+            partition: next.partition,
+            expected: *expected,
             found,
         })
     })

@@ -27,18 +27,17 @@ use crate::message::Message;
 use crate::tails::Tails;
 use crate::topic_policy::TopicPlan;
 
+pub use crate::checkpoint_topic::{ensure_checkpoint_topic, read_checkpoints};
+pub use crate::topic_policy::ensure_topic;
+
 /// How long one question to the brokers may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the sending thread sleeps while acknowledgements are on their way. A `poll` with a time-out below
-/// 2 ms would not sleep: rdkafka turns it into whole milliseconds, 0, and spins.
+/// How long the sending thread sleeps between looks for acknowledgements. rdkafka's `poll` spins instead.
 const DRAIN_PAUSE: Duration = Duration::from_micros(50);
 /// librdkafka waits for so long in an abort before it lets go, for reports that only `poll` takes.
 const ABORT_SLICE: Duration = Duration::from_millis(20);
 /// So many records of a refused batch are named at most.
 const SUSPECTS_MAX: usize = 1_000;
-
-pub use crate::checkpoint_topic::{ensure_checkpoint_topic, read_checkpoints};
-pub use crate::topic_policy::ensure_topic;
 
 type Result<T, E = KafkaFailure> = std::result::Result<T, E>;
 
@@ -47,7 +46,6 @@ type Result<T, E = KafkaFailure> = std::result::Result<T, E>;
 #[expect(missing_debug_implementations, reason = "rdkafka's producer has none")]
 pub struct Producer {
     client: BaseProducer<Listener>,
-    /// For transactional calls.
     deadline: Duration,
 }
 
@@ -65,12 +63,11 @@ impl Producer {
     /// once, before everything else.
     ///
     /// # Errors
-    /// Any [`KafkaFailure`]; nothing was published.
+    /// Any [`KafkaFailure`]; nothing was published. Drop the producer then, before making another:
+    /// it would go on trying, and fence that one.
     pub fn init(&self) -> Result<()> {
-        let action = "take over the transactional id";
-        self.client
-            .init_transactions(self.deadline + REQUEST_TIMEOUT)
-            .map_err(|error| self.failure(action, &error))
+        let done = self.client.init_transactions(self.deadline + REQUEST_TIMEOUT);
+        done.map_err(|error| self.failure("take over the transactional id", &error))
     }
 
     /// Begins a transaction; the broker hears of it with its first record.
@@ -435,13 +432,11 @@ fn sort(action: &'static str, code: Code, reason: String) -> KafkaFailure {
         }
         Code::MessageSizeTooLarge
         | Code::MessageBatchTooLarge
-        | Code::InvalidMessageSize
         | Code::InvalidRecord
         | Code::InvalidTimestamp => KafkaFailure::Refused { suspects: Vec::new(), reason },
         Code::UnknownTopic
         | Code::UnknownTopicOrPartition
         | Code::UnknownPartition
-        | Code::UnknownTopicId
         | Code::InvalidTopic => KafkaFailure::TopicMissing { topic: String::new(), reason },
         Code::InvalidConfig
         | Code::InvalidPartitions

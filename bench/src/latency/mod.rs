@@ -71,8 +71,17 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
         arguments.rate, arguments.seconds, arguments.writers, arguments.rounds
     ));
     print(&table(&rounds));
+    print(&relay_line(arguments, &rounds).unwrap_or_default());
     report.finish();
     Ok(())
+}
+
+/// What the relay used meanwhile.
+fn relay_line(arguments: &Arguments, rounds: &[Measured]) -> Option<String> {
+    let seconds = f64::from(arguments.warm_up_seconds + arguments.seconds);
+    let cores = Spread::of(rounds.iter().map(|one| one.relay.cpu_seconds / seconds))?.median;
+    let memory = Spread::of(rounds.iter().map(|one| one.relay.memory_peak_mib))?.max;
+    Some(format!("relay: {cores:.2} of a core, memory peak {memory:.0} MiB"))
 }
 
 fn summary(one: &Measured) -> String {

@@ -4,6 +4,7 @@
 mod book;
 mod events;
 mod exactly_once;
+mod logs;
 mod outages;
 mod proxy;
 mod reading;

@@ -7,8 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::book;
 use crate::events::{OrderEvent, placed};
+use crate::logs;
 use crate::proxy::Proxy;
-use crate::world::{World, patiently};
+use crate::world::{Draft, World, patiently};
+
+/// The same events, one stream after the other.
+fn other_order(first: &[Draft], then: &[Draft]) -> Vec<Draft> {
+    let mut drafts: Vec<Draft> = first.iter().chain(then).cloned().collect();
+    drafts.sort_by(|a, b| a.key.cmp(&b.key));
+    drafts
+}
 
 #[tokio::test]
 async fn registry_that_is_away_is_waited_for() {
@@ -23,15 +31,12 @@ async fn registry_that_is_away_is_waited_for() {
 
     let record = records[0].clone();
     let decoding = tokio::spawn(async move { record.decode::<OrderEvent>(&schemas).await });
-    patiently(async {
-        while proxy.accepted() < 3 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    patiently(proxy.accepted(3)).await;
     assert!(!decoding.is_finished());
     proxy.mend();
     assert_eq!(patiently(decoding).await.unwrap().unwrap(), placed(7));
+    assert_eq!(logs::count(&["WARN", "waiting for the schema registry", &proxy.address]), 1);
+    assert_eq!(logs::count(&["the schema registry at", &proxy.address, "answers again"]), 1);
     world.clean(&[&topic]).await;
 }
 
@@ -44,15 +49,13 @@ async fn brokers_that_are_away_at_the_start_are_waited_for() {
     let connect = Consumer::connect(Settings::new(&proxy.address));
     let mut consumer = connect.assign_from_beginning(&[&topic]).unwrap();
     let reading = tokio::spawn(async move { consumer.next().await });
-    patiently(async {
-        while proxy.accepted() < 3 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    patiently(proxy.accepted(3)).await;
+    patiently(logs::wait_for(&["WARN", "waiting for Kafka", &proxy.address])).await;
     assert!(!reading.is_finished());
     proxy.mend();
     assert_eq!(patiently(reading).await.unwrap().unwrap().unwrap().stream, "order-1");
+    assert_eq!(logs::count(&["waiting for Kafka", &proxy.address]), 1);
+    assert_eq!(logs::count(&["Kafka at", &proxy.address, "answers again"]), 1);
     world.clean(&[&topic]).await;
 }
 
@@ -70,12 +73,7 @@ async fn waiting_run_ends_when_it_is_told_to() {
         let shutdown = shutdown.clone();
         async move { runner.run(&shutdown, book::add).await }
     });
-    patiently(async {
-        while proxy.accepted() < 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    patiently(proxy.accepted(1)).await;
     shutdown.cancel();
     assert_eq!(patiently(run).await.unwrap().unwrap().events, 0);
     world.clean(&[&topic]).await;
@@ -111,6 +109,29 @@ async fn topic_made_anew_between_two_runs_is_read_again_and_applied_once() {
 }
 
 #[tokio::test]
+async fn topic_made_anew_in_another_order_is_recognised_by_its_last_event() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    book::open(&world.pool).await;
+    let drafts = book::orders(&world, 20, 0..10);
+    world.write(&topic, &drafts).await;
+    let projection = world.projection(&[&topic]).await;
+    let shutdown = CancellationToken::new();
+    let run = || world.runner(&projection).run_until(&shutdown, book::to_the_end, book::add);
+    assert_eq!(patiently(run()).await.unwrap().events, 200);
+
+    // As long as it was, and longer: the offset to go on at exists, but what is new lies before it too.
+    world.delete(&topic).await;
+    world.create(&topic, 1).await;
+    world.write(&topic, &other_order(&drafts, &book::orders(&world, 20, 10..12))).await;
+    let again = patiently(run()).await.unwrap();
+    assert_eq!((again.events, again.duplicates), (40, 200));
+    assert_eq!(book::sums(&world.pool).await, book::sums_of(20, 12));
+    assert_eq!(logs::count(&["WARN", "starts over", &topic]), 1);
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
 async fn topic_made_anew_under_a_running_projection_is_read_again_and_applied_once() {
     let world = World::new().await;
     let topic = world.create_topic(1).await;
@@ -132,9 +153,10 @@ async fn topic_made_anew_under_a_running_projection_is_read_again_and_applied_on
     patiently(told.wait_for(|totals| totals.events == 200)).await.unwrap();
 
     world.delete(&topic).await;
+    patiently(logs::wait_for(&["waiting for a topic that does not exist", &topic])).await;
     world.create(&topic, 1).await;
-    world.write(&topic, &drafts).await;
-    world.write(&topic, &book::orders(&world, 20, 10..12)).await;
+    let news = book::orders(&world, 20, 10..12);
+    world.write(&topic, &other_order(&drafts, &news)).await;
     patiently(told.wait_for(|totals| totals.events == 240)).await.unwrap();
     shutdown.cancel();
     assert_eq!(patiently(run).await.unwrap().unwrap().duplicates, 200);

@@ -21,7 +21,7 @@ struct State {
     generation: watch::Sender<usize>,
     /// So many more times an answer to COMMIT is withheld.
     commits_to_lose: AtomicUsize,
-    accepted: AtomicUsize,
+    accepted: watch::Sender<usize>,
 }
 
 impl Proxy {
@@ -34,7 +34,7 @@ impl Proxy {
             connected: AtomicBool::new(connected),
             generation: watch::Sender::new(0),
             commits_to_lose: AtomicUsize::new(0),
-            accepted: AtomicUsize::new(0),
+            accepted: watch::Sender::new(0),
         });
         tokio::spawn(listen(listener, Arc::clone(&state)));
         Self { address, state }
@@ -61,15 +61,16 @@ impl Proxy {
         self.state.commits_to_lose.load(Ordering::SeqCst)
     }
 
-    /// How many connections were tried, those included that were refused.
-    pub(crate) fn accepted(&self) -> usize {
-        self.state.accepted.load(Ordering::SeqCst)
+    /// Waits until so many connections were tried, those included that were refused.
+    pub(crate) async fn accepted(&self, connections: usize) {
+        let mut accepted = self.state.accepted.subscribe();
+        accepted.wait_for(|accepted| *accepted >= connections).await.unwrap();
     }
 }
 
 async fn listen(listener: TcpListener, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
-        state.accepted.fetch_add(1, Ordering::SeqCst);
+        state.accepted.send_modify(|accepted| *accepted += 1);
         if state.connected.load(Ordering::SeqCst) {
             tokio::spawn(forward(client, Arc::clone(&state)));
         }

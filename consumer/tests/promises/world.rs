@@ -45,6 +45,7 @@ pub(crate) struct Draft {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        crate::logs::collect();
         let brokers = variable("ANNALS_KAFKA");
         let registry_url = variable("ANNALS_REGISTRY_URL");
         let admin_url = variable("ANNALS_DATABASE_URL");

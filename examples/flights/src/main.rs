@@ -3,6 +3,7 @@
 
 mod args;
 mod background;
+mod comparison;
 mod database;
 mod demo;
 mod environment;

@@ -186,9 +186,9 @@ mod tests {
     use annals_testkit::Testbed;
 
     use super::*;
+    use crate::comparison::side_by_side;
     use crate::happenings::Happenings;
     use crate::rows::{self, Row};
-    use crate::totals::side_by_side;
     use crate::{totals_csv, totals_kafka};
 
     /// Applies the month as the projections do, in batches, without Kafka between.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::comparison::{About, Pair, side_by_side};
 use crate::figures::{delay, grouped, per_second, time};
 use crate::lags::{Lags, Percentiles, Phase};
 use crate::outage::Outage;
 use crate::screen::Screen;
-use crate::totals::{About, Flown, Pair, Tally, Totals, side_by_side};
+use crate::totals::{Flown, Tally, Totals};
 
 const DESTINATIONS_SHOWN: usize = 10;
 const AIRCRAFT_SHOWN: usize = 5;
@@ -186,14 +187,14 @@ pub(crate) fn rates(screen: &Screen, measured: &Measured, lags: &Lags) -> io::Re
 
 fn cost(screen: &Screen, outage: &Outage) -> io::Result<()> {
     screen.say(&format!(
-        "kill -9  {} dead, {} events behind; after its start {} to the first event, {} to have caught up",
+        "kill -9  {} dead, {} events behind; after its start {} to the first event, {} until it had caught up",
         time(outage.down),
         grouped(outage.backlog),
         time(outage.first_after),
         time(outage.caught_up_after)
     ))?;
     screen.say(&format!(
-        "         {} events/s while it caught up; lost: none, twice: none, out of order: none",
+        "         {} events/s while it caught up",
         grouped(per_second(outage.drain.events, outage.drain.time))
     ))
 }

@@ -1,0 +1,104 @@
+//! The events of the tests: accounts that are opened, paid into and closed.
+
+use annals_store::{Aggregate, NewEvent, StreamName, events};
+use serde::{Deserialize, Serialize};
+
+use crate::must::Must;
+
+/// The category of the tests' streams.
+pub const CATEGORY: &str = "account";
+
+/// Somebody opened an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountOpened {
+    /// Whose it is.
+    pub owner: String,
+}
+
+/// Money was put into an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoneyDeposited {
+    /// The depositor's own count of its deposits.
+    pub sequence: i64,
+    /// How much.
+    pub cents: i64,
+    /// What for.
+    pub note: String,
+}
+
+/// Somebody closed an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountClosed {
+    /// Why, where it was said.
+    pub reason: Option<String>,
+}
+
+events! {
+    /// What happens to an account.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum AccountEvent in "account" {
+        /// It begins.
+        AccountOpened = "../../schemas/avro/account/AccountOpened.v1.avsc",
+        /// It grows.
+        MoneyDeposited = "../../schemas/avro/account/MoneyDeposited.v1.avsc",
+        /// It ends.
+        AccountClosed = "../../schemas/avro/account/AccountClosed.v1.avsc",
+    }
+}
+
+/// An account as its events make it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Whose it is; `None` before it was opened.
+    pub owner: Option<String>,
+    /// What was put into it.
+    pub cents: i64,
+    /// Whether it was closed.
+    pub closed: bool,
+}
+
+impl Aggregate for Account {
+    type Event = AccountEvent;
+
+    fn apply(&mut self, event: AccountEvent) {
+        match event {
+            AccountEvent::AccountOpened(opened) => self.owner = Some(opened.owner),
+            AccountEvent::MoneyDeposited(deposited) => self.cents += deposited.cents,
+            AccountEvent::AccountClosed(_) => self.closed = true,
+        }
+    }
+}
+
+/// The stream `account-<id>`.
+#[must_use]
+pub fn account(id: impl std::fmt::Display) -> StreamName {
+    StreamName::new(format!("{CATEGORY}-{id}")).must("name an account's stream")
+}
+
+/// A new `AccountOpened`.
+#[must_use]
+pub fn opened(owner: &str) -> NewEvent {
+    new_event(&AccountOpened { owner: owner.to_owned() }.into())
+}
+
+/// A new `MoneyDeposited` of `sequence` cents.
+#[must_use]
+pub fn deposited(sequence: i64) -> NewEvent {
+    deposited_for(sequence, "")
+}
+
+/// A new `MoneyDeposited` with a note.
+#[must_use]
+pub fn deposited_for(sequence: i64, note: &str) -> NewEvent {
+    new_event(&MoneyDeposited { sequence, cents: sequence, note: note.to_owned() }.into())
+}
+
+/// A new `AccountClosed`.
+#[must_use]
+pub fn closed() -> NewEvent {
+    new_event(&AccountClosed { reason: None }.into())
+}
+
+fn new_event(event: &AccountEvent) -> NewEvent {
+    NewEvent::new(event).must("encode an event")
+}

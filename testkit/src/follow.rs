@@ -1,0 +1,143 @@
+//! Consuming what the relay publishes, with the consumer crate that services use.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use annals_consumer::{Consumer, Delivered, Settings};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::history::{Consumed, Recorded};
+use crate::must::Must;
+
+/// How long a test waits for anything: long enough for a busy machine, short enough to notice.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A consumer in the background, from the beginning of its topics: sees each event when a service would.
+#[derive(Debug)]
+pub struct Follower {
+    seen: Arc<Mutex<Vec<Delivered>>>,
+    count: watch::Receiver<usize>,
+    task: JoinHandle<()>,
+}
+
+impl Follower {
+    /// Follows topics, which need not exist yet.
+    ///
+    /// # Panics
+    /// If the consumer cannot be made.
+    #[must_use]
+    pub fn start(brokers: &str, topics: &[&str]) -> Self {
+        let settings = Settings::new(brokers).topic_check_interval(Duration::from_secs(5));
+        let consumer = Consumer::connect(settings).assign_from_beginning(topics);
+        let consumer = consumer.must("follow topics");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (sender, count) = watch::channel(0);
+        let task = tokio::spawn(follow(consumer, Arc::clone(&seen), sender));
+        Self { seen, count, task }
+    }
+
+    /// Waits until `condition` holds of everything that came so far, in the order in which it came.
+    ///
+    /// # Panics
+    /// If it does not hold within [`DEADLINE`]; the message says `what` was waited for.
+    pub async fn until(&self, what: &str, condition: impl Fn(&[Delivered]) -> bool) {
+        let mut count = self.count.clone();
+        let holds = count.wait_for(|_| condition(&self.lock()));
+        match tokio::time::timeout(DEADLINE, holds).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_ended)) => panic!("the follower ended before {what}"),
+            Err(_elapsed) => {
+                panic!("{what}: not within {DEADLINE:?}; {} events came", self.count())
+            }
+        }
+    }
+
+    /// Waits until so many events came.
+    ///
+    /// # Panics
+    /// If they do not come within [`DEADLINE`].
+    pub async fn until_count(&self, events: usize) {
+        self.until(&format!("{events} events"), |seen| seen.len() >= events).await;
+    }
+
+    /// Waits until everything that is recorded came; false if it did not within [`DEADLINE`]. What came
+    /// instead is for the checker to say.
+    pub async fn caught_up(&self, recorded: &[Recorded]) -> bool {
+        let wanted: HashSet<Uuid> = recorded.iter().map(|event| event.id).collect();
+        let all_came = |seen: &[Delivered]| {
+            let came: HashSet<Uuid> = seen.iter().map(|event| event.event_id).collect();
+            wanted.is_subset(&came)
+        };
+        let mut count = self.count.clone();
+        // The comparison is dear: made only when it can succeed.
+        let all = count.wait_for(|count| *count >= wanted.len() && all_came(&self.lock()));
+        tokio::time::timeout(DEADLINE, all).await.is_ok_and(|ended| ended.is_ok())
+    }
+
+    /// How many events came so far, as it changes.
+    #[must_use]
+    pub fn counter(&self) -> watch::Receiver<usize> {
+        self.count.clone()
+    }
+
+    /// How many events came so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// What came so far.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Delivered> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Delivered>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn follow(
+    mut consumer: Consumer,
+    seen: Arc<Mutex<Vec<Delivered>>>,
+    count: watch::Sender<usize>,
+) {
+    while let Some(delivered) = consumer.next().await.must("follow a topic") {
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(delivered);
+        // Without the lock: whoever waits for the count takes it while looking.
+        count.send_modify(|count| *count += 1);
+    }
+}
+
+/// Everything committed on these topics up to now, read by a fresh consumer from the beginning.
+///
+/// # Panics
+/// If it cannot be read, or a record is not an event.
+pub async fn consume(brokers: &str, topics: &[&str]) -> Vec<Consumed> {
+    let connect = Consumer::connect(Settings::new(brokers));
+    let mut consumer = connect.read_to_end(topics).await.must("read topics");
+    let records = consumer.rest().await.must("read topics");
+    consumer.close().await;
+    records.into_iter().map(consumed).collect()
+}
+
+fn consumed(delivered: Delivered) -> Consumed {
+    Consumed {
+        id: delivered.event_id,
+        version: delivered.version.get(),
+        stream: delivered.stream,
+        payload: delivered.payload,
+        topic: delivered.topic.to_string(),
+        partition: delivered.partition,
+        offset: delivered.offset,
+    }
+}

@@ -1,0 +1,221 @@
+//! Kafka without anything of Annals in between. No other file of this crate names rdkafka.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::must::Must;
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A record as it lies in its partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawRecord {
+    /// The partition.
+    pub partition: i32,
+    /// Its offset there; given by the broker.
+    pub offset: i64,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: Option<i64>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in their order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl RawRecord {
+    /// The header's value as text, if there is exactly one of that name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(other, _)| other == name);
+        let (Some((_, Some(value))), None) = (found.next(), found.next()) else { return None };
+        std::str::from_utf8(value).ok()
+    }
+}
+
+/// Which records to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those of committed transactions.
+    Committed,
+    /// All, also those of aborted transactions.
+    Uncommitted,
+}
+
+/// Reads a topic from its beginning to the end that it has now, partition by partition.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Vec<RawRecord> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let read = tokio::task::spawn_blocking(move || read_blocking(&brokers, &topic, isolation));
+    read.await.must("read a topic").must("read a topic")
+}
+
+fn read_blocking(
+    brokers: &str,
+    topic: &str,
+    isolation: Isolation,
+) -> anyhow::Result<Vec<RawRecord>> {
+    let level = match isolation {
+        Isolation::Committed => "read_committed",
+        Isolation::Uncommitted => "read_uncommitted",
+    };
+    let consumer: BaseConsumer = config(brokers)
+        .set("group.id", "annals-testkit")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", level)
+        .create()?;
+    let mut open = partition_count(&consumer, topic)?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..open {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let mut records: BTreeMap<(i32, i64), RawRecord> = BTreeMap::new();
+    while open > 0 {
+        match consumer.poll(REQUEST_TIMEOUT) {
+            Some(Ok(message)) => {
+                records.insert((message.partition(), message.offset()), raw(&message));
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(error)) => return Err(error.into()),
+            None => anyhow::bail!("topic {topic}: no record and no end within {REQUEST_TIMEOUT:?}"),
+        }
+    }
+    Ok(records.into_values().collect())
+}
+
+fn partition_count(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+    let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    anyhow::ensure!(count > 0, "there is no topic {topic}");
+    Ok(i32::try_from(count)?)
+}
+
+fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+    });
+    RawRecord {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.into_iter().flatten().collect(),
+    }
+}
+
+/// How many partitions a topic has.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn partitions(brokers: &str, topic: &str) -> i32 {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let count = tokio::task::spawn_blocking(move || {
+        partition_count(&config(&brokers).set("group.id", "annals-testkit").create()?, &topic)
+    });
+    count.await.must("ask for a topic").must("ask for a topic")
+}
+
+/// Writes records one by one, each into its partition, in the order given: a producer that knows
+/// nothing of Annals.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn write_records(brokers: &str, topic: &str, records: &[RawRecord]) {
+    let producer: FutureProducer = config(brokers)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "0")
+        .create()
+        .must("make a producer");
+    for record in records {
+        let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: value.as_ref() })
+        });
+        let mut produced: FutureRecord<'_, Vec<u8>, Vec<u8>> =
+            FutureRecord::to(topic).partition(record.partition).headers(headers);
+        produced.key = record.key.as_ref();
+        produced.payload = record.value.as_ref();
+        produced.timestamp = record.timestamp_ms;
+        let sent = producer.send(produced, REQUEST_TIMEOUT).await;
+        sent.map_err(|(error, _)| error).must("write a record");
+    }
+}
+
+/// Makes a topic.
+///
+/// # Panics
+/// If the broker refuses or is not there.
+pub async fn create_topic(brokers: &str, topic: &str, partitions: i32) {
+    let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let made = admin(brokers).must("ask for a topic").create_topics([&topic], &options()).await;
+    for result in made.must("make a topic") {
+        result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("make a topic");
+    }
+}
+
+/// Deletes every topic whose name contains `part`.
+pub(crate) async fn delete_topics(brokers: String, part: String) -> anyhow::Result<()> {
+    let admin = admin(&brokers)?;
+    let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT)?;
+    let names = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name);
+    let names: Vec<&str> = names.filter(|name| name.contains(&part)).collect();
+    if !names.is_empty() {
+        admin.delete_topics(&names, &options()).await?;
+    }
+    Ok(())
+}
+
+/// The topics whose names contain `part`.
+///
+/// # Panics
+/// If the broker is not there.
+#[must_use]
+pub fn topics(brokers: &str, part: &str) -> Vec<String> {
+    let admin = admin(brokers).must("ask for topics");
+    let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT).must("ask for topics");
+    let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+    names.filter(|name| name.contains(part)).collect()
+}
+
+/// The configuration of a topic, as the broker applies it.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn topic_configuration(brokers: &str, topic: &str) -> BTreeMap<String, String> {
+    let admin = admin(brokers).must("ask for a topic");
+    let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
+    let mut described = described.must("describe a topic");
+    let resource = described.pop().must("describe a topic");
+    let entries = resource.map_err(KafkaError::AdminOp).must("describe a topic").entries;
+    entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
+}
+
+fn config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("log_level", "0");
+    config
+}
+
+fn admin(brokers: &str) -> anyhow::Result<AdminClient<DefaultClientContext>> {
+    Ok(config(brokers).create()?)
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .operation_timeout(Some(REQUEST_TIMEOUT))
+        .request_timeout(Some(REQUEST_TIMEOUT))
+}

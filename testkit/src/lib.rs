@@ -1,0 +1,49 @@
+//! For the tests of Annals: throwaway databases, the real relay, servers to stop, writers and a checker.
+//!
+//! A test makes a [`Testbed`] (a database and topic names of its own on the shared servers), starts a
+//! [`RelayProcess`], lets a [`Load`] write and a [`Follower`] consume, and hands what everybody saw to
+//! [`check`]. Tests that stop servers bring up a [`PrivateStack`].
+//!
+//! Everything here panics when the test cannot go on, and says why in one sentence ([`Must`]).
+
+mod account;
+mod blocking;
+mod cancel;
+mod check;
+mod dice;
+mod environment;
+mod follow;
+mod history;
+mod kafka;
+mod load;
+mod log;
+mod must;
+mod proxy;
+mod registry;
+mod relay;
+mod stack;
+mod testbed;
+mod violation;
+
+pub use account::{
+    Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
+    deposited, deposited_for, opened,
+};
+pub use cancel::dropped_after;
+pub use check::check;
+pub use dice::Dice;
+pub use environment::Environment;
+pub use follow::{DEADLINE, Follower, consume};
+pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
+pub use kafka::{
+    Isolation, RawRecord, create_topic, partitions, read_topic, topic_configuration, topics,
+    write_records,
+};
+pub use load::{Load, LoadOptions};
+pub use must::Must;
+pub use proxy::CountingProxy;
+pub use registry::ask_registry;
+pub use relay::{RelayProcess, RelaySettings};
+pub use stack::{Component, Ending, PrivateStack};
+pub use testbed::Testbed;
+pub use violation::Violation;

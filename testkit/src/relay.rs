@@ -1,0 +1,248 @@
+//! The real relay, as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use tokio::process::{Child, Command};
+
+use crate::environment::{Environment, is_kept};
+use crate::follow::DEADLINE;
+use crate::log::ProcessLog;
+use crate::must::Must;
+use crate::testbed::Testbed;
+
+const BINARY: &str = "annals-relay";
+
+/// How to start a relay.
+#[derive(Debug, Clone)]
+pub struct RelaySettings {
+    bed: String,
+    instance: String,
+    topic_prefix: String,
+    database_url: String,
+    environment: Environment,
+    variables: Vec<(String, String)>,
+}
+
+impl RelaySettings {
+    pub(crate) fn new(bed: &Testbed) -> Self {
+        Self {
+            bed: bed.name().to_owned(),
+            instance: "a".to_owned(),
+            topic_prefix: bed.topic_prefix(),
+            database_url: bed.database_url(),
+            environment: bed.environment().clone(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// Another instance of the same deployment; `a` unless set.
+    #[must_use]
+    pub fn instance(mut self, name: &str) -> Self {
+        self.instance = name.to_owned();
+        self
+    }
+
+    /// Another Kafka than the test bed's.
+    #[must_use]
+    pub fn kafka(mut self, brokers: &str) -> Self {
+        self.environment.kafka = brokers.to_owned();
+        self
+    }
+
+    /// Another schema registry than the test bed's.
+    #[must_use]
+    pub fn registry(mut self, url: &str) -> Self {
+        self.environment.registry_url = url.to_owned();
+        self
+    }
+
+    /// An environment variable of the relay.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "[relay]\ndeployment = \"test\"\ninstance = {:?}\n\n[topics]\nprefix = {:?}\npartitions = 4\n\n\
+             [registry]\nauto_register = true\n",
+            self.instance, self.topic_prefix
+        )
+    }
+}
+
+/// A running `annals-relay`. Ends with the test; one that panics says where the relay's log is.
+#[derive(Debug)]
+pub struct RelayProcess {
+    settings: RelaySettings,
+    directory: PathBuf,
+    log: ProcessLog,
+    /// Lines of the log that were there before this start.
+    mark: usize,
+    child: Child,
+}
+
+impl RelayProcess {
+    /// Starts a relay, and does not wait for what it does.
+    ///
+    /// # Panics
+    /// If there is no binary, or it cannot be started.
+    #[must_use]
+    pub fn start(settings: &RelaySettings) -> Self {
+        let name = format!("{}.{}", settings.bed, settings.instance);
+        let directory = output_directory().join(name);
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let log = ProcessLog::new(directory.join("relay.log"));
+        let child = spawn(settings, &directory, &log);
+        Self { settings: settings.clone(), directory, log, mark: 0, child }
+    }
+
+    /// Ends the relay at once, as a crash does, and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it had ended already: a test that kills it needs it alive.
+    pub async fn kill(&mut self) {
+        if let Some(status) = self.child.try_wait().must("look after the relay") {
+            panic!("the relay ended by itself, with {status}\n{}", self.log.tail());
+        }
+        self.child.kill().await.must("kill the relay");
+        self.log.push("--- killed ---".to_owned());
+    }
+
+    /// Starts it again, after it has ended.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn restart(&mut self) {
+        self.mark = self.log.len();
+        self.child = spawn(&self.settings, &self.directory, &self.log);
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal("-TERM").await;
+        self.ended().await
+    }
+
+    /// Freezes it (SIGSTOP), as a machine that swaps or a virtual machine that moves does.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub async fn freeze(&self) {
+        self.signal("-STOP").await;
+    }
+
+    /// Lets it go on after [`freeze`](Self::freeze).
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub async fn thaw(&self) {
+        self.signal("-CONT").await;
+    }
+
+    async fn signal(&self, signal: &str) {
+        let pid = self.child.id().must("find the relay's process").to_string();
+        let signalled = Command::new("kill").args([signal, &pid]).status().await;
+        assert!(signalled.must("signal the relay").success(), "could not signal the relay");
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(DEADLINE, self.child.wait()).await;
+        let Ok(ended) = ended else { panic!("the relay did not end\n{}", self.log.tail()) };
+        self.log.push("--- ended ---".to_owned());
+        ended.must("wait for the relay's end")
+    }
+
+    /// Waits until it has logged a line with this text since its last start, and returns the line.
+    ///
+    /// # Panics
+    /// If it does not log one.
+    pub async fn logged(&self, text: &str) -> String {
+        self.log.line(self.mark, text).await
+    }
+
+    /// Begins a new page of the log: [`logged`](Self::logged) looks only at what comes from now on.
+    pub fn turn_page(&mut self) {
+        self.mark = self.log.len();
+    }
+
+    /// Whether it has logged this text since its last start.
+    #[must_use]
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.log.find(self.mark, text).is_some()
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Panics
+    /// If the system does not say.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().must("look after the relay").is_none()
+    }
+}
+
+impl Drop for RelayProcess {
+    fn drop(&mut self) {
+        if is_kept() {
+            eprintln!("the relay's {}", self.log.tail());
+        } else if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            eprintln!("could not remove {}: {error}", self.directory.display());
+        }
+    }
+}
+
+fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child {
+    let configuration = directory.join("relay.toml");
+    std::fs::write(&configuration, settings.configuration()).must("write relay.toml");
+    let mut child = Command::new(binary())
+        .arg("run")
+        .arg("--config")
+        .arg(configuration)
+        .env("NO_COLOR", "1")
+        .env("ANNALS_DATABASE_URL", &settings.database_url)
+        .env("ANNALS_KAFKA", &settings.environment.kafka)
+        .env("ANNALS_REGISTRY_URL", &settings.environment.registry_url)
+        .envs(settings.variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .must("start the relay");
+    log.capture(child.stdout.take().must("read the relay's output"));
+    log.capture(child.stderr.take().must("read the relay's log"));
+    child
+}
+
+/// Where the tests of this build put what they write: `target/tmp`.
+pub(crate) fn output_directory() -> PathBuf {
+    let directory = target_directory().parent().must("find the target directory").join("tmp");
+    std::fs::create_dir_all(&directory).must("make the tests' directory");
+    directory
+}
+
+/// `target/debug`, from `target/debug/deps/promises-0123`.
+fn target_directory() -> PathBuf {
+    let this = std::env::current_exe().must("find this program");
+    let directory = this.parent().and_then(Path::parent);
+    directory.must("find the target directory").to_owned()
+}
+
+fn binary() -> PathBuf {
+    let binary = target_directory().join(BINARY);
+    assert!(
+        binary.exists(),
+        "there is no {}: run `cargo build -p {BINARY}` first",
+        binary.display()
+    );
+    binary
+}

@@ -1,0 +1,200 @@
+//! Servers of a test's own, for tests that stop them.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+use uuid::Uuid;
+
+use crate::environment::{Environment, is_kept};
+use crate::must::Must;
+use crate::relay::output_directory;
+
+/// Where ports are taken from: below those that systems give to outgoing connections. From among those,
+/// a client that tries to reconnect to a stopped server could come to hold the server's port itself.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// What the homes' names begin with; the id of the test's process follows.
+const HOME_PREFIX: &str = "stack-";
+
+/// A part of the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    /// PostgreSQL.
+    Postgres,
+    /// Kafka.
+    Kafka,
+    /// The schema registry.
+    Registry,
+}
+
+impl Component {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Kafka => "kafka",
+            Self::Registry => "registry",
+        }
+    }
+
+    const fn port_variables(self) -> &'static [&'static str] {
+        match self {
+            Self::Postgres => &["ANNALS_POSTGRES_PORT"],
+            Self::Kafka => &["ANNALS_KAFKA_PORT", "ANNALS_KAFKA_CONTROLLER_PORT"],
+            Self::Registry => &["ANNALS_REGISTRY_PORT"],
+        }
+    }
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Told to.
+    Orderly,
+    /// Killed.
+    Crash,
+}
+
+/// Servers of this test only, on free ports, with data of their own; the others of its
+/// [`environment`](Self::environment) are the shared ones. Gone after the test; its logs stay if it panics.
+#[derive(Debug)]
+pub struct PrivateStack {
+    home: PathBuf,
+    environment: Environment,
+}
+
+impl PrivateStack {
+    /// Starts them and waits until they answer.
+    ///
+    /// # Panics
+    /// If they do not start.
+    pub async fn up(components: &[Component]) -> Self {
+        end_orphans().await;
+        let unique = Uuid::new_v4().simple().to_string();
+        let home = output_directory();
+        let home = home.join(format!("{HOME_PREFIX}{}-{}", std::process::id(), &unique[..8]));
+        let ports: Vec<_> = components
+            .iter()
+            .flat_map(|component| component.port_variables())
+            .map(|variable| (*variable, free_port().to_string()))
+            .collect();
+        let mut stack = Self { home, environment: Environment::get().clone() };
+        let names: Vec<_> = components.iter().map(|component| component.name()).collect();
+        stack.dev_with(&[&["up"], names.as_slice()].concat(), &ports).await;
+        let urls = stack.dev(&["env"]).await;
+        for component in components {
+            stack.take_url(*component, &urls);
+        }
+        stack
+    }
+
+    /// Where the servers are: these, and for the rest the shared ones.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Ends a server; its data stay.
+    ///
+    /// # Panics
+    /// If it does not run, or does not end.
+    pub async fn end(&self, component: Component, ending: Ending) {
+        let command = match ending {
+            Ending::Orderly => "stop",
+            Ending::Crash => "kill",
+        };
+        self.dev(&[command, component.name()]).await;
+    }
+
+    /// Starts a server again and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start(&self, component: Component) {
+        self.dev(&["start", component.name()]).await;
+    }
+
+    fn take_url(&mut self, component: Component, exports: &str) {
+        let (variable, url) = match component {
+            Component::Postgres => ("ANNALS_DATABASE_URL", &mut self.environment.database_url),
+            Component::Kafka => ("ANNALS_KAFKA", &mut self.environment.kafka),
+            Component::Registry => ("ANNALS_REGISTRY_URL", &mut self.environment.registry_url),
+        };
+        let prefix = format!("export {variable}=");
+        let value = exports.lines().find_map(|line| line.strip_prefix(&prefix));
+        *url = value.must("read a private server's URL").to_owned();
+    }
+
+    async fn dev(&self, arguments: &[&str]) -> String {
+        self.dev_with(arguments, &[]).await
+    }
+
+    async fn dev_with(&self, arguments: &[&str], variables: &[(&str, String)]) -> String {
+        let mut dev = Command::from(dev(&self.home));
+        let dev = dev.args(arguments).envs(variables.iter().map(|(name, value)| (*name, value)));
+        let output = dev.output().await.must("run ops/dev/dev");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ops/dev/dev {}: {errors}", arguments.join(" "));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Ends the servers, and removes what they wrote unless somebody will want to read it.
+    fn wind_up(&self, command: &str) -> anyhow::Result<()> {
+        let output = dev(&self.home).arg(command).output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "ops/dev/dev {command}: {errors}");
+        Ok(())
+    }
+}
+
+impl Drop for PrivateStack {
+    fn drop(&mut self) {
+        let ended = if is_kept() {
+            eprintln!("kept: private servers' data and logs in {}", self.home.display());
+            self.wind_up("down")
+        } else {
+            self.wind_up("reset").and_then(|()| Ok(std::fs::remove_dir_all(&self.home)?))
+        };
+        if let Err(error) = ended {
+            eprintln!("could not end the private servers of {}: {error:#}", self.home.display());
+        }
+    }
+}
+
+/// Stops what test programs that were killed left running.
+async fn end_orphans() {
+    let homes = std::fs::read_dir(output_directory()).must("look for private servers");
+    for home in homes.filter_map(Result::ok).map(|entry| entry.path()) {
+        let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(rest) = name.strip_prefix(HOME_PREFIX) else { continue };
+        let owner = rest.split('-').next().unwrap_or_default();
+        let is_orphaned = !Path::new("/proc").join(owner).exists();
+        // Empty when they were stopped, as they are after a test that failed.
+        let run = std::fs::read_dir(home.join("run"));
+        let is_running = run.is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_pid_file)));
+        if is_orphaned && is_running {
+            let ended = Command::from(dev(&home)).arg("down").output().await;
+            ended.must("end the private servers of a test that was killed");
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `is_ok_and` gives it")]
+fn is_pid_file(file: std::fs::DirEntry) -> bool {
+    file.path().extension().is_some_and(|extension| extension == "pid")
+}
+
+/// `ops/dev/dev` for the servers of a home.
+fn dev(home: &Path) -> std::process::Command {
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("ops").join("dev").join("dev");
+    let mut dev = std::process::Command::new(script);
+    dev.arg("--home").arg(home).arg("--private").env("ANNALS_DEV_BACKEND", "native");
+    dev
+}
+
+fn free_port() -> u16 {
+    let offset = u16::try_from(Uuid::new_v4().as_u128() % 10_000).must("choose a port");
+    let mut candidates = (PORTS.start + offset..PORTS.end).chain(PORTS.start..PORTS.start + offset);
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).must("find a free port")
+}

@@ -1,0 +1,183 @@
+//! One test's own database, topics and deployment name.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use annals_store::{Store, StoreOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use uuid::Uuid;
+
+use crate::account::CATEGORY;
+use crate::environment::{Environment, is_kept};
+use crate::follow::{Follower, consume};
+use crate::history::{Attempt, History, Recorded};
+use crate::kafka;
+use crate::must::Must;
+use crate::relay::RelaySettings;
+
+/// The longest label that leaves room for the rest of a database's name.
+const LABEL_BYTES_MAX: usize = 36;
+const CONNECTIONS_MAX: u32 = 20;
+
+/// A database of its own, migrated, and names that no other test uses for topics and deployment.
+///
+/// All of it is removed at the end of a test that succeeds. A test that panics keeps it, and says where
+/// it is; with `ANNALS_TEST_KEEP` set every test does.
+#[derive(Debug)]
+pub struct Testbed {
+    name: String,
+    environment: Environment,
+    store: Store,
+    has_topics: AtomicBool,
+}
+
+impl Testbed {
+    /// Makes the test bed; `label` says which test it belongs to.
+    ///
+    /// # Panics
+    /// If the environment is not set or does not answer.
+    pub async fn new(label: &str) -> Self {
+        Self::on(label, Environment::get().clone()).await
+    }
+
+    /// The same on other servers than the environment's.
+    ///
+    /// # Panics
+    /// If they do not answer.
+    pub async fn on(label: &str, environment: Environment) -> Self {
+        let label: String = label.chars().take(LABEL_BYTES_MAX).collect();
+        let unique = Uuid::new_v4().simple().to_string();
+        let name = format!("test_{label}_{}", &unique[..8]);
+        let url = environment.url_of_database(&name);
+        administer(&environment, &format!("create database {name}"))
+            .await
+            .must("create the test's database");
+        let options = StoreOptions::default().connections_max(CONNECTIONS_MAX);
+        let store = options.connect(&url).await.must("connect to the test's database");
+        store.migrate().await.must("migrate the test's database");
+        Self { name, environment, store, has_topics: AtomicBool::new(false) }
+    }
+
+    /// The store in this test's database.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The servers.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The URL of this test's database.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.environment.url_of_database(&self.name)
+    }
+
+    /// The name that everything of this test begins with, and of its deployment.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the names of this test's topics begin with.
+    #[must_use]
+    pub fn topic_prefix(&self) -> String {
+        self.has_topics.store(true, Ordering::Relaxed);
+        format!("{}-", self.name)
+    }
+
+    /// This test's topic of a category.
+    #[must_use]
+    pub fn topic(&self, category: &str) -> String {
+        format!("{}{category}", self.topic_prefix())
+    }
+
+    /// How to start a relay for this test.
+    #[must_use]
+    pub fn relay(&self) -> RelaySettings {
+        RelaySettings::new(self)
+    }
+
+    /// A second handle on the same database, as another process would have: nothing is known to it yet.
+    ///
+    /// # Panics
+    /// If the database does not answer.
+    pub async fn another_store(&self) -> Store {
+        let options = StoreOptions::default().connections_max(CONNECTIONS_MAX);
+        options.connect(&self.database_url()).await.must("connect to the test's database")
+    }
+
+    /// Every event that is recorded, in position order.
+    ///
+    /// # Panics
+    /// If the database does not answer.
+    pub async fn recorded(&self) -> Vec<Recorded> {
+        let rows =
+            sqlx::query(include_str!("../sql/recorded.sql")).fetch_all(self.store.pool()).await;
+        let rows = rows.must("read what is recorded");
+        rows.iter()
+            .map(|row| Recorded {
+                id: row.get("event_id"),
+                stream: row.get("stream"),
+                version: row.get("version"),
+                position: row.get("position"),
+                payload: row.get("payload"),
+            })
+            .collect()
+    }
+
+    /// One line that differs when anything an append writes differs.
+    ///
+    /// # Panics
+    /// If the database does not answer.
+    pub async fn fingerprint(&self) -> String {
+        let query = sqlx::query_scalar(include_str!("../sql/fingerprint.sql"));
+        query.fetch_one(self.store.pool()).await.must("fingerprint the tables")
+    }
+
+    /// A consumer of this test's accounts, in the background.
+    #[must_use]
+    pub fn follow(&self) -> Follower {
+        Follower::start(&self.environment.kafka, &[&self.topic(CATEGORY)])
+    }
+
+    /// Everything there is to know of a run that has come to rest: what its writers tried, what is recorded, and
+    /// what a fresh consumer is given of this test's accounts.
+    ///
+    /// # Panics
+    /// If database or broker do not answer.
+    pub async fn history(&self, attempts: Vec<Attempt>) -> History {
+        let consumed = consume(&self.environment.kafka, &[&self.topic(CATEGORY)]).await;
+        History { attempts, recorded: self.recorded().await, consumed }
+    }
+}
+
+async fn remove(name: String, environment: Environment, has_topics: bool) -> anyhow::Result<()> {
+    administer(&environment, &format!("drop database if exists {name} with (force)")).await?;
+    if has_topics {
+        kafka::delete_topics(environment.kafka, name).await?;
+    }
+    Ok(())
+}
+
+async fn administer(environment: &Environment, statement: &str) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(&environment.database_url).await?;
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
+    Ok(connection.close().await?)
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        if is_kept() {
+            eprintln!("kept: database {}, topics *{}*", self.database_url(), self.name);
+            return;
+        }
+        let has_topics = self.has_topics.load(Ordering::Relaxed);
+        let removal = remove(self.name.clone(), self.environment.clone(), has_topics);
+        if let Err(error) = crate::blocking::run(removal) {
+            eprintln!("could not remove what test {} used: {error:#}", self.name);
+        }
+    }
+}

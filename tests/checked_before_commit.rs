@@ -1,0 +1,195 @@
+//! What cannot be published cannot be committed: names, sizes and schemas are checked in the append.
+
+use annals_store::{
+    Append, AppendError, EVENTS_PER_APPEND_MAX, ExpectedVersion, Metadata, NewEvent, Refusal,
+    StoreOptions, StreamName, events,
+};
+use annals_testkit::{Must, Testbed, account, deposited, deposited_for};
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+
+const DEPOSIT_SCHEMA: &str = "annals.test.account.MoneyDeposited";
+
+mod later {
+    use super::{Deserialize, Serialize, events};
+
+    /// With a field that old events have not.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub(super) struct MoneyDeposited {
+        pub(super) sequence: i64,
+        pub(super) cents: i64,
+        pub(super) note: String,
+        pub(super) currency: String,
+    }
+
+    events! {
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(super) enum WithDefault in "account" {
+            MoneyDeposited = "avro/MoneyDeposited.v2.avsc",
+        }
+    }
+
+    events! {
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(super) enum WithoutDefault in "account" {
+            MoneyDeposited = "avro/MoneyDeposited.incompatible.avsc",
+        }
+    }
+
+    pub(super) fn deposit() -> MoneyDeposited {
+        MoneyDeposited { sequence: 1, cents: 1, note: String::new(), currency: "USD".to_owned() }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_no_topic_could_carry_is_refused_by_the_client_and_by_the_database() {
+    let bed = Testbed::new("illegal_name").await;
+    let warm = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&warm).await.must("append");
+    let before = bed.fingerprint().await;
+    let schema = bed.store().schemas([fingerprint_of_deposit()].into()).await.must("read a schema");
+    let fingerprint = schema.keys().next().must("find the schema").get();
+
+    let long = format!("account-{}", "x".repeat(200));
+    for name in
+        ["", "-a", "account-", "a.b-c", "__internal-1", "1a-b", "account-a b", "kontö-1", &long]
+    {
+        assert!(StreamName::new(name).is_err(), "the client took {name:?}");
+        // A client of another make, or of another mind.
+        let row = sqlx::query(include_str!("sql/append_raw.sql"))
+            .bind(name)
+            .bind(deposited(1).id().get())
+            .bind(fingerprint)
+            .fetch_one(bed.store().pool())
+            .await
+            .must("append past the client's checks");
+        assert_eq!(row.get::<&str, _>("outcome"), "refused", "the database took {name:?}");
+        let refusals: serde_json::Value =
+            serde_json::from_str(row.get("refusals")).must("read refusals");
+        assert_eq!(refusals[0]["kind"], "illegal_stream", "{refusals}");
+    }
+    assert_eq!(bed.fingerprint().await, before);
+}
+
+fn fingerprint_of_deposit() -> annals_store::Fingerprint {
+    let schemas = <annals_testkit::AccountEvent as annals_store::EventSet>::schemas();
+    let found = schemas.must("read the schemas").iter().find(|(name, _)| *name == "MoneyDeposited");
+    found.must("find the schema").1.fingerprint()
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_with_the_limit_before_it_is_sent() {
+    let bed = Testbed::new("too_large").await;
+    let before = bed.fingerprint().await;
+    let options = StoreOptions::default().event_bytes_max(1_000);
+    let store = options.connect(&bed.database_url()).await.must("connect");
+    let stream = account("a");
+    let actor = Metadata { actor: Some("x".repeat(20_000)), ..Metadata::default() };
+    let twice = deposited(1);
+    let cases: [(&str, Vec<NewEvent>); 5] = [
+        ("payload bytes", vec![deposited(1), deposited_for(2, &"x".repeat(1_001))]),
+        ("metadata and header bytes", vec![deposited(1).with_metadata(actor)]),
+        ("metadata and header bytes", vec![deposited(1).with_header("x", "y".repeat(20_000))]),
+        ("events of the append", (0..=10_000).map(deposited).collect()),
+        ("events of the append, of which some have the same id", vec![twice.clone(), twice]),
+    ];
+    for (what, events) in cases {
+        let error =
+            store.append(&Append::to(&stream, ExpectedVersion::Any, events)).await.unwrap_err();
+        let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
+        let [Refusal::Limit { what: found, actual, max }] = refusals.as_slice() else {
+            panic!("{error}")
+        };
+        assert!(found.starts_with(what) && actual > max, "{error}");
+    }
+    assert_eq!(bed.fingerprint().await, before);
+}
+
+#[tokio::test]
+async fn what_is_just_not_too_large_is_recorded() {
+    let bed = Testbed::new("just_fits").await;
+    let events = (0..).take(EVENTS_PER_APPEND_MAX).map(deposited);
+    let append = Append::to(&account("many"), ExpectedVersion::NoStream, events);
+    let appended = bed.store().append(&append).await.must("append as many events as may be");
+    assert_eq!(appended.events.len(), EVENTS_PER_APPEND_MAX);
+
+    // The payload is the note, its length in 3 bytes, and two numbers of a byte each.
+    let note = "x".repeat(annals_store::EVENT_BYTES_MAX - 5);
+    let large = Append::to(&account("large"), ExpectedVersion::Any, [deposited_for(1, &note)]);
+    bed.store().append(&large).await.must("append an event as large as may be");
+    let larger = format!("{note}x");
+    let larger = Append::to(&account("large"), ExpectedVersion::Any, [deposited_for(1, &larger)]);
+    bed.store().append(&larger).await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_is_registered_once_whoever_comes_first() {
+    let bed = Testbed::new("registered_once").await;
+    let mut tasks = Vec::new();
+    for number in 0..8 {
+        let store = bed.another_store().await;
+        tasks.push(tokio::spawn(async move {
+            let append = Append::to(&account(number), ExpectedVersion::NoStream, [deposited(1)]);
+            store.append(&append).await.must("append");
+        }));
+    }
+    for task in tasks {
+        task.await.must("append");
+    }
+    assert_eq!(registered(&bed).await, 1);
+    assert_eq!(bed.recorded().await.len(), 8);
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_read_what_was_written_before_is_refused() {
+    let bed = Testbed::new("incompatible").await;
+    let stream = account("a");
+    bed.store()
+        .append(&Append::to(&stream, ExpectedVersion::Any, [deposited(1)]))
+        .await
+        .must("append");
+    let before = bed.fingerprint().await;
+
+    let event = NewEvent::new(&later::WithoutDefault::from(later::deposit())).must("encode");
+    let append = Append::to(&stream, ExpectedVersion::Any, [event]);
+    for store in [bed.store(), &bed.another_store().await] {
+        let error = store.append(&append).await.unwrap_err();
+        let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
+        let [Refusal::IncompatibleSchema { full_name, reason }] = refusals.as_slice() else {
+            panic!("{error}")
+        };
+        assert_eq!(full_name, DEPOSIT_SCHEMA);
+        assert!(reason.contains("currency"), "{reason}");
+    }
+    assert_eq!((registered(&bed).await, bed.fingerprint().await), (1, before));
+}
+
+#[tokio::test]
+async fn a_schema_that_can_read_what_was_written_before_is_taken_and_reads_it() {
+    let bed = Testbed::new("compatible").await;
+    let stream = account("a");
+    bed.store()
+        .append(&Append::to(&stream, ExpectedVersion::Any, [deposited(7)]))
+        .await
+        .must("append");
+    let event = NewEvent::new(&later::WithDefault::from(later::deposit())).must("encode");
+    bed.store().append(&Append::to(&stream, ExpectedVersion::Any, [event])).await.must("append");
+    assert_eq!(registered(&bed).await, 2);
+
+    let store = bed.another_store().await;
+    let read = store.read_events::<later::WithDefault>(&stream, annals_store::Version::FIRST);
+    let read: Vec<_> = futures_util::TryStreamExt::try_collect(read).await.must("read");
+    let old = later::MoneyDeposited {
+        sequence: 7,
+        cents: 7,
+        currency: "EUR".to_owned(),
+        ..later::deposit()
+    };
+    let values: Vec<_> = read.into_iter().map(|(_, event)| event).collect();
+    assert_eq!(values, [old.into(), later::deposit().into()]);
+}
+
+async fn registered(bed: &Testbed) -> i64 {
+    let query = sqlx::query_scalar(include_str!("sql/registered_schemas.sql")).bind(DEPOSIT_SCHEMA);
+    query.fetch_one(bed.store().pool()).await.must("count schemas")
+}

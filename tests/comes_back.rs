@@ -1,0 +1,95 @@
+//! A component away: the relay waits, says for what, and goes on by itself. Each test stops a server of
+//! its own, never the shared one.
+
+use annals_store::{Append, ExpectedVersion, NewEvent};
+use annals_testkit::{
+    Component, Dice, Ending, Load, LoadOptions, Must, PrivateStack, RelayProcess, Testbed, account,
+    check, closed, deposited, opened,
+};
+
+const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 12, ahead_events_max: 5_000 };
+
+async fn append(bed: &Testbed, event: NewEvent) {
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [event]);
+    bed.store().append(&append).await.must("append");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_stopped_and_killed_and_started_again() {
+    let stack = PrivateStack::up(&[Component::Kafka]).await;
+    let bed = Testbed::on("kafka_away", stack.environment().clone()).await;
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    // How long a record may be on its way before the relay takes Kafka for away.
+    let settings = bed.relay().variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "3000");
+    let mut relay = RelayProcess::start(&settings);
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(500).await;
+    for ending in [Ending::Orderly, Ending::Crash] {
+        relay.turn_page();
+        stack.end(Component::Kafka, ending).await;
+        relay.logged("waiting for kafka").await;
+        // Appending goes on meanwhile.
+        append(&bed, deposited(1)).await;
+        stack.start(Component::Kafka).await;
+        relay.logged("publishing again after waiting for kafka").await;
+        follower.until_count(follower.count() + 500).await;
+    }
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_registry_stopped_and_started_again() {
+    let stack = PrivateStack::up(&[Component::Registry]).await;
+    let bed = Testbed::on("registry_away", stack.environment().clone()).await;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed, opened("ann")).await;
+    follower.until_count(1).await;
+    stack.end(Component::Registry, Ending::Orderly).await;
+
+    // What is known flows, also through a relay that starts while the registry is away.
+    append(&bed, opened("ann")).await;
+    follower.until_count(2).await;
+    relay.kill().await;
+    relay.restart();
+    append(&bed, opened("ann")).await;
+    follower.until_count(3).await;
+    // A schema that the registry has not seen waits, and says so.
+    append(&bed, closed()).await;
+    relay.logged("waiting for the schema registry").await;
+    assert_eq!(follower.count(), 3);
+    stack.start(Component::Registry).await;
+    follower.until_count(4).await;
+    relay.logged("publishing again after waiting for the schema registry").await;
+    append(&bed, deposited(1)).await;
+    follower.until_count(5).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_stopped_and_killed_and_started_again() {
+    let stack = PrivateStack::up(&[Component::Postgres]).await;
+    let bed = Testbed::on("database_away", stack.environment().clone()).await;
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(500).await;
+    for ending in [Ending::Orderly, Ending::Crash] {
+        relay.turn_page();
+        stack.end(Component::Postgres, ending).await;
+        relay.logged("waiting for the database").await;
+        stack.start(Component::Postgres).await;
+        relay.logged("publishing again after waiting for the database").await;
+        follower.until_count(follower.count() + 500).await;
+    }
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}

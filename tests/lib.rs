@@ -1,0 +1,1 @@
+//! The promises of Annals, tested on the real components; see `main.rs`.

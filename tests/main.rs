@@ -1,0 +1,30 @@
+//! The promises of Annals, tested on the real components: PostgreSQL, Kafka, a schema registry, and the
+//! relay as a process of its own. One module a promise; each test has its own database and topics.
+//!
+//! `make test` brings up what they need. To run them alone: `make up`, `eval "$(ops/dev/dev env)"`,
+//! `cargo build -p annals-relay`, `cargo test -p annals-tests`.
+
+#[cfg(test)]
+mod atomic;
+#[cfg(test)]
+mod checked_before_commit;
+#[cfg(test)]
+mod checker_catches;
+#[cfg(test)]
+mod comes_back;
+#[cfg(test)]
+mod exactly_once;
+#[cfg(test)]
+mod nothing_is_lost;
+#[cfg(test)]
+mod one_round_trip;
+#[cfg(test)]
+mod one_winner;
+#[cfg(test)]
+mod poisoned_connections;
+#[cfg(test)]
+mod reading;
+#[cfg(test)]
+mod retry_is_safe;
+#[cfg(test)]
+mod topic_contract;

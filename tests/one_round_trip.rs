@@ -1,0 +1,56 @@
+//! An append costs one round trip to the server: counted by a proxy, for any number of events and streams.
+
+use annals_store::{Append, ExpectedVersion, Store};
+use annals_testkit::{CountingProxy, Must, Testbed, account, deposited, opened};
+
+const APPENDS: usize = 20;
+
+/// What the caller of one append waits for; `appended` is what came before it, done with by now.
+async fn round_trips(proxy: &CountingProxy, store: &Store, append: &Append) -> Vec<String> {
+    let before = proxy.quiet().await;
+    store.append(append).await.must("append");
+    proxy.round_trips_after(before)
+}
+
+#[tokio::test]
+async fn the_caller_of_an_append_waits_for_one_round_trip() {
+    let bed = Testbed::new("one_round_trip").await;
+    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let store = Store::connect(&proxy.url(&bed.database_url())).await.must("connect");
+    let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann"), deposited(1)]);
+    for _ in 0..2 {
+        store.append(&warm).await.must("append");
+    }
+
+    for number in 0..APPENDS {
+        let events = (0..10).map(deposited);
+        let append = Append::to(&account(number), ExpectedVersion::NoStream, events)
+            .and_to(&account("shared"), ExpectedVersion::Any, [deposited(1)])
+            .and_check(&account("warm"), ExpectedVersion::StreamExists);
+        // Bind, execute, close the portal, sync: sent at once, answered at once. A retry is the same.
+        assert_eq!(round_trips(&proxy, &store, &append).await, ["BECS"]);
+        assert_eq!(round_trips(&proxy, &store, &append).await, ["BECS"]);
+    }
+    assert_eq!(bed.recorded().await.len(), 2 + APPENDS * 11);
+}
+
+#[tokio::test]
+async fn an_append_in_the_callers_transaction_is_one_round_trip() {
+    let bed = Testbed::new("one_round_trip_in").await;
+    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let store = Store::connect(&proxy.url(&bed.database_url())).await.must("connect");
+    let append =
+        |number: usize| Append::to(&account(number), ExpectedVersion::NoStream, [deposited(1)]);
+    // Registers the schema; the first call inside the transaction prepares the statement.
+    store.append(&append(0)).await.must("append");
+    let mut transaction = store.pool().begin().await.must("begin");
+    store.append_in(&mut transaction, &append(1)).await.must("append");
+
+    let before = proxy.quiet().await;
+    for number in 0..APPENDS {
+        store.append_in(&mut transaction, &append(2 + number)).await.must("append");
+    }
+    assert_eq!(proxy.round_trips_after(before), ["BECS"; APPENDS]);
+    transaction.commit().await.must("commit");
+    assert_eq!(bed.recorded().await.len(), 2 + APPENDS);
+}

@@ -1,0 +1,194 @@
+//! The same event ids give the original answer, whatever was expected and whoever asks.
+
+use std::sync::Arc;
+
+use annals_store::{
+    Append, AppendError, Appended, EventId, ExpectedVersion, Metadata, Refusal, Store, Version,
+};
+use annals_testkit::{
+    Must, Testbed, account, closed, deposited, deposited_for, dropped_after, opened,
+};
+use tokio::sync::Barrier;
+
+const TASKS: usize = 10;
+
+#[tokio::test]
+async fn a_retry_gets_the_original_answer_in_every_mode() {
+    let bed = Testbed::new("every_mode").await;
+    let store = bed.store();
+    for (number, expected) in [
+        ExpectedVersion::Any,
+        ExpectedVersion::NoStream,
+        ExpectedVersion::StreamExists,
+        ExpectedVersion::Exactly(Version::FIRST),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let stream = account(number);
+        if matches!(expected, ExpectedVersion::StreamExists | ExpectedVersion::Exactly(_)) {
+            store
+                .append(&Append::to(&stream, ExpectedVersion::NoStream, [opened("ann")]))
+                .await
+                .must("append");
+        }
+        let append = Append::to(&stream, expected, [deposited(1), deposited(2)]);
+        let original = store.append(&append).await.must("append");
+        assert!(!original.repeated);
+        // Meanwhile the stream moves on: the expectation does not hold any more, and does not matter.
+        store
+            .append(&Append::to(&stream, ExpectedVersion::Any, [deposited(3)]))
+            .await
+            .must("append");
+        let before = bed.fingerprint().await;
+
+        let again = store.append(&append).await.must("append again");
+        assert!(again.repeated, "{expected}");
+        assert_eq!((&again.events, again.recorded_at), (&original.events, original.recorded_at));
+        let mut transaction = store.pool().begin().await.must("begin");
+        let inside = store.append_in(&mut transaction, &append).await.must("append again");
+        transaction.commit().await.must("commit");
+        assert_eq!(inside, again);
+        assert_eq!(bed.fingerprint().await, before, "{expected}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_of_an_append_to_several_streams_gets_the_original_answer() {
+    let bed = Testbed::new("several").await;
+    let [left, right] = ["left", "right"].map(account);
+    let append = Append::to(&right, ExpectedVersion::NoStream, [opened("ann"), deposited(1)])
+        .and_to(&left, ExpectedVersion::NoStream, [opened("bob")]);
+    let original = bed.store().append(&append).await.must("append");
+    let again = bed.another_store().await.append(&append).await.must("append again");
+    assert_eq!((again.repeated, again.events), (true, original.events));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_tasks_with_the_same_events_record_them_once_and_get_one_answer() {
+    let bed = Testbed::new("ten_tasks").await;
+    for round in 0..20 {
+        let stream = account(round);
+        let expected =
+            if round % 2 == 0 { ExpectedVersion::NoStream } else { ExpectedVersion::Any };
+        let append = Arc::new(Append::to(&stream, expected, [opened("ann"), deposited(1)]));
+        let start = Arc::new(Barrier::new(TASKS));
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| append_at(Arc::clone(&start), bed.store().clone(), Arc::clone(&append)))
+            .map(tokio::spawn)
+            .collect();
+        let mut answers = Vec::new();
+        for task in tasks {
+            answers.push(task.await.must("append"));
+        }
+        assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1, "{answers:?}");
+        assert!(answers.iter().all(|answer| answer.events == answers[0].events), "{answers:?}");
+        let version = bed.store().stream_version(&stream).await.must("read a version");
+        assert_eq!(version, Version::new(1));
+    }
+}
+
+async fn append_at(start: Arc<Barrier>, store: Store, append: Arc<Append>) -> Appended {
+    start.wait().await;
+    store.append(&append).await.must("append")
+}
+
+#[tokio::test]
+async fn an_id_that_is_taken_by_other_content_is_refused_with_the_field_that_differs() {
+    let bed = Testbed::new("id_taken").await;
+    let (id, stream) = (EventId::generate(), account("a"));
+    let original = deposited_for(1, "rent").with_id(id);
+    bed.store()
+        .append(&Append::to(&stream, ExpectedVersion::Any, [original.clone()]))
+        .await
+        .must("append");
+    let before = bed.fingerprint().await;
+
+    let actor = Metadata { actor: Some("eve".to_owned()), ..Metadata::default() };
+    let cases = [
+        (&stream, deposited_for(1, "food").with_id(id), vec!["payload"]),
+        (&stream, original.clone().with_metadata(actor), vec!["metadata"]),
+        (&stream, original.clone().with_header("tenant", "t1"), vec!["headers"]),
+        (&account("b"), original.clone(), vec!["stream"]),
+        (&stream, closed().with_id(id), vec!["event_type", "schema", "payload"]),
+    ];
+    for (stream, event, expected) in cases {
+        let append = Append::to(stream, ExpectedVersion::Any, [event]);
+        let error = bed.store().append(&append).await.unwrap_err();
+        let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
+        let [Refusal::IdTaken { event_id, stream: holder, differs }] = refusals.as_slice() else {
+            panic!("{error}")
+        };
+        assert_eq!((*event_id, holder.as_str()), (id, "account-a"));
+        assert_eq!(*differs, expected, "{error}");
+    }
+    assert_eq!(bed.fingerprint().await, before);
+}
+
+#[tokio::test]
+async fn another_trace_does_not_make_a_retry_another_event() {
+    let bed = Testbed::new("trace").await;
+    let event = deposited(1);
+    let stream = account("a");
+    let append = |trace: &str| {
+        let metadata = Metadata { traceparent: Some(trace.to_owned()), ..Metadata::default() };
+        Append::to(&stream, ExpectedVersion::NoStream, [event.clone().with_metadata(metadata)])
+    };
+    bed.store().append(&append("00-01")).await.must("append");
+    let again = bed.store().append(&append("00-02")).await.must("append in another trace");
+    assert!(again.repeated);
+}
+
+#[tokio::test]
+async fn an_append_that_shares_only_some_ids_with_another_is_refused() {
+    let bed = Testbed::new("partly").await;
+    let (stream, known) = (account("a"), deposited(1));
+    bed.store()
+        .append(&Append::to(&stream, ExpectedVersion::Any, [known.clone()]))
+        .await
+        .must("append");
+    let before = bed.fingerprint().await;
+    let mixed = Append::to(&stream, ExpectedVersion::Any, [known.clone(), deposited(2)]);
+    let error = bed.store().append(&mixed).await.unwrap_err();
+    let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
+    let [Refusal::PartlyKnown { event_ids }] = refusals.as_slice() else { panic!("{error}") };
+    assert_eq!(*event_ids, [known.id()]);
+    assert_eq!(bed.fingerprint().await, before);
+}
+
+#[tokio::test]
+async fn an_append_dropped_at_any_await_point_is_recorded_whole_or_not_and_once_when_repeated() {
+    let bed = Testbed::new("dropped").await;
+    // A store that knows nothing yet registers the schemas first; another one only appends.
+    let fresh = drop_at_each_await_point(&bed, "fresh", async || bed.another_store().await).await;
+    let warm = drop_at_each_await_point(&bed, "warm", async || bed.store().clone()).await;
+    assert!(warm >= 2 && fresh > warm, "dropped at {fresh} and {warm} await points: too few");
+    let recorded = bed.recorded().await;
+    assert_eq!(recorded.len(), 3 * (fresh + warm + 2), "events are missing or double");
+}
+
+/// How many await points the append had.
+async fn drop_at_each_await_point(
+    bed: &Testbed,
+    name: &str,
+    store: impl AsyncFn() -> Store,
+) -> usize {
+    for polls in 0.. {
+        let stream = account(format!("{name}-{polls}"));
+        let events = [opened("ann"), deposited(1), deposited(2)];
+        let append = Append::to(&stream, ExpectedVersion::NoStream, events);
+        let finished = dropped_after(polls, store().await.append(&append)).await.is_some();
+        // What the dropped call began may still be under way: the retry waits for it at the stream's row.
+        let settled = bed.store().append(&append).await.must("repeat a dropped append");
+        let versions: Vec<_> = settled.events.iter().map(|(version, _)| version.get()).collect();
+        assert_eq!(versions, [0, 1, 2]);
+        assert_eq!(
+            bed.store().stream_version(&stream).await.must("read a version"),
+            Version::new(2)
+        );
+        if finished {
+            return polls;
+        }
+    }
+    unreachable!("an append ends")
+}

@@ -1,0 +1,2 @@
+-- Counts what is there for others to see. Always one row.
+select count(*) from public.plain
