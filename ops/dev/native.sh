@@ -52,7 +52,7 @@ native_start() {
 wait_until_it_answers() {
   local component=$1 pid=$2 deadline=$((SECONDS + START_SECONDS_MAX))
   until "${component}_answers"; do
-    is_component "$component" "$pid" || native_explain_death "$component"
+    ! has_ended "$component" "$pid" || native_explain_death "$component"
     ((SECONDS < deadline)) || die "$component (pid $pid) runs but has not answered within $START_SECONDS_MAX s: see ops/dev/dev logs $component"
     sleep 0.1
   done

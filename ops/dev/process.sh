@@ -9,6 +9,15 @@ is_component() {
   grep -qzxF -f <(marks "$1") "/proc/$2/cmdline" 2>/dev/null
 }
 
+# has_ended COMPONENT PID: the process that we started is gone. In the middle of an exec a process has no command line,
+# like a zombie; it is only the zombie that has ended.
+has_ended() {
+  local state
+  is_component "$1" "$2" && return 1
+  state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$2/status" 2>/dev/null) || return 0
+  [[ -z $state || $state == [ZX] ]] || [[ -n $(tr -d '\0' <"/proc/$2/cmdline" 2>/dev/null) ]] && ! is_component "$1" "$2"
+}
+
 # component_pid COMPONENT: its pid; found also when the pid file is stale, or was never written.
 component_pid() {
   local pid file
