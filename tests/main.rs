@@ -3,6 +3,9 @@
 //!
 //! `make test` brings up what they need. To run them alone: `make up`, `eval "$(ops/dev/dev env)"`,
 //! `cargo build -p annals-relay`, `cargo test -p annals-tests`.
+//!
+//! A test that fails says where its database, its topics and the relay's log are, and with which
+//! `ANNALS_TEST_SEED` to throw the same dice again. `ANNALS_TEST_KEEP=1` keeps all of it after success, too.
 
 #[cfg(test)]
 mod atomic;

@@ -67,11 +67,20 @@ async fn a_retry_of_an_append_to_several_streams_gets_the_original_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_tasks_with_the_same_events_record_them_once_and_get_one_answer() {
     let bed = Testbed::new("ten_tasks").await;
-    for round in 0..20 {
+    let modes = [
+        ExpectedVersion::Any,
+        ExpectedVersion::NoStream,
+        ExpectedVersion::StreamExists,
+        ExpectedVersion::Exactly(Version::FIRST),
+    ];
+    for (round, expected) in modes.into_iter().cycle().take(20).enumerate() {
         let stream = account(round);
-        let expected =
-            if round % 2 == 0 { ExpectedVersion::NoStream } else { ExpectedVersion::Any };
-        let append = Arc::new(Append::to(&stream, expected, [opened("ann"), deposited(1)]));
+        let is_new = matches!(expected, ExpectedVersion::Any | ExpectedVersion::NoStream);
+        if !is_new {
+            let create = Append::to(&stream, ExpectedVersion::NoStream, [opened("ann")]);
+            bed.store().append(&create).await.must("append");
+        }
+        let append = Arc::new(Append::to(&stream, expected, [deposited(1), deposited(2)]));
         let start = Arc::new(Barrier::new(TASKS));
         let tasks: Vec<_> = (0..TASKS)
             .map(|_| append_at(Arc::clone(&start), bed.store().clone(), Arc::clone(&append)))
@@ -84,7 +93,7 @@ async fn ten_tasks_with_the_same_events_record_them_once_and_get_one_answer() {
         assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1, "{answers:?}");
         assert!(answers.iter().all(|answer| answer.events == answers[0].events), "{answers:?}");
         let version = bed.store().stream_version(&stream).await.must("read a version");
-        assert_eq!(version, Version::new(1));
+        assert_eq!(version, Version::new(if is_new { 1 } else { 2 }));
     }
 }
 

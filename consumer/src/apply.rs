@@ -1,6 +1,6 @@
 //! The transaction of a batch: read model, offsets and versions, all or nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::cache::VersionCache;
 use crate::consumer::ConsumeError;
 use crate::envelope::Delivered;
 use crate::filter::VersionFilter;
+use crate::kafka::Counts;
 use crate::ledger::{Advance, Standing};
 use crate::position::{Place, Version};
 use crate::projection::Projection;
@@ -65,10 +66,7 @@ impl Applier {
     }
 
     /// Where to start reading topics that were found.
-    pub(crate) async fn starts(
-        &mut self,
-        topics: &BTreeMap<Arc<str>, i32>,
-    ) -> Result<Vec<Standing>, Halt> {
+    pub(crate) async fn starts(&mut self, topics: &Counts) -> Result<Vec<Standing>, Halt> {
         let mut starts = Vec::new();
         for (topic, &found) in topics {
             let standings = self.start_of(topic, found).await?;

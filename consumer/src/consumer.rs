@@ -1,13 +1,13 @@
 //! Records without a database: one after the other, as they lie in their partitions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::envelope::{Delivered, EnvelopeError};
-use crate::kafka::{KafkaFailure, Reader};
+use crate::kafka::{Counts, Fetched, KafkaFailure, Reader};
 use crate::position::Place;
 use crate::settings::Settings;
 use crate::topics::Topics;
@@ -166,6 +166,9 @@ impl Consumer {
             return self.next_before_end().await;
         }
         loop {
+            if self.reader.take_doubt() {
+                self.topics.hurry();
+            }
             if self.topics.due() <= Instant::now() {
                 self.look().await?;
             }
@@ -173,8 +176,9 @@ impl Consumer {
                 return Ok(Some(record?));
             }
             match tokio::time::timeout_at(self.topics.due(), self.reader.next()).await {
-                Ok(record) => return Ok(Some(record??)),
-                Err(_time_to_look) => {}
+                Ok(Ok(Some(record))) => return Ok(Some(record?)),
+                Ok(Err(failure)) => return Err(failure.into()),
+                Ok(Ok(None)) | Err(_) => {}
             }
         }
     }
@@ -227,45 +231,49 @@ impl Consumer {
     }
 
     async fn next_before_end(&mut self) -> Result<Option<Delivered>, ConsumeError> {
-        loop {
-            let Mode::Bounded(ends) = &mut self.mode else { return Ok(None) };
-            if ends.is_empty() {
-                return Ok(None);
-            }
+        while self.is_before_end() {
             let record = match self.reader.ready()? {
-                Some(record) => record,
-                None => {
-                    remove_passed(ends, self.reader.positions()?);
-                    match tokio::time::timeout(END_CHECK, self.reader.next()).await {
-                        Ok(record) => record?,
-                        Err(_nothing_came) => continue,
-                    }
-                }
+                Some(record) => Some(record),
+                None => self.next_soon().await?,
             };
-            let delivered = record?;
-            if before_end(ends, &delivered) {
+            let Some(delivered) = record.transpose()? else { continue };
+            if self.pass(&delivered) {
                 return Ok(Some(delivered));
             }
         }
+        Ok(None)
     }
-}
 
-fn starts(
-    appeared: &BTreeMap<Arc<str>, i32>,
-    offsets: &HashMap<(Arc<str>, i32), i64>,
-) -> Vec<Place> {
-    let all = appeared.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
-    all.map(|(topic, partition)| {
-        let topic = Arc::clone(topic);
-        let offset = offsets.get(&(Arc::clone(&topic), partition)).copied().unwrap_or(0);
-        Place { topic, partition, offset }
-    })
-    .collect()
-}
+    async fn next_soon(&mut self) -> Result<Option<Fetched>, ConsumeError> {
+        for position in self.reader.positions()? {
+            self.pass_up_to(position);
+        }
+        if self.reader.take_doubt() {
+            self.topics.hurry();
+        }
+        if self.topics.due() <= Instant::now() {
+            self.topics.check(&mut self.reader).await?;
+        }
+        let next = tokio::time::timeout(END_CHECK, self.reader.next()).await;
+        Ok(next.unwrap_or(Ok(None))?)
+    }
 
-/// Transaction markers lie behind the last record: only positions tell that they were passed.
-fn remove_passed(ends: &mut HashMap<(Arc<str>, i32), i64>, positions: Vec<Place>) {
-    for Place { topic, partition, offset } in positions {
+    fn is_before_end(&self) -> bool {
+        matches!(&self.mode, Mode::Bounded(ends) if !ends.is_empty())
+    }
+
+    /// Notes that a record was passed, and tells whether it lies before the end.
+    fn pass(&mut self, delivered: &Delivered) -> bool {
+        let Place { topic, partition, offset } = delivered.place();
+        let Mode::Bounded(ends) = &self.mode else { return false };
+        let wanted = ends.get(&(Arc::clone(&topic), partition)).is_some_and(|end| offset < *end);
+        self.pass_up_to(Place { topic, partition, offset: offset + 1 });
+        wanted
+    }
+
+    /// Transaction markers lie behind the last record: only positions tell that they were passed.
+    fn pass_up_to(&mut self, Place { topic, partition, offset }: Place) {
+        let Mode::Bounded(ends) = &mut self.mode else { return };
         let key = (topic, partition);
         if ends.get(&key).is_some_and(|end| offset >= *end) {
             ends.remove(&key);
@@ -273,13 +281,14 @@ fn remove_passed(ends: &mut HashMap<(Arc<str>, i32), i64>, positions: Vec<Place>
     }
 }
 
-fn before_end(ends: &mut HashMap<(Arc<str>, i32), i64>, delivered: &Delivered) -> bool {
-    let key = (Arc::clone(&delivered.topic), delivered.partition);
-    let Some(&end) = ends.get(&key) else { return false };
-    if delivered.offset + 1 >= end {
-        ends.remove(&key);
-    }
-    delivered.offset < end
+fn starts(appeared: &Counts, offsets: &HashMap<(Arc<str>, i32), i64>) -> Vec<Place> {
+    let all = appeared.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
+    all.map(|(topic, partition)| {
+        let topic = Arc::clone(topic);
+        let offset = offsets.get(&(Arc::clone(&topic), partition)).copied().unwrap_or(0);
+        Place { topic, partition, offset }
+    })
+    .collect()
 }
 
 impl std::fmt::Debug for Consumer {

@@ -1,6 +1,6 @@
 //! What comes out of Kafka for a projection: batches of records, new topics, the end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::consumer::ConsumeError;
 use crate::envelope::{Delivered, EnvelopeError};
-use crate::kafka::{Extent, KafkaFailure, Reader};
+use crate::kafka::{Counts, Extent, KafkaFailure, Reader};
 use crate::ledger::Standing;
 use crate::position::Place;
 use crate::projection::{Limits, Projection};
@@ -39,7 +39,7 @@ pub(crate) enum News {
     /// Records, in the order of each partition, and what is wrong with the one behind them.
     Records(Vec<Delivered>, Option<ConsumeError>),
     /// Topics that exist now, with their partition counts; they are read once started.
-    Topics(BTreeMap<Arc<str>, i32>),
+    Topics(Counts),
     /// Everything that was committed when this was looked up has been handed out.
     CaughtUp,
 }
@@ -91,8 +91,9 @@ impl Intake {
             let record = match self.reader.ready()? {
                 Some(record) => record,
                 None => match tokio::time::timeout_at(self.look_due(), self.reader.next()).await {
-                    Ok(record) => record?,
-                    Err(_time_to_look) => continue,
+                    Ok(Ok(Some(record))) => record,
+                    Ok(Err(failure)) => return Err(failure.into()),
+                    Ok(Ok(None)) | Err(_) => continue,
                 },
             };
             if let Some(news) = self.batch(record)? {
@@ -103,10 +104,13 @@ impl Intake {
 
     /// Asks the brokers what is due to be asked.
     async fn look(&mut self) -> Result<Option<News>, ConsumeError> {
+        if self.reader.take_doubt() {
+            self.topics.hurry();
+        }
         let now = Instant::now();
         if self.topics.due() <= now {
             let Appeared { first, again } = self.topics.check(&mut self.reader).await?;
-            let topics: BTreeMap<_, _> = first.into_iter().chain(again).collect();
+            let topics: Counts = first.into_iter().chain(again).collect();
             if !topics.is_empty() {
                 return Ok(Some(News::Topics(topics)));
             }

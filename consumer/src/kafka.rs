@@ -6,7 +6,8 @@
 //! so what is already committed could lie beyond it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Str
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::task::JoinHandle;
 
 use crate::envelope::{Delivered, EnvelopeError, Record};
 use crate::outage::Outage;
@@ -39,7 +41,16 @@ pub(crate) struct Reader {
     fetcher: Arc<StreamConsumer<Quiet>>,
     desk: Arc<BaseConsumer<Quiet>>,
     assigned: HashSet<(Arc<str>, i32)>,
+    /// A question at the desk whose answer is still awaited.
+    asking: Option<JoinHandle<Result<Counts, KafkaError>>>,
+    /// Whether the desk is answered.
     outage: Outage,
+    /// Whether records are refused while the desk is answered.
+    refusal: Outage,
+    /// The fetcher has lost a connection: the desk should ask whether the cluster is away.
+    doubt: bool,
+    /// What librdkafka said last about a failed connection.
+    reason: Arc<Mutex<String>>,
     names: Vec<Arc<str>>,
 }
 
@@ -54,8 +65,18 @@ pub(crate) struct Extent {
     pub(crate) high: i64,
 }
 
-/// What one look into the queue gave.
-type Polled = Result<Result<Delivered, EnvelopeError>, KafkaError>;
+/// Kafka does not answer: what was asked failed, and what librdkafka said last of its connections.
+#[derive(Debug, thiserror::Error)]
+#[error("{failed}; {reason}")]
+struct Unreachable {
+    failed: KafkaError,
+    reason: String,
+}
+
+/// Topics and how many partitions they have.
+pub(crate) type Counts = BTreeMap<Arc<str>, i32>;
+/// A record, or what makes it none.
+pub(crate) type Fetched = Result<Delivered, EnvelopeError>;
 
 impl Reader {
     /// Makes the clients; connects in the background.
@@ -68,11 +89,16 @@ impl Reader {
             .set("enable.auto.offset.store", "false")
             // A topic that was created again starts over; the version filter drops what is known.
             .set("auto.offset.reset", "earliest");
+        let reason = Arc::default();
         Ok(Self {
-            fetcher: Arc::new(create(&fetcher)?),
-            desk: Arc::new(create(&desk)?),
+            fetcher: Arc::new(create(&fetcher, &reason)?),
+            desk: Arc::new(create(&desk, &reason)?),
             assigned: HashSet::new(),
+            asking: None,
             outage: Outage::of(format!("Kafka at {}", settings.brokers)),
+            refusal: Outage::of(format!("records from Kafka at {}", settings.brokers)),
+            doubt: false,
+            reason,
             names: Vec::new(),
         })
     }
@@ -101,23 +127,17 @@ impl Reader {
         self.fetcher.incremental_assign(&new).map_err(failure(failed))
     }
 
-    /// Waits for the next record. Outages are waited through, and logged.
-    pub(crate) async fn next(&mut self) -> Result<Result<Delivered, EnvelopeError>, KafkaFailure> {
-        loop {
-            let polled = match self.fetcher.recv().await {
-                Ok(message) => Ok(read(&mut self.names, &message)),
-                Err(error) => Err(error),
-            };
-            if let Some(record) = self.judge(polled)? {
-                return Ok(record);
-            }
-        }
+    /// Waits for the next record. Nothing, when something is to be [asked](Self::take_doubt) instead.
+    pub(crate) async fn next(&mut self) -> Result<Option<Fetched>, KafkaFailure> {
+        let polled = match self.fetcher.recv().await {
+            Ok(message) => Ok(read(&mut self.names, &message)),
+            Err(error) => Err(error),
+        };
+        self.judge(polled)
     }
 
     /// A record that is already here, if there is one.
-    pub(crate) fn ready(
-        &mut self,
-    ) -> Result<Option<Result<Delivered, EnvelopeError>>, KafkaFailure> {
+    pub(crate) fn ready(&mut self) -> Result<Option<Fetched>, KafkaFailure> {
         let polled = match self.fetcher.recv().now_or_never() {
             None => return Ok(None),
             Some(Ok(message)) => Ok(read(&mut self.names, &message)),
@@ -128,49 +148,53 @@ impl Reader {
 
     fn judge(
         &mut self,
-        polled: Polled,
-    ) -> Result<Option<Result<Delivered, EnvelopeError>>, KafkaFailure> {
+        polled: Result<Fetched, KafkaError>,
+    ) -> Result<Option<Fetched>, KafkaFailure> {
         match polled {
             Ok(record) => {
-                self.outage.over();
-                Ok(Some(record))
+                self.refusal.over();
+                return Ok(Some(record));
             }
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => {
-                Err(KafkaFailure { action: "fetch records".to_owned(), source: error })
+                return Err(KafkaFailure { action: "fetch records".to_owned(), source: error });
             }
-            // Whether a topic exists is looked at, and reported, by itself.
-            Err(KafkaError::MessageConsumption(code)) if is_topic_gone(code) => Ok(None),
+            Err(KafkaError::MessageConsumption(code))
+                if is_topic_gone(code) || is_lost_connection(code) =>
+            {
+                self.doubt = true;
+            }
             // librdkafka goes on by itself after every other error, at its own pace.
-            Err(error) => {
-                self.outage.failed(&error);
-                Ok(None)
-            }
+            Err(error) => drop(self.refusal.failed(&error)),
         }
+        Ok(None)
     }
 
-    /// Whether the last that was heard from Kafka is an error.
+    /// Whether the brokers should be asked how things stand. Once for each reason to.
+    pub(crate) fn take_doubt(&mut self) -> bool {
+        mem::take(&mut self.doubt)
+    }
+
+    /// Whether the brokers did not answer when they were asked last.
     pub(crate) fn is_away(&self) -> bool {
         self.outage.lasts()
     }
 
     /// How many partitions each of these topics has; topics that do not exist are left out. `None`
-    /// while Kafka does not answer.
-    pub(crate) async fn partition_counts(
-        &mut self,
-        topics: &[Arc<str>],
-    ) -> Option<BTreeMap<Arc<str>, i32>> {
-        let topics = topics.to_vec();
-        let answer = self.ask(move |desk| partition_counts(desk, topics)).await;
+    /// while Kafka does not answer. If this is cancelled, the next call waits for the same answer.
+    pub(crate) async fn partition_counts(&mut self, topics: &[Arc<str>]) -> Option<Counts> {
+        let asking = self.asking.get_or_insert_with(|| {
+            let (desk, topics) = (Arc::clone(&self.desk), topics.to_vec());
+            tokio::task::spawn_blocking(move || ask(&desk, |desk| partition_counts(desk, topics)))
+        });
+        let answer = asking.await.unwrap_or(Err(KafkaError::Canceled));
+        self.asking = None;
         self.heard(answer)
     }
 
     /// The ends of these partitions now. `None` while Kafka does not answer.
-    pub(crate) async fn extents(
-        &mut self,
-        counts: &BTreeMap<Arc<str>, i32>,
-    ) -> Option<Vec<Extent>> {
-        let counts = counts.clone();
-        let answer = self.ask(move |desk| extents(desk, &counts)).await;
+    pub(crate) async fn extents(&mut self, counts: &Counts) -> Option<Vec<Extent>> {
+        let (desk, counts) = (Arc::clone(&self.desk), counts.clone());
+        let answer = blocking(move || ask(&desk, |desk| extents(desk, &counts))).await;
         self.heard(answer)
     }
 
@@ -215,19 +239,13 @@ impl Reader {
                 self.outage.over();
                 Some(answer)
             }
-            Err(error) => {
-                self.outage.failed(&error);
+            Err(error) if error.rdkafka_error_code().is_some_and(is_topic_gone) => None,
+            Err(failed) => {
+                let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                self.outage.failed(&Unreachable { failed, reason });
                 None
             }
         }
-    }
-
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, KafkaError> + Send + 'static,
-    ) -> Result<T, KafkaError> {
-        let desk = Arc::clone(&self.desk);
-        blocking(move || question(&desk)).await
     }
 }
 
@@ -238,10 +256,20 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(KafkaError::Canceled))
 }
 
+/// Asks, and serves what librdkafka has to say meanwhile: among it is why there is no answer.
+fn ask<T>(
+    desk: &BaseConsumer<Quiet>,
+    question: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, KafkaError>,
+) -> Result<T, KafkaError> {
+    let answer = question(desk);
+    while desk.poll(Duration::ZERO).is_some() {}
+    answer
+}
+
 fn partition_counts(
     desk: &BaseConsumer<Quiet>,
     topics: Vec<Arc<str>>,
-) -> Result<BTreeMap<Arc<str>, i32>, KafkaError> {
+) -> Result<Counts, KafkaError> {
     let mut counts = BTreeMap::new();
     for topic in topics {
         if let Some(count) = partition_count(desk, &topic)? {
@@ -272,10 +300,20 @@ fn is_topic_gone(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn extents(
-    desk: &BaseConsumer<Quiet>,
-    counts: &BTreeMap<Arc<str>, i32>,
-) -> Result<Vec<Extent>, KafkaError> {
+/// Errors of a single connection, and of all of them. Others may still hold, or have come back.
+fn is_lost_connection(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::OperationTimedOut
+    )
+}
+
+fn extents(desk: &BaseConsumer<Quiet>, counts: &Counts) -> Result<Vec<Extent>, KafkaError> {
     let lows = offsets_at(desk, counts, Offset::Beginning)?;
     let highs = offsets_at(desk, counts, Offset::End)?;
     let all = counts.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
@@ -288,7 +326,7 @@ fn extents(
 /// One end of each partition, by topic and partition. One request a broker.
 fn offsets_at(
     desk: &BaseConsumer<Quiet>,
-    counts: &BTreeMap<Arc<str>, i32>,
+    counts: &Counts,
     end: Offset,
 ) -> Result<Vec<i64>, KafkaError> {
     let mut list = TopicPartitionList::new();
@@ -347,7 +385,12 @@ fn shared(names: &mut Vec<Arc<str>>, topic: &str) -> Arc<str> {
 impl Settings {
     fn client(&self, isolation: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES_MAX);
+        config
+            // Whatever the log crate is set to: the reasons for outages are among the lines.
+            .set_log_level(RDKafkaLogLevel::Info)
+            .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES_MAX)
+            // The default of 10 s would keep a reader waiting that long after the broker is back.
+            .set("reconnect.backoff.max.ms", "1000");
         for (name, value) in &self.options {
             config.set(name, value);
         }
@@ -360,9 +403,12 @@ impl Settings {
     }
 }
 
-fn create<T: FromClientConfigAndContext<Quiet>>(config: &ClientConfig) -> Result<T, KafkaFailure> {
+fn create<T: FromClientConfigAndContext<Quiet>>(
+    config: &ClientConfig,
+    reason: &Arc<Mutex<String>>,
+) -> Result<T, KafkaFailure> {
     config
-        .create_with_context(Quiet)
+        .create_with_context(Quiet { reason: Arc::clone(reason) })
         .map_err(failure(|| "make a Kafka consumer: check the options in its settings".to_owned()))
 }
 
@@ -371,11 +417,16 @@ fn failure(action: impl FnOnce() -> String) -> impl FnOnce(KafkaError) -> KafkaF
 }
 
 /// Keeps librdkafka's own lines at debug level: what matters of them is logged once, by [`Outage`].
-struct Quiet;
+struct Quiet {
+    reason: Arc<Mutex<String>>,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, "librdkafka: {message}");
+        if facility == "FAIL" {
+            message.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::consumer::ConsumeError;
-use crate::kafka::Reader;
+use crate::kafka::{Counts, Reader};
 
 /// How soon to look again for what is missing or away.
 const SOON: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Topics {
     wanted: Vec<Arc<str>>,
-    known: BTreeMap<Arc<str>, i32>,
+    known: Counts,
     missing: BTreeSet<Arc<str>>,
     due: Instant,
     interval: Duration,
@@ -26,9 +26,9 @@ pub(crate) struct Topics {
 #[derive(Debug, Default)]
 pub(crate) struct Appeared {
     /// Never seen before.
-    pub(crate) first: BTreeMap<Arc<str>, i32>,
+    pub(crate) first: Counts,
     /// Gone for a while: possibly deleted and made anew.
-    pub(crate) again: BTreeMap<Arc<str>, i32>,
+    pub(crate) again: Counts,
 }
 
 impl Topics {
@@ -45,8 +45,13 @@ impl Topics {
         self.due
     }
 
+    /// Makes [`check`](Self::check) due at once.
+    pub(crate) fn hurry(&mut self) {
+        self.due = Instant::now();
+    }
+
     /// The topics found so far, with their partition counts.
-    pub(crate) fn known(&self) -> &BTreeMap<Arc<str>, i32> {
+    pub(crate) fn known(&self) -> &Counts {
         &self.known
     }
 
@@ -61,7 +66,7 @@ impl Topics {
         Ok(appeared)
     }
 
-    fn compare(&mut self, found: &BTreeMap<Arc<str>, i32>) -> Result<Appeared, ConsumeError> {
+    fn compare(&mut self, found: &Counts) -> Result<Appeared, ConsumeError> {
         let mut appeared = Appeared::default();
         for topic in &self.wanted {
             let Some(&count) = found.get(topic) else {

@@ -24,6 +24,7 @@ mod relay;
 mod stack;
 mod testbed;
 mod violation;
+mod writer;
 
 pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,

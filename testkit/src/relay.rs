@@ -207,7 +207,6 @@ fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child 
         .arg("run")
         .arg("--config")
         .arg(configuration)
-        .env("NO_COLOR", "1")
         .env("ANNALS_DATABASE_URL", &settings.database_url)
         .env("ANNALS_KAFKA", &settings.environment.kafka)
         .env("ANNALS_REGISTRY_URL", &settings.environment.registry_url)

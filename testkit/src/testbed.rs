@@ -48,7 +48,7 @@ impl Testbed {
         let unique = Uuid::new_v4().simple().to_string();
         let name = format!("test_{label}_{}", &unique[..8]);
         let url = environment.url_of_database(&name);
-        administer(&environment, &format!("create database {name}"))
+        administer(&environment, include_str!("../sql/create_database.sql"), &name)
             .await
             .must("create the test's database");
         let options = StoreOptions::default().connections_max(CONNECTIONS_MAX);
@@ -155,16 +155,18 @@ impl Testbed {
 }
 
 async fn remove(name: String, environment: Environment, has_topics: bool) -> anyhow::Result<()> {
-    administer(&environment, &format!("drop database if exists {name} with (force)")).await?;
+    administer(&environment, include_str!("../sql/drop_database.sql"), &name).await?;
     if has_topics {
         kafka::delete_topics(environment.kafka, name).await?;
     }
     Ok(())
 }
 
-async fn administer(environment: &Environment, statement: &str) -> anyhow::Result<()> {
+/// Runs a statement about a database that is not connected to: what it is written with is replaced by its name.
+async fn administer(environment: &Environment, statement: &str, name: &str) -> anyhow::Result<()> {
+    let statement = AssertSqlSafe(statement.replace("the_database", name));
     let mut connection = PgConnection::connect(&environment.database_url).await?;
-    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
+    sqlx::raw_sql(statement).execute(&mut connection).await?;
     Ok(connection.close().await?)
 }
 

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use annals_store::{EventSet, Store, StoreOptions};
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use sqlx::PgPool;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +25,10 @@ use crate::screen::Screen;
 use crate::seen::Seen;
 use crate::totals::Totals;
 use crate::writers::{self, Appended};
-use crate::{database, farewell, logging, read_model, rows, topics, totals_csv, totals_kafka};
-
-const REFRESH: Duration = Duration::from_millis(200);
+use crate::{
+    database, farewell, logging, orphans, progress, read_model, rows, signals, topics, totals_csv,
+    totals_kafka,
+};
 
 /// Plays the demo. Success is that everything came out once and every total agrees. Whatever ends it, the
 /// relay ends, too.
@@ -40,26 +40,16 @@ pub(crate) async fn run(args: &args::Demo) -> Result<ExitCode> {
     let run = Run::begin(&environment)?;
     logging::begin(&run.demo_log())?;
     let directory = run.directory.clone();
-    let ended = tokio::select! {
-        is_same = play(args, (csv, &expected), (run, &environment), screen) => is_same,
-        signal = interrupted() => signal.and_then(|signal| bail!("{signal} came")),
-    };
-    match ended {
-        Ok(true) => Ok(ExitCode::SUCCESS),
-        Ok(false) => Ok(ExitCode::FAILURE),
-        Err(error) => {
-            let logs = from_here(&directory).display();
-            Err(error
-                .context(format!("the demo ended early, and its relay with it (logs: {logs})")))
-        }
-    }
-}
-
-async fn interrupted() -> Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "Ctrl-C").context("wait for Ctrl-C"),
-        _ = terminate.recv() => Ok("SIGTERM"),
+        is_same = play(args, (csv, &expected), (run, &environment), screen) => match is_same {
+            Ok(true) => Ok(ExitCode::SUCCESS),
+            Ok(false) => Ok(ExitCode::FAILURE),
+            Err(error) => {
+                let logs = from_here(&directory).display();
+                Err(error.context(format!("the demo ended early, and its relay with it (logs: {logs})")))
+            }
+        },
+        exit_code = signals::told_to_end() => exit_code,
     }
 }
 
@@ -126,12 +116,17 @@ async fn prepare(
     screen: &Screen,
 ) -> Result<Store> {
     screen.heading("The store")?;
+    let orphans = orphans::end().await?;
     let dropped = database::create(environment, run).await?;
     let connections = u32::try_from(args.writers.get()).unwrap_or(u32::MAX);
     let store =
         StoreOptions::default().connections_max(connections).connect(&run.database_url).await?;
     store.migrate().await?;
     screen.say(&format!("a new database, {}, migrated", run.database))?;
+    if orphans > 0 {
+        screen
+            .say(&format!("(and {orphans} relays ended, which demos that were killed had left)"))?;
+    }
     if dropped > 0 {
         screen.say(&format!("(and {dropped} databases of earlier runs dropped)"))?;
     }
@@ -194,7 +189,7 @@ impl Stage<'_> {
         let (lags, screen) = (&self.reports.lags, &self.screen);
         let scene = Scene { relay: &mut self.relay, counts, flights, lags, screen };
         let scene = play_scene(scene, self.args.no_kill);
-        let progress = show_progress(screen, self.appended.subscribe(), flights);
+        let progress = progress::show(screen, self.appended.subscribe(), flights);
         let all = async { tokio::try_join!(append, scene, progress) };
         let (append_time, outage, ()) = self.background.while_it_runs(all).await?;
 
@@ -277,21 +272,4 @@ async fn play_scene(scene: Scene<'_>, no_kill: bool) -> Result<Option<Outage>> {
         return Ok(None);
     }
     scene.play().await.map(Some)
-}
-
-async fn show_progress(
-    screen: &Screen,
-    mut appended: watch::Receiver<Appended>,
-    flights: u64,
-) -> Result<()> {
-    let mut progress = screen.progress(flights);
-    loop {
-        let wait = appended.wait_for(|appended| appended.flights >= flights);
-        let is_over = tokio::time::timeout(REFRESH, wait).await.is_ok();
-        progress.show(*appended.borrow())?;
-        if is_over {
-            progress.end();
-            return Ok(());
-        }
-    }
 }

@@ -118,10 +118,14 @@ fn spawn(program: &Path, run: &Run) -> Result<Child> {
         // A group of its own: Ctrl-C reaches the demo alone, which then ends the relay in good order.
         .process_group(0)
         .kill_on_drop(true);
-    command.spawn().with_context(|| {
+    let child = command.spawn().with_context(|| {
         format!(
             "start the relay {}: build it with `cargo build --release -p annals-relay`, or name another with --relay",
             program.display()
         )
-    })
+    })?;
+    if let Some(pid) = child.id() {
+        fs::write(run.relay_pid(), pid.to_string())?;
+    }
+    Ok(child)
 }

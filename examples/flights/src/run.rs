@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
+use toml::Value;
 
 use crate::environment::Environment;
 
@@ -80,6 +81,10 @@ impl Run {
         self.directory.join("relay.log")
     }
 
+    pub(crate) fn relay_pid(&self) -> PathBuf {
+        self.directory.join("relay.pid")
+    }
+
     pub(crate) fn demo_log(&self) -> PathBuf {
         self.directory.join("demo.log")
     }
@@ -89,11 +94,10 @@ impl Run {
         DirBuilder::new().mode(0o700).create(&self.directory)?;
         self.write("run.json", &serde_json::to_string_pretty(self)?)?;
         self.write("relay.toml", &self.relay_settings()?)?;
-        let last = Self::latest();
-        if last.is_symlink() {
-            fs::remove_file(&last)?;
-        }
-        symlink(&self.id, &last)?;
+        // Renamed, not replaced: another demo may begin at the same time.
+        let link = home().join(format!("{}.link", self.id));
+        symlink(&self.id, &link)?;
+        fs::rename(&link, Self::latest())?;
         remove_old()
     }
 
@@ -105,45 +109,21 @@ impl Run {
     }
 
     fn relay_settings(&self) -> Result<String> {
-        #[derive(Serialize)]
-        struct Settings<'a> {
-            relay: Relay<'a>,
-            database: Database<'a>,
-            kafka: Kafka<'a>,
-            registry: Registry<'a>,
-            topics: Topics<'a>,
-        }
-        #[derive(Serialize)]
-        struct Relay<'a> {
-            deployment: &'a str,
-            instance: &'a str,
-        }
-        #[derive(Serialize)]
-        struct Database<'a> {
-            url: &'a str,
-        }
-        #[derive(Serialize)]
-        struct Kafka<'a> {
-            bootstrap_servers: &'a str,
-        }
-        #[derive(Serialize)]
-        struct Registry<'a> {
-            url: &'a str,
-            auto_register: bool,
-        }
-        #[derive(Serialize)]
-        struct Topics<'a> {
-            prefix: &'a str,
-        }
-        let settings = Settings {
-            relay: Relay { deployment: &self.deployment, instance: "demo" },
-            database: Database { url: &self.database_url },
-            kafka: Kafka { bootstrap_servers: &self.kafka },
-            registry: Registry { url: &self.registry_url, auto_register: true },
-            topics: Topics { prefix: &self.topic_prefix },
-        };
+        let text = |text: &str| Value::from(text);
+        let registry = [("url", text(&self.registry_url)), ("auto_register", Value::from(true))];
+        let settings = table([
+            ("relay", table([("deployment", text(&self.deployment)), ("instance", text("demo"))])),
+            ("database", table([("url", text(&self.database_url))])),
+            ("kafka", table([("bootstrap_servers", text(&self.kafka))])),
+            ("registry", table(registry)),
+            ("topics", table([("prefix", text(&self.topic_prefix))])),
+        ]);
         Ok(toml::to_string(&settings)?)
     }
+}
+
+fn table<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    Value::Table(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 /// The checkout that this program was built from.
@@ -163,19 +143,27 @@ fn home() -> PathBuf {
     checkout().join(".dev/demo")
 }
 
-/// Removes the directories of the oldest runs, whose names sort by time.
-fn remove_old() -> Result<()> {
+/// All runs that still have a directory, oldest first.
+pub(crate) fn all() -> Result<Vec<Run>> {
     let mut runs = Vec::new();
-    for entry in fs::read_dir(home())? {
+    for entry in fs::read_dir(home()).with_context(|| format!("list {}", home().display()))? {
         let path = entry?.path();
-        if !path.is_symlink() && path.join("run.json").is_file() {
-            runs.push(path);
+        // What cannot be read is no run of this version of the demo, and none of its business.
+        if !path.is_symlink()
+            && let Ok(run) = Run::of_directory(&path)
+        {
+            runs.push(run);
         }
     }
-    runs.sort();
+    runs.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(runs)
+}
+
+fn remove_old() -> Result<()> {
+    let mut runs = all()?;
     runs.truncate(runs.len().saturating_sub(KEPT));
     for run in runs {
-        fs::remove_dir_all(run)?;
+        fs::remove_dir_all(run.directory)?;
     }
     Ok(())
 }
