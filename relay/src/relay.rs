@@ -34,6 +34,12 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
             Ok(Some(lease)) => {
                 first_of_process = false;
                 let ended = session::run(&mut setup, &lease, &mut waiting, &shutdown).await;
+                // Said before the lease is given back, which takes its time when the database is away.
+                if let Err(failure) = &ended
+                    && failure.outcome() == Outcome::Wait
+                {
+                    waiting.say(failure);
+                }
                 release(&lease).await;
                 ended
             }
@@ -43,7 +49,10 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
         let Err(failure) = ended else { return Ok(()) };
         match failure.outcome() {
             Outcome::Halt => return Err(failure),
-            Outcome::Wait => waiting.pause(&failure, &shutdown).await,
+            Outcome::Wait => {
+                waiting.say(&failure);
+                waiting.pause(&shutdown).await;
+            }
         }
     }
     Ok(())

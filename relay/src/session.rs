@@ -49,7 +49,12 @@ pub(crate) async fn run(
     setup.encoder.forget();
     waiting.began();
     let position = cursors.iter().map(|(_, checkpoint)| checkpoint.position()).min();
-    tracing::info!(epoch = lease.epoch, shards, position, "publishing");
+    // While one topic or schema is waited for, each try begins a session: that is not news.
+    if waiting.is_on() {
+        tracing::debug!(epoch = lease.epoch, shards, position, "trying again to publish");
+    } else {
+        tracing::info!(epoch = lease.epoch, shards, position, "publishing");
+    }
 
     let (batches, received) = mpsc::channel(BATCHES_WAITING_MAX);
     let (committed, seen) = watch::channel(Committed::default());

@@ -20,8 +20,13 @@ impl Waiting {
         Self { backoff, what: None, until_begun: false }
     }
 
-    /// Says what is waited for, if that changed, and waits for the next pause.
-    pub(crate) async fn pause(&mut self, failure: &Failure, shutdown: &CancellationToken) {
+    /// Whether something is waited for.
+    pub(crate) fn is_on(&self) -> bool {
+        self.what.is_some()
+    }
+
+    /// Says what is waited for, if that changed.
+    pub(crate) fn say(&mut self, failure: &Failure) {
         let what = failure.waits_for();
         self.until_begun = failure.is_over_when_a_session_begins();
         if self.what.as_ref().is_none_or(|(before, _)| *before != what) {
@@ -31,6 +36,10 @@ impl Waiting {
         } else {
             tracing::debug!(error = failure as &dyn std::error::Error, "still waiting for {what}");
         }
+    }
+
+    /// Waits for the next pause.
+    pub(crate) async fn pause(&mut self, shutdown: &CancellationToken) {
         tokio::select! {
             () = tokio::time::sleep(self.backoff.next_delay()) => {}
             () = shutdown.cancelled() => {}
