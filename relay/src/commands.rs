@@ -46,7 +46,11 @@ impl Arguments {
     /// # Errors
     /// [`ConfigError`] with every key that is unknown or wrong.
     pub fn read_config(&self) -> Result<Config, ConfigError> {
-        Config::read(self.config.as_deref(), std::env::vars())
+        // A variable that is not UTF-8 is none of ours.
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Config::read(self.config.as_deref(), variables)
     }
 }
 
