@@ -15,12 +15,17 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, post_schema};
 use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::events::OrderEvent;
 
 /// How long anything may take before a test gives up. Nothing waits this long when all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Registered once for all tests of this process: the registry refuses a subject that two programs
+/// make at the same moment.
+static SCHEMA_IDS: OnceCell<HashMap<&'static str, SchemaId>> = OnceCell::const_new();
 
 pub(crate) struct World {
     pub(crate) brokers: String,
@@ -31,7 +36,7 @@ pub(crate) struct World {
     pub(crate) pool: PgPool,
     admin: AdminClient<DefaultClientContext>,
     pub(crate) producer: FutureProducer,
-    schema_ids: HashMap<&'static str, SchemaId>,
+    schema_ids: &'static HashMap<&'static str, SchemaId>,
     position: AtomicI64,
 }
 
@@ -65,7 +70,7 @@ impl World {
             admin: client().create().unwrap(),
             // Without idempotence a producer may reorder what it retries.
             producer: client().set("enable.idempotence", "true").create().unwrap(),
-            schema_ids: register(&registry_url).await,
+            schema_ids: SCHEMA_IDS.get_or_init(|| register(&registry_url)).await,
             position: AtomicI64::new(0),
             brokers,
             registry_url,
@@ -210,9 +215,10 @@ pub(crate) async fn patiently<T>(work: impl Future<Output = T>) -> T {
 
 async fn register(registry_url: &str) -> HashMap<&'static str, SchemaId> {
     let settings = SrSettings::new(registry_url.to_owned());
+    let process = Uuid::now_v7().simple();
     let mut ids = HashMap::new();
     for (event_type, schema) in OrderEvent::schemas().unwrap() {
-        let subject = format!("consumer-tests-{}", schema.full_name());
+        let subject = format!("consumer-tests-{process}-{}", schema.full_name());
         let supplied = SuppliedSchema::new(
             Some(schema.full_name().to_owned()),
             SchemaType::Avro,
