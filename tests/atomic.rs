@@ -1,5 +1,7 @@
 //! Events and their outbox rows are recorded together, under the version check, or not at all.
 
+use std::time::Duration;
+
 use annals_store::{Append, ExpectedVersion, Refusal, Store, StreamName};
 use annals_testkit::{Must, Testbed, account, deposited, opened};
 use sqlx::Row;
@@ -103,6 +105,25 @@ async fn refusal_leaves_the_callers_transaction_usable() {
     let recorded = bed.recorded().await;
     assert_eq!(recorded.len(), 1);
     assert_eq!(recorded[0].stream, stream.as_str());
+}
+
+#[tokio::test]
+async fn a_transaction_left_open_holds_back_only_appends_to_its_own_streams() {
+    let bed = Testbed::new("holds_back").await;
+    // The first to append a deposit, and the only one with a connection: what it does about the schema, it
+    // must do elsewhere.
+    let store = bed.another_store().await;
+    let mut open = store.pool().begin().await.must("begin");
+    let own = Append::to(&account("own"), ExpectedVersion::NoStream, [deposited(1)]);
+    store.append_in(&mut open, &own).await.must("append");
+    for other in [&store, bed.store()] {
+        let stream = account(deposited(0).id());
+        let append = Append::to(&stream, ExpectedVersion::NoStream, [deposited(2)]);
+        let appended = tokio::time::timeout(Duration::from_secs(10), other.append(&append)).await;
+        appended.must("append beside an open transaction").must("append");
+    }
+    open.rollback().await.must("roll back");
+    store.append(&own).await.must("append what was rolled back");
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ impl Store {
         append: &Append,
     ) -> Result<Appended, AppendError> {
         append.check(self.event_bytes_max())?;
-        self.register_schemas_in(transaction, append).await?;
+        self.register_schemas_beside(append).await?;
         let statement = &self.statements().append_in;
         let row =
             call(transaction, statement.clone(), append).await.map_err(AppendError::Failed)?;

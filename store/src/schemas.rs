@@ -29,24 +29,21 @@ impl Store {
         Ok(())
     }
 
-    /// The same for an append inside a caller's transaction: on another connection if one is free. If not,
-    /// waiting for one could be waiting for this very transaction, so it registers inside it, and does
-    /// not rely on that afterwards: the caller may roll back.
-    pub(crate) async fn register_schemas_in(
-        &self,
-        transaction: &mut PgConnection,
-        append: &Append,
-    ) -> Result<(), AppendError> {
+    /// The same for an append inside a caller's transaction: on another connection all the same, because
+    /// what it locks would otherwise be held until the caller ends, and by everybody who appends such an
+    /// event for the first time. One of its own if none of the pool is free: all of them may be with
+    /// callers that wait here.
+    pub(crate) async fn register_schemas_beside(&self, append: &Append) -> Result<(), AppendError> {
         if self.unregistered(append.schemas()).is_empty() {
             return Ok(());
         }
         if let Some(mut connection) = self.pool().try_acquire() {
             return self.register_schemas(&mut connection, append).await;
         }
-        for schema in self.unregistered(append.schemas()) {
-            self.register(transaction, schema).await?;
-        }
-        Ok(())
+        let own = PgConnection::connect_with(&self.pool().connect_options()).await;
+        let mut own = own.map_err(AppendError::Failed)?;
+        self.register_schemas(&mut own, append).await?;
+        own.close().await.map_err(AppendError::Failed)
     }
 
     async fn register(
