@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use annals_store::{Append, ExpectedVersion, StoreOptions};
-use annals_testkit::{Attempt, AttemptedEvent, History, Violation, check};
-use annals_testkit::{Must, Outcome, Testbed, account, deposited, dropped_after};
+use annals_testkit::{
+    Attempt, AttemptedEvent, CountingProxy, History, Must, Outcome, Testbed, Violation, account,
+    check, deposited, dropped_after,
+};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -16,9 +18,9 @@ const POLLS_MAX: usize = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One connection, so that the next borrower is sure to get the poisoned one.
-async fn pool_of_one(bed: &Testbed) -> PgPool {
+async fn pool_of_one(url: &str) -> PgPool {
     let options = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
-    let pool = options.connect(&bed.database_url()).await.must("connect");
+    let pool = options.connect(url).await.must("connect");
     // It is handed back to the pool by a task of its own.
     while pool.num_idle() == 0 {
         tokio::task::yield_now().await;
@@ -42,9 +44,11 @@ async fn a_plain_insert_after_a_dropped_begin_is_acknowledged_and_lost() {
     let bed = Testbed::new("plain_insert").await;
     let table = include_str!("sql/plain_table.sql");
     sqlx::raw_sql(table).execute(bed.store().pool()).await.must("make a table");
+    // On this thread, so that no answer arrives while this task runs: every await point is reached.
+    let proxy = CountingProxy::start(&bed.database_url()).await;
     let mut acknowledged = 0;
     for polls in 0..POLLS_MAX {
-        let pool = pool_of_one(&bed).await;
+        let pool = pool_of_one(&proxy.url(&bed.database_url())).await;
         drop_begin(&pool, polls).await;
         let insert = sqlx::query(include_str!("sql/plain_insert.sql")).execute(&pool).await;
         acknowledged += i64::from(insert.is_ok());
@@ -63,9 +67,11 @@ async fn a_plain_insert_after_a_dropped_begin_is_acknowledged_and_lost() {
 async fn an_append_after_a_dropped_begin_is_recorded_when_it_is_acknowledged() {
     let bed = Testbed::new("append_after").await;
     let mut history = History::default();
+    // On this thread, so that no answer arrives while this task runs: every await point is reached.
+    let proxy = CountingProxy::start(&bed.database_url()).await;
     let mut dropped = 0;
     for polls in 0..POLLS_MAX {
-        let pool = pool_of_one(&bed).await;
+        let pool = pool_of_one(&proxy.url(&bed.database_url())).await;
         let store = StoreOptions::default().with_pool(pool.clone());
         // Registers the schema, so that the append that counts is one statement.
         let warm = Append::to(&account("warm"), ExpectedVersion::Any, [deposited(1)]);
@@ -92,7 +98,7 @@ async fn an_append_after_a_dropped_begin_is_recorded_when_it_is_acknowledged() {
 #[tokio::test]
 async fn a_pool_of_one_connection_is_enough_to_append() {
     let bed = Testbed::new("pool_of_one").await;
-    let store = StoreOptions::default().with_pool(pool_of_one(&bed).await);
+    let store = StoreOptions::default().with_pool(pool_of_one(&bed.database_url()).await);
     let append = Append::to(&account("a"), ExpectedVersion::NoStream, [deposited(1)]);
     let appended = tokio::time::timeout(ACQUIRE_TIMEOUT / 2, store.append(&append)).await;
     appended.must("append without waiting for a second connection").must("append");
@@ -101,7 +107,7 @@ async fn a_pool_of_one_connection_is_enough_to_append() {
 #[tokio::test]
 async fn a_pool_of_one_connection_is_enough_to_append_in_a_transaction() {
     let bed = Testbed::new("pool_of_one_in").await;
-    let store = StoreOptions::default().with_pool(pool_of_one(&bed).await);
+    let store = StoreOptions::default().with_pool(pool_of_one(&bed.database_url()).await);
     let append = Append::to(&account("a"), ExpectedVersion::NoStream, [deposited(1)]);
     let mut transaction = store.pool().begin().await.must("begin");
     let appending = store.append_in(&mut transaction, &append);

@@ -6,7 +6,7 @@ use annals_store::{
     Append, AppendError, Appended, EventId, ExpectedVersion, Metadata, Refusal, Store, Version,
 };
 use annals_testkit::{
-    Must, Testbed, account, closed, deposited, deposited_for, dropped_after, opened,
+    CountingProxy, Must, Testbed, account, closed, deposited, deposited_for, dropped_after, opened,
 };
 use tokio::sync::Barrier;
 
@@ -168,12 +168,20 @@ async fn an_append_that_shares_only_some_ids_with_another_is_refused() {
 #[tokio::test]
 async fn an_append_dropped_at_any_await_point_is_recorded_whole_or_not_and_once_when_repeated() {
     let bed = Testbed::new("dropped").await;
+    // By way of the proxy, on this thread, no answer can arrive while this task runs: each await point is
+    // reached with the answer outstanding.
+    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let url = proxy.url(&bed.database_url());
     // A store that knows nothing yet registers the schemas first; another one only appends.
-    let fresh = drop_at_each_await_point(&bed, "fresh", async || bed.another_store().await).await;
-    let warm = drop_at_each_await_point(&bed, "warm", async || bed.store().clone()).await;
+    let connect = async || Store::connect(&url).await.must("connect");
+    let fresh = drop_at_each_await_point(&bed, "fresh", &connect).await;
+    let store = connect().await;
+    let first = [opened("ann"), deposited(1)];
+    store.append(&Append::to(&account("first"), ExpectedVersion::Any, first)).await.must("append");
+    let warm = drop_at_each_await_point(&bed, "warm", async || store.clone()).await;
     assert!(warm >= 2 && fresh > warm, "dropped at {fresh} and {warm} await points: too few");
     let recorded = bed.recorded().await;
-    assert_eq!(recorded.len(), 3 * (fresh + warm + 2), "events are missing or double");
+    assert_eq!(recorded.len(), 2 + 3 * (fresh + warm + 2), "events are missing or double");
 }
 
 /// How many await points the append had.

@@ -16,6 +16,9 @@ const BUFFER_BYTES: usize = 65_536;
 
 /// Forwards connections to a PostgreSQL server and notes round trips: each time that a client sent
 /// something after the server had answered, over all connections.
+///
+/// On a current-thread runtime nothing is forwarded while a test's own task runs, so that each of its await
+/// points is reached with the answer outstanding, however busy the machine is.
 #[derive(Debug)]
 pub struct CountingProxy {
     port: u16,
