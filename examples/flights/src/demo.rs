@@ -5,18 +5,19 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use annals_store::{EventSet, Store, StoreOptions};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args;
 use crate::background::Background;
+use crate::counts::Counts;
 use crate::environment::Environment;
 use crate::events::{AircraftEvent, FlightEvent};
 use crate::figures::{grouped, time};
 use crate::lags::Lags;
-use crate::outage::{Counts, Outage, Scene};
+use crate::outage::{Outage, Scene};
 use crate::projections::{self, Applied, Reports};
 use crate::relay::{self, Relay};
 use crate::report::{self, Measured};
@@ -98,7 +99,7 @@ async fn add_up(csv: &Path, screen: &Screen) -> Result<Totals> {
     screen.heading("The file")?;
     let path = csv.to_owned();
     let totals = tokio::task::spawn_blocking(move || totals_csv::totals(&path)).await??;
-    anyhow::ensure!(totals.all.flights > 0, "{} has no flights", csv.display());
+    ensure!(totals.all.flights > 0, "{} has no flights", csv.display());
     screen.say(&format!(
         "{} flights by {} carriers to {} destinations, added up straight from {}",
         grouped(totals.all.flights),
@@ -123,12 +124,12 @@ async fn prepare(
         StoreOptions::default().connections_max(connections).connect(&run.database_url).await?;
     store.migrate().await?;
     screen.say(&format!("a new database, {}, migrated", run.database))?;
-    if orphans > 0 {
-        screen
-            .say(&format!("(and {orphans} relays ended, which demos that were killed had left)"))?;
-    }
-    if dropped > 0 {
-        screen.say(&format!("(and {dropped} databases of earlier runs dropped)"))?;
+    for (of_earlier_runs, count) in
+        [("relays left alive, now ended", orphans), ("databases dropped", dropped)]
+    {
+        if count > 0 {
+            screen.say(&format!("of earlier runs: {count} {of_earlier_runs}"))?;
+        }
     }
     Ok(store)
 }
@@ -165,6 +166,10 @@ impl Stage<'_> {
         self.first = writers::append_first(&self.store, &self.csv, &self.appended).await?;
         let appended_after = begun.elapsed();
         self.wait_until_applied().await?;
+        // The watch over the topics may have found them later.
+        let mut counts = self.counts();
+        let events = counts.appended().events;
+        self.relay.while_it_runs(counts.events_seen(events)).await?;
         self.screen.say(&format!(
             "appended in {}; {} later it is in the read model: topics created, schemas registered",
             time(appended_after),
@@ -185,7 +190,7 @@ impl Stage<'_> {
             writers::append_rest(&self.store, &self.csv, self.args.writers, &self.appended).await?;
             Ok(begun.elapsed())
         };
-        let counts = Counts { appended: self.appended.subscribe(), seen: self.seen.subscribe() };
+        let counts = self.counts();
         let (lags, screen) = (&self.reports.lags, &self.screen);
         let scene = Scene { relay: &mut self.relay, counts, flights, lags, screen };
         let scene = play_scene(scene, self.args.no_kill);
@@ -223,19 +228,36 @@ impl Stage<'_> {
         Ok(())
     }
 
+    fn counts(&self) -> Counts {
+        Counts { appended: self.appended.subscribe(), seen: self.seen.subscribe() }
+    }
+
     async fn wait_until_applied(&mut self) -> Result<()> {
-        let appended = *self.appended.borrow();
-        let aircraft = appended.aircraft_events;
-        let expected = Applied { flights: appended.events - aircraft, aircraft };
+        let expected = self.acknowledged();
         let mut applied = self.reports.applied.subscribe();
         let wait = projections::wait_for(&mut applied, expected);
         self.background.while_it_runs(self.relay.while_it_runs(wait)).await
     }
 
+    /// What must be applied: what the store has acknowledged.
+    fn acknowledged(&self) -> Applied {
+        let Appended { events, aircraft_events: aircraft, .. } = *self.appended.borrow();
+        Applied { flights: events - aircraft, aircraft }
+    }
+
     async fn every_record_is_right(&self) -> Result<()> {
         self.screen.heading("Both topics are read again, from the beginning to the end")?;
-        for category in [FlightEvent::CATEGORY, AircraftEvent::CATEGORY] {
+        let Applied { flights, aircraft } = self.acknowledged();
+        for (category, acknowledged) in
+            [(FlightEvent::CATEGORY, flights), (AircraftEvent::CATEGORY, aircraft)]
+        {
             let store = topics::of_store(&self.store, category).await?;
+            ensure!(
+                store.events == acknowledged,
+                "category {category}: the store has {} events and has acknowledged {}",
+                grouped(store.events),
+                grouped(acknowledged)
+            );
             let topic = topics::of_topic(&self.run, category).await?;
             topics::compare(category, &store, &topic)?;
             self.screen.say(&format!(

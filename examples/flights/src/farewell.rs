@@ -20,7 +20,7 @@ pub(crate) fn say(screen: &Screen, run: &Run, relay: &Path, streams: &[String]) 
     screen.print("")?;
     screen.say("Look further:")?;
     let this = std::env::current_exe().unwrap_or_default();
-    for stream in streams.iter().rev().take(2).rev() {
+    for stream in streams {
         screen.say(&format!("  {} show {stream}", from_here(&this).display()))?;
     }
     // A variable that is set in the user's shell would win over the file, and name another database.
@@ -29,11 +29,12 @@ pub(crate) fn say(screen: &Screen, run: &Run, relay: &Path, streams: &[String]) 
         from_here(relay).display(),
         from_here(&Run::latest()).join("relay.toml").display()
     ))?;
-    screen.say(&format!("  {} status", from_here(&checkout().join("ops/dev/dev")).display()))?;
     screen.print("")?;
     let make = match from_here(checkout()) {
         here if here.as_os_str().is_empty() => "make".to_owned(),
         elsewhere => format!("make -C {}", elsewhere.display()),
     };
-    screen.say(&format!("Once more: {make} demo        Stop the components: {make} down"))
+    screen.say(&format!(
+        "What runs: {make} status    Once more: {make} demo    Stop the components: {make} down"
+    ))
 }

@@ -9,6 +9,7 @@
 mod args;
 mod background;
 mod comparison;
+mod counts;
 mod database;
 mod demo;
 mod environment;

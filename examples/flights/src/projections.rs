@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
 
 use annals_consumer::{Progress, Projection, Runner, Schemas, Totals};
 use annals_store::EventSet;
@@ -11,6 +10,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::counts::STANDSTILL_MAX;
 use crate::events::{AircraftEvent, FlightEvent};
 use crate::figures::grouped;
 use crate::lags::Lags;
@@ -19,8 +19,6 @@ use crate::run::Run;
 use crate::seen::settings;
 
 const BATCH_EVENTS_MAX: u16 = 2_000;
-/// Longest time without anything new while events are missing.
-const STANDSTILL_MAX: Duration = Duration::from_secs(60);
 
 /// Events that are applied to the read model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,12 +35,21 @@ pub(crate) struct Reports {
     pub(crate) shutdown: CancellationToken,
 }
 
+impl Reports {
+    fn tell(&self, progress: &Progress<'_>, of: fn(&mut Applied) -> &mut u64) {
+        self.lags.record(progress.lags);
+        self.applied.send_if_modified(|applied| {
+            let before = std::mem::replace(of(applied), progress.totals.events);
+            before != progress.totals.events
+        });
+    }
+}
+
 /// Runs the projection of flights until `shutdown`.
 pub(crate) async fn run_flights(pool: PgPool, run: Run, reports: Reports) -> Result<Totals> {
     let runner = runner::<FlightEvent>(&pool, &run).await?;
     let hook = |progress: &Progress<'_>| {
-        reports.lags.record(progress.lags);
-        reports.applied.send_modify(|applied| applied.flights = progress.totals.events);
+        reports.tell(progress, |applied| &mut applied.flights);
         ControlFlow::Continue(())
     };
     let ended = runner.run_until(&reports.shutdown, hook, apply_flights).await;
@@ -53,8 +60,7 @@ pub(crate) async fn run_flights(pool: PgPool, run: Run, reports: Reports) -> Res
 pub(crate) async fn run_aircraft(pool: PgPool, run: Run, reports: Reports) -> Result<Totals> {
     let runner = runner::<AircraftEvent>(&pool, &run).await?;
     let hook = |progress: &Progress<'_>| {
-        reports.lags.record(progress.lags);
-        reports.applied.send_modify(|applied| applied.aircraft = progress.totals.events);
+        reports.tell(progress, |applied| &mut applied.aircraft);
         ControlFlow::Continue(())
     };
     let ended = runner.run_until(&reports.shutdown, hook, apply_aircraft).await;
@@ -79,7 +85,6 @@ pub(crate) async fn wait_for(
     applied: &mut watch::Receiver<Applied>,
     expected: Applied,
 ) -> Result<()> {
-    let mut moved_at = Instant::now();
     loop {
         let now = *applied.borrow_and_update();
         if now.flights > expected.flights || now.aircraft > expected.aircraft {
@@ -91,16 +96,14 @@ pub(crate) async fn wait_for(
         if now == expected {
             return Ok(());
         }
-        let left = STANDSTILL_MAX.saturating_sub(moved_at.elapsed());
-        match tokio::time::timeout(left, applied.changed()).await {
+        match tokio::time::timeout(STANDSTILL_MAX, applied.changed()).await {
             Ok(changed) => changed.context("the projections have ended")?,
-            Err(_) => bail!(
+            Err(_elapsed) => bail!(
                 "nothing has come for {} s, and events are missing: {}",
                 STANDSTILL_MAX.as_secs(),
                 side_by_side(now, expected)
             ),
         }
-        moved_at = Instant::now();
     }
 }
 
