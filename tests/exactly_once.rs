@@ -60,8 +60,7 @@ async fn a_relay_that_is_told_to_end_ends_cleanly_and_the_next_repeats_nothing_f
     let mut relay = RelayProcess::start(&bed.relay());
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     for _ in 0..5 {
-        let so_far = follower.count();
-        follower.until_count(so_far + 200).await;
+        until_more(&follower, 200).await;
         let status = relay.terminate().await;
         assert!(status.success(), "told to end, it ended with {status}");
         relay.restart();

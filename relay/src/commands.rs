@@ -61,7 +61,17 @@ impl Arguments {
 pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let store = store(&config)?;
     match command {
-        Command::Run => Ok(crate::run(config, store, until_told()?).await?),
+        Command::Run => {
+            let told = until_told()?;
+            // Once this is said, a signal to end is obeyed.
+            tracing::info!(
+                version = env!("CARGO_PKG_VERSION"),
+                deployment = config.relay.deployment,
+                instance = config.relay.instance,
+                "started"
+            );
+            Ok(crate::run(config, store, told).await?)
+        }
         Command::Migrate => Ok(store.migrate().await?),
         Command::Status => status(&config, &store).await,
         Command::CheckConfig => Ok(()),

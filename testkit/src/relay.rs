@@ -80,6 +80,8 @@ pub struct RelayProcess {
     directory: PathBuf,
     log: ProcessLog,
     /// Lines of the log that were there before this start.
+    start: usize,
+    /// Lines of the log before the page that is looked at.
     mark: usize,
     child: Child,
 }
@@ -96,7 +98,7 @@ impl RelayProcess {
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let log = ProcessLog::new(directory.join("relay.log"));
         let child = spawn(settings, &directory, &log);
-        Self { settings: settings.clone(), directory, log, mark: 0, child }
+        Self { settings: settings.clone(), directory, log, start: 0, mark: 0, child }
     }
 
     /// Ends the relay at once, as a crash does, and waits until it is gone.
@@ -116,15 +118,17 @@ impl RelayProcess {
     /// # Panics
     /// If it cannot be started.
     pub fn restart(&mut self) {
-        self.mark = self.log.len();
+        self.start = self.log.len();
+        self.mark = self.start;
         self.child = spawn(&self.settings, &self.directory, &self.log);
     }
 
-    /// Asks it to end (SIGTERM), and waits until it has.
+    /// Asks it to end (SIGTERM) once it is far enough to hear it, and waits until it has.
     ///
     /// # Panics
-    /// If it does not end.
+    /// If it does not start, or does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
+        self.log.line(self.start, " started ").await;
         self.signal("-TERM").await;
         self.ended().await
     }
