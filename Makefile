@@ -1,12 +1,15 @@
 # The day's commands. Everything here is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up down status reset migrate bench audit fmt doc
+.PHONY: help demo bank test check up down status reset migrate bench audit fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## A month of real flights through PostgreSQL and Kafka into a projection that adds up
 	@ops/dev/demo $(ARGS)
+
+bank: ## The tutorial: a bank on the event store; what it does, step by step
+	@ops/dev/dev with -- cargo run --quiet --locked -p annals-bank
 
 test: ## Everything that must hold: checks, then all tests on the real components
 	@ops/test $(ARGS)

@@ -18,6 +18,10 @@ mod comes_back;
 #[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
+mod following;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod nothing_is_lost;
 #[cfg(test)]
 mod one_round_trip;
@@ -29,5 +33,9 @@ mod poisoned_connections;
 mod reading;
 #[cfg(test)]
 mod retry_is_safe;
+#[cfg(test)]
+mod roles;
+#[cfg(test)]
+mod survives_crashes;
 #[cfg(test)]
 mod topic_contract;

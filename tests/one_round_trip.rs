@@ -1,6 +1,6 @@
 //! An append costs one round trip to the server: counted by a proxy, for any number of events and streams.
 
-use annals_store::{Append, ExpectedVersion, Store};
+use annals_store::{Append, ExpectedVersion, Store, StoreOptions};
 use annals_testkit::{CountingProxy, Must, Testbed, account, deposited, opened};
 
 const APPENDS: usize = 20;
@@ -12,11 +12,17 @@ async fn round_trips(proxy: &CountingProxy, store: &Store, append: &Append) -> V
     proxy.round_trips_after(before)
 }
 
+/// A store that sends no hints: they have a connection of their own, which no caller waits for.
+async fn connect(proxy: &CountingProxy, bed: &Testbed) -> Store {
+    let options = StoreOptions::default().hints(false);
+    options.connect(&proxy.url(&bed.database_url())).await.must("connect")
+}
+
 #[tokio::test]
 async fn the_caller_of_an_append_waits_for_one_round_trip() {
     let bed = Testbed::new("one_round_trip").await;
     let proxy = CountingProxy::start(&bed.database_url()).await;
-    let store = Store::connect(&proxy.url(&bed.database_url())).await.must("connect");
+    let store = connect(&proxy, &bed).await;
     let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann"), deposited(1)]);
     for _ in 0..2 {
         store.append(&warm).await.must("append");
@@ -38,7 +44,7 @@ async fn the_caller_of_an_append_waits_for_one_round_trip() {
 async fn an_append_in_the_callers_transaction_is_one_round_trip() {
     let bed = Testbed::new("one_round_trip_in").await;
     let proxy = CountingProxy::start(&bed.database_url()).await;
-    let store = Store::connect(&proxy.url(&bed.database_url())).await.must("connect");
+    let store = connect(&proxy, &bed).await;
     let append =
         |number: usize| Append::to(&account(number), ExpectedVersion::NoStream, [deposited(1)]);
     // Registers the schema; the first call inside the transaction prepares the statement.

@@ -1,10 +1,14 @@
 //! A stream and a category are read whole and in order, however long; an aggregate is what its events say.
 
-use annals_store::{Append, Category, ExpectedVersion, Store, Version};
+use annals_store::{
+    Append, Category, ExpectedVersion, Key, Metadata, Position, Read, RecordedEvent, Store,
+    StreamName, Version,
+};
 use annals_testkit::{
     Account, AccountEvent, CATEGORY, Must, Testbed, account, closed, deposited, opened,
 };
 use futures_util::TryStreamExt;
+use uuid::Uuid;
 
 /// More than two pages of a reader, and not a multiple of one.
 const MANY: i64 = 1_234;
@@ -52,9 +56,10 @@ async fn a_long_category_is_read_whole_and_in_order_after_any_position() {
     let category = Category::new(CATEGORY).unwrap();
     for skip in [0_usize, 1, 500, 600, 1_100, 1_177, 1_178] {
         let after = skip.checked_sub(1).and_then(|last| recorded.get(last));
-        let after = after.and_then(|event| annals_store::Position::new(event.position));
-        let read: Vec<_> =
-            bed.store().read_category(&category, after).try_collect().await.must("read a category");
+        let from =
+            after.map_or(Position::FIRST, |event| Position::new(event.position + 1).unwrap());
+        let read = Read::category(&category).from(from);
+        let read: Vec<_> = bed.store().read(read).try_collect().await.must("read a category");
         let found: Vec<_> =
             read.iter().map(|event| (event.position.get(), event.id.get())).collect();
         let expected: Vec<_> =
@@ -62,7 +67,7 @@ async fn a_long_category_is_read_whole_and_in_order_after_any_position() {
         assert_eq!(found, expected, "after {skip} events");
     }
     let other = Category::new("accounts").unwrap();
-    let read = bed.store().read_category(&other, None);
+    let read = bed.store().read(Read::category(&other));
     assert!(read.try_collect::<Vec<_>>().await.must("read a category").is_empty());
 }
 
@@ -84,4 +89,143 @@ async fn an_aggregate_is_rebuilt_from_all_its_events_and_says_what_to_expect() {
     let next = Append::to(&stream, loaded.expected(), [deposited(1)]);
     bed.store().append(&next).await.must("append on top of what was loaded");
     bed.store().append(&Append::to(&stream, loaded.expected(), [deposited(1)])).await.unwrap_err();
+}
+
+/// Streams of two categories, some events with correlation and causation, one append a second apart in time.
+async fn mixed(bed: &Testbed) -> Vec<annals_testkit::Recorded> {
+    let store = bed.store();
+    let metadata = |correlation, causation| Metadata {
+        correlation_id: Some(Uuid::from_u128(correlation)),
+        causation_id: Some(Uuid::from_u128(causation)),
+        ..Metadata::default()
+    };
+    for number in 0..6_u128 {
+        let ledger = StreamName::new(format!("ledger-{number}")).unwrap();
+        let caused = deposited(1).with_metadata(metadata(number % 2, number));
+        let append = Append::to(&account(number), ExpectedVersion::Any, [opened("ann"), caused])
+            .and_to(&ledger, ExpectedVersion::Any, [deposited(2)]);
+        store.append(&append).await.must("append");
+    }
+    bed.recorded().await
+}
+
+async fn positions<K: Key>(store: &Store, read: Read<K>) -> Vec<i64> {
+    let events: Vec<_> = store.read(read).try_collect().await.must("read");
+    events.iter().map(|event| event.position.get()).collect()
+}
+
+#[tokio::test]
+async fn everything_is_read_in_both_directions_from_any_place_and_as_far_as_asked() {
+    let bed = Testbed::new("directions").await;
+    let recorded = mixed(&bed).await;
+    let store = bed.store();
+    let all: Vec<i64> = recorded.iter().map(|event| event.position).collect();
+    let reversed: Vec<i64> = all.iter().rev().copied().collect();
+    assert_eq!(positions(store, Read::all()).await, all);
+    assert_eq!(positions(store, Read::all().backwards()).await, reversed);
+    let seventh = Position::new(all[7]).unwrap();
+    assert_eq!(positions(store, Read::all().from(seventh)).await, all[7..]);
+    assert_eq!(
+        positions(store, Read::all().from(seventh).backwards()).await,
+        reversed[all.len() - 8..]
+    );
+    assert_eq!(positions(store, Read::all().events_max(0)).await, [0; 0]);
+    assert_eq!(positions(store, Read::all().events_max(5)).await, all[..5]);
+    assert_eq!(positions(store, Read::all().backwards().events_max(5)).await, reversed[..5]);
+
+    let of = |stream: &str| -> Vec<i64> {
+        let own = recorded.iter().filter(|event| event.stream.starts_with(stream));
+        own.map(|event| event.position).collect()
+    };
+    let ledger = Category::new("ledger").unwrap();
+    assert_eq!(positions(store, Read::category(&ledger)).await, of("ledger-"));
+    let newest = Read::category(&ledger).backwards().events_max(1);
+    assert_eq!(positions(store, newest).await, of("ledger-")[5..]);
+    let stream = account(3);
+    let backwards = Read::stream(&stream).from(Version::FIRST).backwards();
+    assert_eq!(positions(store, backwards).await, of("account-3")[..1]);
+    let mut reversed = of("account-3");
+    reversed.reverse();
+    assert_eq!(positions(store, Read::stream(&stream).backwards()).await, reversed);
+}
+
+#[tokio::test]
+async fn a_long_stream_is_read_whole_backwards_and_by_type() {
+    let bed = Testbed::new("long_backwards").await;
+    fill(bed.store(), "a", MANY).await;
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [closed()]);
+    bed.store().append(&append).await.must("append");
+    let versions = async |read| {
+        let events: Vec<_> = bed.store().read(read).try_collect().await.must("read");
+        events.iter().map(|event: &RecordedEvent| event.version.get()).collect::<Vec<_>>()
+    };
+    let stream = account("a");
+    assert_eq!(
+        versions(Read::stream(&stream).backwards()).await,
+        (0..=MANY).rev().collect::<Vec<_>>()
+    );
+    assert_eq!(versions(Read::stream(&stream).of_types(["AccountClosed"])).await, [MANY]);
+    let types: [&str; 0] = [];
+    assert_eq!(versions(Read::stream(&stream).of_types(types)).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn events_are_found_by_what_they_belong_to_and_what_caused_them() {
+    let bed = Testbed::new("correlated").await;
+    let recorded = mixed(&bed).await;
+    let store = bed.store();
+    let caused = |number: u128| {
+        let stream = account(number).to_string();
+        let own = recorded.iter().find(|event| event.stream == stream && event.version == 1);
+        own.must("find what was caused").position
+    };
+    let odd = Read::correlation(Uuid::from_u128(1));
+    assert_eq!(positions(store, odd.clone()).await, [1, 3, 5].map(caused));
+    assert_eq!(positions(store, odd.backwards()).await, [5, 3, 1].map(caused));
+    assert_eq!(positions(store, Read::causation(Uuid::from_u128(4))).await, [caused(4)]);
+    assert_eq!(positions(store, Read::causation(Uuid::from_u128(77))).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn reading_from_a_time_misses_nothing_recorded_since() {
+    let bed = Testbed::new("since").await;
+    let recorded = mixed(&bed).await;
+    let store = bed.store();
+    let events: Vec<_> = store.read(Read::all()).try_collect().await.must("read");
+    for event in &events {
+        let since = event.recorded_at;
+        let expected: Vec<i64> = events
+            .iter()
+            .filter(|event| event.recorded_at >= since)
+            .map(|event| event.position.get())
+            .collect();
+        assert_eq!(positions(store, Read::all().recorded_since(since)).await, expected);
+    }
+    let last = events.last().must("have events").recorded_at;
+    let later = last.checked_add(jiff::SignedDuration::from_secs(1)).must("add a second");
+    assert_eq!(positions(store, Read::all().recorded_since(later)).await, [0; 0]);
+    assert_eq!(recorded.len(), events.len());
+}
+
+#[tokio::test]
+async fn streams_and_categories_are_listed_by_name() {
+    let bed = Testbed::new("listed").await;
+    mixed(&bed).await;
+    let heartbeat = StreamName::new("ledger").unwrap();
+    let longer = StreamName::new("ledgers-1").unwrap();
+    for stream in [&heartbeat, &longer] {
+        let append = Append::to(stream, ExpectedVersion::Any, [deposited(1)]);
+        bed.store().append(&append).await.must("append");
+    }
+    let names: Vec<_> = bed.store().categories().await.must("list the categories");
+    let names: Vec<_> = names.iter().map(Category::as_str).collect();
+    assert_eq!(names, [CATEGORY, "ledger", "ledgers"]);
+    let ledger = Category::new("ledger").unwrap();
+    let streams: Vec<_> = bed.store().streams(&ledger).try_collect().await.must("list streams");
+    let names: Vec<_> = streams.iter().map(|(name, _)| name.to_string()).collect();
+    let expected =
+        ["ledger", "ledger-0", "ledger-1", "ledger-2", "ledger-3", "ledger-4", "ledger-5"];
+    assert_eq!(names, expected);
+    let none = Category::new("nothing").unwrap();
+    assert_eq!(bed.store().streams(&none).try_collect::<Vec<_>>().await.must("list streams"), []);
 }

@@ -1,5 +1,58 @@
 -- The store: streams, their events, and the schemas the events were encoded with.
 
+-- What administrators did to recorded events, and why.
+create table annals.admin_log (
+    number bigint generated always as identity primary key,
+    xid xid8 not null default pg_current_xact_id(),
+    recorded_at timestamptz not null default clock_timestamp(),
+    role text not null default session_user,
+    reason text not null check (length(btrim(reason)) > 0)
+);
+create index admin_log_xid on annals.admin_log (xid);
+
+comment on table annals.admin_log is 'one row for each transaction that was allowed to change recorded events; insert-only';
+
+-- Lets the rest of this transaction change recorded events, and says so for ever.
+create function annals.administer(reason text) returns void
+language sql
+security definer
+set search_path = annals, pg_temp
+as $$ insert into annals.admin_log (reason) values (administer.reason) $$;
+
+-- Refuses to change or remove what is recorded, whoever asks: owners and superusers, too.
+create function annals.refuse_change() returns trigger
+language plpgsql
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    if tg_relid <> 'annals.admin_log'::regclass
+        and exists (select from annals.admin_log l where l.xid = pg_current_xact_id_if_assigned())
+    then
+        return null;
+    end if;
+    raise exception '% of %.% is refused: what is recorded is never changed', tg_op, tg_table_schema, tg_table_name
+        using errcode = 'insufficient_privilege',
+            hint = 'For administration: select annals.administer(''the reason'') first, in the same transaction. It is logged.';
+end
+$$;
+
+-- Makes a table insert-only: for everybody, replication included.
+create function annals.make_insert_only(target regclass) returns void
+language plpgsql
+set search_path = annals, pg_temp
+as $$
+begin
+    execute format(
+        'create trigger insert_only before update or delete or truncate on %s for each statement execute function annals.refuse_change()',
+        target
+    );
+    execute format('alter table %s enable always trigger insert_only', target);
+end
+$$;
+
+select annals.make_insert_only('annals.admin_log');
+
 -- A schema of an event type, as the producing service had it compiled in. The relay needs no files.
 create table annals.schemas (
     fingerprint bigint primary key,
@@ -11,6 +64,19 @@ create index schemas_full_name on annals.schemas (full_name, recorded_at);
 
 comment on table annals.schemas is
     'Avro schemas of events; fingerprint = first 8 bytes of the SHA-256 of definition; insert-only';
+
+select annals.make_insert_only('annals.schemas');
+
+-- Registers a version of a schema; harmless when it is registered.
+create function annals.register_schema(fingerprint bigint, full_name text, definition text) returns void
+language sql
+security definer
+set search_path = annals, pg_temp
+as $$
+    insert into annals.schemas (fingerprint, full_name, definition, recorded_at)
+    values (register_schema.fingerprint, register_schema.full_name, register_schema.definition, clock_timestamp())
+    on conflict on constraint schemas_pkey do nothing
+$$;
 
 -- Whether a text can name a stream: the category begins with a letter, and after a first - comes what
 -- tells the stream from the others. Each category is a legal end of a topic's name, and no two collide
@@ -49,15 +115,52 @@ create table annals.events (
     data jsonb not null,
     metadata jsonb not null,
     headers jsonb not null,
+    xid xid8 not null default pg_current_xact_id(),
     constraint events_stream_version unique (stream, version),
     constraint events_event_id unique (event_id)
 );
 create index events_category on annals.events (category, position);
+create index events_correlation on annals.events ((metadata ->> 'correlation_id'), position)
+    where metadata ->> 'correlation_id' is not null;
+create index events_causation on annals.events ((metadata ->> 'causation_id'), position)
+    where metadata ->> 'causation_id' is not null;
+
+select annals.make_insert_only('annals.events');
 
 comment on table annals.events is 'all events; insert-only';
 comment on column annals.events.metadata is
     'correlation_id, causation_id, actor, traceparent, tracestate, where known';
+comment on column annals.events.xid is
+    'the transaction that wrote the event: says whether a snapshot sees it, also when its row of the outbox is gone';
 comment on column annals.events.headers is 'free headers of the producing service, text to text';
+
+-- The position from which reading forwards misses nothing that was recorded at `moment` or later; above
+-- all positions when there is no such event. A search by halves over the primary key: times rise with
+-- positions, but for appends at the same moment, for which a second is let in hand.
+create function annals.position_at(moment timestamptz) returns bigint
+language plpgsql stable
+set search_path = annals, pg_temp
+as $$
+declare
+    earlier bigint := 0;
+    later bigint := (select coalesce(max(e.position), 0) + 1 from events e);
+    middle bigint;
+    found_at bigint;
+    found_time timestamptz;
+begin
+    while later - earlier > 1 loop
+        middle := earlier + (later - earlier) / 2;
+        select e.position, e.recorded_at into found_at, found_time
+        from events e where e.position >= middle and e.position < later order by e.position limit 1;
+        if not found or found_time >= moment - interval '1 second' then
+            later := middle;
+        else
+            earlier := found_at;
+        end if;
+    end loop;
+    return later;
+end
+$$;
 
 -- What is still to be published: thin, never updated, never deleted. Old partitions are dropped.
 -- The transaction id, not the position, says what became visible between two snapshots.
@@ -68,6 +171,7 @@ create table annals.outbox (
     primary key (position)
 ) partition by range (position);
 create index outbox_xid on annals.outbox (xid);
+select annals.make_insert_only('annals.outbox');
 
 -- The number of shards is a constant of the installation, not of a replica or a topic: it is fixed
 -- here and changed only by a drained operation that replaces this function.
@@ -92,6 +196,7 @@ as $$ select 4194304::bigint $$;
 -- one caller create and the others wait, and attaching a table does not lock out inserts.
 create function annals.outbox_extend(ahead bigint) returns bigint
 language plpgsql
+security definer
 set search_path = annals, pg_temp
 as $$
 declare
@@ -116,6 +221,7 @@ begin
         partition := format('outbox_%s', to_char(upper / size, 'FM0000000'));
         execute format('create table %I (like outbox including defaults)', partition);
         execute format('alter table outbox attach partition %I for values from (%s) to (%s)', partition, upper, upper + size);
+        perform make_insert_only(partition::regclass);
         upper := upper + size;
     end loop;
     return upper;

@@ -39,6 +39,8 @@ create function annals.append(
     out refusals jsonb
 )
 language plpgsql
+-- Who may call it may append; nobody needs a right on the tables.
+security definer
 set search_path = annals, pg_temp
 -- The statements below touch single rows by key. Planning them anew for each call would cost more than
 -- running them, and a plan made while the tables were empty must not scan them once they have grown.

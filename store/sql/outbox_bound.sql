@@ -6,7 +6,7 @@
 select
     snapshot::text as snapshot,
     xmax + mod(mod(3 + age('3'::xid)::bigint - xmax, 4294967296) + 4294967296, 4294967296) as next_xid,
-    coalesce((select max(position) from annals.outbox), 0) as position,
+    coalesce((select max(position) from annals.events), 0) as position,
     (select system_identifier from pg_control_system())::text as system_identifier,
     substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8) as timeline
 from (select s.snapshot, pg_snapshot_xmax(s.snapshot)::text::bigint as xmax from pg_current_snapshot() s (snapshot)) now

@@ -1,15 +1,20 @@
 -- The events of a small window, in position order, found by transaction id.
 -- $1 snapshot at its begin, $2 snapshot at its end, $3 shards, $4 position after which to begin.
 -- No row: nothing (more) of these shards became visible between the two.
+-- The window is found first, on its own: beside an order the planner may walk over all positions instead.
+with visible as materialized (
+    select o.position, o.shard from annals.outbox o
+    where (
+        o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < pg_snapshot_xmax($2::pg_snapshot)
+        or o.xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
+    )
+    and pg_visible_in_snapshot(o.xid, $2::pg_snapshot) and not pg_visible_in_snapshot(o.xid, $1::pg_snapshot)
+    and o.shard = any ($3)
+)
 select
     e.position, o.shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint, e.recorded_at,
     e.payload, e.metadata, e.headers
-from annals.outbox o
+from visible o
 join annals.events e on e.position = o.position
-where (
-    o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < pg_snapshot_xmax($2::pg_snapshot)
-    or o.xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
-)
-and pg_visible_in_snapshot(o.xid, $2::pg_snapshot) and not pg_visible_in_snapshot(o.xid, $1::pg_snapshot)
-and o.shard = any ($3) and o.position > $4
+where o.position > $4
 order by o.position

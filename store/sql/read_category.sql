@@ -1,9 +1,13 @@
 -- Reads a page of a category forwards.
--- $1 category, $2 position after which to begin (0: from the first), $3 most rows.
--- No row: the category has no later event that was visible when the page was read.
+-- $1 category, $2 position after which to begin, $3 most rows,
+-- $4 event types (null: all), $5 earliest time of recording (null: any).
+-- No row: the category has no later such event that was visible when the page was read.
+-- The comparison of rows leaves the planner only the index that has this order; with an equality it may walk over
+-- all positions instead.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events
-where category = $1 and position > $2
-order by position
+where (category, position) > ($1, $2) and category <= $1
+and ($4::text[] is null or event_type = any ($4)) and ($5::timestamptz is null or recorded_at >= $5)
+order by category, position
 limit $3

@@ -1,9 +1,11 @@
 -- Reads a page of a stream forwards.
--- $1 stream, $2 version after which to begin (-1: from the first), $3 most rows.
--- No row: the stream has no later event, or does not exist.
+-- $1 stream, $2 version after which to begin, $3 most versions,
+-- $4 event types (null: all), $5 earliest time of recording (null: any).
+-- The range stands for a limit, since versions have no gaps: however long the stream is and whatever the plan, a
+-- page costs what a page has. No row: the stream has no later such event, or does not exist.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events
-where stream = $1 and version > $2
+where stream = $1 and version > $2 and version <= $2 + $3
+and ($4::text[] is null or event_type = any ($4)) and ($5::timestamptz is null or recorded_at >= $5)
 order by version
-limit $3

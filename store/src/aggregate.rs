@@ -5,7 +5,8 @@ use std::pin::pin;
 use annals_schemas::EventSet;
 use futures_util::TryStreamExt;
 
-use crate::error::Error;
+use crate::error::{Conflict, Error};
+use crate::read::decode;
 use crate::store::Store;
 use crate::stream::{ExpectedVersion, StreamName, Version};
 
@@ -32,6 +33,28 @@ impl<A> Loaded<A> {
     #[must_use]
     pub fn expected(&self) -> ExpectedVersion {
         self.version.into()
+    }
+}
+
+impl<A: Aggregate> Loaded<A> {
+    /// Takes in what a [`Conflict`] carries, so that a decision can be made again without reading. False when that
+    /// is not all that happened: the append asked for fewer events ([`Append::with_conflict_events`]), and the
+    /// aggregate must be loaded again.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] when an event is none of the aggregate's.
+    ///
+    /// [`Append::with_conflict_events`]: crate::Append::with_conflict_events
+    pub fn catch_up(&mut self, conflict: &Conflict) -> Result<bool, Error> {
+        for event in &conflict.events {
+            let next = self.version.map_or(Version::FIRST, Version::next);
+            if event.version == next {
+                let (version, event) = decode(event)?;
+                self.state.apply(event);
+                self.version = Some(version);
+            }
+        }
+        Ok(self.version == conflict.actual)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Appending: events and their outbox rows, in one transaction, in one round trip.
 
+use std::time::Instant;
+
 use annals_schemas::Schema;
 use jiff::Timestamp;
 use sqlx::PgConnection;
@@ -7,13 +9,14 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{Executor, Row, SqlStr};
 
-use crate::error::AppendError;
+use crate::error::{AppendError, Refusal};
 use crate::event::NewEvent;
 use crate::outbox::OUTBOX_LEFT_MIN;
 use crate::pgtime::PgTimestamp;
 use crate::refusal;
 use crate::store::Store;
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+use crate::telemetry;
 
 /// What is to be appended: events to one or several streams, all or nothing.
 ///
@@ -103,7 +106,22 @@ impl Store {
     ///
     /// # Errors
     /// [`AppendError`], by what the caller can do: refused, unknown, failed.
+    #[tracing::instrument(
+        level = "debug",
+        skip_all,
+        fields(streams = append.streams.len(), events = append.events.len(), outcome)
+    )]
     pub async fn append(&self, append: &Append) -> Result<Appended, AppendError> {
+        let begun = Instant::now();
+        let answer = self.append_settled(append).await;
+        telemetry::appended(begun, &answer);
+        if answer.is_ok() {
+            self.wake_followers();
+        }
+        answer
+    }
+
+    async fn append_settled(&self, append: &Append) -> Result<Appended, AppendError> {
         append.check(self.event_bytes_max())?;
         // Each try that fails here takes a connection out of the pool for good: one that came from it
         // inside a transaction that somebody else had begun and dropped, where the server refuses the
@@ -118,6 +136,10 @@ impl Store {
                 Err(AppendError::Unknown(error)) => {
                     drop(connection.detach());
                     unsettled = Some(AppendError::Unknown(error));
+                }
+                // Somebody appended an event of the same id at this moment: by now it is known.
+                Err(AppendError::LostRace(error)) => {
+                    unsettled = Some(AppendError::LostRace(error));
                 }
                 Err(AppendError::Failed(error)) if is_inside_a_transaction(&error) => {
                     drop(connection.detach());
@@ -155,9 +177,25 @@ impl Store {
     /// order, can deadlock, which PostgreSQL ends with an error for one of them.
     ///
     /// # Errors
-    /// [`AppendError::Refused`] and [`AppendError::Failed`]; after the latter the transaction is
-    /// aborted. What an error of the commit means is the caller's to settle, by repeating with the same events.
+    /// [`AppendError::Refused`], [`AppendError::LostRace`] and [`AppendError::Failed`]; after the last two the
+    /// transaction is aborted. What an error of the commit means is the caller's to settle, by repeating with the same events.
+    #[tracing::instrument(
+        level = "debug",
+        skip_all,
+        fields(streams = append.streams.len(), events = append.events.len(), outcome)
+    )]
     pub async fn append_in(
+        &self,
+        transaction: &mut PgConnection,
+        append: &Append,
+    ) -> Result<Appended, AppendError> {
+        let begun = Instant::now();
+        let answer = self.append_inside(transaction, append).await;
+        telemetry::appended(begun, &answer);
+        answer
+    }
+
+    async fn append_inside(
         &self,
         transaction: &mut PgConnection,
         append: &Append,
@@ -165,9 +203,14 @@ impl Store {
         append.check(self.event_bytes_max())?;
         self.register_schemas_beside(append).await?;
         let statement = &self.statements().append_in;
-        let row =
-            call(transaction, statement.clone(), append).await.map_err(AppendError::Failed)?;
-        let appended = self.answer(transaction, append, &row).await?;
+        let row = call(transaction, statement.clone(), append).await.map_err(lost_or_failed)?;
+        let appended = match self.answer(transaction, append, &row).await {
+            // It is registered by now: a transaction that does not see it began before that.
+            Err(AppendError::Refused(refusals)) if refusals.iter().any(is_unknown_schema) => {
+                return Err(AppendError::LostRace(None));
+            }
+            answered => answered?,
+        };
         self.extend_outbox_beside(transaction, self.outbox_left(&appended)).await;
         Ok(appended)
     }
@@ -241,6 +284,20 @@ fn is_inside_a_transaction(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| code == "2D000" || code == "25P02")
 }
 
+fn is_unknown_schema(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::UnknownSchema { .. })
+}
+
+/// Nothing is written: because of another transaction, or for another reason.
+fn lost_or_failed(error: sqlx::Error) -> AppendError {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // Serialisation failure, deadlock, and an id that another transaction has recorded meanwhile.
+    match code.as_deref() {
+        Some("40001" | "40P01" | "23505") => AppendError::LostRace(Some(error)),
+        Some(_) | None => AppendError::Failed(error),
+    }
+}
+
 fn unacknowledged(error: sqlx::Error) -> AppendError {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     match code {
@@ -248,7 +305,7 @@ fn unacknowledged(error: sqlx::Error) -> AppendError {
         Some(code) if code.starts_with("57P") || code.starts_with("08") => {
             AppendError::Unknown(error)
         }
-        Some(_) => AppendError::Failed(error),
+        Some(_) => lost_or_failed(error),
         None => AppendError::Unknown(error),
     }
 }

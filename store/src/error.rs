@@ -5,6 +5,7 @@ use std::fmt;
 use annals_schemas::Fingerprint;
 
 use crate::event::{EventId, RecordedEvent};
+use crate::outbox::Cluster;
 use crate::stream::{ExpectedVersion, StreamName, Version};
 
 /// Why an append was not acknowledged.
@@ -14,6 +15,11 @@ pub enum AppendError {
     /// stays usable. Repeating the same append gives the same answer until something else changes.
     #[error("append refused: {}", Listed(.0))]
     Refused(Vec<Refusal>),
+    /// Another transaction was faster than this one, which sees the store as it was before: of
+    /// [`append_in`](crate::Store::append_in), mostly in transactions above `READ COMMITTED`. Nothing is
+    /// written and the transaction is of no use any more: roll back, and run all of it again.
+    #[error("append lost a race against another transaction: roll back, and run this one again")]
+    LostRace(#[source] Option<sqlx::Error>),
     /// The connection broke at or after the commit: the events may be recorded, or not. Repeat the
     /// append with the same [`NewEvent`](crate::NewEvent)s: it writes them once.
     #[error("append with unknown outcome: repeat it with the same events to settle it")]
@@ -29,7 +35,7 @@ impl AppendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(_) => false,
-            Self::Unknown(_) => true,
+            Self::Unknown(_) | Self::LostRace(_) => true,
             Self::Failed(source) => is_transient(source),
         }
     }
@@ -196,6 +202,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A checkpoint belongs to another history: another database cluster, or the one that a promoted standby began.
+    #[error(
+        "the checkpoint is of database cluster {} on timeline {}, and this is cluster {} on timeline {}: \
+         what is behind the checkpoint there may not be here; compare, or follow from the beginning",
+        checkpoint.system_identifier, checkpoint.timeline, found.system_identifier, found.timeline
+    )]
+    OtherHistory {
+        /// The history of the checkpoint.
+        checkpoint: Cluster,
+        /// The history of the database.
+        found: Cluster,
+    },
     /// An event is not what its schema or the application's type says.
     #[error("decode event {version} of stream {stream}")]
     Decode {
@@ -223,7 +241,10 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_transient(source),
-            Self::Migrate(_) | Self::Unreadable { .. } | Self::Decode { .. } => false,
+            Self::Migrate(_)
+            | Self::Unreadable { .. }
+            | Self::OtherHistory { .. }
+            | Self::Decode { .. } => false,
         }
     }
 }

@@ -36,18 +36,24 @@
 
 mod aggregate;
 mod append;
+mod catalog;
+mod checkpoint;
 mod error;
 mod event;
+mod follow;
+mod hints;
 mod limits;
 mod migrate;
 pub mod outbox;
 mod pgtime;
 mod read;
 mod refusal;
+mod rows;
 mod schemas;
 mod sql;
 mod store;
 mod stream;
+pub mod telemetry;
 
 pub use aggregate::{Aggregate, Loaded};
 pub use annals_schemas::{
@@ -55,9 +61,12 @@ pub use annals_schemas::{
     check_fit, events, timestamp_micros, timestamp_millis, verify,
 };
 pub use append::{Append, Appended};
+pub use checkpoint::{Checkpoint, CheckpointFormatError};
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
+pub use follow::{Follow, Followed};
 pub use limits::{EVENTS_PER_APPEND_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX};
+pub use read::{Key, Read};
 pub use sql::{SchemaName, SchemaNameError};
 pub use store::{EVENT_BYTES_MAX, Store, StoreOptions};
 pub use stream::{

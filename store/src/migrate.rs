@@ -8,10 +8,11 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use crate::sql::SchemaName;
 
 /// In the order of their numbers. Released migrations are never edited: a change is a new file.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "streams and events", include_str!("../migrations/0001_streams_and_events.sql")),
     (2, "append", include_str!("../migrations/0002_append.sql")),
     (3, "relay", include_str!("../migrations/0003_relay.sql")),
+    (4, "roles", include_str!("../migrations/0004_roles.sql")),
 ];
 
 /// Applies what is missing, each migration in a transaction, under a lock that makes others wait.

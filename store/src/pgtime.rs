@@ -1,9 +1,10 @@
 //! `timestamptz` as [`jiff::Timestamp`].
 
 use jiff::Timestamp;
+use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgTypeInfo, PgValueRef};
-use sqlx::{Decode, Postgres, Type};
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Type};
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -24,5 +25,12 @@ impl<'r> Decode<'r, Postgres> for PgTimestamp {
         let us =
             since_2000_us.checked_add(POSTGRES_EPOCH_US).ok_or("a timestamptz out of range")?;
         Ok(Self(Timestamp::from_microsecond(us)?))
+    }
+}
+
+impl<'q> Encode<'q, Postgres> for PgTimestamp {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let since_2000_us = self.0.as_microsecond() - POSTGRES_EPOCH_US;
+        <i64 as Encode<Postgres>>::encode_by_ref(&since_2000_us, buffer)
     }
 }

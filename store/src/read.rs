@@ -1,26 +1,228 @@
 //! Reading: streams of events, a page at a time, each page one query by key.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::time::Instant;
 
-use annals_schemas::{EventSet, Fingerprint};
+use annals_schemas::EventSet;
 use futures_util::stream::{Stream, TryStreamExt, try_unfold};
-use sqlx::postgres::PgRow;
-use sqlx::types::Json;
-use sqlx::{Row, SqlStr};
+use jiff::Timestamp;
+use sqlx::SqlStr;
+use uuid::Uuid;
 
 use crate::error::Error;
-use crate::event::{Metadata, RecordedEvent};
+use crate::event::RecordedEvent;
 use crate::pgtime::PgTimestamp;
+use crate::rows::recorded;
+use crate::sql::Statements;
 use crate::store::Store;
 use crate::stream::{Category, Position, StreamName, Version};
+use crate::telemetry;
 
-/// Events of a page: what a reader holds in memory at most.
-const PAGE_EVENTS: i64 = 500;
+/// Events of the first page. The next ones are as large as [`PAGE_BYTES`] allows.
+const PAGE_EVENTS_FIRST: i64 = 100;
+/// Most events of a page.
+const PAGE_EVENTS_MAX: i64 = 1_000;
+/// Payload bytes that a page is meant to have: what a reader holds in memory.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What to read, and how: built up, then given to [`Store::read`].
+///
+/// `K` is what the events are read in the order of: the [`Version`] of a stream, the [`Position`] of
+/// everything else.
+///
+/// ```
+/// # use annals_store::{Category, Read};
+/// # fn example(order: &Category) -> Read<annals_store::Position> {
+/// // The last ten cancellations.
+/// Read::category(order).of_types(["OrderCancelled"]).backwards().events_max(10)
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Read<K> {
+    source: Source,
+    is_backwards: bool,
+    from: Option<K>,
+    recorded_since: Option<Timestamp>,
+    types: Option<Vec<String>>,
+    events_max: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Stream(StreamName),
+    Category(Category),
+    Correlation(Uuid),
+    Causation(Uuid),
+    All,
+}
+
+impl Read<Version> {
+    /// The events of a stream, in version order; none if there is no such stream.
+    #[must_use]
+    pub fn stream(stream: &StreamName) -> Self {
+        Self::new(Source::Stream(stream.clone()))
+    }
+}
+
+impl Read<Position> {
+    /// The events of a category, in position order.
+    #[must_use]
+    pub fn category(category: &Category) -> Self {
+        Self::new(Source::Category(category.clone()))
+    }
+
+    /// All events, in position order.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::new(Source::All)
+    }
+
+    /// The events of one request or process, across streams, in position order.
+    #[must_use]
+    pub fn correlation(correlation_id: Uuid) -> Self {
+        Self::new(Source::Correlation(correlation_id))
+    }
+
+    /// The events that an event or a command led to, across streams, in position order.
+    #[must_use]
+    pub fn causation(causation_id: Uuid) -> Self {
+        Self::new(Source::Causation(causation_id))
+    }
+}
+
+impl<K> Read<K> {
+    const fn new(source: Source) -> Self {
+        Self {
+            source,
+            is_backwards: false,
+            from: None,
+            recorded_since: None,
+            types: None,
+            events_max: u64::MAX,
+        }
+    }
+
+    /// Begins with the event of this version or position, or the next one in the direction of reading.
+    #[must_use]
+    pub fn from(mut self, from: K) -> Self {
+        self.from = Some(from);
+        self
+    }
+
+    /// Reads from the last event to the first.
+    #[must_use]
+    pub const fn backwards(mut self) -> Self {
+        self.is_backwards = true;
+        self
+    }
+
+    /// Leaves out what was recorded before a time, by the database's clock.
+    #[must_use]
+    pub const fn recorded_since(mut self, time: Timestamp) -> Self {
+        self.recorded_since = Some(time);
+        self
+    }
+
+    /// Leaves out events of other types than these. They are passed over on the server, one by one: a
+    /// type that is rare in what is read takes as long as reading all of it.
+    #[must_use]
+    pub fn of_types(mut self, types: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.types = Some(types.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Ends after so many events.
+    #[must_use]
+    pub const fn events_max(mut self, events_max: u64) -> Self {
+        self.events_max = events_max;
+        self
+    }
+
+    fn statement(&self, statements: &Statements) -> SqlStr {
+        let [forwards, backwards] = match self.source {
+            Source::Stream(_) => [&statements.read_stream, &statements.read_stream_backwards],
+            Source::Category(_) => [&statements.read_category, &statements.read_category_backwards],
+            Source::Correlation(_) => {
+                [&statements.read_correlation, &statements.read_correlation_backwards]
+            }
+            Source::Causation(_) => {
+                [&statements.read_causation, &statements.read_causation_backwards]
+            }
+            Source::All => [&statements.read_all, &statements.read_all_backwards],
+        };
+        if self.is_backwards { backwards.clone() } else { forwards.clone() }
+    }
+
+    const fn has_filter(&self) -> bool {
+        self.types.is_some() || self.recorded_since.is_some()
+    }
+
+    fn source_text(&self) -> Option<String> {
+        match &self.source {
+            Source::Stream(stream) => Some(stream.to_string()),
+            Source::Category(category) => Some(category.to_string()),
+            Source::Correlation(id) | Source::Causation(id) => Some(id.to_string()),
+            Source::All => None,
+        }
+    }
+}
+
+/// What events can be read in the order of: [`Version`] or [`Position`].
+pub trait Key: sealed::Key {}
+impl Key for Version {}
+impl Key for Position {}
+
+mod sealed {
+    use crate::event::RecordedEvent;
+    use crate::stream::{Position, Version};
+
+    pub trait Key: Copy + Send + Sync {
+        const IS_POSITION: bool;
+        fn get(self) -> i64;
+        fn of(event: &RecordedEvent) -> i64;
+    }
+
+    impl Key for Version {
+        const IS_POSITION: bool = false;
+        fn get(self) -> i64 {
+            self.get()
+        }
+        fn of(event: &RecordedEvent) -> i64 {
+            event.version.get()
+        }
+    }
+
+    impl Key for Position {
+        const IS_POSITION: bool = true;
+        fn get(self) -> i64 {
+            self.get()
+        }
+        fn of(event: &RecordedEvent) -> i64 {
+            event.position.get()
+        }
+    }
+}
 
 impl Store {
-    /// Reads a stream forwards from a version, to where it ends when it is reached.
+    /// Reads events as they are committed, to where they end when the end is reached.
     ///
-    /// No event if the stream does not exist. Memory is bounded by one page of 500 events.
+    /// Memory is bounded by a page: some 4 MiB of payloads, at most 1,000 events. Each page is a query
+    /// of its own: reading by position while others append, an event whose transaction commits late can have a
+    /// lower position than one already read, and is then left out. To miss nothing, follow.
+    ///
+    /// # Errors
+    /// Items are [`Error`] when a page cannot be read; the stream ends there.
+    pub fn read<K: Key>(
+        &self,
+        read: Read<K>,
+    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send + use<K> {
+        let begin = Reading::new(self, read);
+        try_unfold(begin, async |mut reading: Reading<K>| {
+            Ok(reading.next().await?.map(|event| (event, reading)))
+        })
+    }
+
+    /// Reads a stream forwards from a version: a short form of [`read`](Self::read).
     ///
     /// # Errors
     /// Items are [`Error`] when a page cannot be read; the stream ends there.
@@ -29,27 +231,7 @@ impl Store {
         stream: &StreamName,
         from: Version,
     ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send + use<> {
-        let query = PageQuery::new(self, self.statements().read_stream.clone(), stream.as_str());
-        pages(query, from.get() - 1, |event| event.version.get())
-    }
-
-    /// Reads a category forwards by position, after a position or from its first event, to where it
-    /// ends when it is reached.
-    ///
-    /// It is a view of what is committed, page by page: an event whose transaction commits while the
-    /// reading goes on can have a lower position than one already read, and is then left out. Memory
-    /// is bounded by one page of 500 events.
-    ///
-    /// # Errors
-    /// Items are [`Error`] when a page cannot be read; the stream ends there.
-    pub fn read_category(
-        &self,
-        category: &Category,
-        after: Option<Position>,
-    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send + use<> {
-        let query =
-            PageQuery::new(self, self.statements().read_category.clone(), category.as_str());
-        pages(query, after.map_or(0, Position::get), |event| event.position.get())
+        self.read(Read::stream(stream).from(from))
     }
 
     /// Reads a stream as values of the application's type, with their versions.
@@ -62,6 +244,15 @@ impl Store {
         from: Version,
     ) -> impl Stream<Item = Result<(Version, E), Error>> + Send + use<E> {
         self.read_stream(stream, from).and_then(|event| std::future::ready(decode(&event)))
+    }
+
+    /// The position from which reading forwards misses nothing that was recorded at a time or later.
+    async fn position_at(&self, time: Timestamp) -> Result<i64, Error> {
+        sqlx::query_scalar(self.statements().position_at.clone())
+            .bind(PgTimestamp(time))
+            .fetch_one(self.pool())
+            .await
+            .map_err(Error::database("find the position of a time"))
     }
 
     /// The version of a stream's last event; `None` when there is no such stream.
@@ -78,7 +269,7 @@ impl Store {
     }
 }
 
-fn decode<E: EventSet>(event: &RecordedEvent) -> Result<(Version, E), Error> {
+pub(crate) fn decode<E: EventSet>(event: &RecordedEvent) -> Result<(Version, E), Error> {
     let decoded = event.decode().map_err(|source| Error::Decode {
         stream: event.stream.clone(),
         version: event.version,
@@ -87,111 +278,131 @@ fn decode<E: EventSet>(event: &RecordedEvent) -> Result<(Version, E), Error> {
     Ok((event.version, decoded))
 }
 
-struct PageQuery {
+/// A read under way.
+struct Reading<K> {
     store: Store,
+    read: Read<K>,
     statement: SqlStr,
-    of: String,
+    page: VecDeque<RecordedEvent>,
+    page_events: i64,
+    /// Version or position up to which everything is read; none before the first page.
+    last: Option<i64>,
+    /// The version at which a stream ends, where it has to be known.
+    end: Option<i64>,
+    left: u64,
+    is_at_end: bool,
 }
 
-impl PageQuery {
-    fn new(store: &Store, statement: SqlStr, of: &str) -> Self {
-        Self { store: store.clone(), statement, of: of.to_owned() }
+impl<K: Key> Reading<K> {
+    fn new(store: &Store, read: Read<K>) -> Self {
+        Self {
+            store: store.clone(),
+            statement: read.statement(store.statements()),
+            page: VecDeque::new(),
+            page_events: PAGE_EVENTS_FIRST,
+            last: None,
+            end: None,
+            left: read.events_max,
+            is_at_end: false,
+            read,
+        }
     }
 
-    async fn page(&self, after: i64) -> Result<VecDeque<RecordedEvent>, Error> {
+    async fn next(&mut self) -> Result<Option<RecordedEvent>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        while self.page.is_empty() && !self.is_at_end {
+            self.turn_page().await?;
+        }
+        let event = self.page.pop_front();
+        self.left -= u64::from(event.is_some());
+        Ok(event)
+    }
+
+    async fn turn_page(&mut self) -> Result<(), Error> {
+        let Some(begin) = self.begin().await? else {
+            self.is_at_end = true;
+            return Ok(());
+        };
+        let begun = Instant::now();
+        let most = self.page_events.min(i64::try_from(self.left).unwrap_or(i64::MAX));
         let rows = sqlx::query(self.statement.clone())
-            .bind(&self.of)
-            .bind(after)
-            .bind(PAGE_EVENTS)
+            .bind(self.read.source_text())
+            .bind(begin)
+            .bind(most)
+            .bind(self.read.types.as_deref())
+            .bind(self.read.recorded_since.map(PgTimestamp))
             .fetch_all(self.store.pool())
             .await
             .map_err(Error::database("read events"))?;
-        recorded(&self.store, &rows).await
+        self.page = recorded(&self.store, &rows).await?;
+        telemetry::page_read(begun, self.page.len());
+        self.advance(begin, most);
+        self.page_events = next_page_events(&self.page);
+        Ok(())
     }
-}
 
-struct Reading {
-    query: PageQuery,
-    page: VecDeque<RecordedEvent>,
-    after: i64,
-    is_last: bool,
-}
-
-fn pages(
-    query: PageQuery,
-    after: i64,
-    key: fn(&RecordedEvent) -> i64,
-) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send {
-    let begin = Reading { query, page: VecDeque::new(), after, is_last: false };
-    try_unfold(begin, move |mut reading| async move {
-        if reading.page.is_empty() && !reading.is_last {
-            reading.page = reading.query.page(reading.after).await?;
-            reading.after = reading.page.back().map_or(reading.after, key);
-            reading.is_last = i64::try_from(reading.page.len()) != Ok(PAGE_EVENTS);
+    /// Notes how far the page went. A page of a stream is a range of versions; any other, a number of events.
+    fn advance(&mut self, begin: i64, most: i64) {
+        let is_short = i64::try_from(self.page.len()) != Ok(most);
+        if K::IS_POSITION {
+            self.last = Some(self.page.back().map_or(begin, <K as sealed::Key>::of));
+            self.is_at_end = is_short;
+        } else if self.read.is_backwards {
+            self.last = Some(begin - most);
+            self.is_at_end = begin - most <= 0;
+        } else {
+            self.last = Some(begin + most);
+            self.is_at_end = self.end.map_or(is_short, |end| begin + most >= end);
         }
-        Ok(reading.page.pop_front().map(|event| (event, reading)))
-    })
-}
-
-async fn recorded(store: &Store, rows: &[PgRow]) -> Result<VecDeque<RecordedEvent>, Error> {
-    let fields = rows.iter().map(Fields::read).collect::<Result<Vec<_>, _>>();
-    let fields = fields.map_err(Error::database("read events"))?;
-    let schemas = store.schemas(fields.iter().map(|fields| fields.fingerprint).collect()).await?;
-    fields.into_iter().map(|fields| fields.event(&schemas)).collect()
-}
-
-struct Fields {
-    position: i64,
-    stream: String,
-    version: i64,
-    event_id: uuid::Uuid,
-    event_type: String,
-    fingerprint: Fingerprint,
-    recorded_at: PgTimestamp,
-    payload: Vec<u8>,
-    metadata: Json<Metadata>,
-    headers: Json<BTreeMap<String, String>>,
-}
-
-impl Fields {
-    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            position: row.try_get("position")?,
-            stream: row.try_get("stream")?,
-            version: row.try_get("version")?,
-            event_id: row.try_get("event_id")?,
-            event_type: row.try_get("event_type")?,
-            fingerprint: row.try_get::<i64, _>("fingerprint")?.into(),
-            recorded_at: row.try_get("recorded_at")?,
-            payload: row.try_get("payload")?,
-            metadata: row.try_get("metadata")?,
-            headers: row.try_get("headers")?,
-        })
     }
 
-    fn event(
-        self,
-        schemas: &BTreeMap<Fingerprint, annals_schemas::Schema>,
-    ) -> Result<RecordedEvent, Error> {
-        let what = || format!("event {} of stream {:?}", self.version, self.stream);
-        let unreadable = |reason: String| Error::Unreadable { what: what(), reason };
-        let stream =
-            StreamName::new(self.stream.clone()).map_err(|error| unreadable(error.to_string()))?;
-        let schema = schemas.get(&self.fingerprint).copied();
-        let schema = schema.ok_or_else(|| {
-            unreadable(format!("its schema {} is not registered", self.fingerprint))
-        })?;
-        Ok(RecordedEvent {
-            position: Position::from_store(self.position),
-            stream,
-            version: Version::from_store(self.version),
-            id: self.event_id.into(),
-            event_type: self.event_type,
-            recorded_at: self.recorded_at.0,
-            schema,
-            payload: self.payload,
-            metadata: self.metadata.0,
-            headers: self.headers.0,
-        })
+    /// The version or position after which the page begins; before which, when reading goes backwards. None when there
+    /// is no such stream.
+    async fn begin(&mut self) -> Result<Option<i64>, Error> {
+        if let Some(last) = self.last {
+            return Ok(Some(last));
+        }
+        let is_backwards = self.read.is_backwards;
+        let from = self.read.from.map(sealed::Key::get);
+        if let Source::Stream(stream) = self.read.source.clone() {
+            return self.begin_of_stream(&stream, from).await;
+        }
+        match (from, self.read.recorded_since) {
+            (Some(from), _) if is_backwards => Ok(Some(from.saturating_add(1))),
+            (Some(from), _) => Ok(Some(from - 1)),
+            (None, _) if is_backwards => Ok(Some(i64::MAX)),
+            (None, Some(time)) => Ok(Some(self.store.position_at(time).await? - 1)),
+            (None, None) => Ok(Some(0)),
+        }
     }
+
+    async fn begin_of_stream(
+        &mut self,
+        stream: &StreamName,
+        from: Option<i64>,
+    ) -> Result<Option<i64>, Error> {
+        if !self.read.is_backwards && !self.read.has_filter() {
+            return Ok(Some(from.unwrap_or(0) - 1));
+        }
+        let Some(end) = self.store.stream_version(stream).await? else { return Ok(None) };
+        let end = end.get();
+        self.end = Some(end);
+        if self.read.is_backwards {
+            Ok(Some(from.map_or(end, |from| from.min(end)) + 1))
+        } else {
+            Ok(Some(from.unwrap_or(0) - 1))
+        }
+    }
+}
+
+/// How many events of this size make a page.
+fn next_page_events(page: &VecDeque<RecordedEvent>) -> i64 {
+    if page.is_empty() {
+        return PAGE_EVENTS_MAX;
+    }
+    let bytes: usize = page.iter().map(|event| event.payload.len()).sum();
+    let fitting = PAGE_BYTES.saturating_mul(page.len()) / bytes.max(1);
+    i64::try_from(fitting).unwrap_or(i64::MAX).clamp(1, PAGE_EVENTS_MAX)
 }

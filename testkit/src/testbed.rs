@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::account::CATEGORY;
 use crate::environment::{Environment, is_kept};
-use crate::follow::{Follower, consume};
+use crate::follow::{DEADLINE, Follower, consume};
 use crate::history::{Attempt, History, Recorded};
 use crate::kafka;
 use crate::must::Must;
@@ -126,6 +126,21 @@ impl Testbed {
                 payload: row.get("payload"),
             })
             .collect()
+    }
+
+    /// Returns when a session of this test's database waits for a lock.
+    ///
+    /// # Panics
+    /// If none does within [`DEADLINE`].
+    pub async fn until_waiting_for_a_lock(&self) {
+        let waiting = async { while self.waiting_for_a_lock().await == 0 {} };
+        let waiting = tokio::time::timeout(DEADLINE, waiting).await;
+        assert!(waiting.is_ok(), "no session waited for a lock within {DEADLINE:?}");
+    }
+
+    async fn waiting_for_a_lock(&self) -> i64 {
+        let query = sqlx::query_scalar(include_str!("../sql/waiting_for_lock.sql"));
+        query.fetch_one(self.store.pool()).await.must("look at locks")
     }
 
     /// One line that differs when anything an append writes differs.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 
 use annals_consumer::{Consumer, Delivered, FirstVersion, Verdict, VersionFilter};
-use annals_store::{Category, Store};
+use annals_store::{Category, Read, Store};
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
 
@@ -23,7 +23,7 @@ pub(crate) struct Contents {
 pub(crate) async fn of_store(store: &Store, category: &str) -> Result<Contents> {
     let category = Category::new(category)?;
     let mut contents = Contents::default();
-    let mut events = pin!(store.read_category(&category, None));
+    let mut events = pin!(store.read(Read::category(&category)));
     while let Some(event) = events.try_next().await? {
         contents.add(event.stream.as_str(), event.version.get());
     }

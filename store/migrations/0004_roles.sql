@@ -1,0 +1,86 @@
+-- Who may do what.
+--
+--   annals_owner   owns everything; nobody logs in as it
+--   annals_append  appends, through the function, and reads
+--   annals_read    reads and follows
+--   annals_relay   reads, and writes what the relay keeps here
+--   annals_admin   reads, and may change recorded events after annals.administer(reason), which is logged
+--
+-- They belong to the whole cluster. A login gets what it needs by `grant annals_append to app`.
+
+-- Creates the roles where they are missing, and gives each what it needs and nothing else. Harmless to repeat.
+-- Without the right to create roles it changes nothing, says so, and everything stays with whoever migrated.
+create function annals.apply_roles() returns boolean
+language plpgsql
+set search_path = annals, pg_temp
+as $$
+declare
+    wanted constant text[] := array['annals_owner', 'annals_append', 'annals_read', 'annals_relay', 'annals_admin'];
+    role text;
+    item record;
+begin
+    begin
+        foreach role in array wanted loop
+            if not exists (select from pg_roles r where r.rolname = role) then
+                execute format('create role %I nologin', role);
+            end if;
+        end loop;
+        if not pg_has_role('annals_owner', 'member') then
+            execute format('grant annals_owner to %I', current_user);
+        end if;
+    exception
+        -- Another database's migration does the same at this moment.
+        when duplicate_object or unique_violation or internal_error then
+            null;
+        when insufficient_privilege then
+            raise warning 'the roles of Annals are missing and % may not create them: everything stays with it', current_user
+                using hint = 'As an administrator: select annals.apply_roles()';
+            return false;
+    end;
+
+    for item in
+        select c.oid::regclass as name from pg_class c
+        where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p')
+    loop
+        execute format('alter table %s owner to annals_owner', item.name);
+    end loop;
+    alter sequence annals.positions owner to annals_owner;
+    for item in select p.oid::regprocedure as name from pg_proc p where p.pronamespace = 'annals'::regnamespace loop
+        execute format('alter routine %s owner to annals_owner', item.name);
+    end loop;
+
+    revoke all on all tables in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
+    revoke all on all sequences in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
+    revoke all on all routines in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
+    grant usage on schema annals to annals_append, annals_read, annals_relay, annals_admin;
+
+    grant select on annals.streams, annals.events, annals.outbox, annals.schemas
+        to annals_append, annals_read, annals_relay, annals_admin;
+    grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count()
+        to annals_append, annals_read, annals_relay, annals_admin;
+
+    for item in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = 'annals'::regnamespace and p.proname in ('append', 'append_and_commit', 'register_schema')
+    loop
+        execute format('grant execute on routine %s to annals_append', item.name);
+    end loop;
+    grant execute on function annals.outbox_extend(bigint) to annals_append, annals_relay;
+
+    for item in
+        select c.oid::regclass as name from pg_class c
+        where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and c.relname like 'relay\_%'
+    loop
+        execute format('grant select, insert, update on %s to annals_relay', item.name);
+        execute format('grant select on %s to annals_read, annals_admin', item.name);
+    end loop;
+
+    grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to annals_admin;
+    grant select on annals.admin_log to annals_admin;
+    grant execute on function annals.administer(text) to annals_admin;
+    execute format('alter schema annals owner to annals_owner');
+    return true;
+end
+$$;
+
+select annals.apply_roles();

@@ -1,0 +1,22 @@
+-- A page of a small window, in position order, found by transaction id.
+-- $1 snapshot at its begin, $2 snapshot at its end, $3 position after which to begin, $4 most rows,
+-- $5 category (null: all), $6 event types (null: all).
+-- Fewer rows than asked for: the window ends with them.
+-- The window is found first, on its own: beside a limit and an order the planner may walk over all positions instead.
+with visible as materialized (
+    select o.position from annals.outbox o
+    where (
+        o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < pg_snapshot_xmax($2::pg_snapshot)
+        or o.xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
+    )
+    and pg_visible_in_snapshot(o.xid, $2::pg_snapshot) and not pg_visible_in_snapshot(o.xid, $1::pg_snapshot)
+)
+select
+    e.position, e.stream, e.version, e.event_id, e.event_type, e.fingerprint, e.recorded_at, e.payload, e.metadata,
+    e.headers
+from visible o
+join annals.events e on e.position = o.position
+where o.position > $3
+and ($5::text is null or e.category = $5) and ($6::text[] is null or e.event_type = any ($6))
+order by o.position
+limit $4

@@ -1,0 +1,2 @@
+-- Wakes followers. $1 the channel.
+select pg_notify($1, '')

@@ -1,0 +1,95 @@
+//! An append inside a caller's transaction of any isolation level: a refusal leaves it usable, and a race that is lost
+//! is a typed error that says so, never a wrong answer.
+
+use annals_store::{Append, AppendError, ExpectedVersion, Version};
+use annals_testkit::{Must, Testbed, account, deposited, opened};
+use sqlx::{PgTransaction, Row};
+
+const LEVELS: [&str; 2] = [
+    "set transaction isolation level repeatable read",
+    "set transaction isolation level serializable",
+];
+
+/// A transaction that sees the store as it is now, whatever happens later.
+async fn begin(bed: &Testbed, level: &'static str) -> PgTransaction<'static> {
+    let mut transaction = bed.store().pool().begin().await.must("begin");
+    sqlx::raw_sql(level).execute(&mut *transaction).await.must("set the isolation level");
+    let count =
+        sqlx::query(include_str!("sql/count_events.sql")).fetch_one(&mut *transaction).await;
+    let _: i64 = count.must("take a snapshot").get("events");
+    transaction
+}
+
+#[tokio::test]
+async fn a_lost_race_in_a_transaction_of_any_level_is_typed_and_retryable() {
+    for level in LEVELS {
+        let bed = Testbed::new("lost_race").await;
+        let (new, old) = (account("new"), account("old"));
+        let first = Append::to(&old, ExpectedVersion::NoStream, [opened("ann")]);
+        bed.store().append(&first).await.must("append");
+        let expectations = [
+            (&new, ExpectedVersion::NoStream),
+            (&new, ExpectedVersion::Any),
+            (&old, ExpectedVersion::Exactly(Version::FIRST)),
+            (&old, ExpectedVersion::Any),
+        ];
+        for (stream, expected) in expectations {
+            let mut late = begin(&bed, level).await;
+            let winner = Append::to(stream, ExpectedVersion::Any, [deposited(1)]);
+            bed.store().append(&winner).await.must("append");
+            let append = Append::to(stream, expected, [deposited(2)]);
+            let lost = bed.store().append_in(&mut late, &append).await.unwrap_err();
+            assert!(matches!(lost, AppendError::LostRace(_)), "{level}, {expected}: {lost:?}");
+            assert!(lost.is_retryable());
+            late.rollback().await.must("roll back");
+
+            // Run again, it sees what was faster.
+            let mut again = begin(&bed, level).await;
+            let decided = bed.store().append_in(&mut again, &append).await;
+            match expected {
+                ExpectedVersion::Any => drop(decided.must("append")),
+                _ => assert!(decided.unwrap_err().conflict_of(stream).is_some()),
+            }
+            again.rollback().await.must("roll back");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_a_transaction_of_any_level_usable() {
+    for level in LEVELS {
+        let bed = Testbed::new("usable").await;
+        let mut transaction = begin(&bed, level).await;
+        // The first use of a schema: its registration is later than what this transaction sees.
+        let opens = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("ann")]);
+        let lost = bed.store().append_in(&mut transaction, &opens).await.unwrap_err();
+        assert!(matches!(lost, AppendError::LostRace(None)), "{lost:?}");
+        transaction.rollback().await.must("roll back");
+
+        let mut transaction = begin(&bed, level).await;
+        bed.store().append_in(&mut transaction, &opens).await.must("append");
+        let refused = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("bob")]);
+        let refusal = bed.store().append_in(&mut transaction, &refused).await.unwrap_err();
+        assert!(refusal.conflict_of(&account("a")).is_some(), "{refusal:?}");
+        transaction.commit().await.must("commit");
+        assert_eq!(bed.recorded().await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn one_id_appended_to_two_streams_at_once_is_recorded_once_and_refused_once() {
+    let bed = Testbed::new("one_id").await;
+    let event = opened("ann");
+    let [one, other] = ["a", "b"].map(account);
+    let first = Append::to(&one, ExpectedVersion::Any, [event.clone()]);
+    let second = Append::to(&other, ExpectedVersion::Any, [event]);
+    let mut open = bed.store().pool().begin().await.must("begin");
+    bed.store().append_in(&mut open, &first).await.must("append");
+    let store = bed.store().clone();
+    let waiting = tokio::spawn(async move { store.append(&second).await });
+    bed.until_waiting_for_a_lock().await;
+    open.commit().await.must("commit");
+    let refused = waiting.await.must("append").unwrap_err();
+    assert!(refused.to_string().contains("another stream"), "{refused}");
+    assert_eq!(bed.recorded().await.len(), 1);
+}

@@ -1,0 +1,58 @@
+//! What was acknowledged survives any crash of the database, what was refused is not there, and what nobody knows is
+//! settled by repeating it.
+
+use annals_testkit::{
+    Component, Consumed, Dice, Ending, History, Load, LoadOptions, Outcome, PrivateStack, Recorded,
+    Testbed, Violation, check,
+};
+use tokio::sync::watch;
+
+const CRASHES: usize = 100;
+/// Events that are acknowledged from one start of the database to its next crash, at most.
+const EVENTS_TO_A_CRASH_MAX: usize = 300;
+const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX };
+
+/// As if a consumer had been given exactly what is recorded: here only the writers and the tables are compared.
+fn as_consumed(recorded: &[Recorded]) -> Vec<Consumed> {
+    let number = |number: usize| i64::try_from(number).unwrap();
+    let events = recorded.iter().enumerate();
+    events
+        .map(|(offset, event)| Consumed {
+            id: event.id,
+            stream: event.stream.clone(),
+            version: event.version,
+            payload: event.payload.clone(),
+            topic: "tables".to_owned(),
+            partition: 0,
+            offset: number(offset),
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_survive_100_crashes_of_the_database_or_were_never_acknowledged() {
+    let stack = PrivateStack::up(&[Component::Postgres]).await;
+    let bed = Testbed::on("crashes", stack.environment().clone()).await;
+    let mut dice = Dice::of_this_run();
+    let (_nobody_consumes, consumed) = watch::channel(0);
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &consumed);
+    for _ in 0..CRASHES {
+        let moment = load.acknowledged() + 1 + dice.below(EVENTS_TO_A_CRASH_MAX);
+        load.until_acknowledged(moment).await;
+        stack.end(Component::Postgres, Ending::Crash).await;
+        stack.start(Component::Postgres).await;
+    }
+    let attempts = load.stop().await;
+    let recorded = bed.recorded().await;
+    let consumed = as_consumed(&recorded);
+    let mut history = History { attempts, recorded, consumed };
+    assert_eq!(check(&history), []);
+
+    // The checker is believed because it sees one acknowledged event that is missing.
+    let acknowledged =
+        |attempt: &&annals_testkit::Attempt| attempt.outcome == Outcome::Acknowledged;
+    let lost = history.attempts.iter().find(acknowledged).unwrap().events[0].id;
+    history.recorded.retain(|event| event.id != lost);
+    let missing = |found: &Violation| matches!(found, Violation::AcknowledgedMissing { id, .. } if *id == lost);
+    assert!(check(&history).iter().any(missing));
+}
