@@ -106,6 +106,22 @@ async fn what_is_too_large_is_refused_with_the_limit_before_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_header_that_the_relay_writes_itself_is_refused_by_name() {
+    let bed = Testbed::new("headers").await;
+    for name in ["ce_id", "Content-Type", "traceparent", "", "a b"] {
+        let append =
+            Append::to(&account("a"), ExpectedVersion::Any, [deposited(1).with_header(name, "x")]);
+        let refused = bed.store().append(&append).await.unwrap_err();
+        let AppendError::Refused(refusals) = &refused else { panic!("{refused:?}") };
+        assert!(
+            matches!(&refusals[..], [Refusal::HeaderName { name: found, .. }] if found == name),
+            "{refused}"
+        );
+    }
+    assert_eq!(bed.recorded().await, []);
+}
+
+#[tokio::test]
 async fn what_is_just_not_too_large_is_recorded() {
     let bed = Testbed::new("just_fits").await;
     let events = (0..).take(EVENTS_PER_APPEND_MAX).map(deposited);

@@ -2,7 +2,7 @@
 
 use annals_store::{
     Append, Category, ExpectedVersion, Key, Metadata, Position, Read, RecordedEvent, Store,
-    StreamName, Version,
+    StoreOptions, StreamName, TraceContext, Version,
 };
 use annals_testkit::{
     Account, AccountEvent, CATEGORY, Must, Testbed, account, closed, deposited, opened,
@@ -228,4 +228,27 @@ async fn streams_and_categories_are_listed_by_name() {
     assert_eq!(names, expected);
     let none = Category::new("nothing").unwrap();
     assert_eq!(bed.store().streams(&none).try_collect::<Vec<_>>().await.must("list streams"), []);
+}
+
+#[tokio::test]
+async fn an_event_carries_the_trace_context_of_its_append_unless_it_has_its_own() {
+    const SPAN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const OWN: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+    let bed = Testbed::new("traced").await;
+    let options = StoreOptions::default().trace_context(|| {
+        Some(TraceContext { traceparent: SPAN.to_owned(), tracestate: Some("a=1".to_owned()) })
+    });
+    let store = options.connect(&bed.database_url()).await.must("connect");
+    let own = Metadata { traceparent: Some(OWN.to_owned()), ..Metadata::default() };
+    let events = [opened("ann"), deposited(1).with_metadata(own)];
+    let append = Append::to(&account("a"), ExpectedVersion::NoStream, events);
+    store.append(&append).await.must("append");
+    let events = store.read(Read::all()).try_collect::<Vec<_>>().await.must("read");
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| (event.metadata.traceparent.as_deref(), event.metadata.tracestate.as_deref()))
+        .collect();
+    assert_eq!(found, [(Some(SPAN), Some("a=1")), (Some(OWN), None)]);
+    // A retry runs in a span of its own, and is the same append all the same.
+    assert!(bed.store().append(&append).await.must("repeat").repeated);
 }

@@ -1,9 +1,10 @@
 //! What was acknowledged survives any crash of the database, what was refused is not there, and what nobody knows is
 //! settled by repeating it.
 
+use annals_store::{Error, Store, StoreOptions};
 use annals_testkit::{
-    Component, Consumed, Dice, Ending, History, Load, LoadOptions, Outcome, PrivateStack, Recorded,
-    Testbed, Violation, check,
+    Component, Consumed, DEADLINE, Dice, Ending, History, Load, LoadOptions, Must, Outcome,
+    PrivateStack, Recorded, Testbed, Violation, check,
 };
 use tokio::sync::watch;
 
@@ -55,4 +56,30 @@ async fn appends_survive_100_crashes_of_the_database_or_were_never_acknowledged(
     history.recorded.retain(|event| event.id != lost);
     let missing = |found: &Violation| matches!(found, Violation::AcknowledgedMissing { id, .. } if *id == lost);
     assert!(check(&history).iter().any(missing));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_wait_for_its_disk_is_refused_unless_told() {
+    let stack = PrivateStack::up(&[Component::Postgres]).await;
+    let bed = Testbed::on("fsync_off", stack.environment().clone()).await;
+    for setting in include_str!("sql/fsync_off.sql").lines().filter(|line| !line.starts_with("--"))
+    {
+        sqlx::raw_sql(setting).execute(bed.store().pool()).await.must("turn fsync off");
+    }
+    // The server takes the setting up in its own time.
+    let url = bed.database_url();
+    let connect = || Store::connect(&url);
+    let refused = async {
+        let mut answer = connect().await;
+        while answer.is_ok() {
+            answer = connect().await;
+        }
+        answer
+    };
+    let refused = tokio::time::timeout(DEADLINE, refused).await.must("be refused").unwrap_err();
+    assert!(matches!(refused, Error::NotDurable), "{refused:?}");
+    assert!(refused.to_string().contains("fsync"), "{refused}");
+    assert!(matches!(bed.store().migrate().await, Err(Error::NotDurable)));
+    let told = StoreOptions::default().allow_fsync_off().connect(&bed.database_url()).await;
+    told.must("connect when told").migrate().await.must("migrate when told");
 }

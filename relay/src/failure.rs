@@ -224,6 +224,7 @@ impl From<annals_store::Error> for Failure {
         match error {
             annals_store::Error::Database { action, source } => Self::database(action)(source),
             annals_store::Error::Migrate(_)
+            | annals_store::Error::NotDurable
             | annals_store::Error::Unreadable { .. }
             | annals_store::Error::OtherHistory { .. }
             | annals_store::Error::Decode { .. } => Self::Store(error),

@@ -51,7 +51,6 @@ as $$
 declare
     counts bigint[] := array_fill(0::bigint, array[cardinality(streams)]);
     current bigint[];
-    names text[];
     shards smallint[];
     created text[];
     place int;
@@ -102,7 +101,7 @@ begin
     -- Only after the locks: a concurrent append of the same events has then either committed or gone.
     select
         (select count(*) from annals.events e where e.event_id = any (event_ids)),
-        (select count(*) from unnest(fingerprints) f (fingerprint)
+        (select count(*) from (select distinct f.fingerprint from unnest(fingerprints) f (fingerprint)) f
          where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint))
     into known, unknown_schemas;
     if known > 0 then
@@ -119,28 +118,29 @@ begin
     end if;
 
     -- Versions follow the order of the events; positions are drawn after the locks, in the same order.
+    positions := array(select nextval('annals.positions') from generate_series(1, cardinality(event_ids)));
     for i in 1 .. cardinality(event_ids) loop
         place := stream_of[i];
         current[place] := current[place] + 1;
-        names[i] := streams[place];
-        shards[i] := annals.shard_of(streams[place]);
         versions[i] := current[place];
-        positions[i] := nextval('annals.positions');
+    end loop;
+    for i in 1 .. cardinality(streams) loop
+        shards[i] := annals.shard_of(streams[i]);
     end loop;
 
     recorded_at := clock_timestamp();
     with queued as (
         insert into annals.outbox (position, shard)
-        select o.position, o.shard from unnest(positions, shards) as o (position, shard)
+        select o.position, shards[o.place] from unnest(positions, stream_of) as o (position, place)
     )
     insert into annals.events (
         position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
     )
     select
-        e.position, e.stream, e.version, e.event_id, split_part(e.stream, '-', 1), e.event_type, e.fingerprint,
+        e.position, streams[e.place], e.version, e.event_id, split_part(streams[e.place], '-', 1), e.event_type, e.fingerprint,
         recorded_at, e.payload, e.data, e.metadata, e.headers
-    from unnest(positions, names, versions, event_ids, event_types, fingerprints, payloads, data, metadata, headers)
-        as e (position, stream, version, event_id, event_type, fingerprint, payload, data, metadata, headers);
+    from unnest(positions, stream_of, versions, event_ids, event_types, fingerprints, payloads, data, metadata, headers)
+        as e (position, place, version, event_id, event_type, fingerprint, payload, data, metadata, headers);
 
     for i in 1 .. cardinality(streams) loop
         if counts[i] > 0 and current[i] >= counts[i] then

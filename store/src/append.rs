@@ -17,6 +17,7 @@ use crate::refusal;
 use crate::store::Store;
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 use crate::telemetry;
+use crate::trace::traced;
 
 /// What is to be appended: events to one or several streams, all or nothing.
 ///
@@ -161,7 +162,7 @@ impl Store {
     ) -> Result<Appended, AppendError> {
         self.register_schemas(connection, append).await?;
         let statement = &self.statements().append;
-        let row = call(connection, statement.clone(), append).await.map_err(unacknowledged)?;
+        let row = self.call(connection, statement.clone(), append).await.map_err(unacknowledged)?;
         let appended = self.answer(connection, append, &row).await?;
         if self.outbox_left(&appended) < OUTBOX_LEFT_MIN {
             self.extend_outbox_on(connection).await;
@@ -203,7 +204,8 @@ impl Store {
         append.check(self.event_bytes_max())?;
         self.register_schemas_beside(append).await?;
         let statement = &self.statements().append_in;
-        let row = call(transaction, statement.clone(), append).await.map_err(lost_or_failed)?;
+        let row =
+            self.call(transaction, statement.clone(), append).await.map_err(lost_or_failed)?;
         let appended = match self.answer(transaction, append, &row).await {
             // It is registered by now: a transaction that does not see it began before that.
             Err(AppendError::Refused(refusals)) if refusals.iter().any(is_unknown_schema) => {
@@ -213,6 +215,33 @@ impl Store {
         };
         self.extend_outbox_beside(transaction, self.outbox_left(&appended)).await;
         Ok(appended)
+    }
+
+    async fn call(
+        &self,
+        connection: &mut PgConnection,
+        statement: SqlStr,
+        append: &Append,
+    ) -> Result<PgRow, sqlx::Error> {
+        let events = || append.events();
+        let trace = self.trace_now();
+        let metadata = events().map(|event| Json(traced(&event.metadata, trace.as_ref())));
+        let place = |(place, _): &(usize, NewEvent)| i32::try_from(place + 1).unwrap_or(i32::MAX);
+        let query = sqlx::query(statement)
+            .bind(append.streams.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+            .bind(
+                append.streams.iter().map(|(_, expected)| expected.to_store()).collect::<Vec<_>>(),
+            )
+            .bind(append.events.iter().map(place).collect::<Vec<_>>())
+            .bind(events().map(|event| event.id.get()).collect::<Vec<_>>())
+            .bind(events().map(|event| event.event_type).collect::<Vec<_>>())
+            .bind(events().map(|event| event.schema.fingerprint().get()).collect::<Vec<_>>())
+            .bind(events().map(|event| event.payload.as_slice()).collect::<Vec<_>>())
+            .bind(events().map(|event| Json(&event.data)).collect::<Vec<_>>())
+            .bind(metadata.collect::<Vec<_>>())
+            .bind(events().map(|event| Json(&event.headers)).collect::<Vec<_>>())
+            .bind(append.conflict_events_max);
+        connection.fetch_one(query).await
     }
 
     async fn answer(
@@ -253,28 +282,6 @@ impl Answer {
             refusals: row.try_get("refusals")?,
         })
     }
-}
-
-async fn call(
-    connection: &mut PgConnection,
-    statement: SqlStr,
-    append: &Append,
-) -> Result<PgRow, sqlx::Error> {
-    let events = || append.events();
-    let place = |(place, _): &(usize, NewEvent)| i32::try_from(place + 1).unwrap_or(i32::MAX);
-    let query = sqlx::query(statement)
-        .bind(append.streams.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
-        .bind(append.streams.iter().map(|(_, expected)| expected.to_store()).collect::<Vec<_>>())
-        .bind(append.events.iter().map(place).collect::<Vec<_>>())
-        .bind(events().map(|event| event.id.get()).collect::<Vec<_>>())
-        .bind(events().map(|event| event.event_type).collect::<Vec<_>>())
-        .bind(events().map(|event| event.schema.fingerprint().get()).collect::<Vec<_>>())
-        .bind(events().map(|event| event.payload.as_slice()).collect::<Vec<_>>())
-        .bind(events().map(|event| Json(&event.data)).collect::<Vec<_>>())
-        .bind(events().map(|event| Json(&event.metadata)).collect::<Vec<_>>())
-        .bind(events().map(|event| Json(&event.headers)).collect::<Vec<_>>())
-        .bind(append.conflict_events_max);
-    connection.fetch_one(query).await
 }
 
 /// Whether the server refused to commit because the connection was inside a transaction block already.

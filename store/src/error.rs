@@ -5,6 +5,7 @@ use std::fmt;
 use annals_schemas::Fingerprint;
 
 use crate::event::{EventId, RecordedEvent};
+use crate::limits::HEADER_NAME_BYTES_MAX;
 use crate::outbox::Cluster;
 use crate::stream::{ExpectedVersion, StreamName, Version};
 
@@ -53,6 +54,7 @@ impl AppendError {
             | Refusal::UnknownSchema { .. }
             | Refusal::IncompatibleSchema { .. }
             | Refusal::NulCharacter { .. }
+            | Refusal::HeaderName { .. }
             | Refusal::Limit { .. } => None,
         })
     }
@@ -116,6 +118,13 @@ pub enum Refusal {
         /// Where: `data`, `metadata` or `headers`.
         place: &'static str,
     },
+    /// A header has a name that the topic contract uses itself, or that is no header's name.
+    HeaderName {
+        /// The event.
+        event_id: EventId,
+        /// The name.
+        name: String,
+    },
     /// More than there may be.
     Limit {
         /// What is limited, with its unit, and where it was found.
@@ -162,6 +171,11 @@ impl fmt::Display for Refusal {
                     "the {place} of event {event_id} have a NUL character, which PostgreSQL cannot store"
                 )
             }
+            Self::HeaderName { event_id, name } => write!(
+                f,
+                "event {event_id} has a header named {name:?}: ce_*, content-type, traceparent and tracestate are the \
+                 topic contract's own, and a name has 1 to {HEADER_NAME_BYTES_MAX} bytes of A-Z a-z 0-9 . _ -"
+            ),
             Self::Limit { what, actual, max } => write!(f, "{what}: {actual}, at most {max}"),
         }
     }
@@ -191,6 +205,12 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// The server confirms commits that are not on its disk: it runs with `fsync = off`.
+    #[error(
+        "the database server runs with fsync = off: a crash of its machine can lose or damage what it has confirmed; set \
+         fsync = on, or connect with StoreOptions::allow_fsync_off where nothing is worth keeping"
+    )]
+    NotDurable,
     /// The tables could not be created or upgraded.
     #[error("migrate the store's tables")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -242,6 +262,7 @@ impl Error {
         match self {
             Self::Database { source, .. } => is_transient(source),
             Self::Migrate(_)
+            | Self::NotDurable
             | Self::Unreadable { .. }
             | Self::OtherHistory { .. }
             | Self::Decode { .. } => false,

@@ -56,7 +56,8 @@ pub struct Metadata {
     /// Who did it, in the service's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// W3C trace context, carried to the consumers unchanged.
+    /// W3C trace context, carried to the consumers unchanged. Taken from the current span where it is not set, if the
+    /// store is told how ([`StoreOptions::trace_context`](crate::StoreOptions::trace_context)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
     /// W3C trace state, carried to the consumers unchanged.
@@ -110,7 +111,8 @@ impl NewEvent {
         self
     }
 
-    /// Adds a free header, carried to the consumers as a record header.
+    /// Adds a free header, carried to the consumers as a record header. The names of the topic contract
+    /// (`ce_*`, `content-type`, `traceparent`, `tracestate`) are refused in the append.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());

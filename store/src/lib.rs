@@ -1,4 +1,4 @@
-//! An event store on PostgreSQL, to be embedded in a service: append, read, rebuild aggregates.
+//! An event store on PostgreSQL, to be embedded in a service: append, read, rebuild aggregates, follow the log.
 //!
 //! Appending writes the events and their outbox rows in one PostgreSQL transaction, under a version
 //! check, in one round trip. The relay of Annals publishes the outbox to Kafka, so that other services
@@ -33,6 +33,42 @@
 //!   several streams ([`Append::and_to`]), also inside the caller's own transaction ([`Store::append_in`]).
 //! - *What cannot be published cannot be committed*: names, sizes and schemas are checked in the append.
 //! - *Retry is safe* in every [`ExpectedVersion`]: the same event ids give the original answer.
+//! - *Nothing is lost and nothing is reordered*: a follower ([`Store::follow`]) gets each event once, each stream in version
+//!   order; a transaction left open anywhere delays only its own events.
+//!
+//! # Where to begin
+//!
+//! | to | see |
+//! | --- | --- |
+//! | declare events | [`events!`] |
+//! | write them | [`Append`], [`Store::append`], [`Store::append_in`]; what can go wrong: [`AppendError`] |
+//! | decide on current state | [`Aggregate`], [`Store::load`], [`Loaded::catch_up`] after a conflict |
+//! | read | [`Read`], [`Store::read`], [`Store::read_events`], [`Store::streams`], [`Store::categories`] |
+//! | follow | [`Follow`], [`Store::follow`], [`Store::follow_stream`], [`Checkpoint`] |
+//! | watch it work | [`telemetry`] |
+//!
+//! `examples/bank` in the repository is the tutorial.
+//!
+//! # Following the log
+//!
+//! ```no_run
+//! use std::pin::pin;
+//! use annals_store::{Category, Follow, Store};
+//! use futures_util::TryStreamExt;
+//!
+//! # async fn example(store: Store, kept: Option<annals_store::Checkpoint>) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut follow = Follow::category(&Category::new("flight")?);
+//! if let Some(checkpoint) = kept {
+//!     follow = follow.after(checkpoint);
+//! }
+//! let mut log = pin!(store.follow(follow));
+//! while let Some(followed) = log.try_next().await? {
+//!     // In one transaction: what the event means here, and followed.checkpoint.
+//!     println!("{} {}", followed.event.stream, followed.event.version);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod aggregate;
 mod append;
@@ -54,6 +90,7 @@ mod sql;
 mod store;
 mod stream;
 pub mod telemetry;
+mod trace;
 
 pub use aggregate::{Aggregate, Loaded};
 pub use annals_schemas::{
@@ -65,7 +102,9 @@ pub use checkpoint::{Checkpoint, CheckpointFormatError};
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
 pub use follow::{Follow, Followed};
-pub use limits::{EVENTS_PER_APPEND_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX};
+pub use limits::{
+    EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
+};
 pub use read::{Key, Read};
 pub use sql::{SchemaName, SchemaNameError};
 pub use store::{EVENT_BYTES_MAX, Store, StoreOptions};
@@ -73,3 +112,4 @@ pub use stream::{
     CATEGORY_BYTES_MAX, Category, ExpectedVersion, NameError, Position, STREAM_NAME_BYTES_MAX,
     StreamName, Version,
 };
+pub use trace::TraceContext;

@@ -12,6 +12,8 @@ pub const EVENTS_PER_APPEND_MAX: usize = 10_000;
 pub const STREAMS_PER_APPEND_MAX: usize = 1_000;
 /// Most bytes of an event's metadata and headers together, as JSON.
 pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of a free header's name.
+pub const HEADER_NAME_BYTES_MAX: usize = 200;
 
 impl Append {
     /// What can be refused without asking the server.
@@ -36,6 +38,7 @@ impl Append {
             let event_id = event.id;
             event.place_of_nul().map(|place| Refusal::NulCharacter { event_id, place })
         }));
+        refusals.extend(self.events().flat_map(NewEvent::illegal_headers));
         if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
     }
 }
@@ -50,6 +53,11 @@ impl NewEvent {
         limits.into_iter().filter(|(_, actual, max)| actual > max).map(|(what, actual, max)| {
             Refusal::Limit { what: format!("{what} of event {}", self.id), actual, max }
         })
+    }
+
+    fn illegal_headers(&self) -> impl Iterator<Item = Refusal> {
+        let illegal = self.headers.keys().filter(|name| !is_free_header(name));
+        illegal.map(|name| Refusal::HeaderName { event_id: self.id, name: name.clone() })
     }
 
     /// Where the event has a NUL character, if anywhere.
@@ -77,6 +85,16 @@ impl NewEvent {
     }
 }
 
+/// Whether a header's name is the service's to use: the relay writes the others.
+fn is_free_header(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let lower = name.to_ascii_lowercase();
+    (1..=HEADER_NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(legal)
+        && !lower.starts_with("ce_")
+        && !["content-type", "traceparent", "tracestate"].contains(&lower.as_str())
+}
+
 /// Whether a JSON text has a string with a NUL character, which is always written as an escape.
 fn has_escaped_nul(json: &str) -> bool {
     json.match_indices("\\u0000").any(|(at, _)| {
@@ -89,6 +107,19 @@ fn has_escaped_nul(json: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_the_topic_contract_are_not_free() {
+        for name in ["tenant", "x-request-id", "a.b_c", "ce", "cex"] {
+            assert!(is_free_header(name), "{name}");
+        }
+        for name in
+            ["", "ce_id", "CE_anything", "Content-Type", "traceparent", "a b", "a\0", "\u{430}"]
+        {
+            assert!(!is_free_header(name), "{name:?}");
+        }
+        assert!(!is_free_header(&"x".repeat(HEADER_NAME_BYTES_MAX + 1)));
+    }
 
     #[test]
     fn a_nul_is_told_from_text_that_looks_like_one() {

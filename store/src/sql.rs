@@ -113,6 +113,7 @@ statements!(
     follow_live,
     follow_page_all,
     follow_page_category,
+    fsync,
     hint,
     outbox_bound,
     outbox_extend,

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::hints::Hints;
 use crate::migrate;
 use crate::sql::{SchemaName, Statements};
+use crate::trace::{TraceContext, TraceSource};
 
 /// Most bytes of one event's payload, unless set otherwise: what fits into a Kafka topic with its
 /// default `max.message.bytes` of 1 MiB, with room for key and headers.
@@ -28,6 +29,8 @@ pub struct StoreOptions {
     connections_max: u32,
     event_bytes_max: usize,
     hints: bool,
+    allow_fsync_off: bool,
+    trace: Option<TraceSource>,
 }
 
 impl Default for StoreOptions {
@@ -37,6 +40,8 @@ impl Default for StoreOptions {
             connections_max: 10,
             event_bytes_max: EVENT_BYTES_MAX,
             hints: true,
+            allow_fsync_off: false,
+            trace: None,
         }
     }
 }
@@ -72,10 +77,44 @@ impl StoreOptions {
         self
     }
 
+    /// Where appends take the trace context from, for events that carry none of their own: called in each append, inside
+    /// its span. With `tracing-opentelemetry`:
+    ///
+    /// ```ignore
+    /// use opentelemetry::trace::TraceContextExt;
+    /// use tracing_opentelemetry::OpenTelemetrySpanExt;
+    ///
+    /// options.trace_context(|| {
+    ///     let context = tracing::Span::current().context();
+    ///     let span = context.span().span_context().clone();
+    ///     span.is_valid().then(|| TraceContext {
+    ///         traceparent: format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags()),
+    ///         tracestate: Some(span.trace_state().header()).filter(|state| !state.is_empty()),
+    ///     })
+    /// })
+    /// ```
+    #[must_use]
+    pub fn trace_context(
+        mut self,
+        current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static,
+    ) -> Self {
+        self.trace = Some(TraceSource::new(current));
+        self
+    }
+
+    /// Lets [`connect`](Self::connect) and [`Store::migrate`] accept a server that runs with `fsync = off`, which loses what it
+    /// has confirmed when its machine crashes: for tests and data that can be made again.
+    #[must_use]
+    pub const fn allow_fsync_off(mut self) -> Self {
+        self.allow_fsync_off = true;
+        self
+    }
+
     /// Opens a pool of connections to the database of `url` (`postgres://user:password@host/database`).
     ///
     /// # Errors
-    /// [`Error::Database`] when the URL cannot be read or the server not be reached.
+    /// [`Error::Database`] when the URL cannot be read or the server not be reached; [`Error::NotDurable`] when the
+    /// server runs with `fsync = off`.
     pub async fn connect(self, url: &str) -> Result<Store, Error> {
         let options: PgConnectOptions =
             url.parse().map_err(Error::database("read the database URL"))?;
@@ -89,7 +128,9 @@ impl StoreOptions {
             .connect_with(options.application_name("annals"))
             .await
             .map_err(Error::database("connect to the store"))?;
-        Ok(self.with_pool(pool))
+        let store = self.with_pool(pool);
+        store.check_durable().await?;
+        Ok(store)
     }
 
     /// Uses a pool that the application has. With sqlx's default `test_before_acquire` each append costs a
@@ -103,6 +144,8 @@ impl StoreOptions {
                 statements: Statements::new(&self.schema),
                 schema: self.schema,
                 event_bytes_max: self.event_bytes_max,
+                allow_fsync_off: self.allow_fsync_off,
+                trace: self.trace,
                 schemas: RwLock::default(),
                 outbox_upper: std::sync::atomic::AtomicI64::new(0),
             }),
@@ -132,6 +175,8 @@ struct Shared {
     schema: SchemaName,
     statements: Statements,
     event_bytes_max: usize,
+    allow_fsync_off: bool,
+    trace: Option<TraceSource>,
     /// Schemas that are known to be registered. Never held over an await, so a plain lock does.
     schemas: RwLock<BTreeMap<Fingerprint, Schema>>,
     /// The first position without a partition of the outbox, as last seen; 0 until asked.
@@ -152,9 +197,23 @@ impl Store {
     /// process: one applies what is missing and the others wait for it.
     ///
     /// # Errors
-    /// [`Error::Migrate`] when a statement fails or the database was migrated by a later version.
+    /// [`Error::Migrate`] when a statement fails or the database was migrated by a later version;
+    /// [`Error::NotDurable`] when the server runs with `fsync = off`.
     pub async fn migrate(&self) -> Result<(), Error> {
+        self.check_durable().await?;
         migrate::migrate(self.pool(), self.schema()).await.map_err(Error::Migrate)
+    }
+
+    /// Whether the server's confirmations can be believed. What a session can set, the append sets right by itself.
+    async fn check_durable(&self) -> Result<(), Error> {
+        if self.shared.allow_fsync_off {
+            return Ok(());
+        }
+        let fsync: String = sqlx::query_scalar(self.statements().fsync.clone())
+            .fetch_one(self.pool())
+            .await
+            .map_err(Error::database("look at the server's settings"))?;
+        if fsync == "off" { Err(Error::NotDurable) } else { Ok(()) }
     }
 
     /// The pool, for transactions of the application's own.
@@ -179,6 +238,10 @@ impl Store {
 
     pub(crate) fn schemas_known(&self) -> &RwLock<BTreeMap<Fingerprint, Schema>> {
         &self.shared.schemas
+    }
+
+    pub(crate) fn trace_now(&self) -> Option<TraceContext> {
+        self.shared.trace.as_ref().and_then(TraceSource::current)
     }
 
     pub(crate) fn hints_of_store(&self) -> &Hints {

@@ -1,0 +1,51 @@
+//! Where the trace context of an append comes from.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::event::Metadata;
+
+/// W3C trace context: what consumers need to continue the trace that an event belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    /// `traceparent`: version, trace id, span id and flags, in hexadecimal with `-` between.
+    pub traceparent: String,
+    /// `tracestate`, where there is one.
+    pub tracestate: Option<String>,
+}
+
+/// Asks the application's tracing for the context of the current span.
+#[derive(Clone)]
+pub(crate) struct TraceSource(Arc<dyn Fn() -> Option<TraceContext> + Send + Sync>);
+
+impl TraceSource {
+    pub(crate) fn new(current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(current))
+    }
+
+    pub(crate) fn current(&self) -> Option<TraceContext> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for TraceSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TraceSource")
+    }
+}
+
+/// The metadata with a trace context, unless they have one of their own.
+pub(crate) fn traced<'a>(
+    metadata: &'a Metadata,
+    trace: Option<&TraceContext>,
+) -> Cow<'a, Metadata> {
+    match trace {
+        Some(trace) if metadata.traceparent.is_none() => Cow::Owned(Metadata {
+            traceparent: Some(trace.traceparent.clone()),
+            tracestate: trace.tracestate.clone(),
+            ..metadata.clone()
+        }),
+        Some(_) | None => Cow::Borrowed(metadata),
+    }
+}
