@@ -15,7 +15,10 @@ select
     e.position, e.stream, e.version, e.event_id, e.event_type, e.fingerprint, e.recorded_at, e.payload, e.metadata,
     e.headers
 from visible o
-join annals.events e on e.position = o.position
+cross join lateral (
+    -- `offset 0` keeps this a lookup by key, whatever the planner knew of the tables when it planned.
+    select * from annals.events e where e.position = o.position offset 0
+) e
 where o.position > $3
 and ($5::text is null or e.category = $5) and ($6::text[] is null or e.event_type = any ($6))
 order by o.position

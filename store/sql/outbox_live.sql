@@ -15,6 +15,9 @@ select
     e.position, o.shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint, e.recorded_at,
     e.payload, e.metadata, e.headers
 from visible o
-join annals.events e on e.position = o.position
+cross join lateral (
+    -- `offset 0` keeps this a lookup by key, whatever the planner knew of the tables when it planned.
+    select * from annals.events e where e.position = o.position offset 0
+) e
 where o.position > $4
 order by o.position
