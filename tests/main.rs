@@ -38,4 +38,6 @@ mod roles;
 #[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
+mod telemetry;
+#[cfg(test)]
 mod topic_contract;

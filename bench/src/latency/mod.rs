@@ -60,6 +60,9 @@ struct Measured {
 /// Measures every round, and prints the table of medians.
 pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Result<()> {
     let mut rounds = Vec::new();
+    // A broker that has just started is busy compiling itself, which is no figure of the relay's.
+    let warm_up = measure(arguments, 0, &report).await?;
+    progress(&format!("a round before, which does not count: {}", summary(&warm_up)));
     for round in 1..=arguments.rounds {
         let one = measure(arguments, round, &report).await?;
         report.line("latency", &one)?;
