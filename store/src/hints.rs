@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_secs(1);
 /// Both ends, each begun when it is first needed and ended with the store.
 #[derive(Debug)]
 pub(crate) struct Hints {
-    is_sending: bool,
+    is_on: bool,
     pool: PgPool,
     channel: String,
     statement: SqlStr,
@@ -43,9 +43,9 @@ impl Drop for Task {
 }
 
 impl Hints {
-    pub(crate) fn new(pool: &PgPool, schema: &SchemaName, is_sending: bool) -> Self {
+    pub(crate) fn new(pool: &PgPool, schema: &SchemaName, is_on: bool) -> Self {
         Self {
-            is_sending,
+            is_on,
             pool: pool.clone(),
             channel: format!("{schema}_appended"),
             statement: Statements::new(schema).hint,
@@ -56,7 +56,7 @@ impl Hints {
     }
 
     fn send(&self) {
-        if !self.is_sending {
+        if !self.is_on {
             return;
         }
         self.sender.get_or_init(|| {
@@ -71,7 +71,11 @@ impl Hints {
         self.appended.notify_one();
     }
 
+    /// What changes with each hint; never, where hints are off.
     fn listen(&self) -> watch::Receiver<()> {
+        if !self.is_on {
+            return watch::channel(()).1;
+        }
         let (receiver, _task) = self.listener.get_or_init(|| {
             let (sender, receiver) = watch::channel(());
             let task = tokio::spawn(listen(own(&self.pool), self.channel.clone(), sender));
@@ -94,11 +98,9 @@ impl Store {
     }
 }
 
-/// Connections beside the pool: a hint must not wait for an append, nor the other way round. Losing a hint
-/// is harmless, so its transaction need not wait for the disk.
+/// Connections beside the pool: a hint must not wait for an append, nor the other way round.
 fn own(pool: &PgPool) -> PgConnectOptions {
-    let options = PgConnectOptions::clone(&pool.connect_options());
-    options.options([("synchronous_commit", "off")])
+    PgConnectOptions::clone(&pool.connect_options())
 }
 
 struct Sender {

@@ -69,8 +69,9 @@ impl StoreOptions {
         self
     }
 
-    /// Whether appends wake followers; on unless set. Costs a connection beside the pool and at most a hundred tiny
-    /// transactions a second. Off, followers find events when they next look.
+    /// Whether appends wake followers, and followers listen; on unless set. Costs a connection beside the pool and at most a
+    /// hundred tiny transactions a second. Off, followers find events when they next look. Turn it off behind a pooler
+    /// that hands out connections by transaction, where nobody can listen.
     #[must_use]
     pub const fn hints(mut self, hints: bool) -> Self {
         self.hints = hints;
