@@ -17,8 +17,6 @@ use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::sender::Committed;
 
-/// Above so many transactions, a window is read by position instead of by transaction id.
-const LIVE_TRANSACTIONS_MAX: i64 = 2_000;
 /// A shard's checkpoint is written with the next batch when it is older than this, also if the batch
 /// has nothing of the shard: otherwise a quiet shard would be read from far back after a restart.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(5);
@@ -95,7 +93,7 @@ impl Reader<'_> {
         let group = Group { place, until, shards };
         let mut collector = Collector::new(self.limits);
         let mut events = 0;
-        if transactions(window) <= LIVE_TRANSACTIONS_MAX {
+        if window.is_live() {
             let rows = self.store.outbox_live(self.connection, window, shards, place.after);
             events +=
                 collect(rows, &group, &mut collector, self.encoder, &mut self.outgoing).await?;
@@ -189,9 +187,4 @@ impl Outgoing {
         let done = self.committed.wait_for(|committed| committed.batches >= sent).await;
         done.map(drop).map_err(|_closed| Failure::SenderEnded)
     }
-}
-
-/// How many transaction ids lie in a window, at most.
-fn transactions(window: Window<'_>) -> i64 {
-    window.until.next_xid - window.since.next_xid
 }

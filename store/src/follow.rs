@@ -23,8 +23,6 @@ use crate::telemetry;
 
 /// Most events of a page: what a follower holds in memory.
 const PAGE_EVENTS: i64 = 500;
-/// Above so many transactions a window is read by position instead of by transaction id.
-const LIVE_TRANSACTIONS_MAX: i64 = 2_000;
 /// The first pause of a follower that finds nothing; doubled from there.
 const POLL_MIN: Duration = Duration::from_millis(1);
 /// Longest time between two looks at the log, unless set otherwise.
@@ -287,8 +285,7 @@ impl Following {
 /// Whether a window is read by transaction id. Never one from the beginning: rows of the outbox are gone by
 /// then, and only the events are there for ever.
 fn is_small(window: Window<'_>) -> bool {
-    window.since.position > 0
-        && window.until.next_xid - window.since.next_xid <= LIVE_TRANSACTIONS_MAX
+    window.since.position > 0 && window.is_live()
 }
 
 /// When to look again: at once while something comes, then after pauses that grow, or at a hint.

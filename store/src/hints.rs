@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool, SqlStr};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use crate::sql::{SchemaName, Statements};
+use crate::sql::SchemaName;
 use crate::store::Store;
 
 /// Shortest time from one hint to the next.
@@ -43,12 +43,12 @@ impl Drop for Task {
 }
 
 impl Hints {
-    pub(crate) fn new(pool: &PgPool, schema: &SchemaName, is_on: bool) -> Self {
+    pub(crate) fn new(pool: &PgPool, schema: &SchemaName, statement: SqlStr, is_on: bool) -> Self {
         Self {
             is_on,
             pool: pool.clone(),
             channel: format!("{schema}_appended"),
-            statement: Statements::new(schema).hint,
+            statement,
             appended: Arc::default(),
             sender: OnceLock::new(),
             listener: OnceLock::new(),

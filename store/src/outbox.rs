@@ -32,6 +32,9 @@ pub(crate) const OUTBOX_LEFT_MIN: i64 = 2 * PARTITION_POSITIONS;
 /// With fewer than this left, more are made even inside a caller's transaction.
 const OUTBOX_LEFT_URGENT: i64 = PARTITION_POSITIONS;
 
+/// Above so many transactions, a window is read by position instead of by transaction id.
+const LIVE_TRANSACTIONS_MAX: i64 = 2_000;
+
 /// Which history of which database: transaction ids mean nothing in another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -67,6 +70,14 @@ pub struct Window<'a> {
     pub since: &'a Bound,
     /// Its end: what was visible then is in it.
     pub until: &'a Bound,
+}
+
+impl Window<'_> {
+    /// Whether it has so few transactions that its events are best found by their ids, not by position.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        self.until.next_xid - self.since.next_xid <= LIVE_TRANSACTIONS_MAX
+    }
 }
 
 /// An event as the outbox hands it to its publisher.

@@ -138,11 +138,12 @@ impl StoreOptions {
     /// round trip more.
     #[must_use]
     pub fn with_pool(self, pool: PgPool) -> Store {
+        let statements = Statements::new(&self.schema);
         Store {
             shared: Arc::new(Shared {
-                hints: Hints::new(&pool, &self.schema, self.hints),
+                hints: Hints::new(&pool, &self.schema, statements.hint.clone(), self.hints),
                 pool,
-                statements: Statements::new(&self.schema),
+                statements,
                 schema: self.schema,
                 event_bytes_max: self.event_bytes_max,
                 allow_fsync_off: self.allow_fsync_off,
