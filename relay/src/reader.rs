@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use annals_store::Store;
-use annals_store::outbox::{Bound, OutboxEvent, PositionPage, Window};
+use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Window};
 use futures_util::TryStreamExt;
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, watch};
@@ -94,9 +94,17 @@ impl Reader<'_> {
         let mut collector = Collector::new(self.limits);
         let mut events = 0;
         if window.is_live() {
-            let rows = self.store.outbox_live(self.connection, window, shards, place.after);
-            events +=
-                collect(rows, &group, &mut collector, self.encoder, &mut self.outgoing).await?;
+            let events_max = self.limits.events_max;
+            let mut page = LivePage { after: place.after, events_max };
+            let mut found = events_max.get();
+            while found == events_max.get() {
+                let rows = self.store.outbox_live(self.connection, window, shards, page);
+                let of_page =
+                    collect(rows, &group, &mut collector, self.encoder, &mut self.outgoing).await?;
+                found = of_page.events;
+                page.after = of_page.last;
+                events += found;
+            }
         } else {
             let start = self.store.outbox_window_start(self.connection, &place.since).await?;
             let mut after = start.max(place.after);
@@ -105,8 +113,9 @@ impl Reader<'_> {
                 let page =
                     PositionPage { after, last: until.position.min(after.saturating_add(step)) };
                 let rows = self.store.outbox_page(self.connection, window, shards, page);
-                events +=
-                    collect(rows, &group, &mut collector, self.encoder, &mut self.outgoing).await?;
+                events += collect(rows, &group, &mut collector, self.encoder, &mut self.outgoing)
+                    .await?
+                    .events;
                 after = page.last;
             }
         }
@@ -124,6 +133,14 @@ struct Group<'a> {
     shards: &'a [i16],
 }
 
+/// What came of a page.
+#[derive(Debug, Default)]
+struct Found {
+    events: usize,
+    /// The position of its last event.
+    last: i64,
+}
+
 /// Takes rows into batches, and sends each batch that is full.
 async fn collect(
     rows: impl futures_util::Stream<Item = Result<OutboxEvent, annals_store::Error>>,
@@ -131,20 +148,20 @@ async fn collect(
     collector: &mut Collector,
     encoder: &mut Encoder,
     outgoing: &mut Outgoing,
-) -> Result<usize, Failure> {
+) -> Result<Found, Failure> {
     let mut rows = pin!(rows);
-    let mut events = 0;
+    let mut found = Found::default();
     while let Some(event) = rows.try_next().await? {
         let (shard, position) = (event.shard, event.position);
         collector.push(shard, encoder.message(event).await?);
-        events += 1;
+        found = Found { events: found.events + 1, last: position };
         if collector.is_full() {
             outgoing
                 .send(collector, group.shards, &group.place.within(group.until, position))
                 .await?;
         }
     }
-    Ok(events)
+    Ok(found)
 }
 
 impl Outgoing {

@@ -1,7 +1,7 @@
--- The events of a small window, in position order, found by transaction id.
--- $1 snapshot at its begin, $2 snapshot at its end, $3 shards, $4 position after which to begin.
--- No row: nothing (more) of these shards became visible between the two.
--- The window is found first, on its own: beside an order the planner may walk over all positions instead.
+-- A page of a small window, in position order, found by transaction id.
+-- $1 snapshot at its begin, $2 snapshot at its end, $3 shards, $4 position after which to begin, $5 most rows.
+-- Fewer rows than asked for: nothing more of these shards became visible between the two.
+-- The window is found first, on its own: beside a limit and an order the planner may walk over all positions instead.
 with visible as materialized (
     select o.position, o.shard from annals.outbox o
     where (
@@ -21,3 +21,4 @@ cross join lateral (
 ) e
 where o.position > $4
 order by o.position
+limit $5

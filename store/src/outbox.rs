@@ -6,6 +6,7 @@
 //! can only be written after the transaction of n has ended, and draws its position after that.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 
 use annals_schemas::Fingerprint;
@@ -143,8 +144,9 @@ impl Store {
             .map_err(Error::database("find the start of a window"))
     }
 
-    /// The events of some shards in a small window after a position (0: all), in position order,
-    /// found by transaction id. Read as they arrive: what is not yet taken stays with the server.
+    /// A page of the events of some shards in a small window, in position order, found by transaction
+    /// id. A page with fewer events than asked for is the window's last. Read as they arrive: what is not
+    /// yet taken stays with the server.
     ///
     /// # Errors
     /// Items are [`Error::Database`]; the stream ends there.
@@ -153,13 +155,14 @@ impl Store {
         connection: &'c mut PgConnection,
         window: Window<'_>,
         shards: &[i16],
-        after: i64,
+        page: LivePage,
     ) -> impl Stream<Item = Result<OutboxEvent, Error>> + Send + 'c + use<'c> {
         sqlx::query(self.statements().outbox_live.clone())
             .bind(window.since.snapshot.clone())
             .bind(window.until.snapshot.clone())
             .bind(shards.to_vec())
-            .bind(after)
+            .bind(page.after)
+            .bind(i64::try_from(page.events_max.get()).unwrap_or(i64::MAX))
             .fetch(connection)
             .and_then(|row| std::future::ready(outbox_event(&row)))
             .map_err(Error::database_each("read a window of the outbox"))
@@ -232,6 +235,15 @@ impl Store {
             self.extend_outbox_on(transaction).await;
         }
     }
+}
+
+/// A page of a small window.
+#[derive(Debug, Clone, Copy)]
+pub struct LivePage {
+    /// The position after which it begins; 0: with the window.
+    pub after: i64,
+    /// Most events in it.
+    pub events_max: NonZeroUsize,
 }
 
 /// A page of a large window.

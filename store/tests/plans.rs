@@ -77,7 +77,7 @@ const PLANS: [(&str, &str, &str, &str); 18] = [
     (
         "outbox_live",
         include_str!("../sql/outbox_live.sql"),
-        "pg_current_snapshot(), pg_current_snapshot(), '{1,2,3}', 0",
+        "pg_current_snapshot(), pg_current_snapshot(), '{1,2,3}', 0, 500",
         "outbox_0000000_xid_idx",
     ),
     (
