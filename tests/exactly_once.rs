@@ -13,6 +13,7 @@ const KILLS: usize = 20;
 /// Appends of the stopwatch from one start to the next kill, at most: from the first moments of a relay
 /// to well into its work.
 const APPENDS_TO_A_KILL_MAX: usize = 600;
+const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 16, ahead_events_max: 2_000 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,9 +87,10 @@ async fn another_instance_takes_over_from_a_dead_one() {
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(500).await;
     let second = RelayProcess::start(&bed.relay().instance("b"));
-    second.logged("standing by").await;
-    first.kill().await;
+    // Both publish: each half of the shards.
     second.logged("publishing").await;
+    first.kill().await;
+    second.logged(ALL_SHARDS).await;
     until_more(&follower, 500).await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
@@ -104,13 +106,13 @@ async fn a_relay_that_was_frozen_cannot_publish_once_another_took_over() {
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(500).await;
     let mut second = RelayProcess::start(&bed.relay().instance("b"));
-    second.logged("standing by").await;
-    first.freeze().await;
     second.logged("publishing").await;
+    first.freeze().await;
+    second.logged(ALL_SHARDS).await;
     until_more(&follower, 500).await;
     // It wakes up in the middle of what it was doing, and knows of nothing.
     first.thaw().await;
-    first.logged("standing by").await;
+    first.logged("the lease was over").await;
     until_more(&follower, 500).await;
     // It is as good as new: it takes over in its turn.
     second.kill().await;

@@ -15,8 +15,8 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
         ("public", _) => "",
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
         (_, "streams" | "events" | "outbox" | "schemas") | ("annals_admin", "admin_log") => "s",
-        ("annals_relay", table) if table.starts_with("relay_") => "siu",
-        ("annals_read" | "annals_admin", table) if table.starts_with("relay_") => "s",
+        ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
+        (_, table) if table.starts_with("relay_") && role != "annals_append" => "s",
         _ => "",
     }
 }
@@ -27,6 +27,8 @@ fn may_call(role: &str, routine: &str) -> bool {
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at" | "shard_of" | "shard_count" => role != "public",
         "administer" => role == "annals_admin",
+        "relay_lock" | "relay_expire" => false,
+        routine if routine.starts_with("relay_") => role == "annals_relay",
         _ => false,
     }
 }

@@ -24,6 +24,9 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Collector {
     limits: Limits,
+    /// The limits of whoever collects now.
+    events_stop: usize,
+    bytes_stop: usize,
     messages: Vec<Message>,
     shards: BTreeSet<i16>,
     bytes: usize,
@@ -31,7 +34,17 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, messages: Vec::new(), shards: BTreeSet::new(), bytes: 0 }
+        let (events_stop, bytes_stop) = (limits.events_max.get(), limits.bytes_max);
+        let (messages, shards) = (Vec::new(), BTreeSet::new());
+        Self { limits, events_stop, bytes_stop, messages, shards, bytes: 0 }
+    }
+
+    /// Gives whoever collects now an equal share of the room that is left, when so many are still to come with it.
+    pub(crate) fn share(&mut self, collecting: usize) {
+        let Self { limits, messages, bytes, .. } = self;
+        let share = |max: usize, used: usize| used + (max.saturating_sub(used) / collecting).max(1);
+        self.events_stop = share(limits.events_max.get(), messages.len());
+        self.bytes_stop = share(limits.bytes_max, *bytes);
     }
 
     pub(crate) fn push(&mut self, shard: i16, message: Message) {
@@ -45,7 +58,13 @@ impl Collector {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.messages.len() >= self.limits.events_max.get() || self.bytes >= self.limits.bytes_max
+        self.messages.len() >= self.events_stop || self.bytes >= self.bytes_stop
+    }
+
+    /// How many more events there is room for; one at least, for there is always some progress.
+    pub(crate) fn room(&self) -> NonZeroUsize {
+        let room = self.events_stop.saturating_sub(self.messages.len());
+        NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// The shards of the messages collected so far.
@@ -53,11 +72,8 @@ impl Collector {
         &self.shards
     }
 
-    /// What was collected, with the checkpoints of these shards; the collector is empty again.
-    pub(crate) fn take(&mut self, shards: &[i16], checkpoint: &Checkpoint) -> Batch {
-        let next = Self::new(self.limits);
-        let full = std::mem::replace(self, next);
-        let checkpoints = shards.iter().map(|shard| (*shard, checkpoint.clone())).collect();
-        Batch { messages: full.messages, checkpoints }
+    /// What was collected, with these checkpoints.
+    pub(crate) fn into_batch(self, checkpoints: Vec<(i16, Checkpoint)>) -> Batch {
+        Batch { messages: self.messages, checkpoints }
     }
 }

@@ -1,9 +1,10 @@
 //! How far a shard is published: what stands in Kafka, in the same transaction as the records.
 
-use std::collections::BTreeMap;
-
+use annals_relay_core::Shard;
 use annals_store::outbox::{Bound, Cluster};
 use serde::{Deserialize, Serialize};
+
+use crate::leases::number;
 
 /// The form in which checkpoints are written.
 const FORMAT: u8 = 1;
@@ -98,37 +99,17 @@ impl Checkpoint {
     }
 }
 
-/// Where each shard of a session stands. Shards at the same place are read together.
-#[derive(Debug, Clone)]
-pub(crate) struct Cursors(BTreeMap<i16, Checkpoint>);
-
-impl Cursors {
-    pub(crate) fn new(cursors: BTreeMap<i16, Checkpoint>) -> Self {
-        Self(cursors)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (i16, &Checkpoint)> {
-        self.0.iter().map(|(shard, checkpoint)| (*shard, checkpoint))
-    }
-
-    /// The shards by where they stand: normally all at one place, and apart only after a takeover,
-    /// until each has finished its window.
-    pub(crate) fn groups(&self) -> Vec<(Checkpoint, Vec<i16>)> {
-        let mut groups: Vec<(Checkpoint, Vec<i16>)> = Vec::new();
-        for (shard, checkpoint) in self.iter() {
-            match groups.iter_mut().find(|(place, _)| place == checkpoint) {
-                Some((_, shards)) => shards.push(shard),
-                None => groups.push((checkpoint.clone(), vec![shard])),
-            }
-        }
-        groups
-    }
-
-    pub(crate) fn set(&mut self, shards: &[i16], checkpoint: &Checkpoint) {
-        for shard in shards {
-            self.0.insert(*shard, checkpoint.clone());
+/// Shards by where they stand: normally all at one place, and apart only after a takeover, until each has
+/// finished its window.
+pub(crate) fn groups(places: Vec<(Shard, Checkpoint)>) -> Vec<(Checkpoint, Vec<i16>)> {
+    let mut groups: Vec<(Checkpoint, Vec<i16>)> = Vec::new();
+    for (shard, place) in places {
+        match groups.iter_mut().find(|(other, _)| *other == place) {
+            Some((_, shards)) => shards.push(number(shard)),
+            None => groups.push((place, vec![number(shard)])),
         }
     }
+    groups
 }
 
 #[cfg(test)]
@@ -157,15 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn shards_apart_are_read_apart_and_together_again_when_they_meet() {
+    fn shards_apart_are_read_apart_and_together_where_they_meet() {
         let until = Bound { snapshot: "10:12:11".into(), next_xid: 14, position: 99 };
         let behind = checkpoint().within(&until, 42);
-        let mut cursors = Cursors::new([(0, checkpoint()), (1, behind), (2, checkpoint())].into());
-        assert_eq!(
-            cursors.groups().iter().map(|(_, s)| s.clone()).collect::<Vec<_>>(),
-            [vec![0, 2], vec![1]]
-        );
-        cursors.set(&[0, 1, 2], &checkpoint().done(&until));
-        assert_eq!(cursors.groups().len(), 1);
+        let read = |places: [Checkpoint; 3]| {
+            let places = (0..).map(Shard).zip(places).collect();
+            groups(places).into_iter().map(|(_, shards)| shards).collect::<Vec<_>>()
+        };
+        assert_eq!(read([checkpoint(), behind, checkpoint()]), [vec![0, 2], vec![1]]);
+        let done = checkpoint().done(&until);
+        assert_eq!(read([done.clone(), done.clone(), done]), [[0, 1, 2]]);
     }
 }

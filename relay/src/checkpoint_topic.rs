@@ -23,7 +23,7 @@ pub fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), Kafka
     plan.fits(&ensure_topic(config, &plan)?)
 }
 
-/// The last committed record of each shard's partition of the checkpoint topic; none where there is no
+/// The last committed record of these shards' partitions of the checkpoint topic; none where there is no
 /// record. To be called after [`Producer::init`](crate::kafka::Producer::init): everything that was
 /// committed by then is seen. Blocks.
 ///
@@ -31,7 +31,7 @@ pub fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), Kafka
 /// [`KafkaFailure::Outage`], also when a transaction of somebody else stays open before the end.
 pub fn read_checkpoints(
     config: &Config,
-    shards: u16,
+    shards: &[u16],
 ) -> Result<BTreeMap<u16, Vec<u8>>, KafkaFailure> {
     let topic = config.checkpoint_topic();
     let deadline = Instant::now() + config.kafka.transaction_timeout + OVERTIME;

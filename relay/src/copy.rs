@@ -1,6 +1,8 @@
 //! What is done beside publishing: copies of committed checkpoints in PostgreSQL, for clean-up and for
 //! people, and partitions of the outbox made ahead.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use annals_store::Store;
@@ -9,10 +11,26 @@ use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
 use crate::failure::Failure;
-use crate::sender::Committed;
 
 /// How far the copies may lag behind.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What this process has committed so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Committed {
+    pub(crate) transactions: u64,
+    pub(crate) events: u64,
+    /// The last checkpoint of each shard that had one.
+    checkpoints: BTreeMap<i16, Checkpoint>,
+}
+
+impl Committed {
+    pub(crate) fn add(&mut self, checkpoints: Vec<(i16, Checkpoint)>, events: usize) {
+        self.transactions += 1;
+        self.events += u64::try_from(events).unwrap_or(u64::MAX);
+        self.checkpoints.extend(checkpoints);
+    }
+}
 
 /// Copies checkpoints lazily. Nothing that is published rests on the copies.
 pub(crate) struct Copier {
@@ -30,18 +48,28 @@ impl Copier {
         Self { store: store.clone(), deployment: deployment.to_owned(), committed }
     }
 
-    /// Copies whenever something was committed, at most once in an interval; ends with a failure only.
-    pub(crate) async fn run(&self) -> Failure {
+    /// Copies whenever something was committed, at most once in an interval.
+    pub(crate) async fn run(&self) -> Infallible {
         let mut committed = self.committed.clone();
         loop {
             if committed.changed().await.is_err() {
-                // The sender is gone, and says why itself.
+                // The shell has ended, and this is ended with it.
                 std::future::pending::<()>().await;
             }
             if let Err(failure) = self.extend().await.and(self.once().await) {
-                return failure;
+                // Reading fails as well then, and says so.
+                let error = &failure as &dyn std::error::Error;
+                tracing::debug!(error, "checkpoints are not copied for the moment");
             }
             tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Copies what was committed last.
+    pub(crate) async fn last(&self) {
+        if let Err(failure) = self.once().await {
+            let error = &failure as &dyn std::error::Error;
+            tracing::warn!(error, "the last checkpoints stand in kafka and were not copied");
         }
     }
 
@@ -51,8 +79,7 @@ impl Copier {
         Ok(self.store.extend_outbox(&mut connection).await?)
     }
 
-    /// Copies what is committed now.
-    pub(crate) async fn once(&self) -> Result<(), Failure> {
+    async fn once(&self) -> Result<(), Failure> {
         let checkpoints: Vec<(i16, Checkpoint)> =
             self.committed.borrow().checkpoints.iter().map(|(s, c)| (*s, c.clone())).collect();
         if checkpoints.is_empty() {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use annals_relay_core::Trouble;
 use annals_store::outbox::Cluster;
 
 use crate::checkpoint::CheckpointError;
 use crate::kafka_failure::KafkaFailure;
 use crate::registry::RegistryFailure;
+use crate::waiting::Good;
 
 /// Something that an outage can be an outage of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,12 +103,6 @@ pub enum Failure {
     /// A thread ended by a panic: a defect.
     #[error("the {0} thread panicked")]
     Panicked(&'static str),
-    /// The sender ended first; it has the cause.
-    #[error("the sender has ended")]
-    SenderEnded,
-    /// Told to stop in the middle of a window.
-    #[error("stopped")]
-    Stopped,
 }
 
 /// What a failure leads to.
@@ -122,28 +118,30 @@ impl Failure {
     /// What the failure leads to.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
+        if self.trouble().halts() { Outcome::Halt } else { Outcome::Wait }
+    }
+
+    /// What the failure means to the machine that decides.
+    pub(crate) fn trouble(&self) -> Trouble {
         match self {
-            Self::Outage { .. }
-            | Self::Fenced
-            | Self::Repartitioned { .. }
-            | Self::Schema { .. }
-            | Self::SenderEnded
-            | Self::Stopped => Outcome::Wait,
+            Self::Outage { .. } => Trouble::Away,
+            Self::Fenced => Trouble::Fenced,
+            Self::Repartitioned { .. } | Self::Schema { .. } => Trouble::Refused,
             Self::Kafka(failure) => match failure {
-                KafkaFailure::Outage { .. }
-                | KafkaFailure::Refused { .. }
+                KafkaFailure::Outage { .. } => Trouble::Away,
+                KafkaFailure::Refused { .. }
                 | KafkaFailure::TopicMissing { .. }
-                | KafkaFailure::TopicUnfit { .. }
-                | KafkaFailure::Fenced { .. }
-                | KafkaFailure::UnknownOutcome { .. } => Outcome::Wait,
-                KafkaFailure::Settings { .. } => Outcome::Halt,
+                | KafkaFailure::TopicUnfit { .. } => Trouble::Refused,
+                KafkaFailure::Fenced { .. } => Trouble::Fenced,
+                KafkaFailure::UnknownOutcome { .. } => Trouble::Unknown,
+                KafkaFailure::Settings { .. } => Trouble::Fault,
             },
-            Self::Fork { .. }
-            | Self::Checkpoint(_)
+            Self::Fork { .. } => Trouble::Fork,
+            Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Thread(_)
-            | Self::Panicked(_) => Outcome::Halt,
+            | Self::Panicked(_) => Trouble::Fault,
         }
     }
 
@@ -168,7 +166,6 @@ impl Failure {
                 | KafkaFailure::Settings { .. },
             ) => Component::Kafka.to_string(),
             Self::Schema { schema, .. } => format!("schema {schema} in the registry"),
-            Self::SenderEnded | Self::Stopped => "the next session".to_owned(),
             Self::Fork { .. }
             | Self::Checkpoint(_)
             | Self::Store(_)
@@ -178,26 +175,29 @@ impl Failure {
         }
     }
 
-    /// Whether it is over as soon as a session begins.
-    pub(crate) fn is_over_when_a_session_begins(&self) -> bool {
+    /// What shows that it is over.
+    pub(crate) fn is_over_when(&self) -> Good {
         match self {
-            Self::Outage { of, .. } => *of != Component::Registry,
-            Self::Kafka(failure) => !matches!(
-                failure,
+            Self::Outage { of: Component::Database, .. } | Self::Fenced => Good::Database,
+            Self::Outage { of: Component::Kafka, .. } => Good::Kafka,
+            Self::Kafka(failure) => match failure {
                 KafkaFailure::Refused { .. }
-                    | KafkaFailure::TopicMissing { .. }
-                    | KafkaFailure::TopicUnfit { .. }
-            ),
-            Self::Repartitioned { .. } | Self::Schema { .. } => false,
-            Self::Fenced
-            | Self::Fork { .. }
+                | KafkaFailure::TopicMissing { .. }
+                | KafkaFailure::TopicUnfit { .. } => Good::Published,
+                KafkaFailure::Outage { .. }
+                | KafkaFailure::Fenced { .. }
+                | KafkaFailure::UnknownOutcome { .. }
+                | KafkaFailure::Settings { .. } => Good::Kafka,
+            },
+            Self::Outage { of: Component::Registry, .. }
+            | Self::Repartitioned { .. }
+            | Self::Schema { .. } => Good::Published,
+            Self::Fork { .. }
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Thread(_)
-            | Self::Panicked(_)
-            | Self::SenderEnded
-            | Self::Stopped => true,
+            | Self::Panicked(_) => Good::Database,
         }
     }
 

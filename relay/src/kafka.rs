@@ -50,12 +50,12 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Makes the producer of the configured deployment; connects in the background.
+    /// Makes the producer of a transactional id; connects in the background.
     ///
     /// # Errors
     /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
-    pub fn connect(config: &Config) -> Result<Self> {
-        let client = create(properties::producer(config))?;
+    pub fn connect(config: &Config, transactional_id: &str) -> Result<Self> {
+        let client = create(properties::producer(config, transactional_id))?;
         Ok(Self { client, deadline: config.kafka.transaction_timeout })
     }
 
@@ -220,13 +220,15 @@ impl Desk {
         }
     }
 
-    /// First offset and end of each of a topic's first partitions.
-    pub(crate) fn ends(&self, topic: &str, partitions: u16) -> Result<Vec<(i64, i64)>> {
+    /// First offset and end of each of these partitions.
+    pub(crate) fn ends(&self, topic: &str, partitions: &[u16]) -> Result<Vec<(u16, (i64, i64))>> {
         let failed = |error| self.failure("find the ends of a topic", &error, topic);
-        let end = |partition: u16| {
-            self.client.fetch_watermarks(topic, partition.into(), REQUEST_TIMEOUT).map_err(failed)
+        let end = |partition: &u16| {
+            let number = i32::from(*partition);
+            let ends = self.client.fetch_watermarks(topic, number, REQUEST_TIMEOUT);
+            Ok((*partition, ends.map_err(failed)?))
         };
-        (0..partitions).map(end).collect()
+        partitions.iter().map(end).collect()
     }
 
     /// A topic's settings; none where the broker does not show them.

@@ -30,14 +30,13 @@ pub(crate) fn admin(kafka: &Kafka) -> Properties {
 }
 
 /// For publishing.
-pub(crate) fn producer(config: &Config) -> Properties {
+pub(crate) fn producer(config: &Config, transactional_id: &str) -> Properties {
     let timeout = config.kafka.transaction_timeout;
     let timeout_ms = timeout.as_millis().to_string();
     // librdkafka does not take a longer one.
     let socket_timeout_ms = timeout.min(Duration::from_secs(10)).as_millis().to_string();
-    let transactional_id = config.transactional_id();
     let must_be = [
-        ("transactional.id", transactional_id.as_str()),
+        ("transactional.id", transactional_id),
         ("enable.idempotence", "true"),
         ("acks", "all"),
         ("transaction.timeout.ms", &timeout_ms),
@@ -94,7 +93,7 @@ mod tests {
         for (name, value) in [("linger.ms", "5"), ("acks", "1"), ("sasl.username", "relay")] {
             config.kafka.properties.insert(name.to_owned(), Secret::new(value));
         }
-        let properties = producer(&config);
+        let properties = producer(&config, "annals.a");
         assert_eq!(properties["linger.ms"], "5");
         assert_eq!(properties["sasl.username"], "relay");
         assert_eq!(properties["acks"], "all");

@@ -4,7 +4,8 @@
 //! its shutdown from the caller.
 //!
 //! ```text
-//! lease -> fence -> checkpoints -> [ reader -> encoder -> batch -> sender ] -> topics and checkpoints
+//! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> topics and checkpoints
+//!   `------------- ordered by the machine of annals_relay_core -------------'
 //! ```
 
 mod backoff;
@@ -18,22 +19,24 @@ mod copy;
 mod encode;
 pub mod failure;
 mod heard;
+mod idle;
 pub mod kafka;
 pub mod kafka_failure;
 mod kafka_properties;
-mod lease;
+mod leases;
 pub mod message;
 mod reader;
 pub mod registry;
 mod relay;
 mod sender;
-mod session;
 pub mod settings;
+mod shell;
 mod tails;
 pub mod telemetry;
 pub mod topic_policy;
 mod topics;
 mod waiting;
+mod wake;
 
 pub use failure::{Component, Failure, Outcome};
 pub use relay::run;

@@ -1,84 +1,62 @@
-//! The relay: one session after the other, and what each failure leads to.
+//! The relay: what is made once for a process, around the shell.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_store::Store;
+use annals_store::{SchemaName, Store};
+use sqlx::PgPool;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
 use crate::config::Config;
+use crate::copy::{Committed, Copier};
 use crate::encode::Encoder;
 use crate::failure::{Failure, Outcome};
-use crate::lease::{Lease, Leases, Taken};
+use crate::reader::Reads;
 use crate::registry::Registry;
-use crate::session::{self, Setup};
+use crate::shell::Shell;
 use crate::waiting::Waiting;
+use crate::wake::Wake;
 
 /// Publishes the outbox until `shutdown`. Outages are waited for; the error is one that waiting does
 /// not mend.
 ///
 /// # Errors
-/// [`Failure`] of the kinds that need a person: a fork of the database's history, a record that Kafka
-/// refuses, a checkpoint that cannot be read.
+/// [`Failure`] of the kinds that need a person: a fork of the database's history, a checkpoint that cannot be read.
 pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> Result<(), Failure> {
     let config = Arc::new(config);
+    let Some(shards) = shards(&config, &store, &shutdown).await? else { return Ok(()) };
     let registry = Registry::connect(&config, &store)?;
     let encoder = Encoder::new(&config, &store, registry);
-    let mut setup = Setup { config: Arc::clone(&config), store, encoder };
-    let mut waiting =
-        Waiting::new(Backoff::new(config.relay.backoff_min, config.relay.backoff_max));
-    let mut first_of_process = true;
-    while !shutdown.is_cancelled() {
-        let ended = match acquire(&setup, first_of_process, &shutdown).await {
-            Ok(Some(lease)) => {
-                first_of_process = false;
-                let ended = session::run(&mut setup, &lease, &mut waiting, &shutdown).await;
-                // Said before the lease is given back, which takes its time when the database is away.
-                if let Err(failure) = &ended
-                    && failure.outcome() == Outcome::Wait
-                {
-                    waiting.say(failure);
-                }
-                release(&lease).await;
-                ended
-            }
-            Ok(None) => return Ok(()),
-            Err(failure) => Err(failure),
-        };
-        let Err(failure) = ended else { return Ok(()) };
-        match failure.outcome() {
-            Outcome::Halt => return Err(failure),
-            Outcome::Wait => {
-                waiting.say(&failure);
-                waiting.pause(&shutdown).await;
-            }
-        }
-    }
-    Ok(())
+    let (committed, seen) = watch::channel(Committed::default());
+    let copier = Copier::new(&store, &config.relay.deployment, seen);
+    let reads = Reads::start(&config, &store, encoder);
+    let wake = Wake::listen(&store, &config.relay.deployment);
+    let (shell, reports) = Shell::new(&config, &store, shards, committed, reads);
+    let ended = tokio::select! {
+        ended = shell.run(reports, wake, &shutdown) => ended,
+        never = copier.run() => match never {},
+    };
+    copier.last().await;
+    ended
 }
 
-/// Waits until the lease is ours; `None` at shutdown.
-async fn acquire(
-    setup: &Setup,
-    first_of_process: bool,
+/// How many shards the installation has, as soon as the database says it; `None` at shutdown.
+async fn shards(
+    config: &Config,
+    store: &Store,
     shutdown: &CancellationToken,
-) -> Result<Option<Lease>, Failure> {
-    let leases = Leases::new(setup.store.pool(), setup.store.schema(), &setup.config);
-    let mut said = false;
+) -> Result<Option<u16>, Failure> {
+    let mut waiting = Waiting::new(&config.relay);
     while !shutdown.is_cancelled() {
-        let holder = match leases.take(first_of_process).await? {
-            Taken::Ours(lease) => return Ok(Some(lease)),
-            Taken::Others(holder) => holder,
-        };
-        if !said {
-            tracing::info!(
-                instance = holder.instance,
-                "standing by: another instance publishes this deployment"
-            );
-            said = true;
+        match shard_count(store.pool(), store.schema()).await {
+            Ok(shards) => return Ok(Some(shards)),
+            Err(failure) => match failure.outcome() {
+                Outcome::Halt => return Err(failure),
+                Outcome::Wait => waiting.say(&failure),
+            },
         }
-        let pause = holder.remaining.clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let pause: Duration = waiting.next_delay();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => {}
@@ -87,12 +65,13 @@ async fn acquire(
     Ok(None)
 }
 
-/// A lease that is not given back ends by itself: not worth a failure, worth a line.
-async fn release(lease: &Lease) {
-    if let Err(failure) = lease.release().await {
-        tracing::warn!(
-            error = &failure as &dyn std::error::Error,
-            "the lease was not released and will expire"
-        );
+async fn shard_count(pool: &PgPool, schema: &SchemaName) -> Result<u16, Failure> {
+    let action = "read the number of shards";
+    let statement = schema.statement(include_str!("../sql/shard_count.sql"));
+    let shards: i16 =
+        sqlx::query_scalar(statement).fetch_one(pool).await.map_err(Failure::database(action))?;
+    match u16::try_from(shards) {
+        Ok(shards) if shards > 0 => Ok(shards),
+        Ok(_) | Err(_) => Err(Failure::Shards(shards)),
     }
 }

@@ -1,84 +1,177 @@
-//! Sending: a thread of its own for librdkafka's transactional calls, which block.
+//! Sending: two producers, each with a thread of its own, since librdkafka's transactional calls block.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc, watch};
+use annals_relay_core::{Done, Slot, Work};
 
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::Config;
 use crate::failure::Failure;
-use crate::kafka::Producer;
+use crate::kafka::{self, Producer};
+use crate::leases::Session;
 use crate::message::Message;
+use crate::shell::{Report, Reports};
 
-/// What the sender has committed so far.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Committed {
-    pub(crate) batches: u64,
-    pub(crate) events: u64,
-    /// The last checkpoint of each shard that had one.
-    pub(crate) checkpoints: BTreeMap<i16, Checkpoint>,
+/// Both producers of a session, in one generation. Dropped, they finish no transaction any more.
+pub(crate) struct Senders {
+    a: Sender,
+    b: Sender,
 }
 
-/// The sending thread. It ends when the way to it is closed and everything is committed, or at the
-/// first failure: whatever the failure was, the producer is not used again.
-pub(crate) struct Sender {
-    thread: JoinHandle<Result<(), Failure>>,
+/// One producer's thread. It ends when the way to it is closed, or at its first failure: whatever that was, the
+/// producer is not used again.
+struct Sender {
+    jobs: mpsc::Sender<Job>,
+    thread: JoinHandle<()>,
 }
 
-impl Sender {
-    pub(crate) fn start(
-        producer: Producer,
-        checkpoint_topic: Arc<str>,
-        batches: mpsc::Receiver<Batch>,
-        committed: watch::Sender<Committed>,
+enum Job {
+    Send(Batch),
+    Commit,
+}
+
+impl Senders {
+    /// Makes both producers under the session's transactional ids, which fences whoever used them before and aborts
+    /// what they left open. Blocks.
+    pub(crate) fn open(
+        config: &Arc<Config>,
+        session: &Session,
+        reports: &Reports,
     ) -> Result<Self, Failure> {
-        let thread = std::thread::Builder::new()
-            .name("sender".to_owned())
-            .spawn(move || send_all(&producer, &checkpoint_topic, batches, &committed))
-            .map_err(Failure::Thread)?;
-        Ok(Self { thread })
+        let [a, b] = &session.transactional_ids;
+        let (a, b) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| open(config, b));
+            (open(config, a), other.join().unwrap_or(Err(Failure::Panicked("opening"))))
+        });
+        let topic = config.checkpoint_topic();
+        Ok(Self {
+            a: Sender::start(Slot::A, a?, &topic, reports)?,
+            b: Sender::start(Slot::B, b?, &topic, reports)?,
+        })
     }
 
-    /// Waits until the thread has ended, and returns what it ended with.
-    pub(crate) async fn join(self) -> Result<(), Failure> {
-        match tokio::task::spawn_blocking(move || self.thread.join()).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(Failure::Panicked("sender")),
+    /// Begins a transaction and sends everything; reported when all is acknowledged.
+    pub(crate) fn send(&self, slot: Slot, batch: Batch) {
+        self.of(slot).job(Job::Send(batch));
+    }
+
+    /// Commits; reported when that is done.
+    pub(crate) fn commit(&self, slot: Slot) {
+        self.of(slot).job(Job::Commit);
+    }
+
+    /// Waits until both threads have ended and their producers are destroyed. Blocks.
+    pub(crate) fn close(self) {
+        let Self { a, b } = self;
+        let threads = [a, b].map(|Sender { jobs: _, thread }| thread);
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a sender's thread panicked");
+            }
+        }
+    }
+
+    fn of(&self, slot: Slot) -> &Sender {
+        match slot {
+            Slot::A => &self.a,
+            Slot::B => &self.b,
         }
     }
 }
 
-fn send_all(
-    producer: &Producer,
-    checkpoint_topic: &Arc<str>,
-    mut batches: mpsc::Receiver<Batch>,
-    committed: &watch::Sender<Committed>,
-) -> Result<(), Failure> {
-    while let Some(batch) = batches.blocking_recv() {
-        send(producer, checkpoint_topic, &batch)?;
-        committed.send_modify(|so_far| {
-            so_far.batches += 1;
-            so_far.events += u64::try_from(batch.messages.len()).unwrap_or(u64::MAX);
-            so_far.checkpoints.extend(batch.checkpoints);
-        });
-    }
-    Ok(())
+/// Makes a producer, and makes it the only one of its transactional id. Blocks.
+fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
+    let producer = Producer::connect(config, transactional_id)?;
+    producer.init()?;
+    Ok(producer)
 }
 
-/// One Kafka transaction.
-fn send(producer: &Producer, checkpoint_topic: &Arc<str>, batch: &Batch) -> Result<(), Failure> {
+/// Keeps whoever uses the transactional ids from publishing anything more, and aborts what they left open. Blocks.
+pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
+    std::thread::scope(|scope| {
+        let ids = transactional_ids.iter();
+        let threads: Vec<_> =
+            ids.map(|id| scope.spawn(move || open(config, id).map(drop))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<(), Failure>>| {
+            thread.join().unwrap_or(Err(Failure::Panicked("fencing")))
+        };
+        threads.into_iter().try_for_each(join)
+    })
+}
+
+/// Makes sure of the topic of checkpoints. Blocks.
+pub(crate) fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), Failure> {
+    Ok(kafka::ensure_checkpoint_topic(config, shards)?)
+}
+
+impl Sender {
+    fn start(
+        slot: Slot,
+        producer: Producer,
+        topic: &Arc<str>,
+        reports: &Reports,
+    ) -> Result<Self, Failure> {
+        let (jobs, received) = mpsc::channel();
+        let (topic, reports) = (Arc::clone(topic), reports.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("sender-{slot:?}").to_lowercase())
+            .spawn(move || work(slot, &producer, &topic, &received, &reports))
+            .map_err(Failure::Thread)?;
+        Ok(Self { jobs, thread })
+    }
+
+    /// A thread that has ended has reported why.
+    fn job(&self, job: Job) {
+        if self.jobs.send(job).is_err() {
+            tracing::debug!("a sender that has failed is given more work");
+        }
+    }
+}
+
+fn work(
+    slot: Slot,
+    producer: &Producer,
+    topic: &Arc<str>,
+    jobs: &mpsc::Receiver<Job>,
+    reports: &Reports,
+) {
+    let mut under_way = Vec::new();
+    let mut events = 0;
+    while let Ok(job) = jobs.recv() {
+        let (work, done) = match job {
+            Job::Send(batch) => {
+                events = batch.messages.len();
+                let sent = send(producer, topic, &batch);
+                under_way = batch.checkpoints;
+                (Work::Send, sent.map(|()| Report::Done(Done::Acked(slot))))
+            }
+            Job::Commit => {
+                let checkpoints = std::mem::take(&mut under_way);
+                let committed = producer.commit().map_err(Failure::from);
+                (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints, events }))
+            }
+        };
+        match done {
+            Ok(report) => reports.send(report),
+            Err(failure) => return reports.send(Report::Failed { work, failure }),
+        }
+    }
+}
+
+/// Sends the records of one Kafka transaction.
+fn send(producer: &Producer, topic: &Arc<str>, batch: &Batch) -> Result<(), Failure> {
     producer.begin()?;
     for message in &batch.messages {
         producer.send(message)?;
     }
     for (shard, checkpoint) in &batch.checkpoints {
-        producer.send(&record(checkpoint_topic, *shard, checkpoint)?)?;
+        producer.send(&record(topic, *shard, checkpoint)?)?;
     }
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.
     producer.drain()?;
-    producer.commit()?;
     Ok(())
 }
 

@@ -27,11 +27,12 @@ struct Tail {
 }
 
 impl Tails {
-    /// For partitions 0, 1 and so on, each with its first offset and its end.
-    pub(crate) fn new(ends: Vec<(i64, i64)>) -> Self {
-        let tail =
-            |(first, end): (i64, i64)| Tail { first, start: first.max(end - OFFSETS_FIRST), end };
-        let open = (0..).zip(ends.into_iter().map(tail)).filter(|(_, tail)| tail.end > tail.first);
+    /// For partitions, each with its first offset and its end.
+    pub(crate) fn new(ends: impl IntoIterator<Item = (u16, (i64, i64))>) -> Self {
+        let tail = |(partition, (first, end)): (u16, (i64, i64))| {
+            (partition, Tail { first, start: first.max(end - OFFSETS_FIRST), end })
+        };
+        let open = ends.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.first);
         Self { open: open.collect(), records: BTreeMap::new() }
     }
 
@@ -116,19 +117,23 @@ pub(crate) fn fetched(statistics: &[u8]) -> Option<BTreeMap<i32, i64>> {
 mod tests {
     use super::*;
 
+    fn tails(ends: &[(i64, i64)]) -> Tails {
+        Tails::new((0..).zip(ends.iter().copied()))
+    }
+
     fn starts(tails: &Tails) -> Vec<(i32, i64)> {
         tails.starts().collect()
     }
 
     #[test]
     fn only_the_end_is_read_and_an_empty_partition_not_at_all() {
-        let tails = Tails::new(vec![(0, 1_000_000), (7, 7), (10, 60)]);
+        let tails = tails(&[(0, 1_000_000), (7, 7), (10, 60)]);
         assert_eq!(starts(&tails), [(0, 999_500), (2, 10)]);
     }
 
     #[test]
     fn a_partition_is_fetched_when_the_next_offset_is_its_end() {
-        let tails = Tails::new(vec![(0, 10), (0, 20)]);
+        let tails = tails(&[(0, 10), (0, 20)]);
         assert!(!tails.are_fetched(&BTreeMap::new()));
         assert!(!tails.are_fetched(&[(0, 10), (1, 19)].into()));
         assert!(
@@ -139,7 +144,7 @@ mod tests {
 
     #[test]
     fn where_no_record_is_committed_it_is_looked_for_further_back_until_the_first_offset() {
-        let mut tails = Tails::new(vec![(100, 30_000), (0, 10)]);
+        let mut tails = tails(&[(100, 30_000), (0, 10)]);
         tails.take([(1, Some(b"one".to_vec()))].into());
         assert_eq!(starts(&tails), [(0, 20_000)]);
         tails.take(BTreeMap::new());
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_deletion_is_no_record_and_nothing_before_it_counts() {
-        let mut tails = Tails::new(vec![(0, 30_000)]);
+        let mut tails = tails(&[(0, 30_000)]);
         tails.take([(0, None)].into());
         assert!(tails.is_done());
         assert!(tails.records().is_empty());

@@ -1,23 +1,37 @@
 //! Waiting for what failed: growing pauses, and one line when it begins and one when it ends.
 
-use std::time::Instant;
-
-use tokio_util::sync::CancellationToken;
+use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
+use crate::config;
 use crate::failure::Failure;
+
+/// What went well: it ends the waiting for some things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Good {
+    /// The database has answered.
+    Database,
+    /// Kafka has.
+    Kafka,
+    /// Something is published: no topic or schema is in the way.
+    Published,
+}
 
 /// What is waited for at the moment.
 pub(crate) struct Waiting {
     backoff: Backoff,
-    what: Option<(String, Instant)>,
-    /// Whether a session that begins shows that it is over.
-    until_begun: bool,
+    what: Option<Waited>,
+}
+
+struct Waited {
+    what: String,
+    since: Instant,
+    until: Good,
 }
 
 impl Waiting {
-    pub(crate) fn new(backoff: Backoff) -> Self {
-        Self { backoff, what: None, until_begun: false }
+    pub(crate) fn new(relay: &config::Relay) -> Self {
+        Self { backoff: Backoff::new(relay.backoff_min, relay.backoff_max), what: None }
     }
 
     /// Whether something is waited for.
@@ -28,38 +42,35 @@ impl Waiting {
     /// Says what is waited for, if that changed.
     pub(crate) fn say(&mut self, failure: &Failure) {
         let what = failure.waits_for();
-        self.until_begun = failure.is_over_when_a_session_begins();
-        if self.what.as_ref().is_none_or(|(before, _)| *before != what) {
-            let since = self.what.take().map_or_else(Instant::now, |(_, since)| since);
-            tracing::warn!(error = failure as &dyn std::error::Error, "waiting for {what}");
-            self.what = Some((what, since));
-        } else {
-            tracing::debug!(error = failure as &dyn std::error::Error, "still waiting for {what}");
+        let error = failure as &dyn std::error::Error;
+        if self.what.as_ref().is_some_and(|before| before.what == what) {
+            return tracing::debug!(error, "still waiting for {what}");
         }
+        tracing::warn!(error, "waiting for {what}");
+        let since = self.what.take().map_or_else(Instant::now, |before| before.since);
+        self.what = Some(Waited { what, since, until: failure.is_over_when() });
     }
 
-    /// Waits for the next pause.
-    pub(crate) async fn pause(&mut self, shutdown: &CancellationToken) {
-        tokio::select! {
-            () = tokio::time::sleep(self.backoff.next_delay()) => {}
-            () = shutdown.cancelled() => {}
-        }
+    /// How long to wait before the next try.
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        self.backoff.next_delay()
     }
 
-    /// A session has begun: lease, database and Kafka are there. What is wrong with one topic or schema
-    /// shows only when something is published.
-    pub(crate) fn began(&mut self) {
-        if self.until_begun {
+    /// Something went well.
+    pub(crate) fn good(&mut self, what: Good) {
+        if self.what.as_ref().is_none_or(|waited| {
+            waited.until == what || what == Good::Published && waited.until == Good::Kafka
+        }) {
             self.over();
         }
     }
 
     /// Says that publishing goes on, if it was waited for something.
-    pub(crate) fn over(&mut self) {
-        if let Some((what, since)) = self.what.take() {
+    fn over(&mut self) {
+        if let Some(Waited { what, since, .. }) = self.what.take() {
             let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(waited_ms, "publishing again after waiting for {what}");
+            self.backoff.reset();
         }
-        self.backoff.reset();
     }
 }

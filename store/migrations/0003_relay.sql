@@ -1,16 +1,202 @@
 -- What the relay keeps here: few rows, updated in place. The relay's own statements use them.
 
--- Who publishes. The epoch only grows; times are the database's.
-create table annals.relay_leases (
-    deployment text collate "C" primary key,
+-- Relays that are alive: one row for each session, which lasts from a start, or from the loss of a lease, to the
+-- next. Times are the database's.
+create table annals.relay_sessions (
+    session uuid primary key,
+    deployment text collate "C" not null,
     instance text not null,
-    session uuid not null,
-    epoch bigint not null,
-    taken_at timestamptz not null,
+    transactional_ids text[] not null,
+    is_ready boolean not null default false,
+    joined_at timestamptz not null,
     expires_at timestamptz not null
 ) with (fillfactor = 50);
 
-comment on column annals.relay_leases.session is 'one start of the relay process';
+comment on column annals.relay_sessions.transactional_ids is 'they stand here before anything is published under them';
+comment on column annals.relay_sessions.is_ready is 'has producers, and counts where shards are shared out';
+
+-- Who publishes which shard. The epoch only grows: with each taking, and with each loss.
+create table annals.relay_shards (
+    deployment text collate "C" not null,
+    shard smallint not null,
+    owner uuid,
+    epoch bigint not null default 0,
+    fence text[] not null default '{}',
+    taken_at timestamptz,
+    primary key (deployment, shard)
+) with (fillfactor = 50);
+
+comment on column annals.relay_shards.fence is
+    'transactional ids of earlier owners that may still have a transaction open: fenced before the shard is published';
+
+-- One change of a deployment's leases at a time. Each is one statement, so nobody waits for a client.
+create function annals.relay_lock(deployment text) returns void
+language sql volatile
+security definer
+set search_path = annals, pg_temp
+as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
+
+-- Ends sessions: those whose time is over, and those of an instance, if one is named. Their shards are free;
+-- whoever takes one has to fence their transactional ids.
+create function annals.relay_expire(deployment text, instance text) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+declare
+    over record;
+begin
+    for over in
+        delete from relay_sessions s
+        where s.deployment = relay_expire.deployment
+            and (s.expires_at <= clock_timestamp() or s.instance = relay_expire.instance)
+        returning s.session, s.transactional_ids
+    loop
+        update relay_shards s
+        set owner = null, epoch = s.epoch + 1, fence = s.fence || over.transactional_ids
+        where s.deployment = relay_expire.deployment and s.owner = over.session;
+        perform pg_notify('annals_relay', relay_expire.deployment);
+    end loop;
+end
+$$;
+
+-- Begins a session. An earlier one of the same instance is ended: its process is gone.
+create function annals.relay_join(deployment text, instance text, session uuid, transactional_ids text[], lease interval)
+returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_join.deployment);
+    perform relay_expire(relay_join.deployment, relay_join.instance);
+    insert into relay_shards (deployment, shard)
+    select relay_join.deployment, shard from generate_series(0, shard_count() - 1) shard
+    on conflict do nothing;
+    insert into relay_sessions (session, deployment, instance, transactional_ids, joined_at, expires_at)
+    values (
+        relay_join.session, relay_join.deployment, relay_join.instance, relay_join.transactional_ids,
+        clock_timestamp(), clock_timestamp() + relay_join.lease
+    );
+end
+$$;
+
+-- Prolongs a session's lease, ends those that are over, and reads all: a row for each shard, with how many
+-- sessions are ready, this one included, and how many of them joined before it. No row: there is no such session.
+create function annals.relay_look(deployment text, session uuid, is_ready boolean, lease interval)
+returns table (shard smallint, epoch bigint, is_mine boolean, is_free boolean, members bigint, rank bigint)
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_look.deployment);
+    -- Its own first: a lease that nobody has ended yet can be prolonged, however late.
+    update relay_sessions s
+    set expires_at = clock_timestamp() + relay_look.lease, is_ready = s.is_ready or relay_look.is_ready
+    where s.session = relay_look.session;
+    if not found then
+        return;
+    end if;
+    perform relay_expire(relay_look.deployment, null);
+    return query
+    with ready as (
+        select s.session, s.joined_at from relay_sessions s
+        where s.deployment = relay_look.deployment and (s.is_ready or s.session = relay_look.session)
+    ),
+    me as (select r.joined_at from ready r where r.session = relay_look.session)
+    select
+        s.shard, s.epoch, s.owner is not distinct from relay_look.session, s.owner is null,
+        (select count(*) from ready),
+        (select count(*) from ready r, me where (r.joined_at, r.session) < (me.joined_at, relay_look.session))
+    from relay_shards s where s.deployment = relay_look.deployment order by s.shard;
+end
+$$;
+
+-- Takes those of the shards that are free, for a session that is alive: a row for each, with its new epoch.
+create function annals.relay_take(deployment text, session uuid, shards smallint[])
+returns table (shard smallint, epoch bigint)
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_take.deployment);
+    return query
+    update relay_shards s set owner = relay_take.session, epoch = s.epoch + 1, taken_at = clock_timestamp()
+    where s.deployment = relay_take.deployment and s.shard = any (shards) and s.owner is null
+        and exists (select from relay_sessions r where r.session = relay_take.session)
+    returning s.shard, s.epoch;
+end
+$$;
+
+-- Gives shards back of which everything published is committed; those that are owned in this epoch still.
+create function annals.relay_release(deployment text, session uuid, shards smallint[], epochs bigint[]) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_release.deployment);
+    update relay_shards s set owner = null
+    from unnest(shards, epochs) as given (shard, epoch)
+    where s.deployment = relay_release.deployment and s.shard = given.shard and s.epoch = given.epoch
+        and s.owner = relay_release.session;
+    perform pg_notify('annals_relay', relay_release.deployment);
+end
+$$;
+
+-- Ends a session. Unless it is clean, whoever takes its shards has to fence it.
+create function annals.relay_leave(deployment text, session uuid, is_clean boolean) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_leave.deployment);
+    if is_clean then
+        update relay_shards s set owner = null
+        where s.deployment = relay_leave.deployment and s.owner = relay_leave.session;
+        delete from relay_sessions s where s.session = relay_leave.session;
+        perform pg_notify('annals_relay', relay_leave.deployment);
+    else
+        update relay_sessions s set expires_at = '-infinity' where s.session = relay_leave.session;
+        perform relay_expire(relay_leave.deployment, null);
+    end if;
+end
+$$;
+
+-- What is to be fenced before these leases are published. Null if one of them is no longer the session's: what stood
+-- there may be for its next owner to fence, and finding nothing would mean nothing.
+create function annals.relay_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
+language sql stable
+security definer
+set search_path = annals, pg_temp
+as $$
+    with owned as (
+        select s.fence from relay_shards s
+        join unnest(relay_to_fence.shards, relay_to_fence.epochs) as given (shard, epoch)
+            on s.shard = given.shard and s.epoch = given.epoch
+        where s.deployment = relay_to_fence.deployment and s.owner = relay_to_fence.session
+    )
+    select array(select distinct id from owned, unnest(owned.fence) as id order by id)
+    where (select count(*) from owned) = cardinality(relay_to_fence.shards)
+$$;
+
+-- These transactional ids are fenced: the leases' shards need not remember them, where they are owned still.
+create function annals.relay_fenced(
+    deployment text, session uuid, shards smallint[], epochs bigint[], transactional_ids text[]
+) returns void
+language sql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+    update relay_shards s
+    set fence = array(select id from unnest(s.fence) as id where id <> all (relay_fenced.transactional_ids))
+    from unnest(relay_fenced.shards, relay_fenced.epochs) as given (shard, epoch)
+    where s.deployment = relay_fenced.deployment and s.shard = given.shard and s.epoch = given.epoch
+        and s.owner = relay_fenced.session
+$$;
 
 -- Copies of the checkpoints that stand in Kafka, for clean-up and for people.
 create table annals.relay_checkpoints (

@@ -71,8 +71,17 @@ begin
         select c.oid::regclass as name from pg_class c
         where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and c.relname like 'relay\_%'
     loop
-        execute format('grant select, insert, update on %s to annals_relay', item.name);
-        execute format('grant select on %s to annals_read, annals_admin', item.name);
+        execute format('grant select on %s to annals_relay, annals_read, annals_admin', item.name);
+    end loop;
+
+    grant insert, update on annals.relay_checkpoints, annals.relay_topics, annals.relay_schema_ids to annals_relay;
+    -- Leases change by these alone.
+    for item in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
+            and p.proname not in ('relay_lock', 'relay_expire')
+    loop
+        execute format('grant execute on routine %s to annals_relay', item.name);
     end loop;
 
     grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to annals_admin;

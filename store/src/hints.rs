@@ -93,6 +93,12 @@ impl Store {
         self.hints_of_store().send();
     }
 
+    /// The channel of `NOTIFY` on which these hints come, for whoever listens on a connection of its own.
+    #[must_use]
+    pub fn hint_channel(&self) -> &str {
+        &self.hints_of_store().channel
+    }
+
     pub(crate) fn hints(&self) -> watch::Receiver<()> {
         self.hints_of_store().listen()
     }

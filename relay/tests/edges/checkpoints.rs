@@ -33,8 +33,12 @@ async fn prepared(label: &str) -> (Testbed, Config) {
     (bed, config)
 }
 
+fn shards() -> Vec<u16> {
+    (0..SHARDS).collect()
+}
+
 fn found(config: &Config) -> Vec<(u16, String)> {
-    let read: BTreeMap<u16, Vec<u8>> = read_checkpoints(config, SHARDS).unwrap();
+    let read: BTreeMap<u16, Vec<u8>> = read_checkpoints(config, &shards()).unwrap();
     read.into_iter().map(|(shard, bytes)| (shard, String::from_utf8(bytes).unwrap())).collect()
 }
 
@@ -111,7 +115,7 @@ async fn a_transaction_that_nobody_ends_is_an_outage_that_names_partition_and_of
     send(&other, &[checkpoint(&config, 1, "somebody else's")]);
     let mut hasty = config.clone();
     hasty.kafka.transaction_timeout = std::time::Duration::from_secs(1);
-    let failure = read_checkpoints(&hasty, SHARDS).unwrap_err();
+    let failure = read_checkpoints(&hasty, &shards()).unwrap_err();
     assert!(failure.is_outage(), "{failure}");
     assert!(failure.to_string().contains("partition 1 at offset 0 of 1"), "{failure}");
 }

@@ -27,7 +27,8 @@ async fn what_came_of_a_commit_in_doubt_is_what_the_checkpoint_says() {
     let failure = first.commit().unwrap_err();
     assert!(matches!(failure, KafkaFailure::UnknownOutcome { .. }), "{failure}");
 
-    let second = annals_relay::kafka::Producer::connect(&config).unwrap();
+    let second =
+        annals_relay::kafka::Producer::connect(&config, &config.transactional_id()).unwrap();
     let failure = second.init().unwrap_err();
     assert!(failure.is_outage() && failure.to_string().contains("refused"), "{failure}");
     // It would go on trying, and fence the next one.
@@ -36,14 +37,14 @@ async fn what_came_of_a_commit_in_doubt_is_what_the_checkpoint_says() {
     // The producer in doubt still tries: whether it gets through before it is fenced is a matter of luck.
     stack.start(Component::Kafka).await;
     let third = producer(&config);
-    let published = match read_checkpoints(&config, 1).unwrap()[&0].as_slice() {
+    let published = match read_checkpoints(&config, &[0]).unwrap()[&0].as_slice() {
         b"1" => vec!["1"],
         b"2" => vec!["1", "2"],
         other => panic!("{other:?}"),
     };
     assert_eq!(committed(&bed, &topic).await, published);
     publish(&third, &[message(&topic, "flight-1", 3), checkpoint(3)]);
-    assert_eq!(read_checkpoints(&config, 1).unwrap()[&0], b"3");
+    assert_eq!(read_checkpoints(&config, &[0]).unwrap()[&0], b"3");
     assert_eq!(committed(&bed, &topic).await, [published, vec!["3"]].concat());
 }
 

@@ -1,0 +1,87 @@
+//! Leases: who publishes which shard.
+
+use std::collections::BTreeSet;
+
+/// A part of the outbox: all streams with the same hash of their name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub u16);
+
+/// A shard that is owned, in the epoch in which it was taken. Each taking makes a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lease {
+    /// The shard.
+    pub shard: Shard,
+    /// The epoch.
+    pub epoch: u64,
+}
+
+/// The leases of a deployment at one moment, as a session sees them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Leases {
+    /// Those of this session.
+    pub mine: Vec<Lease>,
+    /// Shards that nobody owns.
+    pub free: Vec<Shard>,
+    /// How many sessions are alive, this one included.
+    pub members: u16,
+    /// How many of them were there before this one.
+    pub rank: u16,
+}
+
+impl Leases {
+    /// How many of `shards` this session should own: all sessions the same number, and those that came first one
+    /// more where that does not come out even.
+    fn share(&self, shards: usize) -> usize {
+        let members = usize::from(self.members.max(1));
+        shards / members + usize::from(usize::from(self.rank) < shards % members)
+    }
+
+    /// Which free shards to take, the lowest first.
+    #[must_use]
+    pub fn to_take(&self, shards: usize) -> Vec<Shard> {
+        let lacking = self.share(shards).saturating_sub(self.mine.len());
+        let free: BTreeSet<Shard> = self.free.iter().copied().collect();
+        free.into_iter().take(lacking).collect()
+    }
+
+    /// Which of its shards to give up, the highest first.
+    #[must_use]
+    pub fn to_give(&self, shards: usize) -> Vec<Shard> {
+        let surplus = self.mine.len().saturating_sub(self.share(shards));
+        let mine: BTreeSet<Shard> = self.mine.iter().map(|lease| lease.shard).collect();
+        mine.into_iter().rev().take(surplus).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leases(mine: std::ops::Range<u16>, free: std::ops::Range<u16>, who: (u16, u16)) -> Leases {
+        let lease = |number| Lease { shard: Shard(number), epoch: 1 };
+        let (rank, members) = who;
+        Leases { mine: mine.map(lease).collect(), free: free.map(Shard).collect(), members, rank }
+    }
+
+    #[test]
+    fn whoever_is_alone_takes_everything() {
+        assert_eq!(leases(0..0, 0..8, (0, 1)).to_take(8).len(), 8);
+    }
+
+    #[test]
+    fn shares_add_up_to_all_shards_whatever_the_number_of_members() {
+        for members in 1..12 {
+            let share = |rank| leases(0..0, 0..8, (rank, members)).share(8);
+            let shares: Vec<usize> = (0..members).map(share).collect();
+            assert_eq!(shares.iter().sum::<usize>(), 8, "{shares:?}");
+            assert!(shares[0] - shares[shares.len() - 1] <= 1, "{shares:?}");
+        }
+    }
+
+    #[test]
+    fn the_surplus_is_given_up_from_the_top_and_the_lack_taken_from_the_bottom() {
+        assert_eq!(leases(0..8, 0..0, (0, 3)).to_give(8), [7, 6, 5, 4, 3].map(Shard));
+        assert_eq!(leases(0..1, 3..8, (1, 3)).to_take(8), [3, 4].map(Shard));
+        assert!(leases(0..3, 3..8, (1, 3)).to_give(8).is_empty());
+    }
+}

@@ -1,0 +1,140 @@
+//! Kafka as the machine sees it: transactional ids with epochs, transactions whose markers come later than the
+//! answer, and a log.
+
+use std::collections::BTreeMap;
+
+use crate::database::{SHARDS, Session};
+
+/// A session's first or second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TransactionalId(pub(crate) Session, pub(crate) u8);
+
+impl TransactionalId {
+    pub(crate) fn of(session: Session) -> [Self; 2] {
+        [Self(session, 0), Self(session, 1)]
+    }
+}
+
+/// The records of one transaction: for each shard the versions from and to (not included); the second is the
+/// checkpoint, too.
+pub(crate) type Batch = [Option<(u8, u8)>; SHARDS as usize];
+
+/// How a record's transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum State {
+    Open,
+    /// Decided and answered; the markers are still to be written.
+    Committing,
+    Committed,
+    Aborted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Entry {
+    pub(crate) id: TransactionalId,
+    pub(crate) versions: (u8, u8),
+    pub(crate) state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Broker {
+    /// The epoch of each id: requests of an earlier one are refused.
+    epochs: BTreeMap<TransactionalId, u8>,
+    pub(crate) log: [Vec<Entry>; SHARDS as usize],
+}
+
+/// What the broker says to a producer of an old epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused;
+
+impl Broker {
+    /// A new producer for the id. What its predecessor left open is aborted; what it had decided is finished.
+    pub(crate) fn init(&mut self, id: TransactionalId) -> u8 {
+        self.settle(id, State::Committing, State::Committed);
+        self.settle(id, State::Open, State::Aborted);
+        let epoch = self.epochs.entry(id).or_default();
+        *epoch += 1;
+        *epoch
+    }
+
+    /// For a planted bug: a producer that is nothing new to the broker.
+    pub(crate) fn init_without_fencing(&mut self, id: TransactionalId) -> u8 {
+        *self.epochs.entry(id).or_insert(1)
+    }
+
+    /// The transaction before has to be finished first: the broker asks to try again.
+    pub(crate) fn can_send(&self, id: TransactionalId) -> bool {
+        !self.has(id, State::Committing)
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        id: TransactionalId,
+        epoch: u8,
+        batch: &Batch,
+    ) -> Result<(), Refused> {
+        self.check(id, epoch)?;
+        for (log, versions) in self.log.iter_mut().zip(batch) {
+            if let Some(versions) = versions {
+                log.push(Entry { id, versions: *versions, state: State::Open });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
+        self.check(id, epoch)?;
+        self.settle(id, State::Open, State::Committing);
+        Ok(())
+    }
+
+    /// Writes the markers of a decided transaction.
+    pub(crate) fn finish(&mut self, id: TransactionalId) {
+        self.settle(id, State::Committing, State::Committed);
+    }
+
+    /// An open transaction is over its time: aborted, and its producer is fenced.
+    pub(crate) fn time_out(&mut self, id: TransactionalId) {
+        self.settle(id, State::Open, State::Aborted);
+        *self.epochs.entry(id).or_default() += 1;
+    }
+
+    /// The ids with a transaction in this state.
+    pub(crate) fn with(&self, state: State) -> Vec<TransactionalId> {
+        let entries = self.log.iter().flatten().filter(|entry| entry.state == state);
+        let mut ids: Vec<TransactionalId> = entries.map(|entry| entry.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn has(&self, id: TransactionalId, state: State) -> bool {
+        self.log.iter().flatten().any(|entry| entry.id == id && entry.state == state)
+    }
+
+    /// Whether a reader of committed records gets to the shard's end.
+    pub(crate) fn can_read(&self, shard: u16) -> bool {
+        let is_decided = |entry: &Entry| matches!(entry.state, State::Committed | State::Aborted);
+        self.log[usize::from(shard)].iter().all(is_decided)
+    }
+
+    /// The last committed checkpoint before the first record that is undecided.
+    pub(crate) fn checkpoint(&self, shard: u16) -> u8 {
+        let is_decided = |entry: &&Entry| matches!(entry.state, State::Committed | State::Aborted);
+        let decided = self.log[usize::from(shard)].iter().take_while(is_decided);
+        let committed = decided.filter(|entry| entry.state == State::Committed);
+        committed.last().map_or(0, |entry| entry.versions.1)
+    }
+
+    fn check(&self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
+        if self.epochs.get(&id) == Some(&epoch) { Ok(()) } else { Err(Refused) }
+    }
+
+    fn settle(&mut self, id: TransactionalId, from: State, to: State) {
+        for entry in self.log.iter_mut().flatten() {
+            if entry.id == id && entry.state == from {
+                entry.state = to;
+            }
+        }
+    }
+}

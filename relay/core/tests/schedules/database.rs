@@ -1,0 +1,169 @@
+//! PostgreSQL as the machine sees it: sessions and leases, each statement at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use annals_relay_core::{Lease, Leases, Shard};
+
+use crate::broker::TransactionalId;
+use crate::planted::Plant;
+
+pub(crate) const SHARDS: u16 = 2;
+
+/// A start of a relay, and every later one after it lost its lease.
+pub(crate) type Session = u8;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Database {
+    /// Which relay a session is of, and whether it can take shards.
+    pub(crate) sessions: BTreeMap<Session, (usize, bool)>,
+    next: Session,
+    pub(crate) shards: [Row; SHARDS as usize],
+    /// How many events each shard's stream has.
+    pub(crate) events: [u8; SHARDS as usize],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Row {
+    pub(crate) owner: Option<Session>,
+    epoch: u64,
+    fence: BTreeSet<TransactionalId>,
+}
+
+impl Database {
+    pub(crate) fn join(&mut self, relay: usize) -> Session {
+        let session = self.next;
+        self.next += 1;
+        // An earlier process of the instance is gone.
+        let earlier: Vec<Session> =
+            self.sessions.iter().filter(|(_, (of, _))| *of == relay).map(|(s, _)| *s).collect();
+        for session in earlier {
+            self.expire(session, None);
+        }
+        self.sessions.insert(session, (relay, false));
+        session
+    }
+
+    pub(crate) fn look(&mut self, session: Session, ready: bool) -> Option<Leases> {
+        self.sessions.get_mut(&session)?.1 |= ready;
+        let ready: Vec<Session> = self
+            .sessions
+            .iter()
+            .filter(|(s, (_, ready))| *ready || **s == session)
+            .map(|(s, _)| *s)
+            .collect();
+        let rank = ready.iter().filter(|other| **other < session).count();
+        let free = self.rows().filter(|(_, row)| row.owner.is_none()).map(|(shard, _)| shard);
+        Some(Leases {
+            mine: self.of(session),
+            free: free.collect(),
+            members: u16::try_from(ready.len()).unwrap(),
+            rank: u16::try_from(rank).unwrap(),
+        })
+    }
+
+    pub(crate) fn take(
+        &mut self,
+        session: Session,
+        shards: &[Shard],
+        plant: Option<Plant>,
+    ) -> Option<Vec<Lease>> {
+        if !self.sessions.contains_key(&session) {
+            return None;
+        }
+        let mut taken = Vec::new();
+        for shard in shards {
+            let row = &mut self.shards[usize::from(shard.0)];
+            if row.owner.is_some() && plant != Some(Plant::TakingStealsWhatIsOwned) {
+                continue;
+            }
+            row.owner = Some(session);
+            row.epoch += 1;
+            taken.push(Lease { shard: *shard, epoch: row.epoch });
+        }
+        Some(taken)
+    }
+
+    pub(crate) fn release(&mut self, session: Session, leases: &[Lease]) {
+        for lease in leases {
+            let row = &mut self.shards[usize::from(lease.shard.0)];
+            if row.owner == Some(session) && row.epoch == lease.epoch {
+                row.owner = None;
+            }
+        }
+    }
+
+    pub(crate) fn leave(&mut self, session: Session, clean: bool) {
+        if clean {
+            self.sessions.remove(&session);
+            for row in self.shards.iter_mut().filter(|row| row.owner == Some(session)) {
+                row.owner = None;
+            }
+        } else {
+            self.expire(session, None);
+        }
+    }
+
+    /// A session's lease is over: its shards are free, and whoever takes one has to fence it.
+    pub(crate) fn expire(&mut self, session: Session, plant: Option<Plant>) {
+        self.sessions.remove(&session);
+        for row in self.shards.iter_mut().filter(|row| row.owner == Some(session)) {
+            row.owner = None;
+            row.epoch += 1;
+            match plant {
+                Some(Plant::ExpiryForgetsToFence) => {}
+                Some(Plant::ExpiryForgetsEarlierFences) => {
+                    row.fence = TransactionalId::of(session).into();
+                }
+                _ => row.fence.extend(TransactionalId::of(session)),
+            }
+        }
+    }
+
+    /// What is to be fenced before these leases are published; none if one of them is no longer the session's:
+    /// what stood there may be for its next owner to fence.
+    pub(crate) fn to_fence(
+        &self,
+        session: Session,
+        leases: &[Lease],
+        plant: Option<Plant>,
+    ) -> Option<BTreeSet<TransactionalId>> {
+        let is_owned = self.owned(session, leases).count() == leases.len();
+        let ids = self.owned(session, leases).flat_map(|shard| self.shards[shard].fence.clone());
+        (is_owned || plant == Some(Plant::FencingDoesNotAskWhoOwns)).then(|| ids.collect())
+    }
+
+    pub(crate) fn fenced(
+        &mut self,
+        session: Session,
+        leases: &[Lease],
+        ids: &BTreeSet<TransactionalId>,
+    ) {
+        let owned: Vec<usize> = self.owned(session, leases).collect();
+        for shard in owned {
+            self.shards[shard].fence.retain(|id| !ids.contains(id));
+        }
+    }
+
+    fn owned<'a>(
+        &'a self,
+        session: Session,
+        leases: &'a [Lease],
+    ) -> impl Iterator<Item = usize> + 'a {
+        let is = move |lease: &&Lease| {
+            let row = &self.shards[usize::from(lease.shard.0)];
+            row.owner == Some(session) && row.epoch == lease.epoch
+        };
+        leases.iter().filter(is).map(|lease| usize::from(lease.shard.0))
+    }
+
+    fn of(&self, session: Session) -> Vec<Lease> {
+        self.rows()
+            .filter(|(_, row)| row.owner == Some(session))
+            .map(|(shard, row)| Lease { shard, epoch: row.epoch })
+            .collect()
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (Shard, &Row)> {
+        (0..).map(Shard).zip(&self.shards)
+    }
+}

@@ -1,0 +1,140 @@
+//! Random schedules from seeds: some steps with faults, then fair ones without, after which everything must be
+//! published.
+
+use std::fmt::Write;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::check::{broken, unfinished};
+use crate::planted::Plant;
+use crate::world::{Action, Faults, World};
+
+const SCHEDULES: u64 = 1_000_000;
+/// Steps with faults, at most.
+const STEPS_MAX: u64 = 120;
+/// So many fair steps are enough for everything to be published.
+const FAIR_STEPS_MAX: usize = 3_000;
+
+#[test]
+fn a_million_schedules_lose_repeat_and_reorder_nothing_and_end() {
+    if let Some((seed, broken)) = first_broken(0..SCHEDULES, None) {
+        panic!("seed {seed}: {broken}\n{}", Schedule::new(seed, None).history());
+    }
+}
+
+/// The first seed in each half of a range whose schedule breaks a promise, and which.
+pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u64, String)> {
+    let is_found = AtomicBool::new(false);
+    let search = |parity: u64| {
+        let mut own = seeds.clone().filter(|seed| seed % 2 == parity);
+        let found = own.find_map(|seed| {
+            if is_found.load(Ordering::Relaxed) {
+                return Some(None);
+            }
+            let broken = Schedule::new(seed, plant).run(&mut |_, _| {})?;
+            Some(Some((seed, broken)))
+        });
+        is_found.fetch_or(found.is_some(), Ordering::Relaxed);
+        found.flatten()
+    };
+    std::thread::scope(|scope| {
+        let odd = scope.spawn(|| search(1));
+        search(0).or(odd.join().unwrap())
+    })
+}
+
+/// One schedule.
+pub(crate) struct Schedule {
+    world: World,
+    dice: Dice,
+    favourite: usize,
+    actions: Vec<Action>,
+}
+
+impl Schedule {
+    pub(crate) fn new(seed: u64, plant: Option<Plant>) -> Self {
+        let mut dice = Dice(seed);
+        let mut few = |sides: u64| u8::try_from(dice.below(sides)).unwrap();
+        let faults = Faults {
+            crashes: few(3),
+            expiries: few(4),
+            lost: few(4),
+            late: few(4),
+            timeouts: few(2),
+            stops: few(3),
+            appends: few(3),
+            starts: u8::MAX,
+        };
+        let relays = 1 + usize::from(few(3));
+        Self { world: World::new(relays, faults, plant), dice, favourite: 0, actions: Vec::new() }
+    }
+
+    /// Runs it, telling each step; what it breaks, if anything.
+    pub(crate) fn run(mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
+        for _ in 0..self.dice.below(STEPS_MAX) {
+            if let Some(broken) = self.step(tell) {
+                return Some(broken);
+            }
+        }
+        self.world.faults = Faults { starts: u8::MAX, ..Faults::default() };
+        for _ in 0..FAIR_STEPS_MAX {
+            unfinished(&self.world)?;
+            if let Some(broken) = self.step(tell) {
+                return Some(broken);
+            }
+        }
+        unfinished(&self.world)
+    }
+
+    fn step(&mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
+        self.choose();
+        let number = self.dice.below(u64::try_from(self.actions.len()).unwrap());
+        let action = self.actions[usize::try_from(number).unwrap()];
+        tell(&action, &self.world);
+        self.world.take(action);
+        broken(&self.world)
+    }
+
+    /// What can be next. One relay runs for a while as if the others were frozen: zombies are made of that.
+    fn choose(&mut self) {
+        if self.dice.below(16) == 0 {
+            self.favourite = usize::try_from(self.dice.below(3)).unwrap();
+        }
+        self.actions.clear();
+        if self.dice.below(8) == 0 {
+            self.world.faults(&mut self.actions);
+        }
+        if self.actions.is_empty() {
+            self.world.fair_actions(&mut self.actions);
+            let (favourite, is_tick) = (self.favourite, self.dice.below(8) == 0);
+            let is_chosen = |action: &Action| {
+                action.relay() == Some(favourite) && matches!(action, Action::Tick(_)) == is_tick
+            };
+            if self.dice.below(8) > 0 && self.actions.iter().any(is_chosen) {
+                self.actions.retain(is_chosen);
+            }
+        }
+    }
+
+    /// The same for people: a line a step, and at the end what it broke.
+    pub(crate) fn history(self) -> String {
+        let mut history = String::new();
+        let broken = self.run(&mut |action, world| {
+            let _infallible = writeln!(history, "{}", world.describe(action));
+        });
+        history + &broken.unwrap_or_else(|| "nothing is broken".to_owned())
+    }
+}
+
+/// Splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+}

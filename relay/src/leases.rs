@@ -1,0 +1,194 @@
+//! Leases in PostgreSQL: which relay publishes which shard. The database's clock decides, and epochs only grow.
+//!
+//! They spare replicas from fencing each other; they are not what keeps a deposed relay from publishing. That
+//! is Kafka's fencing, and it holds even when a lease is wrong.
+
+use std::time::Duration;
+
+use annals_relay_core::{Lease, Leases, Shard};
+use annals_store::Store;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgPool, Postgres, Row, SqlStr};
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// A session: from joining the deployment to the loss of the lease or the end of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Session {
+    id: Uuid,
+    /// One for each producer. New with each session, so that fencing an old one never hits a new one.
+    pub(crate) transactional_ids: [String; 2],
+}
+
+impl Session {
+    pub(crate) fn new(config: &Config) -> Self {
+        let id = Uuid::now_v7();
+        let start = id.simple();
+        let name = |letter| format!("{}.{start}.{letter}", config.transactional_id());
+        Self { id, transactional_ids: [name('a'), name('b')] }
+    }
+}
+
+/// The leases of one deployment.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaseTable {
+    store: Store,
+    deployment: String,
+    instance: String,
+    lease: Duration,
+}
+
+impl LeaseTable {
+    pub(crate) fn new(config: &Config, store: &Store) -> Self {
+        let relay = &config.relay;
+        Self {
+            store: store.clone(),
+            deployment: relay.deployment.clone(),
+            instance: relay.instance.clone(),
+            lease: relay.lease,
+        }
+    }
+
+    pub(crate) async fn join(&self, session: &Session) -> Result<(), Failure> {
+        let action = "join the deployment";
+        let query = self
+            .query(include_str!("../sql/join.sql"))
+            .bind(&self.instance)
+            .bind(session.id)
+            .bind(session.transactional_ids.to_vec())
+            .bind(self.lease_ms());
+        self.rows(action, query).await.map(drop)
+    }
+
+    /// Prolongs the lease, and reads all; `None` when there is no such session any more.
+    pub(crate) async fn look(
+        &self,
+        session: &Session,
+        ready: bool,
+    ) -> Result<Option<Leases>, Failure> {
+        let action = "look at the leases";
+        let query = self
+            .query(include_str!("../sql/look.sql"))
+            .bind(session.id)
+            .bind(ready)
+            .bind(self.lease_ms());
+        leases(&self.rows(action, query).await?).map_err(Failure::database(action))
+    }
+
+    pub(crate) async fn take(
+        &self,
+        session: &Session,
+        shards: &[Shard],
+    ) -> Result<Vec<Lease>, Failure> {
+        let action = "take shards";
+        let shards: Vec<i16> = shards.iter().map(|shard| number(*shard)).collect();
+        let query = self.query(include_str!("../sql/take.sql")).bind(session.id).bind(shards);
+        let rows = self.rows(action, query).await?;
+        rows.iter().map(lease).collect::<Result<_, _>>().map_err(Failure::database(action))
+    }
+
+    pub(crate) async fn release(&self, session: &Session, leases: &[Lease]) -> Result<(), Failure> {
+        let query = self.of(include_str!("../sql/release.sql"), session, leases);
+        self.rows("give shards back", query).await.map(drop)
+    }
+
+    pub(crate) async fn leave(&self, session: &Session, clean: bool) -> Result<(), Failure> {
+        let query = self.query(include_str!("../sql/leave.sql")).bind(session.id).bind(clean);
+        self.rows("leave the deployment", query).await.map(drop)
+    }
+
+    /// The transactional ids to fence before these leases are published.
+    ///
+    /// # Errors
+    /// [`Failure::Fenced`] when one of the leases is lost; [`Failure::Outage`].
+    pub(crate) async fn to_fence(
+        &self,
+        session: &Session,
+        leases: &[Lease],
+    ) -> Result<Vec<String>, Failure> {
+        let action = "read what is to be fenced";
+        let query = self.of(include_str!("../sql/to_fence.sql"), session, leases);
+        let rows = self.rows(action, query).await?;
+        let ids = rows.first().map(|row| row.try_get("transactional_ids")).transpose();
+        let ids: Option<Vec<String>> = ids.map_err(Failure::database(action))?.flatten();
+        ids.ok_or(Failure::Fenced)
+    }
+
+    pub(crate) async fn fenced(
+        &self,
+        session: &Session,
+        leases: &[Lease],
+        ids: &[String],
+    ) -> Result<(), Failure> {
+        let query = self.of(include_str!("../sql/fenced.sql"), session, leases).bind(ids.to_vec());
+        self.rows("note what is fenced", query).await.map(drop)
+    }
+
+    fn query(&self, statement: &'static str) -> Query<'_, Postgres, PgArguments> {
+        let statement: SqlStr = self.store.schema().statement(statement);
+        sqlx::query(statement).bind(&self.deployment)
+    }
+
+    fn of(
+        &self,
+        statement: &'static str,
+        session: &Session,
+        leases: &[Lease],
+    ) -> Query<'_, Postgres, PgArguments> {
+        let shards: Vec<i16> = leases.iter().map(|lease| number(lease.shard)).collect();
+        let epoch = |lease: &Lease| i64::try_from(lease.epoch).unwrap_or(i64::MAX);
+        let epochs: Vec<i64> = leases.iter().map(epoch).collect();
+        self.query(statement).bind(session.id).bind(shards).bind(epochs)
+    }
+
+    /// An answer that takes longer than the lease is of no use.
+    async fn rows(
+        &self,
+        action: &'static str,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, Failure> {
+        let pool: &PgPool = self.store.pool();
+        match tokio::time::timeout(self.lease, query.fetch_all(pool)).await {
+            Ok(rows) => rows.map_err(Failure::database(action)),
+            Err(elapsed) => Err(Failure::late(action, elapsed)),
+        }
+    }
+
+    fn lease_ms(&self) -> i64 {
+        i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A shard's number as the database has it.
+pub(crate) fn number(Shard(number): Shard) -> i16 {
+    i16::try_from(number).unwrap_or(i16::MAX)
+}
+
+/// A shard by the database's number.
+pub(crate) fn shard(number: i16) -> Shard {
+    Shard(number.unsigned_abs())
+}
+
+fn lease(row: &PgRow) -> Result<Lease, sqlx::Error> {
+    let epoch: i64 = row.try_get("epoch")?;
+    Ok(Lease { shard: shard(row.try_get("shard")?), epoch: epoch.unsigned_abs() })
+}
+
+fn leases(rows: &[PgRow]) -> Result<Option<Leases>, sqlx::Error> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let few = |name| first.try_get::<i64, _>(name).map(|n| u16::try_from(n).unwrap_or(u16::MAX));
+    let mut leases = Leases { members: few("members")?, rank: few("rank")?, ..Leases::default() };
+    for row in rows {
+        let lease = lease(row)?;
+        if row.try_get("is_mine")? {
+            leases.mine.push(lease);
+        }
+        if row.try_get("is_free")? {
+            leases.free.push(lease.shard);
+        }
+    }
+    Ok(Some(leases))
+}

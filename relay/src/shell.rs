@@ -1,0 +1,404 @@
+//! The shell around the machine that decides: does what it orders, and tells it what came of it. The one file that
+//! sees all parts.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_relay_core::{Command, Done, Input, Lease, Machine, Order, Shard, Slot, Trouble, Work};
+use annals_store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Batch;
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::copy::Committed;
+use crate::failure::Failure;
+use crate::idle::Idle;
+use crate::kafka;
+use crate::leases::{LeaseTable, Session};
+use crate::reader::Reads;
+use crate::sender::{self, Senders};
+use crate::waiting::{Good, Waiting};
+use crate::wake::{Wake, Woken};
+
+type Event = Input<Checkpoint, Batch>;
+
+/// What the parts tell the shell.
+pub(crate) enum Report {
+    /// Work on the leases is done.
+    Leases(Event),
+    /// Work of one generation of producers is done.
+    Done(Done<Checkpoint, Batch>),
+    /// The producers are made.
+    Opened(Senders),
+    /// A transaction is committed.
+    Committed { slot: Slot, checkpoints: Vec<(i16, Checkpoint)>, events: usize },
+    /// It did not succeed.
+    Failed { work: Work, failure: Failure },
+}
+
+/// The way to the shell, for one command.
+#[derive(Clone)]
+pub(crate) struct Reports {
+    generation: u64,
+    shell: mpsc::UnboundedSender<(u64, Report)>,
+}
+
+impl Reports {
+    /// The shell hears it, unless the process is ending.
+    pub(crate) fn send(&self, report: Report) {
+        if self.shell.send((self.generation, report)).is_err() {
+            tracing::debug!("a report comes after the end");
+        }
+    }
+}
+
+/// Everything a relay process has.
+pub(crate) struct Shell {
+    config: Arc<Config>,
+    shards: u16,
+    machine: Machine<Checkpoint, Batch>,
+    generation: u64,
+    leases: LeaseTable,
+    session: Session,
+    senders: Option<Senders>,
+    reads: Reads,
+    committed: watch::Sender<Committed>,
+    waiting: Waiting,
+    idle: Idle,
+    rest: Option<Pin<Box<Sleep>>>,
+    live: BTreeSet<Shard>,
+    reports: mpsc::UnboundedSender<(u64, Report)>,
+    /// What halted it, until the machine has wound down.
+    fatal: Option<Failure>,
+}
+
+impl Shell {
+    pub(crate) fn new(
+        config: &Arc<Config>,
+        store: &Store,
+        shards: u16,
+        committed: watch::Sender<Committed>,
+        reads: Reads,
+    ) -> (Self, mpsc::UnboundedReceiver<(u64, Report)>) {
+        let (reports, received) = mpsc::unbounded_channel();
+        let shell = Self {
+            config: Arc::clone(config),
+            shards,
+            machine: Machine::new(shards),
+            generation: 0,
+            leases: LeaseTable::new(config, store),
+            session: Session::new(config),
+            senders: None,
+            reads,
+            committed,
+            waiting: Waiting::new(&config.relay),
+            idle: Idle::new(config.relay.poll_idle_max),
+            rest: None,
+            live: BTreeSet::new(),
+            reports,
+            fatal: None,
+        };
+        (shell, received)
+    }
+
+    /// Runs the machine until it ends: `Err` with what halted it.
+    pub(crate) async fn run(
+        mut self,
+        mut received: mpsc::UnboundedReceiver<(u64, Report)>,
+        mut wake: Wake,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut ticks = ticks(self.config.relay.lease);
+        let mut is_told = false;
+        loop {
+            let is_idle = self.rest.is_some() && !self.waiting.is_on();
+            let input = tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if !is_told => {
+                    is_told = true;
+                    Some(Input::Stop)
+                }
+                Some((generation, report)) = received.recv() => self.hear(generation, report),
+                _ = ticks.tick() => Some(Input::Tick),
+                woken = wake.next(is_idle) => match woken {
+                    Woken::Leases => Some(Input::Tick),
+                    Woken::Appended => self.resume(),
+                },
+                () = fires(&mut self.rest) => self.resume(),
+            };
+            let commands = input.map(|input| self.machine.step(input)).unwrap_or_default();
+            // The last one is the end.
+            if commands.into_iter().any(|command| self.obey(command)) {
+                return self.end().await;
+            }
+            self.tell_shards();
+        }
+    }
+
+    fn resume(&mut self) -> Option<Event> {
+        self.rest = None;
+        Some(Input::Resume)
+    }
+
+    /// Does what the machine orders, or has it done; true when it is to end.
+    fn obey(&mut self, command: Command<Checkpoint, Batch>) -> bool {
+        let Command { generation, order } = command;
+        self.generation = generation;
+        let reports = Reports { generation, shell: self.reports.clone() };
+        match order {
+            Order::Join => {
+                self.session = Session::new(&self.config);
+                self.on_leases(reports, Work::Join, async |leases, session| {
+                    leases.join(&session).await.map(|()| Input::Joined)
+                });
+            }
+            Order::Look { ready } => {
+                self.on_leases(reports, Work::Look, async move |leases, session| {
+                    let looked = leases.look(&session, ready).await?;
+                    Ok(looked.map_or(Input::Gone, Input::Looked))
+                });
+            }
+            Order::Take(shards) => {
+                self.on_leases(reports, Work::Take, async move |leases, session| {
+                    leases.take(&session, &shards).await.map(Input::Taken)
+                });
+            }
+            Order::Release(given) => {
+                self.on_leases(reports, Work::Release, async move |leases, session| {
+                    leases.release(&session, &given).await.map(|()| Input::Released)
+                });
+            }
+            Order::Leave { clean } => {
+                self.on_leases(reports, Work::Leave, async move |leases, session| {
+                    leases.leave(&session, clean).await.map(|()| Input::Left)
+                });
+            }
+            Order::Open => self.open(reports),
+            Order::Fence(leases) => self.fence(reports, leases),
+            Order::ReadCheckpoints(leases) => self.read_checkpoints(reports, leases),
+            Order::Read(places) => self.reads.begin(reports, places),
+            Order::Send(slot, batch) => self.on_senders(|senders| senders.send(slot, batch)),
+            Order::Commit(slot) => self.on_senders(|senders| senders.commit(slot)),
+            Order::Rest { after } => {
+                let pause = match after {
+                    Some(_) => self.waiting.next_delay(),
+                    None => self.idle.next_pause(),
+                };
+                self.rest = Some(Box::pin(tokio::time::sleep(pause)));
+            }
+            Order::End { .. } => return true,
+        }
+        false
+    }
+
+    fn on_leases<F>(
+        &self,
+        reports: Reports,
+        work: Work,
+        task: impl FnOnce(LeaseTable, Session) -> F,
+    ) where
+        F: Future<Output = Result<Event, Failure>> + Send + 'static,
+    {
+        let done = task(self.leases.clone(), self.session.clone());
+        tokio::spawn(async move {
+            reports.send(match done.await {
+                Ok(event) => Report::Leases(event),
+                Err(failure) => Report::Failed { work, failure },
+            });
+        });
+    }
+
+    /// Orders to send or commit come only when there are senders.
+    fn on_senders(&self, order: impl FnOnce(&Senders)) {
+        if let Some(senders) = &self.senders {
+            order(senders);
+        }
+    }
+
+    fn open(&mut self, reports: Reports) {
+        let (config, session) = (Arc::clone(&self.config), self.session.clone());
+        let (before, shards) = (self.senders.take(), self.shards);
+        blocking(reports, Work::Open, move |reports| {
+            if let Some(before) = before {
+                before.close();
+            }
+            sender::ensure_checkpoint_topic(&config, shards)?;
+            Ok(Report::Opened(Senders::open(&config, &session, reports)?))
+        });
+    }
+
+    fn fence(&self, reports: Reports, of: Vec<Lease>) {
+        let (config, leases) = (Arc::clone(&self.config), self.leases.clone());
+        let session = self.session.clone();
+        tokio::spawn(async move {
+            let failed = |failure| Report::Failed { work: Work::Fence, failure };
+            let fenced = fence(config, leases, session, of).await;
+            reports.send(fenced.map_or_else(failed, |of| Report::Done(Done::Fenced(of))));
+        });
+    }
+
+    fn read_checkpoints(&self, reports: Reports, leases: Vec<Lease>) {
+        let (config, reads) = (Arc::clone(&self.config), self.reads.clone());
+        tokio::spawn(async move {
+            let failed = |failure| Report::Failed { work: Work::ReadCheckpoints, failure };
+            let read = read_checkpoints(config, reads, leases).await;
+            reports.send(read.map_or_else(failed, |read| Report::Done(Done::Checkpoints(read))));
+        });
+    }
+
+    /// What a report means to the machine.
+    fn hear(&mut self, generation: u64, report: Report) -> Option<Event> {
+        let is_current = generation == self.generation;
+        let done = match report {
+            Report::Leases(event) => {
+                self.waiting.good(Good::Database);
+                if matches!(event, Input::Gone) {
+                    tracing::warn!(
+                        "the lease was over: joining again, after whoever took the shards"
+                    );
+                }
+                return Some(event);
+            }
+            Report::Failed { work, failure } => return self.failed(generation, work, failure),
+            Report::Opened(senders) if is_current => {
+                self.senders = Some(senders);
+                self.waiting.good(Good::Kafka);
+                Done::Opened
+            }
+            Report::Opened(senders) => {
+                // Their session is lost. Nobody waits for them to end.
+                drop(tokio::task::spawn_blocking(move || senders.close()));
+                return None;
+            }
+            Report::Committed { slot, checkpoints, events } => {
+                self.waiting.good(Good::Published);
+                self.committed.send_modify(|committed| committed.add(checkpoints, events));
+                Done::Committed(slot)
+            }
+            Report::Done(done) => {
+                if let Done::Page(page) = &done {
+                    self.waiting.good(Good::Database);
+                    self.idle.saw(page.batch.is_some());
+                }
+                done
+            }
+        };
+        Some(Input::Done { generation, done })
+    }
+
+    fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
+        let trouble = failure.trouble();
+        if generation == self.generation {
+            if trouble.halts() {
+                self.fatal = Some(failure);
+            } else if work != Work::Leave || trouble != Trouble::Away {
+                self.waiting.say(&failure);
+            } else {
+                let error = &failure as &dyn std::error::Error;
+                tracing::warn!(error, "the shards were not given back: their lease will expire");
+            }
+        }
+        Some(Input::Failed { generation, work, trouble })
+    }
+
+    /// Says which shards are published by this relay, when that has changed.
+    fn tell_shards(&mut self) {
+        let live: BTreeSet<Shard> = self.machine.live().collect();
+        if live == self.live {
+            return;
+        }
+        let shards =
+            live.iter().map(|Shard(shard)| shard.to_string()).collect::<Vec<_>>().join(",");
+        if live.is_empty() {
+            tracing::debug!("publishing nothing for the moment");
+        } else if self.waiting.is_on() {
+            tracing::debug!(shards, "trying again to publish");
+        } else {
+            tracing::info!(shards, of = self.shards, "publishing");
+        }
+        self.live = live;
+    }
+
+    async fn end(mut self) -> Result<(), Failure> {
+        if let Some(senders) = self.senders.take() {
+            let closed = tokio::task::spawn_blocking(move || senders.close()).await;
+            closed.map_err(|_panicked| Failure::Panicked("senders"))?;
+        }
+        self.fatal.map_or(Ok(()), Err)
+    }
+}
+
+/// Fences what earlier owners of the leases' shards left; returns the leases.
+async fn fence(
+    config: Arc<Config>,
+    leases: LeaseTable,
+    session: Session,
+    of: Vec<Lease>,
+) -> Result<Vec<Lease>, Failure> {
+    let ids = leases.to_fence(&session, &of).await?;
+    if ids.is_empty() {
+        return Ok(of);
+    }
+    tracing::info!(transactional_ids = ids.len(), "fencing earlier owners");
+    let these = ids.clone();
+    in_a_thread("fencing", move || sender::fence(&config, &these)).await?;
+    leases.fenced(&session, &of, &ids).await?;
+    Ok(of)
+}
+
+/// Where the leases' shards go on: after their checkpoints in Kafka, or from the beginning of history.
+async fn read_checkpoints(
+    config: Arc<Config>,
+    reads: Reads,
+    leases: Vec<Lease>,
+) -> Result<Vec<(Lease, Checkpoint)>, Failure> {
+    let origin = reads.origin().await?;
+    let shards: Vec<u16> = leases.iter().map(|lease| lease.shard.0).collect();
+    let read = move || Ok(kafka::read_checkpoints(&config, &shards)?);
+    let records = in_a_thread("checkpoints", read).await?;
+    let place = |lease: Lease| {
+        let Shard(shard) = lease.shard;
+        let place = records.get(&shard).map(|bytes| Checkpoint::from_bytes(shard, bytes));
+        Ok((lease, place.transpose()?.unwrap_or_else(|| origin.clone())))
+    };
+    leases.into_iter().map(place).collect()
+}
+
+/// Several times in the length of a lease, so that one slow answer costs nothing; often enough for a shard that is
+/// given back to be seen.
+fn ticks(lease: Duration) -> Interval {
+    let mut ticks =
+        interval((lease / 8).clamp(Duration::from_millis(50), Duration::from_millis(250)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn fires(rest: &mut Option<Pin<Box<Sleep>>>) {
+    match rest {
+        Some(sleep) => sleep.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn blocking(
+    reports: Reports,
+    work: Work,
+    task: impl FnOnce(&Reports) -> Result<Report, Failure> + Send + 'static,
+) {
+    drop(tokio::task::spawn_blocking(move || {
+        let report = task(&reports);
+        reports.send(report.unwrap_or_else(|failure| Report::Failed { work, failure }));
+    }));
+}
+
+async fn in_a_thread<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Failure::Panicked(what)))
+}
