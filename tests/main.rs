@@ -22,6 +22,8 @@ mod following;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod migrating;
+#[cfg(test)]
 mod nothing_is_lost;
 #[cfg(test)]
 mod one_round_trip;

@@ -6,6 +6,7 @@ use annals_schemas::Fingerprint;
 
 use crate::event::{EventId, RecordedEvent};
 use crate::limits::HEADER_NAME_BYTES_MAX;
+use crate::migrate::MigrationError;
 use crate::outbox::Cluster;
 use crate::stream::{ExpectedVersion, StreamName, Version};
 
@@ -213,7 +214,7 @@ pub enum Error {
     NotDurable,
     /// The tables could not be created or upgraded.
     #[error("migrate the store's tables")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrationError),
     /// The store has something that this version of the crate cannot read.
     #[error("{what} in the store is not readable: {reason}")]
     Unreadable {
@@ -260,7 +261,9 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Database { source, .. } => is_transient(source),
+            Self::Database { source, .. } | Self::Migrate(MigrationError::Database(source)) => {
+                is_transient(source)
+            }
             Self::Migrate(_)
             | Self::NotDurable
             | Self::Unreadable { .. }

@@ -105,8 +105,11 @@ pub use follow::{Follow, Followed};
 pub use limits::{
     EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
+pub use migrate::MigrationError;
 pub use read::{Key, Read};
 pub use sql::{SchemaName, SchemaNameError};
+/// The sqlx whose pools, connections and errors this crate takes and gives, for those who name them.
+pub use sqlx;
 pub use store::{EVENT_BYTES_MAX, Store, StoreOptions};
 pub use stream::{
     CATEGORY_BYTES_MAX, Category, ExpectedVersion, NameError, Position, STREAM_NAME_BYTES_MAX,

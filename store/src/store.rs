@@ -196,14 +196,16 @@ impl Store {
     }
 
     /// Creates or upgrades the store's tables and functions. Safe to call at every start, from every
-    /// process: one applies what is missing and the others wait for it.
+    /// process: one applies what is missing, all of it in one transaction, and the others wait for it. Works through a
+    /// pooler, too.
     ///
     /// # Errors
     /// [`Error::Migrate`] when a statement fails or the database was migrated by a later version;
     /// [`Error::NotDurable`] when the server runs with `fsync = off`.
     pub async fn migrate(&self) -> Result<(), Error> {
         self.check_durable().await?;
-        migrate::migrate(self.pool(), self.schema()).await.map_err(Error::Migrate)
+        let lock = &self.statements().migrate_lock;
+        migrate::migrate(self.pool(), self.schema(), lock).await.map_err(Error::Migrate)
     }
 
     /// Whether the server's confirmations can be believed. What a session can set, the append sets right by itself.
