@@ -16,6 +16,8 @@ mod checker_catches;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
+mod dropped_futures;
+#[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
 mod following;
@@ -41,5 +43,7 @@ mod roles;
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod ten_processes;
 #[cfg(test)]
 mod topic_contract;

@@ -124,6 +124,7 @@ impl Store {
 
     async fn append_settled(&self, append: &Append) -> Result<Appended, AppendError> {
         append.check(self.event_bytes_max())?;
+        self.register_schemas(append).await?;
         // Each try that fails here takes a connection out of the pool for good: one that came from it
         // inside a transaction that somebody else had begun and dropped, where the server refuses the
         // commit; or one that had died unnoticed. At most all are like that, and then there is a new one.
@@ -154,13 +155,12 @@ impl Store {
         Err(unsettled.unwrap_or(AppendError::Failed(sqlx::Error::PoolTimedOut)))
     }
 
-    /// Appends on a connection of the pool, with what has to be done before and after.
+    /// Appends on a connection of the pool, with what has to be done afterwards.
     async fn try_append(
         &self,
         connection: &mut PgConnection,
         append: &Append,
     ) -> Result<Appended, AppendError> {
-        self.register_schemas(connection, append).await?;
         let statement = &self.statements().append;
         let row = self.call(connection, statement.clone(), append).await.map_err(unacknowledged)?;
         let appended = self.answer(connection, append, &row).await?;

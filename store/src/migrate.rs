@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{PgConnection, PgPool, SqlStr};
+use sqlx::{Connection, PgConnection, PgPool, SqlStr};
 
 use crate::sql::SchemaName;
 
@@ -60,7 +60,10 @@ pub(crate) async fn migrate(
     schema: &SchemaName,
     lock: &SqlStr,
 ) -> Result<(), MigrationError> {
-    let mut transaction = pool.begin().await.map_err(MigrationError::Database)?;
+    // It does not come back to the pool: dropped while it begins, it would come back inside the transaction.
+    let connection = pool.acquire().await.map_err(MigrationError::Database)?;
+    let mut own = connection.detach();
+    let mut transaction = own.begin().await.map_err(MigrationError::Database)?;
     match apply(&mut transaction, schema, lock).await {
         Ok(()) => transaction.commit().await.map_err(MigrationError::Database),
         Err(error) => {
