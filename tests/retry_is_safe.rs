@@ -192,7 +192,11 @@ async fn a_reply_to_commit_that_is_lost_changes_nothing_in_any_mode() {
         let original = store.append_in(&mut transaction, &lost).await.must("append");
         proxy.quiet().await;
         proxy.lose_next_answer();
-        transaction.commit().await.unwrap_err();
+        let unknown = AppendError::from(transaction.commit().await.unwrap_err());
+        assert!(
+            matches!(unknown, AppendError::Unknown(_)) && unknown.is_retryable(),
+            "{unknown:?}"
+        );
         let settled = store.append(&lost).await.must("append again");
         assert_eq!((settled.repeated, settled.events), (true, original.events), "{expected}");
     }

@@ -61,6 +61,32 @@ impl AppendError {
     }
 }
 
+impl From<sqlx::Error> for AppendError {
+    /// What an error of the caller's own commit means, after [`append_in`](crate::Store::append_in): a lost race, which
+    /// `SERIALIZABLE` can find as late as that; an unknown outcome, when no answer came; or a failure.
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref() {
+            // The session was ended, possibly between the commit and its reply.
+            Some(code) if code.starts_with("57P") || code.starts_with("08") => Self::Unknown(error),
+            Some(_) => Self::refused_by_server(error),
+            None => Self::Unknown(error),
+        }
+    }
+}
+
+impl AppendError {
+    /// Nothing is written: because of another transaction, or for another reason.
+    pub(crate) fn refused_by_server(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref() {
+            // Serialisation failure, deadlock, and an id that another transaction has recorded meanwhile.
+            Some("40001" | "40P01" | "23505") => Self::LostRace(Some(error)),
+            Some(_) | None => Self::Failed(error),
+        }
+    }
+}
+
 /// A stream is not as the append expected it.
 #[derive(Debug, Clone)]
 pub struct Conflict {

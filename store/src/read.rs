@@ -213,6 +213,32 @@ impl Store {
     ///
     /// # Errors
     /// Items are [`Error`] when a page cannot be read; the stream ends there.
+    ///
+    /// ```
+    /// # use std::pin::pin;
+    /// # use annals_store::{Append, Category, ExpectedVersion, Read};
+    /// # use annals_testkit::{AccountEvent, account, deposited, opened};
+    /// # use futures_util::TryStreamExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bed = annals_testkit::Testbed::new("doc_read").await;
+    /// # let store = bed.store();
+    /// # let append = Append::to(&account(1), ExpectedVersion::Any, [opened("Ann"), deposited(1), deposited(2)]);
+    /// # store.append(&append).await?;
+    /// // The last ten deposits, the latest first.
+    /// let accounts = Category::new("account")?;
+    /// let read = Read::category(&accounts).of_types(["MoneyDeposited"]).backwards().events_max(10);
+    /// let mut events = pin!(store.read(read));
+    /// let mut found = Vec::new();
+    /// while let Some(event) = events.try_next().await? {
+    ///     if let AccountEvent::MoneyDeposited(deposited) = event.decode()? {
+    ///         found.push(deposited.cents);
+    ///     }
+    /// }
+    /// assert_eq!(found, [2, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read<K: Key>(
         &self,
         read: Read<K>,
