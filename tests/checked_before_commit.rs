@@ -2,7 +2,7 @@
 
 use annals_store::{
     Append, AppendError, EVENTS_PER_APPEND_MAX, ExpectedVersion, Metadata, NewEvent, Refusal,
-    StoreOptions, StreamName, events,
+    STREAMS_PER_APPEND_MAX, StoreOptions, StreamName, events,
 };
 use annals_testkit::{Must, Testbed, account, deposited, deposited_for};
 use serde::{Deserialize, Serialize};
@@ -139,6 +139,26 @@ async fn what_is_too_large_is_refused_with_the_limit_before_it_is_sent() {
         assert!(found.starts_with(what) && actual > max, "{error}");
     }
     assert_eq!(bed.fingerprint().await, before);
+}
+
+#[tokio::test]
+async fn too_many_streams_and_one_named_twice_are_refused_with_the_limit() {
+    let bed = Testbed::new("streams").await;
+    let many = (0..=STREAMS_PER_APPEND_MAX).fold(Append::default(), |append, number| {
+        append.and_check(&account(number), ExpectedVersion::NoStream)
+    });
+    let twice = Append::to(&account("a"), ExpectedVersion::NoStream, [deposited(1)]).and_to(
+        &account("a"),
+        ExpectedVersion::Any,
+        [deposited(2)],
+    );
+    for (append, limit) in [(many, (1_001, 1_000)), (twice, (2, 1))] {
+        let error = bed.store().append(&append).await.unwrap_err();
+        let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
+        let [Refusal::Limit { what, actual, max }] = refusals.as_slice() else { panic!("{error}") };
+        assert!(what.starts_with("streams of the append") && (*actual, *max) == limit, "{error}");
+    }
+    assert_eq!(bed.recorded().await, []);
 }
 
 #[tokio::test]
