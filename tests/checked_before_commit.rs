@@ -2,12 +2,38 @@
 
 use annals_store::{
     Append, AppendError, EVENTS_PER_APPEND_MAX, ExpectedVersion, Metadata, NewEvent, Refusal,
-    StoreOptions, StreamName, events,
+    STREAMS_PER_APPEND_MAX, StoreOptions, StreamName, events,
 };
 use annals_testkit::{Must, Testbed, account, deposited, deposited_for};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
+/// Empty, without a category or an id, ways out of a directory, names of Kafka's own, quotes, SQL, letters that look like
+/// others, and what a terminal does not show.
+const HOSTILE_NAMES: [&str; 22] = [
+    "",
+    "-a",
+    "account-",
+    "a.b-c",
+    "..",
+    "../etc/passwd",
+    "account-../b",
+    "account/1",
+    "account-a/b",
+    "account-a\\b",
+    "__internal-1",
+    "1a-b",
+    "account-a b",
+    "account-a\n",
+    "account-'a'",
+    "account-\"a\"",
+    "account-a;drop schema annals",
+    "kont\u{f6}-1",
+    "\u{430}ccount-1",
+    "account-\u{ff11}",
+    "account-a\u{200b}",
+    "account\u{2010}1",
+];
 const DEPOSIT_SCHEMA: &str = "annals.test.account.MoneyDeposited";
 
 mod later {
@@ -50,25 +76,35 @@ async fn a_name_that_no_topic_could_carry_is_refused_by_the_client_and_by_the_da
     let schema = bed.store().schemas([fingerprint_of_deposit()].into()).await.must("read a schema");
     let fingerprint = schema.keys().next().must("find the schema").get();
 
-    let long = format!("account-{}", "x".repeat(200));
-    for name in
-        ["", "-a", "account-", "a.b-c", "__internal-1", "1a-b", "account-a b", "kontö-1", &long]
-    {
+    let [long, longer] = [193, 292].map(|letters| format!("account-{}", "x".repeat(letters)));
+    assert_eq!((long.len(), longer.len()), (201, 300));
+    for name in HOSTILE_NAMES.into_iter().chain([long.as_str(), longer.as_str()]) {
         assert!(StreamName::new(name).is_err(), "the client took {name:?}");
         // A client of another make, or of another mind.
-        let row = sqlx::query(include_str!("sql/append_raw.sql"))
-            .bind(name)
-            .bind(deposited(1).id().get())
-            .bind(fingerprint)
-            .fetch_one(bed.store().pool())
-            .await
-            .must("append past the client's checks");
+        let row = append_raw(&bed, name, fingerprint).await.must("append past the client's checks");
         assert_eq!(row.get::<&str, _>("outcome"), "refused", "the database took {name:?}");
         let refusals: serde_json::Value =
             serde_json::from_str(row.get("refusals")).must("read refusals");
         assert_eq!(refusals[0]["kind"], "illegal_stream", "{refusals}");
     }
+    let nul = "account-a\0b";
+    assert!(StreamName::new(nul).is_err());
+    let refused = append_raw(&bed, nul, fingerprint).await.unwrap_err();
+    let code = refused.as_database_error().must("be refused by the server").code();
+    assert_eq!(code.as_deref(), Some("22021"), "{refused}");
     assert_eq!(bed.fingerprint().await, before);
+    let longest = "x".repeat(192);
+    append_raw(&bed, &format!("account-{longest}"), fingerprint).await.must("append");
+}
+
+async fn append_raw(
+    bed: &Testbed,
+    name: &str,
+    fingerprint: i64,
+) -> Result<sqlx::postgres::PgRow, sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/append_raw.sql"));
+    let query = query.bind(name).bind(deposited(1).id().get()).bind(fingerprint);
+    query.fetch_one(bed.store().pool()).await
 }
 
 fn fingerprint_of_deposit() -> annals_store::Fingerprint {
@@ -103,6 +139,26 @@ async fn what_is_too_large_is_refused_with_the_limit_before_it_is_sent() {
         assert!(found.starts_with(what) && actual > max, "{error}");
     }
     assert_eq!(bed.fingerprint().await, before);
+}
+
+#[tokio::test]
+async fn too_many_streams_and_one_named_twice_are_refused_with_the_limit() {
+    let bed = Testbed::new("streams").await;
+    let many = (0..=STREAMS_PER_APPEND_MAX).fold(Append::default(), |append, number| {
+        append.and_check(&account(number), ExpectedVersion::NoStream)
+    });
+    let twice = Append::to(&account("a"), ExpectedVersion::NoStream, [deposited(1)]).and_to(
+        &account("a"),
+        ExpectedVersion::Any,
+        [deposited(2)],
+    );
+    for (append, limit) in [(many, (1_001, 1_000)), (twice, (2, 1))] {
+        let error = bed.store().append(&append).await.unwrap_err();
+        let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
+        let [Refusal::Limit { what, actual, max }] = refusals.as_slice() else { panic!("{error}") };
+        assert!(what.starts_with("streams of the append") && (*actual, *max) == limit, "{error}");
+    }
+    assert_eq!(bed.recorded().await, []);
 }
 
 #[tokio::test]

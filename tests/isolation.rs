@@ -56,6 +56,23 @@ async fn a_lost_race_in_a_transaction_of_any_level_is_typed_and_retryable() {
 }
 
 #[tokio::test]
+async fn a_race_that_is_found_by_the_commit_is_typed_and_retryable_too() {
+    let bed = Testbed::new("lost_at_commit").await;
+    let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann")]);
+    bed.store().append(&warm).await.must("append");
+    // Each has counted the events, and adds one that the other has not counted.
+    let [mut one, mut other] = [begin(&bed, LEVELS[1]).await, begin(&bed, LEVELS[1]).await];
+    for (transaction, id) in [(&mut one, "one"), (&mut other, "other")] {
+        let append = Append::to(&account(id), ExpectedVersion::NoStream, [opened("ann")]);
+        bed.store().append_in(transaction, &append).await.must("append");
+    }
+    one.commit().await.must("commit");
+    let lost = AppendError::from(other.commit().await.unwrap_err());
+    assert!(matches!(lost, AppendError::LostRace(_)) && lost.is_retryable(), "{lost:?}");
+    assert_eq!(bed.recorded().await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_refusal_leaves_a_transaction_of_any_level_usable() {
     for level in LEVELS {
         let bed = Testbed::new("usable").await;

@@ -16,11 +16,17 @@ mod checker_catches;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
+mod dropped_futures;
+#[cfg(test)]
+mod durable;
+#[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
 mod isolation;
+#[cfg(test)]
+mod migrating;
 #[cfg(test)]
 mod nothing_is_lost;
 #[cfg(test)]
@@ -39,5 +45,7 @@ mod roles;
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod ten_processes;
 #[cfg(test)]
 mod topic_contract;

@@ -60,3 +60,21 @@ async fn an_append_in_the_callers_transaction_is_one_round_trip() {
     transaction.commit().await.must("commit");
     assert_eq!(bed.recorded().await.len(), 2 + APPENDS);
 }
+
+#[tokio::test]
+async fn a_conflict_is_learned_with_the_events_since_in_one_round_trip() {
+    let bed = Testbed::new("conflict_round_trip").await;
+    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let store = connect(&proxy, &bed).await;
+    let events = [opened("ann"), deposited(1), deposited(2)];
+    let first = Append::to(&account("a"), ExpectedVersion::NoStream, events);
+    store.append(&first).await.must("append");
+    let late = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("bob")]);
+    let late = late.with_conflict_events(10);
+    store.append(&late).await.unwrap_err();
+
+    let before = proxy.quiet().await;
+    let refused = store.append(&late).await.unwrap_err();
+    assert_eq!(proxy.round_trips_after(before), ["BECS"]);
+    assert_eq!(refused.conflict_of(&account("a")).must("find the conflict").events.len(), 3);
+}

@@ -207,6 +207,100 @@ async fn reading_from_a_time_misses_nothing_recorded_since() {
     assert_eq!(recorded.len(), events.len());
 }
 
+/// A choice of each kind; what is read must be what a plain filter over all events says.
+#[derive(Debug, Clone)]
+struct Choice {
+    is_backwards: bool,
+    from: Option<RecordedEvent>,
+    since: Option<jiff::Timestamp>,
+    types: Option<&'static str>,
+    events_max: Option<u64>,
+}
+
+impl Choice {
+    fn all(events: &[RecordedEvent]) -> Vec<Self> {
+        let middle = &events[events.len() / 2];
+        let times = [None, Some(events[events.len() / 3].recorded_at), Some(middle.recorded_at)];
+        let mut choices = Vec::new();
+        for number in 0..48 {
+            choices.push(Self {
+                is_backwards: number % 2 == 1,
+                from: (number / 2 % 2 == 1).then(|| middle.clone()),
+                types: (number / 4 % 2 == 1).then_some("MoneyDeposited"),
+                events_max: (number / 8 % 2 == 1).then_some(3),
+                since: times[number / 16],
+            });
+        }
+        choices
+    }
+
+    fn applied<K: Key>(&self, read: Read<K>, key: impl Fn(&RecordedEvent) -> K) -> Read<K> {
+        let read = if self.is_backwards { read.backwards() } else { read };
+        let read = match &self.from {
+            Some(event) => read.from(key(event)),
+            None => read,
+        };
+        let read = self.since.into_iter().fold(read, Read::recorded_since);
+        let read = self.types.into_iter().fold(read, |read, name| read.of_types([name]));
+        self.events_max.into_iter().fold(read, Read::events_max)
+    }
+
+    /// What is to come of `events`, which are in the order of their keys.
+    fn expected(
+        &self,
+        events: impl Iterator<Item = RecordedEvent>,
+        key: impl Fn(&RecordedEvent) -> i64,
+    ) -> Vec<i64> {
+        let mut expected: Vec<_> = events
+            .filter(|event| match (&self.from, self.is_backwards) {
+                (Some(from), true) => key(event) <= key(from),
+                (Some(from), false) => key(event) >= key(from),
+                (None, _) => true,
+            })
+            .filter(|event| self.since.is_none_or(|since| event.recorded_at >= since))
+            .filter(|event| self.types.is_none_or(|name| event.event_type == name))
+            .map(|event| event.position.get())
+            .collect();
+        if self.is_backwards {
+            expected.reverse();
+        }
+        expected.truncate(self.events_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap()));
+        expected
+    }
+}
+
+#[tokio::test]
+async fn every_combination_of_what_can_be_asked_for_reads_what_a_plain_filter_says() {
+    let bed = Testbed::new("combinations").await;
+    mixed(&bed).await;
+    fill(bed.store(), "3", 20).await;
+    let store = bed.store();
+    let events: Vec<_> = store.read(Read::all()).try_collect().await.must("read");
+    let (stream, category) = (account("3"), Category::new(CATEGORY).unwrap());
+    let (odd, four) = (Uuid::from_u128(1), Uuid::from_u128(4));
+    type Belongs<'a> = Box<dyn Fn(&RecordedEvent) -> bool + 'a>;
+    let sources: [(Read<Position>, Belongs<'_>); 4] = [
+        (Read::all(), Box::new(|_| true)),
+        (Read::category(&category), Box::new(|event| event.stream.category() == category.as_str())),
+        (Read::correlation(odd), Box::new(|event| event.metadata.correlation_id == Some(odd))),
+        (Read::causation(four), Box::new(|event| event.metadata.causation_id == Some(four))),
+    ];
+    for choice in Choice::all(&events) {
+        for (read, belongs) in &sources {
+            let own = events.iter().filter(|event| belongs(event)).cloned();
+            let expected = choice.expected(own, |event| event.position.get());
+            let found = choice.applied(read.clone(), |event| event.position);
+            assert_eq!(positions(store, found).await, expected, "{read:?} with {choice:?}");
+        }
+    }
+    let own: Vec<_> = events.iter().filter(|event| event.stream == stream).cloned().collect();
+    for choice in Choice::all(&own) {
+        let expected = choice.expected(own.iter().cloned(), |event| event.version.get());
+        let found = choice.applied(Read::stream(&stream), |event| event.version);
+        assert_eq!(positions(store, found).await, expected, "a stream with {choice:?}");
+    }
+}
+
 #[tokio::test]
 async fn streams_and_categories_are_listed_by_name() {
     let bed = Testbed::new("listed").await;

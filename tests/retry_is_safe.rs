@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals_store::{
-    Append, AppendError, Appended, EventId, ExpectedVersion, Metadata, Refusal, Store, Version,
+    Append, AppendError, Appended, EventId, ExpectedVersion, Metadata, Refusal, Store,
+    StoreOptions, Version,
 };
 use annals_testkit::{
     CountingProxy, Must, Testbed, account, closed, deposited, deposited_for, dropped_after, opened,
@@ -11,20 +12,18 @@ use annals_testkit::{
 use tokio::sync::Barrier;
 
 const TASKS: usize = 10;
+const MODES: [ExpectedVersion; 4] = [
+    ExpectedVersion::Any,
+    ExpectedVersion::NoStream,
+    ExpectedVersion::StreamExists,
+    ExpectedVersion::Exactly(Version::FIRST),
+];
 
 #[tokio::test]
 async fn a_retry_gets_the_original_answer_in_every_mode() {
     let bed = Testbed::new("every_mode").await;
     let store = bed.store();
-    for (number, expected) in [
-        ExpectedVersion::Any,
-        ExpectedVersion::NoStream,
-        ExpectedVersion::StreamExists,
-        ExpectedVersion::Exactly(Version::FIRST),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (number, expected) in MODES.into_iter().enumerate() {
         let stream = account(number);
         if matches!(expected, ExpectedVersion::StreamExists | ExpectedVersion::Exactly(_)) {
             store
@@ -67,13 +66,7 @@ async fn a_retry_of_an_append_to_several_streams_gets_the_original_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_tasks_with_the_same_events_record_them_once_and_get_one_answer() {
     let bed = Testbed::new("ten_tasks").await;
-    let modes = [
-        ExpectedVersion::Any,
-        ExpectedVersion::NoStream,
-        ExpectedVersion::StreamExists,
-        ExpectedVersion::Exactly(Version::FIRST),
-    ];
-    for (round, expected) in modes.into_iter().cycle().take(20).enumerate() {
+    for (round, expected) in MODES.into_iter().cycle().take(20).enumerate() {
         let stream = account(round);
         let is_new = matches!(expected, ExpectedVersion::Any | ExpectedVersion::NoStream);
         if !is_new {
@@ -163,6 +156,52 @@ async fn an_append_that_shares_only_some_ids_with_another_is_refused() {
     let [Refusal::PartlyKnown { event_ids }] = refusals.as_slice() else { panic!("{error}") };
     assert_eq!(*event_ids, [known.id()]);
     assert_eq!(bed.fingerprint().await, before);
+}
+
+#[tokio::test]
+async fn a_reply_to_commit_that_is_lost_changes_nothing_in_any_mode() {
+    let bed = Testbed::new("lost_reply").await;
+    let proxy = CountingProxy::start(&bed.database_url()).await;
+    // One connection and no hints, so that no answer but the one that is meant can be lost.
+    let options = StoreOptions::default().connections_max(1).hints(false);
+    let store = options.connect(&proxy.url(&bed.database_url())).await.must("connect");
+    let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann"), deposited(1)]);
+    store.append(&warm).await.must("append");
+    for (number, expected) in MODES.into_iter().enumerate() {
+        let [alone, inside] = ["alone", "inside"].map(|how| account(format!("{how}-{number}")));
+        if !matches!(expected, ExpectedVersion::Any | ExpectedVersion::NoStream) {
+            let create = Append::to(&alone, ExpectedVersion::NoStream, [opened("ann")]).and_to(
+                &inside,
+                ExpectedVersion::NoStream,
+                [opened("bob")],
+            );
+            store.append(&create).await.must("append");
+        }
+        let append = |stream| Append::to(stream, expected, [deposited(1), deposited(2)]);
+        let lost = append(&alone);
+        // A connection that was just given back is asked whether it is alive: that answer is not meant.
+        while store.pool().num_idle() == 0 {
+            tokio::task::yield_now().await;
+        }
+        proxy.lose_next_answer();
+        let appended = store.append(&lost).await.must("append, though the reply was lost");
+        assert!(appended.repeated, "{expected}: the reply was not lost");
+
+        let lost = append(&inside);
+        let mut transaction = store.pool().begin().await.must("begin");
+        let original = store.append_in(&mut transaction, &lost).await.must("append");
+        proxy.quiet().await;
+        proxy.lose_next_answer();
+        let unknown = AppendError::from(transaction.commit().await.unwrap_err());
+        assert!(
+            matches!(unknown, AppendError::Unknown(_)) && unknown.is_retryable(),
+            "{unknown:?}"
+        );
+        let settled = store.append(&lost).await.must("append again");
+        assert_eq!((settled.repeated, settled.events), (true, original.events), "{expected}");
+    }
+    let recorded = bed.recorded().await;
+    assert_eq!(recorded.len(), 2 + MODES.len() * 4 + 4, "events are missing or double");
 }
 
 #[tokio::test]

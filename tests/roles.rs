@@ -57,6 +57,20 @@ async fn each_role_has_exactly_its_rights_on_every_table() {
 }
 
 #[tokio::test]
+async fn no_role_draws_or_sets_a_number_or_makes_anything_in_the_schema() {
+    let bed = Testbed::new("sequences").await;
+    let mut connection = connect(&bed).await;
+    let rows = sqlx::query(include_str!("sql/sequence_rights.sql")).bind(ROLES);
+    let rows = rows.fetch_all(&mut connection).await.must("read the catalog");
+    assert!(rows.len() >= ROLES.len() * 3, "sequences are missing from the catalog");
+    for row in rows {
+        let (name, role, may): (String, String, bool) =
+            (row.get("name"), row.get("role"), row.get("may"));
+        assert!(!may, "{role} may change {name}");
+    }
+}
+
+#[tokio::test]
 async fn each_role_can_call_exactly_its_functions() {
     let bed = Testbed::new("routines").await;
     let mut connection = connect(&bed).await;

@@ -12,6 +12,7 @@ write_checksums() {
   write_list "$scratch/kafka" kafka
   write_list "$scratch/registry" registry
   write_postgres_list "$scratch"
+  write_pgbouncer_list "$scratch/pgbouncer"
 }
 
 write_list() {
@@ -30,4 +31,10 @@ write_postgres_list() {
   done
   (cd "$1/postgres" && LC_ALL=C sha256sum -- */*) >"$CHECKSUMS/postgres.sha256"
   say postgres "$(wc -l <"$CHECKSUMS/postgres.sha256") checksums"
+}
+
+write_pgbouncer_list() {
+  mkdir "$1"
+  pgbouncer_download "$1" "$LOGS/download-pgbouncer.log" || die "could not download PgBouncer: see $LOGS/download-pgbouncer.log"
+  write_list "$1" pgbouncer
 }

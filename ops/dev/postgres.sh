@@ -8,6 +8,16 @@ postgres_url() { printf 'postgres://%s:annals@127.0.0.1:%s/%s\n' "$POSTGRES_USER
 postgres_ports() { printf '%s\n' ANNALS_POSTGRES_PORT; }
 postgres_answers() { postgres_selects 127.0.0.1 "$ANNALS_POSTGRES_PORT" "$POSTGRES_USER_NAME" "$POSTGRES_DATABASE"; }
 
+# The major version that the server at the URL tells at the start of a conversation; nothing, where it wants a password or TLS.
+postgres_major() {
+  local url reply name
+  url=$(url_of postgres)
+  name=$(hex_of server_version)
+  [[ $url =~ ^postgres(ql)?://([^:@/]+)(:[^@/]*)?@([^:/,]+):([0-9]+)/([^?]+) ]] || return 0
+  reply=$(postgres_ask "${BASH_REMATCH[4]}" "${BASH_REMATCH[5]}" "${BASH_REMATCH[2]}" "${BASH_REMATCH[6]}" 'select 1' 2>/dev/null) || return 0
+  if [[ $reply =~ ${name}00((3[0-9])+) ]]; then printf '%b\n' "$(sed 's/../\\x&/g' <<<"${BASH_REMATCH[1]}")"; fi
+}
+
 # Fast shutdown: ends the sessions, does not wait for them.
 postgres_stop_signal() { printf 'INT\n'; }
 postgres_answered() { :; }

@@ -13,3 +13,9 @@ POSTGRES_MAJOR_MIN=14
 
 JAVA_MAJOR_MIN=17
 MAVEN_DEPENDENCY_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
+
+# What the store is tested through. Built from source where the machine has none from PGBOUNCER_VERSION_MIN on, the first that
+# knows prepared statements; the path is that in the pool of a Debian archive.
+PGBOUNCER_VERSION=1.24.1
+PGBOUNCER_VERSION_MIN=1.21
+PGBOUNCER_POOL_PATH=pool/main/p/pgbouncer/pgbouncer_$PGBOUNCER_VERSION.orig.tar.gz

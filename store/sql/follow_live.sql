@@ -20,6 +20,6 @@ cross join lateral (
     select * from annals.events e where e.position = o.position offset 0
 ) e
 where o.position > $3
-and ($5::text is null or e.category = $5) and ($6::text[] is null or e.event_type = any ($6))
+and ($5::text is null or e.category = $5) and ($6::text[] is null or e.event_type = any ((select $6)::text[]))
 order by o.position
 limit $4

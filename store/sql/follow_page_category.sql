@@ -4,11 +4,12 @@
 -- Fewer rows than asked for: the window ends with them.
 -- The comparison of rows leaves the planner only the index that has this order; with an equality it may walk over
 -- all positions instead.
+-- The types stand in a subselect, so that the planner does not take a rare one for a reason to sort.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events
 where (category, position) > ($5, $3) and (category, position) <= ($5, $7)
 and pg_visible_in_snapshot(xid, $2::pg_snapshot) and not pg_visible_in_snapshot(xid, $1::pg_snapshot)
-and ($6::text[] is null or event_type = any ($6))
+and ($6::text[] is null or event_type = any ((select $6)::text[]))
 order by category, position
 limit $4

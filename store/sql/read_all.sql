@@ -2,10 +2,11 @@
 -- $1 unused (null), $2 position after which to begin, $3 most rows,
 -- $4 event types (null: all), $5 earliest time of recording (null: any).
 -- No row: no later such event was visible when the page was read.
+-- Types and times stand in subselects, so that the planner does not take a rare one for a reason to sort.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events
 where $1::text is null and position > $2
-and ($4::text[] is null or event_type = any ($4)) and ($5::timestamptz is null or recorded_at >= $5)
+and ($4::text[] is null or event_type = any ((select $4)::text[])) and ($5::timestamptz is null or recorded_at >= (select $5))
 order by position
 limit $3

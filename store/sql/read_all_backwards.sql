@@ -1,11 +1,13 @@
 -- Reads a page of all events backwards.
 -- $1 unused (null), $2 position before which to begin, $3 most rows,
--- $4 event types (null: all), $5 earliest time of recording (null: any).
+-- $4 event types (null: all), $5 earliest time of recording (null: any), $6 lowest position that can have been
+-- recorded since that time: the page ends there, however much there is before it.
 -- No row: no earlier such event was visible when the page was read.
+-- Types and times stand in subselects, so that the planner does not take a rare one for a reason to sort.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events
-where $1::text is null and position < $2
-and ($4::text[] is null or event_type = any ($4)) and ($5::timestamptz is null or recorded_at >= $5)
+where $1::text is null and position < $2 and position >= $6
+and ($4::text[] is null or event_type = any ((select $4)::text[])) and ($5::timestamptz is null or recorded_at >= (select $5))
 order by position desc
 limit $3

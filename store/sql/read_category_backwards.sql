@@ -1,13 +1,15 @@
 -- Reads a page of a category backwards.
 -- $1 category, $2 position before which to begin, $3 most rows,
--- $4 event types (null: all), $5 earliest time of recording (null: any).
+-- $4 event types (null: all), $5 earliest time of recording (null: any), $6 lowest position that can have been
+-- recorded since that time: the page ends there, however much there is before it.
 -- No row: the category has no earlier such event that was visible when the page was read.
 -- The comparison of rows leaves the planner only the index that has this order; with an equality it may walk over
 -- all positions instead.
+-- Types and times stand in subselects, so that the planner does not take a rare one for a reason to sort.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events
-where (category, position) < ($1, $2) and category >= $1
-and ($4::text[] is null or event_type = any ($4)) and ($5::timestamptz is null or recorded_at >= $5)
+where (category, position) < ($1, $2) and (category, position) >= ($1, $6)
+and ($4::text[] is null or event_type = any ((select $4)::text[])) and ($5::timestamptz is null or recorded_at >= (select $5))
 order by category desc, position desc
 limit $3

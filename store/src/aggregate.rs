@@ -63,6 +63,38 @@ impl Store {
     ///
     /// # Errors
     /// [`Error`] when the stream cannot be read or an event not be decoded.
+    ///
+    /// ```
+    /// # use annals_store::{Aggregate, Append, ExpectedVersion, Version};
+    /// # use annals_testkit::{AccountEvent, account, deposited, opened};
+    /// #[derive(Default)]
+    /// struct Balance {
+    ///     cents: i64,
+    /// }
+    ///
+    /// impl Aggregate for Balance {
+    ///     type Event = AccountEvent;
+    ///
+    ///     fn apply(&mut self, event: AccountEvent) {
+    ///         if let AccountEvent::MoneyDeposited(deposited) = event {
+    ///             self.cents += deposited.cents;
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bed = annals_testkit::Testbed::new("doc_load").await;
+    /// # let (store, account, deposit) = (bed.store(), account(42), deposited(5));
+    /// # let append = Append::to(&account, ExpectedVersion::NoStream, [opened("Ann"), deposited(7)]);
+    /// # store.append(&append).await?;
+    /// let balance = store.load::<Balance>(&account).await?;
+    /// assert_eq!(balance.state.cents, 7);
+    /// // Appended only if nobody was faster.
+    /// store.append(&Append::to(&account, balance.expected(), [deposit])).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn load<A: Aggregate>(&self, stream: &StreamName) -> Result<Loaded<A>, Error> {
         let mut loaded = Loaded { state: A::default(), version: None };
         let mut events = pin!(self.read_events::<A::Event>(stream, Version::FIRST));

@@ -107,6 +107,29 @@ impl Store {
     ///
     /// # Errors
     /// [`AppendError`], by what the caller can do: refused, unknown, failed.
+    ///
+    /// ```
+    /// # use annals_store::{Append, ExpectedVersion, StreamName, Version};
+    /// # use annals_testkit::{deposited, opened};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bed = annals_testkit::Testbed::new("doc_append").await;
+    /// # let (store, open, deposit) = (bed.store(), opened("Ann"), deposited(1));
+    /// let account = StreamName::new("account-42")?;
+    /// let append = Append::to(&account, ExpectedVersion::NoStream, [open]);
+    /// let appended = store.append(&append).await?;
+    /// assert_eq!(appended.events[0].0, Version::FIRST);
+    /// // A retry records nothing and gets the same answer.
+    /// assert_eq!(store.append(&append).await?.events, appended.events);
+    ///
+    /// // Whoever decided on an older state learns what is there now.
+    /// let late = Append::to(&account, ExpectedVersion::NoStream, [deposit]);
+    /// let refused = store.append(&late).await.unwrap_err();
+    /// let conflict = refused.conflict_of(&account).ok_or("something else is wrong")?;
+    /// assert_eq!(conflict.actual, Some(Version::FIRST));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[tracing::instrument(
         level = "debug",
         skip_all,
@@ -124,6 +147,7 @@ impl Store {
 
     async fn append_settled(&self, append: &Append) -> Result<Appended, AppendError> {
         append.check(self.event_bytes_max())?;
+        self.register_schemas(append).await?;
         // Each try that fails here takes a connection out of the pool for good: one that came from it
         // inside a transaction that somebody else had begun and dropped, where the server refuses the
         // commit; or one that had died unnoticed. At most all are like that, and then there is a new one.
@@ -154,15 +178,15 @@ impl Store {
         Err(unsettled.unwrap_or(AppendError::Failed(sqlx::Error::PoolTimedOut)))
     }
 
-    /// Appends on a connection of the pool, with what has to be done before and after.
+    /// Appends on a connection of the pool, with what has to be done afterwards.
     async fn try_append(
         &self,
         connection: &mut PgConnection,
         append: &Append,
     ) -> Result<Appended, AppendError> {
-        self.register_schemas(connection, append).await?;
         let statement = &self.statements().append;
-        let row = self.call(connection, statement.clone(), append).await.map_err(unacknowledged)?;
+        let row =
+            self.call(connection, statement.clone(), append).await.map_err(AppendError::from)?;
         let appended = self.answer(connection, append, &row).await?;
         if self.outbox_left(&appended) < OUTBOX_LEFT_MIN {
             self.extend_outbox_on(connection).await;
@@ -177,9 +201,39 @@ impl Store {
     /// ends: two transactions that append to the same streams, one after the other and in another
     /// order, can deadlock, which PostgreSQL ends with an error for one of them.
     ///
+    /// Above `READ COMMITTED` the first append of an event type under a schema that is new to the database loses a race,
+    /// once: the schema is registered beside the transaction, later than what the transaction sees.
+    ///
     /// # Errors
     /// [`AppendError::Refused`], [`AppendError::LostRace`] and [`AppendError::Failed`]; after the last two the
-    /// transaction is aborted. What an error of the commit means is the caller's to settle, by repeating with the same events.
+    /// transaction is aborted. What an error of the commit means, `AppendError::from` says; an unknown outcome is the
+    /// caller's to settle, by repeating with the same events.
+    ///
+    /// ```
+    /// # use annals_store::{Append, AppendError, ExpectedVersion, NewEvent, Store, StreamName};
+    /// // The event and a row of the application's own, together or not at all.
+    /// async fn order(store: &Store, stream: &StreamName, event: NewEvent) -> Result<(), AppendError> {
+    ///     let append = Append::to(stream, ExpectedVersion::NoStream, [event]);
+    ///     let mut transaction = store.pool().begin().await?;
+    ///     store.append_in(&mut transaction, &append).await?;
+    ///     sqlx::query("insert into orders (stream) values ($1)")
+    ///         .bind(stream.as_str())
+    ///         .execute(&mut *transaction)
+    ///         .await?;
+    ///     transaction.commit().await?;
+    ///     store.wake_followers();
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bed = annals_testkit::Testbed::new("doc_append_in").await;
+    /// # sqlx::raw_sql("create table orders (stream text)").execute(bed.store().pool()).await?;
+    /// # let stream = StreamName::new("account-42")?;
+    /// # order(bed.store(), &stream, annals_testkit::opened("Ann")).await?;
+    /// # assert!(bed.store().stream_version(&stream).await?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[tracing::instrument(
         level = "debug",
         skip_all,
@@ -204,8 +258,10 @@ impl Store {
         append.check(self.event_bytes_max())?;
         self.register_schemas_beside(append).await?;
         let statement = &self.statements().append_in;
-        let row =
-            self.call(transaction, statement.clone(), append).await.map_err(lost_or_failed)?;
+        let row = self
+            .call(transaction, statement.clone(), append)
+            .await
+            .map_err(AppendError::refused_by_server)?;
         let appended = match self.answer(transaction, append, &row).await {
             // It is registered by now: a transaction that does not see it began before that.
             Err(AppendError::Refused(refusals)) if refusals.iter().any(is_unknown_schema) => {
@@ -293,26 +349,4 @@ fn is_inside_a_transaction(error: &sqlx::Error) -> bool {
 
 fn is_unknown_schema(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::UnknownSchema { .. })
-}
-
-/// Nothing is written: because of another transaction, or for another reason.
-fn lost_or_failed(error: sqlx::Error) -> AppendError {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // Serialisation failure, deadlock, and an id that another transaction has recorded meanwhile.
-    match code.as_deref() {
-        Some("40001" | "40P01" | "23505") => AppendError::LostRace(Some(error)),
-        Some(_) | None => AppendError::Failed(error),
-    }
-}
-
-fn unacknowledged(error: sqlx::Error) -> AppendError {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    match code {
-        // The session was ended, possibly between the commit and its reply.
-        Some(code) if code.starts_with("57P") || code.starts_with("08") => {
-            AppendError::Unknown(error)
-        }
-        Some(_) => lost_or_failed(error),
-        None => AppendError::Unknown(error),
-    }
 }

@@ -6,6 +6,7 @@ use annals_schemas::Fingerprint;
 
 use crate::event::{EventId, RecordedEvent};
 use crate::limits::HEADER_NAME_BYTES_MAX;
+use crate::migrate::MigrationError;
 use crate::outbox::Cluster;
 use crate::stream::{ExpectedVersion, StreamName, Version};
 
@@ -57,6 +58,32 @@ impl AppendError {
             | Refusal::HeaderName { .. }
             | Refusal::Limit { .. } => None,
         })
+    }
+}
+
+impl From<sqlx::Error> for AppendError {
+    /// What an error of the caller's own commit means, after [`append_in`](crate::Store::append_in): a lost race, which
+    /// `SERIALIZABLE` can find as late as that; an unknown outcome, when no answer came; or a failure.
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref() {
+            // The session was ended, possibly between the commit and its reply.
+            Some(code) if code.starts_with("57P") || code.starts_with("08") => Self::Unknown(error),
+            Some(_) => Self::refused_by_server(error),
+            None => Self::Unknown(error),
+        }
+    }
+}
+
+impl AppendError {
+    /// Nothing is written: because of another transaction, or for another reason.
+    pub(crate) fn refused_by_server(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref() {
+            // Serialisation failure, deadlock, and an id that another transaction has recorded meanwhile.
+            Some("40001" | "40P01" | "23505") => Self::LostRace(Some(error)),
+            Some(_) | None => Self::Failed(error),
+        }
     }
 }
 
@@ -213,7 +240,7 @@ pub enum Error {
     NotDurable,
     /// The tables could not be created or upgraded.
     #[error("migrate the store's tables")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrationError),
     /// The store has something that this version of the crate cannot read.
     #[error("{what} in the store is not readable: {reason}")]
     Unreadable {
@@ -260,7 +287,9 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Database { source, .. } => is_transient(source),
+            Self::Database { source, .. } | Self::Migrate(MigrationError::Database(source)) => {
+                is_transient(source)
+            }
             Self::Migrate(_)
             | Self::NotDurable
             | Self::Unreadable { .. }

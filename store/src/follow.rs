@@ -93,6 +93,31 @@ impl Store {
     /// Items are [`Error::OtherHistory`] when the checkpoint belongs to another cluster or timeline, and other
     /// [`Error`]s when a page cannot be read. The stream ends there: follow again from the last checkpoint, when
     /// [`Error::is_retryable`] says that this can help.
+    ///
+    /// ```
+    /// # use std::pin::pin;
+    /// # use annals_store::{Append, Checkpoint, ExpectedVersion, Follow};
+    /// # use annals_testkit::{account, deposited, opened};
+    /// # use futures_util::TryStreamExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bed = annals_testkit::Testbed::new("doc_follow").await;
+    /// # let store = bed.store();
+    /// # let append = Append::to(&account(1), ExpectedVersion::Any, [opened("Ann"), deposited(1)]);
+    /// # store.append(&append).await?;
+    /// let mut log = pin!(store.follow(Follow::all()));
+    /// let first = log.try_next().await?.ok_or("a log has no end")?;
+    /// // To be kept with what the event was turned into, in the same transaction.
+    /// let kept: String = serde_json::to_string(&first.checkpoint)?;
+    ///
+    /// // After a restart.
+    /// let checkpoint: Checkpoint = serde_json::from_str(&kept)?;
+    /// let mut log = pin!(store.follow(Follow::all().after(checkpoint)));
+    /// let second = log.try_next().await?.ok_or("a log has no end")?;
+    /// assert_eq!(second.event.version, first.event.version.next());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn follow(
         &self,
         follow: Follow,

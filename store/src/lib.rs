@@ -4,7 +4,7 @@
 //! check, in one round trip. The relay of Annals publishes the outbox to Kafka, so that other services
 //! can build projections. This crate knows nothing of Kafka.
 //!
-//! ```no_run
+//! ```
 //! use annals_store::{Append, ExpectedVersion, NewEvent, Store, StreamName, events};
 //! # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 //! # pub struct FlightCancelled { scheduled_departure: i64 }
@@ -17,8 +17,12 @@
 //!     }
 //! }
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = Store::connect("postgres://localhost/app").await?;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let bed = annals_testkit::Testbed::new("doc_crate").await;
+//! # let url = bed.database_url();
+//! // postgres://user:password@host/database
+//! let store = Store::connect(&url).await?;
 //! store.migrate().await?;
 //! let flight = StreamName::new("flight-2013-01-01-UA-1545")?;
 //! let event = NewEvent::new(&FlightEvent::from(FlightCancelled { scheduled_departure: 1_357_034_400_000 }))?;
@@ -51,13 +55,19 @@
 //!
 //! # Following the log
 //!
-//! ```no_run
+//! ```
 //! use std::pin::pin;
-//! use annals_store::{Category, Follow, Store};
+//! use annals_store::{Category, Follow};
 //! use futures_util::TryStreamExt;
 //!
-//! # async fn example(store: Store, kept: Option<annals_store::Checkpoint>) -> Result<(), Box<dyn std::error::Error>> {
-//! let mut follow = Follow::category(&Category::new("flight")?);
+//! # use annals_store::{Append, ExpectedVersion};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let bed = annals_testkit::Testbed::new("doc_following").await;
+//! # let (store, kept) = (bed.store(), None);
+//! # let append = Append::to(&annals_testkit::account(1), ExpectedVersion::Any, [annals_testkit::opened("Ann")]);
+//! # store.append(&append).await?;
+//! let mut follow = Follow::category(&Category::new("account")?);
 //! if let Some(checkpoint) = kept {
 //!     follow = follow.after(checkpoint);
 //! }
@@ -65,6 +75,7 @@
 //! while let Some(followed) = log.try_next().await? {
 //!     // In one transaction: what the event means here, and followed.checkpoint.
 //!     println!("{} {}", followed.event.stream, followed.event.version);
+//! #   break;
 //! }
 //! # Ok(())
 //! # }
@@ -105,8 +116,11 @@ pub use follow::{Follow, Followed};
 pub use limits::{
     EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
+pub use migrate::MigrationError;
 pub use read::{Key, Read};
 pub use sql::{SchemaName, SchemaNameError};
+/// The sqlx whose pools, connections and errors this crate takes and gives, for those who name them.
+pub use sqlx;
 pub use store::{EVENT_BYTES_MAX, Store, StoreOptions};
 pub use stream::{
     CATEGORY_BYTES_MAX, Category, ExpectedVersion, NameError, Position, STREAM_NAME_BYTES_MAX,

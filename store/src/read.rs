@@ -116,7 +116,8 @@ impl<K> Read<K> {
         self
     }
 
-    /// Leaves out what was recorded before a time, by the database's clock.
+    /// Leaves out what was recorded before a time, by the database's clock. It is not even looked at, but in one stream,
+    /// where it is passed over a page at a time.
     #[must_use]
     pub const fn recorded_since(mut self, time: Timestamp) -> Self {
         self.recorded_since = Some(time);
@@ -212,6 +213,32 @@ impl Store {
     ///
     /// # Errors
     /// Items are [`Error`] when a page cannot be read; the stream ends there.
+    ///
+    /// ```
+    /// # use std::pin::pin;
+    /// # use annals_store::{Append, Category, ExpectedVersion, Read};
+    /// # use annals_testkit::{AccountEvent, account, deposited, opened};
+    /// # use futures_util::TryStreamExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bed = annals_testkit::Testbed::new("doc_read").await;
+    /// # let store = bed.store();
+    /// # let append = Append::to(&account(1), ExpectedVersion::Any, [opened("Ann"), deposited(1), deposited(2)]);
+    /// # store.append(&append).await?;
+    /// // The last ten deposits, the latest first.
+    /// let accounts = Category::new("account")?;
+    /// let read = Read::category(&accounts).of_types(["MoneyDeposited"]).backwards().events_max(10);
+    /// let mut events = pin!(store.read(read));
+    /// let mut found = Vec::new();
+    /// while let Some(event) = events.try_next().await? {
+    ///     if let AccountEvent::MoneyDeposited(deposited) = event.decode()? {
+    ///         found.push(deposited.cents);
+    ///     }
+    /// }
+    /// assert_eq!(found, [2, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read<K: Key>(
         &self,
         read: Read<K>,
@@ -289,6 +316,8 @@ struct Reading<K> {
     last: Option<i64>,
     /// The version at which a stream ends, where it has to be known.
     end: Option<i64>,
+    /// The lowest position that can have been recorded since the time asked for.
+    lowest: i64,
     left: u64,
     is_at_end: bool,
 }
@@ -302,6 +331,7 @@ impl<K: Key> Reading<K> {
             page_events: PAGE_EVENTS_FIRST,
             last: None,
             end: None,
+            lowest: Position::FIRST.get(),
             left: read.events_max,
             is_at_end: false,
             read,
@@ -327,15 +357,17 @@ impl<K: Key> Reading<K> {
         };
         let begun = Instant::now();
         let most = self.page_events.min(i64::try_from(self.left).unwrap_or(i64::MAX));
-        let rows = sqlx::query(self.statement.clone())
+        let mut query = sqlx::query(self.statement.clone())
             .bind(self.read.source_text())
             .bind(begin)
             .bind(most)
             .bind(self.read.types.as_deref())
-            .bind(self.read.recorded_since.map(PgTimestamp))
-            .fetch_all(self.store.pool())
-            .await
-            .map_err(Error::database("read events"))?;
+            .bind(self.read.recorded_since.map(PgTimestamp));
+        if K::IS_POSITION && self.read.is_backwards {
+            query = query.bind(self.lowest);
+        }
+        let rows =
+            query.fetch_all(self.store.pool()).await.map_err(Error::database("read events"))?;
         self.page = recorded(&self.store, &rows).await?;
         telemetry::page_read(begun, self.page.len());
         self.advance(begin, most);
@@ -369,13 +401,15 @@ impl<K: Key> Reading<K> {
         if let Source::Stream(stream) = self.read.source.clone() {
             return self.begin_of_stream(&stream, from).await;
         }
-        match (from, self.read.recorded_since) {
-            (Some(from), _) if is_backwards => Ok(Some(from.saturating_add(1))),
-            (Some(from), _) => Ok(Some(from - 1)),
-            (None, _) if is_backwards => Ok(Some(i64::MAX)),
-            (None, Some(time)) => Ok(Some(self.store.position_at(time).await? - 1)),
-            (None, None) => Ok(Some(0)),
+        if let Some(time) = self.read.recorded_since {
+            self.lowest = self.store.position_at(time).await?;
         }
+        Ok(Some(match from {
+            Some(from) if is_backwards => from.saturating_add(1),
+            None if is_backwards => i64::MAX,
+            Some(from) => from.max(self.lowest) - 1,
+            None => self.lowest - 1,
+        }))
     }
 
     async fn begin_of_stream(

@@ -15,18 +15,12 @@ impl Store {
     ///
     /// In a transaction of its own, before the append: a schema that stays although the append does
     /// not is harmless.
-    pub(crate) async fn register_schemas(
-        &self,
-        connection: &mut PgConnection,
-        append: &Append,
-    ) -> Result<(), AppendError> {
-        for schema in self.unregistered(append.schemas()) {
-            let mut transaction = connection.begin().await.map_err(AppendError::Failed)?;
-            self.register(&mut transaction, schema).await?;
-            transaction.commit().await.map_err(AppendError::Failed)?;
-            self.remember(schema);
+    pub(crate) async fn register_schemas(&self, append: &Append) -> Result<(), AppendError> {
+        if self.unregistered(append.schemas()).is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let connection = self.pool().acquire().await.map_err(AppendError::Failed)?;
+        self.register_on(connection.detach(), append).await
     }
 
     /// The same for an append inside a caller's transaction: on another connection all the same, because
@@ -37,13 +31,27 @@ impl Store {
         if self.unregistered(append.schemas()).is_empty() {
             return Ok(());
         }
-        if let Some(mut connection) = self.pool().try_acquire() {
-            return self.register_schemas(&mut connection, append).await;
+        let own = match self.pool().try_acquire() {
+            Some(connection) => connection.detach(),
+            None => PgConnection::connect_with(&self.pool().connect_options())
+                .await
+                .map_err(AppendError::Failed)?,
+        };
+        self.register_on(own, append).await
+    }
+
+    /// The connection does not come back to the pool: where the future of `begin` is dropped at the wrong moment, sqlx 0.9.0
+    /// would give it back inside the transaction, and what the application did next on it would be lost.
+    async fn register_on(&self, mut own: PgConnection, append: &Append) -> Result<(), AppendError> {
+        for schema in self.unregistered(append.schemas()) {
+            let mut transaction = own.begin().await.map_err(AppendError::Failed)?;
+            self.register(&mut transaction, schema).await?;
+            transaction.commit().await.map_err(AppendError::Failed)?;
+            self.remember(schema);
         }
-        let own = PgConnection::connect_with(&self.pool().connect_options()).await;
-        let mut own = own.map_err(AppendError::Failed)?;
-        self.register_schemas(&mut own, append).await?;
-        own.close().await.map_err(AppendError::Failed)
+        // What is registered is registered, however the connection ends.
+        drop(own.close().await);
+        Ok(())
     }
 
     async fn register(

@@ -115,6 +115,7 @@ statements!(
     follow_page_category,
     fsync,
     hint,
+    migrate_lock,
     outbox_bound,
     outbox_extend,
     outbox_live,

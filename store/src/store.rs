@@ -79,7 +79,7 @@ impl StoreOptions {
     }
 
     /// Where appends take the trace context from, for events that carry none of their own: called in each append, inside
-    /// its span. With `tracing-opentelemetry`:
+    /// its span. With `tracing-opentelemetry`, which this crate does not depend on, so that this is not compiled here:
     ///
     /// ```ignore
     /// use opentelemetry::trace::TraceContextExt;
@@ -190,20 +190,37 @@ impl Store {
     /// Connects to the database of `url` with the defaults of [`StoreOptions`].
     ///
     /// # Errors
-    /// [`Error::Database`] when the URL cannot be read or the server not be reached.
+    /// [`Error::Database`] when the URL cannot be read or the server not be reached; [`Error::NotDurable`] when the
+    /// server runs with `fsync = off`.
+    ///
+    /// ```
+    /// # use annals_store::Store;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), annals_store::Error> {
+    /// # let bed = annals_testkit::Testbed::new("doc_connect").await;
+    /// # let url = bed.database_url();
+    /// // postgres://user:password@host/database
+    /// let store = Store::connect(&url).await?;
+    /// store.migrate().await?;
+    /// assert_eq!(store.categories().await?, []);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect(url: &str) -> Result<Self, Error> {
         StoreOptions::default().connect(url).await
     }
 
     /// Creates or upgrades the store's tables and functions. Safe to call at every start, from every
-    /// process: one applies what is missing and the others wait for it.
+    /// process: one applies what is missing, all of it in one transaction, and the others wait for it. Works through a
+    /// pooler, too.
     ///
     /// # Errors
     /// [`Error::Migrate`] when a statement fails or the database was migrated by a later version;
     /// [`Error::NotDurable`] when the server runs with `fsync = off`.
     pub async fn migrate(&self) -> Result<(), Error> {
         self.check_durable().await?;
-        migrate::migrate(self.pool(), self.schema()).await.map_err(Error::Migrate)
+        let lock = &self.statements().migrate_lock;
+        migrate::migrate(self.pool(), self.schema(), lock).await.map_err(Error::Migrate)
     }
 
     /// Whether the server's confirmations can be believed. What a session can set, the append sets right by itself.

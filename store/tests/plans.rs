@@ -1,152 +1,234 @@
 //! Each page is one indexed query, however large the tables are: the plans are asserted on filled tables, for the
-//! generic plan that PostgreSQL falls back to after some executions.
+//! generic plan that PostgreSQL falls back to after some executions, and for those that it makes for given arguments.
 
 use annals_testkit::{Must, Testbed};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// A statement, its arguments, and the index that must lead to its rows.
-const PLANS: [(&str, &str, &str, &str); 18] = [
-    (
-        "read_stream",
-        include_str!("../sql/read_stream.sql"),
-        "'filler-7', 3, 500, null, null",
-        "events_stream_version",
-    ),
-    (
-        "read_stream_backwards",
-        include_str!("../sql/read_stream_backwards.sql"),
-        "'filler-7', 30, 500, null, null",
-        "events_stream_version",
-    ),
-    (
-        "read_category",
-        include_str!("../sql/read_category.sql"),
-        "'filler', 40000, 500, null, null",
-        "events_category",
-    ),
-    (
-        "read_category_backwards",
-        include_str!("../sql/read_category_backwards.sql"),
-        "'filler', 40000, 500, '{Filled}', null",
-        "events_category",
-    ),
-    (
-        "read_all",
-        include_str!("../sql/read_all.sql"),
-        "null, 40000, 500, null, null",
-        "events_pkey",
-    ),
-    (
-        "read_all_backwards",
-        include_str!("../sql/read_all_backwards.sql"),
-        "null, 40000, 500, null, null",
-        "events_pkey",
-    ),
-    (
-        "read_correlation",
-        include_str!("../sql/read_correlation.sql"),
-        "'00000000-0000-0000-0000-000000000007', 0, 500, null, null",
-        "events_correlation",
-    ),
-    (
-        "read_correlation_backwards",
-        include_str!("../sql/read_correlation_backwards.sql"),
-        "'00000000-0000-0000-0000-000000000007', 90000, 500, null, null",
-        "events_correlation",
-    ),
-    (
-        "read_causation",
-        include_str!("../sql/read_causation.sql"),
-        "'00000000-0000-0000-0000-000000000007', 0, 500, null, null",
-        "events_causation",
-    ),
-    (
-        "read_causation_backwards",
-        include_str!("../sql/read_causation_backwards.sql"),
-        "'00000000-0000-0000-0000-000000000007', 90000, 500, null, null",
-        "events_causation",
-    ),
-    ("stream_version", include_str!("../sql/stream_version.sql"), "'filler-7'", "streams_pkey"),
-    ("streams", include_str!("../sql/streams.sql"), "'filler', '', 1000", "streams_pkey"),
-    (
-        "follow_live",
-        include_str!("../sql/follow_live.sql"),
-        "pg_current_snapshot(), pg_current_snapshot(), 0, 500, null, null",
-        "outbox_0000000_xid_idx",
-    ),
-    (
-        "outbox_live",
-        include_str!("../sql/outbox_live.sql"),
-        "pg_current_snapshot(), pg_current_snapshot(), '{1,2,3}', 0, 500",
-        "outbox_0000000_xid_idx",
-    ),
-    (
-        "outbox_page",
-        include_str!("../sql/outbox_page.sql"),
-        "'3:3:', pg_current_snapshot(), '{1,2,3}', 40000, 45000",
-        "outbox_0000000_pkey",
-    ),
-    (
-        "outbox_window_start",
-        include_str!("../sql/outbox_window_start.sql"),
-        "pg_current_snapshot(), 100, 90000",
-        "outbox_0000000_xid_idx",
-    ),
-    (
-        "follow_page_all",
-        include_str!("../sql/follow_page_all.sql"),
-        "'3:3:', pg_current_snapshot(), 40000, 500, null, null, 90000",
-        "events_pkey",
-    ),
-    (
-        "follow_page_category",
-        include_str!("../sql/follow_page_category.sql"),
-        "'3:3:', pg_current_snapshot(), 40000, 500, 'filler', null, 90000",
-        "events_category",
-    ),
+struct Plan {
+    name: &'static str,
+    statement: &'static str,
+    arguments: &'static str,
+    index: &'static str,
+}
+
+/// The statements behind `Read`; what follows their arguments is each combination of [`FILTERS`].
+const READS: [Plan; 10] = [
+    Plan {
+        name: "read_stream",
+        statement: include_str!("../sql/read_stream.sql"),
+        arguments: "'filler-7', 3, 500",
+        index: "events_stream_version",
+    },
+    Plan {
+        name: "read_stream_backwards",
+        statement: include_str!("../sql/read_stream_backwards.sql"),
+        arguments: "'filler-7', 30, 500",
+        index: "events_stream_version",
+    },
+    Plan {
+        name: "read_category",
+        statement: include_str!("../sql/read_category.sql"),
+        arguments: "'filler', 40000, 500",
+        index: "events_category",
+    },
+    Plan {
+        name: "read_category_backwards",
+        statement: include_str!("../sql/read_category_backwards.sql"),
+        arguments: "'filler', 40000, 500",
+        index: "events_category",
+    },
+    Plan {
+        name: "read_all",
+        statement: include_str!("../sql/read_all.sql"),
+        arguments: "null, 40000, 500",
+        index: "events_pkey",
+    },
+    Plan {
+        name: "read_all_backwards",
+        statement: include_str!("../sql/read_all_backwards.sql"),
+        arguments: "null, 40000, 500",
+        index: "events_pkey",
+    },
+    Plan {
+        name: "read_correlation",
+        statement: include_str!("../sql/read_correlation.sql"),
+        arguments: "'00000000-0000-0000-0000-000000000007', 0, 500",
+        index: "events_correlation",
+    },
+    Plan {
+        name: "read_correlation_backwards",
+        statement: include_str!("../sql/read_correlation_backwards.sql"),
+        arguments: "'00000000-0000-0000-0000-000000000007', 90000, 500",
+        index: "events_correlation",
+    },
+    Plan {
+        name: "read_causation",
+        statement: include_str!("../sql/read_causation.sql"),
+        arguments: "'00000000-0000-0000-0000-000000000007', 0, 500",
+        index: "events_causation",
+    },
+    Plan {
+        name: "read_causation_backwards",
+        statement: include_str!("../sql/read_causation_backwards.sql"),
+        arguments: "'00000000-0000-0000-0000-000000000007', 90000, 500",
+        index: "events_causation",
+    },
 ];
+
+/// Types, and the earliest time, of a `Read`: common and rare ones, and none.
+const FILTERS: [(&str, &str); 6] = [
+    ("null", "null"),
+    ("'{Filled}'", "null"),
+    ("'{Nothing}'", "null"),
+    ("null", "'2001-01-01'"),
+    ("null", "'2999-01-01'"),
+    ("'{Nothing}'", "'2999-01-01'"),
+];
+
+/// The other statements.
+const OTHERS: [Plan; 8] = [
+    Plan {
+        name: "stream_version",
+        statement: include_str!("../sql/stream_version.sql"),
+        arguments: "'filler-7'",
+        index: "streams_pkey",
+    },
+    Plan {
+        name: "streams",
+        statement: include_str!("../sql/streams.sql"),
+        arguments: "'filler', '', 1000",
+        index: "streams_pkey",
+    },
+    Plan {
+        name: "follow_live",
+        statement: include_str!("../sql/follow_live.sql"),
+        arguments: "pg_current_snapshot(), pg_current_snapshot(), 0, 500, null, null",
+        index: "outbox_0000000_xid_idx",
+    },
+    Plan {
+        name: "outbox_live",
+        statement: include_str!("../sql/outbox_live.sql"),
+        arguments: "pg_current_snapshot(), pg_current_snapshot(), '{1,2,3}', 0",
+        index: "outbox_0000000_xid_idx",
+    },
+    Plan {
+        name: "outbox_page",
+        statement: include_str!("../sql/outbox_page.sql"),
+        arguments: "'3:3:', pg_current_snapshot(), '{1,2,3}', 40000, 45000",
+        index: "outbox_0000000_pkey",
+    },
+    Plan {
+        name: "outbox_window_start",
+        statement: include_str!("../sql/outbox_window_start.sql"),
+        arguments: "pg_current_snapshot(), 100, 90000",
+        index: "outbox_0000000_xid_idx",
+    },
+    Plan {
+        name: "follow_page_all",
+        statement: include_str!("../sql/follow_page_all.sql"),
+        arguments: "'3:3:', pg_current_snapshot(), 40000, 500, null, '{Nothing}', 90000",
+        index: "events_pkey",
+    },
+    Plan {
+        name: "follow_page_category",
+        statement: include_str!("../sql/follow_page_category.sql"),
+        arguments: "'3:3:', pg_current_snapshot(), 40000, 500, 'filler', '{Nothing}', 90000",
+        index: "events_category",
+    },
+];
+
+/// Lets PostgreSQL plan for the arguments given, as it does in the first executions of a statement.
+const FOR_THESE: &str = "set plan_cache_mode = force_custom_plan";
+/// Lets it plan for any arguments, as it does later.
+const FOR_ALL: &str = "set plan_cache_mode = force_generic_plan";
 
 #[tokio::test]
 async fn every_page_is_read_by_its_index() {
     let bed = Testbed::new("plans").await;
-    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
-    sqlx::raw_sql(include_str!("sql/fill.sql"))
-        .execute(&mut connection)
-        .await
-        .must("fill the tables");
-    for (name, statement, arguments, index) in PLANS {
-        let plan = plan(&mut connection, name, statement, arguments).await;
-        assert!(plan.contains(index), "{name} is not read by {index}:\n{plan}");
-        for dear in ["Seq Scan on events", "Seq Scan on outbox_0000000", "Seq Scan on streams"] {
-            assert!(!plan.contains(dear), "{name} reads a whole table:\n{plan}");
+    let mut connection = filled(&bed).await;
+    for mode in [FOR_THESE, FOR_ALL] {
+        sqlx::raw_sql(mode).execute(&mut connection).await.must("choose how to plan");
+        for read in READS {
+            check_read(&mut connection, &read).await;
         }
-        // The rows of a page come in order from their index, so that the rest is never looked at. Where only a page's
-        // worth can be found, it may be sorted.
-        let is_bounded = ["read_stream", "follow_live", "outbox_live", "outbox_page"]
-            .iter()
-            .any(|bounded| name.starts_with(bounded));
-        assert!(is_bounded || !plan.contains("Sort"), "{name} sorts what it reads:\n{plan}");
+    }
+    for other in OTHERS {
+        prepare(&mut connection, other.name, other.statement).await;
+        let plan = explain(&mut connection, other.name, other.arguments).await;
+        check(&other, &plan);
     }
 }
 
-/// The generic plan: the one without the arguments' values.
-async fn plan(
-    connection: &mut PgConnection,
-    name: &str,
-    statement: &str,
-    arguments: &str,
-) -> String {
-    let prepare =
-        format!("set plan_cache_mode = force_generic_plan; prepare {name} as {statement}");
-    sqlx::raw_sql(AssertSqlSafe(prepare))
-        .execute(&mut *connection)
-        .await
-        .must("prepare a statement");
-    let explain = AssertSqlSafe(format!("explain (costs off) execute {name} ({arguments})"));
-    let lines: Vec<String> = sqlx::query_scalar(explain)
-        .persistent(false)
-        .fetch_all(&mut *connection)
-        .await
-        .must("explain a statement");
+/// With each filter that a `Read` can have.
+async fn check_read(connection: &mut PgConnection, read: &Plan) {
+    prepare(connection, read.name, read.statement).await;
+    let (lowest, bounds) = match read.statement.contains("$6") {
+        true => (", 30000", ["$6", "30000"]),
+        false => ("", [""; 2]),
+    };
+    for (types, since) in FILTERS {
+        let arguments = format!("{}, {types}, {since}{lowest}", read.arguments);
+        let plan = explain(connection, read.name, &arguments).await;
+        check(read, &plan);
+        let range = plan.lines().find(|line| line.contains("Index Cond")).must("find the range");
+        let is_bounded = bounds.iter().any(|bound| range.contains(bound));
+        assert!(is_bounded, "{} does not end at the time:\n{plan}", read.name);
+    }
+}
+
+/// A connection to tables of a size at which the planner has a choice.
+async fn filled(bed: &Testbed) -> PgConnection {
+    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let fill = sqlx::raw_sql(include_str!("sql/fill.sql")).execute(&mut connection).await;
+    fill.must("fill the tables");
+    connection
+}
+
+#[tokio::test]
+async fn the_tables_are_filled_so_that_a_wrong_plan_is_chosen() {
+    let bed = Testbed::new("tempted").await;
+    let mut connection = filled(&bed).await;
+    // As one would write it first.
+    let row_by_row = include_str!("../sql/read_category.sql");
+    let tempting = row_by_row
+        .replace(
+            "(category, position) > ($1, $2) and category <= $1",
+            "category = $1 and position > $2",
+        )
+        .replace("order by category, position", "order by position");
+    assert_ne!(tempting, row_by_row);
+    sqlx::raw_sql(FOR_ALL).execute(&mut connection).await.must("choose how to plan");
+    prepare(&mut connection, "tempting", &tempting).await;
+    let plan = explain(&mut connection, "tempting", "'rare', 0, 500, null, null").await;
+    assert!(plan.contains("events_pkey"), "nothing tempts the planner here:\n{plan}");
+}
+
+fn check(Plan { name, index, .. }: &Plan, plan: &str) {
+    assert!(plan.contains(index), "{name} is not read by {index}:\n{plan}");
+    for dear in ["Seq Scan on events", "Seq Scan on outbox_0000000", "Seq Scan on streams"] {
+        assert!(!plan.contains(dear), "{name} reads a whole table:\n{plan}");
+    }
+    // The rows of a page come in order from their index, so that the rest is never looked at. Where only a page's
+    // worth can be found, it may be sorted.
+    let few = ["read_stream", "follow_live", "outbox_live", "outbox_page"];
+    // With the id at hand the planner knows how few events belong to it.
+    let few_of_an_id = ["read_correlation", "read_causation"];
+    let is_for_all = plan.contains("ROW($1");
+    let is_bounded = few.iter().any(|few| name.starts_with(few))
+        || !is_for_all && few_of_an_id.iter().any(|few| name.starts_with(few));
+    assert!(is_bounded || !plan.contains("Sort"), "{name} sorts what it reads:\n{plan}");
+}
+
+async fn prepare(connection: &mut PgConnection, name: &str, statement: &str) {
+    let prepare = format!("deallocate all; prepare {name} as {statement}");
+    let prepare = AssertSqlSafe(prepare);
+    sqlx::raw_sql(prepare).execute(connection).await.must("prepare a statement");
+}
+
+async fn explain(connection: &mut PgConnection, name: &str, arguments: &str) -> String {
+    let explain = format!("explain (costs off) execute {name} ({arguments})");
+    let query = sqlx::query_scalar(AssertSqlSafe(explain)).persistent(false);
+    let lines: Vec<String> = query.fetch_all(connection).await.must("explain a statement");
     lines.join("\n")
 }

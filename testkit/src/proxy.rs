@@ -23,6 +23,7 @@ const BUFFER_BYTES: usize = 65_536;
 pub struct CountingProxy {
     port: u16,
     wire: watch::Sender<Wire>,
+    loses: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -44,8 +45,9 @@ impl CountingProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a proxy");
         let port = listener.local_addr().must("listen as a proxy").port();
         let wire = watch::Sender::new(Wire::default());
-        let task = tokio::spawn(accept(listener, server, wire.clone()));
-        Self { port, wire, task }
+        let loses = Arc::<AtomicBool>::default();
+        let task = tokio::spawn(accept(listener, server, wire.clone(), Arc::clone(&loses)));
+        Self { port, wire, loses, task }
     }
 
     /// The same database, by way of the proxy. Without TLS, which could not be read.
@@ -73,6 +75,12 @@ impl CountingProxy {
         answered.must("wait for the server").must("wait for the server").round_trips.len()
     }
 
+    /// Lets the next answer of the server get lost, and its connection break: what was asked for is done, and the client
+    /// does not hear of it.
+    pub fn lose_next_answer(&self) {
+        self.loses.store(true, Ordering::SeqCst);
+    }
+
     /// The round trips after the first `skip` ones, each as the types of the protocol messages that began
     /// it: `BES` is bind, execute, sync; `S` alone a ping.
     #[must_use]
@@ -95,7 +103,12 @@ fn server_of(database_url: &str) -> String {
     server.to_owned()
 }
 
-async fn accept(listener: TcpListener, server: String, wire: watch::Sender<Wire>) {
+async fn accept(
+    listener: TcpListener,
+    server: String,
+    wire: watch::Sender<Wire>,
+    loses: Arc<AtomicBool>,
+) {
     loop {
         let (client, _) = listener.accept().await.must("accept a client of the proxy");
         let server = TcpStream::connect(&server).await.must("reach the server behind the proxy");
@@ -103,7 +116,8 @@ async fn accept(listener: TcpListener, server: String, wire: watch::Sender<Wire>
         server.set_nodelay(true).must("set up a proxied connection");
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        let turn = Turn { is_clients: Arc::default(), wire: wire.clone() };
+        let turn =
+            Turn { is_clients: Arc::default(), wire: wire.clone(), loses: Arc::clone(&loses) };
         tokio::spawn(forward_requests(from_client, to_server, turn.clone()));
         tokio::spawn(forward_answers(from_server, to_client, turn));
     }
@@ -114,6 +128,7 @@ async fn accept(listener: TcpListener, server: String, wire: watch::Sender<Wire>
 struct Turn {
     is_clients: Arc<AtomicBool>,
     wire: watch::Sender<Wire>,
+    loses: Arc<AtomicBool>,
 }
 
 impl Turn {
@@ -163,7 +178,10 @@ async fn forward_answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, 
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Ok(length @ 1..) = server.read(&mut buffer).await {
         turn.answer();
-        if client.write_all(&buffer[..length]).await.is_err() {
+        // Returning closes the client's side: the rest of the answer is lost, too.
+        if turn.loses.swap(false, Ordering::SeqCst)
+            || client.write_all(&buffer[..length]).await.is_err()
+        {
             return;
         }
     }

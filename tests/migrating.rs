@@ -1,0 +1,79 @@
+//! Every process migrates when it starts: one does the work, the others wait for it, and nobody waits for ever, also
+//! through a pooler that gives each transaction another connection.
+
+use std::sync::Arc;
+
+use annals_store::{
+    Append, Error, ExpectedVersion, MigrationError, SchemaName, Store, StoreOptions,
+};
+use annals_testkit::{DEADLINE, Must, Testbed, account, opened};
+use tokio::sync::Barrier;
+
+const STARTING: usize = 10;
+const SCHEMA: &str = "ledger";
+
+/// A handle with a pool of its own, as a process that starts has, on a schema that is not there yet.
+async fn starting(bed: &Testbed) -> Store {
+    let schema = SchemaName::new(SCHEMA).must("name a schema");
+    let options = StoreOptions::default().schema(schema).hints(false);
+    options.connect(&bed.database_url()).await.must("connect")
+}
+
+async fn advisory_locks(bed: &Testbed) -> i64 {
+    let locks = sqlx::query_scalar(include_str!("sql/advisory_locks.sql"));
+    locks.fetch_one(bed.store().pool()).await.must("look at locks")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_ten_that_start_at_once_one_migrates_and_none_leaves_a_lock() {
+    let bed = Testbed::new("start_at_once").await;
+    let start = Arc::new(Barrier::new(STARTING));
+    let mut migrating = Vec::new();
+    for _ in 0..STARTING {
+        let (store, start) = (starting(&bed).await, Arc::clone(&start));
+        migrating.push(tokio::spawn(async move {
+            start.wait().await;
+            store.migrate().await.map(|()| store)
+        }));
+    }
+    let mut stores = Vec::new();
+    for migrated in migrating {
+        let migrated = tokio::time::timeout(DEADLINE, migrated).await.must("wait for a migration");
+        stores.push(migrated.must("migrate").must("migrate"));
+    }
+    assert_eq!(advisory_locks(&bed).await, 0, "a lock was left behind");
+    for (number, store) in stores.iter().enumerate() {
+        let append = Append::to(&account(number), ExpectedVersion::NoStream, [opened("ann")]);
+        store.append(&append).await.must("append to what was migrated");
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_says_why_and_keeps_nobody_waiting() {
+    let bed = Testbed::new("migration_fails").await;
+    let changed = sqlx::raw_sql(include_str!("sql/change_migration.sql"));
+    changed.execute(bed.store().pool()).await.must("pretend that a migration was edited");
+    // Both stay, with what their connections hold.
+    for store in [bed.store(), &bed.another_store().await] {
+        let refused = tokio::time::timeout(DEADLINE, store.migrate()).await.must("be answered");
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(refused, Error::Migrate(MigrationError::Changed { number: 2 })),
+            "{refused:?}"
+        );
+        assert!(!refused.is_retryable());
+    }
+    assert_eq!(advisory_locks(&bed).await, 0, "a lock was left behind");
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_left_alone() {
+    let bed = Testbed::new("later_version").await;
+    let later = sqlx::raw_sql(include_str!("sql/later_migration.sql"));
+    later.execute(bed.store().pool()).await.must("pretend that a later version migrated");
+    let refused = bed.store().migrate().await.unwrap_err();
+    assert!(
+        matches!(refused, Error::Migrate(MigrationError::OfALaterVersion { number: 999 })),
+        "{refused:?}"
+    );
+}

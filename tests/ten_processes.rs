@@ -1,0 +1,138 @@
+//! The same events from ten processes at once are recorded once, whatever was expected, and each gets the same answer.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use annals_store::{Append, EventId, ExpectedVersion, Store, StreamName, Version};
+use annals_testkit::{DEADLINE, Must, Testbed, account, deposited, opened};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use uuid::Uuid;
+
+const PROCESSES: usize = 10;
+const ROUNDS: usize = 20;
+const MODES: [ExpectedVersion; 4] = [
+    ExpectedVersion::Any,
+    ExpectedVersion::NoStream,
+    ExpectedVersion::StreamExists,
+    ExpectedVersion::Exactly(Version::FIRST),
+];
+/// Where a process of this test finds the database.
+const DATABASE_URL: &str = "ANNALS_TEST_PROCESS_DATABASE_URL";
+/// Begins the lines of a process that are meant for this test: others come from the test harness.
+const ANSWER: &str = "answer: ";
+
+/// What a process is to append.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    stream: StreamName,
+    /// The place in [`MODES`].
+    mode: usize,
+    ids: [Uuid; 2],
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Answer {
+    repeated: bool,
+    events: Vec<(i64, i64)>,
+}
+
+impl Order {
+    fn append(&self) -> Append {
+        let [first, second] = self.ids.map(EventId::from);
+        let events = [deposited(1).with_id(first), deposited(2).with_id(second)];
+        Append::to(&self.stream, MODES[self.mode], events)
+    }
+}
+
+/// A process of the test below: this program, running only this. One order a line in, one answer a line out.
+#[tokio::test]
+#[ignore = "is run by the test beside it, ten times at once"]
+async fn one_process() {
+    let Ok(url) = std::env::var(DATABASE_URL) else { return };
+    let store = Store::connect(&url).await.must("connect");
+    // Everything but the schema's registration is behind it when the race begins.
+    let version = store.stream_version(&account("none")).await.must("read a version");
+    assert_eq!(version, None);
+    say("ready");
+    for line in std::io::stdin().lines() {
+        let order: Order = serde_json::from_str(&line.must("read an order")).must("read an order");
+        let appended = store.append(&order.append()).await.must("append");
+        let events = appended.events.iter().map(|(version, at)| (version.get(), at.get()));
+        let answer = Answer { repeated: appended.repeated, events: events.collect() };
+        say(&serde_json::to_string(&answer).must("write an answer"));
+    }
+}
+
+/// On a line of its own, whatever the test harness has begun to write.
+fn say(answer: &str) {
+    writeln!(std::io::stdout(), "\n{ANSWER}{answer}").must("answer");
+}
+
+struct Process {
+    _child: Child,
+    orders: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn start(bed: &Testbed) -> Self {
+        let program = std::env::current_exe().must("find this program");
+        let mut child = Command::new(program)
+            .args(["ten_processes::one_process", "--exact", "--ignored", "--nocapture"])
+            .env(DATABASE_URL, bed.database_url())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .must("start a process");
+        let orders = child.stdin.take().must("reach a process");
+        let answers = BufReader::new(child.stdout.take().must("reach a process")).lines();
+        Self { _child: child, orders, answers }
+    }
+
+    async fn answer(&mut self) -> String {
+        loop {
+            let line = tokio::time::timeout(DEADLINE, self.answers.next_line()).await;
+            let line = line.must("wait for a process").must("read from a process");
+            let line = line.must("hear from a process: it has ended");
+            if let Some(answer) = line.strip_prefix(ANSWER) {
+                return answer.to_owned();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn ten_processes_with_the_same_events_record_them_once_and_get_one_answer() {
+    let bed = Testbed::new("ten_processes").await;
+    let mut processes: Vec<_> = (0..PROCESSES).map(|_| Process::start(&bed)).collect();
+    for process in &mut processes {
+        assert_eq!(process.answer().await, "ready");
+    }
+    for round in 0..ROUNDS {
+        let mode = round % MODES.len();
+        let stream = account(round);
+        let is_new = matches!(MODES[mode], ExpectedVersion::Any | ExpectedVersion::NoStream);
+        if !is_new {
+            let create = Append::to(&stream, ExpectedVersion::NoStream, [opened("ann")]);
+            bed.store().append(&create).await.must("append");
+        }
+        let ids = [(); 2].map(|()| EventId::generate().get());
+        let order = serde_json::to_string(&Order { stream: stream.clone(), mode, ids });
+        let order = format!("{}\n", order.must("write an order"));
+        for process in &mut processes {
+            process.orders.write_all(order.as_bytes()).await.must("order");
+        }
+        let mut answers = Vec::new();
+        for process in &mut processes {
+            let answer: Answer = serde_json::from_str(&process.answer().await).must("read");
+            answers.push(answer);
+        }
+        assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1, "{answers:?}");
+        assert!(answers.iter().all(|answer| answer.events == answers[0].events), "{answers:?}");
+        let version = bed.store().stream_version(&stream).await.must("read a version");
+        assert_eq!(version, Version::new(if is_new { 1 } else { 2 }));
+    }
+}
