@@ -84,7 +84,7 @@ const PLANS: [(&str, &str, &str, &str); 18] = [
         "outbox_page",
         include_str!("../sql/outbox_page.sql"),
         "'3:3:', pg_current_snapshot(), '{1,2,3}', 40000, 45000",
-        "outbox_0000000_pkey",
+        "events_pkey",
     ),
     (
         "outbox_window_start",
