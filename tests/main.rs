@@ -16,6 +16,8 @@ mod checker_catches;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
+mod dropped_partitions;
+#[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
 mod following;

@@ -206,6 +206,23 @@ impl Store {
         Ok(())
     }
 
+    /// Drops a partition of the outbox that every deployment has published; returns how many were dropped,
+    /// 0 or 1. Nothing is lost with it: windows that reach back to it are read from the events.
+    ///
+    /// It waits for nobody for long, and nobody for it: while a backup or a long transaction uses the
+    /// outbox, nothing is dropped. To be called again later, not more than once in a second. A
+    /// deployment that is gone for good holds everything back until it is forgotten
+    /// (`select annals.relay_forget('its name')`).
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn drop_published_outbox(&self, connection: &mut PgConnection) -> Result<i64, Error> {
+        sqlx::query_scalar(self.statements().outbox_drop_published.clone())
+            .fetch_one(connection)
+            .await
+            .map_err(Error::database("drop what is published from the outbox"))
+    }
+
     /// How many positions after an append have a partition, as far as this process knows.
     pub(crate) fn outbox_left(&self, appended: &Appended) -> i64 {
         let last = appended.events.last().map_or(0, |(_, position)| position.get());

@@ -116,6 +116,7 @@ statements!(
     fsync,
     hint,
     outbox_bound,
+    outbox_drop_published,
     outbox_extend,
     outbox_live,
     outbox_page,
