@@ -186,7 +186,7 @@ as $$
     select mod(hashtextextended(shard_of.stream collate "C", 0) & 9223372036854775807, annals.shard_count()::bigint)::smallint
 $$;
 
--- Positions in one partition of the outbox: some 250 MB with its indexes when full.
+-- Positions in one partition of the outbox: some 350 MB with its indexes when full.
 create function annals.outbox_partition_positions() returns bigint
 language sql immutable parallel safe
 as $$ select 4194304::bigint $$;
