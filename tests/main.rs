@@ -18,6 +18,8 @@ mod comes_back;
 #[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
+mod dropped_partitions;
+#[cfg(test)]
 mod durable;
 #[cfg(test)]
 mod exactly_once;

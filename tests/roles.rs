@@ -14,7 +14,8 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
     match (role, table) {
         ("public", _) => "",
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
-        (_, "streams" | "events" | "outbox" | "schemas") | ("annals_admin", "admin_log") => "s",
+        (_, "streams" | "events" | "outbox" | "outbox_dropped" | "schemas")
+        | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
         (_, table) if table.starts_with("relay_") && role != "annals_append" => "s",
         _ => "",
@@ -26,7 +27,8 @@ fn may_call(role: &str, routine: &str) -> bool {
         "append" | "append_and_commit" | "register_schema" => role == "annals_append",
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at" | "shard_of" | "shard_count" => role != "public",
-        "administer" => role == "annals_admin",
+        "outbox_drop_published" => role == "annals_relay",
+        "administer" | "relay_forget" => role == "annals_admin",
         "relay_lock" | "relay_expire" => false,
         routine if routine.starts_with("relay_") => role == "annals_relay",
         _ => false,
@@ -90,7 +92,7 @@ async fn each_role_can_call_exactly_its_functions() {
     }
 }
 
-const CHANGES: [&str; 14] = [
+const CHANGES: [&str; 15] = [
     "update annals.events set version = 7",
     "delete from annals.events",
     "truncate annals.events",
@@ -99,6 +101,7 @@ const CHANGES: [&str; 14] = [
     "truncate annals.outbox",
     "delete from annals.outbox_0000000",
     "truncate annals.outbox_0000000",
+    "delete from annals.outbox_dropped",
     "update annals.schemas set definition = ''",
     "delete from annals.schemas",
     "truncate annals.schemas",

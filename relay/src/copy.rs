@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_store::Store;
 use sqlx::types::Json;
@@ -14,6 +14,9 @@ use crate::failure::Failure;
 
 /// How far the copies may lag behind.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// When no partition of the outbox could be dropped, it is tried again after so long: a try can hold appends up
+/// for some milliseconds.
+const DROP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What this process has committed so far.
 #[derive(Debug, Clone, Default)]
@@ -51,18 +54,24 @@ impl Copier {
     /// Copies whenever something was committed, at most once in an interval.
     pub(crate) async fn run(&self) -> Infallible {
         let mut committed = self.committed.clone();
+        let mut tried = None;
         loop {
             if committed.changed().await.is_err() {
                 // The shell has ended, and this is ended with it.
                 std::future::pending::<()>().await;
             }
-            if let Err(failure) = self.extend().await.and(self.once().await) {
+            if let Err(failure) = self.round(&mut tried).await {
                 // Reading fails as well then, and says so.
                 let error = &failure as &dyn std::error::Error;
                 tracing::debug!(error, "checkpoints are not copied for the moment");
             }
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    async fn round(&self, tried: &mut Option<Instant>) -> Result<(), Failure> {
+        self.once().await?;
+        self.tend_outbox(tried).await
     }
 
     /// Copies what was committed last.
@@ -73,10 +82,20 @@ impl Copier {
         }
     }
 
-    async fn extend(&self) -> Result<(), Failure> {
+    /// Makes partitions of the outbox ahead, and drops one that everybody has published.
+    async fn tend_outbox(&self, tried: &mut Option<Instant>) -> Result<(), Failure> {
         let connection = self.store.pool().acquire().await;
         let mut connection = connection.map_err(Failure::database("connect"))?;
-        Ok(self.store.extend_outbox(&mut connection).await?)
+        self.store.extend_outbox(&mut connection).await?;
+        if tried.is_some_and(|tried| tried.elapsed() < DROP_INTERVAL) {
+            return Ok(());
+        }
+        let dropped = self.store.drop_published_outbox(&mut connection).await?;
+        *tried = (dropped == 0).then(Instant::now);
+        if dropped > 0 {
+            tracing::info!("dropped a partition of the outbox: everything in it is published");
+        }
+        Ok(())
     }
 
     async fn once(&self) -> Result<(), Failure> {

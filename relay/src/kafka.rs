@@ -32,8 +32,10 @@ pub use crate::topic_policy::ensure_topic;
 
 /// How long one question to the brokers may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the sending thread sleeps between looks for acknowledgements. rdkafka's `poll` spins instead.
-const DRAIN_PAUSE: Duration = Duration::from_micros(50);
+/// How long the sending thread sleeps between looks for acknowledgements, at first and at most. rdkafka's
+/// `poll` spins instead.
+const PAUSE_MIN: Duration = Duration::from_micros(50);
+const PAUSE_MAX: Duration = Duration::from_millis(1);
 /// librdkafka waits for so long in an abort before it lets go, for reports that only `poll` takes.
 const ABORT_SLICE: Duration = Duration::from_millis(20);
 /// So many records of a refused batch are named at most.
@@ -84,20 +86,17 @@ impl Producer {
     /// # Errors
     /// Any [`KafkaFailure`], of this message or of one before it.
     pub fn send(&self, message: &Message) -> Result<()> {
-        let mut record = record(message);
-        let deadline = Instant::now() + self.deadline;
-        loop {
-            let (error, returned) = match self.client.send(record) {
-                Ok(()) => return Ok(()),
-                Err(refused) => refused,
-            };
-            if code(&error) != Code::QueueFull || Instant::now() >= deadline {
-                return Err(self.not_sent(message, &error));
-            }
+        let Err(mut refused) = self.client.send(record(message)) else { return Ok(()) };
+        let began = Instant::now();
+        while code(&refused.0) == Code::QueueFull && began.elapsed() < self.deadline {
             self.listen();
-            thread::sleep(DRAIN_PAUSE);
-            record = returned;
+            thread::sleep(pause(began));
+            match self.client.send(refused.1) {
+                Ok(()) => return Ok(()),
+                Err(again) => refused = again,
+            }
         }
+        Err(self.not_sent(message, &refused.0))
     }
 
     /// Waits until the broker has acknowledged everything that was sent. To be called before
@@ -106,18 +105,18 @@ impl Producer {
     /// # Errors
     /// Any [`KafkaFailure`] of a message, as soon as it is known.
     pub fn drain(&self) -> Result<()> {
-        let deadline = Instant::now() + self.deadline + REQUEST_TIMEOUT;
+        let began = Instant::now();
         loop {
             self.listen();
             self.undelivered()?;
             if self.client.in_flight_count() == 0 {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
+            if began.elapsed() >= self.deadline + REQUEST_TIMEOUT {
                 let late = KafkaError::Flush(Code::OperationTimedOut);
                 return Err(self.failure("send records", &late));
             }
-            thread::sleep(DRAIN_PAUSE);
+            thread::sleep(pause(began));
         }
     }
 
@@ -315,6 +314,12 @@ fn tail_reader(config: &Config, topic: &str, tails: &Tails) -> Result<BaseConsum
         .and_then(|()| reader.assign(&list));
     assigned.map_err(|error| reader.context().failure("read the checkpoints", &error))?;
     Ok(reader)
+}
+
+/// How long to sleep when waiting began then: an eighth of the time waited, so that short waits end soon and
+/// long ones cost little.
+fn pause(began: Instant) -> Duration {
+    (began.elapsed() / 8).clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
 fn record(message: &Message) -> BaseRecord<'_, str, [u8], usize> {

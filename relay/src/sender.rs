@@ -142,10 +142,10 @@ fn work(
     let mut events = 0;
     while let Ok(job) = jobs.recv() {
         let (work, done) = match job {
-            Job::Send(batch) => {
-                events = batch.messages.len();
-                let sent = send(producer, topic, &batch);
-                under_way = batch.checkpoints;
+            Job::Send(Batch { messages, checkpoints }) => {
+                events = messages.len();
+                let sent = send(producer, topic, messages, &checkpoints);
+                under_way = checkpoints;
                 (Work::Send, sent.map(|()| Report::Done(Done::Acked(slot))))
             }
             Job::Commit => {
@@ -161,13 +161,18 @@ fn work(
     }
 }
 
-/// Sends the records of one Kafka transaction.
-fn send(producer: &Producer, topic: &Arc<str>, batch: &Batch) -> Result<(), Failure> {
+/// Sends the records of one Kafka transaction. Each message is gone once librdkafka has its own copy.
+fn send(
+    producer: &Producer,
+    topic: &Arc<str>,
+    messages: Vec<Message>,
+    checkpoints: &[(i16, Checkpoint)],
+) -> Result<(), Failure> {
     producer.begin()?;
-    for message in &batch.messages {
-        producer.send(message)?;
+    for message in messages {
+        producer.send(&message)?;
     }
-    for (shard, checkpoint) in &batch.checkpoints {
+    for (shard, checkpoint) in checkpoints {
         producer.send(&record(topic, *shard, checkpoint)?)?;
     }
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.

@@ -186,7 +186,7 @@ as $$
     select mod(hashtextextended(shard_of.stream collate "C", 0) & 9223372036854775807, annals.shard_count()::bigint)::smallint
 $$;
 
--- Positions in one partition of the outbox: some 250 MB with its indexes when full.
+-- Positions in one partition of the outbox: some 350 MB with its indexes when full.
 create function annals.outbox_partition_positions() returns bigint
 language sql immutable parallel safe
 as $$ select 4194304::bigint $$;
@@ -229,3 +229,16 @@ end
 $$;
 
 select annals.outbox_extend(4 * annals.outbox_partition_positions());
+
+-- What was dropped from the outbox. A window that reaches back to these transactions is read from the events.
+create table annals.outbox_dropped (
+    lower bigint primary key,
+    upper bigint not null,
+    xid_min xid8 not null,
+    xid_max xid8 not null,
+    recorded_at timestamptz not null default clock_timestamp()
+);
+select annals.make_insert_only('annals.outbox_dropped');
+
+comment on table annals.outbox_dropped is
+    'a row for each dropped partition of the outbox: its positions from lower, below upper, and the lowest and highest transaction id in it; insert-only';

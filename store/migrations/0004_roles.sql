@@ -54,7 +54,7 @@ begin
     revoke all on all routines in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
     grant usage on schema annals to annals_append, annals_read, annals_relay, annals_admin;
 
-    grant select on annals.streams, annals.events, annals.outbox, annals.schemas
+    grant select on annals.streams, annals.events, annals.outbox, annals.outbox_dropped, annals.schemas
         to annals_append, annals_read, annals_relay, annals_admin;
     grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count()
         to annals_append, annals_read, annals_relay, annals_admin;
@@ -66,6 +66,8 @@ begin
         execute format('grant execute on routine %s to annals_append', item.name);
     end loop;
     grant execute on function annals.outbox_extend(bigint) to annals_append, annals_relay;
+    grant execute on function annals.outbox_drop_published() to annals_relay;
+    grant execute on function annals.relay_forget(text) to annals_admin;
 
     for item in
         select c.oid::regclass as name from pg_class c
@@ -79,7 +81,7 @@ begin
     for item in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
-            and p.proname not in ('relay_lock', 'relay_expire')
+            and p.proname not in ('relay_lock', 'relay_expire', 'relay_forget')
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);
     end loop;

@@ -10,6 +10,18 @@ with visible as materialized (
     )
     and pg_visible_in_snapshot(o.xid, $2::pg_snapshot) and not pg_visible_in_snapshot(o.xid, $1::pg_snapshot)
     and o.shard = any ($3)
+    union all
+    -- What the window reaches back to in dropped partitions; there is such a partition in few windows only.
+    select e.position, annals.shard_of(e.stream) as shard
+    from annals.outbox_dropped d
+    cross join lateral (
+        select * from annals.events e
+        where e.position >= d.lower and e.position < d.upper and e.position > $4
+        and pg_visible_in_snapshot(e.xid, $2::pg_snapshot) and not pg_visible_in_snapshot(e.xid, $1::pg_snapshot)
+        offset 0
+    ) e
+    where d.xid_max >= pg_snapshot_xmin($1::pg_snapshot) and d.xid_min < pg_snapshot_xmax($2::pg_snapshot)
+    and annals.shard_of(e.stream) = any ($3)
 )
 select
     e.position, o.shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint, e.recorded_at,

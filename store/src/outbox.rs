@@ -206,6 +206,23 @@ impl Store {
         Ok(())
     }
 
+    /// Drops a partition of the outbox that every deployment has published; returns how many were dropped,
+    /// 0 or 1. Nothing is lost with it: windows that reach back to it are read from the events.
+    ///
+    /// It waits for nobody for long, and nobody for it: while a backup or a long transaction uses the
+    /// outbox, nothing is dropped. To be called again later, not more than once in a second. A
+    /// deployment that is gone for good holds everything back until it is forgotten
+    /// (`select annals.relay_forget('its name')`).
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn drop_published_outbox(&self, connection: &mut PgConnection) -> Result<i64, Error> {
+        sqlx::query_scalar(self.statements().outbox_drop_published.clone())
+            .fetch_one(connection)
+            .await
+            .map_err(Error::database("drop what is published from the outbox"))
+    }
+
     /// How many positions after an append have a partition, as far as this process knows.
     pub(crate) fn outbox_left(&self, appended: &Appended) -> i64 {
         let last = appended.events.last().map_or(0, |(_, position)| position.get());
@@ -268,19 +285,24 @@ fn bound(row: &PgRow) -> Result<(Cluster, Bound), sqlx::Error> {
     Ok((cluster, bound))
 }
 
+/// Columns are taken by their place: by name, each would be looked up in every row.
 fn outbox_event(row: &PgRow) -> Result<OutboxEvent, sqlx::Error> {
+    let fingerprint: i64 = row.try_get(7)?;
+    let PgTimestamp(recorded_at) = row.try_get(8)?;
+    let Json(metadata) = row.try_get(10)?;
+    let Json(headers) = row.try_get(11)?;
     Ok(OutboxEvent {
-        position: row.try_get("position")?,
-        shard: row.try_get("shard")?,
-        stream: row.try_get("stream")?,
-        version: row.try_get("version")?,
-        event_id: row.try_get("event_id")?,
-        category: row.try_get("category")?,
-        event_type: row.try_get("event_type")?,
-        fingerprint: row.try_get::<i64, _>("fingerprint")?.into(),
-        recorded_at: row.try_get::<PgTimestamp, _>("recorded_at")?.0,
-        payload: row.try_get("payload")?,
-        metadata: row.try_get::<Json<Metadata>, _>("metadata")?.0,
-        headers: row.try_get::<Json<BTreeMap<String, String>>, _>("headers")?.0,
+        position: row.try_get(0)?,
+        shard: row.try_get(1)?,
+        stream: row.try_get(2)?,
+        version: row.try_get(3)?,
+        event_id: row.try_get(4)?,
+        category: row.try_get(5)?,
+        event_type: row.try_get(6)?,
+        fingerprint: fingerprint.into(),
+        recorded_at,
+        payload: row.try_get(9)?,
+        metadata,
+        headers,
     })
 }

@@ -117,6 +117,7 @@ statements!(
     hint,
     migrate_lock,
     outbox_bound,
+    outbox_drop_published,
     outbox_extend,
     outbox_live,
     outbox_page,

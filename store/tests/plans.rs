@@ -109,14 +109,14 @@ const OTHERS: [Plan; 8] = [
     Plan {
         name: "outbox_live",
         statement: include_str!("../sql/outbox_live.sql"),
-        arguments: "pg_current_snapshot(), pg_current_snapshot(), '{1,2,3}', 0",
+        arguments: "pg_current_snapshot(), pg_current_snapshot(), '{1,2,3}', 0, 500",
         index: "outbox_0000000_xid_idx",
     },
     Plan {
         name: "outbox_page",
         statement: include_str!("../sql/outbox_page.sql"),
         arguments: "'3:3:', pg_current_snapshot(), '{1,2,3}', 40000, 45000",
-        index: "outbox_0000000_pkey",
+        index: "events_pkey",
     },
     Plan {
         name: "outbox_window_start",

@@ -42,12 +42,11 @@ impl Node {
         for relay in 0..self.world.relays.len() {
             let (mut node, is_running) = (self.clone(), relay == self.running);
             node.running = relay;
-            if !is_running && !is_blocked {
-                if node.preemptions == 0 {
-                    continue;
-                }
-                node.preemptions -= 1;
+            let is_preempted = !is_running && !is_blocked;
+            if is_preempted && node.preemptions == 0 {
+                continue;
             }
+            node.preemptions -= u8::from(is_preempted);
             let first = due(relay).find(|action| !is_waiting(action)).or_else(|| due(relay).next());
             next.extend(first.map(|action| node.after(action)));
             if node.reorderings > 0 {

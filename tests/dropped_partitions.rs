@@ -1,0 +1,229 @@
+//! What every deployment has published leaves the outbox, and nothing else does: not a follower nor a relay misses an
+//! event by it, and nobody waits for it.
+
+use std::num::NonZeroUsize;
+use std::pin::pin;
+
+use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Window};
+use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Store};
+use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
+use futures_util::TryStreamExt;
+use sqlx::{Connection, PgConnection, Row};
+
+const SHARDS: i32 = 8;
+
+async fn connect(bed: &Testbed) -> PgConnection {
+    PgConnection::connect(&bed.database_url()).await.must("connect")
+}
+
+/// A connection with the rights of a relay.
+async fn connect_as_relay(bed: &Testbed) -> PgConnection {
+    let url = format!("{}?options=-c%20role%3Dannals_relay", bed.database_url());
+    PgConnection::connect(&url).await.must("connect")
+}
+
+async fn append(store: &Store, id: &str, sequences: std::ops::Range<i64>) {
+    let append = Append::to(&account(id), ExpectedVersion::Any, sequences.map(deposited));
+    store.append(&append).await.must("append");
+}
+
+async fn next_partition(connection: &mut PgConnection) {
+    let jump = sqlx::query(include_str!("sql/next_partition.sql"));
+    jump.execute(connection).await.must("go to the next partition");
+}
+
+/// As a relay that has published everything up to now.
+async fn publish(connection: &mut PgConnection, deployment: &str, shards: i32) {
+    let write = sqlx::query(include_str!("sql/checkpoints_now.sql")).bind(deployment).bind(shards);
+    write.execute(connection).await.must("write checkpoints");
+}
+
+async fn dropped(bed: &Testbed) -> i64 {
+    let mut connection = connect_as_relay(bed).await;
+    bed.store().drop_published_outbox(&mut connection).await.must("drop what is published")
+}
+
+async fn outbox_size(connection: &mut PgConnection) -> (i64, i64) {
+    let size = sqlx::query(include_str!("sql/outbox_size.sql"));
+    let row = size.fetch_one(connection).await.must("measure the outbox");
+    (row.get("partitions"), row.get("bytes"))
+}
+
+#[tokio::test]
+async fn what_one_deployment_has_not_published_stays_until_it_is_forgotten() {
+    let bed = Testbed::new("drop_slow").await;
+    let mut connection = connect(&bed).await;
+    append(bed.store(), "a", 0..500).await;
+    assert_eq!(dropped(&bed).await, 0, "no relay has ever published");
+    publish(&mut connection, "slow", SHARDS).await;
+    next_partition(&mut connection).await;
+    append(bed.store(), "a", 500..510).await;
+    publish(&mut connection, "fast", SHARDS).await;
+    assert_eq!(dropped(&bed).await, 0, "slow is still below the end of the partition");
+    publish(&mut connection, "slow", SHARDS).await;
+    publish(&mut connection, "new", 3).await;
+    assert_eq!(dropped(&bed).await, 0, "new has published three shards only");
+
+    let before = outbox_size(&mut connection).await;
+    let forget = sqlx::query_scalar("select annals.relay_forget($1)").bind("new");
+    let forgotten: i64 = forget.fetch_one(&mut connection).await.must("forget a deployment");
+    assert_eq!((forgotten, dropped(&bed).await), (3, 1));
+    let after = outbox_size(&mut connection).await;
+    assert!(after.0 == before.0 - 1 && after.1 < before.1, "{before:?} became {after:?}");
+    assert_eq!(dropped(&bed).await, 0, "the current partition stays");
+}
+
+#[tokio::test]
+async fn whoever_uses_the_outbox_only_delays_the_drop_and_appends_go_on() {
+    let bed = Testbed::new("drop_waits").await;
+    let mut connection = connect(&bed).await;
+    append(bed.store(), "a", 0..10).await;
+    next_partition(&mut connection).await;
+    append(bed.store(), "a", 10..20).await;
+    publish(&mut connection, "relay", SHARDS).await;
+
+    let mut reader = connection.begin().await.must("begin");
+    outbox_read(&mut reader).await;
+    assert_eq!(dropped(&bed).await, 0, "a backup reads the partition");
+    append(bed.store(), "a", 20..21).await;
+    reader.commit().await.must("commit");
+
+    let mut appender = bed.store().pool().begin().await.must("begin");
+    let open = Append::to(&account("b"), ExpectedVersion::Any, [deposited(0)]);
+    bed.store().append_in(&mut appender, &open).await.must("append");
+    let during = async {
+        for sequence in 21..40 {
+            append(bed.store(), "a", sequence..sequence + 1).await;
+        }
+    };
+    let (dropped_meanwhile, ()) = tokio::join!(dropped(&bed), during);
+    assert_eq!(dropped_meanwhile, 0, "an append is open");
+    appender.commit().await.must("commit");
+    assert_eq!(dropped(&bed).await, 1);
+    append(bed.store(), "a", 40..41).await;
+    assert_eq!(bed.recorded().await.len(), 42);
+}
+
+async fn outbox_read(connection: &mut PgConnection) {
+    let read = sqlx::query("select count(*) from annals.outbox");
+    read.fetch_one(connection).await.must("read the outbox");
+}
+
+/// A log of which the first partition is dropped: begun before `since`, an append ended after it.
+struct Dropped {
+    bed: Testbed,
+    since: Bound,
+    checkpoint: Checkpoint,
+}
+
+impl Dropped {
+    const EARLY: usize = 5;
+    /// Two that were open at `since`, three after it, four in the partition that is left.
+    const LATER: usize = 9;
+
+    async fn new(label: &str) -> Self {
+        let bed = Testbed::new(label).await;
+        let mut connection = connect(&bed).await;
+        append(bed.store(), "a", 0..2).await;
+        let mut open = bed.store().pool().begin().await.must("begin");
+        let late = Append::to(&account("late"), ExpectedVersion::Any, (0..2).map(deposited));
+        bed.store().append_in(&mut open, &late).await.must("append");
+        append(bed.store(), "a", 2..5).await;
+        let since = bed.store().outbox_bound(&mut connection).await.must("look").1;
+        let checkpoint = bed.store().end_of_log().await.must("look");
+        append(bed.store(), "a", 5..8).await;
+        next_partition(&mut connection).await;
+        append(bed.store(), "a", 8..12).await;
+
+        publish(&mut connection, "relay", SHARDS).await;
+        assert_eq!(dropped(&bed).await, 0, "the open append is unpublished");
+        open.commit().await.must("commit");
+        assert_eq!(dropped(&bed).await, 0, "the checkpoint has not seen it");
+        publish(&mut connection, "relay", SHARDS).await;
+        assert_eq!(dropped(&bed).await, 1);
+        Self { bed, since, checkpoint }
+    }
+
+    async fn make_windows_large(&self) {
+        let mut connection = connect(&self.bed).await;
+        let use_up = sqlx::raw_sql(include_str!("sql/use_up_transaction_ids.sql"));
+        use_up.execute(&mut connection).await.must("use up transaction ids");
+    }
+
+    /// What a relay publishes after a bound.
+    async fn window(&self, since: &Bound) -> Vec<OutboxEvent> {
+        let store = self.bed.store();
+        let mut connection = connect_as_relay(&self.bed).await;
+        let (_, until) = store.outbox_bound(&mut connection).await.must("look");
+        let window = Window { since, until: &until };
+        let shards: Vec<i16> = (0..8).collect();
+        if !window.is_live() {
+            let after = store.outbox_window_start(&mut connection, since).await.must("look");
+            let page = PositionPage { after, last: until.position };
+            let page = store.outbox_page(&mut connection, window, &shards, page);
+            return page.try_collect().await.must("read a page");
+        }
+        let (mut events, events_max) = (Vec::<OutboxEvent>::new(), NonZeroUsize::new(2).unwrap());
+        loop {
+            let after = events.last().map_or(0, |event| event.position);
+            let page = LivePage { after, events_max };
+            let page = store.outbox_live(&mut connection, window, &shards, page);
+            let page: Vec<_> = page.try_collect().await.must("read a page");
+            let is_last = page.len() < events_max.get();
+            events.extend(page);
+            if is_last {
+                return events;
+            }
+        }
+    }
+
+    async fn followed(&self) -> Vec<i64> {
+        let follow = Follow::all().after(self.checkpoint.clone());
+        let mut log = pin!(self.bed.store().follow(follow));
+        let mut positions = Vec::new();
+        while positions.len() < Self::LATER {
+            let next = log.try_next().await.must("follow").must("follow for ever");
+            positions.push(next.event.position.get());
+        }
+        positions
+    }
+
+    async fn assert_complete(&self) {
+        let recorded: Vec<_> = self.bed.recorded().await;
+        let all = self.window(&Bound::origin()).await;
+        assert_eq!(all.len(), recorded.len(), "a new deployment gets all of history");
+        let later = self.window(&self.since).await;
+        assert_eq!(
+            later.len(),
+            Self::LATER,
+            "a relay gets what became visible after its checkpoint"
+        );
+        assert_eq!(all.len(), Self::EARLY + Self::LATER);
+        assert!(later.is_sorted_by_key(|event| event.position));
+        let positions: Vec<_> = later.iter().map(|event| event.position).collect();
+        assert_eq!(self.followed().await, positions, "so does a follower");
+    }
+}
+
+#[tokio::test]
+async fn a_small_window_that_reaches_back_to_what_was_dropped_is_complete() {
+    Dropped::new("drop_live").await.assert_complete().await;
+}
+
+#[tokio::test]
+async fn a_large_window_that_reaches_back_to_what_was_dropped_is_complete() {
+    let dropped = Dropped::new("drop_page").await;
+    dropped.make_windows_large().await;
+    dropped.assert_complete().await;
+}
+
+#[tokio::test]
+async fn a_new_deployment_publishes_history_that_left_the_outbox() {
+    let Dropped { bed, .. } = Dropped::new("drop_history").await;
+    let follower = bed.follow();
+    let _relay = RelayProcess::start(&bed.relay());
+    follower.until_count(Dropped::EARLY + Dropped::LATER).await;
+    append(bed.store(), "a", 12..14).await;
+    follower.until_count(Dropped::EARLY + Dropped::LATER + 2).await;
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
