@@ -78,3 +78,42 @@ async fn a_conflict_is_learned_with_the_events_since_in_one_round_trip() {
     assert_eq!(proxy.round_trips_after(before), ["BECS"]);
     assert_eq!(refused.conflict_of(&account("a")).must("find the conflict").events.len(), 3);
 }
+
+#[tokio::test]
+async fn between_appends_without_a_pause_there_is_no_round_trip() {
+    let bed = Testbed::new("without_a_pause").await;
+    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let store = connect(&proxy, &bed).await;
+    let append =
+        |number: usize| Append::to(&account(number), ExpectedVersion::NoStream, [deposited(1)]);
+    store.append(&append(0)).await.must("append");
+
+    let before = proxy.quiet().await;
+    for number in 0..APPENDS {
+        store.append(&append(1 + number)).await.must("append");
+    }
+    let signs_of_life = proxy.round_trips_after(before).iter().filter(|sent| *sent == "S").count();
+    assert!(signs_of_life <= 1, "{signs_of_life} signs of life between {APPENDS} appends");
+}
+
+#[tokio::test]
+async fn whoever_appends_without_a_pause_keeps_nobody_from_the_only_connection() {
+    let bed = Testbed::new("only_connection").await;
+    let options = StoreOptions::default().hints(false).connections_max(1);
+    let store = options.connect(&bed.database_url()).await.must("connect");
+    let appending = async {
+        loop {
+            let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+            store.append(&append).await.must("append");
+        }
+    };
+    tokio::select! {
+        biased;
+        () = appending => {}
+        acquired = store.pool().acquire() => drop(acquired.must("acquire")),
+    }
+    // Nor does one that has just ended.
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+    store.append(&append).await.must("append");
+    store.pool().begin().await.must("begin").rollback().await.must("roll back");
+}

@@ -4,12 +4,15 @@
 mod append;
 mod drain;
 mod event;
+mod follow;
 mod kafka;
 mod latency;
 mod machine;
+mod peers;
 mod relay;
 mod report;
 mod settle;
+mod size;
 mod spread;
 
 use std::path::PathBuf;
@@ -37,6 +40,12 @@ struct Arguments {
 enum Command {
     /// Appends a second: the store beside pgbench, which calls the same SQL procedure.
     Append(append::Arguments),
+    /// Appends a second: the store beside other event stores and the smallest insert, on the same server.
+    Peers(peers::Arguments),
+    /// Appends a second with millions of events in the tables, beside empty ones.
+    Size(size::Arguments),
+    /// From append to a follower that was idle.
+    Follow(follow::Arguments),
     /// Events a second out of a backlog: the relay beside a bare producer of the same bytes.
     Drain(drain::Arguments),
     /// From append to consumer, at a steady rate.
@@ -71,6 +80,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let report = |command| Report::create(&arguments.output, command, &machine);
     match &arguments.command {
         Command::Append(append) => append::run(append, report("append")?).await,
+        Command::Peers(peers) => peers::run(peers, report("peers")?).await,
+        Command::Size(size) => size::run(size, report("size")?).await,
+        Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
         Command::Latency(latency) => latency::run(latency, report("latency")?).await,
     }

@@ -153,13 +153,17 @@ impl Store {
         // commit; or one that had died unnoticed. At most all are like that, and then there is a new one.
         let mut unsettled = None;
         for _ in 0..=self.pool().options().get_max_connections() {
-            let mut connection = match self.pool().acquire().await {
-                Ok(connection) => connection,
+            let mut borrowed = match self.handover().acquire(self.pool()).await {
+                Ok(borrowed) => borrowed,
                 Err(error) => return Err(unsettled.unwrap_or(AppendError::Failed(error))),
             };
-            match self.try_append(&mut connection, append).await {
+            match self.try_append(&mut borrowed.connection, append).await {
+                Ok(appended) => {
+                    self.handover().leave(borrowed);
+                    return Ok(appended);
+                }
                 Err(AppendError::Unknown(error)) => {
-                    drop(connection.detach());
+                    drop(borrowed.connection.detach());
                     unsettled = Some(AppendError::Unknown(error));
                 }
                 // Somebody appended an event of the same id at this moment: by now it is known.
@@ -167,12 +171,12 @@ impl Store {
                     unsettled = Some(AppendError::LostRace(error));
                 }
                 Err(AppendError::Failed(error)) if is_inside_a_transaction(&error) => {
-                    drop(connection.detach());
+                    drop(borrowed.connection.detach());
                     tracing::warn!(
                         "closed a connection that had come from the pool inside a transaction"
                     );
                 }
-                settled => return settled,
+                Err(refused_or_failed) => return Err(refused_or_failed),
             }
         }
         Err(unsettled.unwrap_or(AppendError::Failed(sqlx::Error::PoolTimedOut)))

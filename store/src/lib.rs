@@ -88,6 +88,7 @@ mod checkpoint;
 mod error;
 mod event;
 mod follow;
+mod handover;
 mod hints;
 mod limits;
 mod migrate;

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::error::Error;
+use crate::handover::Handover;
 use crate::hints::Hints;
 use crate::migrate;
 use crate::sql::{SchemaName, Statements};
@@ -129,7 +130,7 @@ impl StoreOptions {
             .connect_with(options.application_name("annals"))
             .await
             .map_err(Error::database("connect to the store"))?;
-        let store = self.with_pool(pool);
+        let store = self.over(pool, Handover::new(true));
         store.check_durable().await?;
         Ok(store)
     }
@@ -138,11 +139,16 @@ impl StoreOptions {
     /// round trip more.
     #[must_use]
     pub fn with_pool(self, pool: PgPool) -> Store {
+        self.over(pool, Handover::new(false))
+    }
+
+    fn over(self, pool: PgPool, handover: Handover) -> Store {
         let statements = Statements::new(&self.schema);
         Store {
             shared: Arc::new(Shared {
                 hints: Hints::new(&pool, &self.schema, statements.hint.clone(), self.hints),
                 pool,
+                handover,
                 statements,
                 schema: self.schema,
                 event_bytes_max: self.event_bytes_max,
@@ -174,6 +180,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     pool: PgPool,
+    handover: Handover,
     schema: SchemaName,
     statements: Statements,
     event_bytes_max: usize,
@@ -245,6 +252,10 @@ impl Store {
     #[must_use]
     pub fn schema(&self) -> &SchemaName {
         &self.shared.schema
+    }
+
+    pub(crate) fn handover(&self) -> &Handover {
+        &self.shared.handover
     }
 
     pub(crate) fn statements(&self) -> &Statements {

@@ -1,8 +1,8 @@
 //! Appends a second: the store beside pgbench, which calls the same SQL procedure with the same sizes.
 
-mod bed;
-mod clients;
-mod pgbench;
+pub(crate) mod bed;
+pub(crate) mod clients;
+pub(crate) mod pgbench;
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ async fn measure(
     let cpu = CpuTime::now()?;
     let run = match (side, pgbench) {
         (Side::Pgbench, Some(pgbench)) => {
-            pgbench.run(bed.database_url(), load, report.directory()).await?
+            pgbench.append(bed.database_url(), load, report.directory()).await?
         }
         (Side::Pgbench, None) | (Side::Store, _) => clients::run(bed.store(), load).await?,
     };

@@ -35,36 +35,47 @@ impl Pgbench {
         Some(Self { program })
     }
 
-    /// Runs it for as long as the load says. Its script stays in `directory`, to be run by hand.
-    pub(crate) async fn run(&self, url: &str, load: Load, directory: &Path) -> anyhow::Result<Run> {
-        let script = directory.join("append.pgbench.sql");
-        std::fs::write(&script, SCRIPT).with_context(|| format!("write {}", script.display()))?;
+    /// Calls the procedure that the store calls. The script stays in `directory`, to be run by hand.
+    pub(crate) async fn append(
+        &self,
+        url: &str,
+        load: Load,
+        directory: &Path,
+    ) -> anyhow::Result<Run> {
+        let path = directory.join("append.pgbench.sql");
+        std::fs::write(&path, SCRIPT).with_context(|| format!("write {}", path.display()))?;
+        self.run(url, load, &Script { path, variables: variables(load)? }).await
+    }
+
+    /// Runs a script for as long as the load says.
+    pub(crate) async fn run(&self, url: &str, load: Load, script: &Script) -> anyhow::Result<Run> {
         let threads = usize::try_from(load.clients)?.min(cores());
+        let variables = script.variables.iter();
         let output = Command::new(&self.program)
-            .args([
-                "--no-vacuum",
-                "--protocol=prepared",
-                "--time",
-                &load.duration.as_secs().to_string(),
-            ])
+            .args(["--no-vacuum", "--protocol=prepared"])
+            .args(["--time", &load.duration.as_secs().to_string()])
             .args(["--client", &load.clients.to_string(), "--jobs", &threads.to_string()])
             .arg("--file")
-            .arg(&script)
-            .args(
-                variables(load)?
-                    .into_iter()
-                    .flat_map(|(name, value)| ["-D".to_owned(), format!("{name}={value}")]),
-            )
+            .arg(&script.path)
+            .args(variables.flat_map(|(name, value)| ["-D".to_owned(), format!("{name}={value}")]))
             .arg(url)
+            // Message DB's functions name each other without their schema.
+            .env("PGOPTIONS", "-c search_path=message_store,public")
             .kill_on_drop(true)
             .output()
             .await
             .with_context(|| format!("start {}", self.program.display()))?;
         let errors = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "{} failed: {errors}", self.program.display());
-        let text = String::from_utf8_lossy(&output.stdout);
-        parse(&text).with_context(|| format!("read what {} says:\n{text}", self.program.display()))
+        parse(&String::from_utf8_lossy(&output.stdout))
     }
+}
+
+/// What pgbench is to run.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) path: PathBuf,
+    pub(crate) variables: Vec<(&'static str, String)>,
 }
 
 /// The events of an append, as array literals for the script's variables.
@@ -105,11 +116,11 @@ fn bytea(bytes: &[u8]) -> String {
 }
 
 /// Reads the two figures of pgbench's summary.
-fn parse(text: &str) -> anyhow::Result<Run> {
+pub(crate) fn parse(text: &str) -> anyhow::Result<Run> {
     let behind = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         let number = line.and_then(|rest| rest.split([' ', '/']).next());
-        number.with_context(|| format!("no line with {key:?}"))
+        number.with_context(|| format!("no line with {key:?} in:\n{text}"))
     };
     Ok(Run {
         appends: behind("number of transactions actually processed: ")?.parse()?,

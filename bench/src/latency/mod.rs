@@ -1,6 +1,6 @@
 //! From append to consumer, at a steady rate, with the relay in between.
 
-mod figures;
+pub(crate) mod figures;
 mod pace;
 mod receiver;
 mod writers;
