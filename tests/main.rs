@@ -40,6 +40,8 @@ mod poisoned_connections;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod retry_is_safe;
 #[cfg(test)]
 mod roles;

@@ -14,6 +14,7 @@ mod report;
 mod settle;
 mod size;
 mod spread;
+mod takeover;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
     Drain(drain::Arguments),
     /// From append to consumer, at a steady rate.
     Latency(latency::Arguments),
+    /// From the end of a relay until another one publishes its shards.
+    Takeover(takeover::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -84,6 +87,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Size(size) => size::run(size, report("size")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
+        Command::Takeover(takeover) => takeover::run(takeover, report("takeover")?).await,
         Command::Latency(latency) => latency::run(latency, report("latency")?).await,
     }
 }

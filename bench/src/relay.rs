@@ -24,6 +24,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) database_url: &'a str,
     /// A new one begins at the beginning of the outbox.
     pub(crate) deployment: &'a str,
+    /// Which relay of the deployment it is.
+    pub(crate) instance: &'a str,
     /// What its topics begin with.
     pub(crate) topic_prefix: &'a str,
     /// Where its log goes.
@@ -50,9 +52,9 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts it; returns before it publishes.
     pub(crate) fn start(settings: &Settings<'_>) -> anyhow::Result<Self> {
-        let Settings { database_url, deployment, topic_prefix, directory } = settings;
+        let Settings { database_url, deployment, instance, topic_prefix, directory } = settings;
         let environment = Environment::get();
-        let log = directory.join(format!("{deployment}.log"));
+        let log = directory.join(format!("{deployment}.{instance}.log"));
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let binary = binary()?;
         let child = Command::new(&binary)
@@ -61,6 +63,7 @@ impl Relay {
             .env("ANNALS_KAFKA", &environment.kafka)
             .env("ANNALS_REGISTRY_URL", &environment.registry_url)
             .env("ANNALS_RELAY__RELAY__DEPLOYMENT", deployment)
+            .env("ANNALS_RELAY__RELAY__INSTANCE", instance)
             .env("ANNALS_RELAY__TOPICS__PREFIX", topic_prefix)
             .env("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "true")
             .stdin(Stdio::null())
@@ -102,11 +105,27 @@ impl Relay {
         format!("the relay's log is {}", self.log.display())
     }
 
+    /// Whether its log has this text.
+    pub(crate) fn has_logged(&self, text: &str) -> anyhow::Result<bool> {
+        Ok(std::fs::read_to_string(&self.log)?.contains(text))
+    }
+
+    /// Sends it a signal, by the name that `kill` knows.
+    pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let mut kill = std::process::Command::new("kill");
+        let status = kill.args([signal, &self.pid.to_string()]).status()?;
+        anyhow::ensure!(status.success(), "could not signal the relay");
+        Ok(())
+    }
+
+    /// Waits until it is gone, however it ended.
+    pub(crate) async fn gone(&mut self) -> anyhow::Result<()> {
+        self.child.wait().await.map(drop).context("wait for the relay")
+    }
+
     /// Ends it cleanly, and removes its log.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        let signalled =
-            Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await?;
-        anyhow::ensure!(signalled.success(), "could not signal the relay");
+        self.signal("-TERM")?;
         let ended = tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await;
         let status = ended.context("wait for the relay to end")??;
         anyhow::ensure!(status.success(), "the relay ended with {status}; {}", self.where_log_is());

@@ -124,6 +124,7 @@ impl Bench<'_> {
         let mut relay = Relay::start(&relay::Settings {
             database_url: &self.bed.database_url(),
             deployment: &deployment,
+            instance: "a",
             topic_prefix: &topic_prefix,
             directory: self.report.directory(),
         })?;

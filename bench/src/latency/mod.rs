@@ -2,7 +2,7 @@
 
 pub(crate) mod figures;
 mod pace;
-mod receiver;
+pub(crate) mod receiver;
 mod writers;
 
 use std::collections::HashMap;
@@ -116,6 +116,7 @@ async fn measure(arguments: &Arguments, round: usize, report: &Report) -> anyhow
     let mut relay = Relay::start(&relay::Settings {
         database_url: &bed.database_url(),
         deployment: bed.name(),
+        instance: "a",
         topic_prefix: &bed.topic_prefix(),
         directory: report.directory(),
     })?;
