@@ -1,8 +1,13 @@
--- How far a deployment has got, a row a shard. $1 deployment.
+-- How far a deployment has got, a row a shard. $1 deployment. `owner` is null where nobody publishes the shard.
 -- `waiting` counts the events that are committed and, by the copy of the shard's checkpoint, unpublished.
 select
     s.shard::smallint as shard,
     c.position,
+    (
+        select r.instance from annals.relay_shards l
+        join annals.relay_sessions r on r.session = l.owner and r.expires_at > now()
+        where l.deployment = $1 and l.shard = s.shard
+    ) as owner,
     (extract(epoch from c.recorded_at) * 1000000)::bigint as recorded_us,
     (
         select count(*) from annals.outbox o

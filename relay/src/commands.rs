@@ -115,7 +115,7 @@ async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error
         sqlx::query(statement).bind(&config.relay.deployment).fetch_all(store.pool()).await?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "deployment {}", config.relay.deployment)?;
-    writeln!(out, "{:>5} {:>14} {:>10}  checkpoint of", "shard", "position", "waiting")?;
+    writeln!(out, "{:>5} {:>14} {:>10}  {:<20}  published by", "shard", "position", "waiting", "checkpoint of")?;
     let mut waiting = 0;
     for row in &rows {
         waiting += row.try_get::<i64, _>("waiting")?;
@@ -133,5 +133,7 @@ fn status_line(row: &PgRow) -> Result<String, sqlx::Error> {
     let recorded = recorded_us.and_then(|us| Timestamp::from_microsecond(us).ok());
     let recorded = recorded.map_or_else(|| "never".to_owned(), |time| format!("{time:.0}"));
     let position = position.map_or_else(|| "-".to_owned(), |position| position.to_string());
-    Ok(format!("{shard:>5} {position:>14} {waiting:>10}  {recorded}"))
+    let owner: Option<String> = row.try_get("owner")?;
+    let owner = owner.unwrap_or_else(|| "nobody".to_owned());
+    Ok(format!("{shard:>5} {position:>14} {waiting:>10}  {recorded:<20}  {owner}"))
 }
