@@ -115,7 +115,11 @@ async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error
         sqlx::query(statement).bind(&config.relay.deployment).fetch_all(store.pool()).await?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "deployment {}", config.relay.deployment)?;
-    writeln!(out, "{:>5} {:>14} {:>10}  {:<20}  published by", "shard", "position", "waiting", "checkpoint of")?;
+    writeln!(
+        out,
+        "{:>5} {:>14} {:>10}  {:<20}  published by",
+        "shard", "position", "waiting", "checkpoint of"
+    )?;
     let mut waiting = 0;
     for row in &rows {
         waiting += row.try_get::<i64, _>("waiting")?;
