@@ -120,7 +120,7 @@ async fn whatever_is_dropped_wherever_the_next_user_of_the_connection_loses_noth
     for (work, await_points_min) in WORKS {
         let mut await_points = 0;
         loop {
-            let next = drop_and_go_on(&bed, &url, work, await_points).await;
+            let next = Box::pin(drop_and_go_on(&bed, &url, work, await_points)).await;
             lost_after.extend(next.is_lost.then_some((work, await_points)));
             match next.is_finished {
                 true => break,

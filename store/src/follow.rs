@@ -260,6 +260,12 @@ impl Following {
         Ok(Checkpoint { until: Some(Arc::new(until)), after, ..place })
     }
 
+    #[tracing::instrument(
+        name = "follow_page",
+        level = "debug",
+        skip_all,
+        fields(category = self.follow.category.as_ref().map(Category::as_str), events)
+    )]
     async fn turn_page(&mut self, place: Checkpoint) -> Result<(), Error> {
         let Some(until) = place.until.clone() else { return Ok(()) };
         let window = Window { since: &place.since, until: &until };

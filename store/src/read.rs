@@ -350,6 +350,12 @@ impl<K: Key> Reading<K> {
         Ok(event)
     }
 
+    #[tracing::instrument(
+        name = "read_page",
+        level = "debug",
+        skip_all,
+        fields(source = self.read.source_text(), events)
+    )]
     async fn turn_page(&mut self) -> Result<(), Error> {
         let Some(begin) = self.begin().await? else {
             self.is_at_end = true;

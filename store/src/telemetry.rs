@@ -46,6 +46,7 @@ pub(crate) fn appended(begun: Instant, answer: &Result<Appended, AppendError>) {
 pub(crate) fn page_read(begun: Instant, events: usize) {
     counter!(READ_EVENTS).increment(u64::try_from(events).unwrap_or(0));
     histogram!(READ_PAGE_DURATION).record(begun.elapsed());
+    tracing::Span::current().record("events", events);
 }
 
 /// Notes a page of a follower.
@@ -55,4 +56,5 @@ pub(crate) fn followed(category: &str, events: usize, last: Timestamp) {
     counter!(FOLLOWED_EVENTS, "category" => category.to_owned())
         .increment(u64::try_from(events).unwrap_or(0));
     gauge!(FOLLOWER_LAG, "category" => category.to_owned()).set(lag.as_secs_f64());
+    tracing::Span::current().record("events", events);
 }
