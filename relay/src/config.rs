@@ -203,9 +203,9 @@ impl Config {
         format!("{}{}-checkpoints", self.topics.prefix, self.relay.deployment).into()
     }
 
-    /// The transactional id of this deployment: whoever uses it last is the only one who publishes.
+    /// What the transactional ids of this deployment's relays begin with.
     #[must_use]
-    pub fn transactional_id(&self) -> String {
+    pub fn transactional_id_prefix(&self) -> String {
         format!("{}{}", self.topics.prefix, self.relay.deployment)
     }
 

@@ -336,6 +336,6 @@ mod tests {
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.topic("flight"), "air.flight");
         assert_eq!(&*config.checkpoint_topic(), "air.port-checkpoints");
-        assert_eq!(config.transactional_id(), "air.port");
+        assert_eq!(config.transactional_id_prefix(), "air.port");
     }
 }

@@ -27,7 +27,7 @@ impl Session {
     pub(crate) fn new(config: &Config) -> Self {
         let id = Uuid::now_v7();
         let start = id.simple();
-        let name = |letter| format!("{}.{start}.{letter}", config.transactional_id());
+        let name = |letter| format!("{}.{start}.{letter}", config.transactional_id_prefix());
         Self { id, transactional_ids: [name('a'), name('b')] }
     }
 }

@@ -41,7 +41,7 @@ fn topic(config: &Config, category: &str) -> Arc<str> {
 
 /// A producer that may begin.
 fn producer(config: &Config) -> Producer {
-    let producer = Producer::connect(config, &config.transactional_id()).unwrap();
+    let producer = Producer::connect(config, &config.transactional_id_prefix()).unwrap();
     producer.init().unwrap();
     producer
 }

@@ -28,7 +28,7 @@ async fn what_came_of_a_commit_in_doubt_is_what_the_checkpoint_says() {
     assert!(matches!(failure, KafkaFailure::UnknownOutcome { .. }), "{failure}");
 
     let second =
-        annals_relay::kafka::Producer::connect(&config, &config.transactional_id()).unwrap();
+        annals_relay::kafka::Producer::connect(&config, &config.transactional_id_prefix()).unwrap();
     let failure = second.init().unwrap_err();
     assert!(failure.is_outage() && failure.to_string().contains("refused"), "{failure}");
     // It would go on trying, and fence the next one.

@@ -159,7 +159,7 @@ async fn a_broker_that_is_away_is_an_outage_and_the_reason_is_said() {
     let failure = annals_relay::kafka::ensure_checkpoint_topic(&config, 8).unwrap_err();
     assert!(failure.is_outage() && failure.to_string().contains("refused"), "{failure}");
     let failure =
-        Producer::connect(&config, &config.transactional_id()).unwrap().init().unwrap_err();
+        Producer::connect(&config, &config.transactional_id_prefix()).unwrap().init().unwrap_err();
     assert!(failure.is_outage() && failure.to_string().contains("refused"), "{failure}");
 }
 
@@ -167,7 +167,7 @@ async fn a_broker_that_is_away_is_an_outage_and_the_reason_is_said() {
 async fn settings_that_librdkafka_does_not_take_are_named_without_their_value() {
     let bed = Testbed::new("settings_that_librdkafka").await;
     let config = config(&bed, "[kafka.properties]\nsecurity.protocol = 'hunter2'");
-    let failure = Producer::connect(&config, &config.transactional_id()).err().unwrap();
+    let failure = Producer::connect(&config, &config.transactional_id_prefix()).err().unwrap();
     let said = failure.to_string();
     assert!(matches!(failure, KafkaFailure::Settings { .. }), "{said}");
     assert!(said.contains("security.protocol") && !said.contains("hunter2"), "{said}");
