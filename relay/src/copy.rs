@@ -21,16 +21,12 @@ const DROP_INTERVAL: Duration = Duration::from_secs(10);
 /// What this process has committed so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Committed {
-    pub(crate) transactions: u64,
-    pub(crate) events: u64,
     /// The last checkpoint of each shard that had one.
     checkpoints: BTreeMap<i16, Checkpoint>,
 }
 
 impl Committed {
-    pub(crate) fn add(&mut self, checkpoints: Vec<(i16, Checkpoint)>, events: usize) {
-        self.transactions += 1;
-        self.events += u64::try_from(events).unwrap_or(u64::MAX);
+    pub(crate) fn add(&mut self, checkpoints: Vec<(i16, Checkpoint)>) {
         self.checkpoints.extend(checkpoints);
     }
 }

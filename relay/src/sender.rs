@@ -139,11 +139,9 @@ fn work(
     reports: &Reports,
 ) {
     let mut under_way = Vec::new();
-    let mut events = 0;
     while let Ok(job) = jobs.recv() {
         let (work, done) = match job {
             Job::Send(Batch { messages, checkpoints }) => {
-                events = messages.len();
                 let sent = send(producer, topic, messages, &checkpoints);
                 under_way = checkpoints;
                 (Work::Send, sent.map(|()| Report::Done(Done::Acked(slot))))
@@ -151,7 +149,7 @@ fn work(
             Job::Commit => {
                 let checkpoints = std::mem::take(&mut under_way);
                 let committed = producer.commit().map_err(Failure::from);
-                (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints, events }))
+                (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints }))
             }
         };
         match done {

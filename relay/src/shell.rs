@@ -36,7 +36,7 @@ pub(crate) enum Report {
     /// The producers are made.
     Opened(Senders),
     /// A transaction is committed.
-    Committed { slot: Slot, checkpoints: Vec<(i16, Checkpoint)>, events: usize },
+    Committed { slot: Slot, checkpoints: Vec<(i16, Checkpoint)> },
     /// It did not succeed.
     Failed { work: Work, failure: Failure },
 }
@@ -275,9 +275,9 @@ impl Shell {
                 drop(tokio::task::spawn_blocking(move || senders.close()));
                 return None;
             }
-            Report::Committed { slot, checkpoints, events } => {
+            Report::Committed { slot, checkpoints } => {
                 self.waiting.good(Good::Published);
-                self.committed.send_modify(|committed| committed.add(checkpoints, events));
+                self.committed.send_modify(|committed| committed.add(checkpoints));
                 Done::Committed(slot)
             }
             Report::Done(done) => {

@@ -219,6 +219,7 @@ enum Step<P> {
 struct UnderWay {
     /// Work on the leases, and the generation in which it was ordered, where producers were there.
     lease: Option<(Work, Option<u64>)>,
+    /// Beside transactions, of which the slots know.
     work: BTreeSet<Work>,
     is_resting: bool,
 }
@@ -413,14 +414,8 @@ impl<P: Clone, B> Machine<P, B> {
                 self.is_fresh = true;
             }
             Done::Page(page) => self.page(page),
-            Done::Acked(slot) => {
-                self.under_way.work.remove(&Work::Send);
-                self.slots.acked(slot);
-            }
-            Done::Committed(slot) => {
-                self.under_way.work.remove(&Work::Commit);
-                self.slots.committed(slot);
-            }
+            Done::Acked(slot) => self.slots.acked(slot),
+            Done::Committed(slot) => self.slots.committed(slot),
         }
     }
 
@@ -536,16 +531,11 @@ impl<P: Clone, B> Machine<P, B> {
     }
 
     fn publish(&mut self, commands: &mut Commands<P, B>) {
-        if let Some(slot) = self.slots.due() {
-            self.slots.committing(slot);
-            self.under_way.work.insert(Work::Commit);
-            self.order(commands, Order::Commit(slot));
-        }
+        self.commit(commands);
         if let Some(slot) = self.slots.free()
             && let Some(batch) = self.waiting.take()
         {
             self.slots.sending(slot);
-            self.under_way.work.insert(Work::Send);
             self.order(commands, Order::Send(slot, batch));
         }
         self.give(commands);
@@ -563,6 +553,14 @@ impl<P: Clone, B> Machine<P, B> {
         if self.can_read() {
             self.is_fresh = false;
             self.order_once(commands, Work::Read, |machine| Some(Order::Read(machine.places())));
+        }
+    }
+
+    /// Commits the transaction that is next, if its records are acknowledged.
+    fn commit(&mut self, commands: &mut Commands<P, B>) {
+        if let Some(slot) = self.slots.due() {
+            self.slots.committing(slot);
+            self.order(commands, Order::Commit(slot));
         }
     }
 
@@ -602,12 +600,8 @@ impl<P: Clone, B> Machine<P, B> {
     /// What was sent is committed, if it can be; then the session ends.
     fn wind_down(&mut self, commands: &mut Commands<P, B>) {
         self.waiting = None;
-        if self.phase == Phase::Open
-            && let Some(slot) = self.slots.due()
-        {
-            self.slots.committing(slot);
-            self.order(commands, Order::Commit(slot));
-        }
+        // Without producers there are no transactions.
+        self.commit(commands);
         let is_open = self.phase == Phase::Open;
         if self.under_way.lease.is_some() || is_open && !self.slots.are_idle() {
             return;
