@@ -1,7 +1,10 @@
 //! Batches: what goes to Kafka in one transaction, records and checkpoints together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use annals_relay_core::Lease;
 
 use crate::checkpoint::Checkpoint;
 use crate::message::Message;
@@ -10,7 +13,9 @@ use crate::message::Message;
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
-    pub(crate) checkpoints: Vec<(i16, Checkpoint)>,
+    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    /// Events to send each on its own, by position: one of them was refused together with others.
+    pub(crate) alone: Arc<HashSet<i64>>,
 }
 
 /// How large a batch becomes before it is sent.
@@ -53,8 +58,14 @@ impl Collector {
         self.messages.push(message);
     }
 
+    /// The shard's checkpoint is to be written, also where there is no message of it.
+    pub(crate) fn touch(&mut self, shard: i16) {
+        self.shards.insert(shard);
+    }
+
+    /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.shards.is_empty()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -67,13 +78,13 @@ impl Collector {
         NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// The shards of the messages collected so far.
+    /// The shards whose checkpoints are to be written.
     pub(crate) fn shards(&self) -> &BTreeSet<i16> {
         &self.shards
     }
 
     /// What was collected, with these checkpoints.
-    pub(crate) fn into_batch(self, checkpoints: Vec<(i16, Checkpoint)>) -> Batch {
-        Batch { messages: self.messages, checkpoints }
+    pub(crate) fn into_batch(self, checkpoints: Vec<(Lease, Checkpoint)>) -> Batch {
+        Batch { messages: self.messages, checkpoints, alone: Arc::default() }
     }
 }

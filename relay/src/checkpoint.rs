@@ -1,20 +1,14 @@
 //! How far a shard is published: what stands in Kafka, in the same transaction as the records.
 
-use annals_relay_core::Shard;
 use annals_store::outbox::{Bound, Cluster};
 use serde::{Deserialize, Serialize};
-
-use crate::leases::number;
 
 /// The form in which checkpoints are written.
 const FORMAT: u8 = 1;
 
-/// How far one shard is published.
+/// A place in the log: everything before it is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    format: u8,
-    /// The history that its transaction ids belong to.
-    pub cluster: Cluster,
+pub struct Place {
     /// Everything that was visible then is published.
     pub since: Bound,
     /// The end of the window that is being published; none between two windows. Fixed before the
@@ -22,6 +16,29 @@ pub struct Checkpoint {
     pub until: Option<Bound>,
     /// Up to this position the window is published; 0 at its begin.
     pub after: i64,
+}
+
+/// How far one shard is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    format: u8,
+    /// The history that its transaction ids belong to.
+    pub cluster: Cluster,
+    /// Where the shard stands, but for what is held.
+    #[serde(flatten)]
+    pub place: Place,
+    /// How far holds got that PostgreSQL does not know yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Progress>,
+}
+
+/// How far what is held got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The hold's number.
+    pub hold: i64,
+    /// Where it goes on; none when it has ended.
+    pub place: Option<Place>,
 }
 
 /// A checkpoint record that cannot be used, and why.
@@ -48,29 +65,37 @@ pub enum CheckpointError {
     },
 }
 
-impl Checkpoint {
+impl Place {
     /// Before the first event of a history.
     #[must_use]
-    pub fn origin(cluster: Cluster) -> Self {
-        Self { format: FORMAT, cluster, since: Bound::origin(), until: None, after: 0 }
+    pub fn origin() -> Self {
+        Self { since: Bound::origin(), until: None, after: 0 }
     }
 
     /// In the middle of a window.
     #[must_use]
     pub fn within(&self, until: &Bound, after: i64) -> Self {
-        Self { until: Some(until.clone()), after, ..self.clone() }
+        Self { until: Some(until.clone()), after, since: self.since.clone() }
     }
 
     /// At the end of a window.
     #[must_use]
-    pub fn done(&self, until: &Bound) -> Self {
-        Self { since: until.clone(), until: None, after: 0, ..self.clone() }
+    pub fn done(until: &Bound) -> Self {
+        Self { since: until.clone(), until: None, after: 0 }
     }
 
-    /// The highest position that this checkpoint can have passed, for people.
+    /// The highest position that this place can have passed, for people.
     #[must_use]
     pub fn position(&self) -> i64 {
         if self.until.is_some() { self.after } else { self.since.position }
+    }
+}
+
+impl Checkpoint {
+    /// A shard that stands there.
+    #[must_use]
+    pub const fn new(cluster: Cluster, place: Place, holds: Vec<Progress>) -> Self {
+        Self { format: FORMAT, cluster, place, holds }
     }
 
     /// The record's value.
@@ -99,35 +124,28 @@ impl Checkpoint {
     }
 }
 
-/// Shards by where they stand: normally all at one place, and apart only after a takeover, until each has
-/// finished its window.
-pub(crate) fn groups(places: Vec<(Shard, Checkpoint)>) -> Vec<(Checkpoint, Vec<i16>)> {
-    let mut groups: Vec<(Checkpoint, Vec<i16>)> = Vec::new();
-    for (shard, place) in places {
-        match groups.iter_mut().find(|(other, _)| *other == place) {
-            Some((_, shards)) => shards.push(number(shard)),
-            None => groups.push((place, vec![number(shard)])),
-        }
-    }
-    groups
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn checkpoint() -> Checkpoint {
-        let cluster = Cluster { system_identifier: "7".into(), timeline: "00000001".into() };
-        Checkpoint::origin(cluster)
+    fn cluster() -> Cluster {
+        Cluster { system_identifier: "7".into(), timeline: "00000001".into() }
     }
 
     #[test]
     fn a_checkpoint_survives_the_way_to_kafka_and_back() {
         let until = Bound { snapshot: "10:12:11".into(), next_xid: 14, position: 99 };
-        let within = checkpoint().within(&until, 42);
-        let read = Checkpoint::from_bytes(3, &within.to_bytes().unwrap()).unwrap();
-        assert_eq!(read, within);
-        assert_eq!((read.position(), read.done(&until).position()), (42, 99));
+        let place = Place::origin().within(&until, 42);
+        let holds = vec![
+            Progress { hold: 7, place: Some(place.clone()) },
+            Progress { hold: 8, place: None },
+        ];
+        for holds in [holds, Vec::new()] {
+            let written = Checkpoint::new(cluster(), place.clone(), holds);
+            let read = Checkpoint::from_bytes(3, &written.to_bytes().unwrap()).unwrap();
+            assert_eq!(read, written);
+        }
+        assert_eq!((place.position(), Place::done(&until).position()), (42, 99));
     }
 
     #[test]
@@ -135,18 +153,5 @@ mod tests {
         let later = br#"{"format":2,"something":"else"}"#;
         let refused = Checkpoint::from_bytes(3, later).unwrap_err();
         assert!(matches!(refused, CheckpointError::Format { shard: 3, found: 2 }), "{refused}");
-    }
-
-    #[test]
-    fn shards_apart_are_read_apart_and_together_where_they_meet() {
-        let until = Bound { snapshot: "10:12:11".into(), next_xid: 14, position: 99 };
-        let behind = checkpoint().within(&until, 42);
-        let read = |places: [Checkpoint; 3]| {
-            let places = (0..).map(Shard).zip(places).collect();
-            groups(places).into_iter().map(|(_, shards)| shards).collect::<Vec<_>>()
-        };
-        assert_eq!(read([checkpoint(), behind, checkpoint()]), [vec![0, 2], vec![1]]);
-        let done = checkpoint().done(&until);
-        assert_eq!(read([done.clone(), done.clone(), done]), [[0, 1, 2]]);
     }
 }

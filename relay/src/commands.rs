@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::quarantine::{self, Quarantine};
 use crate::settings::ConfigError;
 
 /// Publishes the outbox of an Annals event store to Kafka.
@@ -28,7 +29,7 @@ pub struct Arguments {
 }
 
 /// What the relay can be told to do.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Publish, until SIGTERM or SIGINT.
     Run,
@@ -36,6 +37,9 @@ pub enum Command {
     Migrate,
     /// Say how far the deployment has got, a line a shard, and end.
     Status,
+    /// See what is held because it cannot be published, and say what to do about it.
+    #[command(subcommand)]
+    Quarantine(Quarantine),
     /// Check the configuration, and end.
     CheckConfig,
 }
@@ -74,6 +78,10 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
         }
         Command::Migrate => Ok(store.migrate().await?),
         Command::Status => status(&config, &store).await,
+        Command::Quarantine(wish) => {
+            let text = quarantine::execute(&wish, &store, &config.relay.deployment).await?;
+            Ok(write!(std::io::stdout(), "{text}")?)
+        }
         Command::CheckConfig => Ok(()),
     }
 }

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use annals_relay_core::Lease;
 use annals_store::Store;
 use sqlx::types::Json;
 use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
 use crate::failure::Failure;
+use crate::leases::number;
 
 /// How far the copies may lag behind.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -26,8 +28,9 @@ pub(crate) struct Committed {
 }
 
 impl Committed {
-    pub(crate) fn add(&mut self, checkpoints: Vec<(i16, Checkpoint)>) {
-        self.checkpoints.extend(checkpoints);
+    pub(crate) fn add(&mut self, checkpoints: Vec<(Lease, Checkpoint)>) {
+        let shard = |lease: Lease| number(lease.shard);
+        self.checkpoints.extend(checkpoints.into_iter().map(|(lease, of)| (shard(lease), of)));
     }
 }
 
@@ -105,7 +108,7 @@ impl Copier {
             .bind(&self.deployment)
             .bind(checkpoints.iter().map(|(shard, _)| *shard).collect::<Vec<_>>())
             .bind(
-                checkpoints.iter().map(|(_, checkpoint)| checkpoint.position()).collect::<Vec<_>>(),
+                checkpoints.iter().map(|(_, checkpoint)| checkpoint.place.position()).collect::<Vec<_>>(),
             )
             .bind(checkpoints.iter().map(|(_, checkpoint)| Json(checkpoint)).collect::<Vec<_>>())
             .execute(self.store.pool())

@@ -9,6 +9,7 @@ use annals_store::outbox::OutboxEvent;
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::holds::{Cause, Kind, Refusal};
 use crate::message::Message;
 use crate::registry::Registry;
 use crate::topics::Topics;
@@ -24,7 +25,15 @@ pub(crate) struct Encoder {
 
 struct Category {
     topic: Arc<str>,
-    ids: HashMap<Fingerprint, SchemaId>,
+    ids: HashMap<Fingerprint, Result<SchemaId, String>>,
+}
+
+/// Why an event cannot become a message.
+pub(crate) enum Obstacle {
+    /// Its topic or its schema is in the way: it is held, and others are not.
+    Refused(Refusal),
+    /// It is not known whether it can.
+    Failed(Failure),
 }
 
 impl Encoder {
@@ -40,18 +49,38 @@ impl Encoder {
 
     /// The message of an event. The first event of a category makes its topic, the first of a schema
     /// asks the registry.
-    pub(crate) async fn message(&mut self, event: OutboxEvent) -> Result<Message, Failure> {
+    pub(crate) async fn message(&mut self, event: OutboxEvent) -> Result<Message, Obstacle> {
         if !self.known.contains_key(&event.category) {
-            let topic = self.topics.ensure(&event.category).await?;
-            self.known.insert(event.category.clone(), Category { topic, ids: HashMap::new() });
+            let made = self.topic(&event.category).await;
+            made.map_err(|failure| obstacle(failure, &event))?;
         }
         let category = &self.known[&event.category];
         let topic = Arc::clone(&category.topic);
         let id = match category.ids.get(&event.fingerprint) {
-            Some(id) => *id,
-            None => self.learn(&event).await?,
+            Some(Ok(id)) => *id,
+            Some(Err(reason)) => {
+                return Err(Obstacle::Refused(refusal(Cause::Schema, reason.clone(), &event)));
+            }
+            None => self.learn(&event).await.map_err(|failure| {
+                let obstacle = obstacle(failure, &event);
+                // Asked once for all of them.
+                if let (Obstacle::Refused(refusal), Some(category)) =
+                    (&obstacle, self.known.get_mut(&event.category))
+                {
+                    category.ids.insert(event.fingerprint, Err(refusal.reason.clone()));
+                }
+                obstacle
+            })?,
         };
         Ok(Message::new(event, &topic, id, &self.source))
+    }
+
+    /// Makes sure of a category's topic.
+    pub(crate) async fn topic(&mut self, category: &str) -> Result<(), Failure> {
+        let topic = self.topics.ensure(category).await?;
+        let fresh = Category { topic, ids: HashMap::new() };
+        self.known.entry(category.to_owned()).or_insert(fresh);
+        Ok(())
     }
 
     /// Asks for the registry id of an event's schema.
@@ -61,7 +90,7 @@ impl Encoder {
         let topic = Arc::clone(&self.known[&event.category].topic);
         let id = self.registry.id(&topic, schema).await?;
         if let Some(category) = self.known.get_mut(&event.category) {
-            category.ids.insert(event.fingerprint, id);
+            category.ids.insert(event.fingerprint, Ok(id));
         }
         Ok(id)
     }
@@ -70,4 +99,20 @@ impl Encoder {
     pub(crate) fn forget(&mut self) {
         self.known.clear();
     }
+}
+
+/// What a failure means to the event that met it.
+fn obstacle(failure: Failure, event: &OutboxEvent) -> Obstacle {
+    match failure.cause_to_hold() {
+        Some(cause) => Obstacle::Refused(refusal(cause, failure.in_full(), event)),
+        None => Obstacle::Failed(failure),
+    }
+}
+
+fn refusal(cause: Cause, reason: String, event: &OutboxEvent) -> Refusal {
+    let (kind, name, position) = match cause {
+        Cause::Topic => (Kind::Category, &event.category, None),
+        Cause::Record | Cause::Schema => (Kind::Stream, &event.stream, Some(event.position)),
+    };
+    Refusal { kind, name: name.clone(), cause, reason, position }
 }

@@ -6,7 +6,8 @@ use annals_relay_core::Trouble;
 use annals_store::outbox::Cluster;
 
 use crate::checkpoint::CheckpointError;
-use crate::kafka_failure::KafkaFailure;
+use crate::holds::{Cause, Kind, Refusal};
+use crate::kafka_failure::{KafkaFailure, RecordId};
 use crate::registry::RegistryFailure;
 use crate::waiting::Good;
 
@@ -76,6 +77,9 @@ pub enum Failure {
         #[source]
         source: RegistryFailure,
     },
+    /// Something cannot be published: what it concerns is held, and the rest goes on.
+    #[error("{}", said(.0))]
+    Held(Vec<Refusal>),
     /// The database's history is not the one that was published from.
     #[error(
         "the database is system {} timeline {}, but published was from system {} timeline {}: it was restored or \
@@ -124,14 +128,16 @@ impl Failure {
     /// What the failure means to the machine that decides.
     pub(crate) fn trouble(&self) -> Trouble {
         match self {
-            Self::Outage { .. } => Trouble::Away,
+            Self::Outage { .. } | Self::Repartitioned { .. } | Self::Schema { .. } => Trouble::Away,
+            Self::Held(_) => Trouble::Held,
             Self::Fenced => Trouble::Fenced,
-            Self::Repartitioned { .. } | Self::Schema { .. } => Trouble::Refused,
             Self::Kafka(failure) => match failure {
-                KafkaFailure::Outage { .. } => Trouble::Away,
-                KafkaFailure::Refused { .. }
+                KafkaFailure::Outage { .. }
                 | KafkaFailure::TopicMissing { .. }
-                | KafkaFailure::TopicUnfit { .. } => Trouble::Refused,
+                | KafkaFailure::TopicUnfit { .. } => Trouble::Away,
+                KafkaFailure::Refused { suspects, .. } if are_events(suspects) => Trouble::Held,
+                // A checkpoint that is refused cannot be left out.
+                KafkaFailure::Refused { .. } => Trouble::Away,
                 KafkaFailure::Fenced { .. } => Trouble::Fenced,
                 KafkaFailure::UnknownOutcome { .. } => Trouble::Unknown,
                 KafkaFailure::Settings { .. } => Trouble::Fault,
@@ -142,6 +148,52 @@ impl Failure {
             | Self::Shards(_)
             | Self::Thread(_)
             | Self::Panicked(_) => Trouble::Fault,
+        }
+    }
+
+    /// Why an event that meets this failure on its way to a message is held; none where everything waits.
+    pub(crate) fn cause_to_hold(&self) -> Option<Cause> {
+        match self {
+            Self::Schema { .. } => Some(Cause::Schema),
+            Self::Repartitioned { .. }
+            | Self::Kafka(
+                KafkaFailure::TopicMissing { .. } | KafkaFailure::TopicUnfit { .. },
+            ) => Some(Cause::Topic),
+            Self::Kafka(
+                KafkaFailure::Outage { .. }
+                | KafkaFailure::Refused { .. }
+                | KafkaFailure::Fenced { .. }
+                | KafkaFailure::UnknownOutcome { .. }
+                | KafkaFailure::Settings { .. },
+            )
+            | Self::Outage { .. }
+            | Self::Held(_)
+            | Self::Fenced
+            | Self::Fork { .. }
+            | Self::Checkpoint(_)
+            | Self::Store(_)
+            | Self::Shards(_)
+            | Self::Thread(_)
+            | Self::Panicked(_) => None,
+        }
+    }
+
+    /// What is to be held, of a failure that is [`Trouble::Held`]; or the positions of the events of which one
+    /// was refused, and it is not known which.
+    pub(crate) fn refusals(self) -> Result<Vec<Refusal>, Vec<i64>> {
+        match self {
+            Self::Held(refusals) => Ok(refusals),
+            Self::Kafka(KafkaFailure::Refused { suspects, reason }) => match &suspects[..] {
+                [record] => Ok(vec![Refusal {
+                    kind: Kind::Stream,
+                    name: record.key.clone(),
+                    cause: Cause::Record,
+                    reason,
+                    position: Some(record.position),
+                }]),
+                several => Err(several.iter().map(|record| record.position).collect()),
+            },
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -166,6 +218,7 @@ impl Failure {
                 | KafkaFailure::Settings { .. },
             ) => Component::Kafka.to_string(),
             Self::Schema { schema, .. } => format!("schema {schema} in the registry"),
+            Self::Held(_) => "what cannot be published to be held".to_owned(),
             Self::Fork { .. }
             | Self::Checkpoint(_)
             | Self::Store(_)
@@ -191,7 +244,8 @@ impl Failure {
             },
             Self::Outage { of: Component::Registry, .. }
             | Self::Repartitioned { .. }
-            | Self::Schema { .. } => Good::Published,
+            | Self::Schema { .. }
+            | Self::Held(_) => Good::Published,
             Self::Fork { .. }
             | Self::Checkpoint(_)
             | Self::Store(_)
@@ -199,6 +253,19 @@ impl Failure {
             | Self::Thread(_)
             | Self::Panicked(_) => Good::Database,
         }
+    }
+
+    /// The failure with its causes, in one line.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
     }
 
     pub(crate) fn outage(
@@ -216,6 +283,18 @@ impl Failure {
 
     pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::outage(Component::Database, action, source)
+    }
+}
+
+/// Whether all of these records are events.
+fn are_events(records: &[RecordId]) -> bool {
+    !records.is_empty() && records.iter().all(|record| record.position > 0)
+}
+
+fn said(refusals: &[Refusal]) -> String {
+    match refusals {
+        [one] => format!("{} {} cannot be published: {}", one.kind, one.name, one.reason),
+        several => format!("{} streams or categories cannot be published", several.len()),
     }
 }
 

@@ -3,17 +3,21 @@
 //! They spare replicas from fencing each other; they are not what keeps a deposed relay from publishing. That
 //! is Kafka's fencing, and it holds even when a lease is wrong.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use annals_relay_core::{Lease, Leases, Shard};
 use annals_store::Store;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
+use sqlx::types::Json;
 use sqlx::{PgPool, Postgres, Row, SqlStr};
 use uuid::Uuid;
 
+use crate::checkpoint::{Place, Progress};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::holds::{Hold, Holds, Kind, Refusal, Standing};
 
 /// A session: from joining the deployment to the loss of the lease or the end of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +131,57 @@ impl LeaseTable {
         self.rows("note what is fenced", query).await.map(drop)
     }
 
+    /// Notes how far holds got by what is committed. False if one of the leases is lost: its next owner may have got
+    /// further.
+    pub(crate) async fn holds_went_on(
+        &self,
+        session: &Session,
+        leases: &[Lease],
+        progress: &[Progress],
+    ) -> Result<bool, Failure> {
+        let action = "note how far holds got";
+        let holds: Vec<i64> = progress.iter().map(|progress| progress.hold).collect();
+        let places: Vec<Option<Json<&Place>>> =
+            progress.iter().map(|progress| progress.place.as_ref().map(Json)).collect();
+        let query = self.of(include_str!("../sql/holds_went_on.sql"), session, leases);
+        let rows = self.rows(action, query.bind(holds).bind(places)).await?;
+        is(&rows, "is_noted").map_err(Failure::database(action))
+    }
+
+    /// Holds what was refused, from where the shards stand in Kafka.
+    ///
+    /// # Errors
+    /// [`Failure::Fenced`] when one of the leases is lost; [`Failure::Outage`].
+    pub(crate) async fn hold(
+        &self,
+        session: &Session,
+        leases: &[Lease],
+        places: &[&Place],
+        refused: &[Refusal],
+    ) -> Result<(), Failure> {
+        let action = "hold what cannot be published";
+        let places: Vec<Json<&Place>> = places.iter().map(|place| Json(*place)).collect();
+        let query = self.of(include_str!("../sql/hold.sql"), session, leases);
+        let rows = self.rows(action, query.bind(places).bind(Json(refused))).await?;
+        match is(&rows, "is_held").map_err(Failure::database(action))? {
+            true => Ok(()),
+            false => Err(Failure::Fenced),
+        }
+    }
+
+    /// What is held in these shards.
+    pub(crate) async fn holds(&self, leases: &[Lease]) -> Result<BTreeMap<i16, Holds>, Failure> {
+        let action = "read what is held";
+        let shards: Vec<i16> = leases.iter().map(|lease| number(lease.shard)).collect();
+        let rows = self.rows(action, self.query(include_str!("../sql/holds.sql")).bind(shards));
+        let mut holds: BTreeMap<i16, Vec<_>> = BTreeMap::new();
+        for row in rows.await? {
+            let (shard, named) = hold(&row).map_err(Failure::database(action))?;
+            holds.entry(shard).or_default().push(named);
+        }
+        Ok(holds.into_iter().map(|(shard, holds)| (shard, Holds::new(holds))).collect())
+    }
+
     fn query(&self, statement: &'static str) -> Query<'_, Postgres, PgArguments> {
         let statement: SqlStr = self.store.schema().statement(statement);
         sqlx::query(statement).bind(&self.deployment)
@@ -170,6 +225,20 @@ pub(crate) fn number(Shard(number): Shard) -> i16 {
 /// A shard by the database's number.
 pub(crate) fn shard(number: i16) -> Shard {
     Shard(number.unsigned_abs())
+}
+
+fn is(rows: &[PgRow], column: &str) -> Result<bool, sqlx::Error> {
+    rows.first().map_or(Ok(false), |row| row.try_get(column))
+}
+
+fn hold(row: &PgRow) -> Result<(i16, ((Kind, String), Hold)), sqlx::Error> {
+    let kind = match row.try_get("kind")? {
+        "category" => Kind::Category,
+        _ => Kind::Stream,
+    };
+    let Json(place) = row.try_get("place")?;
+    let hold = Hold { id: row.try_get("hold")?, place, standing: Standing::Noted };
+    Ok((row.try_get("shard")?, ((kind, row.try_get("name")?), hold)))
 }
 
 fn lease(row: &PgRow) -> Result<Lease, sqlx::Error> {

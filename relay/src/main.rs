@@ -37,5 +37,5 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = arguments.read_config()?;
     telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(execute(arguments.command, config))
+    runtime.block_on(execute(arguments.command.clone(), config))
 }

@@ -1,6 +1,6 @@
 //! Reading: what follows the places of some shards becomes a batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +13,12 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Batch, Collector, Limits};
-use crate::checkpoint::{Checkpoint, groups};
+use crate::checkpoint::Place;
 use crate::config::Config;
-use crate::encode::Encoder;
+use crate::encode::{Encoder, Obstacle};
 use crate::failure::Failure;
-use crate::leases::shard;
+use crate::holds::{Holds, Kind, Refusal, ShardPlace, groups};
+use crate::leases::{number, shard};
 use crate::shell::{Report, Reports};
 
 /// A shard's checkpoint is written with the next batch when it is older than this, also if the batch
@@ -26,13 +27,19 @@ const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(5);
 /// A page takes milliseconds; a connection that was cut without a word takes for ever.
 const PAGE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// What people ask for is looked up so often, where it was not heard of.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The way to the reader.
 #[derive(Debug, Clone)]
 pub(crate) struct Reads(mpsc::UnboundedSender<Job>);
 
 enum Job {
-    Page { reports: Reports, places: Vec<(Shard, Checkpoint)> },
+    Page { reports: Reports, places: Vec<(Shard, ShardPlace)> },
     Cluster(oneshot::Sender<Result<Cluster, Failure>>),
+    Look,
+    Forget,
+    Noted(i64, Option<Place>),
 }
 
 impl Reads {
@@ -46,21 +53,41 @@ impl Reads {
             limits: Limits { events_max: relay.batch_events_max, bytes_max: relay.batch_bytes_max },
             connection: None,
             written: BTreeMap::new(),
+            deployment: relay.deployment.clone(),
+            asked: Asked::default(),
+            noted: HashMap::new(),
+            tried: HashMap::new(),
+            ready: HashSet::new(),
         };
         tokio::spawn(reader.run(received));
         Self(jobs)
     }
 
     /// Begins to read a page; it is reported.
-    pub(crate) fn begin(&self, reports: Reports, places: Vec<(Shard, Checkpoint)>) {
+    pub(crate) fn begin(&self, reports: Reports, places: Vec<(Shard, ShardPlace)>) {
         self.job(Job::Page { reports, places });
     }
 
-    /// Where a shard without a checkpoint begins: before the first event of this history.
-    pub(crate) async fn origin(self) -> Result<Checkpoint, Failure> {
+    /// Which history the database has.
+    pub(crate) async fn cluster(self) -> Result<Cluster, Failure> {
         let (answer, asked) = oneshot::channel();
         self.job(Job::Cluster(answer));
-        asked.await.unwrap_or(Err(Failure::Panicked("reader"))).map(Checkpoint::origin)
+        asked.await.unwrap_or(Err(Failure::Panicked("reader")))
+    }
+
+    /// Looks at what people have asked for before the next page is read.
+    pub(crate) fn look(&self) {
+        self.job(Job::Look);
+    }
+
+    /// Topics and schemas are looked at again.
+    pub(crate) fn forget(&self) {
+        self.job(Job::Forget);
+    }
+
+    /// PostgreSQL knows that a hold got so far, or has ended.
+    pub(crate) fn noted(&self, hold: i64, place: Option<Place>) {
+        self.job(Job::Noted(hold, place));
     }
 
     fn job(&self, job: Job) {
@@ -71,27 +98,88 @@ impl Reads {
 }
 
 /// Reads pages, one after the other.
-struct Reader {
-    store: Store,
-    encoder: Encoder,
+pub(crate) struct Reader {
+    pub(crate) store: Store,
+    pub(crate) encoder: Encoder,
     limits: Limits,
     connection: Option<PgConnection>,
     /// When each shard's checkpoint was last written.
     written: BTreeMap<i16, Instant>,
+    pub(crate) deployment: String,
+    pub(crate) asked: Asked,
+    /// How far PostgreSQL knows that holds got.
+    noted: HashMap<i64, Option<Place>>,
+    /// When the topic of a held category was last looked at.
+    pub(crate) tried: HashMap<String, Instant>,
+    /// Holds of categories whose topics can be written to.
+    pub(crate) ready: HashSet<i64>,
+}
+
+/// What people have asked for, as it was last looked up.
+#[derive(Default)]
+pub(crate) struct Asked {
+    looked: Option<Instant>,
+    /// Holds to try again.
+    pub(crate) wanted: HashSet<i64>,
+    /// Events not to publish.
+    pub(crate) passed: HashSet<i64>,
 }
 
 /// Shards that stand at one place, and the end of the window that they publish.
 #[derive(Clone, Copy)]
 struct Group<'a> {
-    place: &'a Checkpoint,
+    place: &'a Place,
     until: &'a Bound,
     shards: &'a [i16],
+    sieve: &'a Sieve,
 }
 
 /// What has been read so far.
-struct Reading {
-    collector: Collector,
-    more: bool,
+pub(crate) struct Reading {
+    pub(crate) collector: Collector,
+    pub(crate) more: bool,
+    pub(crate) refused: Refused,
+}
+
+/// Which events of the log are left out.
+pub(crate) struct Sieve {
+    holds: BTreeMap<i16, Holds>,
+    passed: HashSet<i64>,
+}
+
+impl Sieve {
+    fn new(shards: &[ShardPlace], passed: &HashSet<i64>) -> Self {
+        let holds = shards.iter().filter(|shard| !shard.holds.is_empty());
+        let holds = holds.map(|shard| (shard.shard(), shard.holds.clone())).collect();
+        Self { holds, passed: passed.clone() }
+    }
+
+    fn leaves_out(&self, event: &OutboxEvent) -> bool {
+        let is_held = |holds: &Holds| holds.holds(&event.category, &event.stream);
+        self.passed.contains(&event.position) || self.holds.get(&event.shard).is_some_and(is_held)
+    }
+}
+
+/// What a page could not take, each thing once.
+#[derive(Default)]
+pub(crate) struct Refused {
+    refusals: Vec<Refusal>,
+    names: HashSet<(Kind, String)>,
+}
+
+impl Refused {
+    fn push(&mut self, refusal: Refusal) {
+        if self.names.insert((refusal.kind, refusal.name.clone())) {
+            self.refusals.push(refusal);
+        }
+    }
+
+    /// Whether something that was refused keeps this event waiting.
+    fn has(&self, event: &OutboxEvent) -> bool {
+        !self.names.is_empty()
+            && (self.names.contains(&(Kind::Category, event.category.clone()))
+                || self.names.contains(&(Kind::Stream, event.stream.clone())))
+    }
 }
 
 impl Reader {
@@ -110,6 +198,9 @@ impl Reader {
                     // Whoever asked may have ended.
                     drop(answer.send(bound.map(|(cluster, _)| cluster)));
                 }
+                Job::Look => self.asked.looked = None,
+                Job::Forget => self.encoder.forget(),
+                Job::Noted(hold, place) => drop(self.noted.insert(hold, place)),
             }
         }
     }
@@ -118,8 +209,8 @@ impl Reader {
     async fn on_time(
         &mut self,
         action: &'static str,
-        places: Vec<(Shard, Checkpoint)>,
-    ) -> Result<Page<Checkpoint, Batch>, Failure> {
+        places: Vec<(Shard, ShardPlace)>,
+    ) -> Result<Page<ShardPlace, Batch>, Failure> {
         let page = match tokio::time::timeout(PAGE_DEADLINE, self.page(places)).await {
             Ok(page) => page,
             Err(elapsed) => Err(Failure::late(action, elapsed)),
@@ -127,6 +218,7 @@ impl Reader {
         if page.is_err() {
             self.connection = None;
             self.encoder.forget();
+            self.ready.clear();
         }
         page
     }
@@ -134,35 +226,89 @@ impl Reader {
     /// What follows these places, up to the limits of a batch.
     async fn page(
         &mut self,
-        places: Vec<(Shard, Checkpoint)>,
-    ) -> Result<Page<Checkpoint, Batch>, Failure> {
+        places: Vec<(Shard, ShardPlace)>,
+    ) -> Result<Page<ShardPlace, Batch>, Failure> {
+        let mut shards: Vec<ShardPlace> = places.into_iter().map(|(_, place)| place).collect();
         // Every page begins a window or asks again in which history it is.
         let (cluster, now) = self.bound().await?;
-        let mut reading = Reading { collector: Collector::new(self.limits), more: false };
-        let mut checkpoints = Vec::new();
-        let groups = groups(places);
-        for (before, (place, shards)) in groups.iter().enumerate() {
+        if let Some(other) = shards.iter().find(|shard| shard.cluster != cluster) {
+            return Err(Failure::Fork { published: other.cluster.clone(), found: cluster });
+        }
+        self.look(&mut shards).await?;
+        let collector = Collector::new(self.limits);
+        let mut reading = Reading { collector, more: false, refused: Refused::default() };
+        self.held(&mut shards, &mut reading).await?;
+        let sieve = Sieve::new(&shards, &self.asked.passed);
+        let groups = groups(&shards);
+        for (before, (place, numbers)) in groups.iter().enumerate() {
             // Those that are far behind leave room for the others.
             reading.collector.share(groups.len() - before);
-            if place.cluster != cluster {
-                return Err(Failure::Fork { published: place.cluster.clone(), found: cluster });
-            }
             let until = place.until.as_ref().unwrap_or(&now);
-            let after = self.group(&Group { place, until, shards }, &mut reading).await?;
-            checkpoints.extend(shards.iter().map(|shard| (*shard, after.clone())));
+            let group = Group { place, until, shards: numbers, sieve: &sieve };
+            let after = self.group(&group, &mut reading).await?;
+            for shard in shards.iter_mut().filter(|shard| numbers.contains(&shard.shard())) {
+                shard.place = after.clone();
+            }
         }
-        let Reading { collector, more } = reading;
-        let places = checkpoints.iter().map(|(n, place)| (shard(*n), place.clone())).collect();
-        let batch = (!collector.is_empty()).then(|| self.batch(collector, checkpoints));
+        let Reading { collector, more, refused } = reading;
+        if !refused.refusals.is_empty() {
+            return Err(Failure::Held(refused.refusals));
+        }
+        let batch = (!collector.is_empty()).then(|| self.batch(collector, &shards));
+        let places = shards.into_iter().map(|place| (shard(place.shard()), place)).collect();
         Ok(Page { batch, places, more })
     }
 
+    /// Learns what people ask for, if that is due, and forgets of holds what PostgreSQL knows.
+    async fn look(&mut self, shards: &mut [ShardPlace]) -> Result<(), Failure> {
+        for shard in shards.iter_mut() {
+            shard.holds.note(&self.noted);
+        }
+        let has_holds = shards.iter().any(|shard| !shard.holds.is_empty());
+        if !has_holds {
+            self.noted.clear();
+        }
+        let is_due = match self.asked.looked {
+            None => true,
+            Some(looked) => has_holds && looked.elapsed() >= LOOK_INTERVAL,
+        };
+        if is_due {
+            self.asked = self.ask(shards).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, shards: &[ShardPlace]) -> Result<Asked, Failure> {
+        let action = "look what is asked for";
+        let places = shards.iter().flat_map(|shard| {
+            shard.holds.iter().map(|(_, hold)| &hold.place).chain([&shard.place])
+        });
+        let snapshots: BTreeSet<String> =
+            places.map(|place| place.since.snapshot.clone()).collect();
+        let deployment = self.deployment.clone();
+        let (store, _, connection) = self.parts().await?;
+        let wanted = store.schema().statement(include_str!("../sql/holds_wanted.sql"));
+        let wanted: Vec<i64> = sqlx::query_scalar(wanted)
+            .bind(&deployment)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(Failure::database(action))?;
+        let passed = store.schema().statement(include_str!("../sql/passed.sql"));
+        let passed: Vec<i64> = sqlx::query_scalar(passed)
+            .bind(&deployment)
+            .bind(snapshots.into_iter().collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await
+            .map_err(Failure::database(action))?;
+        Ok(Asked {
+            looked: Some(Instant::now()),
+            wanted: wanted.into_iter().collect(),
+            passed: passed.into_iter().collect(),
+        })
+    }
+
     /// Reads a group's window, or as much of it as there is room for; where the group stands then.
-    async fn group(
-        &mut self,
-        group: &Group<'_>,
-        reading: &mut Reading,
-    ) -> Result<Checkpoint, Failure> {
+    async fn group(&mut self, group: &Group<'_>, reading: &mut Reading) -> Result<Place, Failure> {
         let Group { place, until, .. } = *group;
         if until.snapshot == place.since.snapshot {
             return Ok(place.clone());
@@ -180,17 +326,16 @@ impl Reader {
         group: &Group<'_>,
         window: Window<'_>,
         reading: &mut Reading,
-    ) -> Result<Checkpoint, Failure> {
-        let Group { place, until, shards } = *group;
+    ) -> Result<Place, Failure> {
+        let Group { place, until, shards, sieve } = *group;
         let room = reading.collector.room();
-        let Self { store, encoder, connection, .. } = self;
-        let connection = connected(connection, store).await?;
+        let (store, encoder, connection) = self.parts().await?;
         let page = LivePage { after: place.after, events_max: room };
         let rows = store.outbox_live(connection, window, shards, page);
-        let read = collect(rows, encoder, &mut reading.collector).await?;
+        let read = collect(rows, encoder, reading, |event| sieve.leaves_out(event)).await?;
         // Fewer than there was room for: that was the window.
         if read.events < room.get() && !read.is_cut {
-            return Ok(place.done(until));
+            return Ok(Place::done(until));
         }
         reading.more = true;
         Ok(place.within(until, read.last.unwrap_or(place.after)))
@@ -201,10 +346,9 @@ impl Reader {
         group: &Group<'_>,
         window: Window<'_>,
         reading: &mut Reading,
-    ) -> Result<Checkpoint, Failure> {
-        let Group { place, until, shards } = *group;
-        let Self { store, encoder, connection, .. } = self;
-        let connection = connected(connection, store).await?;
+    ) -> Result<Place, Failure> {
+        let Group { place, until, shards, sieve } = *group;
+        let (store, encoder, connection) = self.parts().await?;
         let mut after = place.after;
         if after == 0 {
             after = store.outbox_window_start(connection, &place.since).await?;
@@ -213,7 +357,7 @@ impl Reader {
             let step = i64::try_from(reading.collector.room().get()).unwrap_or(i64::MAX);
             let last = until.position.min(after.saturating_add(step));
             let rows = store.outbox_page(connection, window, shards, PositionPage { after, last });
-            let read = collect(rows, encoder, &mut reading.collector).await?;
+            let read = collect(rows, encoder, reading, |event| sieve.leaves_out(event)).await?;
             if reading.collector.is_full() {
                 reading.more = true;
                 let cut = read.last.filter(|_| read.is_cut);
@@ -221,25 +365,33 @@ impl Reader {
             }
             after = last;
         }
-        Ok(place.done(until))
+        Ok(Place::done(until))
     }
 
     /// A batch, with the checkpoints of the shards that it has events of, and of those not written for a while.
-    fn batch(&mut self, collector: Collector, checkpoints: Vec<(i16, Checkpoint)>) -> Batch {
+    fn batch(&mut self, collector: Collector, shards: &[ShardPlace]) -> Batch {
         let now = Instant::now();
         let is_due = |shard: &i16| {
             collector.shards().contains(shard)
                 || self.written.get(shard).is_none_or(|at| now - *at >= CHECKPOINT_AGE_MAX)
         };
-        let due: Vec<(i16, Checkpoint)> =
-            checkpoints.into_iter().filter(|(shard, _)| is_due(shard)).collect();
-        self.written.extend(due.iter().map(|(shard, _)| (*shard, now)));
+        let due = shards.iter().filter(|shard| is_due(&shard.shard()));
+        let due: Vec<_> = due.map(|shard| (shard.lease, shard.checkpoint())).collect();
+        self.written.extend(due.iter().map(|(lease, _)| (number(lease.shard), now)));
         collector.into_batch(due)
     }
 
-    async fn bound(&mut self) -> Result<(Cluster, Bound), Failure> {
-        let Self { store, connection, .. } = self;
+    /// The reader's store, encoder and connection.
+    pub(crate) async fn parts(
+        &mut self,
+    ) -> Result<(&Store, &mut Encoder, &mut PgConnection), Failure> {
+        let Self { store, encoder, connection, .. } = self;
         let connection = connected(connection, store).await?;
+        Ok((store, encoder, connection))
+    }
+
+    async fn bound(&mut self) -> Result<(Cluster, Bound), Failure> {
+        let (store, _, connection) = self.parts().await?;
         Ok(store.outbox_bound(connection).await?)
     }
 }
@@ -258,31 +410,40 @@ async fn connected<'a>(
 }
 
 /// What came of reading rows.
-struct Read {
-    events: usize,
+pub(crate) struct Read {
+    /// Those that were left out are counted, too.
+    pub(crate) events: usize,
     /// The position of the last one.
-    last: Option<i64>,
+    pub(crate) last: Option<i64>,
     /// Whether rows were left when the batch was full.
-    is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 /// Takes rows until the batch is full.
-async fn collect(
+pub(crate) async fn collect(
     rows: impl futures_util::Stream<Item = Result<OutboxEvent, annals_store::Error>>,
     encoder: &mut Encoder,
-    collector: &mut Collector,
+    reading: &mut Reading,
+    is_left_out: impl Fn(&OutboxEvent) -> bool,
 ) -> Result<Read, Failure> {
     let mut rows = pin!(rows);
     let mut read = Read { events: 0, last: None, is_cut: false };
     while let Some(event) = rows.try_next().await? {
-        if collector.is_full() {
+        if reading.collector.is_full() {
             read.is_cut = true;
             break;
         }
-        let (shard, position) = (event.shard, event.position);
-        collector.push(shard, encoder.message(event).await?);
         read.events += 1;
-        read.last = Some(position);
+        read.last = Some(event.position);
+        if is_left_out(&event) || reading.refused.has(&event) {
+            continue;
+        }
+        let shard = event.shard;
+        match encoder.message(event).await {
+            Ok(message) => reading.collector.push(shard, message),
+            Err(Obstacle::Refused(refusal)) => reading.refused.push(refusal),
+            Err(Obstacle::Failed(failure)) => return Err(failure),
+        }
     }
     Ok(read)
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use annals_relay_core::{Done, Slot, Work};
+use annals_relay_core::{Done, Lease, Slot, Work};
 
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::kafka::{self, Producer};
-use crate::leases::Session;
+use crate::leases::{Session, number};
 use crate::message::Message;
 use crate::shell::{Report, Reports};
 
@@ -138,18 +138,21 @@ fn work(
     jobs: &mpsc::Receiver<Job>,
     reports: &Reports,
 ) {
-    let mut under_way = Vec::new();
+    let mut under_way = Sent::default();
     while let Ok(job) = jobs.recv() {
         let (work, done) = match job {
-            Job::Send(Batch { messages, checkpoints }) => {
-                let sent = send(producer, topic, messages, &checkpoints);
-                under_way = checkpoints;
-                (Work::Send, sent.map(|()| Report::Done(Done::Acked(slot))))
+            Job::Send(batch) => {
+                let sent = send(producer, topic, batch);
+                let done = sent.map(|sent| {
+                    under_way = sent;
+                    Report::Done(Done::Acked(slot))
+                });
+                (Work::Send, done)
             }
             Job::Commit => {
-                let checkpoints = std::mem::take(&mut under_way);
+                let Sent { checkpoints, alone } = std::mem::take(&mut under_way);
                 let committed = producer.commit().map_err(Failure::from);
-                (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints }))
+                (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints, alone }))
             }
         };
         match done {
@@ -159,23 +162,36 @@ fn work(
     }
 }
 
+/// What a transaction has, beside its messages.
+#[derive(Default)]
+struct Sent {
+    checkpoints: Vec<(Lease, Checkpoint)>,
+    /// The events that were sent each on its own.
+    alone: Vec<i64>,
+}
+
 /// Sends the records of one Kafka transaction. Each message is gone once librdkafka has its own copy.
-fn send(
-    producer: &Producer,
-    topic: &Arc<str>,
-    messages: Vec<Message>,
-    checkpoints: &[(i16, Checkpoint)],
-) -> Result<(), Failure> {
+fn send(producer: &Producer, topic: &Arc<str>, batch: Batch) -> Result<Sent, Failure> {
+    let Batch { messages, checkpoints, alone } = batch;
+    let mut sent = Sent { checkpoints, alone: Vec::new() };
     producer.begin()?;
     for message in messages {
+        let is_alone = !alone.is_empty() && alone.contains(&message.position);
+        if is_alone {
+            producer.drain()?;
+            sent.alone.push(message.position);
+        }
         producer.send(&message)?;
+        if is_alone {
+            producer.drain()?;
+        }
     }
-    for (shard, checkpoint) in checkpoints {
-        producer.send(&record(topic, *shard, checkpoint)?)?;
+    for (lease, checkpoint) in &sent.checkpoints {
+        producer.send(&record(topic, number(lease.shard), checkpoint)?)?;
     }
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.
     producer.drain()?;
-    Ok(())
+    Ok(sent)
 }
 
 fn record(topic: &Arc<str>, shard: i16, checkpoint: &Checkpoint) -> Result<Message, Failure> {

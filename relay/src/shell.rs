@@ -1,7 +1,7 @@
 //! The shell around the machine that decides: does what it orders, and tells it what came of it. The one file that
 //! sees all parts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,30 +13,32 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Place};
 use crate::config::Config;
 use crate::copy::Committed;
 use crate::failure::Failure;
+use crate::holds::{self, Refusal, ShardPlace};
 use crate::idle::Idle;
 use crate::kafka;
-use crate::leases::{LeaseTable, Session};
+use crate::leases::{LeaseTable, Session, number};
+use crate::notes::Notes;
 use crate::reader::Reads;
 use crate::sender::{self, Senders};
 use crate::waiting::{Good, Waiting};
 use crate::wake::{Wake, Woken};
 
-type Event = Input<Checkpoint, Batch>;
+type Event = Input<ShardPlace, Batch>;
 
 /// What the parts tell the shell.
 pub(crate) enum Report {
     /// Work on the leases is done.
     Leases(Event),
     /// Work of one generation of producers is done.
-    Done(Done<Checkpoint, Batch>),
+    Done(Done<ShardPlace, Batch>),
     /// The producers are made.
     Opened(Senders),
     /// A transaction is committed.
-    Committed { slot: Slot, checkpoints: Vec<(i16, Checkpoint)> },
+    Committed { slot: Slot, checkpoints: Vec<(Lease, Checkpoint)>, alone: Vec<i64> },
     /// It did not succeed.
     Failed { work: Work, failure: Failure },
 }
@@ -61,7 +63,7 @@ impl Reports {
 pub(crate) struct Shell {
     config: Arc<Config>,
     shards: u16,
-    machine: Machine<Checkpoint, Batch>,
+    machine: Machine<ShardPlace, Batch>,
     generation: u64,
     leases: LeaseTable,
     session: Session,
@@ -72,6 +74,11 @@ pub(crate) struct Shell {
     idle: Idle,
     rest: Option<Pin<Box<Sleep>>>,
     live: BTreeSet<Shard>,
+    /// What is to be held once it is known where the shards stand.
+    refused: Vec<Refusal>,
+    /// Events that Kafka refused together with others, to be sent each on its own.
+    suspects: Arc<HashSet<i64>>,
+    notes: Notes,
     reports: mpsc::UnboundedSender<(u64, Report)>,
     /// What halted it, until the machine has wound down.
     fatal: Option<Failure>,
@@ -86,12 +93,14 @@ impl Shell {
         reads: Reads,
     ) -> (Self, mpsc::UnboundedReceiver<(u64, Report)>) {
         let (reports, received) = mpsc::unbounded_channel();
+        let leases = LeaseTable::new(config, store);
+        let notes = Notes::start(&leases, &reads);
         let shell = Self {
             config: Arc::clone(config),
             shards,
             machine: Machine::new(shards),
             generation: 0,
-            leases: LeaseTable::new(config, store),
+            leases,
             session: Session::new(config),
             senders: None,
             reads,
@@ -100,6 +109,9 @@ impl Shell {
             idle: Idle::new(config.relay.poll_idle_max),
             rest: None,
             live: BTreeSet::new(),
+            refused: Vec::new(),
+            suspects: Arc::default(),
+            notes,
             reports,
             fatal: None,
         };
@@ -126,7 +138,10 @@ impl Shell {
                 Some((generation, report)) = received.recv() => self.hear(generation, report),
                 _ = ticks.tick() => Some(Input::Tick),
                 woken = wake.next(is_idle) => match woken {
-                    Woken::Leases => Some(Input::Tick),
+                    Woken::Told => {
+                        self.reads.look();
+                        Some(Input::Tick)
+                    }
                     Woken::Appended => self.resume(),
                 },
                 () = fires(&mut self.rest) => self.resume(),
@@ -146,7 +161,7 @@ impl Shell {
     }
 
     /// Does what the machine orders, or has it done; true when it is to end.
-    fn obey(&mut self, command: Command<Checkpoint, Batch>) -> bool {
+    fn obey(&mut self, command: Command<ShardPlace, Batch>) -> bool {
         let Command { generation, order } = command;
         self.generation = generation;
         let reports = Reports { generation, shell: self.reports.clone() };
@@ -182,7 +197,10 @@ impl Shell {
             Order::Fence(leases) => self.fence(reports, leases),
             Order::ReadCheckpoints(leases) => self.read_checkpoints(reports, leases),
             Order::Read(places) => self.reads.begin(reports, places),
-            Order::Send(slot, batch) => self.on_senders(|senders| senders.send(slot, batch)),
+            Order::Send(slot, batch) => {
+                let batch = Batch { alone: Arc::clone(&self.suspects), ..batch };
+                self.on_senders(|senders| senders.send(slot, batch));
+            }
             Order::Commit(slot) => self.on_senders(|senders| senders.commit(slot)),
             Order::Rest { after } => {
                 let pause = match after {
@@ -242,11 +260,14 @@ impl Shell {
         });
     }
 
-    fn read_checkpoints(&self, reports: Reports, leases: Vec<Lease>) {
+    fn read_checkpoints(&mut self, reports: Reports, of: Vec<Lease>) {
         let (config, reads) = (Arc::clone(&self.config), self.reads.clone());
+        let (leases, session) = (self.leases.clone(), self.session.clone());
+        // Whatever is lost of it will be refused again.
+        let refused = std::mem::take(&mut self.refused);
         tokio::spawn(async move {
             let failed = |failure| Report::Failed { work: Work::ReadCheckpoints, failure };
-            let read = read_checkpoints(config, reads, leases).await;
+            let read = read_places(config, &reads, &leases, &session, of, refused).await;
             reports.send(read.map_or_else(failed, |read| Report::Done(Done::Checkpoints(read))));
         });
     }
@@ -275,8 +296,10 @@ impl Shell {
                 drop(tokio::task::spawn_blocking(move || senders.close()));
                 return None;
             }
-            Report::Committed { slot, checkpoints } => {
+            Report::Committed { slot, checkpoints, alone } => {
                 self.waiting.good(Good::Published);
+                self.committed_alone(&alone);
+                self.notes.committed(&self.session, &checkpoints);
                 self.committed.send_modify(|committed| committed.add(checkpoints));
                 Done::Committed(slot)
             }
@@ -291,10 +314,23 @@ impl Shell {
         Some(Input::Done { generation, done })
     }
 
+    fn committed_alone(&mut self, alone: &[i64]) {
+        if !alone.is_empty() {
+            let suspects = Arc::make_mut(&mut self.suspects);
+            suspects.retain(|position| !alone.contains(position));
+        }
+    }
+
     fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
         let trouble = failure.trouble();
         if generation == self.generation {
-            if trouble.halts() {
+            if work == Work::Send {
+                // A topic may be gone.
+                self.reads.forget();
+            }
+            if trouble == Trouble::Held {
+                self.hold(failure);
+            } else if trouble.halts() {
                 self.fatal = Some(failure);
             } else if work != Work::Leave || trouble != Trouble::Away {
                 self.waiting.say(&failure);
@@ -304,6 +340,23 @@ impl Shell {
             }
         }
         Some(Input::Failed { generation, work, trouble })
+    }
+
+    /// Keeps what is to be held until it is known where the shards stand, or finds out first what it is.
+    fn hold(&mut self, failure: Failure) {
+        match failure.refusals() {
+            Ok(refusals) => {
+                holds::say(&refusals);
+                self.refused.extend(refusals);
+            }
+            Err(suspects) => {
+                tracing::info!(
+                    events = suspects.len(),
+                    "kafka refuses some events together: sending each on its own"
+                );
+                Arc::make_mut(&mut self.suspects).extend(suspects);
+            }
+        }
     }
 
     /// Says which shards are published by this relay, when that has changed.
@@ -351,22 +404,44 @@ async fn fence(
     Ok(of)
 }
 
-/// Where the leases' shards go on: after their checkpoints in Kafka, or from the beginning of history.
-async fn read_checkpoints(
+/// Where the leases' shards go on: after their checkpoints in Kafka, or from the beginning of history; with what is
+/// held in them, and what is held from now on.
+async fn read_places(
     config: Arc<Config>,
-    reads: Reads,
-    leases: Vec<Lease>,
-) -> Result<Vec<(Lease, Checkpoint)>, Failure> {
-    let origin = reads.origin().await?;
-    let shards: Vec<u16> = leases.iter().map(|lease| lease.shard.0).collect();
+    reads: &Reads,
+    leases: &LeaseTable,
+    session: &Session,
+    of: Vec<Lease>,
+    refused: Vec<Refusal>,
+) -> Result<Vec<(Lease, ShardPlace)>, Failure> {
+    let cluster = reads.clone().cluster().await?;
+    let shards: Vec<u16> = of.iter().map(|lease| lease.shard.0).collect();
     let read = move || Ok(kafka::read_checkpoints(&config, &shards)?);
     let records = in_a_thread("checkpoints", read).await?;
-    let place = |lease: Lease| {
-        let Shard(shard) = lease.shard;
-        let place = records.get(&shard).map(|bytes| Checkpoint::from_bytes(shard, bytes));
-        Ok((lease, place.transpose()?.unwrap_or_else(|| origin.clone())))
+    let checkpoint = |Shard(shard): Shard| {
+        let read = records.get(&shard).map(|bytes| Checkpoint::from_bytes(shard, bytes));
+        let origin = || Checkpoint::new(cluster.clone(), Place::origin(), Vec::new());
+        Ok::<_, Failure>(read.transpose()?.unwrap_or_else(origin))
     };
-    leases.into_iter().map(place).collect()
+    let checkpoints: Vec<Checkpoint> =
+        of.iter().map(|lease| checkpoint(lease.shard)).collect::<Result<_, _>>()?;
+    let progress: Vec<_> =
+        checkpoints.iter().flat_map(|checkpoint| checkpoint.holds.clone()).collect();
+    if !progress.is_empty() && !leases.holds_went_on(session, &of, &progress).await? {
+        return Err(Failure::Fenced);
+    }
+    if !refused.is_empty() {
+        let places: Vec<&Place> = checkpoints.iter().map(|checkpoint| &checkpoint.place).collect();
+        leases.hold(session, &of, &places, &refused).await?;
+    }
+    let mut holds = leases.holds(&of).await?;
+    reads.look();
+    let place = |(lease, checkpoint): (Lease, Checkpoint)| {
+        let holds = holds.remove(&number(lease.shard)).unwrap_or_default();
+        let Checkpoint { cluster, place, .. } = checkpoint;
+        (lease, ShardPlace { lease, cluster, place, holds })
+    };
+    Ok(of.into_iter().zip(checkpoints).map(place).collect())
 }
 
 /// Several times in the length of a lease, so that one slow answer costs nothing; often enough for a shard that is

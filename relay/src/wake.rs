@@ -1,4 +1,4 @@
-//! What wakes a relay before its time: an append, or a change of the leases. Both come by LISTEN, on a connection of
+//! What wakes a relay before its time: an append, a change of the leases, or a wish about what is held. All come by LISTEN, on a connection of
 //! their own; what is missed is found by the next look.
 
 use std::time::Duration;
@@ -18,8 +18,8 @@ const REST: Duration = Duration::from_secs(1);
 pub(crate) enum Woken {
     /// Something was appended.
     Appended,
-    /// Shards are free, or a lease is over.
-    Leases,
+    /// Shards are free, a lease is over, or somebody asked for something.
+    Told,
 }
 
 /// Hears of what happens.
@@ -56,7 +56,7 @@ impl Wake {
     /// Waits for what happens next; for appends only if they are waited for.
     pub(crate) async fn next(&mut self, appends: bool) -> Woken {
         tokio::select! {
-            () = heard(&mut self.leases) => Woken::Leases,
+            () = heard(&mut self.leases) => Woken::Told,
             () = heard(&mut self.appended), if appends => Woken::Appended,
         }
     }

@@ -198,6 +198,173 @@ as $$
         and s.owner = relay_fenced.session
 $$;
 
+-- Streams and categories that are held: something of theirs cannot be published, and what follows waits behind it,
+-- while everything else is published. Each goes on from a place of its own. How far that got stands in Kafka first, in
+-- the shard's checkpoint, and here once that is committed.
+create table annals.relay_holds (
+    hold bigint generated always as identity primary key,
+    deployment text collate "C" not null,
+    shard smallint not null,
+    kind text collate "C" not null check (kind in ('stream', 'category')),
+    name text collate "C" not null,
+    place jsonb not null,
+    cause text not null,
+    reason text not null,
+    position bigint,
+    attempts int not null default 1,
+    is_wanted boolean not null default false,
+    held_at timestamptz not null default now(),
+    tried_at timestamptz not null default now(),
+    unique (deployment, shard, kind, name)
+);
+
+comment on column annals.relay_holds.place is 'everything of its own before this place in the log is published';
+comment on column annals.relay_holds.position is 'of the event that cannot be published; null for a category';
+comment on column annals.relay_holds.is_wanted is 'somebody asked to try again';
+
+-- Events that a deployment does not publish: skipped by a person, or published in a history that was lost.
+create table annals.relay_passed (
+    deployment text collate "C" not null,
+    position bigint not null,
+    primary key (deployment, position)
+);
+
+-- What people did about what is held.
+create table annals.relay_actions (
+    action bigint generated always as identity primary key,
+    deployment text collate "C" not null,
+    verb text not null,
+    kind text,
+    name text collate "C",
+    position bigint,
+    reason text,
+    done_by text not null default session_user,
+    done_at timestamptz not null default clock_timestamp()
+);
+
+-- Whether all of these leases are the session's.
+create function annals.relay_owns(deployment text, session uuid, shards smallint[], epochs bigint[]) returns boolean
+language sql stable
+security definer
+set search_path = annals, pg_temp
+as $$
+    select count(*) = cardinality(relay_owns.shards) from relay_shards s
+    join unnest(relay_owns.shards, relay_owns.epochs) as given (shard, epoch)
+        on s.shard = given.shard and s.epoch = given.epoch
+    where s.deployment = relay_owns.deployment and s.owner = relay_owns.session
+$$;
+
+-- Notes how far holds got by checkpoints that are committed; one without a place has ended. False, and nothing is noted, if
+-- one of the leases is no longer the session's: its next owner may have got further.
+create function annals.relay_holds_went_on(
+    deployment text, session uuid, shards smallint[], epochs bigint[], holds bigint[], places jsonb[]
+) returns boolean
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_holds_went_on.deployment);
+    if not relay_owns(relay_holds_went_on.deployment, session, shards, epochs) then
+        return false;
+    end if;
+    delete from relay_holds h
+    using unnest(holds, places) as gone (hold, place)
+    where h.hold = gone.hold and gone.place is null
+        and h.deployment = relay_holds_went_on.deployment and h.shard = any (shards);
+    update relay_holds h set place = went.place
+    from unnest(holds, places) as went (hold, place)
+    where h.hold = went.hold and went.place is not null
+        and h.deployment = relay_holds_went_on.deployment and h.shard = any (shards);
+    return true;
+end
+$$;
+
+-- Holds what was refused: `[{"kind", "name", "cause", "reason", "position"}]`. A category is held in all of these shards, a
+-- stream in its own, if it is among them. `places` says where the shards stand in Kafka: a hold begins there, or where its
+-- category is held. What is held already stays where it is. False if one of the leases is lost.
+create function annals.relay_hold(
+    deployment text, session uuid, shards smallint[], epochs bigint[], places jsonb[], refused jsonb
+) returns boolean
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_hold.deployment);
+    if not relay_owns(relay_hold.deployment, session, shards, epochs) then
+        return false;
+    end if;
+    insert into relay_holds as h (deployment, shard, kind, name, place, cause, reason, position)
+    select distinct on (s.shard, r.kind, r.name)
+        relay_hold.deployment, s.shard, r.kind, r.name,
+        coalesce(
+            (
+                select c.place from relay_holds c
+                join events e on e.category = c.name
+                where r.kind = 'stream' and e.position = r.position
+                    and c.deployment = relay_hold.deployment and c.shard = s.shard and c.kind = 'category'
+            ),
+            s.place
+        ),
+        r.cause, r.reason, r.position
+    from jsonb_to_recordset(refused) as r (kind text, name text, cause text, reason text, position bigint)
+    join unnest(shards, places) as s (shard, place) on r.kind = 'category' or s.shard = shard_of(r.name)
+    order by s.shard, r.kind, r.name, r.position
+    on conflict on constraint relay_holds_deployment_shard_kind_name_key do update set
+        cause = excluded.cause, reason = excluded.reason, position = excluded.position,
+        attempts = h.attempts + 1, is_wanted = false, tried_at = now();
+    return true;
+end
+$$;
+
+-- Asks the relays to try again what is held: one name, or everything. Returns how many holds that is.
+create function annals.relay_retry(deployment text, name text, reason text) returns bigint
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+declare
+    wanted bigint;
+begin
+    update relay_holds h set is_wanted = true
+    where h.deployment = relay_retry.deployment and h.name = coalesce(relay_retry.name, h.name);
+    get diagnostics wanted = row_count;
+    if wanted > 0 then
+        insert into relay_actions (deployment, verb, name, reason)
+        values (
+            relay_retry.deployment, case when relay_retry.name is null then 'release' else 'retry' end,
+            relay_retry.name, relay_retry.reason
+        );
+        perform pg_notify('annals_relay', relay_retry.deployment);
+    end if;
+    return wanted;
+end
+$$;
+
+-- Passes over the event that holds a stream, and asks the relays to go on behind it. False if it is not this event that
+-- holds the stream.
+create function annals.relay_skip(deployment text, stream text, event_position bigint, reason text) returns boolean
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    update relay_holds h set is_wanted = true
+    where h.deployment = relay_skip.deployment and h.kind = 'stream' and h.name = relay_skip.stream
+        and h.position = relay_skip.event_position;
+    if not found then
+        return false;
+    end if;
+    insert into relay_passed (deployment, position) values (relay_skip.deployment, relay_skip.event_position)
+    on conflict do nothing;
+    insert into relay_actions (deployment, verb, kind, name, position, reason)
+    values (relay_skip.deployment, 'skip', 'stream', relay_skip.stream, relay_skip.event_position, relay_skip.reason);
+    perform pg_notify('annals_relay', relay_skip.deployment);
+    return true;
+end
+$$;
+
 -- Copies of the checkpoints that stand in Kafka, for clean-up and for people.
 create table annals.relay_checkpoints (
     deployment text collate "C" not null,

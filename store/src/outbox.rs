@@ -191,6 +191,54 @@ impl Store {
             .map_err(Error::database_each("read a page of the outbox"))
     }
 
+    /// The events of one stream in a window, in version order; a page with fewer events than asked for is the
+    /// window's last. Read as they arrive.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_stream<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        stream: &str,
+        page: LivePage,
+    ) -> impl Stream<Item = Result<OutboxEvent, Error>> + Send + 'c + use<'c> {
+        sqlx::query(self.statements().outbox_stream.clone())
+            .bind(window.since.snapshot.clone())
+            .bind(window.until.snapshot.clone())
+            .bind(stream.to_owned())
+            .bind(page.after)
+            .bind(i64::try_from(page.events_max.get()).unwrap_or(i64::MAX))
+            .fetch(connection)
+            .and_then(|row| std::future::ready(outbox_event(&row)))
+            .map_err(Error::database_each("read a stream of the outbox"))
+    }
+
+    /// The events of one category and one shard in a window, in position order; a page with fewer events than
+    /// asked for is the window's last. Read as they arrive.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_category<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        category: &str,
+        shard: i16,
+        page: LivePage,
+    ) -> impl Stream<Item = Result<OutboxEvent, Error>> + Send + 'c + use<'c> {
+        sqlx::query(self.statements().outbox_category.clone())
+            .bind(window.since.snapshot.clone())
+            .bind(window.until.snapshot.clone())
+            .bind(category.to_owned())
+            .bind(shard)
+            .bind(page.after)
+            .bind(i64::try_from(page.events_max.get()).unwrap_or(i64::MAX))
+            .fetch(connection)
+            .and_then(|row| std::future::ready(outbox_event(&row)))
+            .map_err(Error::database_each("read a category of the outbox"))
+    }
+
     /// Makes sure that the outbox has partitions for the next appends. The store does it by itself;
     /// a relay calls it, too, so that they are there before an append needs them.
     ///
@@ -254,7 +302,7 @@ impl Store {
     }
 }
 
-/// A page of a small window.
+/// A page of a window with at most so many events.
 #[derive(Debug, Clone, Copy)]
 pub struct LivePage {
     /// The position after which it begins; 0: with the window.

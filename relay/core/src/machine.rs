@@ -157,8 +157,9 @@ pub enum Work {
 pub enum Trouble {
     /// A component is away, or refuses: time mends it.
     Away,
-    /// An event, a topic or a schema is not as it must be: a person mends it elsewhere.
-    Refused,
+    /// An event, a topic or a schema is not as it must be. What it concerns is held once the checkpoints are read
+    /// again, and the rest goes on.
+    Held,
     /// Another session fenced the producer.
     Fenced,
     /// It may have been done or not.
@@ -175,7 +176,7 @@ impl Trouble {
     pub const fn halts(self) -> bool {
         match self {
             Self::Fork | Self::Fault => true,
-            Self::Away | Self::Refused | Self::Fenced | Self::Unknown => false,
+            Self::Away | Self::Held | Self::Fenced | Self::Unknown => false,
         }
     }
 }
@@ -447,6 +448,8 @@ impl<P: Clone, B> Machine<P, B> {
             // The lease ends by itself.
             Work::Leave => self.left(),
             _ if generation != self.generation => return,
+            // A hold begins where its shard stands for certain: what is in flight must be out of doubt.
+            _ if trouble == Trouble::Held => self.reset(),
             Work::Open | Work::Fence | Work::ReadCheckpoints | Work::Read => {
                 self.under_way.work.remove(&work);
                 self.pause(work, trouble);

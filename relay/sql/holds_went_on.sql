@@ -1,0 +1,3 @@
+-- Notes how far holds got. $1 deployment, $2 session, $3 shards, $4 their epochs, $5 holds, $6 their places, in the same
+-- order; null for those that have ended. One row: false if one of the leases is lost.
+select annals.relay_holds_went_on($1, $2, $3, $4, $5, $6) as is_noted

@@ -1,0 +1,148 @@
+//! Reading what is held, once it is to go on.
+
+use std::time::{Duration, Instant};
+
+use annals_store::outbox::{Bound, LivePage, Window};
+
+use crate::checkpoint::Place;
+use crate::failure::Failure;
+use crate::holds::{Hold, Kind, ShardPlace};
+use crate::reader::{Reader, Reading, collect};
+
+/// The topic of a held category is looked at so often.
+const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Reader {
+    /// Reads of what is held what somebody wants to go on, and takes each of these holds as far as there is room:
+    /// half of the batch for all of them.
+    pub(crate) async fn held(
+        &mut self,
+        shards: &mut [ShardPlace],
+        reading: &mut Reading,
+    ) -> Result<(), Failure> {
+        if shards.iter().all(|shard| shard.holds.is_empty()) {
+            return Ok(());
+        }
+        self.look_at_topics(shards).await;
+        reading.collector.share(2);
+        for shard in shards {
+            let mut names: Vec<(i64, (Kind, String))> = shard
+                .holds
+                .iter()
+                .filter(|(_, hold)| self.goes_on(hold.id))
+                .map(|(name, hold)| (hold.id, name.clone()))
+                .collect();
+            names.sort();
+            for (_, name) in names {
+                self.hold(shard, &name, reading).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn goes_on(&self, hold: i64) -> bool {
+        self.asked.wanted.contains(&hold) || self.ready.contains(&hold)
+    }
+
+    /// Takes one hold as far as there is room.
+    async fn hold(
+        &mut self,
+        shard: &mut ShardPlace,
+        name: &(Kind, String),
+        reading: &mut Reading,
+    ) -> Result<(), Failure> {
+        // Its category is not published, either.
+        let category = name.1.split_once('-').map_or(name.1.as_str(), |(category, _)| category);
+        if name.0 == Kind::Stream && shard.holds.has(Kind::Category, category) {
+            return Ok(());
+        }
+        while let Some(hold) = shard.holds.get(name).cloned() {
+            let place = if shard.is_caught_up(&hold.place) {
+                hold.place
+            } else if reading.collector.is_full() {
+                reading.more = true;
+                return Ok(());
+            } else if let Some(until) = shard.window_of(&hold).cloned() {
+                self.held_page(shard, name, &hold, &until, reading).await?
+            } else {
+                return Ok(());
+            };
+            let is_ended = shard.is_caught_up(&place);
+            shard.holds.go_on(name, place, is_ended);
+            // Also where nothing is left to publish, Kafka has to know.
+            reading.collector.touch(shard.shard());
+        }
+        Ok(())
+    }
+
+    /// Reads the window of a hold, or as much of it as there is room for; where the hold stands then.
+    async fn held_page(
+        &mut self,
+        shard: &ShardPlace,
+        (kind, name): &(Kind, String),
+        hold: &Hold,
+        until: &Bound,
+        reading: &mut Reading,
+    ) -> Result<Place, Failure> {
+        let passed = self.asked.passed.clone();
+        let window = Window { since: &hold.place.since, until };
+        let room = reading.collector.room();
+        let (store, encoder, connection) = self.parts().await?;
+        let mut after = hold.place.after;
+        let read = match kind {
+            Kind::Stream => {
+                let page = LivePage { after, events_max: room };
+                let rows = store.outbox_stream(connection, window, name, page);
+                collect(rows, encoder, reading, |event| passed.contains(&event.position)).await?
+            }
+            Kind::Category => {
+                if after == 0 {
+                    after = store.outbox_window_start(connection, window.since).await?;
+                }
+                let page = LivePage { after, events_max: room };
+                let rows =
+                    store.outbox_category(connection, window, name, shard.shard(), page);
+                // A stream that is held by itself goes on by itself.
+                let is_left_out = |event: &annals_store::outbox::OutboxEvent| {
+                    passed.contains(&event.position) || shard.holds.has(Kind::Stream, &event.stream)
+                };
+                collect(rows, encoder, reading, is_left_out).await?
+            }
+        };
+        if read.events < room.get() && !read.is_cut {
+            return Ok(Place::done(until));
+        }
+        Ok(hold.place.within(until, read.last.unwrap_or(after)))
+    }
+
+    /// Held categories go on by themselves once their topics can be written to.
+    async fn look_at_topics(&mut self, shards: &[ShardPlace]) {
+        let mut categories: Vec<(String, i64)> = Vec::new();
+        for shard in shards {
+            let held = shard.holds.iter().filter(|((kind, _), _)| *kind == Kind::Category);
+            categories.extend(held.map(|((_, name), hold)| (name.clone(), hold.id)));
+        }
+        for (category, _) in &categories {
+            let is_wanted = |of: &&(String, i64)| of.0 == *category;
+            let mut ids = categories.iter().filter(is_wanted).map(|(_, id)| *id);
+            if ids.all(|id| self.goes_on(id)) {
+                continue;
+            }
+            let tried = self.tried.get(category);
+            if tried.is_some_and(|tried| tried.elapsed() < TOPIC_INTERVAL) {
+                continue;
+            }
+            self.tried.insert(category.clone(), Instant::now());
+            match self.encoder.topic(category).await {
+                Ok(()) => {
+                    let ids = categories.iter().filter(is_wanted).map(|(_, id)| *id);
+                    self.ready.extend(ids);
+                }
+                Err(failure) => {
+                    let error = &failure as &dyn std::error::Error;
+                    tracing::debug!(category, error, "the category is held still");
+                }
+            }
+        }
+    }
+}
