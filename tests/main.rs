@@ -38,6 +38,8 @@ mod one_winner;
 #[cfg(test)]
 mod poisoned_connections;
 #[cfg(test)]
+mod quarantine;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod replicas;

@@ -108,7 +108,10 @@ impl Copier {
             .bind(&self.deployment)
             .bind(checkpoints.iter().map(|(shard, _)| *shard).collect::<Vec<_>>())
             .bind(
-                checkpoints.iter().map(|(_, checkpoint)| checkpoint.place.position()).collect::<Vec<_>>(),
+                checkpoints
+                    .iter()
+                    .map(|(_, checkpoint)| checkpoint.place.position())
+                    .collect::<Vec<_>>(),
             )
             .bind(checkpoints.iter().map(|(_, checkpoint)| Json(checkpoint)).collect::<Vec<_>>())
             .execute(self.store.pool())

@@ -10,7 +10,7 @@ use annals_store::outbox::OutboxEvent;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::holds::{Cause, Kind, Refusal};
-use crate::message::Message;
+use crate::message::{Destination, Message};
 use crate::registry::Registry;
 use crate::topics::Topics;
 
@@ -24,7 +24,7 @@ pub(crate) struct Encoder {
 }
 
 struct Category {
-    topic: Arc<str>,
+    to: Destination,
     ids: HashMap<Fingerprint, Result<SchemaId, String>>,
 }
 
@@ -55,7 +55,6 @@ impl Encoder {
             made.map_err(|failure| obstacle(failure, &event))?;
         }
         let category = &self.known[&event.category];
-        let topic = Arc::clone(&category.topic);
         let id = match category.ids.get(&event.fingerprint) {
             Some(Ok(id)) => *id,
             Some(Err(reason)) => {
@@ -72,13 +71,14 @@ impl Encoder {
                 obstacle
             })?,
         };
-        Ok(Message::new(event, &topic, id, &self.source))
+        let to = &self.known[&event.category].to;
+        Ok(Message::new(event, to, id, &self.source))
     }
 
     /// Makes sure of a category's topic.
     pub(crate) async fn topic(&mut self, category: &str) -> Result<(), Failure> {
-        let topic = self.topics.ensure(category).await?;
-        let fresh = Category { topic, ids: HashMap::new() };
+        let to = self.topics.ensure(category).await?;
+        let fresh = Category { to, ids: HashMap::new() };
         self.known.entry(category.to_owned()).or_insert(fresh);
         Ok(())
     }
@@ -87,12 +87,17 @@ impl Encoder {
     async fn learn(&mut self, event: &OutboxEvent) -> Result<SchemaId, Failure> {
         let schemas = self.store.schemas([event.fingerprint].into()).await?;
         let schema = schemas[&event.fingerprint];
-        let topic = Arc::clone(&self.known[&event.category].topic);
+        let topic = Arc::clone(&self.known[&event.category].to.topic);
         let id = self.registry.id(&topic, schema).await?;
         if let Some(category) = self.known.get_mut(&event.category) {
             category.ids.insert(event.fingerprint, Ok(id));
         }
         Ok(id)
+    }
+
+    /// Its view of topics, to watch them with.
+    pub(crate) fn topics(&self) -> Topics {
+        self.topics.clone()
     }
 
     /// Forgets what it learned: after a failure, topics and schemas are looked at again.

@@ -156,9 +156,9 @@ impl Failure {
         match self {
             Self::Schema { .. } => Some(Cause::Schema),
             Self::Repartitioned { .. }
-            | Self::Kafka(
-                KafkaFailure::TopicMissing { .. } | KafkaFailure::TopicUnfit { .. },
-            ) => Some(Cause::Topic),
+            | Self::Kafka(KafkaFailure::TopicMissing { .. } | KafkaFailure::TopicUnfit { .. }) => {
+                Some(Cause::Topic)
+            }
             Self::Kafka(
                 KafkaFailure::Outage { .. }
                 | KafkaFailure::Refused { .. }

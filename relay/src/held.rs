@@ -100,8 +100,7 @@ impl Reader {
                     after = store.outbox_window_start(connection, window.since).await?;
                 }
                 let page = LivePage { after, events_max: room };
-                let rows =
-                    store.outbox_category(connection, window, name, shard.shard(), page);
+                let rows = store.outbox_category(connection, window, name, shard.shard(), page);
                 // A stream that is held by itself goes on by itself.
                 let is_left_out = |event: &annals_store::outbox::OutboxEvent| {
                     passed.contains(&event.position) || shard.holds.has(Kind::Stream, &event.stream)

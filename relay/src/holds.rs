@@ -122,8 +122,7 @@ impl Holds {
 
     /// Whether an event of this category and stream waits.
     pub(crate) fn holds(&self, category: &str, stream: &str) -> bool {
-        !self.is_empty()
-            && (self.has(Kind::Category, category) || self.has(Kind::Stream, stream))
+        !self.is_empty() && (self.has(Kind::Category, category) || self.has(Kind::Stream, stream))
     }
 
     /// Whether this is held by itself.
@@ -257,11 +256,7 @@ mod tests {
         let holds = held(Place::origin());
         assert!(holds.holds("account", "account-1"));
         assert!(!holds.holds("account", "account-2"));
-        let category = Hold {
-            id: 8,
-            place: Place::origin(),
-            standing: Standing::Noted,
-        };
+        let category = Hold { id: 8, place: Place::origin(), standing: Standing::Noted };
         let holds = Holds::new([((Kind::Category, "account".to_owned()), category)]);
         assert!(holds.holds("account", "account-2"));
         assert!(!holds.holds("ledger", "ledger-1"));
@@ -287,7 +282,10 @@ mod tests {
         assert!(shard.is_caught_up(&Place::done(&bound(9))));
         assert!(!shard.is_caught_up(&Place::done(&bound(5))));
         shard.place = shard.place.within(&bound(12), 10);
-        assert!(!shard.is_caught_up(&Place::done(&bound(9))), "the shard has left out what came later");
+        assert!(
+            !shard.is_caught_up(&Place::done(&bound(9))),
+            "the shard has left out what came later"
+        );
     }
 
     #[test]

@@ -29,19 +29,19 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message of an event by the topic contract: the key is the stream, the value Avro with the
+    /// The message of an event by the topic contract: the key is the stream and says the partition, the value is Avro with the
     /// registry's id before it, the headers a CloudEvent in binary mode. `source` becomes `ce_source`.
     ///
     /// Free headers come first: where a name occurs twice, readers that keep the last value see the
     /// contract's.
     #[must_use]
-    pub fn new(event: OutboxEvent, topic: &Arc<str>, schema: SchemaId, source: &str) -> Self {
+    pub fn new(event: OutboxEvent, to: &Destination, schema: SchemaId, source: &str) -> Self {
         let payload = frame(schema, &event.payload);
         let timestamp_ms = event.recorded_at.as_millisecond();
         let position = event.position;
         let (key, headers) = described(event, source);
-        let topic = Arc::clone(topic);
-        Self { topic, partition: None, key, payload, timestamp_ms, headers, position }
+        let (topic, partition) = (Arc::clone(&to.topic), Some(to.partition_of(&key)));
+        Self { topic, partition, key, payload, timestamp_ms, headers, position }
     }
 
     /// The record that says how far a shard is published: in the shard's own partition.
@@ -69,6 +69,44 @@ impl Message {
     pub fn bytes(&self) -> usize {
         self.key.len() + self.payload.len() + self.headers.bytes()
     }
+}
+
+/// Where the events of a category go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Its partitions when it was first published to. Streams stay where they are when somebody adds some.
+    pub partitions: i32,
+}
+
+impl Destination {
+    /// The partition of a key, as Kafka's own default partitioner and Kafka Streams choose it.
+    #[must_use]
+    pub fn partition_of(&self, key: &str) -> i32 {
+        let hash = murmur2(key.as_bytes()) & i32::MAX.unsigned_abs();
+        i32::try_from(hash).unwrap_or_default() % self.partitions.max(1)
+    }
+}
+
+/// Kafka's `Utils.murmur2`.
+fn murmur2(data: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    let (words, rest) = data.as_chunks::<4>();
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let mut hash = SEED ^ length;
+    for word in words {
+        let k = u32::from_le_bytes(*word).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ (k ^ (k >> 24)).wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        hash = (hash ^ u32::from_le_bytes(last)).wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
 }
 
 /// The headers of one message; their values lie in one piece of memory.
@@ -175,13 +213,14 @@ mod tests {
     }
 
     fn message(event: OutboxEvent) -> Message {
-        Message::new(event, &"air.flight".into(), SchemaId(258), "annals")
+        let to = Destination { topic: "air.flight".into(), partitions: 4 };
+        Message::new(event, &to, SchemaId(258), "annals")
     }
 
     #[test]
     fn an_event_becomes_the_message_of_the_topic_contract() {
         let message = message(event());
-        assert_eq!((&*message.topic, message.partition), ("air.flight", None));
+        assert_eq!((&*message.topic, message.partition), ("air.flight", Some(2)));
         assert_eq!(message.key, "flight-UA-1545");
         assert_eq!(message.payload, [0, 0, 0, 1, 2, 1, 2, 3]);
         assert_eq!(message.timestamp_ms, 1_357_035_420_123);
@@ -202,6 +241,21 @@ mod tests {
                 ("content-type", "application/avro"),
             ]
         );
+    }
+
+    /// The values of Kafka's own test of its hash.
+    #[test]
+    fn keys_are_hashed_as_kafka_does() {
+        for (key, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
+        }
     }
 
     #[test]

@@ -51,7 +51,9 @@ pub enum Quarantine {
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
     /// Nothing of that name is held.
-    #[error("nothing named {0} is held in deployment {1}: `annals-relay quarantine list` says what is")]
+    #[error(
+        "nothing named {0} is held in deployment {1}: `annals-relay quarantine list` says what is"
+    )]
     NotHeld(String, String),
     /// Another event holds the stream.
     #[error(
@@ -201,7 +203,9 @@ async fn skip(
         let (stream, deployment) = (stream.to_owned(), deployment.to_owned());
         return Err(QuarantineError::OtherEvent { stream, position, deployment }.into());
     }
-    Ok(format!("the event at position {position} will not be published; {stream} goes on behind it\n"))
+    Ok(format!(
+        "the event at position {position} will not be published; {stream} goes on behind it\n"
+    ))
 }
 
 fn not_held(name: &str, deployment: &str) -> QuarantineError {

@@ -59,7 +59,12 @@ impl Reads {
             tried: HashMap::new(),
             ready: HashSet::new(),
         };
-        tokio::spawn(reader.run(received));
+        let (topics, weak) = (reader.encoder.topics(), jobs.downgrade());
+        let forget = move || weak.upgrade().map(|jobs| jobs.send(Job::Forget));
+        let watch = topics.watch(move || drop(forget()));
+        tokio::spawn(async move {
+            tokio::select! { () = reader.run(received) => {} () = watch => {} }
+        });
         Self(jobs)
     }
 

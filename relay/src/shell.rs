@@ -74,6 +74,8 @@ pub(crate) struct Shell {
     idle: Idle,
     rest: Option<Pin<Box<Sleep>>>,
     live: BTreeSet<Shard>,
+    /// What it last said that it publishes.
+    said: BTreeSet<Shard>,
     /// What is to be held once it is known where the shards stand.
     refused: Vec<Refusal>,
     /// Events that Kafka refused together with others, to be sent each on its own.
@@ -109,6 +111,7 @@ impl Shell {
             idle: Idle::new(config.relay.poll_idle_max),
             rest: None,
             live: BTreeSet::new(),
+            said: BTreeSet::new(),
             refused: Vec::new(),
             suspects: Arc::default(),
             notes,
@@ -279,6 +282,7 @@ impl Shell {
             Report::Leases(event) => {
                 self.waiting.good(Good::Database);
                 if matches!(event, Input::Gone) {
+                    self.said.clear();
                     tracing::warn!(
                         "the lease was over: joining again, after whoever took the shards"
                     );
@@ -345,10 +349,7 @@ impl Shell {
     /// Keeps what is to be held until it is known where the shards stand, or finds out first what it is.
     fn hold(&mut self, failure: Failure) {
         match failure.refusals() {
-            Ok(refusals) => {
-                holds::say(&refusals);
-                self.refused.extend(refusals);
-            }
+            Ok(refusals) => self.refused.extend(refusals),
             Err(suspects) => {
                 tracing::info!(
                     events = suspects.len(),
@@ -369,10 +370,11 @@ impl Shell {
             live.iter().map(|Shard(shard)| shard.to_string()).collect::<Vec<_>>().join(",");
         if live.is_empty() {
             tracing::debug!("publishing nothing for the moment");
-        } else if self.waiting.is_on() {
+        } else if self.waiting.is_on() || live == self.said {
             tracing::debug!(shards, "trying again to publish");
         } else {
             tracing::info!(shards, of = self.shards, "publishing");
+            self.said.clone_from(&live);
         }
         self.live = live;
     }
@@ -433,6 +435,7 @@ async fn read_places(
     if !refused.is_empty() {
         let places: Vec<&Place> = checkpoints.iter().map(|checkpoint| &checkpoint.place).collect();
         leases.hold(session, &of, &places, &refused).await?;
+        holds::say(&refused);
     }
     let mut holds = leases.holds(&of).await?;
     reads.look();

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -164,6 +167,41 @@ pub async fn create_topic(brokers: &str, topic: &str, partitions: i32) {
     let made = admin(brokers).must("ask for a topic").create_topics([&topic], &options()).await;
     for result in made.must("make a topic") {
         result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("make a topic");
+    }
+}
+
+/// Changes one setting of a topic; every other goes back to the broker's default.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn configure_topic(brokers: &str, topic: &str, name: &str, value: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+    let admin = admin(brokers).must("ask for a topic");
+    for result in admin.alter_configs([&change], &options()).await.must("configure a topic") {
+        result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("configure a topic");
+    }
+}
+
+/// Adds partitions to a topic, until it has so many.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn add_partitions(brokers: &str, topic: &str, partitions: usize) {
+    let more = NewPartitions::new(topic, partitions);
+    let admin = admin(brokers).must("ask for a topic");
+    for result in admin.create_partitions([&more], &options()).await.must("add partitions") {
+        result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("add partitions");
+    }
+}
+
+/// Deletes a topic.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn delete_topic(brokers: &str, topic: &str) {
+    let admin = admin(brokers).must("ask for a topic");
+    for result in admin.delete_topics(&[topic], &options()).await.must("delete a topic") {
+        result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("delete a topic");
     }
 }
 

@@ -37,8 +37,8 @@ pub use environment::Environment;
 pub use follow::{DEADLINE, Follower, consume};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
 pub use kafka::{
-    Isolation, RawRecord, create_topic, partitions, read_topic, topic_configuration, topics,
-    write_records,
+    Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
+    read_topic, topic_configuration, topics, write_records,
 };
 pub use load::{Load, LoadOptions};
 pub use must::Must;

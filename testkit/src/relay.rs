@@ -64,6 +64,23 @@ impl RelaySettings {
         self
     }
 
+    /// Runs a subcommand of the relay's binary, as an operator does; what it says when it succeeds.
+    ///
+    /// # Errors
+    /// What it says when it does not.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.instance));
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        let output = command.args(arguments).output().await.must("run the relay's binary");
+        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
     fn configuration(&self) -> String {
         format!(
             "[relay]\ndeployment = \"test\"\ninstance = {:?}\n\n[topics]\nprefix = {:?}\npartitions = 4\n\n\
@@ -205,17 +222,8 @@ impl Drop for RelayProcess {
 }
 
 fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child {
-    let configuration = directory.join("relay.toml");
-    std::fs::write(&configuration, settings.configuration()).must("write relay.toml");
-    let mut child = Command::new(binary())
+    let mut child = command(settings, directory)
         .arg("run")
-        .arg("--config")
-        .arg(configuration)
-        .env("ANNALS_DATABASE_URL", &settings.database_url)
-        .env("ANNALS_KAFKA", &settings.environment.kafka)
-        .env("ANNALS_REGISTRY_URL", &settings.environment.registry_url)
-        .envs(settings.variables.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -224,6 +232,22 @@ fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child 
     log.capture(child.stdout.take().must("read the relay's output"));
     log.capture(child.stderr.take().must("read the relay's log"));
     child
+}
+
+/// The binary with the settings, and no subcommand yet.
+fn command(settings: &RelaySettings, directory: &Path) -> Command {
+    let configuration = directory.join("relay.toml");
+    std::fs::write(&configuration, settings.configuration()).must("write relay.toml");
+    let mut command = Command::new(binary());
+    command
+        .arg("--config")
+        .arg(configuration)
+        .env("ANNALS_DATABASE_URL", &settings.database_url)
+        .env("ANNALS_KAFKA", &settings.environment.kafka)
+        .env("ANNALS_REGISTRY_URL", &settings.environment.registry_url)
+        .envs(settings.variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null());
+    command
 }
 
 /// Where the tests of this build put what they write: `target/tmp`.

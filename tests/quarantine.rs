@@ -1,0 +1,334 @@
+//! What cannot be published is held, with what must wait for it, and everything else flows; nothing is dropped
+//! without a person who says so.
+
+use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
+use annals_testkit::{
+    CATEGORY, Dice, Follower, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed,
+    Violation, account, add_partitions, check, closed, configure_topic, create_topic, delete_topic,
+    deposited, deposited_for, opened,
+};
+use sqlx::Row;
+use uuid::Uuid;
+
+/// Below the size of a large event, and above that of a transaction of small ones.
+const SMALL: &str = "3000";
+const LARGE: &str = "1000000";
+
+/// An event that a topic with [`SMALL`] does not take: what is in it does not compress.
+fn large(sequence: i64) -> NewEvent {
+    let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
+    deposited_for(sequence, &note)
+}
+
+async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
+    let append = Append::to(stream, ExpectedVersion::Any, events);
+    bed.store().append(&append).await.must("append");
+}
+
+async fn limit(bed: &Testbed, bytes: &str) {
+    let brokers = &bed.environment().kafka;
+    configure_topic(brokers, &bed.topic(CATEGORY), "max.message.bytes", bytes).await;
+}
+
+async fn run(settings: &RelaySettings, arguments: &[&str]) -> String {
+    match settings.run(arguments).await {
+        Ok(said) => said,
+        Err(said) => panic!("annals-relay {}: {said}", arguments.join(" ")),
+    }
+}
+
+/// A test bed whose topic exists and takes small events only.
+async fn narrow(label: &str) -> (Testbed, Follower, RelayProcess) {
+    let bed = Testbed::new(label).await;
+    let follower = bed.follow();
+    let relay = RelayProcess::start(&bed.relay());
+    append(&bed, &account("first"), [opened("ann")]).await;
+    follower.until_count(1).await;
+    limit(&bed, SMALL).await;
+    (bed, follower, relay)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_tried_again() {
+    let (bed, follower, mut relay) = narrow("too_large").await;
+    append(&bed, &account("a"), [large(1)]).await;
+    relay.logged("holding stream account-a").await;
+    append(&bed, &account("a"), [deposited(2)]).await;
+    append(&bed, &account("b"), [deposited(3)]).await;
+    follower.until_count(2).await;
+    let seen: Vec<String> =
+        follower.seen().into_iter().map(|event| event.stream.to_string()).collect();
+    assert_eq!(seen, ["account-first", "account-b"]);
+
+    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    assert!(list.contains("account-a") && list.contains("record"), "{list}");
+    let shown = run(&bed.relay(), &["quarantine", "show", "account-a"]).await;
+    assert!(shown.contains("\"sequence\": 1") && shown.contains("MoneyDeposited"), "{shown}");
+    assert!(shown.contains("behind it   1 events"), "{shown}");
+    // Tried again too early, it is held as before.
+    relay.turn_page();
+    run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;
+    relay.logged("holding stream account-a").await;
+    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    assert!(list.contains("   2  "), "the second try is counted: {list}");
+
+    limit(&bed, LARGE).await;
+    run(&bed.relay(), &["quarantine", "retry", "account-a", "--reason", "limit raised"]).await;
+    follower.until_count(4).await;
+    relay.logged("the hold has ended").await;
+    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    assert!(list.contains("nothing is held"), "{list}");
+    append(&bed, &account("a"), [deposited(4)]).await;
+    follower.until_count(5).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_events_that_are_refused_together_only_the_bad_ones_hold_their_streams() {
+    let (bed, follower, mut relay) = narrow("refused_together").await;
+    let mut together = Append::default();
+    for number in 0..60 {
+        let event = if number % 20 == 7 { large(number) } else { deposited(number) };
+        together = together.and_to(&account(number), ExpectedVersion::NoStream, [event]);
+    }
+    bed.store().append(&together).await.must("append");
+    follower.until_count(58).await;
+    for number in [7, 27, 47] {
+        relay.logged(&format!("holding stream account-{number}")).await;
+    }
+    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    assert_eq!(list.lines().count(), 4, "{list}");
+    limit(&bed, LARGE).await;
+    run(&bed.relay(), &["quarantine", "release"]).await;
+    follower.until_count(61).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_is_skipped_with_a_reason_only_and_its_stream_goes_on_behind_it() {
+    let (bed, follower, mut relay) = narrow("skipped").await;
+    let bad = large(1);
+    let id = bad.id();
+    append(&bed, &account("a"), [deposited(0), bad, deposited(2)]).await;
+    relay.logged("holding stream account-a").await;
+    let shown = run(&bed.relay(), &["quarantine", "show", "account-a"]).await;
+    let position = shown.lines().find_map(|line| line.strip_prefix("position")).must("a position");
+    let position = position.trim();
+    let arguments = |position, reason| {
+        ["quarantine", "skip", "account-a", "--position", position, "--reason", reason]
+    };
+    let settings = bed.relay();
+    let refused = settings.run(&arguments(position, " ")).await.unwrap_err();
+    assert!(refused.contains("--reason must not be empty"), "{refused}");
+    let refused = settings.run(&arguments("1", "a mistake")).await.unwrap_err();
+    assert!(refused.contains("`annals-relay quarantine show account-a`"), "{refused}");
+    run(&settings, &arguments(position, "a test record")).await;
+    follower.until_count(3).await;
+    relay.logged("the hold has ended").await;
+
+    let actions = sqlx::query(include_str!("sql/actions.sql")).fetch_all(bed.store().pool()).await;
+    let actions = actions.must("read what was done");
+    let [action] = &actions[..] else { panic!("{} actions", actions.len()) };
+    assert_eq!(action.get::<String, _>("verb"), "skip");
+    assert_eq!(action.get::<i64, _>("position").to_string(), position);
+    assert_eq!(action.get::<String, _>("reason"), "a test record");
+    assert!(!action.get::<String, _>("done_by").is_empty());
+    // Also for a relay that comes later.
+    relay.kill().await;
+    relay.restart();
+    append(&bed, &account("a"), [deposited(3)]).await;
+    follower.until_count(4).await;
+    assert!(relay.terminate().await.success());
+    let violations = check(&bed.history(Vec::new()).await);
+    let is_it = |violation: &Violation| match violation {
+        Violation::Lost { id: lost, .. } => *lost == id.get(),
+        Violation::Gap { .. } => true,
+        _ => false,
+    };
+    assert!(violations.iter().all(is_it), "{violations:?}");
+    assert!(violations.iter().any(|violation| matches!(violation, Violation::Lost { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_survives_crashes_under_load_also_while_it_is_released() {
+    const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: 20_000 };
+    const CRASHES: usize = 6;
+    let (bed, follower, relay) = narrow("held_crashes").await;
+    let mut dice = Dice::of_this_run();
+    let mut relays = [relay, RelayProcess::start(&bed.relay().instance("b"))];
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(500).await;
+    let bad = ["account-0", "account-1", "account-7", "account-x"];
+    for stream in bad {
+        append(&bed, &StreamName::new(stream).must("name a stream"), [large(0)]).await;
+    }
+    let settings = bed.relay();
+    let is_held = |list: &str| bad.iter().all(|stream| list.contains(&format!("{stream} ")));
+    while !is_held(&run(&settings, &["quarantine", "list"]).await) {
+        follower.until_count(follower.count() + 100).await;
+    }
+    for crash in 0..CRASHES {
+        if crash == 2 {
+            limit(&bed, LARGE).await;
+        }
+        if crash >= 2 {
+            run(&settings, &["quarantine", "release"]).await;
+        }
+        follower.until_count(follower.count() + dice.below(400)).await;
+        let [first, second] = &mut relays;
+        let relay = if crash % 2 == 0 { first } else { second };
+        relay.kill().await;
+        relay.restart();
+    }
+    let attempts = load.stop().await;
+    run(&settings, &["quarantine", "release"]).await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_kafka_refuses_holds_the_stream() {
+    let (bed, follower, mut relay) = narrow("refused_time").await;
+    assert!(relay.terminate().await.success());
+    let brokers = &bed.environment().kafka;
+    let topic = bed.topic(CATEGORY);
+    configure_topic(brokers, &topic, "message.timestamp.after.max.ms", "60000").await;
+    let late = deposited(1);
+    let id: EventId = late.id();
+    append(&bed, &account("a"), [late]).await;
+    append(&bed, &account("b"), [deposited(2)]).await;
+    let mut change = bed.store().pool().begin().await.must("begin");
+    sqlx::query(include_str!("sql/administer.sql")).execute(&mut *change).await.must("administer");
+    sqlx::query(include_str!("sql/recorded_in_the_future.sql"))
+        .bind(id.get())
+        .execute(&mut *change)
+        .await
+        .must("change an event");
+    change.commit().await.must("commit");
+    relay.restart();
+    let line = relay.logged("holding stream account-a").await;
+    assert!(line.to_lowercase().contains("timestamp"), "{line}");
+    follower.until_count(2).await;
+    configure_topic(brokers, &topic, "message.timestamp.after.max.ms", "86400000").await;
+    run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;
+    follower.until_count(3).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_the_registry_does_not_have_holds_the_streams_that_use_it() {
+    let bed = Testbed::new("schema_held").await;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed, &account("a"), [opened("ann")]).await;
+    follower.until_count(1).await;
+    assert!(relay.terminate().await.success());
+
+    let strict = bed.relay().variable("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "false");
+    let mut relay = RelayProcess::start(&strict);
+    append(&bed, &account("a"), [closed(), opened("ann")]).await;
+    append(&bed, &account("c"), [closed()]).await;
+    append(&bed, &account("b"), [opened("bob")]).await;
+    relay.logged("holding stream account-a").await;
+    relay.logged("holding stream account-c").await;
+    follower.until_count(2).await;
+    assert!(relay.terminate().await.success());
+
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed, &account("b"), [opened("bob")]).await;
+    follower.until_count(3).await;
+    run(&bed.relay(), &["quarantine", "release", "--reason", "schemas may be registered"]).await;
+    follower.until_count(6).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_category_without_a_topic_is_held_and_goes_on_by_itself_once_it_has_one() {
+    let bed = Testbed::new("no_topic").await;
+    let brokers = &bed.environment().kafka;
+    let ledger = StreamName::new("ledger-1").must("name a stream");
+    let topics = [bed.topic(CATEGORY), bed.topic("ledger")];
+    create_topic(brokers, &topics[1], 4).await;
+    let made = RelayProcess::start(&bed.relay());
+    made.logged("publishing").await;
+    let mut made = made;
+    assert!(made.terminate().await.success());
+
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__CREATE", "false");
+    let mut relay = RelayProcess::start(&settings);
+    append(&bed, &account("a"), [opened("ann"), deposited(1)]).await;
+    let line = relay.logged("holding category account").await;
+    assert!(line.contains("kafka-topics.sh"), "{line}");
+    append(&bed, &ledger, [deposited(1)]).await;
+    let ledgers = Follower::start(brokers, &[&topics[1]]);
+    ledgers.until_count(1).await;
+    append(&bed, &account("a"), [deposited(2)]).await;
+    // Also a relay that takes over knows of it.
+    relay.kill().await;
+    relay.restart();
+    append(&bed, &ledger, [deposited(2)]).await;
+    ledgers.until_count(2).await;
+    let list = run(&settings, &["quarantine", "list"]).await;
+    assert!(list.contains("category") && list.contains("topic"), "{list}");
+
+    create_topic(brokers, &topics[0], 4).await;
+    let follower = bed.follow();
+    follower.until_count(3).await;
+    append(&bed, &account("a"), [deposited(3)]).await;
+    follower.until_count(4).await;
+    assert!(relay.terminate().await.success());
+    let versions: Vec<i64> = follower.seen().iter().map(|event| event.version.get()).collect();
+    assert_eq!(versions, [0, 1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_with_more_partitions_than_it_had_is_held_until_an_operator_lets_it_go_on() {
+    let bed = Testbed::new("more_partitions").await;
+    let brokers = &bed.environment().kafka;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed, &account("a"), [opened("ann")]).await;
+    follower.until_count(1).await;
+    let topic = bed.topic(CATEGORY);
+    add_partitions(brokers, &topic, 8).await;
+    // A relay that runs goes on with the partitions that it knows; one that starts refuses.
+    append(&bed, &account("a"), [deposited(1)]).await;
+    follower.until_count(2).await;
+    relay.kill().await;
+    relay.restart();
+    append(&bed, &account("a"), [deposited(2)]).await;
+    let line = relay.logged("holding category account").await;
+    assert!(line.contains("8 partitions and had 4"), "{line}");
+    let forget = include_str!("sql/forget_topic.sql");
+    sqlx::query(forget).bind(&topic).execute(bed.store().pool()).await.must("forget the topic");
+    let follower = bed.follow();
+    follower.until_count(3).await;
+    relay.logged("the hold has ended").await;
+    assert!(relay.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_is_made_again_and_publishing_goes_on() {
+    let bed = Testbed::new("deleted_topic").await;
+    let brokers = &bed.environment().kafka;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed, &account("a"), [opened("ann")]).await;
+    follower.until_count(1).await;
+    drop(follower);
+    relay.turn_page();
+    delete_topic(brokers, &bed.topic(CATEGORY)).await;
+    append(&bed, &account("a"), [deposited(1)]).await;
+    relay.logged("created topic").await;
+    let follower = bed.follow();
+    follower.until_count(1).await;
+    append(&bed, &account("a"), [deposited(2)]).await;
+    follower.until_count(2).await;
+    let versions: Vec<i64> = follower.seen().iter().map(|event| event.version.get()).collect();
+    assert_eq!(versions, [1, 2], "what the deleted topic had is gone with it");
+    assert!(relay.terminate().await.success());
+}
