@@ -8,6 +8,8 @@
 //! `ANNALS_TEST_SEED` to throw the same dice again. `ANNALS_TEST_KEEP=1` keeps all of it after success, too.
 
 #[cfg(test)]
+mod at_least_once;
+#[cfg(test)]
 mod atomic;
 #[cfg(test)]
 mod checked_before_commit;
@@ -43,6 +45,8 @@ mod quarantine;
 mod reading;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
+mod resharding;
 #[cfg(test)]
 mod retry_is_safe;
 #[cfg(test)]

@@ -40,6 +40,17 @@ pub enum Command {
     /// See what is held because it cannot be published, and say what to do about it.
     #[command(subcommand)]
     Quarantine(Quarantine),
+    /// Change what consumers of the deployment are promised, while none of its relays runs, and end.
+    Deliver {
+        /// `exactly-once` or `at-least-once`.
+        #[arg(value_parser = ["exactly-once", "at-least-once"])]
+        delivery: String,
+    },
+    /// Change the number of shards of the installation, while everything is published and no relay runs, and end.
+    Reshard {
+        /// How many.
+        shards: i32,
+    },
     /// Check the configuration, and end.
     CheckConfig,
 }
@@ -80,10 +91,37 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
         Command::Status => status(&config, &store).await,
         Command::Quarantine(wish) => {
             let text = quarantine::execute(&wish, &store, &config.relay.deployment).await?;
-            Ok(write!(std::io::stdout(), "{text}")?)
+            say(&text)
+        }
+        Command::Deliver { delivery } => {
+            let statement = store.schema().statement(include_str!("../sql/deliver.sql"));
+            let query = sqlx::query(statement).bind(&config.relay.deployment).bind(&delivery);
+            query.execute(store.pool()).await.map_err(refusal)?;
+            let deployment = &config.relay.deployment;
+            say(&format!(
+                "deployment {deployment} delivers {delivery} from now on: set relay.delivery to it\n"
+            ))
+        }
+        Command::Reshard { shards } => {
+            let statement = store.schema().statement(include_str!("../sql/reshard.sql"));
+            sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
+            say(&format!("the installation has {shards} shards from now on\n"))
         }
         Command::CheckConfig => Ok(()),
     }
+}
+
+fn say(text: &str) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// What the database refuses, with what to do instead.
+fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
+    let hint = error.as_database_error().and_then(|error| {
+        let hint = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()?;
+        Some(format!("{}. {hint}", error.message()))
+    });
+    hint.map_or_else(|| error.into(), Into::into)
 }
 
 /// The relay's view of the store: a few connections, made when they are needed.

@@ -31,6 +31,8 @@ pub struct Config {
     pub relay: Relay,
     /// Its log.
     pub log: Log,
+    /// How often the deployment was begun anew; the database says it.
+    pub(crate) generation: u32,
 }
 
 /// Where the event store is.
@@ -110,6 +112,10 @@ pub struct Relay {
     pub instance: String,
     /// The `ce_source` of every message.
     pub source: String,
+    /// What consumers are promised.
+    pub delivery: Delivery,
+    /// When an event is safe enough to be published.
+    pub durability: Durability,
     /// How many events go into one Kafka transaction at most.
     pub batch_events_max: NonZeroUsize,
     /// How many bytes go into one Kafka transaction at most, but for a single larger event.
@@ -122,6 +128,41 @@ pub struct Relay {
     pub backoff_min: Duration,
     /// How long to wait at most after many.
     pub backoff_max: Duration,
+}
+
+/// What consumers are promised; each stream comes in order with both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Readers of committed records get each event once.
+    ExactlyOnce,
+    /// After a failure some events come again.
+    AtLeastOnce,
+}
+
+impl Delivery {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+        }
+    }
+
+    /// The other way round.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::ExactlyOnce, Self::AtLeastOnce].into_iter().find(|delivery| delivery.name() == name)
+    }
+}
+
+/// When an event is safe enough to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is committed.
+    Local,
+    /// Once a standby has it on its disk, too: what is published survives the loss of the primary.
+    Standby,
 }
 
 /// What is logged, and how.
@@ -197,10 +238,21 @@ impl Config {
         format!("{}{category}", self.topics.prefix)
     }
 
-    /// The topic of this deployment's checkpoints. A category has no `-`, so it is nobody else's.
+    /// The topic of this deployment's checkpoints. A category has no `-`, so it is nobody else's. Each generation
+    /// has its own: what an earlier one wrote means nothing to it.
     #[must_use]
     pub fn checkpoint_topic(&self) -> Arc<str> {
-        format!("{}{}-checkpoints", self.topics.prefix, self.relay.deployment).into()
+        let first = format!("{}{}-checkpoints", self.topics.prefix, self.relay.deployment);
+        match self.generation {
+            1 => first.into(),
+            later => format!("{first}-{later}").into(),
+        }
+    }
+
+    /// The same configuration in a generation of the deployment; see `relay_deployments`.
+    #[must_use]
+    pub fn in_generation(self, generation: u32) -> Self {
+        Self { generation, ..self }
     }
 
     /// What the transactional ids of this deployment's relays begin with.
@@ -267,6 +319,8 @@ pub(crate) struct RawRelay {
     pub(crate) deployment: String,
     pub(crate) instance: String,
     pub(crate) source: String,
+    pub(crate) delivery: String,
+    pub(crate) durability: String,
     pub(crate) batch_events_max: i64,
     pub(crate) batch_bytes_max: i64,
     pub(crate) poll_idle_ms_max: i64,
@@ -329,6 +383,8 @@ impl Default for RawRelay {
             deployment: "annals".to_owned(),
             instance: String::new(),
             source: "annals".to_owned(),
+            delivery: Delivery::ExactlyOnce.name().to_owned(),
+            durability: "local".to_owned(),
             batch_events_max: 5_000,
             batch_bytes_max: 8_388_608,
             poll_idle_ms_max: 20,

@@ -8,8 +8,8 @@ use annals_store::SchemaName;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    Config, Database, Kafka, Log, LogFormat, Login, RawConfig, RawDatabase, RawKafka, RawLog,
-    RawRegistry, RawRelay, RawTopics, Registry, Relay, Secret, Topics,
+    Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Login, RawConfig, RawDatabase,
+    RawKafka, RawLog, RawRegistry, RawRelay, RawTopics, Registry, Relay, Secret, Topics,
 };
 use crate::settings::{ConfigError, Origins, Problem, Settings, variable_of};
 
@@ -41,6 +41,7 @@ pub(crate) fn check(settings: Settings) -> Result<Config, ConfigError> {
         topics: checker.topics(topics),
         relay: checker.relay(relay),
         log: checker.log(log),
+        generation: 1,
     };
     if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(checker.problems)) }
 }
@@ -154,6 +155,20 @@ impl Checker {
         if raw.source.is_empty() {
             self.problem("relay.source", "must not be empty: CloudEvents need a source".to_owned());
         }
+        let delivery = Delivery::of(&raw.delivery).unwrap_or_else(|| {
+            let what = format!("is {:?}, and must be exactly-once or at-least-once", raw.delivery);
+            self.problem("relay.delivery", what);
+            Delivery::ExactlyOnce
+        });
+        let durability = match raw.durability.as_str() {
+            "local" => Durability::Local,
+            "standby" => Durability::Standby,
+            other => {
+                let what = format!("is {other:?}, and must be local or standby");
+                self.problem("relay.durability", what);
+                Durability::Local
+            }
+        };
         let events = self.number("relay.batch_events_max", raw.batch_events_max, 1..=100_000);
         let bytes = self.number("relay.batch_bytes_max", raw.batch_bytes_max, 1_024..=268_435_456);
         let backoff_min = self.duration("relay.backoff_ms_min", raw.backoff_ms_min, 1..=60_000);
@@ -168,6 +183,8 @@ impl Checker {
             deployment: raw.deployment,
             instance,
             source: raw.source,
+            delivery,
+            durability,
             batch_events_max: NonZeroUsize::new(size(events)).unwrap_or(NonZeroUsize::MIN),
             batch_bytes_max: size(bytes),
             poll_idle_max: self.duration(

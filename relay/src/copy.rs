@@ -11,6 +11,7 @@ use sqlx::types::Json;
 use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
+use crate::config::{Config, Delivery};
 use crate::failure::Failure;
 use crate::leases::number;
 
@@ -38,16 +39,20 @@ impl Committed {
 pub(crate) struct Copier {
     store: Store,
     deployment: String,
+    /// Unless what would be copied stands there already.
+    is_needed: bool,
     committed: watch::Receiver<Committed>,
 }
 
 impl Copier {
     pub(crate) fn new(
         store: &Store,
-        deployment: &str,
+        config: &Config,
         committed: watch::Receiver<Committed>,
     ) -> Self {
-        Self { store: store.clone(), deployment: deployment.to_owned(), committed }
+        let deployment = config.relay.deployment.clone();
+        let is_needed = config.relay.delivery == Delivery::ExactlyOnce;
+        Self { store: store.clone(), deployment, is_needed, committed }
     }
 
     /// Copies whenever something was committed, at most once in an interval.
@@ -100,7 +105,7 @@ impl Copier {
     async fn once(&self) -> Result<(), Failure> {
         let checkpoints: Vec<(i16, Checkpoint)> =
             self.committed.borrow().checkpoints.iter().map(|(s, c)| (*s, c.clone())).collect();
-        if checkpoints.is_empty() {
+        if checkpoints.is_empty() || !self.is_needed {
             return Ok(());
         }
         let statement = self.store.schema().statement(include_str!("../sql/checkpoint_copy.sql"));

@@ -20,6 +20,8 @@ pub enum Component {
     Kafka,
     /// The schema registry.
     Registry,
+    /// A standby of the database, where events have to be on one.
+    Standby,
 }
 
 impl std::fmt::Display for Component {
@@ -28,6 +30,7 @@ impl std::fmt::Display for Component {
             Self::Database => "the database",
             Self::Kafka => "kafka",
             Self::Registry => "the schema registry",
+            Self::Standby => "a standby of the database",
         })
     }
 }
@@ -98,6 +101,32 @@ pub enum Failure {
     /// The store has something that this relay cannot read.
     #[error("read the store")]
     Store(#[source] annals_store::Error),
+    /// The deployment began with another promise to its consumers.
+    #[error(
+        "this deployment delivers {found}, and relay.delivery is {configured}: set it to {found}, or stop all of its \
+         relays and run `annals-relay deliver {configured}`"
+    )]
+    Delivery {
+        /// What is configured.
+        configured: &'static str,
+        /// What the deployment began with.
+        found: String,
+    },
+    /// The deployment was begun anew since this process started.
+    #[error("the deployment was begun anew meanwhile (resharded, rebased): start this relay again")]
+    BegunAnew,
+    /// Kafka does not have a checkpoint that it had.
+    #[error(
+        "the topic of checkpoints has none of shard {shard}, and its copy in the database is at position {position}: \
+         the topic was deleted or made anew; stop all relays of the deployment, then run `annals-relay rebase`, which finds \
+         out from the topics what is published"
+    )]
+    CheckpointsLost {
+        /// The shard.
+        shard: u16,
+        /// How far it was published.
+        position: i64,
+    },
     /// The installation says an impossible number of shards.
     #[error("the installation has {0} shards: annals.shard_count() was replaced by something else")]
     Shards(i16),
@@ -146,6 +175,9 @@ impl Failure {
             Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
+            | Self::Delivery { .. }
+            | Self::BegunAnew
+            | Self::CheckpointsLost { .. }
             | Self::Thread(_)
             | Self::Panicked(_) => Trouble::Fault,
         }
@@ -173,6 +205,9 @@ impl Failure {
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
+            | Self::Delivery { .. }
+            | Self::BegunAnew
+            | Self::CheckpointsLost { .. }
             | Self::Thread(_)
             | Self::Panicked(_) => None,
         }
@@ -223,6 +258,9 @@ impl Failure {
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
+            | Self::Delivery { .. }
+            | Self::BegunAnew
+            | Self::CheckpointsLost { .. }
             | Self::Thread(_)
             | Self::Panicked(_) => "an operator".to_owned(),
         }
@@ -233,6 +271,7 @@ impl Failure {
         match self {
             Self::Outage { of: Component::Database, .. } | Self::Fenced => Good::Database,
             Self::Outage { of: Component::Kafka, .. } => Good::Kafka,
+            Self::Outage { of: Component::Standby, .. } => Good::Read,
             Self::Kafka(failure) => match failure {
                 KafkaFailure::Refused { .. }
                 | KafkaFailure::TopicMissing { .. }
@@ -250,6 +289,9 @@ impl Failure {
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
+            | Self::Delivery { .. }
+            | Self::BegunAnew
+            | Self::CheckpointsLost { .. }
             | Self::Thread(_)
             | Self::Panicked(_) => Good::Database,
         }

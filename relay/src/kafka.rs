@@ -43,12 +43,13 @@ const SUSPECTS_MAX: usize = 1_000;
 
 type Result<T, E = KafkaFailure> = std::result::Result<T, E>;
 
-/// Writes records in Kafka transactions. There is one producer for a transactional id: making another
-/// one fences this one.
+/// Writes records: in Kafka transactions, when it has a transactional id, or without. There is one producer for a
+/// transactional id: making another one fences this one.
 #[expect(missing_debug_implementations, reason = "rdkafka's producer has none")]
 pub struct Producer {
     client: BaseProducer<Listener>,
     deadline: Duration,
+    is_transactional: bool,
 }
 
 impl Producer {
@@ -57,8 +58,22 @@ impl Producer {
     /// # Errors
     /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
     pub fn connect(config: &Config, transactional_id: &str) -> Result<Self> {
+        Self::with(config, Some(transactional_id))
+    }
+
+    /// Makes a producer without transactions, which keeps the order of each partition: after its first failure it
+    /// sends nothing more. To begin, to commit and to take over nothing is needed then.
+    ///
+    /// # Errors
+    /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
+    pub fn without_transactions(config: &Config) -> Result<Self> {
+        Self::with(config, None)
+    }
+
+    fn with(config: &Config, transactional_id: Option<&str>) -> Result<Self> {
         let client = create(properties::producer(config, transactional_id))?;
-        Ok(Self { client, deadline: config.kafka.transaction_timeout })
+        let is_transactional = transactional_id.is_some();
+        Ok(Self { client, deadline: config.kafka.transaction_timeout, is_transactional })
     }
 
     /// Fences whoever used the transactional id before, and aborts what they left open. To be called
@@ -68,6 +83,9 @@ impl Producer {
     /// Any [`KafkaFailure`]; nothing was published. Drop the producer then, before making another:
     /// it would go on trying, and fence that one.
     pub fn init(&self) -> Result<()> {
+        if !self.is_transactional {
+            return Ok(());
+        }
         let done = self.client.init_transactions(self.deadline + REQUEST_TIMEOUT);
         done.map_err(|error| self.failure("take over the transactional id", &error))
     }
@@ -77,6 +95,9 @@ impl Producer {
     /// # Errors
     /// Any [`KafkaFailure`]; nothing was published.
     pub fn begin(&self) -> Result<()> {
+        if !self.is_transactional {
+            return Ok(());
+        }
         self.client.begin_transaction().map_err(|error| self.failure("begin a transaction", &error))
     }
 
@@ -126,6 +147,9 @@ impl Producer {
     /// Any [`KafkaFailure`]; after [`KafkaFailure::UnknownOutcome`] it may be committed all the same.
     pub fn commit(&self) -> Result<()> {
         let action = "commit a transaction";
+        if !self.is_transactional {
+            return Ok(());
+        }
         self.client.commit_transaction(self.deadline).map_err(|error| {
             let is_undone =
                 matches!(&error, KafkaError::Transaction(cause) if cause.txn_requires_abort());
@@ -189,8 +213,11 @@ impl Producer {
     fn failure(&self, action: &'static str, error: &KafkaError) -> KafkaFailure {
         self.listen();
         match self.client.client().fatal_error() {
+            // It says only that a record was not taken; the record's own error says why.
+            Some((Code::GaplessGuarantee, _)) | None => {
+                self.client.context().failure(action, error)
+            }
             Some((cause, text)) => sort(action, cause, text),
-            None => self.client.context().failure(action, error),
         }
     }
 }

@@ -30,17 +30,24 @@ pub(crate) fn admin(kafka: &Kafka) -> Properties {
 }
 
 /// For publishing.
-pub(crate) fn producer(config: &Config, transactional_id: &str) -> Properties {
+pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Properties {
     let timeout = config.kafka.transaction_timeout;
     let timeout_ms = timeout.as_millis().to_string();
     // librdkafka does not take a longer one.
     let socket_timeout_ms = timeout.min(Duration::from_secs(10)).as_millis().to_string();
+    let kind = match transactional_id {
+        Some(id) => vec![
+            ("transactional.id", id),
+            ("transaction.timeout.ms", &timeout_ms),
+            ("message.timeout.ms", &timeout_ms),
+        ],
+        // A record that librdkafka gives up by itself would be overtaken by later ones. Whoever sends has a deadline, and
+        // gives up the producer with everything in it.
+        None => vec![("enable.gapless.guarantee", "true"), ("message.timeout.ms", "0")],
+    };
     let must_be = [
-        ("transactional.id", transactional_id),
         ("enable.idempotence", "true"),
         ("acks", "all"),
-        ("transaction.timeout.ms", &timeout_ms),
-        ("message.timeout.ms", &timeout_ms),
         ("partitioner", "murmur2_random"),
         ("compression.type", &config.kafka.compression),
         // What is acknowledged needs no report: that saves this side a callback for each record.
@@ -52,7 +59,7 @@ pub(crate) fn producer(config: &Config, transactional_id: &str) -> Properties {
         ("topic.metadata.propagation.max.ms", "5000"),
         ("socket.timeout.ms", &socket_timeout_ms),
     ];
-    properties(&config.kafka, &defaults, &must_be)
+    properties(&config.kafka, &defaults, &[&must_be[..], &kind].concat())
 }
 
 /// For reading the ends of a topic's partitions.
@@ -93,7 +100,7 @@ mod tests {
         for (name, value) in [("linger.ms", "5"), ("acks", "1"), ("sasl.username", "relay")] {
             config.kafka.properties.insert(name.to_owned(), Secret::new(value));
         }
-        let properties = producer(&config, "annals.a");
+        let properties = producer(&config, Some("annals.a"));
         assert_eq!(properties["linger.ms"], "5");
         assert_eq!(properties["sasl.username"], "relay");
         assert_eq!(properties["acks"], "all");

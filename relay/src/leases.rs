@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use sqlx::{PgPool, Postgres, Row, SqlStr};
 use uuid::Uuid;
 
-use crate::checkpoint::{Place, Progress};
+use crate::checkpoint::{Checkpoint, Place, Progress};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::holds::{Hold, Holds, Kind, Refusal, Standing};
@@ -41,6 +41,7 @@ impl Session {
 pub(crate) struct LeaseTable {
     store: Store,
     deployment: String,
+    generation: i32,
     instance: String,
     lease: Duration,
 }
@@ -51,6 +52,7 @@ impl LeaseTable {
         Self {
             store: store.clone(),
             deployment: relay.deployment.clone(),
+            generation: i32::try_from(config.generation).unwrap_or(i32::MAX),
             instance: relay.instance.clone(),
             lease: relay.lease,
         }
@@ -60,11 +62,16 @@ impl LeaseTable {
         let action = "join the deployment";
         let query = self
             .query(include_str!("../sql/join.sql"))
+            .bind(self.generation)
             .bind(&self.instance)
             .bind(session.id)
             .bind(session.transactional_ids.to_vec())
             .bind(self.lease_ms());
-        self.rows(action, query).await.map(drop)
+        let rows = self.rows(action, query).await?;
+        match is(&rows, "has_joined").map_err(Failure::database(action))? {
+            true => Ok(()),
+            false => Err(Failure::BegunAnew),
+        }
     }
 
     /// Prolongs the lease, and reads all; `None` when there is no such session any more.
@@ -129,6 +136,40 @@ impl LeaseTable {
     ) -> Result<(), Failure> {
         let query = self.of(include_str!("../sql/fenced.sql"), session, leases).bind(ids.to_vec());
         self.rows("note what is fenced", query).await.map(drop)
+    }
+
+    /// Where these shards go on by what PostgreSQL knows: where the generation began, and the copies of checkpoints.
+    pub(crate) async fn checkpoints(
+        &self,
+        leases: &[Lease],
+    ) -> Result<BTreeMap<i16, Known>, Failure> {
+        let action = "read checkpoints";
+        let shards: Vec<i16> = leases.iter().map(|lease| number(lease.shard)).collect();
+        let query = self.query(include_str!("../sql/checkpoints.sql")).bind(shards);
+        let rows = self.rows(action, query).await?;
+        rows.iter().map(known).collect::<Result<_, _>>().map_err(Failure::database(action))
+    }
+
+    /// Writes checkpoints here, where no Kafka transaction has them.
+    ///
+    /// # Errors
+    /// [`Failure::Fenced`] when one of the leases is lost; [`Failure::Outage`].
+    pub(crate) async fn checkpoint(
+        &self,
+        session: &Session,
+        checkpoints: &[(Lease, Checkpoint)],
+    ) -> Result<(), Failure> {
+        let action = "write checkpoints";
+        let leases: Vec<Lease> = checkpoints.iter().map(|(lease, _)| *lease).collect();
+        let positions: Vec<i64> =
+            checkpoints.iter().map(|(_, checkpoint)| checkpoint.place.position()).collect();
+        let checkpoints: Vec<_> = checkpoints.iter().map(|(_, of)| Json(of)).collect();
+        let query = self.of(include_str!("../sql/checkpoint_write.sql"), session, &leases);
+        let rows = self.rows(action, query.bind(positions).bind(checkpoints)).await?;
+        match is(&rows, "is_written").map_err(Failure::database(action))? {
+            true => Ok(()),
+            false => Err(Failure::Fenced),
+        }
     }
 
     /// Notes how far holds got by what is committed. False if one of the leases is lost: its next owner may have got
@@ -225,6 +266,21 @@ pub(crate) fn number(Shard(number): Shard) -> i16 {
 /// A shard by the database's number.
 pub(crate) fn shard(number: i16) -> Shard {
     Shard(number.unsigned_abs())
+}
+
+/// What PostgreSQL knows of where a shard stands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// Where the generation began.
+    pub(crate) origin: Option<Checkpoint>,
+    /// The last copy of its checkpoint; the checkpoint itself, where Kafka has none.
+    pub(crate) copy: Option<Checkpoint>,
+}
+
+fn known(row: &PgRow) -> Result<(i16, Known), sqlx::Error> {
+    let checkpoint =
+        |name| row.try_get::<Option<Json<_>>, _>(name).map(|json| json.map(|Json(of)| of));
+    Ok((row.try_get("shard")?, Known { origin: checkpoint("origin")?, copy: checkpoint("copy")? }))
 }
 
 fn is(rows: &[PgRow], column: &str) -> Result<bool, sqlx::Error> {

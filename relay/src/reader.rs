@@ -9,14 +9,14 @@ use annals_relay_core::{Done, Page, Shard, Work};
 use annals_store::Store;
 use annals_store::outbox::{Bound, Cluster, LivePage, OutboxEvent, PositionPage, Window};
 use futures_util::TryStreamExt;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Batch, Collector, Limits};
 use crate::checkpoint::Place;
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::encode::{Encoder, Obstacle};
-use crate::failure::Failure;
+use crate::failure::{Component, Failure};
 use crate::holds::{Holds, Kind, Refusal, ShardPlace, groups};
 use crate::leases::{number, shard};
 use crate::shell::{Report, Reports};
@@ -26,6 +26,19 @@ use crate::shell::{Report, Reports};
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(5);
 /// A page takes milliseconds; a connection that was cut without a word takes for ever.
 const PAGE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a standby may take to have something before the relay says that it waits for it.
+const STANDBY_DEADLINE: Duration = Duration::from_secs(5);
+const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(1);
+const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(20);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the relay's user may not know: grant pg_read_all_stats to it")]
+struct StandbyUnknown;
+
+#[derive(Debug, thiserror::Error)]
+#[error("no standby has on its disk what is committed: see pg_stat_replication")]
+struct StandbyBehind;
 
 /// What people ask for is looked up so often, where it was not heard of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -54,6 +67,7 @@ impl Reads {
             connection: None,
             written: BTreeMap::new(),
             deployment: relay.deployment.clone(),
+            durability: relay.durability,
             asked: Asked::default(),
             noted: HashMap::new(),
             tried: HashMap::new(),
@@ -111,6 +125,7 @@ pub(crate) struct Reader {
     /// When each shard's checkpoint was last written.
     written: BTreeMap<i16, Instant>,
     pub(crate) deployment: String,
+    durability: Durability,
     pub(crate) asked: Asked,
     /// How far PostgreSQL knows that holds got.
     noted: HashMap<i64, Option<Place>>,
@@ -239,6 +254,10 @@ impl Reader {
         if let Some(other) = shards.iter().find(|shard| shard.cluster != cluster) {
             return Err(Failure::Fork { published: other.cluster.clone(), found: cluster });
         }
+        let is_news = |shard: &ShardPlace| shard.place.since.snapshot != now.snapshot;
+        if self.durability == Durability::Standby && shards.iter().any(is_news) {
+            self.on_standby().await?;
+        }
         self.look(&mut shards).await?;
         let collector = Collector::new(self.limits);
         let mut reading = Reading { collector, more: false, refused: Refused::default() };
@@ -262,6 +281,32 @@ impl Reader {
         let batch = (!collector.is_empty()).then(|| self.batch(collector, &shards));
         let places = shards.into_iter().map(|place| (shard(place.shard()), place)).collect();
         Ok(Page { batch, places, more })
+    }
+
+    /// Waits until a standby has everything that is written by now.
+    async fn on_standby(&mut self) -> Result<(), Failure> {
+        let action = "ask what standbys have";
+        let began = Instant::now();
+        let mut place: Option<String> = None;
+        let mut pause = STANDBY_PAUSE_MIN;
+        loop {
+            let (store, _, connection) = self.parts().await?;
+            let statement = store.schema().statement(include_str!("../sql/on_standby.sql"));
+            let row = sqlx::query(statement).bind(place.take()).fetch_one(connection).await;
+            let row = row.map_err(Failure::database(action))?;
+            if row.try_get("is_there").map_err(Failure::database(action))? {
+                return Ok(());
+            }
+            if !row.try_get("may_know").map_err(Failure::database(action))? {
+                return Err(Failure::outage(Component::Standby, action, StandbyUnknown));
+            }
+            if began.elapsed() >= STANDBY_DEADLINE {
+                return Err(Failure::outage(Component::Standby, action, StandbyBehind));
+            }
+            place = Some(row.try_get("lsn").map_err(Failure::database(action))?);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(STANDBY_PAUSE_MAX);
+        }
     }
 
     /// Learns what people ask for, if that is due, and forgets of holds what PostgreSQL knows.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_store::{SchemaName, Store};
-use sqlx::PgPool;
+use sqlx::{PgPool, Row};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,12 +24,13 @@ use crate::wake::Wake;
 /// # Errors
 /// [`Failure`] of the kinds that need a person: a fork of the database's history, a checkpoint that cannot be read.
 pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> Result<(), Failure> {
-    let config = Arc::new(config);
-    let Some(shards) = shards(&config, &store, &shutdown).await? else { return Ok(()) };
+    let Some(deployment) = begin(&config, &store, &shutdown).await? else { return Ok(()) };
+    let Deployment { generation, shards } = deployment;
+    let config = Arc::new(config.in_generation(generation));
     let registry = Registry::connect(&config, &store)?;
     let encoder = Encoder::new(&config, &store, registry);
     let (committed, seen) = watch::channel(Committed::default());
-    let copier = Copier::new(&store, &config.relay.deployment, seen);
+    let copier = Copier::new(&store, &config, seen);
     let reads = Reads::start(&config, &store, encoder);
     let wake = Wake::listen(&store, &config.relay.deployment);
     let (shell, reports) = Shell::new(&config, &store, shards, committed, reads);
@@ -41,16 +42,22 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     ended
 }
 
-/// How many shards the installation has, as soon as the database says it; `None` at shutdown.
-async fn shards(
+/// What the database knows of the deployment.
+struct Deployment {
+    generation: u32,
+    shards: u16,
+}
+
+/// What the deployment is, as soon as the database says it; `None` at shutdown.
+async fn begin(
     config: &Config,
     store: &Store,
     shutdown: &CancellationToken,
-) -> Result<Option<u16>, Failure> {
+) -> Result<Option<Deployment>, Failure> {
     let mut waiting = Waiting::new(&config.relay);
     while !shutdown.is_cancelled() {
-        match shard_count(store.pool(), store.schema()).await {
-            Ok(shards) => return Ok(Some(shards)),
+        match deployment(config, store.pool(), store.schema()).await {
+            Ok(deployment) => return Ok(Some(deployment)),
             Err(failure) => match failure.outcome() {
                 Outcome::Halt => return Err(failure),
                 Outcome::Wait => waiting.say(&failure),
@@ -65,13 +72,29 @@ async fn shards(
     Ok(None)
 }
 
-async fn shard_count(pool: &PgPool, schema: &SchemaName) -> Result<u16, Failure> {
-    let action = "read the number of shards";
-    let statement = schema.statement(include_str!("../sql/shard_count.sql"));
-    let shards: i16 =
-        sqlx::query_scalar(statement).fetch_one(pool).await.map_err(Failure::database(action))?;
+async fn deployment(
+    config: &Config,
+    pool: &PgPool,
+    schema: &SchemaName,
+) -> Result<Deployment, Failure> {
+    let failed = |source| Failure::database("read what the deployment is")(source);
+    let delivery = config.relay.delivery.name();
+    let row = sqlx::query(schema.statement(include_str!("../sql/begin.sql")))
+        .bind(&config.relay.deployment)
+        .bind(delivery)
+        .fetch_one(pool)
+        .await
+        .map_err(failed)?;
+    let found: String = row.try_get("delivery").map_err(failed)?;
+    if found != delivery {
+        return Err(Failure::Delivery { configured: delivery, found });
+    }
+    let generation: i32 = row.try_get("generation").map_err(failed)?;
+    let shards: i16 = row.try_get("shards").map_err(failed)?;
     match u16::try_from(shards) {
-        Ok(shards) if shards > 0 => Ok(shards),
+        Ok(shards) if shards > 0 => {
+            Ok(Deployment { generation: generation.unsigned_abs(), shards })
+        }
         Ok(_) | Err(_) => Err(Failure::Shards(shards)),
     }
 }

@@ -8,7 +8,7 @@ use annals_relay_core::{Done, Lease, Slot, Work};
 
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::failure::Failure;
 use crate::kafka::{self, Producer};
 use crate::leases::{Session, number};
@@ -18,7 +18,8 @@ use crate::shell::{Report, Reports};
 /// Both producers of a session, in one generation. Dropped, they finish no transaction any more.
 pub(crate) struct Senders {
     a: Sender,
-    b: Sender,
+    /// There is one alone where there are no transactions.
+    b: Option<Sender>,
 }
 
 /// One producer's thread. It ends when the way to it is closed, or at its first failure: whatever that was, the
@@ -41,6 +42,10 @@ impl Senders {
         session: &Session,
         reports: &Reports,
     ) -> Result<Self, Failure> {
+        if config.relay.delivery == Delivery::AtLeastOnce {
+            let producer = Producer::without_transactions(config)?;
+            return Ok(Self { a: Sender::start(Slot::A, producer, None, reports)?, b: None });
+        }
         let [a, b] = &session.transactional_ids;
         let (a, b) = std::thread::scope(|scope| {
             let other = scope.spawn(|| open(config, b));
@@ -48,8 +53,8 @@ impl Senders {
         });
         let topic = config.checkpoint_topic();
         Ok(Self {
-            a: Sender::start(Slot::A, a?, &topic, reports)?,
-            b: Sender::start(Slot::B, b?, &topic, reports)?,
+            a: Sender::start(Slot::A, a?, Some(Arc::clone(&topic)), reports)?,
+            b: Some(Sender::start(Slot::B, b?, Some(topic), reports)?),
         })
     }
 
@@ -66,7 +71,9 @@ impl Senders {
     /// Waits until both threads have ended and their producers are destroyed. Blocks.
     pub(crate) fn close(self) {
         let Self { a, b } = self;
-        let threads = [a, b].map(|Sender { jobs: _, thread }| thread);
+        // First of all, both ways are closed.
+        let threads: Vec<_> =
+            [Some(a), b].into_iter().flatten().map(|Sender { jobs: _, thread }| thread).collect();
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a sender's thread panicked");
@@ -77,7 +84,7 @@ impl Senders {
     fn of(&self, slot: Slot) -> &Sender {
         match slot {
             Slot::A => &self.a,
-            Slot::B => &self.b,
+            Slot::B => self.b.as_ref().unwrap_or(&self.a),
         }
     }
 }
@@ -102,8 +109,11 @@ pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(),
     })
 }
 
-/// Makes sure of the topic of checkpoints. Blocks.
+/// Makes sure of the topic of checkpoints, where there is one. Blocks.
 pub(crate) fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), Failure> {
+    if config.relay.delivery == Delivery::AtLeastOnce {
+        return Ok(());
+    }
     Ok(kafka::ensure_checkpoint_topic(config, shards)?)
 }
 
@@ -111,14 +121,14 @@ impl Sender {
     fn start(
         slot: Slot,
         producer: Producer,
-        topic: &Arc<str>,
+        topic: Option<Arc<str>>,
         reports: &Reports,
     ) -> Result<Self, Failure> {
         let (jobs, received) = mpsc::channel();
-        let (topic, reports) = (Arc::clone(topic), reports.clone());
+        let reports = reports.clone();
         let thread = std::thread::Builder::new()
             .name(format!("sender-{slot:?}").to_lowercase())
-            .spawn(move || work(slot, &producer, &topic, &received, &reports))
+            .spawn(move || work(slot, &producer, topic.as_ref(), &received, &reports))
             .map_err(Failure::Thread)?;
         Ok(Self { jobs, thread })
     }
@@ -134,7 +144,7 @@ impl Sender {
 fn work(
     slot: Slot,
     producer: &Producer,
-    topic: &Arc<str>,
+    topic: Option<&Arc<str>>,
     jobs: &mpsc::Receiver<Job>,
     reports: &Reports,
 ) {
@@ -170,8 +180,8 @@ struct Sent {
     alone: Vec<i64>,
 }
 
-/// Sends the records of one Kafka transaction. Each message is gone once librdkafka has its own copy.
-fn send(producer: &Producer, topic: &Arc<str>, batch: Batch) -> Result<Sent, Failure> {
+/// Sends the records of one Kafka transaction, with its checkpoints where there is a topic of them. Each message is gone once librdkafka has its own copy.
+fn send(producer: &Producer, topic: Option<&Arc<str>>, batch: Batch) -> Result<Sent, Failure> {
     let Batch { messages, checkpoints, alone } = batch;
     let mut sent = Sent { checkpoints, alone: Vec::new() };
     producer.begin()?;
@@ -186,8 +196,10 @@ fn send(producer: &Producer, topic: &Arc<str>, batch: Batch) -> Result<Sent, Fai
             producer.drain()?;
         }
     }
-    for (lease, checkpoint) in &sent.checkpoints {
-        producer.send(&record(topic, number(lease.shard), checkpoint)?)?;
+    if let Some(topic) = topic {
+        for (lease, checkpoint) in &sent.checkpoints {
+            producer.send(&record(topic, number(lease.shard), checkpoint)?)?;
+        }
     }
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.
     producer.drain()?;

@@ -1,12 +1,14 @@
 //! The shell around the machine that decides: does what it orders, and tells it what came of it. The one file that
 //! sees all parts.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_core::{Command, Done, Input, Lease, Machine, Order, Shard, Slot, Trouble, Work};
+use annals_relay_core::{
+    Command, Done, Input, Lease, Machine, Order, Producers, Shard, Slot, Trouble, Work,
+};
 use annals_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
@@ -14,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, Place};
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::copy::Committed;
 use crate::failure::Failure;
 use crate::holds::{self, Refusal, ShardPlace};
 use crate::idle::Idle;
 use crate::kafka;
-use crate::leases::{LeaseTable, Session, number};
+use crate::leases::{Known, LeaseTable, Session, number};
 use crate::notes::Notes;
 use crate::reader::Reads;
 use crate::sender::{self, Senders};
@@ -39,6 +41,8 @@ pub(crate) enum Report {
     Opened(Senders),
     /// A transaction is committed.
     Committed { slot: Slot, checkpoints: Vec<(Lease, Checkpoint)>, alone: Vec<i64> },
+    /// The same, and its checkpoints stand in PostgreSQL.
+    Written { slot: Slot, checkpoints: Vec<(Lease, Checkpoint)>, alone: Vec<i64> },
     /// It did not succeed.
     Failed { work: Work, failure: Failure },
 }
@@ -97,10 +101,14 @@ impl Shell {
         let (reports, received) = mpsc::unbounded_channel();
         let leases = LeaseTable::new(config, store);
         let notes = Notes::start(&leases, &reads);
+        let producers = match config.relay.delivery {
+            Delivery::ExactlyOnce => Producers::Two,
+            Delivery::AtLeastOnce => Producers::One,
+        };
         let shell = Self {
             config: Arc::clone(config),
             shards,
-            machine: Machine::new(shards),
+            machine: Machine::new(shards, producers),
             generation: 0,
             leases,
             session: Session::new(config),
@@ -300,7 +308,14 @@ impl Shell {
                 drop(tokio::task::spawn_blocking(move || senders.close()));
                 return None;
             }
-            Report::Committed { slot, checkpoints, alone } => {
+            Report::Committed { slot, checkpoints, alone }
+                if is_current && self.config.relay.delivery == Delivery::AtLeastOnce =>
+            {
+                self.write_checkpoints(generation, slot, checkpoints, alone);
+                return None;
+            }
+            Report::Committed { slot, checkpoints, alone }
+            | Report::Written { slot, checkpoints, alone } => {
                 self.waiting.good(Good::Published);
                 self.committed_alone(&alone);
                 self.notes.committed(&self.session, &checkpoints);
@@ -310,12 +325,31 @@ impl Shell {
             Report::Done(done) => {
                 if let Done::Page(page) = &done {
                     self.waiting.good(Good::Database);
+                    self.waiting.good(Good::Read);
                     self.idle.saw(page.batch.is_some());
                 }
                 done
             }
         };
         Some(Input::Done { generation, done })
+    }
+
+    /// Without a Kafka transaction, what is acknowledged is committed by its checkpoints.
+    fn write_checkpoints(
+        &self,
+        generation: u64,
+        slot: Slot,
+        checkpoints: Vec<(Lease, Checkpoint)>,
+        alone: Vec<i64>,
+    ) {
+        let reports = Reports { generation, shell: self.reports.clone() };
+        let (leases, session) = (self.leases.clone(), self.session.clone());
+        tokio::spawn(async move {
+            reports.send(match leases.checkpoint(&session, &checkpoints).await {
+                Ok(()) => Report::Written { slot, checkpoints, alone },
+                Err(failure) => Report::Failed { work: Work::Commit, failure },
+            });
+        });
     }
 
     fn committed_alone(&mut self, alone: &[i64]) {
@@ -417,16 +451,25 @@ async fn read_places(
     refused: Vec<Refusal>,
 ) -> Result<Vec<(Lease, ShardPlace)>, Failure> {
     let cluster = reads.clone().cluster().await?;
-    let shards: Vec<u16> = of.iter().map(|lease| lease.shard.0).collect();
-    let read = move || Ok(kafka::read_checkpoints(&config, &shards)?);
-    let records = in_a_thread("checkpoints", read).await?;
-    let checkpoint = |Shard(shard): Shard| {
-        let read = records.get(&shard).map(|bytes| Checkpoint::from_bytes(shard, bytes));
-        let origin = || Checkpoint::new(cluster.clone(), Place::origin(), Vec::new());
-        Ok::<_, Failure>(read.transpose()?.unwrap_or_else(origin))
+    let known = leases.checkpoints(&of).await?;
+    let records = match config.relay.delivery {
+        Delivery::ExactlyOnce => {
+            let shards: Vec<u16> = of.iter().map(|lease| lease.shard.0).collect();
+            let read = move || Ok(kafka::read_checkpoints(&config, &shards)?);
+            Some(in_a_thread("checkpoints", read).await?)
+        }
+        Delivery::AtLeastOnce => None,
     };
-    let checkpoints: Vec<Checkpoint> =
-        of.iter().map(|lease| checkpoint(lease.shard)).collect::<Result<_, _>>()?;
+    let checkpoint = |lease: &Lease| {
+        let known = known.get(&number(lease.shard)).cloned().unwrap_or_default();
+        let found = match &records {
+            Some(records) => in_kafka(lease.shard, records, known)?,
+            None => known.copy,
+        };
+        let origin = || Checkpoint::new(cluster.clone(), Place::origin(), Vec::new());
+        Ok::<_, Failure>(found.unwrap_or_else(origin))
+    };
+    let checkpoints: Vec<Checkpoint> = of.iter().map(checkpoint).collect::<Result<_, _>>()?;
     let progress: Vec<_> =
         checkpoints.iter().flat_map(|checkpoint| checkpoint.holds.clone()).collect();
     if !progress.is_empty() && !leases.holds_went_on(session, &of, &progress).await? {
@@ -445,6 +488,23 @@ async fn read_places(
         (lease, ShardPlace { lease, cluster, place, holds })
     };
     Ok(of.into_iter().zip(checkpoints).map(place).collect())
+}
+
+/// A shard's checkpoint in Kafka, or where its generation began.
+fn in_kafka(
+    Shard(shard): Shard,
+    records: &BTreeMap<u16, Vec<u8>>,
+    known: Known,
+) -> Result<Option<Checkpoint>, Failure> {
+    let Known { origin, copy } = known;
+    match (records.get(&shard), copy) {
+        (Some(record), _) => Ok(Some(Checkpoint::from_bytes(shard, record)?)),
+        // What it is the copy of is gone.
+        (None, Some(copy)) if Some(&copy) != origin.as_ref() => {
+            Err(Failure::CheckpointsLost { shard, position: copy.place.position() })
+        }
+        (None, _) => Ok(origin),
+    }
 }
 
 /// Several times in the length of a lease, so that one slow answer costs nothing; often enough for a shard that is

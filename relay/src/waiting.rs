@@ -11,6 +11,8 @@ use crate::failure::Failure;
 pub(crate) enum Good {
     /// The database has answered.
     Database,
+    /// A page was read.
+    Read,
     /// Kafka has.
     Kafka,
     /// Something is published: no topic or schema is in the way.

@@ -174,14 +174,15 @@ create index outbox_xid on annals.outbox (xid);
 select annals.make_insert_only('annals.outbox');
 
 -- The number of shards is a constant of the installation, not of a replica or a topic: it is fixed
--- here and changed only by a drained operation that replaces this function.
+-- here and changed only by a drained operation that replaces this function (relay_reshard). Stable, though a constant:
+-- plans that have an immutable function worked out are not made again when it is replaced.
 create function annals.shard_count() returns smallint
-language sql immutable parallel safe
+language sql stable parallel safe
 as $$ select 8::smallint $$;
 
 -- The shard of a stream. PostgreSQL keeps this hash stable, since hash partitioning stands on it.
 create function annals.shard_of(stream text) returns smallint
-language sql immutable parallel safe
+language sql stable parallel safe
 as $$
     select mod(hashtextextended(shard_of.stream collate "C", 0) & 9223372036854775807, annals.shard_count()::bigint)::smallint
 $$;

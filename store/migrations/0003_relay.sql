@@ -15,6 +15,22 @@ create table annals.relay_sessions (
 comment on column annals.relay_sessions.transactional_ids is 'they stand here before anything is published under them';
 comment on column annals.relay_sessions.is_ready is 'has producers, and counts where shards are shared out';
 
+-- What a deployment is. A new generation begins from `relay_origins`, and knows nothing of what earlier ones wrote to Kafka.
+create table annals.relay_deployments (
+    deployment text collate "C" primary key,
+    delivery text not null check (delivery in ('exactly-once', 'at-least-once')),
+    generation int not null default 1,
+    begun_at timestamptz not null default now()
+);
+
+-- From where a generation goes on, a checkpoint for each shard; none in the first: that begins with the first event.
+create table annals.relay_origins (
+    deployment text collate "C" not null,
+    shard smallint not null,
+    checkpoint jsonb not null,
+    primary key (deployment, shard)
+);
+
 -- Who publishes which shard. The epoch only grows: with each taking, and with each loss.
 create table annals.relay_shards (
     deployment text collate "C" not null,
@@ -60,15 +76,39 @@ begin
 end
 $$;
 
--- Begins a session. An earlier one of the same instance is ended: its process is gone.
-create function annals.relay_join(deployment text, instance text, session uuid, transactional_ids text[], lease interval)
-returns void
+-- What a deployment is; it begins with the first relay that asks.
+create function annals.relay_begin(deployment text, configured text)
+returns table (delivery text, generation int, shards smallint)
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    insert into relay_deployments (deployment, delivery) values (relay_begin.deployment, relay_begin.configured)
+    on conflict on constraint relay_deployments_pkey do nothing;
+    return query
+    select d.delivery, d.generation, shard_count() from relay_deployments d where d.deployment = relay_begin.deployment;
+end
+$$;
+
+-- Begins a session. An earlier one of the same instance is ended: its process is gone. False if the deployment has another
+-- generation by now.
+create function annals.relay_join(
+    deployment text, generation int, instance text, session uuid, transactional_ids text[], lease interval
+)
+returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
     perform relay_lock(relay_join.deployment);
+    if not exists (
+        select from relay_deployments d
+        where d.deployment = relay_join.deployment and d.generation = relay_join.generation
+    ) then
+        return false;
+    end if;
     perform relay_expire(relay_join.deployment, relay_join.instance);
     insert into relay_shards (deployment, shard)
     select relay_join.deployment, shard from generate_series(0, shard_count() - 1) shard
@@ -78,6 +118,7 @@ begin
         relay_join.session, relay_join.deployment, relay_join.instance, relay_join.transactional_ids,
         clock_timestamp(), clock_timestamp() + relay_join.lease
     );
+    return true;
 end
 $$;
 
@@ -375,6 +416,185 @@ create table annals.relay_checkpoints (
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
+-- Writes checkpoints where PostgreSQL is where they stand: at least once. False, and nothing is written, if one of the leases is
+-- no longer the session's.
+create function annals.relay_checkpoint(
+    deployment text, session uuid, shards smallint[], epochs bigint[], positions bigint[], checkpoints jsonb[]
+) returns boolean
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock(relay_checkpoint.deployment);
+    if not relay_owns(relay_checkpoint.deployment, session, shards, epochs) then
+        return false;
+    end if;
+    insert into relay_checkpoints as c (deployment, shard, position, checkpoint, recorded_at)
+    select relay_checkpoint.deployment, n.shard, n.position, n.checkpoint, now()
+    from unnest(shards, positions, checkpoints) as n (shard, position, checkpoint)
+    on conflict on constraint relay_checkpoints_pkey do update set
+        position = excluded.position, checkpoint = excluded.checkpoint, recorded_at = excluded.recorded_at;
+    return true;
+end
+$$;
+
+-- Where the log stands now, as a checkpoint: everything that is visible is published.
+create function annals.relay_checkpoint_now() returns jsonb
+language sql volatile
+set search_path = annals, pg_temp
+as $$
+    select jsonb_build_object(
+        'format', 1,
+        'cluster', jsonb_build_object(
+            'system_identifier', (select system_identifier from pg_control_system())::text,
+            'timeline', substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8)
+        ),
+        'since', jsonb_build_object(
+            'snapshot', now.snapshot::text,
+            'next_xid', xmax + mod(mod(3 + age('3'::xid)::bigint - xmax, 4294967296) + 4294967296, 4294967296),
+            'position', coalesce((select max(position) from events), 0)
+        ),
+        'until', null,
+        'after', 0
+    )
+    from (select s.snapshot, pg_snapshot_xmax(s.snapshot)::text::bigint as xmax from pg_current_snapshot() s (snapshot)) now
+$$;
+
+-- Locks a deployment of which no relay runs; an error if one does.
+create function annals.relay_lock_stopped(deployment text) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+declare
+    running text;
+begin
+    perform relay_lock(relay_lock_stopped.deployment);
+    perform relay_expire(relay_lock_stopped.deployment, null);
+    select string_agg(s.instance, ', ' order by s.instance) into running
+    from relay_sessions s where s.deployment = relay_lock_stopped.deployment;
+    if running is not null then
+        raise exception 'relays of deployment % run: %', relay_lock_stopped.deployment, running
+            using errcode = 'object_in_use', hint = 'Stop them, and start them again afterwards.';
+    end if;
+    if not exists (select from relay_deployments d where d.deployment = relay_lock_stopped.deployment) then
+        raise exception 'there is no deployment %', relay_lock_stopped.deployment using errcode = 'no_data_found';
+    end if;
+end
+$$;
+
+-- Begins the next generation of a deployment from its checkpoints as they stand here.
+create function annals.relay_begin_again(deployment text, delivery text) returns void
+language sql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+    update relay_deployments d set delivery = coalesce(relay_begin_again.delivery, d.delivery), generation = d.generation + 1
+    where d.deployment = relay_begin_again.deployment;
+    delete from relay_origins o where o.deployment = relay_begin_again.deployment;
+    insert into relay_origins (deployment, shard, checkpoint)
+    select c.deployment, c.shard, c.checkpoint from relay_checkpoints c where c.deployment = relay_begin_again.deployment;
+$$;
+
+-- Changes what consumers of a deployment are promised, while none of its relays runs. From exactly once, what was published
+-- after the last copy of the checkpoints comes again.
+create function annals.relay_deliver(deployment text, delivery text) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    perform relay_lock_stopped(relay_deliver.deployment);
+    perform relay_begin_again(relay_deliver.deployment, relay_deliver.delivery);
+    insert into relay_actions (deployment, verb, name) values (relay_deliver.deployment, 'deliver', relay_deliver.delivery);
+end
+$$;
+
+-- Changes the number of shards, while no relay of any deployment runs and everything is published.
+create function annals.relay_reshard(shards int) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+set lock_timeout = '10s'
+as $$
+declare
+    each record;
+    behind record;
+    origin jsonb;
+begin
+    if shards not between 1 and 1024 then
+        raise exception '% shards are not possible: 1 to 1024 are', shards using errcode = 'invalid_parameter_value';
+    end if;
+    for each in select d.deployment from relay_deployments d order by d.deployment loop
+        perform relay_lock_stopped(each.deployment);
+    end loop;
+    -- Every append touches streams before it works shards out: none is between the two now.
+    lock table streams, outbox in access exclusive mode;
+    select d.deployment, s.shard into behind
+    from relay_deployments d
+    cross join generate_series(0, shard_count() - 1) s (shard)
+    left join relay_checkpoints c on c.deployment = d.deployment and c.shard = s.shard
+    where case
+        when c.checkpoint is null then exists (select from outbox o where o.shard = s.shard)
+        else c.checkpoint -> 'until' <> 'null' or exists (
+            select from outbox o
+            where o.shard = s.shard and o.xid >= pg_snapshot_xmin((c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot)
+                and not pg_visible_in_snapshot(o.xid, (c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot)
+        )
+    end
+    limit 1;
+    if found then
+        raise exception 'deployment % has not published everything of shard %', behind.deployment, behind.shard
+            using errcode = 'object_in_use',
+            hint = 'Let nothing append, run its relays until `annals-relay status` says that nothing waits, and stop them.';
+    end if;
+    select h.deployment, h.name into behind from relay_holds h order by h.hold limit 1;
+    if found then
+        raise exception '% is held in deployment %', behind.name, behind.deployment
+            using errcode = 'object_in_use', hint = 'See `annals-relay quarantine list`.';
+    end if;
+    execute format(
+        'create or replace function shard_count() returns smallint language sql stable parallel safe as %L',
+        format('select %s::smallint', shards)
+    );
+    origin := relay_checkpoint_now();
+    -- Whoever publishes first has to fence everything that was left.
+    update relay_shards s set fence = array(
+        select distinct id from relay_shards r, unnest(r.fence) as id where r.deployment = s.deployment order by id
+    )
+    where s.shard = 0;
+    delete from relay_shards s where s.shard >= shards;
+    delete from relay_checkpoints;
+    insert into relay_checkpoints (deployment, shard, position, checkpoint, recorded_at)
+    select d.deployment, s.shard, (origin -> 'since' ->> 'position')::bigint, origin, now()
+    from relay_deployments d cross join generate_series(0, shards - 1) s (shard);
+    perform relay_begin_again(d.deployment, null) from relay_deployments d;
+    insert into relay_actions (deployment, verb, name) select d.deployment, 'reshard', shards::text from relay_deployments d;
+end
+$$;
+
+-- Begins a deployment anew after its database's history was lost in part, or its checkpoints: from the copies of checkpoints in
+-- this history. `published` are the positions of events that its topics have, as far as the copies do not say it.
+create function annals.relay_rebase(deployment text, published bigint[], reason text) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+declare
+    cluster constant jsonb := relay_checkpoint_now() -> 'cluster';
+begin
+    perform relay_lock_stopped(relay_rebase.deployment);
+    update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{cluster}', cluster)
+    where c.deployment = relay_rebase.deployment;
+    insert into relay_passed (deployment, position)
+    select relay_rebase.deployment, p.position from unnest(published) as p (position)
+    on conflict do nothing;
+    perform relay_begin_again(relay_rebase.deployment, null);
+    insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);
+end
+$$;
+
 -- The topics that were published to, as they were when first used: a stream's order stands on the
 -- partition count.
 create table annals.relay_topics (
@@ -401,6 +621,9 @@ set search_path = annals, pg_temp
 as $$
     with forgotten as (
         delete from annals.relay_checkpoints c where c.deployment = relay_forget.deployment returning 1
+    ),
+    kept as (
+        delete from annals.relay_origins o where o.deployment = relay_forget.deployment
     )
     select count(*) from forgotten
 $$;

@@ -67,7 +67,11 @@ begin
     end loop;
     grant execute on function annals.outbox_extend(bigint) to annals_append, annals_relay;
     grant execute on function annals.outbox_drop_published() to annals_relay;
-    grant execute on function annals.relay_forget(text) to annals_admin;
+    grant execute on function
+        annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
+        annals.relay_rebase(text, bigint[], text), annals.relay_retry(text, text, text),
+        annals.relay_skip(text, text, bigint, text)
+        to annals_admin;
 
     for item in
         select c.oid::regclass as name from pg_class c
@@ -81,7 +85,10 @@ begin
     for item in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
-            and p.proname not in ('relay_lock', 'relay_expire', 'relay_forget')
+            and p.proname not in (
+                'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_owns', 'relay_forget', 'relay_begin_again', 'relay_reshard',
+                'relay_deliver', 'relay_rebase', 'relay_checkpoint_now'
+            )
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);
     end loop;

@@ -22,4 +22,4 @@ mod slots;
 
 pub use lease::{Lease, Leases, Shard};
 pub use machine::{Command, Done, Input, Machine, Order, Page, Trouble, Work};
-pub use slots::Slot;
+pub use slots::{Producers, Slot};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lease::{Lease, Leases, Shard};
-use crate::slots::{Slot, Slots};
+use crate::slots::{Producers, Slot, Slots};
 
 /// What to do. `P` is a place in the outbox, a checkpoint; `B` the records of one Kafka transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -249,6 +249,7 @@ pub struct Machine<P, B> {
     /// Free shards that this session should take.
     to_take: Vec<Shard>,
     waiting: Option<B>,
+    producers: Producers,
     slots: Slots,
 }
 
@@ -257,7 +258,7 @@ type Commands<P, B> = Vec<Command<P, B>>;
 impl<P: Clone, B> Machine<P, B> {
     /// A process that has just started.
     #[must_use]
-    pub const fn new(shards: u16) -> Self {
+    pub const fn new(shards: u16, producers: Producers) -> Self {
         Self {
             shards: shards as usize,
             generation: 0,
@@ -274,7 +275,8 @@ impl<P: Clone, B> Machine<P, B> {
             is_idle: false,
             to_take: Vec::new(),
             waiting: None,
-            slots: Slots::new(),
+            producers,
+            slots: Slots::new(producers),
         }
     }
 
@@ -475,7 +477,7 @@ impl<P: Clone, B> Machine<P, B> {
     /// Begins again without producers: what is under way with them is in doubt, and no longer listened to.
     fn reset(&mut self) {
         self.generation += 1;
-        self.slots = Slots::new();
+        self.slots = Slots::new(self.producers);
         self.waiting = None;
         self.under_way.work.clear();
         self.under_way.is_resting = false;

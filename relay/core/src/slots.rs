@@ -35,14 +35,24 @@ enum Stage {
 /// Both producers. They take turns, and commit in the order in which they sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Slots {
+    producers: Producers,
     a: Stage,
     b: Stage,
     next: Slot,
 }
 
+/// How many producers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Producers {
+    /// Two, in turns: one sends while the other's transaction is closed.
+    Two,
+    /// One: nothing is sent before everything before it is committed.
+    One,
+}
+
 impl Slots {
-    pub(crate) const fn new() -> Self {
-        Self { a: Stage::Idle, b: Stage::Idle, next: Slot::A }
+    pub(crate) const fn new(producers: Producers) -> Self {
+        Self { producers, a: Stage::Idle, b: Stage::Idle, next: Slot::A }
     }
 
     /// Whether nothing is under way.
@@ -67,7 +77,10 @@ impl Slots {
 
     pub(crate) fn sending(&mut self, slot: Slot) {
         self.set(slot, Stage::Sending);
-        self.next = slot.other();
+        self.next = match self.producers {
+            Producers::Two => slot.other(),
+            Producers::One => slot,
+        };
     }
 
     pub(crate) fn acked(&mut self, slot: Slot) {
@@ -102,8 +115,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_producer_commits_before_it_sends_again() {
+        let mut slots = Slots::new(Producers::One);
+        slots.sending(Slot::A);
+        slots.acked(Slot::A);
+        assert_eq!((slots.free(), slots.due()), (None, Some(Slot::A)));
+        slots.committing(Slot::A);
+        assert_eq!((slots.free(), slots.due()), (None, None));
+        slots.committed(Slot::A);
+        assert_eq!((slots.free(), slots.due()), (Some(Slot::A), None));
+    }
+
+    #[test]
     fn the_second_sends_when_the_first_is_acknowledged_and_commits_when_the_first_has() {
-        let mut slots = Slots::new();
+        let mut slots = Slots::new(Producers::Two);
         assert_eq!((slots.free(), slots.due()), (Some(Slot::A), None));
         slots.sending(Slot::A);
         assert_eq!((slots.free(), slots.due()), (None, None));

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use annals_relay_core::{
-    Command, Done, Input, Lease, Leases, Machine, Order, Page, Shard, Slot, Trouble, Work,
+    Command, Done, Input, Lease, Leases, Machine, Order, Page, Producers, Shard, Slot, Trouble,
+    Work,
 };
 
 use crate::broker::{Batch, Broker, Refused, State, TransactionalId};
@@ -529,7 +530,7 @@ enum Executed {
 impl Relay {
     fn new() -> Self {
         Self {
-            machine: Machine::new(SHARDS),
+            machine: Machine::new(SHARDS, Producers::Two),
             session: None,
             epochs: [0; 2],
             tasks: Vec::new(),

@@ -1,2 +1,0 @@
--- How many shards the installation has: one row.
-select annals.shard_count() as shards
