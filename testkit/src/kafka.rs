@@ -12,6 +12,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::follow::DEADLINE;
 use crate::must::Must;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -128,6 +129,22 @@ pub async fn partitions(brokers: &str, topic: &str) -> i32 {
         partition_count(&config(&brokers).set("group.id", "annals-testkit").create()?, &topic)
     });
     count.await.must("ask for a topic").must("ask for a topic")
+}
+
+/// Waits until so many brokers are there.
+pub(crate) async fn until_brokers(brokers: &str, count: usize) {
+    let admin = admin(brokers).must("ask for brokers");
+    let come = tokio::task::spawn_blocking(move || {
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while std::time::Instant::now() < deadline {
+            let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT);
+            if metadata.must("ask for brokers").brokers().len() >= count {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(come.await.must("ask for brokers"), "{count} brokers were not there in {DEADLINE:?}");
 }
 
 /// Writes records one by one, each into its partition, in the order given: a producer that knows

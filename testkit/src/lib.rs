@@ -8,6 +8,7 @@
 
 mod account;
 mod blocking;
+mod brokers;
 mod cancel;
 mod check;
 mod dice;
@@ -15,6 +16,7 @@ mod environment;
 mod follow;
 mod history;
 mod kafka;
+mod link;
 mod load;
 mod log;
 mod must;
@@ -30,6 +32,7 @@ pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
     deposited, deposited_for, opened,
 };
+pub use brokers::{ThreeBrokers, TwoDoors};
 pub use cancel::dropped_after;
 pub use check::check;
 pub use dice::Dice;
@@ -40,10 +43,11 @@ pub use kafka::{
     Isolation, RawRecord, create_topic, partitions, read_topic, topic_configuration, topics,
     write_records,
 };
+pub use link::Link;
 pub use load::{Load, LoadOptions};
 pub use must::Must;
 pub use proxy::CountingProxy;
-pub use registry::ask_registry;
+pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{RelayProcess, RelaySettings};
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;

@@ -57,6 +57,13 @@ impl RelaySettings {
         self
     }
 
+    /// Another way to the test bed's database, or another user.
+    #[must_use]
+    pub fn database(mut self, url: &str) -> Self {
+        self.database_url = url.to_owned();
+        self
+    }
+
     /// An environment variable of the relay.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -183,6 +190,12 @@ impl RelayProcess {
     #[must_use]
     pub fn has_logged(&self, text: &str) -> bool {
         self.log.find(self.mark, text).is_some()
+    }
+
+    /// How many lines with this text it has logged on this page.
+    #[must_use]
+    pub fn times_logged(&self, text: &str) -> usize {
+        self.log.count(self.mark, text)
     }
 
     /// Whether it runs.
