@@ -26,6 +26,8 @@ mod exactly_once;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod garbled_registry;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod migrating;
