@@ -268,6 +268,10 @@ impl Shell {
             Report::Opened(senders) if is_current => {
                 self.senders = Some(senders);
                 self.waiting.good(Good::Kafka);
+                if self.machine.is_free() {
+                    // Others publish what could not be published here.
+                    self.waiting.nothing_left();
+                }
                 Done::Opened
             }
             Report::Opened(senders) => {
@@ -284,6 +288,9 @@ impl Shell {
                 if let Done::Page(page) = &done {
                     self.waiting.good(Good::Database);
                     self.idle.saw(page.batch.is_some());
+                    if page.batch.is_none() && !page.more {
+                        self.waiting.nothing_left();
+                    }
                 }
                 done
             }
@@ -296,6 +303,8 @@ impl Shell {
         if generation == self.generation {
             if trouble.halts() {
                 self.fatal = Some(failure);
+            } else if matches!(work, Work::Send | Work::Commit) {
+                self.waiting.say_unpublished(&failure);
             } else if work != Work::Leave || trouble != Trouble::Away {
                 self.waiting.say(&failure);
             } else {

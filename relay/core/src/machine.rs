@@ -295,6 +295,11 @@ impl<P: Clone, B> Machine<P, B> {
             .map(|(shard, _)| *shard)
     }
 
+    /// Whether it holds no shard.
+    pub fn is_free(&self) -> bool {
+        self.held.is_empty()
+    }
+
     fn take_in(&mut self, input: Input<P, B>) {
         match input {
             Input::Tick => self.is_look_due = true,
