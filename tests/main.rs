@@ -46,6 +46,8 @@ mod replicas;
 #[cfg(test)]
 mod retry_is_safe;
 #[cfg(test)]
+mod revoked;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod survives_crashes;
@@ -53,5 +55,7 @@ mod survives_crashes;
 mod telemetry;
 #[cfg(test)]
 mod ten_processes;
+#[cfg(test)]
+mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;

@@ -3,7 +3,10 @@
 # (ANNALS_KAFKA_JOINS) is a broker only. What HOME/kafka.properties says goes before what is written here.
 
 kafka_url() { printf '127.0.0.1:%s\n' "$ANNALS_KAFKA_PORT"; }
-kafka_ports() { printf '%s\n' ANNALS_KAFKA_PORT ANNALS_KAFKA_CONTROLLER_PORT; }
+kafka_ports() {
+  printf 'ANNALS_KAFKA_PORT\n'
+  [[ -n ${ANNALS_KAFKA_JOINS:-} ]] || printf 'ANNALS_KAFKA_CONTROLLER_PORT\n'
+}
 kafka_answers() { kafka_speaks 127.0.0.1 "$ANNALS_KAFKA_PORT" && kafka_serves 127.0.0.1 "$ANNALS_KAFKA_PORT"; }
 kafka_stop_signal() { printf 'TERM\n'; }
 kafka_precheck() { :; }

@@ -6,6 +6,7 @@
 //!
 //! Everything here panics when the test cannot go on, and says why in one sentence ([`Must`]).
 
+mod access;
 mod account;
 mod blocking;
 mod brokers;
@@ -28,6 +29,7 @@ mod testbed;
 mod violation;
 mod writer;
 
+pub use access::{ACCESS_LISTS, Right, allow, deny};
 pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
     deposited, deposited_for, opened,

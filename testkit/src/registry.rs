@@ -7,7 +7,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::follow::DEADLINE;
 use crate::must::Must;
 
 const BUFFER_BYTES: usize = 65_536;
@@ -106,16 +105,6 @@ impl FaultyRegistry {
     /// It is well again.
     pub fn is_well(&self) {
         self.garbage.send_replace(None);
-    }
-
-    /// Waits until it has answered so many requests with what it talks now.
-    ///
-    /// # Panics
-    /// If they do not come.
-    pub async fn until_asked(&self, times: usize) {
-        let mut asked = self.asked.subscribe();
-        let reached = tokio::time::timeout(DEADLINE, asked.wait_for(|asked| *asked >= times)).await;
-        reached.must("be asked").must("be asked");
     }
 
     /// How many requests it has answered with what it talks now.
