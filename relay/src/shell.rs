@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_core::{Command, Done, Input, Lease, Machine, Order, Shard, Slot, Trouble, Work};
+use annals_relay_core::{
+    Command, Done, Input, Lease, Machine, Order, Page, Shard, Slot, Trouble, Work,
+};
 use annals_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
@@ -124,7 +126,7 @@ impl Shell {
                     Some(Input::Stop)
                 }
                 Some((generation, report)) = received.recv() => self.hear(generation, report),
-                _ = ticks.tick() => Some(Input::Tick),
+                _ = ticks.tick() => Some(self.tick()),
                 woken = wake.next(is_idle) => match woken {
                     Woken::Leases => Some(Input::Tick),
                     Woken::Appended => self.resume(),
@@ -138,6 +140,10 @@ impl Shell {
             }
             self.tell_shards();
         }
+    }
+
+    fn tick(&self) -> Event {
+        if self.waiting.lasts(self.config.relay.lease) { Input::Overdue } else { Input::Tick }
     }
 
     fn resume(&mut self) -> Option<Event> {
@@ -174,6 +180,11 @@ impl Shell {
                 });
             }
             Order::Leave { clean } => {
+                if !clean {
+                    tracing::warn!(
+                        "giving the shards up as they are: whoever takes them fences what is open"
+                    );
+                }
                 self.on_leases(reports, Work::Leave, async move |leases, session| {
                     leases.leave(&session, clean).await.map(|()| Input::Left)
                 });
@@ -286,16 +297,21 @@ impl Shell {
             }
             Report::Done(done) => {
                 if let Done::Page(page) = &done {
-                    self.waiting.good(Good::Database);
-                    self.idle.saw(page.batch.is_some());
-                    if page.batch.is_none() && !page.more {
-                        self.waiting.nothing_left();
-                    }
+                    self.saw(page, is_current);
                 }
                 done
             }
         };
         Some(Input::Done { generation, done })
+    }
+
+    fn saw(&mut self, page: &Page<Checkpoint, Batch>, is_current: bool) {
+        self.waiting.good(Good::Database);
+        self.idle.saw(page.batch.is_some());
+        let is_empty = page.batch.is_none() && !page.more;
+        if is_empty && is_current && self.machine.is_done() {
+            self.waiting.nothing_left();
+        }
     }
 
     fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {

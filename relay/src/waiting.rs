@@ -41,6 +41,11 @@ impl Waiting {
         self.what.is_some()
     }
 
+    /// Whether something has been waited for all that time.
+    pub(crate) fn lasts(&self, time: Duration) -> bool {
+        self.what.as_ref().is_some_and(|waited| waited.since.elapsed() >= time)
+    }
+
     /// Says what is waited for, if that changed.
     pub(crate) fn say(&mut self, failure: &Failure) {
         self.say_until(failure, failure.is_over_when());
