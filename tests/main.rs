@@ -38,6 +38,10 @@ mod one_round_trip;
 #[cfg(test)]
 mod one_winner;
 #[cfg(test)]
+mod open_transactions;
+#[cfg(test)]
+mod out_of_reach;
+#[cfg(test)]
 mod poisoned_connections;
 #[cfg(test)]
 mod reading;

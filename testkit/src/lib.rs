@@ -43,7 +43,7 @@ pub use follow::{DEADLINE, Follower, consume};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
 pub use kafka::{
     Isolation, RawRecord, create_topic, partitions, read_topic, topic_configuration, topics,
-    write_records,
+    until_forgotten, until_nothing_is_open, write_records,
 };
 pub use link::Link;
 pub use load::{Load, LoadOptions};
