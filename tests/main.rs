@@ -28,6 +28,8 @@ mod exactly_once;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod garbled_registry;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod migrating;
@@ -37,6 +39,10 @@ mod nothing_is_lost;
 mod one_round_trip;
 #[cfg(test)]
 mod one_winner;
+#[cfg(test)]
+mod open_transactions;
+#[cfg(test)]
+mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
 #[cfg(test)]
@@ -50,6 +56,8 @@ mod resharding;
 #[cfg(test)]
 mod retry_is_safe;
 #[cfg(test)]
+mod revoked;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod survives_crashes;
@@ -57,5 +65,7 @@ mod survives_crashes;
 mod telemetry;
 #[cfg(test)]
 mod ten_processes;
+#[cfg(test)]
+mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
-# Apache Kafka, KRaft, broker and controller in one process. Node 1 is the only one today; every path and property that
-# would differ for a second one is made from KAFKA_NODE.
-
-KAFKA_NODE=1
+# Apache Kafka, KRaft: one node a home. Node 1 is broker and controller in one process; a node that joins another home's cluster
+# (ANNALS_KAFKA_JOINS) is a broker only. What HOME/kafka.properties says goes before what is written here.
 
 kafka_url() { printf '127.0.0.1:%s\n' "$ANNALS_KAFKA_PORT"; }
-kafka_ports() { printf '%s\n' ANNALS_KAFKA_PORT ANNALS_KAFKA_CONTROLLER_PORT; }
+kafka_ports() {
+  printf 'ANNALS_KAFKA_PORT\n'
+  [[ -n ${ANNALS_KAFKA_JOINS:-} ]] || printf 'ANNALS_KAFKA_CONTROLLER_PORT\n'
+}
 kafka_answers() { kafka_speaks 127.0.0.1 "$ANNALS_KAFKA_PORT" && kafka_serves 127.0.0.1 "$ANNALS_KAFKA_PORT"; }
 kafka_stop_signal() { printf 'TERM\n'; }
 kafka_precheck() { :; }
@@ -16,14 +17,14 @@ kafka_prepare() {
   install_once "kafka-$KAFKA_VERSION" kafka_fetch
   KAFKA_CLASS_PATH="$CACHE/kafka-$KAFKA_VERSION/*"
   mkdir -p "$HOME_DIR/kafka"
-  [[ -d $HOME_DIR/kafka/data-$KAFKA_NODE ]] || kafka_format
-  kafka_properties "$HOME_DIR/kafka/data-$KAFKA_NODE" >"$HOME_DIR/kafka/server-$KAFKA_NODE.properties"
+  [[ -d $HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE ]] || kafka_format
+  kafka_properties "$HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE" >"$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
 }
 
 kafka_launch() {
   launch kafka "$JAVA" -Xmx1g -Djava.awt.headless=true "-Dannals.dev=$HOME_DIR/kafka" "-Dannals.log=$LOGS/kafka.log" \
     "-Dlog4j2.configurationFile=$DEV/kafka-log4j2.properties" -cp "$KAFKA_CLASS_PATH" \
-    kafka.Kafka "$HOME_DIR/kafka/server-$KAFKA_NODE.properties"
+    kafka.Kafka "$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
 }
 
 kafka_fetch() {
@@ -39,12 +40,14 @@ kafka_download() {
 
 # kafka_properties DATA_DIRECTORY
 kafka_properties() {
+  local roles=broker,controller listeners=,CONTROLLER://127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
+  [[ -z $ANNALS_KAFKA_JOINS ]] || roles=broker listeners=
   cat <<PROPERTIES
-process.roles=broker,controller
-node.id=$KAFKA_NODE
-controller.quorum.bootstrap.servers=127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
+process.roles=$roles
+node.id=$ANNALS_KAFKA_NODE
+controller.quorum.bootstrap.servers=127.0.0.1:$(kafka_controller_port)
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT,CONTROLLER://127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
+listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT$listeners
 advertised.listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT,CONTROLLER://127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
 log.dirs=$1
 
@@ -65,19 +68,32 @@ broker.session.timeout.ms=5000
 # A topic that nobody declared is a mistake, here as in production.
 auto.create.topics.enable=false
 PROPERTIES
+  # Of a property that stands here twice the last one holds.
+  if [[ -e $HOME_DIR/kafka.properties ]]; then cat "$HOME_DIR/kafka.properties"; fi
+}
+
+# The controller of the cluster: here, or in the home whose cluster this node joins.
+kafka_controller_port() {
+  if [[ -z $ANNALS_KAFKA_JOINS ]]; then
+    printf '%s\n' "$ANNALS_KAFKA_CONTROLLER_PORT"
+  else
+    sed -n 's/^ANNALS_KAFKA_CONTROLLER_PORT=//p' "$ANNALS_KAFKA_JOINS/instance"
+  fi
 }
 
 # Made beside its place and renamed, so that a killed start leaves no half log directory.
 kafka_format() {
-  local data=$HOME_DIR/kafka/data-$KAFKA_NODE part log=$LOGS/kafka-format.log
+  local data=$HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE part log=$LOGS/kafka-format.log cluster
   part=$data.part.$BASHPID
   rm -rf "$data".part.*
   mkdir "$part"
-  kafka_properties "$part" >"$HOME_DIR/kafka/format-$KAFKA_NODE.properties"
+  kafka_properties "$part" >"$HOME_DIR/kafka/format-$ANNALS_KAFKA_NODE.properties"
+  cluster=(--standalone -t "$(kafka_new_cluster_id)")
+  [[ -z $ANNALS_KAFKA_JOINS ]] || cluster=(-t "$(sed -n 's/^cluster.id=//p' "$ANNALS_KAFKA_JOINS/kafka/data-1/meta.properties")")
   say kafka "creating the log directory"
   "$JAVA" -XX:TieredStopAtLevel=1 "-Dannals.log=$LOGS/kafka-format-details.log" \
     "-Dlog4j2.configurationFile=$DEV/kafka-log4j2.properties" -cp "$KAFKA_CLASS_PATH" kafka.tools.StorageTool \
-    format --standalone -t "$(kafka_new_cluster_id)" -c "$HOME_DIR/kafka/format-$KAFKA_NODE.properties" >"$log" 2>&1 ||
+    format "${cluster[@]}" -c "$HOME_DIR/kafka/format-$ANNALS_KAFKA_NODE.properties" >"$log" 2>&1 ||
     die "could not format Kafka's log directory: $(tail -n1 "$log") (all of it: $log)"
   mv "$part" "$data"
 }

@@ -192,10 +192,22 @@ impl Producer {
         };
         let causes = undelivered.iter().filter(|(code, _)| !followed(*code));
         let Some((cause, record)) = causes.chain(&undelivered).next() else { return Ok(()) };
-        let failure = self.failure("send records", &KafkaError::MessageProduction(*cause));
+        let error = KafkaError::MessageProduction(*cause);
+        let error = if followed(*cause) { self.cause_of_abort().unwrap_or(error) } else { error };
+        let failure = self.failure("send records", &error);
         let topic = record.topic.clone();
         let suspects = undelivered.iter().filter(|(code, _)| code == cause);
         Err(failure.about(&topic, suspects.map(|(_, record)| record.clone()).collect()))
+    }
+
+    /// What made the transaction fail, where no record was the cause: another one cannot be begun for that reason.
+    fn cause_of_abort(&self) -> Option<KafkaError> {
+        match self.client.begin_transaction() {
+            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => {
+                Some(KafkaError::Transaction(cause))
+            }
+            Ok(()) | Err(_) => None,
+        }
     }
 
     fn not_sent(&self, message: &Message, error: &KafkaError) -> KafkaFailure {

@@ -176,6 +176,11 @@ impl Registry {
             Err(sought.failed(RegistryFailure::IdMismatch { subject, id, is_known }))
         };
         match self.call(SrCall::GetById(id.0)).await {
+            // A proxy's page, say, in JSON: nothing about the id.
+            Answer::Found(RawRegisteredSchema { schema: None, .. }) => {
+                let no_schema = SRCError::non_retryable_without_cause("its answer has no schema");
+                Err(away(ASK, no_schema))
+            }
             Answer::Found(found) if same(found.schema.as_deref(), sought.schema.definition()) => {
                 Ok(())
             }

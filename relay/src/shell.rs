@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_relay_core::{
-    Command, Done, Input, Lease, Machine, Order, Producers, Shard, Slot, Trouble, Work,
+    Command, Done, Input, Lease, Machine, Order, Page, Producers, Shard, Slot, Trouble, Work,
 };
 use annals_store::Store;
 use tokio::sync::{mpsc, watch};
@@ -147,7 +147,7 @@ impl Shell {
                     Some(Input::Stop)
                 }
                 Some((generation, report)) = received.recv() => self.hear(generation, report),
-                _ = ticks.tick() => Some(Input::Tick),
+                _ = ticks.tick() => Some(self.tick()),
                 woken = wake.next(is_idle) => match woken {
                     Woken::Told => {
                         self.reads.look();
@@ -164,6 +164,10 @@ impl Shell {
             }
             self.tell_shards();
         }
+    }
+
+    fn tick(&self) -> Event {
+        if self.waiting.lasts(self.config.relay.lease) { Input::Overdue } else { Input::Tick }
     }
 
     fn resume(&mut self) -> Option<Event> {
@@ -200,6 +204,11 @@ impl Shell {
                 });
             }
             Order::Leave { clean } => {
+                if !clean {
+                    tracing::warn!(
+                        "giving the shards up as they are: whoever takes them fences what is open"
+                    );
+                }
                 self.on_leases(reports, Work::Leave, async move |leases, session| {
                     leases.leave(&session, clean).await.map(|()| Input::Left)
                 });
@@ -301,6 +310,10 @@ impl Shell {
             Report::Opened(senders) if is_current => {
                 self.senders = Some(senders);
                 self.waiting.good(Good::Kafka);
+                if self.machine.is_free() {
+                    // Others publish what could not be published here.
+                    self.waiting.nothing_left();
+                }
                 Done::Opened
             }
             Report::Opened(senders) => {
@@ -324,9 +337,7 @@ impl Shell {
             }
             Report::Done(done) => {
                 if let Done::Page(page) = &done {
-                    self.waiting.good(Good::Database);
-                    self.waiting.good(Good::Read);
-                    self.idle.saw(page.batch.is_some());
+                    self.saw(page, is_current);
                 }
                 done
             }
@@ -359,6 +370,16 @@ impl Shell {
         }
     }
 
+    fn saw(&mut self, page: &Page<ShardPlace, Batch>, is_current: bool) {
+        self.waiting.good(Good::Database);
+        self.waiting.good(Good::Read);
+        self.idle.saw(page.batch.is_some());
+        let is_empty = page.batch.is_none() && !page.more;
+        if is_empty && is_current && self.machine.is_done() {
+            self.waiting.nothing_left();
+        }
+    }
+
     fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
         let trouble = failure.trouble();
         if generation == self.generation {
@@ -370,6 +391,8 @@ impl Shell {
                 self.hold(failure);
             } else if trouble.halts() {
                 self.fatal = Some(failure);
+            } else if matches!(work, Work::Send | Work::Commit) {
+                self.waiting.say_unpublished(&failure);
             } else if work != Work::Leave || trouble != Trouble::Away {
                 self.waiting.say(&failure);
             } else {

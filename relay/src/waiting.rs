@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use annals_relay_core::Trouble;
+
 use crate::backoff::Backoff;
 use crate::config;
 use crate::failure::Failure;
@@ -41,16 +43,44 @@ impl Waiting {
         self.what.is_some()
     }
 
+    /// Whether something has been waited for all that time.
+    pub(crate) fn lasts(&self, time: Duration) -> bool {
+        self.what.as_ref().is_some_and(|waited| waited.since.elapsed() >= time)
+    }
+
     /// Says what is waited for, if that changed.
     pub(crate) fn say(&mut self, failure: &Failure) {
+        self.say_until(failure, failure.is_over_when());
+    }
+
+    /// The same of a failure to send or to commit. That producers can be made again does not end it: where records are
+    /// refused, they always can.
+    pub(crate) fn say_unpublished(&mut self, failure: &Failure) {
+        match failure.trouble() {
+            Trouble::Away | Trouble::Unknown => self.say_until(failure, Good::Published),
+            Trouble::Held | Trouble::Fenced | Trouble::Fork | Trouble::Fault => {
+                self.say(failure);
+            }
+        }
+    }
+
+    fn say_until(&mut self, failure: &Failure, until: Good) {
         let what = failure.waits_for();
         let error = failure as &dyn std::error::Error;
-        if self.what.as_ref().is_some_and(|before| before.what == what) {
-            return tracing::debug!(error, "still waiting for {what}");
+        let before = self.what.take();
+        let is_same = before.as_ref().is_some_and(|before| before.what == what);
+        if is_same {
+            tracing::debug!(error, "still waiting for {what}");
+        } else {
+            tracing::warn!(error, "waiting for {what}");
         }
-        tracing::warn!(error, "waiting for {what}");
-        let since = self.what.take().map_or_else(Instant::now, |before| before.since);
-        self.what = Some(Waited { what, since, until: failure.is_over_when() });
+        // What began as a failure to publish stays one.
+        let until = match &before {
+            Some(Waited { until: Good::Published, .. }) if is_same => Good::Published,
+            Some(_) | None => until,
+        };
+        let since = before.map_or_else(Instant::now, |before| before.since);
+        self.what = Some(Waited { what, since, until });
     }
 
     /// How long to wait before the next try.
@@ -63,6 +93,13 @@ impl Waiting {
         if self.what.as_ref().is_none_or(|waited| {
             waited.until == what || what == Good::Published && waited.until == Good::Kafka
         }) {
+            self.over();
+        }
+    }
+
+    /// There is nothing left that could not be published.
+    pub(crate) fn nothing_left(&mut self) {
+        if self.what.as_ref().is_some_and(|waited| waited.until == Good::Published) {
             self.over();
         }
     }

@@ -13,7 +13,7 @@ create table annals.relay_sessions (
 ) with (fillfactor = 50);
 
 comment on column annals.relay_sessions.transactional_ids is 'they stand here before anything is published under them';
-comment on column annals.relay_sessions.is_ready is 'has producers, and counts where shards are shared out';
+comment on column annals.relay_sessions.is_ready is 'has producers and reaches Kafka, as it said last: counts where shards are shared out';
 
 -- What a deployment is. A new generation begins from `relay_origins`, and knows nothing of what earlier ones wrote to Kafka.
 create table annals.relay_deployments (
@@ -134,7 +134,7 @@ begin
     perform relay_lock(relay_look.deployment);
     -- Its own first: a lease that nobody has ended yet can be prolonged, however late.
     update relay_sessions s
-    set expires_at = clock_timestamp() + relay_look.lease, is_ready = s.is_ready or relay_look.is_ready
+    set expires_at = clock_timestamp() + relay_look.lease, is_ready = relay_look.is_ready
     where s.session = relay_look.session;
     if not found then
         return;

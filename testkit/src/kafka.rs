@@ -1,7 +1,7 @@
 //! Kafka without anything of Annals in between. No other file of this crate names rdkafka.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
@@ -15,6 +15,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::follow::DEADLINE;
 use crate::must::Must;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -121,6 +122,54 @@ fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
     }
 }
 
+/// Waits until no transaction is open in a topic: readers of committed records get to its end.
+///
+/// # Panics
+/// If one stays open, or the topic or the broker is not there.
+pub async fn until_nothing_is_open(brokers: &str, topic: &str) {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let decided = tokio::task::spawn_blocking(move || {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            if ends(&brokers, &topic, "read_committed")?
+                == ends(&brokers, &topic, "read_uncommitted")?
+            {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("a transaction stays open in topic {topic}")
+    });
+    decided.await.must("ask for a topic's ends").must("see the end of a transaction");
+}
+
+fn ends(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<Vec<i64>> {
+    let mut config = config(brokers);
+    let consumer: BaseConsumer =
+        config.set("group.id", "annals-testkit").set("isolation.level", isolation).create()?;
+    (0..partition_count(&consumer, topic)?)
+        .map(|partition| Ok(consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?.1))
+        .collect()
+}
+
+/// Waits until the broker has forgotten so many transactional ids that begin with `prefix`.
+///
+/// # Panics
+/// If it does not forget them.
+pub async fn until_forgotten(brokers: &str, prefix: &str, count: usize) {
+    let deadline = Instant::now() + DEADLINE;
+    let mut forgotten = BTreeSet::new();
+    while forgotten.len() < count && Instant::now() < deadline {
+        let records = read_topic(brokers, "__transaction_state", Isolation::Uncommitted).await;
+        let tombstones = records.into_iter().filter(|record| record.value.is_none());
+        let keys = tombstones.filter_map(|record| record.key);
+        // The id stands behind a version and its length.
+        forgotten = keys
+            .filter(|key| key.get(4..).is_some_and(|id| id.starts_with(prefix.as_bytes())))
+            .collect();
+    }
+    assert!(forgotten.len() >= count, "{forgotten:?} were forgotten in {DEADLINE:?}");
+}
+
 /// How many partitions a topic has.
 ///
 /// # Panics
@@ -131,6 +180,22 @@ pub async fn partitions(brokers: &str, topic: &str) -> i32 {
         partition_count(&config(&brokers).set("group.id", "annals-testkit").create()?, &topic)
     });
     count.await.must("ask for a topic").must("ask for a topic")
+}
+
+/// Waits until so many brokers are there.
+pub(crate) async fn until_brokers(brokers: &str, count: usize) {
+    let admin = admin(brokers).must("ask for brokers");
+    let come = tokio::task::spawn_blocking(move || {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT);
+            if metadata.must("ask for brokers").brokers().len() >= count {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(come.await.must("ask for brokers"), "{count} brokers were not there in {DEADLINE:?}");
 }
 
 /// Writes records one by one, each into its partition, in the order given: a producer that knows

@@ -6,8 +6,10 @@
 //!
 //! Everything here panics when the test cannot go on, and says why in one sentence ([`Must`]).
 
+mod access;
 mod account;
 mod blocking;
+mod brokers;
 mod cancel;
 mod check;
 mod dice;
@@ -15,6 +17,7 @@ mod environment;
 mod follow;
 mod history;
 mod kafka;
+mod link;
 mod load;
 mod log;
 mod must;
@@ -26,10 +29,12 @@ mod testbed;
 mod violation;
 mod writer;
 
+pub use access::{ACCESS_LISTS, Right, allow, deny};
 pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
     deposited, deposited_for, opened,
 };
+pub use brokers::{ThreeBrokers, TwoDoors};
 pub use cancel::dropped_after;
 pub use check::check;
 pub use dice::Dice;
@@ -38,12 +43,13 @@ pub use follow::{DEADLINE, Follower, consume};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
 pub use kafka::{
     Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
-    read_topic, topic_configuration, topics, write_records,
+    read_topic, topic_configuration, topics, until_forgotten, until_nothing_is_open, write_records,
 };
+pub use link::Link;
 pub use load::{Load, LoadOptions};
 pub use must::Must;
 pub use proxy::CountingProxy;
-pub use registry::ask_registry;
+pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{RelayProcess, RelaySettings};
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;

@@ -66,6 +66,10 @@ impl ProcessLog {
         self.lock().iter().skip(from).find(|line| line.contains(wanted)).cloned()
     }
 
+    pub(crate) fn count(&self, from: usize, wanted: &str) -> usize {
+        self.lock().iter().skip(from).filter(|line| line.contains(wanted)).count()
+    }
+
     /// The last lines, and where all of them are.
     pub(crate) fn tail(&self) -> String {
         let lines = self.lock();

@@ -1,9 +1,15 @@
-//! The schema registry, asked as any HTTP client would.
+//! The schema registry, asked as any HTTP client would, and one that talks nonsense.
+
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::must::Must;
+
+const BUFFER_BYTES: usize = 65_536;
 
 /// Gets a path below the base URL of a registry as JSON: HTTP/1.0, so that the answer ends with the connection.
 ///
@@ -22,4 +28,148 @@ pub async fn ask_registry(base_url: &str, path: &str) -> serde_json::Value {
     let status = head.lines().next().unwrap_or_default();
     assert!(status.contains(" 200 "), "the registry answered {path} with {status}: {body}");
     serde_json::from_str(body).must("read the registry's JSON")
+}
+
+/// What a registry answers that is not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Garbage {
+    /// 500, and an error of the registry's own.
+    ServerError,
+    /// 200, and a page for people: that of a proxy.
+    Html,
+    /// 200, and JSON that means something else.
+    OtherJson,
+    /// 200, and half of an answer, before the connection breaks.
+    Half,
+}
+
+impl Garbage {
+    const fn answer(self) -> &'static str {
+        match self {
+            Self::ServerError => {
+                "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n\
+                 Content-Length: 46\r\n\r\n{\"error_code\":50001,\"message\":\"out of memory\"}"
+            }
+            Self::Html => {
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: 39\r\n\r\n\
+                 <html><body>Please log in</body></html>"
+            }
+            Self::OtherJson => {
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 16\r\n\r\n\
+                 {\"answer\": \"42\"}"
+            }
+            Self::Half => {
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{\"id\": "
+            }
+        }
+    }
+}
+
+/// A registry that is well by handing everything on to the real one, until it is told to talk nonsense.
+#[derive(Debug)]
+pub struct FaultyRegistry {
+    url: String,
+    garbage: watch::Sender<Option<Garbage>>,
+    asked: watch::Sender<usize>,
+    task: JoinHandle<()>,
+}
+
+impl FaultyRegistry {
+    /// One in front of the registry with this base URL.
+    ///
+    /// # Panics
+    /// If no port can be had.
+    pub async fn start(base_url: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a registry");
+        let port = listener.local_addr().must("listen as a registry").port();
+        let address = base_url.strip_prefix("http://").must("reach a registry without TLS");
+        let (server, base) = address.split_once('/').must("split the registry's URL");
+        let url = format!("http://127.0.0.1:{port}/{base}");
+        let (garbage, asked) = (watch::Sender::new(None), watch::Sender::new(0));
+        let task = accept(listener, server.into(), garbage.subscribe(), asked.clone());
+        Self { url, garbage, asked, task: tokio::spawn(task) }
+    }
+
+    /// Its base URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// From now on it answers this, also on connections that are there.
+    pub fn talks(&self, garbage: Garbage) {
+        self.asked.send_replace(0);
+        self.garbage.send_replace(Some(garbage));
+    }
+
+    /// It is well again.
+    pub fn is_well(&self) {
+        self.garbage.send_replace(None);
+    }
+
+    /// How many requests it has answered with what it talks now.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        *self.asked.borrow()
+    }
+}
+
+impl Drop for FaultyRegistry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: Arc<str>,
+    garbage: watch::Receiver<Option<Garbage>>,
+    asked: watch::Sender<usize>,
+) {
+    loop {
+        let (client, _) = listener.accept().await.must("accept a client of the registry");
+        tokio::spawn(answer(client, Arc::clone(&server), garbage.clone(), asked.clone()));
+    }
+}
+
+async fn answer(
+    mut client: TcpStream,
+    server: Arc<str>,
+    mut garbage: watch::Receiver<Option<Garbage>>,
+    asked: watch::Sender<usize>,
+) {
+    let talked = *garbage.borrow_and_update();
+    let Some(talked) = talked else {
+        let Ok(mut server) = TcpStream::connect(&*server).await else { return };
+        tokio::select! {
+            _ended = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+            _changed = garbage.changed() => {}
+        }
+        return;
+    };
+    let mut buffer = vec![0; BUFFER_BYTES];
+    if !matches!(client.read(&mut buffer).await, Ok(1..)) {
+        return;
+    }
+    if client.write_all(talked.answer().as_bytes()).await.is_ok() {
+        asked.send_modify(|asked| *asked += 1);
+    }
+    if talked != Garbage::Half && client.shutdown().await.is_ok() {
+        // Closing before the client has sent everything would take the answer back.
+        while matches!(client.read(&mut buffer).await, Ok(1..)) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_answers_are_as_long_as_they_say() {
+        for garbage in [Garbage::ServerError, Garbage::Html, Garbage::OtherJson] {
+            let (head, body) = garbage.answer().split_once("\r\n\r\n").unwrap();
+            let length = format!("Content-Length: {}", body.len());
+            assert!(head.lines().any(|line| line == length), "{garbage:?}: {}", body.len());
+        }
+    }
 }

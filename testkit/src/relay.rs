@@ -57,6 +57,21 @@ impl RelaySettings {
         self
     }
 
+    /// Another way to the test bed's database, or another user.
+    #[must_use]
+    pub fn database(mut self, url: &str) -> Self {
+        self.database_url = url.to_owned();
+        self
+    }
+
+    /// Tries again soon after a failure, gives up soon on a broker that does not answer, and tells of each try.
+    #[must_use]
+    pub fn impatient(self) -> Self {
+        self.variable("ANNALS_RELAY__RELAY__BACKOFF_MS_MAX", "500")
+            .variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "3000")
+            .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::waiting=debug")
+    }
+
     /// An environment variable of the relay.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -200,6 +215,33 @@ impl RelayProcess {
     #[must_use]
     pub fn has_logged(&self, text: &str) -> bool {
         self.log.find(self.mark, text).is_some()
+    }
+
+    /// How many lines with this text it has logged on this page.
+    #[must_use]
+    pub fn times_logged(&self, text: &str) -> usize {
+        self.log.count(self.mark, text)
+    }
+
+    /// Waits until it says on this page that it waits for something, and has tried again in vain since; returns the line.
+    ///
+    /// # Panics
+    /// If it does not say so, or was not started as [`impatient`](RelaySettings::impatient).
+    pub async fn waits_for(&self, what: &str) -> String {
+        let said = self.logged(&format!(" waiting for {what} ")).await;
+        self.logged(&format!("still waiting for {what}")).await;
+        said
+    }
+
+    /// Waits until it says on this page that it publishes again after waiting for something.
+    ///
+    /// # Panics
+    /// If it does not, or has said more of it than one line at the beginning and one at the end.
+    pub async fn goes_on_after(&self, what: &str) {
+        self.logged(&format!("publishing again after waiting for {what}")).await;
+        let began = self.times_logged("WARN annals_relay::waiting: ");
+        let ended = self.times_logged("INFO annals_relay::waiting: ");
+        assert_eq!((began, ended), (1, 1), "one line for each change\n{}", self.log.tail());
     }
 
     /// Whether it runs.

@@ -69,23 +69,54 @@ impl PrivateStack {
     /// # Panics
     /// If they do not start.
     pub async fn up(components: &[Component]) -> Self {
-        end_orphans().await;
-        let unique = Uuid::new_v4().simple().to_string();
-        let home = output_directory();
-        let home = home.join(format!("{HOME_PREFIX}{}-{}", std::process::id(), &unique[..8]));
+        let stack = Self::home().await;
         let ports: Vec<_> = components
             .iter()
             .flat_map(|component| component.port_variables())
             .map(|variable| (*variable, free_port().to_string()))
             .collect();
-        let mut stack = Self { home, environment: Environment::get().clone() };
+        stack.up_with(components, &ports).await
+    }
+
+    /// Starts a Kafka that is set up otherwise than the shared one: with these properties, and with these variables of
+    /// `ops/dev/dev` beside its port, which is chosen before.
+    pub(crate) async fn kafka(port: u16, properties: &str, variables: &[(&str, String)]) -> Self {
+        let stack = Self::home().await;
+        std::fs::create_dir_all(&stack.home).must("make a private Kafka's home");
+        let file = stack.home.join("kafka.properties");
+        std::fs::write(file, properties).must("write a private Kafka's properties");
+        let own = [("ANNALS_KAFKA_PORT", port.to_string())];
+        stack.up_with(&[Component::Kafka], &[&own, variables].concat()).await
+    }
+
+    /// Where its data and logs are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.home
+    }
+
+    /// Replaces the properties of a private Kafka: they hold from its next start.
+    pub(crate) fn set_kafka_properties(&self, properties: &str) {
+        let file = self.home.join("kafka.properties");
+        std::fs::write(file, properties).must("write a private Kafka's properties");
+    }
+
+    /// A home in which nothing runs yet.
+    async fn home() -> Self {
+        end_orphans().await;
+        let unique = Uuid::new_v4().simple().to_string();
+        let home = output_directory();
+        let home = home.join(format!("{HOME_PREFIX}{}-{}", std::process::id(), &unique[..8]));
+        Self { home, environment: Environment::get().clone() }
+    }
+
+    async fn up_with(mut self, components: &[Component], variables: &[(&str, String)]) -> Self {
         let names: Vec<_> = components.iter().map(|component| component.name()).collect();
-        stack.dev_with(&[&["up"], names.as_slice()].concat(), &ports).await;
-        let urls = stack.dev(&["env"]).await;
+        self.dev_with(&[&["up"], names.as_slice()].concat(), variables).await;
+        let urls = self.dev(&["env"]).await;
         for component in components {
-            stack.take_url(*component, &urls);
+            self.take_url(*component, &urls);
         }
-        stack
+        self
     }
 
     /// Where the servers are: these, and for the rest the shared ones.
@@ -193,7 +224,7 @@ fn dev(home: &Path) -> std::process::Command {
     dev
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let offset = u16::try_from(Uuid::new_v4().as_u128() % 10_000).must("choose a port");
     let mut candidates = (PORTS.start + offset..PORTS.end).chain(PORTS.start..PORTS.start + offset);
     candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).must("find a free port")

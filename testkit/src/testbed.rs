@@ -166,7 +166,17 @@ impl Testbed {
     /// # Panics
     /// If database or broker do not answer.
     pub async fn history(&self, attempts: Vec<Attempt>) -> History {
-        let consumed = consume(&self.environment.kafka, &[&self.topic(CATEGORY)]).await;
+        self.history_of(&[CATEGORY], attempts).await
+    }
+
+    /// The same of other categories than the accounts.
+    ///
+    /// # Panics
+    /// If database or broker do not answer.
+    pub async fn history_of(&self, categories: &[&str], attempts: Vec<Attempt>) -> History {
+        let topics: Vec<String> = categories.iter().map(|category| self.topic(category)).collect();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let consumed = consume(&self.environment.kafka, &topics).await;
         History { attempts, recorded: self.recorded().await, consumed }
     }
 }

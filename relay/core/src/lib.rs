@@ -15,6 +15,8 @@
 //!    first has committed.
 //! 4. After any other answer than success, both producers are destroyed and made again under their ids, which aborts
 //!    what they left open; what was committed is read from Kafka. Replies from before are not listened to.
+//! 5. A session that cannot reach Kafka while others can gives its shards up, and one whose work is not answered any more does:
+//!    it ends as one that has lost its lease, and another session begins.
 
 mod lease;
 mod machine;

@@ -21,7 +21,7 @@ pub enum Order<P, B> {
     Join,
     /// Prolong the session's lease, end those that are over, and read all. `ready`: it can take shards.
     Look {
-        /// Whether the session has producers.
+        /// Whether the session has producers, and Kafka is not out of its reach.
         ready: bool,
     },
     /// Take these shards, those that are still free.
@@ -63,6 +63,10 @@ pub enum Order<P, B> {
 pub enum Input<P, B> {
     /// It is time to prolong the lease; several times in its length.
     Tick,
+    /// It is time to prolong the lease, and for as long as one lasts nothing could be done.
+    Overdue,
+    /// Work is under way that is not answered any more.
+    Stalled,
     /// The last rest is over.
     Resume,
     /// The process is to end.
@@ -238,6 +242,12 @@ pub struct Machine<P, B> {
     under_way: UnderWay,
     is_look_due: bool,
     is_release_due: bool,
+    /// Kafka could not be reached when it was last tried, other than to publish.
+    is_cut: bool,
+    /// Other sessions can take shards.
+    has_company: bool,
+    /// The session is ended, and another one begun.
+    is_giving_up: bool,
     /// The failure after which nothing new is begun until the rest is over.
     paused: Option<(Work, Trouble)>,
     /// A shard has become live during a rest.
@@ -269,6 +279,9 @@ impl<P: Clone, B> Machine<P, B> {
             under_way: UnderWay { lease: None, work: BTreeSet::new(), is_resting: false },
             is_look_due: true,
             is_release_due: false,
+            is_cut: false,
+            has_company: false,
+            is_giving_up: false,
             paused: None,
             is_fresh: false,
             is_behind: false,
@@ -298,9 +311,24 @@ impl<P: Clone, B> Machine<P, B> {
             .map(|(shard, _)| *shard)
     }
 
+    /// Whether nothing that was read is still to be committed.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_none() && self.slots.are_idle()
+    }
+
+    /// Whether it holds no shard.
+    pub fn is_free(&self) -> bool {
+        self.held.is_empty()
+    }
+
     fn take_in(&mut self, input: Input<P, B>) {
         match input {
             Input::Tick => self.is_look_due = true,
+            Input::Overdue => {
+                self.is_look_due = true;
+                self.is_giving_up |= self.should_give_up();
+            }
+            Input::Stalled => self.is_giving_up = self.phase != Phase::Out,
             Input::Resume => {
                 self.under_way.is_resting = false;
                 self.paused = None;
@@ -319,7 +347,7 @@ impl<P: Clone, B> Machine<P, B> {
                 // Others may have joined in the meantime, or taken it.
                 self.is_look_due = true;
             }
-            Input::Left => self.left(),
+            Input::Left => self.gone(),
             Input::Done { generation, done } if generation == self.generation => self.done(done),
             Input::Done { .. } => {}
             Input::Failed { generation, work, trouble } => self.failed(generation, work, trouble),
@@ -340,7 +368,8 @@ impl<P: Clone, B> Machine<P, B> {
             self.reset();
         }
         self.own(&leases.mine, confirms && self.phase == Phase::Open);
-        if self.phase == Phase::Open {
+        self.has_company = leases.members > 1;
+        if self.is_ready() {
             self.is_release_due = true;
             self.balance(leases);
         }
@@ -379,6 +408,7 @@ impl<P: Clone, B> Machine<P, B> {
 
     fn gone(&mut self) {
         self.under_way.lease = None;
+        self.is_giving_up = false;
         self.held.clear();
         self.reset();
         self.phase = Phase::Out;
@@ -390,27 +420,40 @@ impl<P: Clone, B> Machine<P, B> {
         self.own(leases, confirmed);
     }
 
-    fn left(&mut self) {
-        self.under_way.lease = None;
-        self.held.clear();
-        self.phase = Phase::Out;
+    /// Whether it can take shards.
+    fn is_ready(&self) -> bool {
+        self.phase == Phase::Open && !self.is_out_of_reach()
+    }
+
+    /// Whether Kafka is out of reach, as far as it is known: what failed is tried again until it succeeds.
+    fn is_out_of_reach(&self) -> bool {
+        let is_tried = |held: &Held<P>| matches!(held.step, Step::Owned | Step::Fenced);
+        self.is_cut && (self.phase == Phase::Closed || self.held.values().any(is_tried))
+    }
+
+    /// Whether others may do better with the shards. Where none of them can reach Kafka none is ready, and all stay.
+    fn should_give_up(&self) -> bool {
+        self.is_out_of_reach() && self.has_company && !self.held.is_empty()
     }
 
     fn done(&mut self, done: Done<P, B>) {
         match done {
             Done::Opened => {
                 self.under_way.work.remove(&Work::Open);
+                self.is_cut = false;
                 self.phase = Phase::Open;
                 self.is_look_due = true;
             }
             Done::Fenced(leases) => {
                 self.under_way.work.remove(&Work::Fence);
+                self.is_cut = false;
                 for lease in leases {
                     self.advance(lease, |step| matches!(step, Step::Owned), Step::Fenced);
                 }
             }
             Done::Checkpoints(places) => {
                 self.under_way.work.remove(&Work::ReadCheckpoints);
+                self.is_cut = false;
                 for (lease, place) in places {
                     self.advance(lease, |step| matches!(step, Step::Fenced), Step::Live(place));
                 }
@@ -448,12 +491,14 @@ impl<P: Clone, B> Machine<P, B> {
         match work {
             Work::Join | Work::Look | Work::Take | Work::Release => self.under_way.lease = None,
             // The lease ends by itself.
-            Work::Leave => self.left(),
+            Work::Leave => self.gone(),
             _ if generation != self.generation => return,
             // A hold begins where its shard stands for certain: what is in flight must be out of doubt.
             _ if trouble == Trouble::Held => self.reset(),
             Work::Open | Work::Fence | Work::ReadCheckpoints | Work::Read => {
                 self.under_way.work.remove(&work);
+                let is_away = matches!(trouble, Trouble::Away | Trouble::Unknown);
+                self.is_cut |= is_away && work != Work::Read;
                 self.pause(work, trouble);
             }
             Work::Send | Work::Commit => {
@@ -499,6 +544,9 @@ impl<P: Clone, B> Machine<P, B> {
         if self.is_stopping {
             return self.wind_down(commands);
         }
+        if self.is_giving_up {
+            return self.give_up(commands);
+        }
         self.keep_leases(commands);
         match self.phase {
             Phase::Out | Phase::Ended => {}
@@ -521,11 +569,18 @@ impl<P: Clone, B> Machine<P, B> {
             return;
         }
         self.is_look_due = false;
-        let ready = self.phase == Phase::Open;
+        let ready = self.is_ready();
         if self.phase == Phase::Out {
             self.order_lease(commands, Work::Join, Order::Join);
         } else {
             self.order_lease(commands, Work::Look, Order::Look { ready });
+        }
+    }
+
+    /// Ends the session, whatever is under way: whoever takes the shards fences it.
+    fn give_up(&mut self, commands: &mut Commands<P, B>) {
+        if self.under_way.lease.is_none() {
+            self.order_lease(commands, Work::Leave, Order::Leave { clean: false });
         }
     }
 
@@ -571,9 +626,7 @@ impl<P: Clone, B> Machine<P, B> {
 
     /// Gives shards back that others should have, once nothing of them is under way.
     fn give(&mut self, commands: &mut Commands<P, B>) {
-        let is_quiet = self.slots.are_idle()
-            && self.waiting.is_none()
-            && !self.under_way.work.contains(&Work::Read);
+        let is_quiet = self.is_done() && !self.under_way.work.contains(&Work::Read);
         if is_quiet && self.is_release_due && self.under_way.lease.is_none() && self.is_giving() {
             self.is_release_due = false;
             let leaving = self.leases(|held| held.is_leaving);

@@ -44,7 +44,7 @@ impl Database {
     }
 
     pub(crate) fn look(&mut self, session: Session, ready: bool) -> Option<Leases> {
-        self.sessions.get_mut(&session)?.1 |= ready;
+        self.sessions.get_mut(&session)?.1 = ready;
         let ready: Vec<Session> = self
             .sessions
             .iter()

@@ -107,3 +107,9 @@ fn two_relays_one_crash_and_one_stop_at_any_moment() {
 fn three_relays_of_which_two_lose_their_leases_at_any_moment() {
     explore(3, (1, 0), Faults { expiries: 2, starts: 3, ..Faults::default() });
 }
+
+#[test]
+fn two_relays_of_which_one_cannot_reach_kafka_or_has_work_that_is_not_answered() {
+    explore(2, (0, 0), Faults { lost: 1, overdue: 1, starts: 2, ..Faults::default() });
+    explore(2, (1, 0), Faults { stalls: 1, starts: 2, ..Faults::default() });
+}

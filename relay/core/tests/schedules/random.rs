@@ -62,6 +62,8 @@ impl Schedule {
             late: few(4),
             timeouts: few(2),
             stops: few(3),
+            overdue: few(3),
+            stalls: few(2),
             appends: few(3),
             starts: u8::MAX,
         };

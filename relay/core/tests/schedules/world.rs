@@ -39,6 +39,9 @@ pub(crate) struct Faults {
     pub(crate) late: u8,
     pub(crate) timeouts: u8,
     pub(crate) stops: u8,
+    /// Times that nothing could be done for long, and that work is taken for lost.
+    pub(crate) overdue: u8,
+    pub(crate) stalls: u8,
     pub(crate) appends: u8,
     /// Starts of relays, the first ones included.
     pub(crate) starts: u8,
@@ -116,6 +119,8 @@ pub(crate) enum Action {
     // Faults and other choices from outside.
     Crash(usize),
     Stop(usize),
+    Overdue(usize),
+    Stall(usize),
     Expire(Session),
     Lose(usize, usize),
     Late(usize, usize),
@@ -134,6 +139,8 @@ impl Action {
             | Self::Resume(relay)
             | Self::Crash(relay)
             | Self::Stop(relay)
+            | Self::Overdue(relay)
+            | Self::Stall(relay)
             | Self::Lose(relay, _)
             | Self::Late(relay, _) => Some(relay),
             Self::Stray(_)
@@ -176,8 +183,7 @@ impl World {
 
     /// Every fault that can happen now.
     pub(crate) fn faults(&self, actions: &mut Vec<Action>) {
-        let Faults { crashes, expiries, lost, late, timeouts, stops, appends, starts: _ } =
-            self.faults;
+        let Faults { crashes, expiries, lost, late, timeouts, stops, appends, .. } = self.faults;
         for (number, relay) in self.relays.iter().enumerate() {
             let Some(relay) = relay else { continue };
             if crashes > 0 {
@@ -186,6 +192,8 @@ impl World {
             if stops > 0 && !relay.is_stopped {
                 actions.push(Action::Stop(number));
             }
+            actions.extend((self.faults.overdue > 0).then_some(Action::Overdue(number)));
+            actions.extend((self.faults.stalls > 0).then_some(Action::Stall(number)));
             if lost > 0 {
                 actions.extend((0..relay.answers.len()).map(|answer| Action::Lose(number, answer)));
             }
@@ -237,6 +245,14 @@ impl World {
                 self.faults.stops -= 1;
                 self.relay(relay).is_stopped = true;
                 self.tell(relay, Input::Stop);
+            }
+            Action::Overdue(relay) => {
+                self.faults.overdue -= 1;
+                self.tell(relay, Input::Overdue);
+            }
+            Action::Stall(relay) => {
+                self.faults.stalls -= 1;
+                self.tell(relay, Input::Stalled);
             }
             Action::Expire(session) => {
                 // That of a dead relay is no fault.

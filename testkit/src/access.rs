@@ -1,0 +1,92 @@
+//! Taking a user's rights on a Kafka with access lists, and giving them back: two requests that no client library for
+//! Rust has.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::must::Must;
+
+/// Properties of a broker with access lists, which allow everything until something is denied; whoever does not log in may
+/// do everything.
+pub const ACCESS_LISTS: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+    allow.everyone.if.no.acl.found=true\nsuper.users=User:ANONYMOUS\n";
+
+const CREATE_ACLS: i16 = 30;
+const DELETE_ACLS: i16 = 31;
+/// Of both requests.
+const VERSION: i16 = 1;
+const TOPIC: u8 = 2;
+const TRANSACTIONAL_ID: u8 = 5;
+const LITERAL: u8 = 3;
+const READ: u8 = 3;
+const WRITE: u8 = 4;
+const DESCRIBE: u8 = 8;
+const DENY: u8 = 2;
+const ALLOW: u8 = 3;
+
+/// What a user may be denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// To write to topics. It may look at them all the same.
+    Topics,
+    /// To use transactional ids.
+    TransactionalIds,
+}
+
+impl Right {
+    const fn resource(self) -> u8 {
+        match self {
+            Self::Topics => TOPIC,
+            Self::TransactionalIds => TRANSACTIONAL_ID,
+        }
+    }
+}
+
+/// Denies a user a right, on everything.
+///
+/// # Panics
+/// If the broker does not take it.
+pub async fn deny(broker: &str, user: &str, right: Right) {
+    ask(broker, CREATE_ACLS, &denial(user, right)).await;
+}
+
+/// Takes back that a user was denied a right.
+///
+/// # Panics
+/// If the broker does not take it.
+pub async fn allow(broker: &str, user: &str, right: Right) {
+    ask(broker, DELETE_ACLS, &denial(user, right)).await;
+}
+
+/// The entries of access lists that a request is about: both kinds of requests are laid out alike. What is not allowed by
+/// name is denied, too, where there is an entry at all.
+fn denial(user: &str, right: Right) -> Vec<u8> {
+    let entries = [(WRITE, DENY), (READ, ALLOW), (DESCRIBE, ALLOW)];
+    let entry = |(operation, permission)| {
+        let resource = [vec![right.resource()], string("*"), vec![LITERAL]].concat();
+        let who = [string(&format!("User:{user}")), string("*")].concat();
+        [resource, who, vec![operation, permission]].concat()
+    };
+    let count = u32::try_from(entries.len()).must("count entries");
+    [count.to_be_bytes().to_vec(), entries.map(entry).concat()].concat()
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).must("write a short string");
+    [&length.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// Sends one request, and looks whether it was granted.
+async fn ask(broker: &str, key: i16, body: &[u8]) {
+    let mut connection = TcpStream::connect(broker).await.must("connect to the broker");
+    let header = [key.to_be_bytes(), VERSION.to_be_bytes()].concat();
+    let request = [&header[..], &1_u32.to_be_bytes(), &string("testkit"), body].concat();
+    let size = u32::try_from(request.len()).must("write a short request");
+    connection.write_u32(size).await.must("ask the broker");
+    connection.write_all(&request).await.must("ask the broker");
+    let size = connection.read_u32().await.must("hear the broker");
+    let mut answer = vec![0; usize::try_from(size).must("hear the broker")];
+    connection.read_exact(&mut answer).await.must("hear the broker");
+    // Its number, the time it was held back, how many results, and the error of the first.
+    assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "the broker refuses: {answer:?}");
+}

@@ -1,0 +1,70 @@
+//! A schema registry that answers nonsense is one that is away: what is known flows, what is new waits, and nothing
+//! is published with an id that nobody gave.
+
+use annals_store::{Append, ExpectedVersion, StreamName};
+use annals_testkit::{
+    FaultyRegistry, Follower, Garbage, Must, RelayProcess, Testbed, account, check, deposited,
+};
+
+const KINDS: [(&str, Garbage); 4] = [
+    ("error", Garbage::ServerError),
+    ("html", Garbage::Html),
+    ("json", Garbage::OtherJson),
+    ("half", Garbage::Half),
+];
+
+async fn append(bed: &Testbed, stream: &StreamName) {
+    let append = Append::to(stream, ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&append).await.must("append");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_schema_waits_for_a_registry_that_answers_nonsense_and_is_published_when_it_is_well()
+{
+    let bed = Testbed::new("nonsense").await;
+    let registry = FaultyRegistry::start(&bed.environment().registry_url).await;
+    let categories = KINDS.map(|(category, _)| category);
+    let topics = categories.map(|category| bed.topic(category));
+    let topics = topics.each_ref().map(String::as_str);
+    let follower = Follower::start(&bed.environment().kafka, &topics);
+    let mut relay = RelayProcess::start(&bed.relay().impatient().registry(registry.url()));
+    relay.logged("publishing").await;
+    for (published, (category, garbage)) in KINDS.into_iter().enumerate() {
+        relay.turn_page();
+        registry.talks(garbage);
+        // The schema is new under each topic.
+        let stream = StreamName::new(format!("{category}-a")).must("name a stream");
+        append(&bed, &stream).await;
+        relay.waits_for("the schema registry").await;
+        append(&bed, &stream).await;
+        assert_eq!(follower.count(), 2 * published, "{garbage:?}");
+        registry.is_well();
+        relay.goes_on_after("the schema registry").await;
+        follower.until_count(2 * (published + 1)).await;
+    }
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&categories, Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn known_schemas_flow_whatever_the_registry_answers() {
+    let bed = Testbed::new("known").await;
+    let registry = FaultyRegistry::start(&bed.environment().registry_url).await;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay().registry(registry.url()));
+    append(&bed, &account("a")).await;
+    follower.until_count(1).await;
+    for (published, (_, garbage)) in (1..).zip(KINDS) {
+        registry.talks(garbage);
+        // A relay that has just started asks whether the id still means the schema.
+        relay.kill().await;
+        relay.restart();
+        append(&bed, &account("a")).await;
+        follower.until_count(published + 1).await;
+        relay.logged("the schema registry is away: going on with the ids that are known").await;
+        assert!(!relay.has_logged("waiting"), "it waits, and there is nothing to wait for");
+        assert_eq!(registry.asked(), 1, "{garbage:?}");
+    }
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}

@@ -1,0 +1,102 @@
+//! Credentials that are taken away: the relay waits, says for what and why, and goes on by itself when it has them again.
+
+use annals_testkit::{
+    ACCESS_LISTS, Component, Dice, Follower, Load, LoadOptions, Must, PrivateStack, RelayProcess,
+    Right, Testbed, TwoDoors, allow, check, deny,
+};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+const LOAD: LoadOptions = LoadOptions { writers: 2, streams: 8, ahead_events_max: 2_000 };
+const EVENTS: usize = 300;
+/// A broker whose other listener takes one user with this password.
+const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
+    listener.name.other.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+    user_relay=\"the_password\";\n";
+
+/// Waits until the relay says what it waits for, and the cause.
+async fn waits(relay: &RelayProcess, what: &str, cause: &str) {
+    relay.waits_for(what).await;
+    relay.logged(cause).await;
+}
+
+async fn goes_on(relay: &mut RelayProcess, follower: &Follower, what: &str) {
+    relay.goes_on_after(what).await;
+    follower.until_count(follower.count() + EVENTS).await;
+    relay.turn_page();
+}
+
+async fn administer(administrator: &mut PgConnection, statements: &str) {
+    let statements = AssertSqlSafe(statements.to_owned());
+    sqlx::raw_sql(statements).execute(administrator).await.must("administer the server");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_relay_waits_for_a_role_that_may_not_log_in_and_for_a_password_that_was_changed() {
+    let stack = PrivateStack::up(&[Component::Postgres]).await;
+    let bed = Testbed::on("roles_revoked", stack.environment().clone()).await;
+    let mut administrator =
+        PgConnection::connect(&stack.environment().database_url).await.must("connect");
+    administer(&mut administrator, include_str!("sql/relay_user.sql")).await;
+    let url = bed.database_url().replacen("annals:annals@", "relay:first@", 1);
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay().impatient().database(&url));
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(EVENTS).await;
+    relay.turn_page();
+
+    administer(&mut administrator, include_str!("sql/revoke_login.sql")).await;
+    waits(&relay, "the database", "not permitted to log in").await;
+    administer(&mut administrator, "alter role relay login").await;
+    goes_on(&mut relay, &follower, "the database").await;
+
+    administer(&mut administrator, include_str!("sql/change_password.sql")).await;
+    waits(&relay, "the database", "password authentication failed").await;
+    administer(&mut administrator, "alter role relay password 'first'").await;
+    goes_on(&mut relay, &follower, "the database").await;
+
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_relay_waits_for_rights_that_kafka_has_taken_and_for_a_password_that_it_changed() {
+    let properties = format!("{ACCESS_LISTS}{LOGIN}");
+    let kafka = TwoDoors::with_login(&properties).await;
+    let bed = Testbed::on("rights_revoked", kafka.environment().clone()).await;
+    let properties_of_client = "{ \"security.protocol\" = \"sasl_plaintext\", \
+        \"sasl.mechanism\" = \"PLAIN\", \"sasl.username\" = \"relay\", \"sasl.password\" = \"the_password\" }";
+    let settings = bed
+        .relay()
+        .impatient()
+        .kafka(&kafka.other())
+        .variable("ANNALS_RELAY__KAFKA__PROPERTIES", properties_of_client);
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&settings);
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(EVENTS).await;
+    relay.turn_page();
+    let broker = &kafka.environment().kafka;
+
+    for (right, cause) in
+        [(Right::Topics, "opic authorization failed"), (Right::TransactionalIds, "ransactional")]
+    {
+        deny(broker, "relay", right).await;
+        waits(&relay, "kafka", cause).await;
+        allow(broker, "relay", right).await;
+        goes_on(&mut relay, &follower, "kafka").await;
+    }
+
+    kafka.restart_with(&properties.replace("the_password", "another")).await;
+    waits(&relay, "kafka", "uthentication failed").await;
+    kafka.restart_with(&properties).await;
+    goes_on(&mut relay, &follower, "kafka").await;
+
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}

@@ -1,0 +1,37 @@
+//! Brokers that are too few for what a topic demands: nothing is published half, and nothing is lost.
+
+use annals_store::{Append, ExpectedVersion};
+use annals_testkit::{
+    Dice, Ending, Load, LoadOptions, Must, RelayProcess, Testbed, ThreeBrokers, account, check,
+    deposited,
+};
+
+const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 12, ahead_events_max: 2_000 };
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_of_three_brokers_the_relay_waits_and_goes_on_when_the_others_are_back() {
+    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=2\n").await;
+    let bed = Testbed::on("replicas", brokers.environment().clone()).await;
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    let settings = bed
+        .relay()
+        .impatient()
+        .variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3")
+        .variable("ANNALS_RELAY__TOPICS__CONFIG", "{ \"min.insync.replicas\" = 2 }");
+    let mut relay = RelayProcess::start(&settings);
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(500).await;
+    relay.turn_page();
+    brokers.end_two(Ending::Orderly).await;
+    relay.waits_for("kafka").await;
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&append).await.must("append meanwhile");
+    brokers.start_two().await;
+    relay.goes_on_after("kafka").await;
+    follower.until_count(follower.count() + 500).await;
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}
