@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use crate::checkpoint::Checkpoint;
+use crate::hops::Hops;
 use crate::message::Message;
 
 /// The records of one Kafka transaction, and how far their shards are published with it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
     pub(crate) checkpoints: Vec<(i16, Checkpoint)>,
+    pub(crate) hops: Hops,
 }
 
 /// How large a batch becomes before it is sent.
@@ -74,6 +76,8 @@ impl Collector {
 
     /// What was collected, with these checkpoints.
     pub(crate) fn into_batch(self, checkpoints: Vec<(i16, Checkpoint)>) -> Batch {
-        Batch { messages: self.messages, checkpoints }
+        let recorded_ms = self.messages.iter().map(|message| message.timestamp_ms).sum();
+        let hops = Hops::read(self.messages.len(), recorded_ms);
+        Batch { messages: self.messages, checkpoints, hops }
     }
 }

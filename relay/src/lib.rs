@@ -19,6 +19,7 @@ mod copy;
 mod encode;
 pub mod failure;
 mod heard;
+mod hops;
 mod idle;
 pub mod kafka;
 pub mod kafka_failure;

@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::hops::Hops;
 use crate::kafka::{self, Producer};
 use crate::leases::Session;
 use crate::message::Message;
@@ -138,17 +139,24 @@ fn work(
     jobs: &mpsc::Receiver<Job>,
     reports: &Reports,
 ) {
-    let mut under_way = Vec::new();
+    let (mut under_way, mut timed) = (Vec::new(), None);
     while let Ok(job) = jobs.recv() {
         let (work, done) = match job {
-            Job::Send(Batch { messages, checkpoints }) => {
+            Job::Send(Batch { messages, checkpoints, mut hops }) => {
+                hops.next();
                 let sent = send(producer, topic, messages, &checkpoints);
-                under_way = checkpoints;
+                hops.next();
+                (under_way, timed) = (checkpoints, Some(hops));
                 (Work::Send, sent.map(|()| Report::Done(Done::Acked(slot))))
             }
             Job::Commit => {
                 let checkpoints = std::mem::take(&mut under_way);
+                timed.iter_mut().for_each(Hops::next);
                 let committed = producer.commit().map_err(Failure::from);
+                if let Some(mut hops) = timed.take() {
+                    hops.next();
+                    hops.tell();
+                }
                 (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints }))
             }
         };
