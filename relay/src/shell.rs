@@ -127,7 +127,10 @@ impl Shell {
                 _ = ticks.tick() => Some(Input::Tick),
                 woken = wake.next(is_idle) => match woken {
                     Woken::Leases => Some(Input::Tick),
-                    Woken::Appended => self.resume(),
+                    Woken::Appended => {
+                        self.idle.hinted();
+                        self.resume()
+                    }
                 },
                 () = fires(&mut self.rest) => self.resume(),
             };
