@@ -40,27 +40,27 @@ impl Encoder {
 
     /// The message of an event. The first event of a category makes its topic, the first of a schema
     /// asks the registry.
-    pub(crate) async fn message(&mut self, event: OutboxEvent) -> Result<Message, Failure> {
-        if !self.known.contains_key(&event.category) {
-            let topic = self.topics.ensure(&event.category).await?;
-            self.known.insert(event.category.clone(), Category { topic, ids: HashMap::new() });
+    pub(crate) async fn message(&mut self, event: &OutboxEvent<'_>) -> Result<Message, Failure> {
+        if !self.known.contains_key(event.category) {
+            let topic = self.topics.ensure(event.category).await?;
+            self.known.insert(event.category.to_owned(), Category { topic, ids: HashMap::new() });
         }
-        let category = &self.known[&event.category];
+        let category = &self.known[event.category];
         let topic = Arc::clone(&category.topic);
         let id = match category.ids.get(&event.fingerprint) {
             Some(id) => *id,
-            None => self.learn(&event).await?,
+            None => self.learn(event).await?,
         };
         Ok(Message::new(event, &topic, id, &self.source))
     }
 
     /// Asks for the registry id of an event's schema.
-    async fn learn(&mut self, event: &OutboxEvent) -> Result<SchemaId, Failure> {
+    async fn learn(&mut self, event: &OutboxEvent<'_>) -> Result<SchemaId, Failure> {
         let schemas = self.store.schemas([event.fingerprint].into()).await?;
         let schema = schemas[&event.fingerprint];
-        let topic = Arc::clone(&self.known[&event.category].topic);
+        let topic = Arc::clone(&self.known[event.category].topic);
         let id = self.registry.id(&topic, schema).await?;
-        if let Some(category) = self.known.get_mut(&event.category) {
+        if let Some(category) = self.known.get_mut(event.category) {
             category.ids.insert(event.fingerprint, id);
         }
         Ok(id)

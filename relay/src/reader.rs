@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use annals_relay_core::{Done, Page, Shard, Work};
 use annals_store::Store;
-use annals_store::outbox::{Bound, Cluster, LivePage, OutboxEvent, PositionPage, Window};
+use annals_store::outbox::{Bound, Cluster, LivePage, OutboxRow, PositionPage, Window};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -268,19 +268,20 @@ struct Read {
 
 /// Takes rows until the batch is full.
 async fn collect(
-    rows: impl futures_util::Stream<Item = Result<OutboxEvent, annals_store::Error>>,
+    rows: impl futures_util::Stream<Item = Result<OutboxRow, annals_store::Error>>,
     encoder: &mut Encoder,
     collector: &mut Collector,
 ) -> Result<Read, Failure> {
     let mut rows = pin!(rows);
     let mut read = Read { events: 0, last: None, is_cut: false };
-    while let Some(event) = rows.try_next().await? {
+    while let Some(row) = rows.try_next().await? {
         if collector.is_full() {
             read.is_cut = true;
             break;
         }
+        let event = row.event()?;
         let (shard, position) = (event.shard, event.position);
-        collector.push(shard, encoder.message(event).await?);
+        collector.push(shard, encoder.message(&event).await?);
         read.events += 1;
         read.last = Some(position);
     }
