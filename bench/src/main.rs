@@ -2,13 +2,17 @@
 //! how to read it; `bench/run` runs them.
 
 mod append;
+mod debezium;
 mod drain;
 mod event;
 mod follow;
+mod goals;
+mod idle;
 mod kafka;
 mod latency;
 mod machine;
 mod peers;
+mod process;
 mod relay;
 mod report;
 mod settle;
@@ -51,6 +55,10 @@ enum Command {
     Drain(drain::Arguments),
     /// From append to consumer, at a steady rate.
     Latency(latency::Arguments),
+    /// What a relay costs that has nothing to publish.
+    Idle(idle::Arguments),
+    /// One table of all figures that have a goal, from the files of a directory.
+    Goals,
     /// From the end of a relay until another one publishes its shards.
     Takeover(takeover::Arguments),
 }
@@ -87,6 +95,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Size(size) => size::run(size, report("size")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
+        Command::Idle(idle) => idle::run(idle, report("idle")?).await,
+        Command::Goals => goals::run(&arguments.output),
         Command::Takeover(takeover) => takeover::run(takeover, report("takeover")?).await,
         Command::Latency(latency) => latency::run(latency, report("latency")?).await,
     }

@@ -7,14 +7,11 @@ use std::time::Duration;
 
 use annals_testkit::Environment;
 use anyhow::Context;
-use serde::Serialize;
 use tokio::process::{Child, Command};
 
-use crate::machine::line;
+use crate::process::{self, Used};
 
 const BINARY: &str = "annals-relay";
-/// Linux tells processor times in these, whatever its own are.
-const TICKS_PER_SECOND: f64 = 100.0;
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Which relay to start, and for what.
@@ -30,15 +27,17 @@ pub(crate) struct Settings<'a> {
     pub(crate) topic_prefix: &'a str,
     /// Where its log goes.
     pub(crate) directory: &'a Path,
+    /// What it logs.
+    pub(crate) log: Log,
 }
 
-/// What a relay used up.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Used {
-    /// Processor time.
-    pub(crate) cpu_seconds: f64,
-    /// The most memory it had.
-    pub(crate) memory_peak_mib: f64,
+/// What a relay logs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Log {
+    /// What it logs unless told otherwise.
+    Usual,
+    /// Beside that, where the time of each transaction went; as JSON.
+    Hops,
 }
 
 /// A running relay. Dropping it kills it.
@@ -52,12 +51,19 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts it; returns before it publishes.
     pub(crate) fn start(settings: &Settings<'_>) -> anyhow::Result<Self> {
-        let Settings { database_url, deployment, instance, topic_prefix, directory } = settings;
+        let Settings { database_url, deployment, instance, topic_prefix, directory, log: logged } =
+            settings;
         let environment = Environment::get();
         let log = directory.join(format!("{deployment}.{instance}.log"));
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let binary = binary()?;
-        let child = Command::new(&binary)
+        let mut command = Command::new(&binary);
+        if matches!(logged, Log::Hops) {
+            command
+                .env("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::hops=debug")
+                .env("ANNALS_RELAY__LOG__FORMAT", "json");
+        }
+        let child = command
             .arg("run")
             .env("ANNALS_DATABASE_URL", database_url)
             .env("ANNALS_KAFKA", &environment.kafka)
@@ -78,18 +84,7 @@ impl Relay {
 
     /// What it has used up since its start.
     pub(crate) fn used(&self) -> anyhow::Result<Used> {
-        let memory = line(&format!("/proc/{}/status", self.pid), "VmHWM")
-            .context("read the relay's memory")?;
-        let kib: u32 = memory.trim_end_matches(" kB").trim().parse()?;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // Behind the name, in parentheses, the first field is the third; user and system time are 14 and 15.
-        let fields =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-        let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
-        Ok(Used {
-            cpu_seconds: f64::from(ticks) / TICKS_PER_SECOND,
-            memory_peak_mib: f64::from(kib) / 1024.0,
-        })
+        Used::by(self.pid)
     }
 
     /// Waits until it has ended by itself, which it should not; where its log is.
@@ -110,12 +105,15 @@ impl Relay {
         Ok(std::fs::read_to_string(&self.log)?.contains(text))
     }
 
+    /// Each line of a log in JSON.
+    pub(crate) fn logged(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let text = std::fs::read_to_string(&self.log)?;
+        Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    }
+
     /// Sends it a signal, by the name that `kill` knows.
     pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let mut kill = std::process::Command::new("kill");
-        let status = kill.args([signal, &self.pid.to_string()]).status()?;
-        anyhow::ensure!(status.success(), "could not signal the relay");
-        Ok(())
+        process::signal(self.pid, signal)
     }
 
     /// Waits until it is gone, however it ended.

@@ -9,6 +9,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::goals::{FIGURE, Figure, Goal};
 use crate::machine::Machine;
 
 /// The file of one run.
@@ -48,6 +49,11 @@ impl Report {
     pub(crate) fn line<T: Serialize>(&mut self, kind: &str, content: &T) -> anyhow::Result<()> {
         let line = serde_json::to_string(&Line { kind, content })?;
         writeln!(self.file, "{line}").with_context(|| format!("write {}", self.path.display()))
+    }
+
+    /// Adds a figure that has a goal, for the table of all of them.
+    pub(crate) fn figure(&mut self, name: &str, figure: f64, goal: Goal) -> anyhow::Result<()> {
+        self.line(FIGURE, &Figure { name: name.to_owned(), figure, goal })
     }
 
     /// The directory of the files.

@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::event::{self, CATEGORY, new_event};
+use crate::goals::Goal;
 use crate::latency::figures::{Figures, PERCENTILES, Span};
 use crate::latency::receiver::Receiver;
 use crate::relay::{self, Relay};
@@ -37,6 +38,22 @@ enum Ending {
     Told,
 }
 
+impl Ending {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "takeover after SIGKILL, p99, ms",
+            Self::Told => "takeover after SIGTERM, p99, ms",
+        }
+    }
+
+    const fn goal(self) -> Goal {
+        match self {
+            Self::Killed => Goal::AtMost(5_000.0),
+            Self::Told => Goal::AtMost(500.0),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Measured {
     ending: Ending,
@@ -56,6 +73,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
         let mut row = vec![format!("{ending:?}").to_lowercase()];
         row.extend(figures.percentiles_ms.iter().map(|ms| format!("{ms:.0}")));
         table.row(row);
+        report.figure(ending.name(), figures.p99_ms(), ending.goal())?;
         report.line("takeover", &Measured { ending, figures })?;
     }
     print(&table);
@@ -110,6 +128,7 @@ impl Bed<'_> {
             instance,
             topic_prefix: &self.testbed.topic_prefix(),
             directory: self.directory,
+            log: relay::Log::Usual,
         })?;
         let deadline = Instant::now() + START_DEADLINE;
         while !relay.has_logged("publishing shards")? {

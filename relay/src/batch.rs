@@ -7,15 +7,17 @@ use std::sync::Arc;
 use annals_relay_core::Lease;
 
 use crate::checkpoint::Checkpoint;
+use crate::hops::Hops;
 use crate::message::Message;
 
 /// The records of one Kafka transaction, and how far their shards are published with it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
     pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
     /// Events to send each on its own, by position: one of them was refused together with others.
     pub(crate) alone: Arc<HashSet<i64>>,
+    pub(crate) hops: Hops,
 }
 
 /// How large a batch becomes before it is sent.
@@ -85,6 +87,8 @@ impl Collector {
 
     /// What was collected, with these checkpoints.
     pub(crate) fn into_batch(self, checkpoints: Vec<(Lease, Checkpoint)>) -> Batch {
-        Batch { messages: self.messages, checkpoints, alone: Arc::default() }
+        let recorded_ms = self.messages.iter().map(|message| message.timestamp_ms).sum();
+        let hops = Hops::read(self.messages.len(), recorded_ms);
+        Batch { messages: self.messages, checkpoints, alone: Arc::default(), hops }
     }
 }

@@ -49,29 +49,29 @@ impl Encoder {
 
     /// The message of an event. The first event of a category makes its topic, the first of a schema
     /// asks the registry.
-    pub(crate) async fn message(&mut self, event: OutboxEvent) -> Result<Message, Obstacle> {
-        if !self.known.contains_key(&event.category) {
-            let made = self.topic(&event.category).await;
-            made.map_err(|failure| obstacle(failure, &event))?;
+    pub(crate) async fn message(&mut self, event: &OutboxEvent<'_>) -> Result<Message, Obstacle> {
+        if !self.known.contains_key(event.category) {
+            let made = self.topic(event.category).await;
+            made.map_err(|failure| obstacle(failure, event))?;
         }
-        let category = &self.known[&event.category];
+        let category = &self.known[event.category];
         let id = match category.ids.get(&event.fingerprint) {
             Some(Ok(id)) => *id,
             Some(Err(reason)) => {
-                return Err(Obstacle::Refused(refusal(Cause::Schema, reason.clone(), &event)));
+                return Err(Obstacle::Refused(refusal(Cause::Schema, reason.clone(), event)));
             }
-            None => self.learn(&event).await.map_err(|failure| {
-                let obstacle = obstacle(failure, &event);
+            None => self.learn(event).await.map_err(|failure| {
+                let obstacle = obstacle(failure, event);
                 // Asked once for all of them.
                 if let (Obstacle::Refused(refusal), Some(category)) =
-                    (&obstacle, self.known.get_mut(&event.category))
+                    (&obstacle, self.known.get_mut(event.category))
                 {
                     category.ids.insert(event.fingerprint, Err(refusal.reason.clone()));
                 }
                 obstacle
             })?,
         };
-        let to = &self.known[&event.category].to;
+        let to = &self.known[event.category].to;
         Ok(Message::new(event, to, id, &self.source))
     }
 
@@ -84,12 +84,12 @@ impl Encoder {
     }
 
     /// Asks for the registry id of an event's schema.
-    async fn learn(&mut self, event: &OutboxEvent) -> Result<SchemaId, Failure> {
+    async fn learn(&mut self, event: &OutboxEvent<'_>) -> Result<SchemaId, Failure> {
         let schemas = self.store.schemas([event.fingerprint].into()).await?;
         let schema = schemas[&event.fingerprint];
-        let topic = Arc::clone(&self.known[&event.category].to.topic);
+        let topic = Arc::clone(&self.known[event.category].to.topic);
         let id = self.registry.id(&topic, schema).await?;
-        if let Some(category) = self.known.get_mut(&event.category) {
+        if let Some(category) = self.known.get_mut(event.category) {
             category.ids.insert(event.fingerprint, Ok(id));
         }
         Ok(id)
@@ -107,17 +107,17 @@ impl Encoder {
 }
 
 /// What a failure means to the event that met it.
-fn obstacle(failure: Failure, event: &OutboxEvent) -> Obstacle {
+fn obstacle(failure: Failure, event: &OutboxEvent<'_>) -> Obstacle {
     match failure.cause_to_hold() {
         Some(cause) => Obstacle::Refused(refusal(cause, failure.in_full(), event)),
         None => Obstacle::Failed(failure),
     }
 }
 
-fn refusal(cause: Cause, reason: String, event: &OutboxEvent) -> Refusal {
+fn refusal(cause: Cause, reason: String, event: &OutboxEvent<'_>) -> Refusal {
     let (kind, name, position) = match cause {
-        Cause::Topic => (Kind::Category, &event.category, None),
-        Cause::Record | Cause::Schema => (Kind::Stream, &event.stream, Some(event.position)),
+        Cause::Topic => (Kind::Category, event.category, None),
+        Cause::Record | Cause::Schema => (Kind::Stream, event.stream, Some(event.position)),
     };
-    Refusal { kind, name: name.clone(), cause, reason, position }
+    Refusal { kind, name: name.to_owned(), cause, reason, position }
 }

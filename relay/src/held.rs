@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use annals_store::outbox::{Bound, LivePage, Window};
+use annals_store::outbox::{Bound, LivePage, OutboxEvent, Window};
 
 use crate::checkpoint::Place;
 use crate::failure::Failure;
@@ -11,6 +11,15 @@ use crate::reader::{Reader, Reading, collect};
 
 /// The topic of a held category is looked at so often.
 const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The window of a hold.
+#[derive(Clone, Copy)]
+struct HeldWindow<'a> {
+    shard: &'a ShardPlace,
+    name: &'a (Kind, String),
+    hold: &'a Hold,
+    until: &'a Bound,
+}
 
 impl Reader {
     /// Reads of what is held what somebody wants to go on, and takes each of these holds as far as there is room:
@@ -63,7 +72,8 @@ impl Reader {
                 reading.more = true;
                 return Ok(());
             } else if let Some(until) = shard.window_of(&hold).cloned() {
-                self.held_page(shard, name, &hold, &until, reading).await?
+                let held = HeldWindow { shard, name, hold: &hold, until: &until };
+                self.held_page(&held, reading).await?
             } else {
                 return Ok(());
             };
@@ -78,20 +88,18 @@ impl Reader {
     /// Reads the window of a hold, or as much of it as there is room for; where the hold stands then.
     async fn held_page(
         &mut self,
-        shard: &ShardPlace,
-        (kind, name): &(Kind, String),
-        hold: &Hold,
-        until: &Bound,
+        held: &HeldWindow<'_>,
         reading: &mut Reading,
     ) -> Result<Place, Failure> {
+        let HeldWindow { shard, name: (kind, name), hold, until } = *held;
         let passed = self.asked.passed.clone();
         let window = Window { since: &hold.place.since, until };
-        let room = reading.collector.room();
+        let events_max = reading.collector.room();
         let (store, encoder, connection) = self.parts().await?;
         let mut after = hold.place.after;
         let read = match kind {
             Kind::Stream => {
-                let page = LivePage { after, events_max: room };
+                let page = LivePage { after, events_max };
                 let rows = store.outbox_stream(connection, window, name, page);
                 collect(rows, encoder, reading, |event| passed.contains(&event.position)).await?
             }
@@ -99,16 +107,16 @@ impl Reader {
                 if after == 0 {
                     after = store.outbox_window_start(connection, window.since).await?;
                 }
-                let page = LivePage { after, events_max: room };
-                let rows = store.outbox_category(connection, window, name, shard.shard(), page);
+                let (page, of) = (LivePage { after, events_max }, (name.as_str(), shard.shard()));
+                let rows = store.outbox_category(connection, window, of, page);
                 // A stream that is held by itself goes on by itself.
-                let is_left_out = |event: &annals_store::outbox::OutboxEvent| {
-                    passed.contains(&event.position) || shard.holds.has(Kind::Stream, &event.stream)
+                let is_left_out = |event: &OutboxEvent<'_>| {
+                    passed.contains(&event.position) || shard.holds.has(Kind::Stream, event.stream)
                 };
                 collect(rows, encoder, reading, is_left_out).await?
             }
         };
-        if read.events < room.get() && !read.is_cut {
+        if read.events < events_max.get() && !read.is_cut {
             return Ok(Place::done(until));
         }
         Ok(hold.place.within(until, read.last.unwrap_or(after)))

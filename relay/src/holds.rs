@@ -97,12 +97,15 @@ pub(crate) struct Hold {
     pub(crate) standing: Standing,
 }
 
+/// A hold with what it holds.
+pub(crate) type Named = ((Kind, String), Hold);
+
 /// Everything that is held in one shard, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Holds(Arc<HashMap<(Kind, String), Hold>>);
 
 impl Holds {
-    pub(crate) fn new(holds: impl IntoIterator<Item = ((Kind, String), Hold)>) -> Self {
+    pub(crate) fn new(holds: impl IntoIterator<Item = Named>) -> Self {
         Self(Arc::new(holds.into_iter().collect()))
     }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::checkpoint::{Checkpoint, Place, Progress};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::holds::{Hold, Holds, Kind, Refusal, Standing};
+use crate::holds::{Hold, Holds, Kind, Named, Refusal, Standing};
 
 /// A session: from joining the deployment to the loss of the lease or the end of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -287,7 +287,7 @@ fn is(rows: &[PgRow], column: &str) -> Result<bool, sqlx::Error> {
     rows.first().map_or(Ok(false), |row| row.try_get(column))
 }
 
-fn hold(row: &PgRow) -> Result<(i16, ((Kind, String), Hold)), sqlx::Error> {
+fn hold(row: &PgRow) -> Result<(i16, Named), sqlx::Error> {
     let kind = match row.try_get("kind")? {
         "category" => Kind::Category,
         _ => Kind::Stream,

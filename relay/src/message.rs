@@ -1,6 +1,5 @@
 //! Messages: what one event looks like in Kafka.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use annals_schemas::{SchemaId, frame};
@@ -35,13 +34,16 @@ impl Message {
     /// Free headers come first: where a name occurs twice, readers that keep the last value see the
     /// contract's.
     #[must_use]
-    pub fn new(event: OutboxEvent, to: &Destination, schema: SchemaId, source: &str) -> Self {
-        let payload = frame(schema, &event.payload);
-        let timestamp_ms = event.recorded_at.as_millisecond();
-        let position = event.position;
-        let (key, headers) = described(event, source);
-        let (topic, partition) = (Arc::clone(&to.topic), Some(to.partition_of(&key)));
-        Self { topic, partition, key, payload, timestamp_ms, headers, position }
+    pub fn new(event: &OutboxEvent<'_>, to: &Destination, schema: SchemaId, source: &str) -> Self {
+        Self {
+            topic: Arc::clone(&to.topic),
+            partition: Some(to.partition_of(event.stream)),
+            key: event.stream.to_owned(),
+            payload: frame(schema, event.payload),
+            timestamp_ms: event.recorded_at.as_millisecond(),
+            headers: headers(event, source),
+            position: event.position,
+        }
     }
 
     /// The record that says how far a shard is published: in the shard's own partition.
@@ -109,62 +111,70 @@ fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// The headers of one message; their values lie in one piece of memory.
+/// The headers of one message, in one piece of memory, since there are thousands of messages at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// Each name, and where its value ends in `values`.
-    names: Vec<(Cow<'static, str>, usize)>,
-    values: String,
+    /// Each name with its value behind it.
+    text: String,
+    /// Where each name ends in it, and where its value does.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
+    /// With room for so many, and so many bytes of them.
+    fn with_room(headers: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(headers) }
+    }
+
     /// Adds a header at the end.
-    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: &str) {
-        self.values.push_str(value);
-        self.names.push((name.into(), self.values.len()));
+    pub fn push(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((name_end, self.text.len()));
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.ends.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.ends.is_empty()
     }
 
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let starts = std::iter::once(0).chain(self.names.iter().map(|(_, end)| *end));
-        starts
-            .zip(&self.names)
-            .map(|(start, (name, end))| (name.as_ref(), &self.values[start..*end]))
+        let mut start = 0;
+        self.ends.iter().map(move |&(name_end, end)| {
+            let header = (&self.text[start..name_end], &self.text[name_end..end]);
+            start = end;
+            header
+        })
     }
 
     fn bytes(&self) -> usize {
-        self.values.len() + self.names.iter().map(|(name, _)| name.len()).sum::<usize>()
+        self.text.len()
     }
 }
 
-/// Key and headers of an event.
-fn described(event: OutboxEvent, source: &str) -> (String, Headers) {
-    const CONTRACT_HEADERS_MAX: usize = 13;
-    const VALUE_BYTES_TYPICAL: usize = 256;
-    let mut headers = Headers {
-        names: Vec::with_capacity(CONTRACT_HEADERS_MAX + event.headers.len()),
-        values: String::with_capacity(VALUE_BYTES_TYPICAL),
-    };
-    for (name, value) in event.headers {
-        headers.push(name, &value);
+/// The headers of an event.
+fn headers(event: &OutboxEvent<'_>, source: &str) -> Headers {
+    const CONTRACT_HEADERS_TYPICAL: usize = 9;
+    const BYTES_TYPICAL: usize = 384;
+    let mut headers =
+        Headers::with_room(CONTRACT_HEADERS_TYPICAL + event.headers.len(), BYTES_TYPICAL);
+    for (name, value) in &event.headers {
+        headers.push(name, value);
     }
     headers.push("ce_specversion", "1.0");
     headers.push("ce_id", uuid_text(&event.event_id, &mut Uuid::encode_buffer()));
     headers.push("ce_source", source);
-    headers.push("ce_type", &event.event_type);
-    headers.push("ce_subject", &event.stream);
+    headers.push("ce_type", event.event_type);
+    headers.push("ce_subject", event.stream);
     headers.push("ce_time", &event.recorded_at.to_string());
     headers.push("ce_streamversion", &event.version.to_string());
     headers.push("ce_position", &event.position.to_string());
@@ -181,7 +191,7 @@ fn described(event: OutboxEvent, source: &str) -> (String, Headers) {
         headers.push(name, value);
     }
     headers.push("content-type", "application/avro");
-    (event.stream, headers)
+    headers
 }
 
 fn uuid_text<'a>(id: &Uuid, buffer: &'a mut [u8]) -> &'a str {
@@ -195,31 +205,31 @@ mod tests {
 
     use super::*;
 
-    fn event() -> OutboxEvent {
+    fn event() -> OutboxEvent<'static> {
         OutboxEvent {
             position: 4711,
             shard: 3,
-            stream: "flight-UA-1545".to_owned(),
+            stream: "flight-UA-1545",
             version: 2,
             event_id: Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
-            category: "flight".to_owned(),
-            event_type: "FlightDeparted".to_owned(),
+            category: "flight",
+            event_type: "FlightDeparted",
             fingerprint: Fingerprint::from(42),
             recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
-            payload: vec![1, 2, 3],
+            payload: &[1, 2, 3],
             metadata: Metadata::default(),
             headers: [("tenant".to_owned(), "b\u{e4}r".to_owned())].into(),
         }
     }
 
-    fn message(event: OutboxEvent) -> Message {
+    fn message(event: &OutboxEvent<'_>) -> Message {
         let to = Destination { topic: "air.flight".into(), partitions: 4 };
         Message::new(event, &to, SchemaId(258), "annals")
     }
 
     #[test]
     fn an_event_becomes_the_message_of_the_topic_contract() {
-        let message = message(event());
+        let message = message(&event());
         assert_eq!((&*message.topic, message.partition), ("air.flight", Some(2)));
         assert_eq!(message.key, "flight-UA-1545");
         assert_eq!(message.payload, [0, 0, 0, 1, 2, 1, 2, 3]);
@@ -267,7 +277,7 @@ mod tests {
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             tracestate: Some("vendor=1".to_owned()),
         };
-        let message = message(OutboxEvent { metadata, headers: [].into(), ..event() });
+        let message = message(&OutboxEvent { metadata, headers: [].into(), ..event() });
         let headers: Vec<(&str, &str)> = message.headers.iter().skip(8).collect();
         assert_eq!(
             headers,
@@ -283,7 +293,7 @@ mod tests {
 
     #[test]
     fn bytes_are_those_of_key_value_and_headers() {
-        let message = message(event());
+        let message = message(&event());
         let headers: usize =
             message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         assert_eq!(message.bytes(), 14 + 8 + headers);
@@ -293,7 +303,7 @@ mod tests {
     fn an_empty_value_stays_a_header() {
         let mut headers = Headers::default();
         headers.push("a", "");
-        headers.push("b".to_owned(), "x");
+        headers.push("b", "x");
         assert_eq!(headers.iter().collect::<Vec<_>>(), [("a", ""), ("b", "x")]);
         assert_eq!((headers.len(), headers.is_empty()), (2, false));
     }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use annals_relay_core::{Done, Page, Shard, Work};
 use annals_store::Store;
-use annals_store::outbox::{Bound, Cluster, LivePage, OutboxEvent, PositionPage, Window};
+use annals_store::outbox::{
+    Bound, Cluster, LivePage, OutboxEvent, OutboxRow, PositionPage, Window,
+};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::{mpsc, oneshot};
@@ -174,8 +176,8 @@ impl Sieve {
         Self { holds, passed: passed.clone() }
     }
 
-    fn leaves_out(&self, event: &OutboxEvent) -> bool {
-        let is_held = |holds: &Holds| holds.holds(&event.category, &event.stream);
+    fn leaves_out(&self, event: &OutboxEvent<'_>) -> bool {
+        let is_held = |holds: &Holds| holds.holds(event.category, event.stream);
         self.passed.contains(&event.position) || self.holds.get(&event.shard).is_some_and(is_held)
     }
 }
@@ -195,10 +197,10 @@ impl Refused {
     }
 
     /// Whether something that was refused keeps this event waiting.
-    fn has(&self, event: &OutboxEvent) -> bool {
+    fn has(&self, event: &OutboxEvent<'_>) -> bool {
         !self.names.is_empty()
-            && (self.names.contains(&(Kind::Category, event.category.clone()))
-                || self.names.contains(&(Kind::Stream, event.stream.clone())))
+            && (self.names.contains(&(Kind::Category, event.category.to_owned()))
+                || self.names.contains(&(Kind::Stream, event.stream.to_owned())))
     }
 }
 
@@ -471,25 +473,26 @@ pub(crate) struct Read {
 
 /// Takes rows until the batch is full.
 pub(crate) async fn collect(
-    rows: impl futures_util::Stream<Item = Result<OutboxEvent, annals_store::Error>>,
+    rows: impl futures_util::Stream<Item = Result<OutboxRow, annals_store::Error>>,
     encoder: &mut Encoder,
     reading: &mut Reading,
-    is_left_out: impl Fn(&OutboxEvent) -> bool,
+    is_left_out: impl Fn(&OutboxEvent<'_>) -> bool,
 ) -> Result<Read, Failure> {
     let mut rows = pin!(rows);
     let mut read = Read { events: 0, last: None, is_cut: false };
-    while let Some(event) = rows.try_next().await? {
+    while let Some(row) = rows.try_next().await? {
         if reading.collector.is_full() {
             read.is_cut = true;
             break;
         }
+        let event = row.event()?;
         read.events += 1;
         read.last = Some(event.position);
         if is_left_out(&event) || reading.refused.has(&event) {
             continue;
         }
         let shard = event.shard;
-        match encoder.message(event).await {
+        match encoder.message(&event).await {
             Ok(message) => reading.collector.push(shard, message),
             Err(Obstacle::Refused(refusal)) => reading.refused.push(refusal),
             Err(Obstacle::Failed(failure)) => return Err(failure),

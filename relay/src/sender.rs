@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Config, Delivery};
 use crate::failure::Failure;
+use crate::hops::Hops;
 use crate::kafka::{self, Producer};
 use crate::leases::{Session, number};
 use crate::message::Message;
@@ -148,20 +149,27 @@ fn work(
     jobs: &mpsc::Receiver<Job>,
     reports: &Reports,
 ) {
-    let mut under_way = Sent::default();
+    let (mut under_way, mut timed) = (Sent::default(), None);
     while let Ok(job) = jobs.recv() {
         let (work, done) = match job {
-            Job::Send(batch) => {
+            Job::Send(mut batch) => {
+                batch.hops.next();
                 let sent = send(producer, topic, batch);
-                let done = sent.map(|sent| {
-                    under_way = sent;
+                let done = sent.map(|(sent, mut hops)| {
+                    hops.next();
+                    (under_way, timed) = (sent, Some(hops));
                     Report::Done(Done::Acked(slot))
                 });
                 (Work::Send, done)
             }
             Job::Commit => {
                 let Sent { checkpoints, alone } = std::mem::take(&mut under_way);
+                timed.iter_mut().for_each(Hops::next);
                 let committed = producer.commit().map_err(Failure::from);
+                if let Some(mut hops) = timed.take() {
+                    hops.next();
+                    hops.tell();
+                }
                 (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints, alone }))
             }
         };
@@ -181,8 +189,12 @@ struct Sent {
 }
 
 /// Sends the records of one Kafka transaction, with its checkpoints where there is a topic of them. Each message is gone once librdkafka has its own copy.
-fn send(producer: &Producer, topic: Option<&Arc<str>>, batch: Batch) -> Result<Sent, Failure> {
-    let Batch { messages, checkpoints, alone } = batch;
+fn send(
+    producer: &Producer,
+    topic: Option<&Arc<str>>,
+    batch: Batch,
+) -> Result<(Sent, Hops), Failure> {
+    let Batch { messages, checkpoints, alone, hops } = batch;
     let mut sent = Sent { checkpoints, alone: Vec::new() };
     producer.begin()?;
     for message in messages {
@@ -203,7 +215,7 @@ fn send(producer: &Producer, topic: Option<&Arc<str>>, batch: Batch) -> Result<S
     }
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.
     producer.drain()?;
-    Ok(sent)
+    Ok((sent, hops))
 }
 
 fn record(topic: &Arc<str>, shard: i16, checkpoint: &Checkpoint) -> Result<Message, Failure> {

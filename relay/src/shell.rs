@@ -1,7 +1,7 @@
 //! The shell around the machine that decides: does what it orders, and tells it what came of it. The one file that
 //! sees all parts.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
-use crate::checkpoint::{Checkpoint, Place};
+use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Delivery};
 use crate::copy::Committed;
 use crate::failure::Failure;
-use crate::holds::{self, Refusal, ShardPlace};
+use crate::holds::{Refusal, ShardPlace};
 use crate::idle::Idle;
-use crate::kafka;
-use crate::leases::{Known, LeaseTable, Session, number};
+use crate::leases::{LeaseTable, Session};
 use crate::notes::Notes;
+use crate::places::Places;
 use crate::reader::Reads;
 use crate::sender::{self, Senders};
 use crate::waiting::{Good, Waiting};
@@ -153,7 +153,10 @@ impl Shell {
                         self.reads.look();
                         Some(Input::Tick)
                     }
-                    Woken::Appended => self.resume(),
+                    Woken::Appended => {
+                        self.idle.hinted();
+                        self.resume()
+                    }
                 },
                 () = fires(&mut self.rest) => self.resume(),
             };
@@ -281,13 +284,14 @@ impl Shell {
     }
 
     fn read_checkpoints(&mut self, reports: Reports, of: Vec<Lease>) {
-        let (config, reads) = (Arc::clone(&self.config), self.reads.clone());
         let (leases, session) = (self.leases.clone(), self.session.clone());
+        let places =
+            Places { config: Arc::clone(&self.config), reads: self.reads.clone(), leases, session };
         // Whatever is lost of it will be refused again.
         let refused = std::mem::take(&mut self.refused);
         tokio::spawn(async move {
             let failed = |failure| Report::Failed { work: Work::ReadCheckpoints, failure };
-            let read = read_places(config, &reads, &leases, &session, of, refused).await;
+            let read = places.read(of, refused).await;
             reports.send(read.map_or_else(failed, |read| Report::Done(Done::Checkpoints(read))));
         });
     }
@@ -463,73 +467,6 @@ async fn fence(
     Ok(of)
 }
 
-/// Where the leases' shards go on: after their checkpoints in Kafka, or from the beginning of history; with what is
-/// held in them, and what is held from now on.
-async fn read_places(
-    config: Arc<Config>,
-    reads: &Reads,
-    leases: &LeaseTable,
-    session: &Session,
-    of: Vec<Lease>,
-    refused: Vec<Refusal>,
-) -> Result<Vec<(Lease, ShardPlace)>, Failure> {
-    let cluster = reads.clone().cluster().await?;
-    let known = leases.checkpoints(&of).await?;
-    let records = match config.relay.delivery {
-        Delivery::ExactlyOnce => {
-            let shards: Vec<u16> = of.iter().map(|lease| lease.shard.0).collect();
-            let read = move || Ok(kafka::read_checkpoints(&config, &shards)?);
-            Some(in_a_thread("checkpoints", read).await?)
-        }
-        Delivery::AtLeastOnce => None,
-    };
-    let checkpoint = |lease: &Lease| {
-        let known = known.get(&number(lease.shard)).cloned().unwrap_or_default();
-        let found = match &records {
-            Some(records) => in_kafka(lease.shard, records, known)?,
-            None => known.copy,
-        };
-        let origin = || Checkpoint::new(cluster.clone(), Place::origin(), Vec::new());
-        Ok::<_, Failure>(found.unwrap_or_else(origin))
-    };
-    let checkpoints: Vec<Checkpoint> = of.iter().map(checkpoint).collect::<Result<_, _>>()?;
-    let progress: Vec<_> =
-        checkpoints.iter().flat_map(|checkpoint| checkpoint.holds.clone()).collect();
-    if !progress.is_empty() && !leases.holds_went_on(session, &of, &progress).await? {
-        return Err(Failure::Fenced);
-    }
-    if !refused.is_empty() {
-        let places: Vec<&Place> = checkpoints.iter().map(|checkpoint| &checkpoint.place).collect();
-        leases.hold(session, &of, &places, &refused).await?;
-        holds::say(&refused);
-    }
-    let mut holds = leases.holds(&of).await?;
-    reads.look();
-    let place = |(lease, checkpoint): (Lease, Checkpoint)| {
-        let holds = holds.remove(&number(lease.shard)).unwrap_or_default();
-        let Checkpoint { cluster, place, .. } = checkpoint;
-        (lease, ShardPlace { lease, cluster, place, holds })
-    };
-    Ok(of.into_iter().zip(checkpoints).map(place).collect())
-}
-
-/// A shard's checkpoint in Kafka, or where its generation began.
-fn in_kafka(
-    Shard(shard): Shard,
-    records: &BTreeMap<u16, Vec<u8>>,
-    known: Known,
-) -> Result<Option<Checkpoint>, Failure> {
-    let Known { origin, copy } = known;
-    match (records.get(&shard), copy) {
-        (Some(record), _) => Ok(Some(Checkpoint::from_bytes(shard, record)?)),
-        // What it is the copy of is gone.
-        (None, Some(copy)) if Some(&copy) != origin.as_ref() => {
-            Err(Failure::CheckpointsLost { shard, position: copy.place.position() })
-        }
-        (None, _) => Ok(origin),
-    }
-}
-
 /// Several times in the length of a lease, so that one slow answer costs nothing; often enough for a shard that is
 /// given back to be seen.
 fn ticks(lease: Duration) -> Interval {
@@ -557,7 +494,7 @@ fn blocking(
     }));
 }
 
-async fn in_a_thread<T: Send + 'static>(
+pub(crate) async fn in_a_thread<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -46,12 +46,9 @@ impl Topics {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let used = locked(&self.used).clone();
             for category in used {
-                if let Err(failure) = self.ensure(&category).await
-                    && failure.cause_to_hold().is_some()
-                {
-                    // Whoever publishes finds it out, too, and says so.
-                    changed();
-                }
+                let failure = self.ensure(&category).await.err();
+                // Whoever publishes finds it out, too, and says so.
+                failure.and_then(|failure| failure.cause_to_hold()).iter().for_each(|_| changed());
             }
         }
     }

@@ -3,7 +3,7 @@
 -- Fewer rows than asked for: the window has no more of them.
 select
     e.position, annals.shard_of(e.stream) as shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint,
-    e.recorded_at, e.payload, e.metadata, e.headers
+    e.recorded_at, e.payload, nullif(e.metadata, '{}') as metadata, nullif(e.headers, '{}') as headers
 from annals.events e
 where e.category = $3 and e.position > $5 and annals.shard_of(e.stream) = $4
 and (

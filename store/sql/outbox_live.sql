@@ -25,7 +25,7 @@ with visible as materialized (
 )
 select
     e.position, o.shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint, e.recorded_at,
-    e.payload, e.metadata, e.headers
+    e.payload, nullif(e.metadata, '{}') as metadata, nullif(e.headers, '{}') as headers
 from visible o
 cross join lateral (
     -- `offset 0` keeps this a lookup by key, whatever the planner knew of the tables when it planned.

@@ -7,7 +7,7 @@
 -- they are worked out once, not for each row.
 select
     e.position, annals.shard_of(e.stream) as shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint,
-    e.recorded_at, e.payload, e.metadata, e.headers
+    e.recorded_at, e.payload, nullif(e.metadata, '{}') as metadata, nullif(e.headers, '{}') as headers
 from annals.events e
 where e.position > $4 and e.position <= $5
 and (

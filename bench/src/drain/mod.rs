@@ -1,10 +1,11 @@
-//! Draining a backlog: the relay, exactly once, beside a bare idempotent producer with the same bytes.
+//! Draining a backlog: the relay, exactly once, beside a bare idempotent producer with the same bytes, and Debezium.
 
 mod backlog;
 mod raw;
 mod records;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use annals_testkit::{Environment, Testbed};
@@ -13,10 +14,14 @@ use serde::Serialize;
 
 use self::records::Records;
 use self::watch::{Seen, Watch};
+use crate::debezium::{Connector, Debezium, Peer};
 use crate::event::CATEGORY;
+use crate::goals::Goal;
 use crate::kafka::{create_topic, delete_topic};
-use crate::relay::{self, Relay, Used};
+use crate::process::Used;
+use crate::relay::{self, Relay};
 use crate::report::{Report, Table, number, print, progress};
+use crate::settle::settle;
 use crate::spread::{Spread, as_f64};
 
 /// Events a second out of a backlog: the relay beside a bare producer of the same bytes.
@@ -37,6 +42,12 @@ pub(crate) struct Arguments {
     /// `linger.ms` of the bare producer.
     #[arg(long, default_value_t = raw::LINGER_MS)]
     linger_ms: u32,
+    /// Who publishes the same events beside the relay, from a table of its own.
+    #[arg(long)]
+    peer: Option<Peer>,
+    /// Where bench/peers/install has put the peers.
+    #[arg(long, default_value = "target/peers")]
+    peers: PathBuf,
 }
 
 /// Who publishes.
@@ -45,6 +56,7 @@ pub(crate) struct Arguments {
 enum Side {
     Relay,
     Raw,
+    Debezium,
 }
 
 /// One measurement.
@@ -57,13 +69,15 @@ struct Measured {
     /// From the start of the relay, or of sending, to the first record on the topic.
     until_first_seconds: f64,
     cpu_busy: f64,
-    relay: Option<Used>,
+    /// By the relay, or by Debezium; the memory from its start on.
+    used: Option<Used>,
 }
 
 struct Bench<'a> {
     arguments: &'a Arguments,
     bed: &'a Testbed,
     report: &'a mut Report,
+    debezium: Option<Debezium>,
 }
 
 /// Loads the backlog, measures each side in every round, and prints the table.
@@ -71,22 +85,16 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
     let bed = Testbed::new("bench_drain").await;
     progress(&format!("loading {} events", arguments.events));
     backlog::load(&bed, arguments.events, arguments.streams).await?;
-    let mut bench = Bench { arguments, bed: &bed, report: &mut report };
-    // Not measured: it warms everything up, and gives the bare producer what it is to send.
-    let (_, records) = bench.relay(0).await?;
-    let records = Arc::new(records);
-    let mut measured = Vec::new();
-    for round in 1..=arguments.rounds {
-        let first_relay = round % 2 == 1;
-        for is_first in [true, false] {
-            let one = if is_first == first_relay {
-                bench.relay(round).await?.0
-            } else {
-                bench.raw(round, &records).await?
-            };
-            bench.note(&one)?;
-            measured.push(one);
+    let debezium = match arguments.peer {
+        None => None,
+        Some(Peer::Debezium) => {
+            Some(Debezium::start(&arguments.peers, report.directory(), &bed.database_url()).await?)
         }
+    };
+    let mut bench = Bench { arguments, bed: &bed, report: &mut report, debezium };
+    let (records, measured) = bench.rounds().await?;
+    if let Some(debezium) = bench.debezium {
+        debezium.stop().await?;
     }
     print(&format!(
         "{} events, {:.0} MiB of keys, values and headers, {} partitions",
@@ -96,11 +104,40 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
     ));
     print(&format!("bare producer: {}\n", raw::describe(arguments.linger_ms)));
     print(&table(&measured));
+    goals(&measured, &mut report)?;
     report.finish();
     Ok(())
 }
 
 impl Bench<'_> {
+    /// Measures each side in every round, after one that does not count: it warms everything up, and gives the bare
+    /// producer what it is to send.
+    async fn rounds(&mut self) -> anyhow::Result<(Arc<Records>, Vec<Measured>)> {
+        let (_, records) = self.relay(0).await?;
+        let records = Arc::new(records);
+        let mut sides = vec![Side::Relay, Side::Raw];
+        if self.debezium.is_some() {
+            let before = self.debezium(0).await?;
+            self.note(&before)?;
+            sides.push(Side::Debezium);
+        }
+        let mut measured = Vec::new();
+        for round in 1..=self.arguments.rounds {
+            for side in &sides {
+                let one = match side {
+                    Side::Relay => self.relay(round).await?.0,
+                    Side::Raw => self.raw(round, &records).await?,
+                    Side::Debezium => self.debezium(round).await?,
+                };
+                self.note(&one)?;
+                measured.push(one);
+            }
+            // Nobody always follows the same neighbour.
+            sides.rotate_left(1);
+        }
+        Ok((records, measured))
+    }
+
     fn note(&mut self, one: &Measured) -> anyhow::Result<()> {
         progress(&format!(
             "round {} of {}: {:?}: {} events/s",
@@ -127,6 +164,7 @@ impl Bench<'_> {
             instance: "a",
             topic_prefix: &topic_prefix,
             directory: self.report.directory(),
+            log: relay::Log::Usual,
         })?;
         let seen = tokio::select! {
             seen = watch.end() => seen.with_context(|| relay.where_log_is())?,
@@ -152,12 +190,35 @@ impl Bench<'_> {
         Ok(self.measured(Side::Raw, round, seen, None))
     }
 
-    fn measured(&self, side: Side, round: usize, seen: Seen, relay: Option<Used>) -> Measured {
+    /// Writes the events to Debezium's table, and lets it publish them.
+    async fn debezium(&self, round: usize) -> anyhow::Result<Measured> {
+        let Arguments { partitions, events, .. } = *self.arguments;
+        let debezium = self.debezium.as_ref().context("measure without Debezium")?;
+        let name = format!("{}_{round}_debezium", self.bed.name());
+        let brokers = &Environment::get().kafka;
+        let connector = Connector { name: &name, topic: &name };
+        create_topic(brokers, &name, partitions).await?;
+        debezium.begin(connector).await?;
+        debezium.fill().await?;
+        settle(&self.bed.database_url()).await?;
+        let watch = Watch::start(brokers, &name, partitions, events).await?;
+        let before = debezium.used()?;
+        debezium.publish(connector).await?;
+        let seen = watch.end().await?;
+        let now = debezium.used()?;
+        debezium.end(connector).await?;
+        records::check_ids(brokers, &name, partitions, events).await?;
+        delete_topic(brokers, &name).await?;
+        let used = Used { cpu_seconds: now.cpu_seconds_since(before), ..now };
+        Ok(self.measured(Side::Debezium, round, seen, Some(used)))
+    }
+
+    fn measured(&self, side: Side, round: usize, seen: Seen, used: Option<Used>) -> Measured {
         let Seen { took, empty, cpu_busy } = seen;
         let seconds = took.as_secs_f64();
         let events_per_second = as_f64(self.arguments.events) / seconds;
         let until_first_seconds = empty.as_secs_f64();
-        Measured { side, round, seconds, events_per_second, until_first_seconds, cpu_busy, relay }
+        Measured { side, round, seconds, events_per_second, until_first_seconds, cpu_busy, used }
     }
 }
 
@@ -166,22 +227,23 @@ fn table(measured: &[Measured]) -> Table {
         "",
         "events/s",
         "min..max",
-        "relay/bare",
+        "relay/this",
         "cpu busy",
-        "relay: cores",
-        "relay: memory peak",
+        "its own cores",
+        "its memory peak",
     ]);
     let of = |side: Side| measured.iter().filter(move |one| one.side == side);
-    let rate = |side| Spread::of(of(side).map(|one| one.events_per_second));
-    let bare = rate(Side::Raw);
-    for (side, name) in [(Side::Relay, "relay, exactly once"), (Side::Raw, "bare producer")] {
-        let Some(rate) = rate(side) else { continue };
-        let ratio = bare.filter(|_| side == Side::Relay).map(|bare| rate.median / bare.median);
+    let names = [
+        (Side::Relay, "relay, exactly once"),
+        (Side::Raw, "bare producer"),
+        (Side::Debezium, "Debezium, exactly once"),
+    ];
+    for (side, name) in names {
+        let Some(rate) = rate(measured, side) else { continue };
+        let ratio = ratio(measured, side).filter(|_| side != Side::Relay);
         let busy = Spread::of(of(side).map(|one| one.cpu_busy)).map_or(0.0, |busy| busy.median);
-        let used = || of(side).filter_map(|one| one.relay);
         let cores =
-            Spread::of(of(side).filter_map(|one| Some(one.relay?.cpu_seconds / one.seconds)));
-        let memory = Spread::of(used().map(|used| used.memory_peak_mib));
+            Spread::of(of(side).filter_map(|one| Some(one.used?.cpu_seconds / one.seconds)));
         table.row(vec![
             name.to_owned(),
             number(rate.median),
@@ -189,8 +251,42 @@ fn table(measured: &[Measured]) -> Table {
             ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
             format!("{:.0} %", busy * 100.0),
             cores.map_or_else(String::new, |cores| format!("{:.2}", cores.median)),
-            memory.map_or_else(String::new, |memory| format!("{:.0} MiB", memory.max)),
+            memory(measured, side).map_or_else(String::new, |memory| format!("{memory:.0} MiB")),
         ]);
     }
     table
+}
+
+fn rate(measured: &[Measured], side: Side) -> Option<Spread> {
+    let of = measured.iter().filter(|one| one.side == side);
+    Spread::of(of.map(|one| one.events_per_second))
+}
+
+/// The median of the rounds' ratios, the relay to another side.
+fn ratio(measured: &[Measured], side: Side) -> Option<f64> {
+    let of = |side, round| {
+        let mut of = measured.iter().filter(move |one| one.side == side && one.round == round);
+        Some(of.next()?.events_per_second)
+    };
+    let ratios = (1..).map_while(|round| Some(of(Side::Relay, round)? / of(side, round)?));
+    Some(Spread::of(ratios)?.median)
+}
+
+fn memory(measured: &[Measured], side: Side) -> Option<f64> {
+    let of = measured.iter().filter(|one| one.side == side);
+    Some(Spread::of(of.filter_map(|one| Some(one.used?.memory_peak_mib)))?.max)
+}
+
+fn goals(measured: &[Measured], report: &mut Report) -> anyhow::Result<()> {
+    let figures = [
+        ("drain, relay/bare producer", ratio(measured, Side::Raw), Goal::AtLeast(0.8)),
+        ("drain, relay/Debezium exactly once", ratio(measured, Side::Debezium), Goal::AtLeast(5.0)),
+        ("memory peak while draining, MiB", memory(measured, Side::Relay), Goal::AtMost(64.0)),
+    ];
+    for (name, figure, goal) in figures {
+        if let Some(figure) = figure {
+            report.figure(name, figure, goal)?;
+        }
+    }
+    Ok(())
 }

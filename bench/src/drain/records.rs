@@ -1,5 +1,7 @@
 //! What the relay published: read back, checked, and kept to be sent again.
 
+use std::collections::HashSet;
+
 use anyhow::Context;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -67,7 +69,47 @@ pub(crate) async fn read(
     Ok(records)
 }
 
+/// Fails unless a topic has so many committed records, each with another `id` in its headers: those of the outbox router.
+pub(crate) async fn check_ids(
+    brokers: &str,
+    topic: &str,
+    partitions: i32,
+    events: usize,
+) -> anyhow::Result<()> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let read = move || {
+        let (mut ids, mut count) = (HashSet::new(), 0);
+        each(&brokers, &topic, partitions, |message| {
+            let headers = message.headers().context("a record without headers")?;
+            let id = headers.iter().find(|header| header.key == "id").and_then(|id| id.value);
+            ids.insert(Box::<[u8]>::from(id.context("a record without id")?));
+            count += 1;
+            Ok(())
+        })?;
+        anyhow::Ok((ids.len(), count))
+    };
+    let (ids, count) = tokio::task::spawn_blocking(read).await??;
+    anyhow::ensure!(
+        (ids, count) == (events, events),
+        "{count} records with {ids} ids were published, not {events}"
+    );
+    Ok(())
+}
+
 fn read_blocking(brokers: &str, topic: &str, partitions: i32) -> anyhow::Result<Records> {
+    let mut read = Records { header_names: Vec::new(), records: Vec::new() };
+    each(brokers, topic, partitions, |message| read.push(message))?;
+    read.records.sort_by_key(|record| record.position);
+    Ok(read)
+}
+
+/// Takes each committed record that a topic has now.
+fn each(
+    brokers: &str,
+    topic: &str,
+    partitions: i32,
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut config = client(brokers);
     config
         .set("group.id", "annals-bench")
@@ -80,18 +122,16 @@ fn read_blocking(brokers: &str, topic: &str, partitions: i32) -> anyhow::Result<
         assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment)?;
-    let mut read = Records { header_names: Vec::new(), records: Vec::new() };
     let mut open = partitions;
     while open > 0 {
         match consumer.poll(REQUEST_TIMEOUT) {
-            Some(Ok(message)) => read.push(&message)?,
+            Some(Ok(message)) => take(&message)?,
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             Some(Err(error)) => return Err(error).context("read the topic back"),
             None => anyhow::bail!("topic {topic}: no record and no end within {REQUEST_TIMEOUT:?}"),
         }
     }
-    read.records.sort_by_key(|record| record.position);
-    Ok(read)
+    Ok(())
 }
 
 impl Records {

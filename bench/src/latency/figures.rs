@@ -72,6 +72,14 @@ impl Figures {
         let percentiles_ms = PERCENTILES.iter().map(|(_, quantile)| ms(*quantile)).collect();
         Ok(Self { span, percentiles_ms })
     }
+
+    pub(crate) fn p50_ms(&self) -> f64 {
+        self.percentiles_ms[0]
+    }
+
+    pub(crate) fn p99_ms(&self) -> f64 {
+        self.percentiles_ms[2]
+    }
 }
 
 impl fmt::Display for Figures {

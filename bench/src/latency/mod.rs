@@ -1,26 +1,30 @@
 //! From append to consumer, at a steady rate, with the relay in between.
 
 pub(crate) mod figures;
+mod hops;
 mod pace;
 pub(crate) mod receiver;
+mod sides;
 mod writers;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use annals_store::StoreOptions;
-use annals_testkit::{Environment, Testbed};
+use annals_testkit::Testbed;
 use anyhow::Context;
 use serde::Serialize;
 use uuid::Uuid;
 
 use self::figures::{Figures, PERCENTILES, Span};
-use self::receiver::Receiver;
+use self::hops::Hops;
+use self::sides::{Ended, Round, Side};
 use self::writers::{Sent, Writers};
-use crate::event::CATEGORY;
-use crate::relay::{self, Relay, Used};
+use crate::debezium::{Debezium, Peer};
+use crate::goals::Goal;
+use crate::process::Used;
 use crate::report::{Report, Table, print, progress};
-use crate::spread::Spread;
+use crate::spread::{Spread, as_f64};
 
 /// How long the last events may take to arrive.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(60);
@@ -46,100 +50,173 @@ pub(crate) struct Arguments {
     /// Streams that the events are spread over.
     #[arg(long, default_value_t = 50_000)]
     streams: usize,
+    /// Who carries the same events beside the relay, from a table of its own.
+    #[arg(long)]
+    peer: Option<Peer>,
+    /// Where bench/peers/install has put the peers.
+    #[arg(long, default_value = "target/peers")]
+    peers: PathBuf,
 }
 
-/// One round.
+/// One round of one side.
 #[derive(Debug, Serialize)]
 struct Measured {
+    side: Side,
     round: usize,
     events: usize,
     figures: Vec<Figures>,
-    relay: Used,
+    recorded_mean_ms: f64,
+    hops: Option<Hops>,
+    used: Used,
 }
 
 /// Measures every round, and prints the table of medians.
 pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Result<()> {
-    let mut rounds = Vec::new();
-    // A broker that has just started is busy compiling itself, which is no figure of the relay's.
-    let warm_up = measure(arguments, 0, &report).await?;
-    progress(&format!("a round before, which does not count: {}", summary(&warm_up)));
-    for round in 1..=arguments.rounds {
-        let one = measure(arguments, round, &report).await?;
-        report.line("latency", &one)?;
-        progress(&format!("round {round} of {}: {}", arguments.rounds, summary(&one)));
-        rounds.push(one);
+    let bed = Testbed::new("bench_latency_peer").await;
+    let mut sides = vec![Side::Relay, Side::RelayBesideOpen];
+    let mut debezium = None;
+    if let Some(Peer::Debezium) = arguments.peer {
+        let url = bed.database_url();
+        debezium = Some(Debezium::start(&arguments.peers, report.directory(), &url).await?);
+        sides.push(Side::Debezium);
+    }
+    let mut measured = Vec::new();
+    // The first does not count: a broker that has just started is busy compiling itself, and so is Debezium.
+    for round in 0..=arguments.rounds {
+        for &side in &sides {
+            let one = measure(arguments, (side, round), debezium.as_ref(), &report).await?;
+            progress(&format!("round {round} of {}: {side}: {}", arguments.rounds, summary(&one)));
+            if round > 0 {
+                report.line("latency", &one)?;
+                measured.push(one);
+            }
+        }
+        sides.rotate_left(1);
     }
     print(&format!(
         "{} appends/s of one event for {} s, {} writers; ms, median of {} rounds (min..max)\n",
         arguments.rate, arguments.seconds, arguments.writers, arguments.rounds
     ));
-    print(&table(&rounds));
-    print(&relay_line(arguments, &rounds).unwrap_or_default());
+    print(&table(&measured));
+    tell_used(arguments, &measured);
+    goals(&measured, &mut report)?;
     report.finish();
+    if let Some(debezium) = debezium {
+        debezium.stop().await?;
+    }
     Ok(())
 }
 
-/// What the relay used meanwhile.
-fn relay_line(arguments: &Arguments, rounds: &[Measured]) -> Option<String> {
+/// What each side used meanwhile, and where the relay's time went.
+fn tell_used(arguments: &Arguments, measured: &[Measured]) {
     let seconds = f64::from(arguments.warm_up_seconds + arguments.seconds);
-    let cores = Spread::of(rounds.iter().map(|one| one.relay.cpu_seconds / seconds))?.median;
-    let memory = Spread::of(rounds.iter().map(|one| one.relay.memory_peak_mib))?.max;
-    Some(format!("relay: {cores:.2} of a core, memory peak {memory:.0} MiB"))
+    for side in Side::ALL {
+        let of = || measured.iter().filter(move |one| one.side == side);
+        let cores = Spread::of(of().map(|one| one.used.cpu_seconds / seconds));
+        let memory = Spread::of(of().map(|one| one.used.memory_peak_mib));
+        let (Some(cores), Some(memory)) = (cores, memory) else { continue };
+        print(&format!("{side}: {:.2} of a core, memory peak {:.0} MiB", cores.median, memory.max));
+        for one in of() {
+            if let Some(hops) = one.hops {
+                print(&format!(
+                    "{side}, round {}: {}",
+                    one.round,
+                    hops.describe(one.recorded_mean_ms)
+                ));
+            }
+        }
+    }
+}
+
+fn goals(measured: &[Measured], report: &mut Report) -> anyhow::Result<()> {
+    let ratio = |side, beside, of: fn(&Figures) -> f64| {
+        let figure = |side, round| {
+            let one = measured.iter().find(|one| one.side == side && one.round == round)?;
+            one.figures.iter().find(|one| one.span == Span::Called).map(of)
+        };
+        let ratios = (1..).map_while(|round| Some(figure(side, round)? / figure(beside, round)?));
+        Some(Spread::of(ratios)?.median)
+    };
+    let (relay, open, debezium) = (Side::Relay, Side::RelayBesideOpen, Side::Debezium);
+    let figures = [
+        ("latency p50, relay/Debezium", ratio(relay, debezium, Figures::p50_ms), 0.7),
+        ("latency p99, relay/Debezium", ratio(relay, debezium, Figures::p99_ms), 1.0),
+        (
+            "latency p50, beside an open transaction/without",
+            ratio(open, relay, Figures::p50_ms),
+            1.1,
+        ),
+    ];
+    for (name, figure, goal) in figures {
+        if let Some(figure) = figure {
+            report.figure(name, figure, Goal::AtMost(goal))?;
+        }
+    }
+    Ok(())
 }
 
 fn summary(one: &Measured) -> String {
     one.figures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn table(rounds: &[Measured]) -> Table {
+fn table(measured: &[Measured]) -> Table {
     let names: Vec<&str> = PERCENTILES.iter().map(|(name, _)| *name).collect();
-    let mut table = Table::new(&[&["from"], names.as_slice()].concat());
-    for span in Span::ALL {
-        let figures =
-            || rounds.iter().flat_map(|one| &one.figures).filter(move |one| one.span == span);
-        let cell = |place: usize| {
-            let spread = Spread::of(figures().map(|one| one.percentiles_ms[place]))?;
-            Some(format!("{:.1} ({:.1}..{:.1})", spread.median, spread.min, spread.max))
-        };
-        let cells = (0..PERCENTILES.len()).map(|place| cell(place).unwrap_or_default());
-        table.row(std::iter::once(span.to_string()).chain(cells).collect());
+    let mut table = Table::new(&[&["", "from"], names.as_slice()].concat());
+    for side in Side::ALL {
+        for span in Span::ALL {
+            let of = measured.iter().filter(|one| one.side == side);
+            let figures: Vec<_> =
+                of.flat_map(|one| &one.figures).filter(|one| one.span == span).collect();
+            let cell = |place: usize| {
+                let spread = Spread::of(figures.iter().map(|one| one.percentiles_ms[place]))?;
+                Some(format!("{:.1} ({:.1}..{:.1})", spread.median, spread.min, spread.max))
+            };
+            let cells: Option<Vec<_>> = (0..PERCENTILES.len()).map(cell).collect();
+            if let Some(cells) = cells {
+                table.row([side.to_string(), span.to_string()].into_iter().chain(cells).collect());
+            }
+        }
     }
     table
 }
 
-async fn measure(arguments: &Arguments, round: usize, report: &Report) -> anyhow::Result<Measured> {
-    let bed = Testbed::new("bench_latency").await;
-    let store = StoreOptions::default()
-        .connections_max(arguments.writers)
-        .connect(&bed.database_url())
-        .await?;
-    let mut relay = Relay::start(&relay::Settings {
-        database_url: &bed.database_url(),
-        deployment: bed.name(),
-        instance: "a",
-        topic_prefix: &bed.topic_prefix(),
-        directory: report.directory(),
-    })?;
-    let receiver = Receiver::start(&Environment::get().kafka, &bed.topic(CATEGORY))?;
-    let writers = Writers { store, count: arguments.writers, streams: arguments.streams };
-    // The first event of all makes the topic, and tells when the relay and the consumer are ready.
+async fn measure(
+    arguments: &Arguments,
+    (side, number): (Side, usize),
+    debezium: Option<&Debezium>,
+    report: &Report,
+) -> anyhow::Result<Measured> {
+    let mut round = match (side, debezium) {
+        (Side::Debezium, Some(debezium)) => {
+            let name = format!("bench_latency_{}", Uuid::new_v4().simple());
+            Round::debezium(arguments, name, debezium).await?
+        }
+        _ => Round::relay(arguments, side, report).await?,
+    };
+    let (target, streams) = (round.target.clone(), arguments.streams);
+    let writers = Writers { target, count: arguments.writers, streams };
+    let counted = round.receiver.counted();
+    // The first event of all makes the topic, and tells when everybody is ready.
     writers.append_one().await?;
     let warm_up = arguments.rate * arguments.warm_up_seconds;
     let working = async {
-        receiver.wait_for(1).await?;
+        counted.wait_for(1).await?;
         writers.run(arguments.rate, warm_up).await?;
         let sent = writers.run(arguments.rate, arguments.rate * arguments.seconds).await?;
-        receiver.wait_for(1 + usize::try_from(warm_up)? + sent.len()).await?;
+        counted.wait_for(1 + usize::try_from(warm_up)? + sent.len()).await?;
         anyhow::Ok(sent)
     };
     let sent = tokio::select! {
-        sent = working => sent.with_context(|| relay.where_log_is())?,
-        ended = relay.ended() => return Err(ended),
+        sent = working => sent?,
+        ended = round.ended() => return Err(ended),
     };
-    let used = relay.used()?;
-    relay.stop().await?;
-    let received = receiver.stop().await?;
-    Ok(Measured { round, events: sent.len(), figures: figures(&sent, &received)?, relay: used })
+    let Ended { used, hops, received } = round.end().await?;
+    let figures = figures(&sent, &received)?;
+    let since: Vec<f64> =
+        received.iter().filter_map(|one| Some(one.since_recorded?.as_secs_f64() * 1e3)).collect();
+    let recorded_mean_ms = since.iter().sum::<f64>() / as_f64(since.len().max(1));
+    let events = sent.len();
+    Ok(Measured { side, round: number, events, figures, recorded_mean_ms, hops, used })
 }
 
 /// Puts together what the writers and the consumer noted.
@@ -154,14 +231,15 @@ fn figures(sent: &[Sent], received: &[receiver::Received]) -> anyhow::Result<Vec
             .with_context(|| format!("event {} did not arrive", one.event_id))?;
         let until = |from: Instant| arrived.at.saturating_duration_since(from);
         for (span, durations) in &mut spans {
-            durations.push(match span {
-                Span::Intended => until(one.intended),
-                Span::Called => until(one.called),
-                Span::Returned => until(one.returned),
+            durations.extend(match span {
+                Span::Intended => Some(until(one.intended)),
+                Span::Called => Some(until(one.called)),
+                Span::Returned => Some(until(one.returned)),
                 Span::Recorded => arrived.since_recorded,
-                Span::Append => one.returned - one.called,
+                Span::Append => Some(one.returned - one.called),
             });
         }
     }
-    spans.into_iter().map(|(span, durations)| Figures::of(span, durations)).collect()
+    let spans = spans.into_iter().filter(|(_, durations)| !durations.is_empty());
+    spans.map(|(span, durations)| Figures::of(span, durations)).collect()
 }

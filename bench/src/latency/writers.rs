@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use annals_store::{Append, ExpectedVersion, Store};
+use annals_store::{Append, EventSet, ExpectedVersion, Store};
 use annals_testkit::Dice;
 use anyhow::Context;
 use futures_util::future::try_join_all;
+use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use uuid::Uuid;
 
 use super::pace::tickets;
-use crate::event::{self, new_event};
+use crate::event::{self, new_event, parcel_event};
 
 /// What a writer noted of one append.
 #[derive(Debug, Clone, Copy)]
@@ -24,10 +25,45 @@ pub(crate) struct Sent {
     pub(crate) returned: Instant,
 }
 
+/// What is written to.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// The store.
+    Store(Store),
+    /// Debezium's table: one insert of a row.
+    Table(PgPool),
+}
+
+impl Target {
+    /// Appends an event to a stream, or inserts the same as a row; its id.
+    async fn append(&self, number: usize) -> anyhow::Result<Uuid> {
+        let (stream, sequence) = (event::stream(number)?, i64::try_from(number)?);
+        match self {
+            Self::Store(store) => {
+                let event = new_event(sequence)?;
+                let id = event.id().get();
+                store.append(&Append::to(&stream, ExpectedVersion::Any, [event])).await?;
+                Ok(id)
+            }
+            Self::Table(pool) => {
+                let (id, event) = (Uuid::now_v7(), parcel_event(sequence).encode()?);
+                sqlx::query(include_str!("../../sql/debezium_insert.sql"))
+                    .bind(id)
+                    .bind(stream.as_str())
+                    .bind(event.event_type)
+                    .bind(event.payload)
+                    .execute(pool)
+                    .await?;
+                Ok(id)
+            }
+        }
+    }
+}
+
 /// How many writers, on what.
 #[derive(Debug)]
 pub(crate) struct Writers {
-    pub(crate) store: Store,
+    pub(crate) target: Target,
     pub(crate) count: u32,
     pub(crate) streams: usize,
 }
@@ -38,7 +74,7 @@ type Tickets = Arc<Mutex<UnboundedReceiver<Instant>>>;
 impl Writers {
     /// Appends a single event.
     pub(crate) async fn append_one(&self) -> anyhow::Result<()> {
-        append(&self.store, 0, Instant::now()).await.map(drop)
+        append(&self.target, 0, Instant::now()).await.map(drop)
     }
 
     /// Appends so many events, one each, at this rate a second: also while earlier ones are not answered,
@@ -48,8 +84,8 @@ impl Writers {
         let tickets: Tickets = Arc::new(Mutex::new(receiver));
         let mut dice = Dice::with_seed(u64::from(count));
         let writers = (0..self.count).map(|_| {
-            let (store, streams, dice) = (self.store.clone(), self.streams, dice.split());
-            tokio::spawn(write(store, streams, dice, Arc::clone(&tickets)))
+            let (target, streams, dice) = (self.target.clone(), self.streams, dice.split());
+            tokio::spawn(write(target, streams, dice, Arc::clone(&tickets)))
         });
         let mut all = Vec::new();
         for sent in try_join_all(writers).await? {
@@ -67,7 +103,7 @@ impl Writers {
 }
 
 async fn write(
-    store: Store,
+    target: Target,
     streams: usize,
     mut dice: Dice,
     tickets: Tickets,
@@ -76,15 +112,12 @@ async fn write(
     loop {
         let ticket = tickets.lock().await.recv().await;
         let Some(intended) = ticket else { return Ok(all) };
-        all.push(append(&store, dice.below(streams), intended).await?);
+        all.push(append(&target, dice.below(streams), intended).await?);
     }
 }
 
-async fn append(store: &Store, stream: usize, intended: Instant) -> anyhow::Result<Sent> {
+async fn append(target: &Target, stream: usize, intended: Instant) -> anyhow::Result<Sent> {
     let called = Instant::now();
-    let event = new_event(i64::try_from(stream)?)?;
-    let event_id = event.id().get();
-    let append = Append::to(&event::stream(stream)?, ExpectedVersion::Any, [event]);
-    store.append(&append).await.context("append an event")?;
+    let event_id = target.append(stream).await.context("append an event")?;
     Ok(Sent { event_id, intended, called, returned: Instant::now() })
 }

@@ -1,10 +1,11 @@
 //! Publishing: what arrives, what does not, and who may.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_relay::kafka::Producer;
 use annals_relay::kafka_failure::KafkaFailure;
-use annals_relay::message::Message;
+use annals_relay::message::{Destination, Message};
 use annals_schemas::{Fingerprint, SchemaId};
 use annals_store::Metadata;
 use annals_store::outbox::OutboxEvent;
@@ -24,18 +25,18 @@ fn values(records: &[RawRecord]) -> Vec<String> {
     values
 }
 
-fn departed() -> OutboxEvent {
+fn departed() -> OutboxEvent<'static> {
     OutboxEvent {
         position: 4711,
         shard: 3,
-        stream: "flight-UA-1545".to_owned(),
+        stream: "flight-UA-1545",
         version: 2,
         event_id: Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
-        category: "flight".to_owned(),
-        event_type: "FlightDeparted".to_owned(),
+        category: "flight",
+        event_type: "FlightDeparted",
         fingerprint: Fingerprint::from(42),
         recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
-        payload: vec![1, 2, 3],
+        payload: &[1, 2, 3],
         metadata: Metadata::default(),
         headers: [("tenant".to_owned(), "b\u{e4}r".to_owned())].into(),
     }
@@ -46,7 +47,8 @@ async fn a_record_arrives_as_the_topic_contract_says() {
     let bed = Testbed::new("a_record_arrives").await;
     let config = config(&bed, "");
     let topic = topic(&config, "flight");
-    publish(&producer(&config), &[Message::new(departed(), &topic, SchemaId(258), "airport")]);
+    let to = Destination { topic: Arc::clone(&topic), partitions: 1 };
+    publish(&producer(&config), &[Message::new(&departed(), &to, SchemaId(258), "airport")]);
 
     let records = committed(&bed, &topic).await;
     let [record] = records.as_slice() else { panic!("{records:?}") };

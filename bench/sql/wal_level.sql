@@ -1,0 +1,2 @@
+-- Whether the log can be decoded: 'logical', or not.
+select current_setting('wal_level')

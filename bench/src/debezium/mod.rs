@@ -1,0 +1,166 @@
+//! Debezium's outbox router, exactly once, as it is run beside the relay: on the same broker and database, with the same
+//! keys and values.
+
+mod http;
+mod worker;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use self::worker::Worker;
+use crate::process::Used;
+
+/// A replication slot is let go when the connector's connection has ended.
+const SLOT_DEADLINE: Duration = Duration::from_secs(30);
+const SLOT_POLL: Duration = Duration::from_millis(20);
+
+/// Who publishes beside the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Peer {
+    /// Debezium's outbox router in a worker of Kafka Connect, exactly once.
+    Debezium,
+}
+
+/// A worker of Kafka Connect, warm once it has published something, with at most one connector.
+pub(crate) struct Debezium {
+    worker: Worker,
+    database_url: String,
+}
+
+/// One connector: its own replication slot and topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connector<'a> {
+    /// Names the connector and its slot.
+    pub(crate) name: &'a str,
+    /// The topic, which exists.
+    pub(crate) topic: &'a str,
+}
+
+impl Debezium {
+    /// Starts the worker and makes the outbox table in a database; `peers` is where bench/peers/install puts what it
+    /// installs.
+    pub(crate) async fn start(
+        peers: &Path,
+        directory: &Path,
+        database_url: &str,
+    ) -> anyhow::Result<Self> {
+        let mut connection = PgConnection::connect(database_url).await?;
+        let level: String = sqlx::query_scalar(include_str!("../../sql/wal_level.sql"))
+            .fetch_one(&mut connection)
+            .await?;
+        anyhow::ensure!(level == "logical", "Debezium needs wal_level=logical, which is {level}");
+        sqlx::raw_sql(include_str!("../../sql/debezium_setup.sql"))
+            .execute(&mut connection)
+            .await
+            .context("make Debezium's table")?;
+        let worker = Worker::start(&peers.join("debezium"), directory).await?;
+        Ok(Self { worker, database_url: database_url.to_owned() })
+    }
+
+    /// Makes the connector's slot: what is written to the table from now on will be published.
+    pub(crate) async fn begin(&self, connector: Connector<'_>) -> anyhow::Result<()> {
+        sqlx::query(include_str!("../../sql/debezium_slot_create.sql"))
+            .bind(connector.name)
+            .execute(&mut self.connection().await?)
+            .await
+            .context("make a replication slot")?;
+        Ok(())
+    }
+
+    /// Writes the store's events to the table.
+    pub(crate) async fn fill(&self) -> anyhow::Result<()> {
+        let mut connection = self.connection().await?;
+        let fill = sqlx::raw_sql(include_str!("../../sql/debezium_fill.sql"));
+        fill.execute(&mut connection).await.context("fill Debezium's table")?;
+        Ok(())
+    }
+
+    /// Lets the connector publish.
+    pub(crate) async fn publish(&self, connector: Connector<'_>) -> anyhow::Result<()> {
+        let settings = settings(&self.database_url, connector)?;
+        self.worker.connect(connector.name, &settings).await
+    }
+
+    /// Ends the connector, and drops its slot.
+    pub(crate) async fn end(&self, connector: Connector<'_>) -> anyhow::Result<()> {
+        self.worker.disconnect(connector.name).await?;
+        let mut connection = self.connection().await?;
+        let dropped = async {
+            loop {
+                let is_there: bool =
+                    sqlx::query_scalar(include_str!("../../sql/debezium_slot_drop.sql"))
+                        .bind(connector.name)
+                        .fetch_one(&mut connection)
+                        .await?;
+                if !is_there {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(SLOT_POLL).await;
+            }
+        };
+        tokio::time::timeout(SLOT_DEADLINE, dropped).await.context("drop a replication slot")?
+    }
+
+    /// The database with the table.
+    pub(crate) fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    /// What the worker has used up since its start.
+    pub(crate) fn used(&self) -> anyhow::Result<Used> {
+        self.worker.used()
+    }
+
+    /// Ends the worker.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.worker.stop().await
+    }
+
+    async fn connection(&self) -> anyhow::Result<PgConnection> {
+        Ok(PgConnection::connect(&self.database_url).await?)
+    }
+}
+
+/// The fastest that were found.
+fn settings(database_url: &str, connector: Connector<'_>) -> anyhow::Result<Value> {
+    let Connector { name, topic } = connector;
+    let options: PgConnectOptions = database_url.parse()?;
+    let password = options.to_url_lossy().password().unwrap_or_default().to_owned();
+    Ok(json!({
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "tasks.max": "1",
+        "exactly.once.support": "required",
+        "transaction.boundary": "poll",
+        "database.hostname": options.get_host(),
+        "database.port": options.get_port().to_string(),
+        "database.user": options.get_username(),
+        "database.password": password,
+        "database.dbname": options.get_database().unwrap_or_default(),
+        "topic.prefix": name,
+        "plugin.name": "pgoutput",
+        "slot.name": name,
+        "publication.name": "bench_outbox",
+        "publication.autocreate.mode": "disabled",
+        "snapshot.mode": "no_data",
+        "table.include.list": "public.outbox",
+        "binary.handling.mode": "bytes",
+        "tombstones.on.delete": "false",
+        "statistics.metrics.enabled": "false",
+        "max.batch.size": "8192",
+        "max.queue.size": "32768",
+        "poll.interval.ms": "10",
+        "producer.override.linger.ms": "5",
+        "producer.override.batch.size": "262144",
+        "producer.override.compression.type": "lz4",
+        "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+        "value.converter": "io.debezium.converters.BinaryDataConverter",
+        "transforms": "outbox",
+        "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
+        "transforms.outbox.route.topic.replacement": topic,
+    }))
+}
