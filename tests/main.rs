@@ -30,6 +30,8 @@ mod following;
 #[cfg(test)]
 mod garbled_registry;
 #[cfg(test)]
+mod forked;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod migrating;

@@ -28,8 +28,12 @@ fn may_call(role: &str, routine: &str) -> bool {
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at" | "shard_of" | "shard_count" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
-        "administer" | "relay_forget" => role == "annals_admin",
-        "relay_lock" | "relay_expire" => false,
+        "administer" | "relay_forget" | "relay_reshard" | "relay_deliver" | "relay_rebase" => {
+            role == "annals_admin"
+        }
+        "relay_retry" | "relay_skip" => ["annals_relay", "annals_admin"].contains(&role),
+        "relay_lock" | "relay_lock_stopped" | "relay_expire" | "relay_owns" | "relay_begin_again"
+        | "relay_checkpoint_now" => false,
         routine if routine.starts_with("relay_") => role == "annals_relay",
         _ => false,
     }

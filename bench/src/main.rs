@@ -2,6 +2,7 @@
 //! how to read it; `bench/run` runs them.
 
 mod append;
+mod backlog;
 mod debezium;
 mod drain;
 mod event;
@@ -53,6 +54,8 @@ enum Command {
     Follow(follow::Arguments),
     /// Events a second out of a backlog: the relay beside a bare producer of the same bytes.
     Drain(drain::Arguments),
+    /// Events a second out of ten million, beside out of a million.
+    Backlog(backlog::Arguments),
     /// From append to consumer, at a steady rate.
     Latency(latency::Arguments),
     /// What a relay costs that has nothing to publish.
@@ -95,6 +98,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Size(size) => size::run(size, report("size")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
+        Command::Backlog(backlog) => backlog::run(backlog, report("backlog")?).await,
         Command::Idle(idle) => idle::run(idle, report("idle")?).await,
         Command::Goals => goals::run(&arguments.output),
         Command::Takeover(takeover) => takeover::run(takeover, report("takeover")?).await,

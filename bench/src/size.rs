@@ -95,7 +95,7 @@ async fn rate(bed: &Bed, load: Load) -> anyhow::Result<f64> {
 }
 
 /// Says what is missing before hours of loading end in a full disk.
-async fn check_space(store: &Store, events: usize) -> anyhow::Result<()> {
+pub(crate) async fn check_space(store: &Store, events: usize) -> anyhow::Result<()> {
     let query = sqlx::query_scalar(include_str!("../sql/data_directory.sql"));
     let directory: String = query.fetch_one(store.pool()).await?;
     let output = Command::new("df").args(["-k", "--output=avail", &directory]).output().await?;
@@ -118,7 +118,8 @@ async fn check_space(store: &Store, events: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn preload(store: &Store, events: usize) -> anyhow::Result<()> {
+/// Appends so many events, a hundred a call.
+pub(crate) async fn preload(store: &Store, events: usize) -> anyhow::Result<()> {
     let loaders = (0..LOADERS).map(|loader| {
         let store = store.clone();
         tokio::spawn(async move { load_part(&store, loader, events / LOADERS).await })

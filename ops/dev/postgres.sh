@@ -177,6 +177,10 @@ postgres_init() {
   part=$POSTGRES_DATA.part.$BASHPID
   mkdir -m 700 "$part"
   [[ -z $POSTGRES_OWNER ]] || chown "$POSTGRES_OWNER:" "$part"
+  if [[ -n $ANNALS_POSTGRES_STANDBY_OF ]]; then
+    postgres_init_standby "$part"
+    return
+  fi
   cd "$part"
   say postgres "creating the database"
   env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/initdb" -D "$part" -U "$POSTGRES_USER_NAME" --auth=trust \
@@ -187,6 +191,20 @@ postgres_init() {
   ! grep -qE 'ERROR|FATAL' "$log" || die "could not create the database: see $log"
   cd "$HOME_DIR"
   mv "$part" "$POSTGRES_DATA"
+}
+
+# postgres_init_standby PART: a copy of the data of another home, whose server is stopped, and which it follows once that runs
+# again. The downloaded builds have no pg_basebackup.
+postgres_init_standby() {
+  local of=$ANNALS_POSTGRES_STANDBY_OF port
+  port=$(sed -n 's/^ANNALS_POSTGRES_PORT=//p' "$of/instance")
+  say postgres "copying the data of $of"
+  cp -a "$(realpath "$of/postgres")/data/." "$1/"
+  [[ ! -e $1/postmaster.pid ]] || die "the server of $of runs: stop it before its data are copied"
+  printf "primary_conninfo = 'host=127.0.0.1 port=%s user=%s'\n" "$port" "$POSTGRES_USER_NAME" >>"$1/postgresql.auto.conf"
+  : >"$1/standby.signal"
+  [[ -z $POSTGRES_OWNER ]] || chown "$POSTGRES_OWNER:" "$1/standby.signal"
+  mv "$1" "$POSTGRES_DATA"
 }
 
 postgres_check_data() {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::quarantine::{self, Quarantine};
+use crate::rebase;
 use crate::settings::ConfigError;
 
 /// Publishes the outbox of an Annals event store to Kafka.
@@ -50,6 +51,16 @@ pub enum Command {
     Reshard {
         /// How many.
         shards: i32,
+    },
+    /// Go on after the database lost a part of its history, or Kafka the checkpoints: list what is published and not in the
+    /// store, and begin the deployment anew behind what is published. No relay of it may run.
+    Rebase {
+        /// Only list.
+        #[arg(long)]
+        dry_run: bool,
+        /// What happened; for the record.
+        #[arg(long)]
+        reason: String,
     },
     /// Check the configuration, and end.
     CheckConfig,
@@ -106,6 +117,9 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
             let statement = store.schema().statement(include_str!("../sql/reshard.sql"));
             sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
             say(&format!("the installation has {shards} shards from now on\n"))
+        }
+        Command::Rebase { dry_run, reason } => {
+            say(&rebase::execute(config, &store, dry_run, &reason).await?)
         }
         Command::CheckConfig => Ok(()),
     }

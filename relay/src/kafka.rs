@@ -15,9 +15,9 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::config::Config;
 use crate::heard::{Heard, locked};
@@ -38,6 +38,9 @@ const PAUSE_MIN: Duration = Duration::from_micros(50);
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 /// librdkafka waits for so long in an abort before it lets go, for reports that only `poll` takes.
 const ABORT_SLICE: Duration = Duration::from_millis(20);
+/// A topic that is read whole must give something so often; the broker looks every 10 s for transactions that are over
+/// their time.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// So many records of a refused batch are named at most.
 const SUSPECTS_MAX: usize = 1_000;
 
@@ -269,6 +272,31 @@ impl Desk {
         partitions.iter().map(end).collect()
     }
 
+    /// The first offset of each of these partitions with a record of this time or later, in milliseconds since 1970;
+    /// none where there is no such record.
+    fn offsets_at(&self, topic: &str, partitions: &[u16], ms: i64) -> Result<BTreeMap<u16, i64>> {
+        let failed = |error| self.failure("find the records of a time", &error, topic);
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(topic, (*partition).into(), Offset::Offset(ms))
+                .map_err(failed)?;
+        }
+        let found = self.client.offsets_for_times(list, REQUEST_TIMEOUT).map_err(failed)?;
+        let offset = |element: TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some((u16::try_from(element.partition()).ok()?, offset)),
+            _ => None,
+        };
+        Ok(found.elements().into_iter().filter_map(offset).collect())
+    }
+
+    /// The topics whose names begin so.
+    pub(crate) fn topics(&self, prefix: &str) -> Result<Vec<String>> {
+        let failed = |error| self.failure("list topics", &error, prefix);
+        let metadata = self.client.fetch_metadata(None, REQUEST_TIMEOUT).map_err(failed)?;
+        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+        Ok(names.filter(|name| name.starts_with(prefix)).collect())
+    }
+
     /// A topic's settings; none where the broker does not show them.
     pub(crate) fn describe(&self, topic: &str) -> Result<BTreeMap<String, String>> {
         let failed = |error| self.failure("read a topic's settings", &error, topic);
@@ -309,16 +337,84 @@ pub(crate) fn read_tails(
     tails: &Tails,
     deadline: Instant,
 ) -> Result<BTreeMap<i32, Option<Vec<u8>>>> {
-    const ACTION: &str = "read the checkpoints";
+    let mut last = BTreeMap::new();
+    let is_late = |_: bool| Instant::now() >= deadline;
+    read(config, topic, tails, is_late, |message| {
+        last.insert(message.partition(), message.payload().map(<[u8]>::to_vec));
+    })?;
+    Ok(last)
+}
+
+/// A record that a topic of events has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    /// The stream.
+    pub(crate) key: String,
+    /// The headers of the topic contract that say which event it is.
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+/// Reads every committed record of a topic from a time on, in milliseconds since 1970; the end is as it is now.
+/// Blocks.
+pub(crate) fn scan(
+    config: &Config,
+    topic: &str,
+    since_ms: i64,
+    mut take: impl FnMut(Found),
+) -> Result<()> {
+    let desk = Desk::open(config)?;
+    let Some(partitions) = desk.partitions(topic)? else { return Ok(()) };
+    let numbers: Vec<u16> = (0..partitions).filter_map(|n| u16::try_from(n).ok()).collect();
+    let starts = desk.offsets_at(topic, &numbers, since_ms)?;
+    let ends = desk.ends(topic, &numbers)?;
+    let parts = ends.into_iter().map(|(partition, (first, end))| {
+        (partition, (starts.get(&partition).copied().unwrap_or(end).max(first), end))
+    });
+    let tails = Tails::between(parts);
+    if tails.is_done() {
+        return Ok(());
+    }
+    let mut heard = Instant::now();
+    let is_late = move |is_news: bool| {
+        if is_news {
+            heard = Instant::now();
+        }
+        heard.elapsed() >= SILENCE_MAX
+    };
+    read(config, topic, &tails, is_late, |message| {
+        let text = |bytes: Option<&[u8]>| {
+            String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+        };
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        take(Found {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: text(message.key()),
+            headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
+        });
+    })
+}
+
+/// Reads every committed record after each start, until everything up to each end has been fetched. `is_late` is
+/// asked after each look, with whether there was something.
+fn read(
+    config: &Config,
+    topic: &str,
+    tails: &Tails,
+    mut is_late: impl FnMut(bool) -> bool,
+    mut take: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<()> {
+    const ACTION: &str = "read a topic up to its end";
     let reader = tail_reader(config, topic, tails)?;
     let listener = reader.context();
-    let mut last = BTreeMap::new();
     loop {
         let heard = listener.heard.times();
-        match reader.poll(Duration::from_millis(5)) {
-            Some(Ok(message)) => {
-                last.insert(message.partition(), message.payload().map(<[u8]>::to_vec));
-            }
+        let found = reader.poll(Duration::from_millis(5));
+        let is_news = matches!(found, Some(Ok(_)));
+        match found {
+            Some(Ok(message)) => take(&message),
             Some(Err(error)) => {
                 let failure = listener.failure(ACTION, &error).about(topic, Vec::new());
                 // An outage may end by itself before the deadline.
@@ -330,11 +426,11 @@ pub(crate) fn read_tails(
             None if listener.heard.times() == heard
                 && tails.are_fetched(&listener.heard.fetched()) =>
             {
-                return Ok(last);
+                return Ok(());
             }
             None => {}
         }
-        if Instant::now() >= deadline {
+        if is_late(is_news) {
             let reason = tails.missing(&listener.heard.fetched());
             let reason = listener.heard.explain(reason);
             return Err(KafkaFailure::Outage { action: ACTION, reason });

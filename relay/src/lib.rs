@@ -32,6 +32,7 @@ mod notes;
 mod places;
 pub mod quarantine;
 mod reader;
+pub mod rebase;
 pub mod registry;
 mod relay;
 mod sender;

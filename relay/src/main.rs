@@ -36,6 +36,9 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = arguments.read_config()?;
     telemetry::init(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // One worker: what the reader takes of the memory is taken by one thread, and given back to it. With two, a task that
+    // moves between them leaves its pages behind in both.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(execute(arguments.command.clone(), config))
 }

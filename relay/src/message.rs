@@ -164,7 +164,7 @@ impl Headers {
 /// The headers of an event.
 fn headers(event: &OutboxEvent<'_>, source: &str) -> Headers {
     const CONTRACT_HEADERS_TYPICAL: usize = 9;
-    const BYTES_TYPICAL: usize = 384;
+    const BYTES_TYPICAL: usize = 256;
     let mut headers =
         Headers::with_room(CONTRACT_HEADERS_TYPICAL + event.headers.len(), BYTES_TYPICAL);
     for (name, value) in &event.headers {

@@ -36,6 +36,13 @@ impl Tails {
         Self { open: open.collect(), records: BTreeMap::new() }
     }
 
+    /// For partitions that are read from given offsets up to their ends.
+    pub(crate) fn between(parts: impl IntoIterator<Item = (u16, (i64, i64))>) -> Self {
+        let tail = |(partition, (start, end))| (partition, Tail { first: start, start, end });
+        let open = parts.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.start);
+        Self { open: open.collect(), records: BTreeMap::new() }
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.open.is_empty()
     }

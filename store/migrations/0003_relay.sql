@@ -588,7 +588,16 @@ begin
     update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{cluster}', cluster)
     where c.deployment = relay_rebase.deployment;
     insert into relay_passed (deployment, position)
-    select relay_rebase.deployment, p.position from unnest(published) as p (position)
+    select relay_rebase.deployment, e.position
+    from unnest(published) as p (position)
+    join events e on e.position = p.position
+    left join relay_checkpoints c on c.deployment = relay_rebase.deployment and c.shard = shard_of(e.stream)
+    where c.checkpoint is null
+        or not pg_visible_in_snapshot(e.xid, (c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot)
+        or exists (
+            select from relay_holds h
+            where h.deployment = relay_rebase.deployment and h.shard = c.shard and h.name in (e.stream, e.category)
+        )
     on conflict do nothing;
     perform relay_begin_again(relay_rebase.deployment, null);
     insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);

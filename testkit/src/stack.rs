@@ -89,6 +89,18 @@ impl PrivateStack {
         stack.up_with(&[Component::Kafka], &[&own, variables].concat()).await
     }
 
+    /// Starts a standby of a private PostgreSQL that is stopped: it follows it once that runs again.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn standby_of(primary: &Self) -> Self {
+        let stack = Self::home().await;
+        let of = primary.home.to_string_lossy().into_owned();
+        let port = free_port().to_string();
+        let own = [("ANNALS_POSTGRES_PORT", port), ("ANNALS_POSTGRES_STANDBY_OF", of)];
+        stack.up_with(&[Component::Postgres], &own).await
+    }
+
     /// Where its data and logs are.
     pub(crate) fn path(&self) -> &Path {
         &self.home

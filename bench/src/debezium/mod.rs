@@ -5,7 +5,7 @@ mod http;
 mod worker;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -90,20 +90,12 @@ impl Debezium {
     pub(crate) async fn end(&self, connector: Connector<'_>) -> anyhow::Result<()> {
         self.worker.disconnect(connector.name).await?;
         let mut connection = self.connection().await?;
-        let dropped = async {
-            loop {
-                let is_there: bool =
-                    sqlx::query_scalar(include_str!("../../sql/debezium_slot_drop.sql"))
-                        .bind(connector.name)
-                        .fetch_one(&mut connection)
-                        .await?;
-                if !is_there {
-                    return anyhow::Ok(());
-                }
-                tokio::time::sleep(SLOT_POLL).await;
-            }
-        };
-        tokio::time::timeout(SLOT_DEADLINE, dropped).await.context("drop a replication slot")?
+        let began = Instant::now();
+        while has_slot(&mut connection, connector.name).await? {
+            anyhow::ensure!(began.elapsed() < SLOT_DEADLINE, "the slot {} is kept", connector.name);
+            tokio::time::sleep(SLOT_POLL).await;
+        }
+        Ok(())
     }
 
     /// The database with the table.
@@ -124,6 +116,12 @@ impl Debezium {
     async fn connection(&self) -> anyhow::Result<PgConnection> {
         Ok(PgConnection::connect(&self.database_url).await?)
     }
+}
+
+/// Drops the slot if nobody reads from it; whether it is still there.
+async fn has_slot(connection: &mut PgConnection, name: &str) -> anyhow::Result<bool> {
+    let dropped = sqlx::query_scalar(include_str!("../../sql/debezium_slot_drop.sql"));
+    dropped.bind(name).fetch_one(connection).await.context("drop a replication slot")
 }
 
 /// The fastest that were found.

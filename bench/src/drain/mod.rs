@@ -2,8 +2,8 @@
 
 mod backlog;
 mod raw;
-mod records;
-mod watch;
+pub(crate) mod records;
+pub(crate) mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -69,6 +69,27 @@ pub(crate) async fn read(
     Ok(records)
 }
 
+/// Fails unless a topic has so many committed records.
+pub(crate) async fn check_count(
+    brokers: &str,
+    topic: &str,
+    partitions: i32,
+    events: usize,
+) -> anyhow::Result<()> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let read = move || {
+        let mut count = 0;
+        each(&brokers, &topic, partitions, |_| {
+            count += 1;
+            Ok(())
+        })?;
+        anyhow::Ok(count)
+    };
+    let count: usize = tokio::task::spawn_blocking(read).await??;
+    anyhow::ensure!(count == events, "{count} events were published, not {events}");
+    Ok(())
+}
+
 /// Fails unless a topic has so many committed records, each with another `id` in its headers: those of the outbox router.
 pub(crate) async fn check_ids(
     brokers: &str,

@@ -1,0 +1,17 @@
+-- What a rebase begins with. $1 deployment. One row: relays that run, transactional ids that may be open, and when the
+-- first of the last copies of checkpoints was made.
+select
+    array(
+        select s.instance from annals.relay_sessions s
+        where s.deployment = $1 and s.expires_at > now() order by s.instance
+    ) as running,
+    array(
+        select distinct id from (
+            select unnest(s.fence) as id from annals.relay_shards s where s.deployment = $1
+            union all
+            select unnest(s.transactional_ids) from annals.relay_sessions s where s.deployment = $1
+        ) ids
+    ) as transactional_ids,
+    (select (extract(epoch from min(c.recorded_at)) * 1000)::bigint from annals.relay_checkpoints c where c.deployment = $1)
+        as copied_ms,
+    array(select distinct category from annals.events) as categories

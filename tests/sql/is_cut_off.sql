@@ -1,0 +1,2 @@
+-- Whether the standby gets nothing.
+select not exists (select from pg_stat_wal_receiver)

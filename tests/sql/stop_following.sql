@@ -1,0 +1,2 @@
+-- The standby gets nothing more from its primary.
+alter system set primary_conninfo = ''
