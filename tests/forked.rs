@@ -52,7 +52,13 @@ impl Pair {
         let reload = include_str!("sql/reload.sql");
         sqlx::query(reload).execute(&mut *standby).await.must("reload");
         let question = include_str!("sql/is_cut_off.sql");
-        while !sqlx::query_scalar(question).fetch_one(&mut *standby).await.must("ask") {}
+        loop {
+            let is_cut_off: bool =
+                sqlx::query_scalar(question).fetch_one(&mut *standby).await.must("ask");
+            if is_cut_off {
+                return;
+            }
+        }
     }
 }
 
@@ -136,7 +142,8 @@ async fn checkpoints_that_are_lost_halt_the_relay_until_it_is_rebased() {
     append(bed.store(), &account("b"), [opened("bob")]).await;
     follower.until_count(3).await;
     assert!(relay.terminate().await.success());
-    delete_topic(&bed.environment().kafka, &format!("{}test-checkpoints", bed.topic_prefix())).await;
+    delete_topic(&bed.environment().kafka, &format!("{}test-checkpoints", bed.topic_prefix()))
+        .await;
     append(bed.store(), &account("a"), [deposited(2)]).await;
     let said = refused(&bed.relay()).await;
     assert!(said.contains("annals-relay rebase"), "{said}");

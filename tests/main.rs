@@ -28,9 +28,9 @@ mod exactly_once;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
-mod garbled_registry;
-#[cfg(test)]
 mod forked;
+#[cfg(test)]
+mod garbled_registry;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]

@@ -56,8 +56,7 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     append(&bed, &account("a"), [deposited(2)]).await;
     append(&bed, &account("b"), [deposited(3)]).await;
     follower.until_count(2).await;
-    let seen: Vec<String> =
-        follower.seen().into_iter().map(|event| event.stream).collect();
+    let seen: Vec<String> = follower.seen().into_iter().map(|event| event.stream).collect();
     assert_eq!(seen, ["account-first", "account-b"]);
 
     let list = run(&bed.relay(), &["quarantine", "list"]).await;

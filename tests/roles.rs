@@ -32,7 +32,11 @@ fn may_call(role: &str, routine: &str) -> bool {
             role == "annals_admin"
         }
         "relay_retry" | "relay_skip" => ["annals_relay", "annals_admin"].contains(&role),
-        "relay_lock" | "relay_lock_stopped" | "relay_expire" | "relay_owns" | "relay_begin_again"
+        "relay_lock"
+        | "relay_lock_stopped"
+        | "relay_expire"
+        | "relay_owns"
+        | "relay_begin_again"
         | "relay_checkpoint_now" => false,
         routine if routine.starts_with("relay_") => role == "annals_relay",
         _ => false,

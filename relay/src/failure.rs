@@ -86,7 +86,8 @@ pub enum Failure {
     /// The database's history is not the one that was published from.
     #[error(
         "the database is system {} timeline {}, but published was from system {} timeline {}: it was restored or \
-         a standby was promoted, and Kafka can hold events that it has lost",
+         a standby was promoted, and Kafka can hold events that it has lost; stop every relay of the deployment, then let \
+         `annals-relay rebase --dry-run` list what diverges",
         found.system_identifier, found.timeline, published.system_identifier, published.timeline
     )]
     Fork {

@@ -384,9 +384,8 @@ pub(crate) fn scan(
         heard.elapsed() >= SILENCE_MAX
     };
     read(config, topic, &tails, is_late, |message| {
-        let text = |bytes: Option<&[u8]>| {
-            String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
-        };
+        let text =
+            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         take(Found {
             partition: message.partition(),

@@ -28,7 +28,9 @@ const LOOK_UP: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum RebaseError {
     /// Relays run.
-    #[error("relays of deployment {deployment} run: {running}. Stop them, and start them again afterwards")]
+    #[error(
+        "relays of deployment {deployment} run: {running}. Stop them, and start them again afterwards"
+    )]
     Running {
         /// The deployment.
         deployment: String,
@@ -171,8 +173,7 @@ async fn strike(
         for row in sqlx::query(known).bind(some).fetch_all(store.pool()).await? {
             let (id, version): (Uuid, i64) = (row.try_get("event_id")?, row.try_get("version")?);
             let stream: String = row.try_get("stream")?;
-            let is_same =
-                |record: &Diverging| record.stream == stream && record.version == version;
+            let is_same = |record: &Diverging| record.stream == stream && record.version == version;
             if records.get(&id).is_some_and(is_same) {
                 records.remove(&id);
                 positions.push(row.try_get("position")?);
