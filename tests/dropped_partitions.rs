@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 use std::pin::pin;
 
-use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Window};
+use annals_store::outbox::{Bound, LivePage, OutboxRow, PositionPage, Window};
 use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
 use futures_util::TryStreamExt;
@@ -150,8 +150,8 @@ impl Dropped {
         use_up.execute(&mut connection).await.must("use up transaction ids");
     }
 
-    /// What a relay publishes after a bound.
-    async fn window(&self, since: &Bound) -> Vec<OutboxEvent> {
+    /// The positions of what a relay publishes after a bound.
+    async fn window(&self, since: &Bound) -> Vec<i64> {
         let store = self.bed.store();
         let mut connection = connect_as_relay(&self.bed).await;
         let (_, until) = store.outbox_bound(&mut connection).await.must("look");
@@ -161,16 +161,17 @@ impl Dropped {
             let after = store.outbox_window_start(&mut connection, since).await.must("look");
             let page = PositionPage { after, last: until.position };
             let page = store.outbox_page(&mut connection, window, &shards, page);
-            return page.try_collect().await.must("read a page");
+            let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
+            return positions(&page);
         }
-        let (mut events, events_max) = (Vec::<OutboxEvent>::new(), NonZeroUsize::new(2).unwrap());
+        let (mut events, events_max) = (Vec::new(), NonZeroUsize::new(2).unwrap());
         loop {
-            let after = events.last().map_or(0, |event| event.position);
+            let after = events.last().copied().unwrap_or(0);
             let page = LivePage { after, events_max };
             let page = store.outbox_live(&mut connection, window, &shards, page);
-            let page: Vec<_> = page.try_collect().await.must("read a page");
+            let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
             let is_last = page.len() < events_max.get();
-            events.extend(page);
+            events.extend(positions(&page));
             if is_last {
                 return events;
             }
@@ -199,9 +200,8 @@ impl Dropped {
             "a relay gets what became visible after its checkpoint"
         );
         assert_eq!(all.len(), Self::EARLY + Self::LATER);
-        assert!(later.is_sorted_by_key(|event| event.position));
-        let positions: Vec<_> = later.iter().map(|event| event.position).collect();
-        assert_eq!(self.followed().await, positions, "so does a follower");
+        assert!(later.is_sorted());
+        assert_eq!(self.followed().await, later, "so does a follower");
     }
 }
 
@@ -226,4 +226,8 @@ async fn a_new_deployment_publishes_history_that_left_the_outbox() {
     append(bed.store(), "a", 12..14).await;
     follower.until_count(Dropped::EARLY + Dropped::LATER + 2).await;
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+fn positions(rows: &[OutboxRow]) -> Vec<i64> {
+    rows.iter().map(|row| row.event().must("read an event").position).collect()
 }
