@@ -109,10 +109,6 @@ async fn outbox_read(connection: &mut PgConnection) {
     read.fetch_one(connection).await.must("read the outbox");
 }
 
-fn position(row: &OutboxRow) -> i64 {
-    row.event().must("read a row").position
-}
-
 /// A log of which the first partition is dropped: begun before `since`, an append ended after it.
 struct Dropped {
     bed: Testbed,
@@ -165,8 +161,8 @@ impl Dropped {
             let after = store.outbox_window_start(&mut connection, since).await.must("look");
             let page = PositionPage { after, last: until.position };
             let page = store.outbox_page(&mut connection, window, &shards, page);
-            let rows: Vec<OutboxRow> = page.try_collect().await.must("read a page");
-            return rows.iter().map(position).collect();
+            let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
+            return positions(&page);
         }
         let (mut events, events_max) = (Vec::new(), NonZeroUsize::new(2).unwrap());
         loop {
@@ -175,7 +171,7 @@ impl Dropped {
             let page = store.outbox_live(&mut connection, window, &shards, page);
             let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
             let is_last = page.len() < events_max.get();
-            events.extend(page.iter().map(position));
+            events.extend(positions(&page));
             if is_last {
                 return events;
             }
@@ -230,4 +226,8 @@ async fn a_new_deployment_publishes_history_that_left_the_outbox() {
     append(bed.store(), "a", 12..14).await;
     follower.until_count(Dropped::EARLY + Dropped::LATER + 2).await;
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+fn positions(rows: &[OutboxRow]) -> Vec<i64> {
+    rows.iter().map(|row| row.event().must("read an event").position).collect()
 }
