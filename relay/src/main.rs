@@ -37,5 +37,8 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = arguments.read_config()?;
     telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(execute(arguments.command, config))
+    let done = runtime.block_on(execute(arguments.command, config));
+    // A thread that hangs must not keep the process from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    done
 }
