@@ -11,6 +11,7 @@ use annals_store::outbox::{Bound, Cluster, LivePage, OutboxEvent, PositionPage, 
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use crate::batch::{Batch, Collector, Limits};
 use crate::checkpoint::{Checkpoint, groups};
@@ -28,7 +29,21 @@ const PAGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The way to the reader.
 #[derive(Debug, Clone)]
-pub(crate) struct Reads(mpsc::UnboundedSender<Job>);
+pub(crate) struct Reads {
+    jobs: mpsc::UnboundedSender<Job>,
+    #[expect(dead_code, reason = "what counts is its end")]
+    reader: Arc<Ended>,
+}
+
+/// Ends the reader in whatever it does.
+#[derive(Debug)]
+struct Ended(AbortHandle);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 enum Job {
     Page { reports: Reports, places: Vec<(Shard, Checkpoint)> },
@@ -47,8 +62,8 @@ impl Reads {
             connection: None,
             written: BTreeMap::new(),
         };
-        tokio::spawn(reader.run(received));
-        Self(jobs)
+        let reader = tokio::spawn(reader.run(received));
+        Self { jobs, reader: Arc::new(Ended(reader.abort_handle())) }
     }
 
     /// Begins to read a page; it is reported.
@@ -64,7 +79,7 @@ impl Reads {
     }
 
     fn job(&self, job: Job) {
-        if self.0.send(job).is_err() {
+        if self.jobs.send(job).is_err() {
             tracing::error!("the reader is gone");
         }
     }
