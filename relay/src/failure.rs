@@ -100,6 +100,11 @@ pub enum Failure {
     /// A thread could not be started.
     #[error("start the sender")]
     Thread(#[source] std::io::Error),
+    /// Work is not answered any more, and beginning again has not helped.
+    #[error(
+        "nothing moves, and beginning again has not helped; the log says what is under way since when"
+    )]
+    Stalled,
     /// A thread ended by a panic: a defect.
     #[error("the {0} thread panicked")]
     Panicked(&'static str),
@@ -141,6 +146,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Thread(_)
+            | Self::Stalled
             | Self::Panicked(_) => Trouble::Fault,
         }
     }
@@ -171,6 +177,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Thread(_)
+            | Self::Stalled
             | Self::Panicked(_) => "an operator".to_owned(),
         }
     }
@@ -197,6 +204,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Thread(_)
+            | Self::Stalled
             | Self::Panicked(_) => Good::Database,
         }
     }

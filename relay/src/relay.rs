@@ -26,11 +26,9 @@ use crate::wake::Wake;
 pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> Result<(), Failure> {
     let config = Arc::new(config);
     let Some(shards) = shards(&config, &store, &shutdown).await? else { return Ok(()) };
-    let registry = Registry::connect(&config, &store)?;
-    let encoder = Encoder::new(&config, &store, registry);
     let (committed, seen) = watch::channel(Committed::default());
     let copier = Copier::new(&store, &config.relay.deployment, seen);
-    let reads = Reads::start(&config, &store, encoder);
+    let reads = reads(&config, &store)?;
     let wake = Wake::listen(&store, &config.relay.deployment);
     let (shell, reports) = Shell::new(&config, &store, shards, committed, reads);
     let ended = tokio::select! {
@@ -39,6 +37,12 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     };
     copier.last().await;
     ended
+}
+
+/// A reader, with everything that it needs.
+pub(crate) fn reads(config: &Arc<Config>, store: &Store) -> Result<Reads, Failure> {
+    let registry = Registry::connect(config, store)?;
+    Ok(Reads::start(config, store, Encoder::new(config, store, registry)))
 }
 
 /// How many shards the installation has, as soon as the database says it; `None` at shutdown.

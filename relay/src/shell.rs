@@ -23,9 +23,11 @@ use crate::idle::Idle;
 use crate::kafka;
 use crate::leases::{LeaseTable, Session};
 use crate::reader::Reads;
+use crate::relay;
 use crate::sender::{self, Senders};
 use crate::waiting::{Good, Waiting};
 use crate::wake::{Wake, Woken};
+use crate::watchdog::{Verdict, Watchdog};
 
 type Event = Input<Checkpoint, Batch>;
 
@@ -62,6 +64,7 @@ impl Reports {
 /// Everything a relay process has.
 pub(crate) struct Shell {
     config: Arc<Config>,
+    store: Store,
     shards: u16,
     machine: Machine<Checkpoint, Batch>,
     generation: u64,
@@ -71,6 +74,7 @@ pub(crate) struct Shell {
     reads: Reads,
     committed: watch::Sender<Committed>,
     waiting: Waiting,
+    watchdog: Watchdog,
     idle: Idle,
     rest: Option<Pin<Box<Sleep>>>,
     live: BTreeSet<Shard>,
@@ -90,6 +94,7 @@ impl Shell {
         let (reports, received) = mpsc::unbounded_channel();
         let shell = Self {
             config: Arc::clone(config),
+            store: store.clone(),
             shards,
             machine: Machine::new(shards),
             generation: 0,
@@ -99,6 +104,7 @@ impl Shell {
             reads,
             committed,
             waiting: Waiting::new(&config.relay),
+            watchdog: Watchdog::new(config),
             idle: Idle::new(config.relay.poll_idle_max),
             rest: None,
             live: BTreeSet::new(),
@@ -142,8 +148,30 @@ impl Shell {
         }
     }
 
-    fn tick(&self) -> Event {
+    fn tick(&mut self) -> Event {
+        let rests = self.rest.is_some() || self.machine.live().next().is_none();
+        match self.watchdog.look(rests) {
+            Verdict::Moving => {}
+            Verdict::BeginAgain => return self.begin_again(),
+            Verdict::End => return self.stalled(Failure::Stalled),
+        }
         if self.waiting.lasts(self.config.relay.lease) { Input::Overdue } else { Input::Tick }
+    }
+
+    /// With another session, other producers and another reader: of those that hang nothing is waited for.
+    fn begin_again(&mut self) -> Event {
+        self.senders = None;
+        match relay::reads(&self.config, &self.store) {
+            Ok(reads) => self.reads = reads,
+            Err(failure) => return self.stalled(failure),
+        }
+        Input::Stalled
+    }
+
+    fn stalled(&mut self, failure: Failure) -> Event {
+        self.senders = None;
+        self.fatal = Some(failure);
+        Input::Failed { generation: self.generation, work: Work::Read, trouble: Trouble::Fault }
     }
 
     fn resume(&mut self) -> Option<Event> {
@@ -154,6 +182,10 @@ impl Shell {
     /// Does what the machine orders, or has it done; true when it is to end.
     fn obey(&mut self, command: Command<Checkpoint, Batch>) -> bool {
         let Command { generation, order } = command;
+        if generation != self.generation {
+            self.watchdog.forget();
+        }
+        self.watchdog.ordered(&order);
         self.generation = generation;
         let reports = Reports { generation, shell: self.reports.clone() };
         match order {
@@ -268,6 +300,7 @@ impl Shell {
         let done = match report {
             Report::Leases(event) => {
                 self.waiting.good(Good::Database);
+                self.watchdog.leases_answered();
                 if matches!(event, Input::Gone) {
                     tracing::warn!(
                         "the lease was over: joining again, after whoever took the shards"
@@ -292,6 +325,7 @@ impl Shell {
             }
             Report::Committed { slot, checkpoints } => {
                 self.waiting.good(Good::Published);
+                self.watchdog.published();
                 self.committed.send_modify(|committed| committed.add(checkpoints));
                 Done::Committed(slot)
             }
@@ -302,6 +336,9 @@ impl Shell {
                 done
             }
         };
+        if is_current {
+            self.watchdog.answered(work_of(&done));
+        }
         Some(Input::Done { generation, done })
     }
 
@@ -311,11 +348,13 @@ impl Shell {
         let is_empty = page.batch.is_none() && !page.more;
         if is_empty && is_current && self.machine.is_done() {
             self.waiting.nothing_left();
+            self.watchdog.published();
         }
     }
 
     fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
         let trouble = failure.trouble();
+        self.watchdog.failed(work, generation == self.generation);
         if generation == self.generation {
             if trouble.halts() {
                 self.fatal = Some(failure);
@@ -355,6 +394,18 @@ impl Shell {
             closed.map_err(|_panicked| Failure::Panicked("senders"))?;
         }
         self.fatal.map_or(Ok(()), Err)
+    }
+}
+
+/// What is answered by this.
+fn work_of(done: &Done<Checkpoint, Batch>) -> Work {
+    match done {
+        Done::Opened => Work::Open,
+        Done::Fenced(_) => Work::Fence,
+        Done::Checkpoints(_) => Work::ReadCheckpoints,
+        Done::Page(_) => Work::Read,
+        Done::Acked(_) => Work::Send,
+        Done::Committed(_) => Work::Commit,
     }
 }
 
