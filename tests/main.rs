@@ -63,3 +63,5 @@ mod ten_processes;
 mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;
+#[cfg(test)]
+mod watchdog;
