@@ -12,6 +12,7 @@ use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::error::Elapsed;
 
 use crate::batch::{Batch, Collector, Limits};
 use crate::checkpoint::{Checkpoint, groups};
@@ -114,14 +115,16 @@ impl Reader {
         while let Some(job) = jobs.recv().await {
             match job {
                 Job::Page { reports, places } => {
-                    let page = self.on_time("read a page of the outbox", places).await;
+                    let page = tokio::time::timeout(PAGE_DEADLINE, self.page(places)).await;
+                    let page = self.on_time("read a page of the outbox", page);
                     reports.send(match page {
                         Ok(page) => Report::Done(Done::Page(page)),
                         Err(failure) => Report::Failed { work: Work::Read, failure },
                     });
                 }
                 Job::Cluster(answer) => {
-                    let bound = self.bound().await;
+                    let bound = tokio::time::timeout(PAGE_DEADLINE, self.bound()).await;
+                    let bound = self.on_time("ask in which history the database is", bound);
                     // Whoever asked may have ended.
                     drop(answer.send(bound.map(|(cluster, _)| cluster)));
                 }
@@ -130,20 +133,17 @@ impl Reader {
     }
 
     /// After a failure, the connection is not used again, and topics and schemas are looked at again.
-    async fn on_time(
+    fn on_time<T>(
         &mut self,
         action: &'static str,
-        places: Vec<(Shard, Checkpoint)>,
-    ) -> Result<Page<Checkpoint, Batch>, Failure> {
-        let page = match tokio::time::timeout(PAGE_DEADLINE, self.page(places)).await {
-            Ok(page) => page,
-            Err(elapsed) => Err(Failure::late(action, elapsed)),
-        };
-        if page.is_err() {
+        done: Result<Result<T, Failure>, Elapsed>,
+    ) -> Result<T, Failure> {
+        let done = done.unwrap_or_else(|elapsed| Err(Failure::late(action, elapsed)));
+        if done.is_err() {
             self.connection = None;
             self.encoder.forget();
         }
-        page
+        done
     }
 
     /// What follows these places, up to the limits of a batch.
