@@ -54,6 +54,8 @@ mod revoked;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
+mod rolling_restart;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
