@@ -26,6 +26,8 @@ pub(crate) struct Watchdog {
     doing: BTreeMap<Work, Instant>,
     /// When something was last ordered or answered.
     moved: Instant,
+    /// When it was last looked.
+    looked: Instant,
     /// Whether it has begun again, and nothing was published since.
     has_begun_again: bool,
 }
@@ -35,7 +37,8 @@ impl Watchdog {
         // What has a deadline by another setting may take that long.
         let deadlines = config.kafka.transaction_timeout * 2 + config.relay.lease;
         let limit = config.relay.stall_max + deadlines;
-        Self { limit, doing: BTreeMap::new(), moved: Instant::now(), has_begun_again: false }
+        let now = Instant::now();
+        Self { limit, doing: BTreeMap::new(), moved: now, looked: now, has_begun_again: false }
     }
 
     /// Something is begun.
@@ -76,6 +79,7 @@ impl Watchdog {
 
     /// Looks whether everything moves. `rests`: nothing is to be done for the moment, or there is no shard to do it for.
     pub(crate) fn look(&mut self, rests: bool) -> Verdict {
+        self.wake_up();
         let is_stuck = self.doing.values().any(|since| since.elapsed() >= self.limit);
         let is_forgotten = self.doing.is_empty() && !rests && self.moved.elapsed() >= self.limit;
         if !is_stuck && !is_forgotten {
@@ -94,6 +98,16 @@ impl Watchdog {
         }
         tracing::error!(doing, limit_ms, "nothing moves: beginning again with another session");
         Verdict::BeginAgain
+    }
+
+    /// While the process itself was frozen, nothing could move.
+    fn wake_up(&mut self) {
+        let slept = self.looked.elapsed();
+        self.looked = Instant::now();
+        if slept > self.limit / 2 {
+            self.moved += slept;
+            self.doing.values_mut().for_each(|since| *since += slept);
+        }
     }
 
     /// What each part does, and for how long.
@@ -158,10 +172,14 @@ mod tests {
     use super::*;
 
     fn watchdog() -> Watchdog {
-        let mut watchdog = Watchdog::new(&Config::example());
-        // Everything that is under way has been for too long.
+        Watchdog::new(&Config::example())
+    }
+
+    /// Looks when everything has been under way for too long.
+    fn look(watchdog: &mut Watchdog, rests: bool) -> Verdict {
         watchdog.limit = Duration::ZERO;
-        watchdog
+        watchdog.looked = Instant::now() + Duration::from_secs(1);
+        watchdog.look(rests)
     }
 
     #[test]
@@ -170,9 +188,9 @@ mod tests {
         let read = Order::<(), ()>::Read(Vec::new());
         watchdog.ordered(&read);
         assert_eq!(watchdog.tell(), "reading the outbox for 0 ms");
-        assert_eq!(watchdog.look(true), Verdict::BeginAgain);
+        assert_eq!(look(&mut watchdog, true), Verdict::BeginAgain);
         watchdog.ordered(&read);
-        assert_eq!(watchdog.look(true), Verdict::End);
+        assert_eq!(look(&mut watchdog, true), Verdict::End);
     }
 
     #[test]
@@ -180,7 +198,7 @@ mod tests {
         let mut watchdog = watchdog();
         for _ in 0..2 {
             watchdog.ordered(&Order::<(), ()>::Open);
-            assert_eq!(watchdog.look(true), Verdict::BeginAgain);
+            assert_eq!(look(&mut watchdog, true), Verdict::BeginAgain);
             watchdog.published();
         }
     }
@@ -190,8 +208,19 @@ mod tests {
         let mut watchdog = watchdog();
         watchdog.ordered(&Order::<(), ()>::Open);
         watchdog.answered(Work::Open);
+        assert_eq!(look(&mut watchdog, true), Verdict::Moving);
+        assert_eq!(look(&mut watchdog, false), Verdict::BeginAgain);
+    }
+
+    #[test]
+    fn a_process_that_was_frozen_has_not_hung() {
+        let mut watchdog = watchdog();
+        watchdog.ordered(&Order::<(), ()>::Open);
+        let hour = Duration::from_secs(3_600);
+        let Some(before) = Instant::now().checked_sub(hour) else { return };
+        watchdog.doing.insert(Work::Open, before);
+        watchdog.looked = before;
         assert_eq!(watchdog.look(true), Verdict::Moving);
-        assert_eq!(watchdog.look(false), Verdict::BeginAgain);
     }
 
     #[test]
@@ -202,6 +231,6 @@ mod tests {
         watchdog.forget();
         assert_eq!(watchdog.tell(), "joining the deployment for 0 ms");
         watchdog.leases_answered();
-        assert_eq!(watchdog.look(true), Verdict::Moving);
+        assert_eq!(look(&mut watchdog, true), Verdict::Moving);
     }
 }
