@@ -35,12 +35,8 @@ impl Pair {
     /// Waits until the standby has so many events.
     async fn until_replicated(&self, events: i64) -> PgConnection {
         loop {
-            // The database itself has to come first.
-            if let Ok(mut connection) = PgConnection::connect(&self.standby_url()).await {
-                let asked = sqlx::query_scalar(include_str!("sql/has_events.sql")).bind(events);
-                if asked.fetch_one(&mut connection).await.is_ok_and(|has: bool| has) {
-                    return connection;
-                }
+            if let Ok(Some(connection)) = has_events(&self.standby_url(), events).await {
+                return connection;
             }
         }
     }
@@ -60,6 +56,14 @@ impl Pair {
             }
         }
     }
+}
+
+/// A connection to the database, if it has so many events; an error where it is not there itself, or not whole.
+async fn has_events(url: &str, events: i64) -> Result<Option<PgConnection>, sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    let asked = sqlx::query_scalar(include_str!("sql/has_events.sql")).bind(events);
+    let has: bool = asked.fetch_one(&mut connection).await?;
+    Ok(has.then_some(connection))
 }
 
 async fn append(store: &Store, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {

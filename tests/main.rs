@@ -62,6 +62,8 @@ mod revoked;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
+mod rolling_restart;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
@@ -71,3 +73,5 @@ mod ten_processes;
 mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;
+#[cfg(test)]
+mod watchdog;

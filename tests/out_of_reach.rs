@@ -1,10 +1,29 @@
-//! A relay that alone cannot reach Kafka leaves its shards to those that can, and takes part again when it can.
+//! A relay that alone cannot reach Kafka leaves its shards to those that can, and takes part again when it can. One that
+//! can reach nothing at all waits for both, and can be ended.
 
-use annals_testkit::{Dice, Load, LoadOptions, RelayProcess, Testbed, TwoDoors, check};
+use annals_store::{Append, ExpectedVersion};
+use annals_testkit::{
+    Dice, Link, Load, LoadOptions, Must, RelayProcess, Testbed, TwoDoors, account, check, deposited,
+};
 
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000 };
 const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const EVENTS: usize = 300;
+
+async fn append(bed: &Testbed) {
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&append).await.must("append");
+}
+
+/// A way to the test's database that can be broken, and the URL that goes it.
+async fn way_to_the_database(bed: &Testbed) -> (Link, String) {
+    let url = bed.database_url();
+    let server = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
+    let server = server.must("find the server");
+    let link = Link::to(server).await;
+    let near = url.replace(server, &format!("127.0.0.1:{}", link.port()));
+    (link, near)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shards_of_a_relay_that_alone_is_cut_off_from_kafka_are_published_by_another() {
@@ -40,4 +59,42 @@ async fn the_shards_of_a_relay_that_alone_is_cut_off_from_kafka_are_published_by
     assert!(first.terminate().await.success());
     assert!(second.terminate().await.success());
     assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_again() {
+    let kafka = TwoDoors::linked("").await;
+    let bed = Testbed::on("both_break", kafka.environment().clone()).await;
+    let follower = bed.follow();
+    let (database, near) = way_to_the_database(&bed).await;
+    let settings = bed.relay().impatient().kafka(&kafka.other()).database(&near);
+    let mut relay = RelayProcess::start(&settings);
+    append(&bed).await;
+    follower.until_count(1).await;
+    relay.turn_page();
+    kafka.link().cut();
+    append(&bed).await;
+    relay.waits_for("kafka").await;
+    relay.turn_page();
+    database.cut();
+    relay.waits_for("the database").await;
+    database.mend();
+    kafka.link().mend();
+    follower.until_count(2).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_told_to_end_while_the_database_is_silent_ends() {
+    let bed = Testbed::new("silent").await;
+    let follower = bed.follow();
+    let (database, near) = way_to_the_database(&bed).await;
+    let mut relay = RelayProcess::start(&bed.relay().impatient().database(&near));
+    append(&bed).await;
+    follower.until_count(1).await;
+    database.silence();
+    relay.waits_for("the database").await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

@@ -124,6 +124,8 @@ pub struct Relay {
     pub poll_idle_max: Duration,
     /// How long a lease lasts unless it is prolonged.
     pub lease: Duration,
+    /// How long work may be under way without an answer, beyond the deadlines that it has.
+    pub stall_max: Duration,
     /// How long to wait after the first failure.
     pub backoff_min: Duration,
     /// How long to wait at most after many.
@@ -325,6 +327,7 @@ pub(crate) struct RawRelay {
     pub(crate) batch_bytes_max: i64,
     pub(crate) poll_idle_ms_max: i64,
     pub(crate) lease_ms: i64,
+    pub(crate) stall_ms_max: i64,
     pub(crate) backoff_ms_min: i64,
     pub(crate) backoff_ms_max: i64,
 }
@@ -389,6 +392,7 @@ impl Default for RawRelay {
             batch_bytes_max: 8_388_608,
             poll_idle_ms_max: 20,
             lease_ms: 3_000,
+            stall_ms_max: 60_000,
             backoff_ms_min: 50,
             backoff_ms_max: 5_000,
         }

@@ -193,6 +193,7 @@ impl Checker {
                 1..=10_000,
             ),
             lease: self.duration("relay.lease_ms", raw.lease_ms, 500..=600_000),
+            stall_max: self.duration("relay.stall_ms_max", raw.stall_ms_max, 1_000..=3_600_000),
             backoff_min,
             backoff_max,
         }

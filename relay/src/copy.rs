@@ -17,6 +17,8 @@ use crate::leases::number;
 
 /// How far the copies may lag behind.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long the last copy may take.
+const LAST_DEADLINE: Duration = Duration::from_secs(5);
 /// When no partition of the outbox could be dropped, it is tried again after so long: a try can hold appends up
 /// for some milliseconds.
 const DROP_INTERVAL: Duration = Duration::from_secs(10);
@@ -78,9 +80,11 @@ impl Copier {
         self.tend_outbox(tried).await
     }
 
-    /// Copies what was committed last.
+    /// Copies what was committed last. A database that does not answer must not keep the process from ending.
     pub(crate) async fn last(&self) {
-        if let Err(failure) = self.once().await {
+        let copied = tokio::time::timeout(LAST_DEADLINE, self.once()).await;
+        let late = |elapsed| Err(Failure::late("copy the checkpoints", elapsed));
+        if let Err(failure) = copied.unwrap_or_else(late) {
             let error = &failure as &dyn std::error::Error;
             tracing::warn!(error, "the last checkpoints stand in kafka and were not copied");
         }

@@ -134,6 +134,11 @@ pub enum Failure {
     /// A thread could not be started.
     #[error("start the sender")]
     Thread(#[source] std::io::Error),
+    /// Work is not answered any more, and beginning again has not helped.
+    #[error(
+        "nothing moves, and beginning again has not helped; the log says what is under way since when"
+    )]
+    Stalled,
     /// A thread ended by a panic: a defect.
     #[error("the {0} thread panicked")]
     Panicked(&'static str),
@@ -180,6 +185,7 @@ impl Failure {
             | Self::BegunAnew
             | Self::CheckpointsLost { .. }
             | Self::Thread(_)
+            | Self::Stalled
             | Self::Panicked(_) => Trouble::Fault,
         }
     }
@@ -210,6 +216,7 @@ impl Failure {
             | Self::BegunAnew
             | Self::CheckpointsLost { .. }
             | Self::Thread(_)
+            | Self::Stalled
             | Self::Panicked(_) => None,
         }
     }
@@ -263,6 +270,7 @@ impl Failure {
             | Self::BegunAnew
             | Self::CheckpointsLost { .. }
             | Self::Thread(_)
+            | Self::Stalled
             | Self::Panicked(_) => "an operator".to_owned(),
         }
     }
@@ -294,6 +302,7 @@ impl Failure {
             | Self::BegunAnew
             | Self::CheckpointsLost { .. }
             | Self::Thread(_)
+            | Self::Stalled
             | Self::Panicked(_) => Good::Database,
         }
     }

@@ -44,6 +44,7 @@ pub mod topic_policy;
 mod topics;
 mod waiting;
 mod wake;
+mod watchdog;
 
 pub use failure::{Component, Failure, Outcome};
 pub use relay::run;

@@ -40,5 +40,8 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // moves between them leaves its pages behind in both.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(execute(arguments.command.clone(), config))
+    let done = runtime.block_on(execute(arguments.command.clone(), config));
+    // A thread that hangs must not keep the process from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    done
 }

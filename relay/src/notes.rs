@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::leases::{LeaseTable, Session};
-use crate::reader::Reads;
+use crate::shell::Report;
 
 /// After a failure it is tried again so much later.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -20,12 +20,13 @@ type Note = (Session, Vec<Progress>, Vec<Lease>);
 
 impl Notes {
     /// Starts it; it ends with this. One thing after the other, so that a note is not overtaken by an older one.
-    pub(crate) fn start(leases: &LeaseTable, reads: &Reads) -> Self {
+    pub(crate) fn start(leases: &LeaseTable, shell: mpsc::UnboundedSender<(u64, Report)>) -> Self {
         let (notes, mut received) = mpsc::unbounded_channel::<Note>();
-        let (leases, reads) = (leases.clone(), reads.clone());
+        let leases = leases.clone();
         tokio::spawn(async move {
             while let Some((session, progress, of)) = received.recv().await {
-                note(&leases, &reads, &session, &of, &progress).await;
+                let is_noted = note(&leases, &session, &of, &progress).await;
+                told(&shell, if is_noted { progress } else { Vec::new() });
             }
         });
         Self(notes)
@@ -42,18 +43,11 @@ impl Notes {
     }
 }
 
-async fn note(
-    leases: &LeaseTable,
-    reads: &Reads,
-    session: &Session,
-    of: &[Lease],
-    progress: &[Progress],
-) {
+/// Notes it, however often that takes; false if the leases are lost: the next owner reads it in Kafka.
+async fn note(leases: &LeaseTable, session: &Session, of: &[Lease], progress: &[Progress]) -> bool {
     loop {
         match leases.holds_went_on(session, of, progress).await {
-            Ok(true) => break,
-            // The next owner reads it in Kafka.
-            Ok(false) => return,
+            Ok(is_noted) => return is_noted,
             Err(failure) => tracing::debug!(
                 error = &failure as &dyn std::error::Error,
                 "how far holds got is not noted yet"
@@ -61,10 +55,15 @@ async fn note(
         }
         tokio::time::sleep(PAUSE).await;
     }
-    for Progress { hold, place } in progress {
-        if place.is_none() {
+}
+
+fn told(shell: &mpsc::UnboundedSender<(u64, Report)>, progress: Vec<Progress>) {
+    for progress in progress {
+        if progress.place.is_none() {
+            let hold = progress.hold;
             tracing::info!(hold, "what was held is published: the hold has ended");
         }
-        reads.noted(*hold, place.clone());
+        // The shell may have ended.
+        drop(shell.send((0, Report::Noted(progress))));
     }
 }

@@ -13,9 +13,11 @@ use annals_store::outbox::{
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::error::Elapsed;
 
 use crate::batch::{Batch, Collector, Limits};
-use crate::checkpoint::Place;
+use crate::checkpoint::{Place, Progress};
 use crate::config::{Config, Durability};
 use crate::encode::{Encoder, Obstacle};
 use crate::failure::{Component, Failure};
@@ -47,14 +49,28 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The way to the reader.
 #[derive(Debug, Clone)]
-pub(crate) struct Reads(mpsc::UnboundedSender<Job>);
+pub(crate) struct Reads {
+    jobs: mpsc::UnboundedSender<Job>,
+    #[expect(dead_code, reason = "what counts is its end")]
+    reader: Arc<Ended>,
+}
+
+/// Ends the reader in whatever it does.
+#[derive(Debug)]
+struct Ended(AbortHandle);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 enum Job {
     Page { reports: Reports, places: Vec<(Shard, ShardPlace)> },
     Cluster(oneshot::Sender<Result<Cluster, Failure>>),
     Look,
     Forget,
-    Noted(i64, Option<Place>),
+    Noted(Progress),
 }
 
 impl Reads {
@@ -78,10 +94,10 @@ impl Reads {
         let (topics, weak) = (reader.encoder.topics(), jobs.downgrade());
         let forget = move || weak.upgrade().map(|jobs| jobs.send(Job::Forget));
         let watch = topics.watch(move || drop(forget()));
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             tokio::select! { () = reader.run(received) => {} () = watch => {} }
         });
-        Self(jobs)
+        Self { jobs, reader: Arc::new(Ended(reader.abort_handle())) }
     }
 
     /// Begins to read a page; it is reported.
@@ -107,12 +123,12 @@ impl Reads {
     }
 
     /// PostgreSQL knows that a hold got so far, or has ended.
-    pub(crate) fn noted(&self, hold: i64, place: Option<Place>) {
-        self.job(Job::Noted(hold, place));
+    pub(crate) fn noted(&self, progress: Progress) {
+        self.job(Job::Noted(progress));
     }
 
     fn job(&self, job: Job) {
-        if self.0.send(job).is_err() {
+        if self.jobs.send(job).is_err() {
             tracing::error!("the reader is gone");
         }
     }
@@ -209,40 +225,39 @@ impl Reader {
         while let Some(job) = jobs.recv().await {
             match job {
                 Job::Page { reports, places } => {
-                    let page = self.on_time("read a page of the outbox", places).await;
+                    let page = tokio::time::timeout(PAGE_DEADLINE, self.page(places)).await;
+                    let page = self.on_time("read a page of the outbox", page);
                     reports.send(match page {
                         Ok(page) => Report::Done(Done::Page(page)),
                         Err(failure) => Report::Failed { work: Work::Read, failure },
                     });
                 }
                 Job::Cluster(answer) => {
-                    let bound = self.bound().await;
+                    let bound = tokio::time::timeout(PAGE_DEADLINE, self.bound()).await;
+                    let bound = self.on_time("ask in which history the database is", bound);
                     // Whoever asked may have ended.
                     drop(answer.send(bound.map(|(cluster, _)| cluster)));
                 }
                 Job::Look => self.asked.looked = None,
                 Job::Forget => self.encoder.forget(),
-                Job::Noted(hold, place) => drop(self.noted.insert(hold, place)),
+                Job::Noted(Progress { hold, place }) => drop(self.noted.insert(hold, place)),
             }
         }
     }
 
     /// After a failure, the connection is not used again, and topics and schemas are looked at again.
-    async fn on_time(
+    fn on_time<T>(
         &mut self,
         action: &'static str,
-        places: Vec<(Shard, ShardPlace)>,
-    ) -> Result<Page<ShardPlace, Batch>, Failure> {
-        let page = match tokio::time::timeout(PAGE_DEADLINE, self.page(places)).await {
-            Ok(page) => page,
-            Err(elapsed) => Err(Failure::late(action, elapsed)),
-        };
-        if page.is_err() {
+        done: Result<Result<T, Failure>, Elapsed>,
+    ) -> Result<T, Failure> {
+        let done = done.unwrap_or_else(|elapsed| Err(Failure::late(action, elapsed)));
+        if done.is_err() {
             self.connection = None;
             self.encoder.forget();
             self.ready.clear();
         }
-        page
+        done
     }
 
     /// What follows these places, up to the limits of a batch.

@@ -27,11 +27,9 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     let Some(deployment) = begin(&config, &store, &shutdown).await? else { return Ok(()) };
     let Deployment { generation, shards } = deployment;
     let config = Arc::new(config.in_generation(generation));
-    let registry = Registry::connect(&config, &store)?;
-    let encoder = Encoder::new(&config, &store, registry);
     let (committed, seen) = watch::channel(Committed::default());
     let copier = Copier::new(&store, &config, seen);
-    let reads = Reads::start(&config, &store, encoder);
+    let reads = reads(&config, &store)?;
     let wake = Wake::listen(&store, &config.relay.deployment);
     let (shell, reports) = Shell::new(&config, &store, shards, committed, reads);
     let ended = tokio::select! {
@@ -40,6 +38,12 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     };
     copier.last().await;
     ended
+}
+
+/// A reader, with everything that it needs.
+pub(crate) fn reads(config: &Arc<Config>, store: &Store) -> Result<Reads, Failure> {
+    let registry = Registry::connect(config, store)?;
+    Ok(Reads::start(config, store, Encoder::new(config, store, registry)))
 }
 
 /// What the database knows of the deployment.

@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Progress};
 use crate::config::{Config, Delivery};
 use crate::copy::Committed;
 use crate::failure::Failure;
@@ -25,9 +25,11 @@ use crate::leases::{LeaseTable, Session};
 use crate::notes::Notes;
 use crate::places::Places;
 use crate::reader::Reads;
+use crate::relay;
 use crate::sender::{self, Senders};
 use crate::waiting::{Good, Waiting};
 use crate::wake::{Wake, Woken};
+use crate::watchdog::{Verdict, Watchdog};
 
 type Event = Input<ShardPlace, Batch>;
 
@@ -43,6 +45,8 @@ pub(crate) enum Report {
     Committed { slot: Slot, checkpoints: Vec<(Lease, Checkpoint)>, alone: Vec<i64> },
     /// The same, and its checkpoints stand in PostgreSQL.
     Written { slot: Slot, checkpoints: Vec<(Lease, Checkpoint)>, alone: Vec<i64> },
+    /// PostgreSQL knows how far a hold got, or that it has ended.
+    Noted(Progress),
     /// It did not succeed.
     Failed { work: Work, failure: Failure },
 }
@@ -66,6 +70,7 @@ impl Reports {
 /// Everything a relay process has.
 pub(crate) struct Shell {
     config: Arc<Config>,
+    store: Store,
     shards: u16,
     machine: Machine<ShardPlace, Batch>,
     generation: u64,
@@ -75,6 +80,7 @@ pub(crate) struct Shell {
     reads: Reads,
     committed: watch::Sender<Committed>,
     waiting: Waiting,
+    watchdog: Watchdog,
     idle: Idle,
     rest: Option<Pin<Box<Sleep>>>,
     live: BTreeSet<Shard>,
@@ -100,13 +106,14 @@ impl Shell {
     ) -> (Self, mpsc::UnboundedReceiver<(u64, Report)>) {
         let (reports, received) = mpsc::unbounded_channel();
         let leases = LeaseTable::new(config, store);
-        let notes = Notes::start(&leases, &reads);
+        let notes = Notes::start(&leases, reports.clone());
         let producers = match config.relay.delivery {
             Delivery::ExactlyOnce => Producers::Two,
             Delivery::AtLeastOnce => Producers::One,
         };
         let shell = Self {
             config: Arc::clone(config),
+            store: store.clone(),
             shards,
             machine: Machine::new(shards, producers),
             generation: 0,
@@ -116,6 +123,7 @@ impl Shell {
             reads,
             committed,
             waiting: Waiting::new(&config.relay),
+            watchdog: Watchdog::new(config),
             idle: Idle::new(config.relay.poll_idle_max),
             rest: None,
             live: BTreeSet::new(),
@@ -169,8 +177,30 @@ impl Shell {
         }
     }
 
-    fn tick(&self) -> Event {
+    fn tick(&mut self) -> Event {
+        let rests = self.rest.is_some() || self.machine.live().next().is_none();
+        match self.watchdog.look(rests) {
+            Verdict::Moving => {}
+            Verdict::BeginAgain => return self.begin_again(),
+            Verdict::End => return self.stalled(Failure::Stalled),
+        }
         if self.waiting.lasts(self.config.relay.lease) { Input::Overdue } else { Input::Tick }
+    }
+
+    /// With another session, other producers and another reader: of those that hang nothing is waited for.
+    fn begin_again(&mut self) -> Event {
+        self.senders = None;
+        match relay::reads(&self.config, &self.store) {
+            Ok(reads) => self.reads = reads,
+            Err(failure) => return self.stalled(failure),
+        }
+        Input::Stalled
+    }
+
+    fn stalled(&mut self, failure: Failure) -> Event {
+        self.senders = None;
+        self.fatal = Some(failure);
+        Input::Failed { generation: self.generation, work: Work::Read, trouble: Trouble::Fault }
     }
 
     fn resume(&mut self) -> Option<Event> {
@@ -181,6 +211,10 @@ impl Shell {
     /// Does what the machine orders, or has it done; true when it is to end.
     fn obey(&mut self, command: Command<ShardPlace, Batch>) -> bool {
         let Command { generation, order } = command;
+        if generation != self.generation {
+            self.watchdog.forget();
+        }
+        self.watchdog.ordered(&order);
         self.generation = generation;
         let reports = Reports { generation, shell: self.reports.clone() };
         match order {
@@ -302,6 +336,7 @@ impl Shell {
         let done = match report {
             Report::Leases(event) => {
                 self.waiting.good(Good::Database);
+                self.watchdog.leases_answered();
                 if matches!(event, Input::Gone) {
                     self.said.clear();
                     tracing::warn!(
@@ -309,6 +344,10 @@ impl Shell {
                     );
                 }
                 return Some(event);
+            }
+            Report::Noted(progress) => {
+                self.reads.noted(progress);
+                return None;
             }
             Report::Failed { work, failure } => return self.failed(generation, work, failure),
             Report::Opened(senders) if is_current => {
@@ -336,6 +375,7 @@ impl Shell {
                 self.waiting.good(Good::Published);
                 self.committed_alone(&alone);
                 self.notes.committed(&self.session, &checkpoints);
+                self.watchdog.published();
                 self.committed.send_modify(|committed| committed.add(checkpoints));
                 Done::Committed(slot)
             }
@@ -346,6 +386,9 @@ impl Shell {
                 done
             }
         };
+        if is_current {
+            self.watchdog.answered(work_of(&done));
+        }
         Some(Input::Done { generation, done })
     }
 
@@ -381,11 +424,13 @@ impl Shell {
         let is_empty = page.batch.is_none() && !page.more;
         if is_empty && is_current && self.machine.is_done() {
             self.waiting.nothing_left();
+            self.watchdog.published();
         }
     }
 
     fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
         let trouble = failure.trouble();
+        self.watchdog.failed(work, generation == self.generation);
         if generation == self.generation {
             if work == Work::Send {
                 // A topic may be gone.
@@ -446,6 +491,18 @@ impl Shell {
             closed.map_err(|_panicked| Failure::Panicked("senders"))?;
         }
         self.fatal.map_or(Ok(()), Err)
+    }
+}
+
+/// What is answered by this.
+fn work_of(done: &Done<ShardPlace, Batch>) -> Work {
+    match done {
+        Done::Opened => Work::Open,
+        Done::Fenced(_) => Work::Fence,
+        Done::Checkpoints(_) => Work::ReadCheckpoints,
+        Done::Page(_) => Work::Read,
+        Done::Acked(_) => Work::Send,
+        Done::Committed(_) => Work::Commit,
     }
 }
 

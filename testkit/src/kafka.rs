@@ -1,6 +1,6 @@
 //! Kafka without anything of Annals in between. No other file of this crate names rdkafka.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
@@ -151,23 +151,30 @@ fn ends(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<Vec<i64>>
         .collect()
 }
 
-/// Waits until the broker has forgotten so many transactional ids that begin with `prefix`.
+/// Waits until the broker has forgotten so many transactional ids that begin with `prefix`, and knows no other.
 ///
 /// # Panics
 /// If it does not forget them.
 pub async fn until_forgotten(brokers: &str, prefix: &str, count: usize) {
     let deadline = Instant::now() + DEADLINE;
-    let mut forgotten = BTreeSet::new();
-    while forgotten.len() < count && Instant::now() < deadline {
+    while Instant::now() < deadline {
         let records = read_topic(brokers, "__transaction_state", Isolation::Uncommitted).await;
-        let tombstones = records.into_iter().filter(|record| record.value.is_none());
-        let keys = tombstones.filter_map(|record| record.key);
-        // The id stands behind a version and its length.
-        forgotten = keys
-            .filter(|key| key.get(4..).is_some_and(|id| id.starts_with(prefix.as_bytes())))
+        let of_prefix = |record: &RawRecord| {
+            // The id stands behind a version and its length.
+            let id = record.key.as_ref().and_then(|key| key.get(4..));
+            id.is_some_and(|id| id.starts_with(prefix.as_bytes()))
+        };
+        let known: BTreeMap<_, _> = records
+            .into_iter()
+            .filter(of_prefix)
+            .map(|record| (record.key, record.value.is_some()))
             .collect();
+        // The last record of an id says whether it is known.
+        if known.len() >= count && known.values().all(|is_known| !is_known) {
+            return;
+        }
     }
-    assert!(forgotten.len() >= count, "{forgotten:?} were forgotten in {DEADLINE:?}");
+    panic!("{count} transactional ids were not forgotten within {DEADLINE:?}");
 }
 
 /// How many partitions a topic has.
