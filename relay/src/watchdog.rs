@@ -24,7 +24,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Watchdog {
     limit: Duration,
     doing: BTreeMap<Work, Instant>,
-    /// When something was last ordered or answered.
+    /// When something was last ordered or answered, but for the leases: those are always looked at.
     moved: Instant,
     /// When it was last looked.
     looked: Instant,
@@ -43,15 +43,19 @@ impl Watchdog {
 
     /// Something is begun.
     pub(crate) fn ordered<P, B>(&mut self, order: &Order<P, B>) {
-        self.moved = Instant::now();
-        if let Some(work) = work(order) {
-            self.doing.insert(work, self.moved);
+        let now = Instant::now();
+        let work = work(order);
+        self.doing.extend(work.map(|work| (work, now)));
+        if work.is_none_or(|work| !is_on_leases(work)) {
+            self.moved = now;
         }
     }
 
     /// Something has come to an end, and not well. Of work with producers only that of the present ones counts.
     pub(crate) fn failed(&mut self, work: Work, is_current: bool) {
-        if is_current || is_on_leases(work) {
+        if is_on_leases(work) {
+            self.leases_answered();
+        } else if is_current {
             self.answered(work);
         }
     }
@@ -81,7 +85,8 @@ impl Watchdog {
     pub(crate) fn look(&mut self, rests: bool) -> Verdict {
         self.wake_up();
         let is_stuck = self.doing.values().any(|since| since.elapsed() >= self.limit);
-        let is_forgotten = self.doing.is_empty() && !rests && self.moved.elapsed() >= self.limit;
+        let is_busy = self.doing.keys().any(|work| !is_on_leases(*work));
+        let is_forgotten = !is_busy && !rests && self.moved.elapsed() >= self.limit;
         if !is_stuck && !is_forgotten {
             return Verdict::Moving;
         }
@@ -208,6 +213,10 @@ mod tests {
         let mut watchdog = watchdog();
         watchdog.ordered(&Order::<(), ()>::Open);
         watchdog.answered(Work::Open);
+        let moved = watchdog.moved;
+        watchdog.ordered(&Order::<(), ()>::Join);
+        assert_eq!(watchdog.moved, moved, "work on the leases is always done");
+        watchdog.leases_answered();
         assert_eq!(look(&mut watchdog, true), Verdict::Moving);
         assert_eq!(look(&mut watchdog, false), Verdict::BeginAgain);
     }
