@@ -64,6 +64,8 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     let shown = run(&bed.relay(), &["quarantine", "show", "account-a"]).await;
     assert!(shown.contains("\"sequence\": 1") && shown.contains("MoneyDeposited"), "{shown}");
     assert!(shown.contains("behind it   1 events"), "{shown}");
+    let status = run(&bed.relay(), &["status"]).await;
+    assert!(status.contains("1 streams or categories are held"), "{status}");
     // Tried again too early, it is held as before.
     relay.turn_page();
     run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;

@@ -21,14 +21,8 @@ type Note = (Session, Vec<Progress>, Vec<Lease>);
 impl Notes {
     /// Starts it; it ends with this. One thing after the other, so that a note is not overtaken by an older one.
     pub(crate) fn start(leases: &LeaseTable, shell: mpsc::UnboundedSender<(u64, Report)>) -> Self {
-        let (notes, mut received) = mpsc::unbounded_channel::<Note>();
-        let leases = leases.clone();
-        tokio::spawn(async move {
-            while let Some((session, progress, of)) = received.recv().await {
-                let is_noted = note(&leases, &session, &of, &progress).await;
-                told(&shell, if is_noted { progress } else { Vec::new() });
-            }
-        });
+        let (notes, received) = mpsc::unbounded_channel::<Note>();
+        tokio::spawn(take(leases.clone(), received, shell));
         Self(notes)
     }
 
@@ -39,6 +33,18 @@ impl Notes {
                 // It ends with the process only.
                 drop(self.0.send((session.clone(), checkpoint.holds.clone(), vec![*lease])));
             }
+        }
+    }
+}
+
+async fn take(
+    leases: LeaseTable,
+    mut received: mpsc::UnboundedReceiver<Note>,
+    shell: mpsc::UnboundedSender<(u64, Report)>,
+) {
+    while let Some((session, progress, of)) = received.recv().await {
+        if note(&leases, &session, &of, &progress).await {
+            told(&shell, progress);
         }
     }
 }
