@@ -12,13 +12,14 @@ const LAST_HINTED: Duration = Duration::from_millis(250);
 pub(crate) struct Idle {
     next: Duration,
     last: Duration,
-    /// Whether a hint told of the last events that came to a relay at rest, and not its own look.
+    /// Whether a hint told of the last events that came to a relay at rest, and not its own look. Before the first ones
+    /// it is believed.
     is_hinted: bool,
 }
 
 impl Idle {
     pub(crate) const fn new(last: Duration) -> Self {
-        Self { next: FIRST, last, is_hinted: false }
+        Self { next: FIRST, last, is_hinted: true }
     }
 
     pub(crate) fn next_pause(&mut self) -> Duration {
@@ -48,29 +49,29 @@ impl Idle {
 mod tests {
     use super::*;
 
-    #[test]
-    fn pauses_double_up_to_the_last_and_begin_again_when_something_is_found() {
-        let mut idle = Idle::new(Duration::from_millis(20));
-        let mut millis =
-            |count| (0..count).map(|_| idle.next_pause().as_millis()).collect::<Vec<_>>();
-        assert_eq!(millis(7), [1, 2, 4, 8, 16, 20, 20]);
-        idle.saw(false);
-        assert_eq!(idle.next_pause().as_millis(), 20);
-        idle.saw(true);
-        assert_eq!(idle.next_pause().as_millis(), 1);
+    fn millis(idle: &mut Idle, count: usize) -> Vec<u128> {
+        (0..count).map(|_| idle.next_pause().as_millis()).collect()
     }
 
     #[test]
-    fn pauses_grow_longer_while_hints_come() {
+    fn pauses_double_up_to_the_last_and_begin_again_when_something_is_found() {
         let mut idle = Idle::new(Duration::from_millis(20));
-        idle.hinted();
-        let mut millis =
-            |count| (0..count).map(|_| idle.next_pause().as_millis()).collect::<Vec<_>>();
-        assert_eq!(millis(10), [1, 2, 4, 8, 16, 32, 64, 128, 250, 250]);
-        // Nobody told of these.
+        idle.is_hinted = false;
+        assert_eq!(millis(&mut idle, 7), [1, 2, 4, 8, 16, 20, 20]);
+        idle.saw(false);
+        assert_eq!(millis(&mut idle, 1), [20]);
         idle.saw(true);
-        let pauses: Vec<_> = (0..7).map(|_| idle.next_pause().as_millis()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 20, 20]);
+        assert_eq!(millis(&mut idle, 1), [1]);
+    }
+
+    #[test]
+    fn pauses_grow_longer_until_something_is_found_that_no_hint_told_of() {
+        let mut idle = Idle::new(Duration::from_millis(20));
+        assert_eq!(millis(&mut idle, 10), [1, 2, 4, 8, 16, 32, 64, 128, 250, 250]);
+        idle.saw(true);
+        assert_eq!(millis(&mut idle, 7), [1, 2, 4, 8, 16, 20, 20]);
+        idle.hinted();
+        assert_eq!(millis(&mut idle, 9).last(), Some(&250));
     }
 
     #[test]
