@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::holds::{self, Refusal, ShardPlace};
 use crate::idle::Idle;
 use crate::kafka;
-use crate::leases::{LeaseTable, Session, number};
+use crate::leases::{LeaseTable, Session, Step, number};
 use crate::notes::Notes;
 use crate::reader::Reads;
 use crate::sender::{self, Senders};
@@ -265,12 +265,12 @@ impl Shell {
 
     fn read_checkpoints(&mut self, reports: Reports, of: Vec<Lease>) {
         let (config, reads) = (Arc::clone(&self.config), self.reads.clone());
-        let (leases, session) = (self.leases.clone(), self.session.clone());
+        let (leases, step) = (self.leases.clone(), self.session.step());
         // Whatever is lost of it will be refused again.
         let refused = std::mem::take(&mut self.refused);
         tokio::spawn(async move {
             let failed = |failure| Report::Failed { work: Work::ReadCheckpoints, failure };
-            let read = read_places(config, &reads, &leases, &session, of, refused).await;
+            let read = read_places(config, &reads, &leases, step, of, refused).await;
             reports.send(read.map_or_else(failed, |read| Report::Done(Done::Checkpoints(read))));
         });
     }
@@ -412,7 +412,7 @@ async fn read_places(
     config: Arc<Config>,
     reads: &Reads,
     leases: &LeaseTable,
-    session: &Session,
+    step: Step,
     of: Vec<Lease>,
     refused: Vec<Refusal>,
 ) -> Result<Vec<(Lease, ShardPlace)>, Failure> {
@@ -429,12 +429,13 @@ async fn read_places(
         of.iter().map(|lease| checkpoint(lease.shard)).collect::<Result<_, _>>()?;
     let progress: Vec<_> =
         checkpoints.iter().flat_map(|checkpoint| checkpoint.holds.clone()).collect();
-    if !progress.is_empty() && !leases.holds_went_on(session, &of, &progress).await? {
+    // Also where there is none: what was begun earlier, and comes late, must not be done after this.
+    if !leases.holds_went_on(step, &of, &progress).await? {
         return Err(Failure::Fenced);
     }
     if !refused.is_empty() {
         let places: Vec<&Place> = checkpoints.iter().map(|checkpoint| &checkpoint.place).collect();
-        leases.hold(session, &of, &places, &refused).await?;
+        leases.hold(step, &of, &places, &refused).await?;
         holds::say(&refused);
     }
     let mut holds = leases.holds(&of).await?;
