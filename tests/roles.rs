@@ -35,7 +35,7 @@ fn may_call(role: &str, routine: &str) -> bool {
         "relay_lock"
         | "relay_lock_stopped"
         | "relay_expire"
-        | "relay_owns"
+        | "relay_step"
         | "relay_begin_again"
         | "relay_checkpoint_now" => false,
         routine if routine.starts_with("relay_") => role == "annals_relay",

@@ -4,6 +4,8 @@
 //! is Kafka's fencing, and it holds even when a lease is wrong.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use annals_relay_core::{Lease, Leases, Shard};
@@ -20,9 +22,10 @@ use crate::failure::Failure;
 use crate::holds::{Hold, Holds, Kind, Named, Refusal, Standing};
 
 /// A session: from joining the deployment to the loss of the lease or the end of the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Session {
     id: Uuid,
+    steps: Arc<AtomicI64>,
     /// One for each producer. New with each session, so that fencing an old one never hits a new one.
     pub(crate) transactional_ids: [String; 2],
 }
@@ -32,8 +35,22 @@ impl Session {
         let id = Uuid::now_v7();
         let start = id.simple();
         let name = |letter| format!("{}.{start}.{letter}", config.transactional_id_prefix());
-        Self { id, transactional_ids: [name('a'), name('b')] }
+        Self { id, steps: Arc::default(), transactional_ids: [name('a'), name('b')] }
     }
+
+    /// The next thing that is to be done about what is held. Drawn in the order in which things happened: once it is
+    /// done, nothing that was drawn before is done any more.
+    pub(crate) fn step(&self) -> Step {
+        let number = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        Step { session: self.id, number }
+    }
+}
+
+/// One thing that a session does about what is held, in one statement or several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    session: Uuid,
+    number: i64,
 }
 
 /// The leases of one deployment.
@@ -153,10 +170,10 @@ impl LeaseTable {
     /// Writes checkpoints here, where no Kafka transaction has them.
     ///
     /// # Errors
-    /// [`Failure::Fenced`] when one of the leases is lost; [`Failure::Outage`].
+    /// [`Failure::Fenced`] when one of the leases is lost, or a later step is done; [`Failure::Outage`].
     pub(crate) async fn checkpoint(
         &self,
-        session: &Session,
+        step: Step,
         checkpoints: &[(Lease, Checkpoint)],
     ) -> Result<(), Failure> {
         let action = "write checkpoints";
@@ -164,7 +181,7 @@ impl LeaseTable {
         let positions: Vec<i64> =
             checkpoints.iter().map(|(_, checkpoint)| checkpoint.place.position()).collect();
         let checkpoints: Vec<_> = checkpoints.iter().map(|(_, of)| Json(of)).collect();
-        let query = self.of(include_str!("../sql/checkpoint_write.sql"), session, &leases);
+        let query = self.in_step(include_str!("../sql/checkpoint_write.sql"), step, &leases);
         let rows = self.rows(action, query.bind(positions).bind(checkpoints)).await?;
         match is(&rows, "is_written").map_err(Failure::database(action))? {
             true => Ok(()),
@@ -172,11 +189,11 @@ impl LeaseTable {
         }
     }
 
-    /// Notes how far holds got by what is committed. False if one of the leases is lost: its next owner may have got
-    /// further.
+    /// Notes how far holds got by what is committed. False if one of the leases is lost, or a later step is done:
+    /// somebody may have got further.
     pub(crate) async fn holds_went_on(
         &self,
-        session: &Session,
+        step: Step,
         leases: &[Lease],
         progress: &[Progress],
     ) -> Result<bool, Failure> {
@@ -184,7 +201,7 @@ impl LeaseTable {
         let holds: Vec<i64> = progress.iter().map(|progress| progress.hold).collect();
         let places: Vec<Option<Json<&Place>>> =
             progress.iter().map(|progress| progress.place.as_ref().map(Json)).collect();
-        let query = self.of(include_str!("../sql/holds_went_on.sql"), session, leases);
+        let query = self.in_step(include_str!("../sql/holds_went_on.sql"), step, leases);
         let rows = self.rows(action, query.bind(holds).bind(places)).await?;
         is(&rows, "is_noted").map_err(Failure::database(action))
     }
@@ -192,17 +209,17 @@ impl LeaseTable {
     /// Holds what was refused, from where the shards stand in Kafka.
     ///
     /// # Errors
-    /// [`Failure::Fenced`] when one of the leases is lost; [`Failure::Outage`].
+    /// [`Failure::Fenced`] when one of the leases is lost, or a later step is done; [`Failure::Outage`].
     pub(crate) async fn hold(
         &self,
-        session: &Session,
+        step: Step,
         leases: &[Lease],
         places: &[&Place],
         refused: &[Refusal],
     ) -> Result<(), Failure> {
         let action = "hold what cannot be published";
         let places: Vec<Json<&Place>> = places.iter().map(|place| Json(*place)).collect();
-        let query = self.of(include_str!("../sql/hold.sql"), session, leases);
+        let query = self.in_step(include_str!("../sql/hold.sql"), step, leases);
         let rows = self.rows(action, query.bind(places).bind(Json(refused))).await?;
         match is(&rows, "is_held").map_err(Failure::database(action))? {
             true => Ok(()),
@@ -234,10 +251,28 @@ impl LeaseTable {
         session: &Session,
         leases: &[Lease],
     ) -> Query<'_, Postgres, PgArguments> {
+        self.of_session(statement, session.id, leases)
+    }
+
+    fn in_step(
+        &self,
+        statement: &'static str,
+        step: Step,
+        leases: &[Lease],
+    ) -> Query<'_, Postgres, PgArguments> {
+        self.of_session(statement, step.session, leases).bind(step.number)
+    }
+
+    fn of_session(
+        &self,
+        statement: &'static str,
+        session: Uuid,
+        leases: &[Lease],
+    ) -> Query<'_, Postgres, PgArguments> {
         let shards: Vec<i16> = leases.iter().map(|lease| number(lease.shard)).collect();
         let epoch = |lease: &Lease| i64::try_from(lease.epoch).unwrap_or(i64::MAX);
         let epochs: Vec<i64> = leases.iter().map(epoch).collect();
-        self.query(statement).bind(session.id).bind(shards).bind(epochs)
+        self.query(statement).bind(session).bind(shards).bind(epochs)
     }
 
     /// An answer that takes longer than the lease is of no use.

@@ -7,7 +7,7 @@ use annals_relay_core::Lease;
 use tokio::sync::mpsc;
 
 use crate::checkpoint::{Checkpoint, Progress};
-use crate::leases::{LeaseTable, Session};
+use crate::leases::{LeaseTable, Session, Step};
 use crate::shell::Report;
 
 /// After a failure it is tried again so much later.
@@ -16,10 +16,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The way to whoever notes.
 pub(crate) struct Notes(mpsc::UnboundedSender<Note>);
 
-type Note = (Session, Vec<Progress>, Vec<Lease>);
+type Note = (Step, Vec<Progress>, Vec<Lease>);
 
 impl Notes {
-    /// Starts it; it ends with this. One thing after the other, so that a note is not overtaken by an older one.
+    /// Starts it; it ends with this. One thing after the other; one that is given up and executed late comes too late.
     pub(crate) fn start(leases: &LeaseTable, shell: mpsc::UnboundedSender<(u64, Report)>) -> Self {
         let (notes, received) = mpsc::unbounded_channel::<Note>();
         tokio::spawn(take(leases.clone(), received, shell));
@@ -31,7 +31,7 @@ impl Notes {
         for (lease, checkpoint) in checkpoints {
             if !checkpoint.holds.is_empty() {
                 // It ends with the process only.
-                drop(self.0.send((session.clone(), checkpoint.holds.clone(), vec![*lease])));
+                drop(self.0.send((session.step(), checkpoint.holds.clone(), vec![*lease])));
             }
         }
     }
@@ -42,17 +42,18 @@ async fn take(
     mut received: mpsc::UnboundedReceiver<Note>,
     shell: mpsc::UnboundedSender<(u64, Report)>,
 ) {
-    while let Some((session, progress, of)) = received.recv().await {
-        if note(&leases, &session, &of, &progress).await {
+    while let Some((step, progress, of)) = received.recv().await {
+        if note(&leases, step, &of, &progress).await {
             told(&shell, progress);
         }
     }
 }
 
-/// Notes it, however often that takes; false if the leases are lost: the next owner reads it in Kafka.
-async fn note(leases: &LeaseTable, session: &Session, of: &[Lease], progress: &[Progress]) -> bool {
+/// Notes it, however often that takes; false if the leases are lost, or a later step is done: the next owner reads it
+/// in Kafka, as has whoever did that.
+async fn note(leases: &LeaseTable, step: Step, of: &[Lease], progress: &[Progress]) -> bool {
     loop {
-        match leases.holds_went_on(session, of, progress).await {
+        match leases.holds_went_on(step, of, progress).await {
             Ok(is_noted) => return is_noted,
             Err(failure) => tracing::debug!(
                 error = &failure as &dyn std::error::Error,

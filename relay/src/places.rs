@@ -10,7 +10,7 @@ use crate::config::{Config, Delivery};
 use crate::failure::Failure;
 use crate::holds::{self, Refusal, ShardPlace};
 use crate::kafka;
-use crate::leases::{Known, LeaseTable, Session, number};
+use crate::leases::{Known, LeaseTable, Step, number};
 use crate::reader::Reads;
 use crate::shell::in_a_thread;
 
@@ -19,7 +19,7 @@ pub(crate) struct Places {
     pub(crate) config: Arc<Config>,
     pub(crate) reads: Reads,
     pub(crate) leases: LeaseTable,
-    pub(crate) session: Session,
+    pub(crate) step: Step,
 }
 
 impl Places {
@@ -56,14 +56,14 @@ impl Places {
         let checkpoints: Vec<Checkpoint> = of.iter().map(checkpoint).collect::<Result<_, _>>()?;
         let progress: Vec<_> =
             checkpoints.iter().flat_map(|checkpoint| checkpoint.holds.clone()).collect();
-        if !progress.is_empty() && !self.leases.holds_went_on(&self.session, &of, &progress).await?
-        {
+        // Also where there is none: what was begun earlier, and comes late, must not be done after this.
+        if !self.leases.holds_went_on(self.step, &of, &progress).await? {
             return Err(Failure::Fenced);
         }
         if !refused.is_empty() {
             let places: Vec<&Place> =
                 checkpoints.iter().map(|checkpoint| &checkpoint.place).collect();
-            self.leases.hold(&self.session, &of, &places, &refused).await?;
+            self.leases.hold(self.step, &of, &places, &refused).await?;
             holds::say(&refused);
         }
         let mut holds = self.leases.holds(&of).await?;

@@ -318,9 +318,9 @@ impl Shell {
     }
 
     fn read_checkpoints(&mut self, reports: Reports, of: Vec<Lease>) {
-        let (leases, session) = (self.leases.clone(), self.session.clone());
+        let (leases, step) = (self.leases.clone(), self.session.step());
         let places =
-            Places { config: Arc::clone(&self.config), reads: self.reads.clone(), leases, session };
+            Places { config: Arc::clone(&self.config), reads: self.reads.clone(), leases, step };
         // Whatever is lost of it will be refused again.
         let refused = std::mem::take(&mut self.refused);
         tokio::spawn(async move {
@@ -401,9 +401,9 @@ impl Shell {
         alone: Vec<i64>,
     ) {
         let reports = Reports { generation, shell: self.reports.clone() };
-        let (leases, session) = (self.leases.clone(), self.session.clone());
+        let (leases, step) = (self.leases.clone(), self.session.step());
         tokio::spawn(async move {
-            reports.send(match leases.checkpoint(&session, &checkpoints).await {
+            reports.send(match leases.checkpoint(step, &checkpoints).await {
                 Ok(()) => Report::Written { slot, checkpoints, alone },
                 Err(failure) => Report::Failed { work: Work::Commit, failure },
             });

@@ -38,12 +38,15 @@ create table annals.relay_shards (
     owner uuid,
     epoch bigint not null default 0,
     fence text[] not null default '{}',
+    step bigint not null default 0,
     taken_at timestamptz,
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
 comment on column annals.relay_shards.fence is
     'transactional ids of earlier owners that may still have a transaction open: fenced before the shard is published';
+comment on column annals.relay_shards.step is
+    'the number of what its owner did last about what is held: what has an earlier one comes too late';
 
 -- One change of a deployment's leases at a time. Each is one statement, so nobody waits for a client.
 create function annals.relay_lock(deployment text) returns void
@@ -164,7 +167,8 @@ as $$
 begin
     perform relay_lock(relay_take.deployment);
     return query
-    update relay_shards s set owner = relay_take.session, epoch = s.epoch + 1, taken_at = clock_timestamp()
+    update relay_shards s
+    set owner = relay_take.session, epoch = s.epoch + 1, step = 0, taken_at = clock_timestamp()
     where s.deployment = relay_take.deployment and s.shard = any (shards) and s.owner is null
         and exists (select from relay_sessions r where r.session = relay_take.session)
     returning s.shard, s.epoch;
@@ -283,30 +287,42 @@ create table annals.relay_actions (
     done_at timestamptz not null default clock_timestamp()
 );
 
--- Whether all of these leases are the session's.
-create function annals.relay_owns(deployment text, session uuid, shards smallint[], epochs bigint[]) returns boolean
-language sql stable
+-- Whether this is to be done about what is held in these shards: all of the leases are the session's, and nothing with a
+-- later number was done under them. A statement that a relay gave up, or that it began before it lost its producers, may
+-- be executed at any time after.
+create function annals.relay_step(deployment text, session uuid, shards smallint[], epochs bigint[], step bigint)
+returns boolean
+language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    select count(*) = cardinality(relay_owns.shards) from relay_shards s
-    join unnest(relay_owns.shards, relay_owns.epochs) as given (shard, epoch)
-        on s.shard = given.shard and s.epoch = given.epoch
-    where s.deployment = relay_owns.deployment and s.owner = relay_owns.session
+begin
+    perform relay_lock(relay_step.deployment);
+    if cardinality(relay_step.shards) <> (
+        select count(*) from relay_shards s
+        join unnest(relay_step.shards, relay_step.epochs) as given (shard, epoch)
+            on s.shard = given.shard and s.epoch = given.epoch
+        where s.deployment = relay_step.deployment and s.owner = relay_step.session and s.step <= relay_step.step
+    ) then
+        return false;
+    end if;
+    update relay_shards s set step = relay_step.step
+    where s.deployment = relay_step.deployment and s.shard = any (relay_step.shards);
+    return true;
+end
 $$;
 
 -- Notes how far holds got by checkpoints that are committed; one without a place has ended. False, and nothing is noted, if
--- one of the leases is no longer the session's: its next owner may have got further.
+-- one of the leases is no longer the session's, or it comes too late: somebody may have got further.
 create function annals.relay_holds_went_on(
-    deployment text, session uuid, shards smallint[], epochs bigint[], holds bigint[], places jsonb[]
+    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, holds bigint[], places jsonb[]
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_holds_went_on.deployment);
-    if not relay_owns(relay_holds_went_on.deployment, session, shards, epochs) then
+    if not relay_step(relay_holds_went_on.deployment, session, shards, epochs, step) then
         return false;
     end if;
     delete from relay_holds h
@@ -323,17 +339,16 @@ $$;
 
 -- Holds what was refused: `[{"kind", "name", "cause", "reason", "position"}]`. A category is held in all of these shards, a
 -- stream in its own, if it is among them. `places` says where the shards stand in Kafka: a hold begins there, or where its
--- category is held. What is held already stays where it is. False if one of the leases is lost.
+-- category is held. What is held already stays where it is. False if one of the leases is lost, or it comes too late.
 create function annals.relay_hold(
-    deployment text, session uuid, shards smallint[], epochs bigint[], places jsonb[], refused jsonb
+    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, places jsonb[], refused jsonb
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_hold.deployment);
-    if not relay_owns(relay_hold.deployment, session, shards, epochs) then
+    if not relay_step(relay_hold.deployment, session, shards, epochs, step) then
         return false;
     end if;
     insert into relay_holds as h (deployment, shard, kind, name, place, cause, reason, position)
@@ -417,17 +432,16 @@ create table annals.relay_checkpoints (
 ) with (fillfactor = 50);
 
 -- Writes checkpoints where PostgreSQL is where they stand: at least once. False, and nothing is written, if one of the leases is
--- no longer the session's.
+-- no longer the session's, or it comes too late.
 create function annals.relay_checkpoint(
-    deployment text, session uuid, shards smallint[], epochs bigint[], positions bigint[], checkpoints jsonb[]
+    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, positions bigint[], checkpoints jsonb[]
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_checkpoint.deployment);
-    if not relay_owns(relay_checkpoint.deployment, session, shards, epochs) then
+    if not relay_step(relay_checkpoint.deployment, session, shards, epochs, step) then
         return false;
     end if;
     insert into relay_checkpoints as c (deployment, shard, position, checkpoint, recorded_at)

@@ -86,7 +86,7 @@ begin
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
             and p.proname not in (
-                'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_owns', 'relay_forget', 'relay_begin_again', 'relay_reshard',
+                'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_step', 'relay_forget', 'relay_begin_again', 'relay_reshard',
                 'relay_deliver', 'relay_rebase', 'relay_checkpoint_now'
             )
     loop

@@ -1,7 +1,9 @@
 //! Kafka as the machine sees it: transactional ids with epochs, transactions whose markers come later than the
 //! answer, and a log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use annals_relay_core::Lease;
 
 use crate::database::{SHARDS, Session};
 
@@ -15,9 +17,30 @@ impl TransactionalId {
     }
 }
 
-/// The records of one transaction: for each shard the versions from and to (not included); the second is the
-/// checkpoint, too.
-pub(crate) type Batch = [Option<(u8, u8)>; SHARDS as usize];
+/// How far a hold got: its place, or none where it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Progress {
+    pub(crate) hold: u8,
+    pub(crate) place: Option<u8>,
+}
+
+/// How far a shard is published, with what the database does not know yet of what is held in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Checkpoint {
+    pub(crate) place: u8,
+    pub(crate) progress: Option<Progress>,
+}
+
+/// What a transaction has of a shard: an event of what was held, one of the rest, and the checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Records {
+    pub(crate) lease: Lease,
+    pub(crate) events: [Option<u8>; 2],
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// The records of one transaction.
+pub(crate) type Batch = [Option<Records>; SHARDS as usize];
 
 /// How a record's transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +55,8 @@ pub(crate) enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
     pub(crate) id: TransactionalId,
-    pub(crate) versions: (u8, u8),
+    pub(crate) events: [Option<u8>; 2],
+    pub(crate) checkpoint: Checkpoint,
     pub(crate) state: State,
 }
 
@@ -40,12 +64,19 @@ pub(crate) struct Entry {
 pub(crate) struct Broker {
     /// The epoch of each id: requests of an earlier one are refused.
     epochs: BTreeMap<TransactionalId, u8>,
+    /// Events that it does not take: their shards and places.
+    pub(crate) refused: BTreeSet<(usize, u8)>,
     pub(crate) log: [Vec<Entry>; SHARDS as usize],
 }
 
-/// What the broker says to a producer of an old epoch.
+/// What the broker says to a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refused;
+pub(crate) enum Refused {
+    /// Its epoch is an old one.
+    Fenced,
+    /// It does not take events of these shards.
+    Events([bool; SHARDS as usize]),
+}
 
 impl Broker {
     /// A new producer for the id. What its predecessor left open is aborted; what it had decided is finished.
@@ -74,12 +105,19 @@ impl Broker {
         batch: &Batch,
     ) -> Result<(), Refused> {
         self.check(id, epoch)?;
-        for (log, versions) in self.log.iter_mut().zip(batch) {
-            if let Some(versions) = versions {
-                log.push(Entry { id, versions: *versions, state: State::Open });
+        let refused = [0, 1].map(|shard| self.refuses(shard, &batch[shard]));
+        // What it does take of them stands in the log all the same, until it is aborted.
+        for (shard, records) in batch.iter().enumerate().filter(|(shard, _)| !refused[*shard]) {
+            if let Some(Records { events, checkpoint, .. }) = *records {
+                self.log[shard].push(Entry { id, events, checkpoint, state: State::Open });
             }
         }
-        Ok(())
+        if refused.contains(&true) { Err(Refused::Events(refused)) } else { Ok(()) }
+    }
+
+    fn refuses(&self, shard: usize, records: &Option<Records>) -> bool {
+        let mut events = records.iter().flat_map(|records| records.events).flatten();
+        !self.refused.is_empty() && events.any(|event| self.refused.contains(&(shard, event)))
     }
 
     pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
@@ -119,15 +157,21 @@ impl Broker {
     }
 
     /// The last committed checkpoint before the first record that is undecided.
-    pub(crate) fn checkpoint(&self, shard: u16) -> u8 {
+    pub(crate) fn checkpoint(&self, shard: u16) -> Checkpoint {
         let is_decided = |entry: &&Entry| matches!(entry.state, State::Committed | State::Aborted);
         let decided = self.log[usize::from(shard)].iter().take_while(is_decided);
         let committed = decided.filter(|entry| entry.state == State::Committed);
-        committed.last().map_or(0, |entry| entry.versions.1)
+        committed.last().map(|entry| entry.checkpoint).unwrap_or_default()
+    }
+
+    /// The events of a shard that are published, in the order in which readers of committed records get them.
+    pub(crate) fn published(&self, shard: usize) -> impl Iterator<Item = u8> {
+        let is = |entry: &&Entry| matches!(entry.state, State::Committed | State::Committing);
+        self.log[shard].iter().filter(is).flat_map(|entry| entry.events).flatten()
     }
 
     fn check(&self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
-        if self.epochs.get(&id) == Some(&epoch) { Ok(()) } else { Err(Refused) }
+        if self.epochs.get(&id) == Some(&epoch) { Ok(()) } else { Err(Refused::Fenced) }
     }
 
     fn settle(&mut self, id: TransactionalId, from: State, to: State) {

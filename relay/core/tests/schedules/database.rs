@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use annals_relay_core::{Lease, Leases, Shard};
 
-use crate::broker::TransactionalId;
+use crate::broker::{Progress, TransactionalId};
 use crate::planted::Plant;
 
 pub(crate) const SHARDS: u16 = 2;
@@ -18,8 +18,11 @@ pub(crate) struct Database {
     pub(crate) sessions: BTreeMap<Session, (usize, bool)>,
     next: Session,
     pub(crate) shards: [Row; SHARDS as usize],
-    /// How many events each shard's stream has.
+    /// How many events each shard has.
     pub(crate) events: [u8; SHARDS as usize],
+    /// What is held in each shard.
+    pub(crate) holds: [Option<HoldRow>; SHARDS as usize],
+    next_hold: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -27,6 +30,24 @@ pub(crate) struct Row {
     pub(crate) owner: Option<Session>,
     epoch: u64,
     fence: BTreeSet<TransactionalId>,
+    /// The number of what was last done about holds in this epoch: what has an earlier one comes too late.
+    step: u64,
+}
+
+/// Under which leases something is done about holds, and its number among all that the session does about them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Under<'a> {
+    pub(crate) session: Session,
+    pub(crate) leases: &'a [Lease],
+    pub(crate) step: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct HoldRow {
+    pub(crate) id: u8,
+    pub(crate) place: u8,
+    /// Somebody asked to try again.
+    pub(crate) is_wanted: bool,
 }
 
 impl Database {
@@ -78,6 +99,7 @@ impl Database {
             }
             row.owner = Some(session);
             row.epoch += 1;
+            row.step = 0;
             taken.push(Lease { shard: *shard, epoch: row.epoch });
         }
         Some(taken)
@@ -127,7 +149,7 @@ impl Database {
         leases: &[Lease],
         plant: Option<Plant>,
     ) -> Option<BTreeSet<TransactionalId>> {
-        let is_owned = self.owned(session, leases).count() == leases.len();
+        let is_owned = self.owns(session, leases);
         let ids = self.owned(session, leases).flat_map(|shard| self.shards[shard].fence.clone());
         (is_owned || plant == Some(Plant::FencingDoesNotAskWhoOwns)).then(|| ids.collect())
     }
@@ -142,6 +164,79 @@ impl Database {
         for shard in owned {
             self.shards[shard].fence.retain(|id| !ids.contains(id));
         }
+    }
+
+    /// The hold of a shard that somebody asked to try again.
+    pub(crate) fn wanted(&self, shard: usize) -> Option<u8> {
+        self.holds[shard].filter(|hold| hold.is_wanted).map(|hold| hold.id)
+    }
+
+    /// Notes how far holds got. False, and nothing is noted, if one of the leases is no longer the session's, or if
+    /// something later was done.
+    pub(crate) fn went_on(
+        &mut self,
+        under: Under<'_>,
+        progress: &[Progress],
+        plant: Option<Plant>,
+    ) -> bool {
+        let asks_who_owns = plant != Some(Plant::NotesDoNotAskWhoOwns);
+        let asks_for_later = plant != Some(Plant::LateNotesCount);
+        if !self.step(under, asks_who_owns, asks_for_later) {
+            return false;
+        }
+        for Progress { hold, place } in progress {
+            for row in self.holds.iter_mut().filter(|row| row.is_some_and(|row| row.id == *hold)) {
+                *row = place.and_then(|place| row.map(|row| HoldRow { place, ..row }));
+            }
+        }
+        true
+    }
+
+    /// Holds what was refused, from these places on. What is held already stays where it is. False, and nothing is
+    /// held, if one of the leases is no longer the session's, or if something later was done.
+    pub(crate) fn hold(
+        &mut self,
+        under: Under<'_>,
+        places: [u8; SHARDS as usize],
+        refused: [bool; SHARDS as usize],
+        plant: Option<Plant>,
+    ) -> bool {
+        let asks_who_owns = plant != Some(Plant::HoldingDoesNotAskWhoOwns);
+        let asks_for_later = plant != Some(Plant::LateHoldsCount);
+        if !self.step(under, asks_who_owns, asks_for_later) {
+            return false;
+        }
+        let shards = under.leases.iter().map(|lease| usize::from(lease.shard.0));
+        for shard in shards.filter(|shard| refused[*shard]) {
+            let next = &mut self.next_hold;
+            let fresh = || {
+                *next += 1;
+                HoldRow { id: *next, place: places[shard], is_wanted: false }
+            };
+            self.holds[shard].get_or_insert_with(fresh).is_wanted = false;
+        }
+        true
+    }
+
+    /// Whether this is to be done; then nothing earlier is, from now on.
+    fn step(&mut self, under: Under<'_>, asks_who_owns: bool, asks_for_later: bool) -> bool {
+        let Under { session, leases, step } = under;
+        if asks_who_owns && !self.owns(session, leases) {
+            return false;
+        }
+        let is_later = |lease: &Lease| self.shards[usize::from(lease.shard.0)].step > step;
+        if asks_who_owns && asks_for_later && leases.iter().any(is_later) {
+            return false;
+        }
+        for lease in leases {
+            let last = &mut self.shards[usize::from(lease.shard.0)].step;
+            *last = step.max(*last);
+        }
+        true
+    }
+
+    fn owns(&self, session: Session, leases: &[Lease]) -> bool {
+        self.owned(session, leases).count() == leases.len()
     }
 
     fn owned<'a>(

@@ -13,4 +13,5 @@ mod database;
 mod exhaustive;
 mod planted;
 mod random;
+mod reading;
 mod world;

@@ -5,13 +5,14 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::check::{broken, unfinished};
+use crate::check::{broken, stuck, unfinished};
 use crate::planted::Plant;
 use crate::world::{Action, Faults, World};
 
 const SCHEDULES: u64 = 1_000_000;
-/// Steps with faults, at most.
+/// Steps with faults, at most; and where something is refused, for which a relay has longer to go.
 const STEPS_MAX: u64 = 120;
+const STEPS_OF_HOLDS_MAX: u64 = 300;
 /// So many fair steps are enough for everything to be published.
 const FAIR_STEPS_MAX: usize = 3_000;
 
@@ -26,7 +27,9 @@ fn a_million_schedules_lose_repeat_and_reorder_nothing_and_end() {
 pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u64, String)> {
     let is_found = AtomicBool::new(false);
     let search = |parity: u64| {
-        let mut own = seeds.clone().filter(|seed| seed % 2 == parity);
+        let is_of_use =
+            |seed| plant.is_none_or(|plant| !plant.is_of_holds() || has_holds(seed, Some(plant)));
+        let mut own = seeds.clone().filter(|seed| seed % 2 == parity && is_of_use(*seed));
         let found = own.find_map(|seed| {
             if is_found.load(Ordering::Relaxed) {
                 return Some(None);
@@ -43,11 +46,22 @@ pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u
     })
 }
 
+/// Whether something is refused in the schedule of this seed. Those take longer, and planted bugs need more of them.
+const fn has_holds(seed: u64, plant: Option<Plant>) -> bool {
+    let one_in_so_many_pairs = if plant.is_some() { 4 } else { 8 };
+    (seed / 2).is_multiple_of(one_in_so_many_pairs)
+}
+
 /// One schedule.
 pub(crate) struct Schedule {
     world: World,
     dice: Dice,
     favourite: usize,
+    steps_max: u64,
+    /// One step in so many is a fault.
+    fault_odds: u64,
+    /// What is noted is noted late.
+    is_lazy: bool,
     actions: Vec<Action>,
 }
 
@@ -65,27 +79,71 @@ impl Schedule {
             overdue: few(3),
             stalls: few(2),
             appends: few(3),
+            refusals: 0,
+            mendings: 2,
+            askings: 2,
             starts: u8::MAX,
         };
         let relays = 1 + usize::from(few(3));
-        Self { world: World::new(relays, faults, plant), dice, favourite: 0, actions: Vec::new() }
+        if has_holds(seed, plant) {
+            return Self::of_holds(relays, Faults { refusals: 1 + few(3), ..faults }, plant, dice);
+        }
+        Self {
+            world: World::new(relays, faults, plant),
+            dice,
+            favourite: 0,
+            steps_max: STEPS_MAX,
+            fault_odds: 8,
+            is_lazy: false,
+            actions: Vec::new(),
+        }
+    }
+
+    /// One in which an event is refused from the start, and mostly one that comes later.
+    fn of_holds(relays: usize, faults: Faults, plant: Option<Plant>, mut dice: Dice) -> Self {
+        let mut world = World::new(relays, faults, plant);
+        world.take(Action::Refuse(0, 1));
+        if world.faults.refusals > 0 && dice.below(4) > 0 {
+            world.take(Action::Refuse(0, 5));
+        }
+        let fault_odds = 8 << dice.below(3);
+        let is_lazy = dice.below(2) == 0;
+        let steps_max = STEPS_OF_HOLDS_MAX;
+        Self { world, dice, favourite: 0, steps_max, fault_odds, is_lazy, actions: Vec::new() }
     }
 
     /// Runs it, telling each step; what it breaks, if anything.
     pub(crate) fn run(mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
-        for _ in 0..self.dice.below(STEPS_MAX) {
+        let steps = self.dice.below(self.steps_max);
+        let tended_from = self.dice.below(self.steps_max);
+        for step in 0..steps {
+            self.world.is_tended = step >= tended_from;
             if let Some(broken) = self.step(tell) {
                 return Some(broken);
             }
         }
         self.world.faults = Faults { starts: u8::MAX, ..Faults::default() };
+        self.world.is_tended = false;
+        if let Some(broken) = self.run_until(stuck, tell) {
+            return Some(broken);
+        }
+        self.world.is_tended = true;
+        self.run_until(unfinished, tell)
+    }
+
+    /// Goes on without faults until nothing is missing any more; what is broken or missing still, if anything.
+    fn run_until(
+        &mut self,
+        missing: impl Fn(&World) -> Option<String>,
+        tell: &mut dyn FnMut(&Action, &World),
+    ) -> Option<String> {
         for _ in 0..FAIR_STEPS_MAX {
-            unfinished(&self.world)?;
+            missing(&self.world)?;
             if let Some(broken) = self.step(tell) {
                 return Some(broken);
             }
         }
-        unfinished(&self.world)
+        missing(&self.world)
     }
 
     fn step(&mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
@@ -103,17 +161,31 @@ impl Schedule {
             self.favourite = usize::try_from(self.dice.below(3)).unwrap();
         }
         self.actions.clear();
-        if self.dice.below(8) == 0 {
+        if self.dice.below(self.fault_odds) == 0 {
             self.world.faults(&mut self.actions);
+            self.prefer_notes();
         }
         if self.actions.is_empty() {
             self.world.fair_actions(&mut self.actions);
+            if self.is_lazy && self.dice.below(16) > 0 {
+                self.actions.retain(|action| !self.world.is_noting(action));
+            }
             let (favourite, is_tick) = (self.favourite, self.dice.below(8) == 0);
             let is_chosen = |action: &Action| {
                 action.relay() == Some(favourite) && matches!(action, Action::Tick(_)) == is_tick
             };
             if self.dice.below(8) > 0 && self.actions.iter().any(is_chosen) {
                 self.actions.retain(is_chosen);
+            }
+        }
+    }
+
+    /// Notes that come late are rare, and so half of what fails where they are slow.
+    fn prefer_notes(&mut self) {
+        if self.is_lazy && self.dice.below(2) == 0 {
+            let is_noting = |action: &Action| self.world.is_noting(action);
+            if self.actions.iter().any(is_noting) {
+                self.actions.retain(is_noting);
             }
         }
     }

@@ -1,19 +1,17 @@
 //! Relays around a database and a broker. Each command is executed some time after it is given, and answered some
 //! time after that; what a dead or reset relay had under way may still be executed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use annals_relay_core::{
-    Command, Done, Input, Lease, Leases, Machine, Order, Page, Producers, Shard, Slot, Trouble,
-    Work,
+    Command, Done, Input, Lease, Leases, Machine, Order, Producers, Shard, Slot, Trouble, Work,
 };
 
-use crate::broker::{Batch, Broker, Refused, State, TransactionalId};
-use crate::database::{Database, SHARDS, Session};
+use crate::broker::{Batch, Broker, Checkpoint, Progress, Refused, State, TransactionalId};
+use crate::database::{Database, HoldRow, SHARDS, Session, Under};
 use crate::planted::Plant;
+use crate::reading::{Hold, Place, Standing, page, stream};
 
-/// The place of a shard: how many events of its stream are published.
-type Place = u8;
 pub(crate) type In = Input<Place, Batch>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,6 +23,10 @@ pub(crate) struct World {
     strays: Vec<Task>,
     /// How many faults are still to come.
     pub(crate) faults: Faults,
+    /// Whether anything can be refused. Where nothing is, nothing is held, and checkpoints are read in one step.
+    refuses: bool,
+    /// Whether somebody mends what is refused, and asks for what is held.
+    pub(crate) is_tended: bool,
     pub(crate) plant: Option<Plant>,
 }
 
@@ -43,12 +45,18 @@ pub(crate) struct Faults {
     pub(crate) overdue: u8,
     pub(crate) stalls: u8,
     pub(crate) appends: u8,
+    /// Events that the broker refuses until they are mended.
+    pub(crate) refusals: u8,
+    pub(crate) mendings: u8,
+    /// Askings for what is held, in vain or not.
+    pub(crate) askings: u8,
     /// Starts of relays, the first ones included.
     pub(crate) starts: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Relay {
+    number: usize,
     pub(crate) machine: Machine<Place, Batch>,
     session: Option<Session>,
     /// The epochs of the producers that it has.
@@ -57,16 +65,41 @@ pub(crate) struct Relay {
     answers: Vec<Answer>,
     is_resting: bool,
     is_stopped: bool,
-    /// The generation of its last command, and of its last order to open.
+    /// Shards of which something was refused, to be held once it is known where they stand.
+    refused: [bool; SHARDS as usize],
+    /// What each producer has sent of holds' progress.
+    sent: [Progresses; 2],
+    /// What is to be noted, one thing after the other; the first is under way.
+    notes: VecDeque<Note>,
+    /// The last progress that was noted of each shard.
+    noted: [Option<Progress>; SHARDS as usize],
+    /// How many things it wanted to do about holds.
+    steps: u64,
+    /// The generation of its last command, of its last order to open, and of the last that it heard of as done.
     generation: u64,
     opened: u64,
+    heard: u64,
     /// For planted bugs: what it could have seen too early.
     early: Early,
 }
 
+/// The progress of holds that is to be noted, with the leases under which it was sent.
+type Progresses = [Option<(Lease, Progress)>; SHARDS as usize];
+
+/// How far a hold got, to be noted in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Note {
+    session: Session,
+    lease: Lease,
+    number: u64,
+    progress: Progress,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Early {
-    checkpoints: [Place; SHARDS as usize],
+    checkpoints: [Checkpoint; SHARDS as usize],
+    places: [u8; SHARDS as usize],
+    holds: [Option<HoldRow>; SHARDS as usize],
     told: Option<Leases>,
 }
 
@@ -90,10 +123,30 @@ enum What {
     Open(usize, [u8; 2]),
     /// The ids that are to be fenced, once they are known, and those that are.
     Fence(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
-    ReadCheckpoints(Vec<Lease>),
+    ReadCheckpoints(Taking),
     Read(Vec<(Shard, Place)>),
     Send(Slot, u8, Batch),
-    Commit(Slot, u8),
+    Commit(Slot, u8, Progresses),
+    Note(Note),
+}
+
+/// The reading of checkpoints, and all that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Taking {
+    leases: Vec<Lease>,
+    number: u64,
+    refused: [bool; SHARDS as usize],
+    step: Step,
+    checkpoints: [Checkpoint; SHARDS as usize],
+}
+
+/// What is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Step {
+    Checkpoints,
+    Note,
+    Hold,
+    Load,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,9 +154,19 @@ struct Answer {
     generation: u64,
     work: Work,
     input: In,
-    /// What the relay has once it hears the answer.
-    session: Option<Session>,
-    epochs: Option<[u8; 2]>,
+    news: News,
+}
+
+/// What the relay has once it hears an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum News {
+    Nothing,
+    Session(Session),
+    Epochs([u8; 2]),
+    Refused([bool; SHARDS as usize]),
+    Committed(Progresses),
+    /// Whether the first of its notes is noted; the machine is not told.
+    Noted(bool),
 }
 
 /// One step of a schedule.
@@ -126,6 +189,9 @@ pub(crate) enum Action {
     Late(usize, usize),
     TimeOut(TransactionalId),
     Append(usize),
+    Refuse(usize, u8),
+    Mend,
+    Ask(usize),
 }
 
 impl Action {
@@ -147,7 +213,10 @@ impl Action {
             | Self::Finish(_)
             | Self::Expire(_)
             | Self::TimeOut(_)
-            | Self::Append(_) => None,
+            | Self::Append(_)
+            | Self::Refuse(..)
+            | Self::Mend
+            | Self::Ask(_) => None,
         }
     }
 }
@@ -155,9 +224,18 @@ impl Action {
 impl World {
     pub(crate) fn new(relays: usize, faults: Faults, plant: Option<Plant>) -> Self {
         let mut database = Database::default();
-        database.events = [2; SHARDS as usize];
-        let relays = vec![None; relays];
-        Self { database, broker: Broker::default(), relays, strays: Vec::new(), faults, plant }
+        let refuses = faults.refusals > 0;
+        database.events = if refuses { [8, 1] } else { [2, 2] };
+        Self {
+            database,
+            broker: Broker::default(),
+            relays: vec![None; relays],
+            strays: Vec::new(),
+            faults,
+            refuses,
+            is_tended: false,
+            plant,
+        }
     }
 
     /// Every step that can be taken now without a fault.
@@ -179,6 +257,24 @@ impl World {
         actions.extend(self.broker.with(State::Committing).into_iter().map(Action::Finish));
         let dead = |session: &&Session| self.relays[self.database.sessions[*session].0].is_none();
         actions.extend(self.database.sessions.keys().filter(dead).copied().map(Action::Expire));
+        if self.is_tended {
+            self.tendings(actions);
+        }
+    }
+
+    /// What somebody can do about what is refused or held.
+    fn tendings(&self, actions: &mut Vec<Action>) {
+        if !self.broker.refused.is_empty() {
+            actions.push(Action::Mend);
+        }
+        actions.extend(self.held().map(Action::Ask));
+    }
+
+    /// The shards in which something is held that nobody has asked for.
+    fn held(&self) -> impl Iterator<Item = usize> {
+        let is_held = |hold: &Option<HoldRow>| hold.is_some_and(|hold| !hold.is_wanted);
+        let holds = self.database.holds.iter().enumerate();
+        holds.filter(move |(_, hold)| is_held(hold)).map(|(shard, _)| shard)
     }
 
     /// Every fault that can happen now.
@@ -210,16 +306,37 @@ impl World {
         if appends > 0 {
             actions.extend((0..usize::from(SHARDS)).map(Action::Append));
         }
+        if self.refuses {
+            self.refusals(actions);
+        }
         let stray = |(_, task): &(usize, &Task)| self.can_execute(task);
         let strays = self.strays.iter().enumerate().filter(stray);
         actions.extend(strays.map(|(number, _)| Action::Stray(number)));
+    }
+
+    fn refusals(&self, actions: &mut Vec<Action>) {
+        let Faults { refusals, mendings, askings, .. } = self.faults;
+        if refusals > 0 {
+            for (shard, events) in self.database.events.iter().enumerate() {
+                let published = self.broker.published(shard).filter(|event| stream(*event) > 0);
+                let published = published.last().map_or(0, |last| last + 1);
+                let waiting = (published..*events).filter(|event| stream(*event) > 0);
+                actions.extend(waiting.map(|event| Action::Refuse(shard, event)));
+            }
+        }
+        if mendings > 0 && !self.broker.refused.is_empty() {
+            actions.push(Action::Mend);
+        }
+        if askings > 0 {
+            actions.extend(self.held().map(Action::Ask));
+        }
     }
 
     pub(crate) fn take(&mut self, action: Action) {
         match action {
             Action::Start(relay) => {
                 self.faults.starts -= 1;
-                self.relays[relay] = Some(Relay::new());
+                self.relays[relay] = Some(Relay::new(relay));
                 self.tell(relay, Input::Tick);
             }
             Action::Execute(relay, task) => self.execute(relay, task),
@@ -259,11 +376,7 @@ impl World {
                 self.faults.expiries = self.faults.expiries.saturating_sub(1);
                 self.database.expire(session, self.plant);
             }
-            Action::Lose(relay, answer) => {
-                self.faults.lost -= 1;
-                let Answer { generation, work, .. } = self.relay(relay).answers.remove(answer);
-                self.tell(relay, Input::Failed { generation, work, trouble: Trouble::Unknown });
-            }
+            Action::Lose(relay, answer) => self.lose(relay, answer),
             Action::Late(relay, task) => self.late(relay, task),
             Action::TimeOut(id) => {
                 self.faults.timeouts -= 1;
@@ -273,7 +386,37 @@ impl World {
                 self.faults.appends -= 1;
                 self.database.events[shard] += 1;
             }
+            Action::Refuse(..) | Action::Mend | Action::Ask(_) => self.take_of_holds(action),
         }
+    }
+
+    /// What events are refused for, and what people do about it.
+    fn take_of_holds(&mut self, action: Action) {
+        match action {
+            Action::Refuse(shard, event) => {
+                self.faults.refusals -= 1;
+                self.broker.refused.insert((shard, event));
+            }
+            Action::Mend => {
+                self.faults.mendings = self.faults.mendings.saturating_sub(1);
+                self.broker.refused.pop_first();
+            }
+            Action::Ask(shard) => {
+                self.faults.askings = self.faults.askings.saturating_sub(1);
+                self.database.holds[shard].iter_mut().for_each(|hold| hold.is_wanted = true);
+            }
+            other => panic!("{other:?} has nothing to do with holds"),
+        }
+    }
+
+    fn lose(&mut self, relay: usize, answer: usize) {
+        self.faults.lost -= 1;
+        let Answer { generation, work, news, .. } = self.relay(relay).answers.remove(answer);
+        if let News::Noted(_) = news {
+            // It is tried again.
+            return self.relay(relay).note_next();
+        }
+        self.tell(relay, Input::Failed { generation, work, trouble: Trouble::Unknown });
     }
 
     /// Gives a task up that is done later all the same.
@@ -281,14 +424,31 @@ impl World {
         self.faults.late -= 1;
         let task = self.relay(relay).tasks.remove(task);
         let (generation, work) = (task.generation, task.what.work());
+        if let What::Note(_) = task.what {
+            self.strays.push(task);
+            // It is tried again.
+            return self.relay(relay).note_next();
+        }
         let mut input = Input::Failed { generation, work, trouble: Trouble::Unknown };
-        if let (Some(Plant::AnUnknownCommitCountsAsDone), What::Commit(slot, _)) =
+        if let (Some(Plant::AnUnknownCommitCountsAsDone), What::Commit(slot, ..)) =
             (self.plant, &task.what)
         {
             input = Input::Done { generation, done: Done::Committed(*slot) };
         }
         self.strays.push(task);
         self.tell(relay, input);
+    }
+
+    /// Whether this concerns the noting of a hold's progress.
+    pub(crate) fn is_noting(&self, action: &Action) -> bool {
+        let task = match *action {
+            Action::Execute(relay, task) | Action::Late(relay, task) => {
+                self.relays[relay].as_ref().map(|relay| &relay.tasks[task])
+            }
+            Action::Stray(number) => Some(&self.strays[number]),
+            _ => None,
+        };
+        task.is_some_and(|task| matches!(task.what, What::Note(_)))
     }
 
     /// An action for people, before it is taken.
@@ -312,10 +472,25 @@ impl World {
 
     fn deliver(&mut self, relay: usize, answer: usize) {
         let receiver = self.relay(relay);
-        let Answer { input, session, epochs, generation, .. } = receiver.answers.remove(answer);
-        receiver.session = session.or(receiver.session);
-        if generation == receiver.opened {
-            receiver.epochs = epochs.unwrap_or(receiver.epochs);
+        let Answer { input, news, generation, .. } = receiver.answers.remove(answer);
+        match news {
+            News::Nothing => {}
+            News::Session(session) => receiver.session = Some(session),
+            News::Epochs(epochs) if generation == receiver.opened => {
+                receiver.epochs = epochs;
+                receiver.heard = generation;
+            }
+            News::Epochs(_) => {}
+            News::Refused(refused) if generation == receiver.generation => {
+                for (shard, is_refused) in refused.into_iter().enumerate() {
+                    receiver.refused[shard] |= is_refused;
+                }
+            }
+            News::Refused(_) => {}
+            // Whoever hears of new producers has heard everything of those before.
+            News::Committed(_) if generation < receiver.heard => {}
+            News::Committed(progress) => receiver.committed(progress),
+            News::Noted(is_noted) => return receiver.has_noted(is_noted),
         }
         self.tell(relay, input);
     }
@@ -348,10 +523,13 @@ impl World {
                 let checkpoints = [0, 1].map(|shard| self.broker.checkpoint(shard));
                 self.relay(number).early.checkpoints = checkpoints;
             }
+            (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Order::ReadCheckpoints(_)) => {
+                self.relay(number).early.holds = self.database.holds;
+            }
             (Some(Plant::TheSecondDoesNotWait), Order::Send(slot, _)) => {
                 let input = Input::Done { generation: *generation, done: Done::Acked(*slot) };
                 let (work, generation) = (Work::Send, *generation);
-                let answer = Answer { generation, work, input, session: None, epochs: None };
+                let answer = Answer { generation, work, input, news: News::Nothing };
                 self.relay(number).answers.push(answer);
             }
             _ => {}
@@ -361,7 +539,7 @@ impl World {
     fn can_execute(&self, task: &Task) -> bool {
         match &task.what {
             What::Send(slot, ..) => self.broker.can_send(id(task.session, *slot)),
-            What::ReadCheckpoints(leases) => {
+            What::ReadCheckpoints(Taking { leases, step: Step::Checkpoints, .. }) => {
                 self.plant == Some(Plant::CheckpointsAreReadWithoutWaiting)
                     || leases.iter().all(|lease| self.broker.can_read(lease.shard.0))
             }
@@ -383,15 +561,14 @@ impl World {
     /// Executes a task, or its next part.
     fn done(&mut self, task: Task) -> Executed {
         let (relay, generation, work) = (task.relay, task.generation, task.what.work());
-        let (session, epochs) = (None, None);
-        let mut answer = Answer { generation, work, input: Input::Tick, session, epochs };
+        let mut answer = Answer { generation, work, input: Input::Tick, news: News::Nothing };
         answer.input = match task.what {
             What::Join => {
-                answer.session = Some(self.database.join(relay));
+                answer.news = News::Session(self.database.join(relay));
                 Input::Joined
             }
             What::Open(2, epochs) => {
-                answer.epochs = Some(epochs);
+                answer.news = News::Epochs(epochs);
                 Input::Done { generation, done: Done::Opened }
             }
             What::Open(..) => return Executed::Further(self.open(task)),
@@ -399,14 +576,35 @@ impl World {
                 Ok(further) => return further,
                 Err(input) => input,
             },
+            What::ReadCheckpoints(_) => match self.take_up(task) {
+                Ok(further) => return further,
+                Err(input) => input,
+            },
             What::Look(_) | What::Take(_) | What::Release(_) | What::Leave(_) => {
                 self.on_database(task)
             }
-            What::ReadCheckpoints(_) | What::Read(_) | What::Send(..) | What::Commit(..) => {
-                self.on_broker(task).map_or_else(
-                    |Refused| Input::Failed { generation, work, trouble: Trouble::Fenced },
-                    |done| Input::Done { generation, done },
-                )
+            What::Note(Note { session, lease, number, progress }) => {
+                let under = Under { session, leases: &[lease], step: number };
+                let is_noted = self.database.went_on(under, &[progress], self.plant);
+                answer.news = News::Noted(is_noted);
+                Input::Tick
+            }
+            What::Read(places) => Input::Done { generation, done: self.page(relay, &places) },
+            What::Send(..) | What::Commit(..) => {
+                if let What::Commit(_, _, progress) = task.what {
+                    answer.news = News::Committed(progress);
+                }
+                match self.on_broker(task) {
+                    Ok(done) => Input::Done { generation, done },
+                    Err(refused) => {
+                        let (trouble, news) = match refused {
+                            Refused::Fenced => (Trouble::Fenced, News::Nothing),
+                            Refused::Events(of) => (Trouble::Held, News::Refused(of)),
+                        };
+                        answer.news = news;
+                        Input::Failed { generation, work, trouble }
+                    }
+                }
             }
         };
         Executed::Answered(answer)
@@ -477,29 +675,102 @@ impl World {
     }
 
     fn on_broker(&mut self, task: Task) -> Result<Done<Place, Batch>, Refused> {
-        let Task { relay, session, what, .. } = task;
+        let Task { session, what, .. } = task;
         Ok(match what {
-            What::ReadCheckpoints(leases) => {
-                let early = self.relays[relay].as_ref().map(|relay| relay.early.checkpoints);
-                let place = |lease: Lease| match (self.plant, early) {
-                    (Some(Plant::CheckpointsAreReadBeforeFencing), Some(early)) => {
-                        (lease, early[usize::from(lease.shard.0)])
-                    }
-                    _ => (lease, self.broker.checkpoint(lease.shard.0)),
-                };
-                Done::Checkpoints(leases.into_iter().map(place).collect())
-            }
             What::Send(slot, epoch, batch) => {
                 self.broker.send(id(session, slot), epoch, &batch)?;
                 Done::Acked(slot)
             }
-            What::Commit(slot, epoch) => {
+            What::Commit(slot, epoch, _) => {
                 self.broker.commit(id(session, slot), epoch)?;
                 Done::Committed(slot)
             }
-            What::Read(places) => Done::Page(self.page(&places)),
             _ => Done::Opened,
         })
+    }
+
+    /// Reads checkpoints, notes what they say of holds, holds what was refused, and reads what is held: where the
+    /// shards go on. A step at a time, where there can be holds.
+    fn take_up(&mut self, mut task: Task) -> Result<Executed, In> {
+        let (relay, generation, session) = (task.relay, task.generation, task.session);
+        let What::ReadCheckpoints(taking) = &mut task.what else { return Err(Input::Tick) };
+        let reader = self.reader_was(relay);
+        let under = Under { session, leases: &taking.leases, step: taking.number };
+        let is_owned = match taking.step {
+            Step::Checkpoints => {
+                taking.checkpoints = self.checkpoints(relay);
+                let is_noted = self.plant == Some(Plant::TakingUpIsNotAlwaysNoted)
+                    && taking.progress().is_empty();
+                taking.step = if is_noted { taking.after_noting() } else { Step::Note };
+                true
+            }
+            Step::Note => {
+                taking.step = taking.after_noting();
+                self.database.went_on(under, &taking.progress(), self.plant)
+            }
+            Step::Hold => {
+                taking.step = Step::Load;
+                let places =
+                    reader.unwrap_or(taking.checkpoints.map(|checkpoint| checkpoint.place));
+                self.database.hold(under, places, taking.refused, self.plant)
+            }
+            Step::Load => return Err(Input::Done { generation, done: self.load(relay, taking) }),
+        };
+        if !is_owned {
+            let work = Work::ReadCheckpoints;
+            return Err(Input::Failed { generation, work, trouble: Trouble::Fenced });
+        }
+        if !self.refuses {
+            return Err(Input::Done { generation, done: self.load(relay, taking) });
+        }
+        Ok(Executed::Further(task))
+    }
+
+    fn checkpoints(&self, relay: usize) -> [Checkpoint; SHARDS as usize] {
+        let early = self.relays[relay].as_ref().map(|relay| relay.early.checkpoints);
+        match (self.plant, early) {
+            (Some(Plant::CheckpointsAreReadBeforeFencing), Some(early)) => early,
+            _ => [0, 1].map(|shard| self.broker.checkpoint(shard)),
+        }
+    }
+
+    /// For a planted bug: where the reader was.
+    fn reader_was(&self, relay: usize) -> Option<[u8; SHARDS as usize]> {
+        let relay = self.relays[relay].as_ref()?;
+        (self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)).then_some(relay.early.places)
+    }
+
+    fn load(&self, relay: usize, taking: &Taking) -> Done<Place, Batch> {
+        let mut early = [None; SHARDS as usize];
+        if let (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Some(relay)) =
+            (self.plant, &self.relays[relay])
+        {
+            early = relay.early.holds;
+        }
+        let place = |lease: &Lease| {
+            let shard = usize::from(lease.shard.0);
+            let row = early[shard].or(self.database.holds[shard]);
+            let standing = Standing::Noted;
+            let hold = row.map(|HoldRow { id, place, .. }| Hold { id, place, standing });
+            (*lease, Place { lease: *lease, at: taking.checkpoints[shard].place, hold })
+        };
+        Done::Checkpoints(taking.leases.iter().map(place).collect())
+    }
+
+    fn page(&mut self, relay: usize, places: &[(Shard, Place)]) -> Done<Place, Batch> {
+        let mut noted = [None; SHARDS as usize];
+        if let Some(relay) = &self.relays[relay] {
+            noted = relay.noted;
+        }
+        let page = page(&self.database, &noted, places, self.plant);
+        if let Some(relay) = &mut self.relays[relay]
+            && self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)
+        {
+            for (shard, place) in &page.places {
+                relay.early.places[usize::from(shard.0)] = place.at;
+            }
+        }
+        Done::Page(page)
     }
 
     fn look(&mut self, relay: usize, session: Session, ready: bool) -> In {
@@ -518,24 +789,6 @@ impl World {
         relay.early.told.clone_from(&found);
         found.map_or(Input::Gone, Input::Looked)
     }
-
-    /// At most one event of each shard.
-    fn page(&self, places: &[(Shard, Place)]) -> Page<Place, Batch> {
-        let mut batch = Batch::default();
-        let mut after = Vec::new();
-        for (shard, place) in places {
-            let number = usize::from(shard.0);
-            let next = self.database.events[number].min(place + 1);
-            if next > *place {
-                batch[number] = Some((*place, next));
-            }
-            after.push((*shard, next));
-        }
-        let more =
-            after.iter().any(|(shard, place)| *place < self.database.events[usize::from(shard.0)]);
-        let batch = batch.iter().any(Option::is_some).then_some(batch);
-        Page { batch, places: after, more }
-    }
 }
 
 enum Executed {
@@ -544,8 +797,9 @@ enum Executed {
 }
 
 impl Relay {
-    fn new() -> Self {
+    fn new(number: usize) -> Self {
         Self {
+            number,
             machine: Machine::new(SHARDS, Producers::Two),
             session: None,
             epochs: [0; 2],
@@ -553,14 +807,20 @@ impl Relay {
             answers: Vec::new(),
             is_resting: false,
             is_stopped: false,
+            refused: [false; SHARDS as usize],
+            sent: [[None; SHARDS as usize]; 2],
+            notes: VecDeque::new(),
+            noted: [None; SHARDS as usize],
+            steps: 0,
             generation: 0,
             opened: 0,
+            heard: 0,
             early: Early::default(),
         }
     }
 
     fn task(&mut self, relay: usize, command: Command<Place, Batch>) {
-        let epoch = |slot| self.epochs[usize::from(slot == Slot::B)];
+        let epochs = self.epochs;
         let what = match command.order {
             Order::Join => What::Join,
             Order::Look { ready } => What::Look(ready),
@@ -572,14 +832,80 @@ impl Relay {
                 What::Open(0, [0; 2])
             }
             Order::Fence(leases) => What::Fence(leases, None, BTreeSet::new()),
-            Order::ReadCheckpoints(leases) => What::ReadCheckpoints(leases),
+            Order::ReadCheckpoints(leases) => {
+                // Whatever is lost of it will be refused again.
+                let refused = std::mem::take(&mut self.refused);
+                self.steps += 1;
+                What::ReadCheckpoints(Taking::new(leases, self.steps, refused))
+            }
             Order::Read(places) => What::Read(places),
-            Order::Send(slot, batch) => What::Send(slot, epoch(slot), batch),
-            Order::Commit(slot) => What::Commit(slot, epoch(slot)),
+            Order::Send(slot, batch) => {
+                self.sent[usize::from(slot == Slot::B)] = progress(&batch);
+                What::Send(slot, epochs[usize::from(slot == Slot::B)], batch)
+            }
+            Order::Commit(slot) => {
+                let number = usize::from(slot == Slot::B);
+                What::Commit(slot, epochs[number], self.sent[number])
+            }
             Order::Rest { .. } | Order::End { .. } => return,
         };
         let session = self.session.unwrap_or_default();
         self.tasks.push(Task { relay, session, generation: command.generation, what });
+    }
+
+    /// The progress of holds in these checkpoints is committed, and to be noted.
+    fn committed(&mut self, progress: Progresses) {
+        let is_idle = self.notes.is_empty();
+        let session = self.session.unwrap_or_default();
+        for (lease, progress) in progress.into_iter().flatten() {
+            self.steps += 1;
+            self.notes.push_back(Note { session, lease, number: self.steps, progress });
+        }
+        if is_idle {
+            self.note_next();
+        }
+    }
+
+    fn note_next(&mut self) {
+        if let Some(note) = self.notes.front() {
+            let (session, generation) = (note.session, self.generation);
+            let what = What::Note(*note);
+            self.tasks.push(Task { relay: self.number, session, generation, what });
+        }
+    }
+
+    fn has_noted(&mut self, is_noted: bool) {
+        // Otherwise the next owner reads it in Kafka.
+        if let Some(Note { lease, progress, .. }) = self.notes.pop_front()
+            && is_noted
+        {
+            self.noted[usize::from(lease.shard.0)] = Some(progress);
+        }
+        self.note_next();
+    }
+}
+
+fn progress(batch: &Batch) -> Progresses {
+    batch.map(|records| {
+        let records = records?;
+        records.checkpoint.progress.map(|progress| (records.lease, progress))
+    })
+}
+
+impl Taking {
+    fn new(leases: Vec<Lease>, number: u64, refused: [bool; SHARDS as usize]) -> Self {
+        let (step, checkpoints) = (Step::Checkpoints, Default::default());
+        Self { leases, number, refused, step, checkpoints }
+    }
+
+    fn after_noting(&self) -> Step {
+        if self.refused == [false; SHARDS as usize] { Step::Load } else { Step::Hold }
+    }
+
+    /// What the checkpoints say of holds.
+    fn progress(&self) -> Vec<Progress> {
+        let shards = self.leases.iter().map(|lease| usize::from(lease.shard.0));
+        shards.filter_map(|shard| self.checkpoints[shard].progress).collect()
     }
 }
 
@@ -597,6 +923,8 @@ impl What {
             Self::Read(_) => Work::Read,
             Self::Send(..) => Work::Send,
             Self::Commit(..) => Work::Commit,
+            // Not the machine's work: it is not told of it.
+            Self::Note(_) => Work::Commit,
         }
     }
 }
