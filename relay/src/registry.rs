@@ -147,12 +147,12 @@ impl Registry {
         let body =
             serde_json::json!({ "schema": sought.schema.definition(), "schemaType": "AVRO" });
         let body = body.to_string();
-        let call = if self.config.auto_register {
-            SrCall::PostNew(&sought.subject, &body)
+        let answer = if self.config.auto_register {
+            self.register(&sought.subject, &body).await
         } else {
-            SrCall::PostForVersion(&sought.subject, &body)
+            self.call(SrCall::PostForVersion(&sought.subject, &body)).await
         };
-        let found = match self.call(call).await {
+        let found = match answer {
             Answer::Found(found) => found,
             Answer::Unknown => return Err(sought.failed(self.not_registered(sought))),
             Answer::Refused(reason) => {
@@ -167,6 +167,20 @@ impl Registry {
         self.check(sought, id).await?;
         self.record(sought, id).await?;
         Ok(id)
+    }
+
+    /// Registers a schema, unless it is registered. Of relays that register the first schema of a subject at once, a
+    /// registry may refuse all but one: what is refused is looked up, and tried once more.
+    async fn register(&self, subject: &str, body: &str) -> Answer {
+        let refused = match self.call(SrCall::PostNew(subject, body)).await {
+            Answer::Refused(reason) => reason,
+            answer @ (Answer::Found(_) | Answer::Unknown | Answer::Away(_)) => return answer,
+        };
+        tracing::debug!(subject, refused, "looking up what the registry refuses to register");
+        match self.call(SrCall::PostForVersion(subject, body)).await {
+            Answer::Unknown | Answer::Refused(_) => self.call(SrCall::PostNew(subject, body)).await,
+            answer @ (Answer::Found(_) | Answer::Away(_)) => answer,
+        }
     }
 
     /// Makes sure that the id means the schema.

@@ -83,6 +83,26 @@ async fn a_schema_is_registered_under_topic_and_record_where_that_is_allowed() {
     assert_eq!(id(&config, &bed, schema).await.unwrap(), SchemaId(number));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_register_the_same_schema_at_once_all_get_its_id() {
+    const RELAYS: usize = 6;
+    let bed = Arc::new(Testbed::new("the_same_schema_at_once").await);
+    let config = config(&bed, AUTO);
+    for field_type in ["int", "long", "float", "double"] {
+        let schema = schema(&bed, field_type);
+        let topic: Arc<str> = config.topic(field_type).into();
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..RELAYS {
+            let mut registry = Registry::connect(&config, bed.store()).unwrap();
+            let topic = Arc::clone(&topic);
+            asking.spawn(async move { registry.id(&topic, schema).await });
+        }
+        let ids: Result<Vec<SchemaId>, Failure> = asking.join_all().await.into_iter().collect();
+        let ids = ids.unwrap_or_else(|failure| panic!("{}", failure.in_full()));
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+}
+
 #[tokio::test]
 async fn where_that_is_not_allowed_the_command_that_registers_is_said_and_then_it_is_found() {
     let bed = Testbed::new("where_that_is_not_allowed").await;
