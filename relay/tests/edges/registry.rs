@@ -32,6 +32,10 @@ async fn id(config: &Config, bed: &Testbed, schema: Schema) -> Result<SchemaId, 
     Registry::connect(config, bed.store()).unwrap().id(&topic(config), schema).await
 }
 
+async fn ask(mut registry: Registry, topic: Arc<str>, schema: Schema) -> Result<SchemaId, Failure> {
+    registry.id(&topic, schema).await
+}
+
 fn cause(failure: Failure) -> RegistryFailure {
     match failure {
         Failure::Schema { source, .. } => source,
@@ -93,9 +97,8 @@ async fn relays_that_register_the_same_schema_at_once_all_get_its_id() {
         let topic: Arc<str> = config.topic(field_type).into();
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..RELAYS {
-            let mut registry = Registry::connect(&config, bed.store()).unwrap();
-            let topic = Arc::clone(&topic);
-            asking.spawn(async move { registry.id(&topic, schema).await });
+            let registry = Registry::connect(&config, bed.store()).unwrap();
+            asking.spawn(ask(registry, Arc::clone(&topic), schema));
         }
         let ids: Result<Vec<SchemaId>, Failure> = asking.join_all().await.into_iter().collect();
         let ids = ids.unwrap_or_else(|failure| panic!("{}", failure.in_full()));
