@@ -2,16 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
 
 use annals_store::{Append, ExpectedVersion, Follow, Read};
 use annals_testkit::{Must, Testbed, account, deposited, opened};
 use futures_util::TryStreamExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tracing::field::{Field, Visit};
-use tracing::span::{Id, Record};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
 
 /// Counters by name and label values.
 fn counters(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
@@ -51,52 +46,4 @@ async fn appends_reads_and_followers_are_counted_by_what_became_of_them() {
         ("annals_read_events_total", 2),
     ];
     assert_eq!(found, expected.map(|(name, count)| (name.to_owned(), count)).into());
-}
-
-/// What was recorded on the store's spans after they had begun: `span field=value`.
-#[derive(Default, Clone)]
-struct Spans(Arc<Mutex<Vec<String>>>);
-
-impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        let span = context.span(id).must("find the span");
-        values.record(&mut Noted(span.name(), &mut self.0.lock().ok().must("note a span")));
-    }
-}
-
-/// Writes each value down, behind its span's name.
-struct Noted<'a>(&'static str, &'a mut Vec<String>);
-
-impl Visit for Noted<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.1.push(format!("{} {field}={value:?}", self.0));
-    }
-}
-
-#[tokio::test]
-async fn appends_pages_and_followers_have_spans_that_say_what_came_of_them() {
-    let spans = Spans::default();
-    let _guard =
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
-    let bed = Testbed::new("spans").await;
-    let append =
-        Append::to(&account("a"), ExpectedVersion::NoStream, [opened("ann"), deposited(1)]);
-    bed.store().append(&append).await.must("append");
-    let mut transaction = bed.store().pool().begin().await.must("begin");
-    let late = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("bob")]);
-    bed.store().append_in(&mut transaction, &late).await.unwrap_err();
-    transaction.rollback().await.must("roll back");
-    bed.store().read(Read::all()).try_collect::<Vec<_>>().await.must("read");
-    let mut log = pin!(bed.store().follow(Follow::all()));
-    log.try_next().await.must("follow");
-
-    let found = spans.0.lock().ok().must("read the spans").clone();
-    for expected in [
-        r#"append outcome="appended""#,
-        r#"append_in outcome="refused""#,
-        "read_page events=2",
-        "follow_page events=2",
-    ] {
-        assert!(found.iter().any(|span| span == expected), "no {expected} in {found:?}");
-    }
 }

@@ -1,0 +1,64 @@
+//! The store's spans, in a process of their own: tracing keeps for a whole process whether a span is wanted, by the
+//! subscribers there are when some thread first comes by, and tests beside this one have none.
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::{Arc, Mutex};
+
+    use annals_store::{Append, ExpectedVersion, Follow, Read};
+    use annals_testkit::{Must, Testbed, account, deposited, opened};
+    use futures_util::TryStreamExt;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Id, Record};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+    use tracing_subscriber::registry::LookupSpan;
+
+    /// What was recorded on the store's spans after they had begun: `span field=value`.
+    #[derive(Default, Clone)]
+    struct Spans(Arc<Mutex<Vec<String>>>);
+
+    impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+        fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+            let span = context.span(id).must("find the span");
+            values.record(&mut Noted(span.name(), &mut self.0.lock().ok().must("note a span")));
+        }
+    }
+
+    /// Writes each value down, behind its span's name.
+    struct Noted<'a>(&'static str, &'a mut Vec<String>);
+
+    impl Visit for Noted<'_> {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            self.1.push(format!("{} {field}={value:?}", self.0));
+        }
+    }
+
+    #[tokio::test]
+    async fn appends_pages_and_followers_have_spans_that_say_what_came_of_them() {
+        let spans = Spans::default();
+        let _guard =
+            tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
+        let bed = Testbed::new("spans").await;
+        let append =
+            Append::to(&account("a"), ExpectedVersion::NoStream, [opened("ann"), deposited(1)]);
+        bed.store().append(&append).await.must("append");
+        let mut transaction = bed.store().pool().begin().await.must("begin");
+        let late = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("bob")]);
+        bed.store().append_in(&mut transaction, &late).await.unwrap_err();
+        transaction.rollback().await.must("roll back");
+        bed.store().read(Read::all()).try_collect::<Vec<_>>().await.must("read");
+        let mut log = pin!(bed.store().follow(Follow::all()));
+        log.try_next().await.must("follow");
+
+        let found = spans.0.lock().ok().must("read the spans").clone();
+        for expected in [
+            r#"append outcome="appended""#,
+            r#"append_in outcome="refused""#,
+            "read_page events=2",
+            "follow_page events=2",
+        ] {
+            assert!(found.iter().any(|span| span == expected), "no {expected} in {found:?}");
+        }
+    }
+}
