@@ -1,5 +1,7 @@
 //! Reading what is held, once it is to go on.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_store::outbox::{Bound, LivePage, OutboxEvent, Window};
@@ -92,7 +94,7 @@ impl Reader {
         reading: &mut Reading,
     ) -> Result<Place, Failure> {
         let HeldWindow { shard, name: (kind, name), hold, until } = *held;
-        let passed = self.asked.passed.clone();
+        let passed = Arc::clone(&self.asked.passed);
         let window = Window { since: &hold.place.since, until };
         let events_max = reading.collector.room();
         let (store, encoder, connection) = self.parts().await?;
@@ -124,27 +126,22 @@ impl Reader {
 
     /// Held categories go on by themselves once their topics can be written to.
     async fn look_at_topics(&mut self, shards: &[ShardPlace]) {
-        let mut categories: Vec<(String, i64)> = Vec::new();
+        let mut categories: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for shard in shards {
             let held = shard.holds.iter().filter(|((kind, _), _)| *kind == Kind::Category);
-            categories.extend(held.map(|((_, name), hold)| (name.clone(), hold.id)));
+            held.for_each(|((_, name), hold)| {
+                categories.entry(name.clone()).or_default().push(hold.id);
+            });
         }
-        for (category, _) in &categories {
-            let is_wanted = |of: &&(String, i64)| of.0 == *category;
-            let mut ids = categories.iter().filter(is_wanted).map(|(_, id)| *id);
-            if ids.all(|id| self.goes_on(id)) {
-                continue;
-            }
-            let tried = self.tried.get(category);
-            if tried.is_some_and(|tried| tried.elapsed() < TOPIC_INTERVAL) {
+        for (category, holds) in categories {
+            let tried = self.tried.get(&category);
+            let is_due = tried.is_none_or(|tried| tried.elapsed() >= TOPIC_INTERVAL);
+            if !is_due || holds.iter().all(|hold| self.goes_on(*hold)) {
                 continue;
             }
             self.tried.insert(category.clone(), Instant::now());
-            match self.encoder.topic(category).await {
-                Ok(()) => {
-                    let ids = categories.iter().filter(is_wanted).map(|(_, id)| *id);
-                    self.ready.extend(ids);
-                }
+            match self.encoder.topic(&category).await {
+                Ok(()) => self.ready.extend(holds),
                 Err(failure) => {
                     let error = &failure as &dyn std::error::Error;
                     tracing::debug!(category, error, "the category is held still");

@@ -136,13 +136,13 @@ impl Reads {
 
 /// Reads pages, one after the other.
 pub(crate) struct Reader {
-    pub(crate) store: Store,
+    store: Store,
     pub(crate) encoder: Encoder,
     limits: Limits,
     connection: Option<PgConnection>,
     /// When each shard's checkpoint was last written.
     written: BTreeMap<i16, Instant>,
-    pub(crate) deployment: String,
+    deployment: String,
     durability: Durability,
     pub(crate) asked: Asked,
     /// How far PostgreSQL knows that holds got.
@@ -159,8 +159,8 @@ pub(crate) struct Asked {
     looked: Option<Instant>,
     /// Holds to try again.
     pub(crate) wanted: HashSet<i64>,
-    /// Events not to publish.
-    pub(crate) passed: HashSet<i64>,
+    /// Events not to publish. Shared with each page, since after a rebase there can be many.
+    pub(crate) passed: Arc<HashSet<i64>>,
 }
 
 /// Shards that stand at one place, and the end of the window that they publish.
@@ -182,14 +182,14 @@ pub(crate) struct Reading {
 /// Which events of the log are left out.
 pub(crate) struct Sieve {
     holds: BTreeMap<i16, Holds>,
-    passed: HashSet<i64>,
+    passed: Arc<HashSet<i64>>,
 }
 
 impl Sieve {
-    fn new(shards: &[ShardPlace], passed: &HashSet<i64>) -> Self {
+    fn new(shards: &[ShardPlace], passed: &Arc<HashSet<i64>>) -> Self {
         let holds = shards.iter().filter(|shard| !shard.holds.is_empty());
         let holds = holds.map(|shard| (shard.shard(), shard.holds.clone())).collect();
-        Self { holds, passed: passed.clone() }
+        Self { holds, passed: Arc::clone(passed) }
     }
 
     fn leaves_out(&self, event: &OutboxEvent<'_>) -> bool {
@@ -370,7 +370,7 @@ impl Reader {
         Ok(Asked {
             looked: Some(Instant::now()),
             wanted: wanted.into_iter().collect(),
-            passed: passed.into_iter().collect(),
+            passed: Arc::new(passed.into_iter().collect()),
         })
     }
 

@@ -188,7 +188,8 @@ struct Sent {
     alone: Vec<i64>,
 }
 
-/// Sends the records of one Kafka transaction, with its checkpoints where there is a topic of them. Each message is gone once librdkafka has its own copy.
+/// Sends the records of one Kafka transaction, with its checkpoints where there is a topic of them. Each message is
+/// gone once librdkafka has its own copy.
 fn send(
     producer: &Producer,
     topic: Option<&Arc<str>>,
