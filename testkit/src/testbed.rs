@@ -116,8 +116,11 @@ impl Testbed {
     /// # Panics
     /// If the database does not answer.
     pub async fn recorded(&self) -> Vec<Recorded> {
+        // Over a connection of its own: one of the pool's may not have been used since the server last crashed.
+        let connection = PgConnection::connect(&self.database_url()).await;
+        let mut connection = connection.must("connect to read what is recorded");
         let rows =
-            sqlx::query(include_str!("../sql/recorded.sql")).fetch_all(self.store.pool()).await;
+            sqlx::query(include_str!("../sql/recorded.sql")).fetch_all(&mut connection).await;
         let rows = rows.must("read what is recorded");
         rows.iter()
             .map(|row| Recorded {
