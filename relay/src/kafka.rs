@@ -24,7 +24,7 @@ use crate::heard::{Heard, locked};
 use crate::kafka_failure::{KafkaFailure, RecordId};
 use crate::kafka_properties::{self as properties, Properties};
 use crate::message::Message;
-use crate::tails::Tails;
+use crate::tails::{Last, Tails};
 use crate::topic_policy::TopicPlan;
 
 pub use crate::checkpoint_topic::{ensure_checkpoint_topic, read_checkpoints};
@@ -330,17 +330,22 @@ impl Desk {
     }
 }
 
-/// The last committed record after each start, once everything up to each end has been fetched.
+/// The last committed record of each shard in each partition after its start, once everything up to each end has been
+/// fetched.
 pub(crate) fn read_tails(
     config: &Config,
     topic: &str,
     tails: &Tails,
     deadline: Instant,
-) -> Result<BTreeMap<i32, Option<Vec<u8>>>> {
-    let mut last = BTreeMap::new();
+) -> Result<Last> {
+    let mut last = Last::new();
     let is_late = |_: bool| Instant::now() >= deadline;
     read(config, topic, tails, is_late, |message| {
-        last.insert(message.partition(), message.payload().map(<[u8]>::to_vec));
+        let shard = message.key().and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
+        if let Some(shard) = shard {
+            let record = message.payload().map(<[u8]>::to_vec);
+            last.insert((message.partition(), shard), record);
+        }
     })?;
     Ok(last)
 }
