@@ -64,13 +64,18 @@ begin
         perform set_config('synchronous_commit', 'on', true);
     end if;
 
-    -- One event for a stream that exists, the usual case: in the fewest statements and expressions, since each is made
-    -- ready anew in every transaction, which costs more than what it does. Whatever is not as it should be leaves the
-    -- stream as it was, for the general way below to say what.
+    -- One event, the usual case: in the fewest statements and expressions, since each is made ready anew in every
+    -- transaction, which costs more than what it does. Whatever is not as it should be leaves the stream as it was, for
+    -- the general way below to say what.
     if cardinality(event_ids) = 1 and cardinality(streams) = 1 then
         update annals.streams s set version = s.version + 1
         where s.name = streams[1] and (expected[1] in (-2, -3) or s.version = expected[1])
         returning s.version into held;
+        if not found and expected[1] in (-1, -2) and annals.is_stream_name(streams[1]) then
+            insert into annals.streams (name, category, version) values (streams[1], split_part(streams[1], '-', 1), 0)
+            on conflict (name) do nothing
+            returning version into held;
+        end if;
         if found then
             -- Only after the lock, as below.
             select count(*) into known from annals.schemas s
@@ -91,7 +96,11 @@ begin
                 outcome := 'appended';
                 return;
             end if;
-            update annals.streams s set version = held - 1 where s.name = streams[1];
+            if held = 0 then
+                delete from annals.streams s where s.name = streams[1];
+            else
+                update annals.streams s set version = held - 1 where s.name = streams[1];
+            end if;
         end if;
     end if;
 
@@ -130,18 +139,12 @@ begin
         end;
     end loop;
 
-    -- Only after the locks: a concurrent append of the same events has then either committed or gone. One event, for
-    -- example the first one of a stream, is looked up and written without unnesting arrays: that costs more than the rest.
-    if cardinality(event_ids) = 1 then
-        known := case when exists (select from annals.events e where e.event_id = event_ids[1]) then 1 else 0 end;
-        unknown_schemas := case when exists (select from annals.schemas s where s.fingerprint = fingerprints[1]) then 0 else 1 end;
-    else
-        select
-            (select count(*) from annals.events e where e.event_id = any (event_ids)),
-            (select count(*) from (select distinct f.fingerprint from unnest(fingerprints) f (fingerprint)) f
-             where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint))
-        into known, unknown_schemas;
-    end if;
+    -- Only after the locks: a concurrent append of the same events has then either committed or gone.
+    select
+        (select count(*) from annals.events e where e.event_id = any (event_ids)),
+        (select count(*) from (select distinct f.fingerprint from unnest(fingerprints) f (fingerprint)) f
+         where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint))
+    into known, unknown_schemas;
     if known > 0 then
         select k.outcome, k.versions, k.positions, k.recorded_at, k.refusals
         into outcome, versions, positions, recorded_at, refusals
@@ -156,43 +159,28 @@ begin
     end if;
 
     -- Versions follow the order of the events; positions are drawn after the locks, in the same order.
-    if cardinality(event_ids) = 1 then
-        place := stream_of[1];
+    positions := array(select nextval('annals.positions') from generate_series(1, cardinality(event_ids)));
+    for i in 1 .. cardinality(event_ids) loop
+        place := stream_of[i];
         current[place] := current[place] + 1;
-        versions := array[current[place]];
-        positions := array[nextval('annals.positions')];
-        recorded_at := clock_timestamp();
-        insert into annals.outbox (position, shard) values (positions[1], annals.shard_of(streams[place]));
-        insert into annals.events (
-            position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
-        ) values (
-            positions[1], streams[place], versions[1], event_ids[1], split_part(streams[place], '-', 1), event_types[1],
-            fingerprints[1], recorded_at, payloads[1], data[1], metadata[1], headers[1]
-        );
-    else
-        positions := array(select nextval('annals.positions') from generate_series(1, cardinality(event_ids)));
-        for i in 1 .. cardinality(event_ids) loop
-            place := stream_of[i];
-            current[place] := current[place] + 1;
-            versions[i] := current[place];
-        end loop;
-        for i in 1 .. cardinality(streams) loop
-            shards[i] := annals.shard_of(streams[i]);
-        end loop;
-        recorded_at := clock_timestamp();
-        with queued as (
-            insert into annals.outbox (position, shard)
-            select o.position, shards[o.place] from unnest(positions, stream_of) as o (position, place)
-        )
-        insert into annals.events (
-            position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
-        )
-        select
-            e.position, streams[e.place], e.version, e.event_id, split_part(streams[e.place], '-', 1), e.event_type, e.fingerprint,
-            recorded_at, e.payload, e.data, e.metadata, e.headers
-        from unnest(positions, stream_of, versions, event_ids, event_types, fingerprints, payloads, data, metadata, headers)
-            as e (position, place, version, event_id, event_type, fingerprint, payload, data, metadata, headers);
-    end if;
+        versions[i] := current[place];
+    end loop;
+    for i in 1 .. cardinality(streams) loop
+        shards[i] := annals.shard_of(streams[i]);
+    end loop;
+    recorded_at := clock_timestamp();
+    with queued as (
+        insert into annals.outbox (position, shard)
+        select o.position, shards[o.place] from unnest(positions, stream_of) as o (position, place)
+    )
+    insert into annals.events (
+        position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
+    )
+    select
+        e.position, streams[e.place], e.version, e.event_id, split_part(streams[e.place], '-', 1), e.event_type, e.fingerprint,
+        recorded_at, e.payload, e.data, e.metadata, e.headers
+    from unnest(positions, stream_of, versions, event_ids, event_types, fingerprints, payloads, data, metadata, headers)
+        as e (position, place, version, event_id, event_type, fingerprint, payload, data, metadata, headers);
 
     for i in 1 .. cardinality(streams) loop
         if counts[i] > 0 and current[i] >= counts[i] then

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 30)]
     seconds: u32,
     /// How long the same load runs before, unmeasured.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     warm_up_seconds: u32,
     /// Concurrent writers, each with a connection.
     #[arg(long, default_value_t = 16)]

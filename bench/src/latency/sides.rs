@@ -18,6 +18,7 @@ use crate::kafka::create_topic;
 use crate::process::Used;
 use crate::relay::{self, Relay};
 use crate::report::Report;
+use crate::settle::settle;
 
 /// As many as the relay gives a topic that it makes.
 const PARTITIONS: i32 = 12;
@@ -79,6 +80,11 @@ impl<'a> Round<'a> {
         let bed = Testbed::new("bench_latency").await;
         let options = StoreOptions::default().connections_max(arguments.writers);
         let store = options.connect(&bed.database_url()).await?;
+        sqlx::query(include_str!("../../sql/streams.sql"))
+            .bind(i32::try_from(arguments.streams)?)
+            .execute(bed.store().pool())
+            .await?;
+        settle(&bed.database_url()).await?;
         let mut open = None;
         if side == Side::RelayBesideOpen {
             let mut connection = PgConnection::connect(&bed.database_url()).await?;
