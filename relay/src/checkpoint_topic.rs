@@ -1,13 +1,13 @@
 //! The topic of checkpoints: made, and read from its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::home::Signpost;
 use crate::kafka::{Desk, read_tails};
 use crate::kafka_failure::KafkaFailure;
-use crate::tails::{Tails, Wanted};
+use crate::tails::{Last, Tails, Wanted};
 use crate::topic_policy::{TopicPlan, ensure_topic};
 
 /// The broker looks every 10 s for transactions that are over their time: so much longer can one of
@@ -35,42 +35,60 @@ pub fn read_checkpoints(
     config: &Config,
     shards: &[u16],
 ) -> Result<BTreeMap<u16, Vec<u8>>, KafkaFailure> {
+    let topic = config.checkpoint_topic();
     let deadline = Instant::now() + config.kafka.transaction_timeout + OVERTIME;
-    let own = shards.iter().map(|shard| (*shard, [*shard].into())).collect();
-    let mut found = last_of(config, &own, deadline)?;
-    let mut elsewhere = Wanted::new();
-    found.retain(|shard, record| {
-        let signpost = Signpost::from_bytes(record);
-        if let Some(signpost) = &signpost {
-            elsewhere.entry(signpost.partition).or_default().insert(*shard);
+    // All partitions at once, for it is not known yet which of them matter: that is quicker than one after the other.
+    let desk = Desk::open(config)?;
+    let all =
+        (0..desk.partitions(&topic)?.unwrap_or_default()).filter_map(|n| u16::try_from(n).ok());
+    let mut wanted: Wanted = all.map(|partition| (partition, BTreeSet::new())).collect();
+    wanted.extend(shards.iter().map(|shard| (*shard, [*shard].into())));
+    let last = last_of(config, &desk, &wanted, deadline)?;
+
+    let record = |last: &Last, partition: u16, shard: u16| {
+        last.get(&(partition.into(), shard)).cloned().flatten()
+    };
+    let (mut found, mut further_back) = (BTreeMap::new(), Wanted::new());
+    for &shard in shards {
+        let Some(own) = record(&last, shard, shard) else { continue };
+        let Some(Signpost { partition, .. }) = Signpost::from_bytes(&own) else {
+            found.insert(shard, own);
+            continue;
+        };
+        match record(&last, partition, shard) {
+            Some(there) => drop(found.insert(shard, there)),
+            None => drop(further_back.entry(partition).or_default().insert(shard)),
         }
-        signpost.is_none()
-    });
-    if elsewhere.is_empty() {
+    }
+    if further_back.is_empty() {
         return Ok(found);
     }
-    found.extend(last_of(config, &elsewhere, deadline)?);
-    for (partition, shards) in elsewhere {
-        if let Some(shard) = shards.iter().find(|shard| !found.contains_key(shard)) {
-            let topic = config.checkpoint_topic().to_string();
+    let last = last_of(config, &desk, &further_back, deadline)?;
+    for (partition, shard) in
+        further_back.iter().flat_map(|(p, shards)| shards.iter().map(move |s| (*p, *s)))
+    {
+        let Some(there) = record(&last, partition, shard) else {
+            let topic = topic.to_string();
             let reason = format!(
                 "partition {partition} has no checkpoint of shard {shard}, though partition {shard} leads there"
             );
             return Err(KafkaFailure::TopicUnfit { topic, reason });
-        }
+        };
+        found.insert(shard, there);
     }
     Ok(found)
 }
 
-/// The last committed record of each of these shards, in the partition in which it is looked for.
+/// The last committed records at the end of these partitions, those of the shards that are looked for among them.
 fn last_of(
     config: &Config,
+    desk: &Desk,
     wanted: &Wanted,
     deadline: Instant,
-) -> Result<BTreeMap<u16, Vec<u8>>, KafkaFailure> {
+) -> Result<Last, KafkaFailure> {
     let topic = config.checkpoint_topic();
     let partitions: Vec<u16> = wanted.keys().copied().collect();
-    let mut tails = Tails::new(wanted, Desk::open(config)?.ends(&topic, &partitions)?);
+    let mut tails = Tails::new(wanted, desk.ends(&topic, &partitions)?);
     while !tails.is_done() {
         let last = read_tails(config, &topic, &tails, deadline)?;
         tails.take(last);

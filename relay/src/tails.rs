@@ -11,7 +11,7 @@ const OFFSETS_FIRST: i64 = 500;
 /// How many times as many are read the next time.
 const FACTOR: i64 = 20;
 
-/// The shards whose records are looked for, by partition; each in one.
+/// The shards whose records are looked for, by partition. Of one without, the end is read.
 pub(crate) type Wanted = BTreeMap<u16, BTreeSet<u16>>;
 /// The last records that were read, by partition and shard; `None` for a deletion.
 pub(crate) type Last = BTreeMap<(i32, u16), Option<Vec<u8>>>;
@@ -19,8 +19,7 @@ pub(crate) type Last = BTreeMap<(i32, u16), Option<Vec<u8>>>;
 /// What is to be read still, and what was found.
 pub(crate) struct Tails {
     open: BTreeMap<u16, Tail>,
-    /// By shard.
-    records: BTreeMap<u16, Vec<u8>>,
+    records: Last,
 }
 
 /// The end of a partition.
@@ -43,7 +42,7 @@ impl Tails {
             (partition, Tail { first, start: first.max(end - OFFSETS_FIRST), end, wanted })
         };
         let open = ends.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.first);
-        Self { open: open.collect(), records: BTreeMap::new() }
+        Self { open: open.collect(), records: Last::new() }
     }
 
     /// For partitions that are read from given offsets up to their ends.
@@ -52,15 +51,15 @@ impl Tails {
             (partition, Tail { first: start, start, end, wanted: BTreeSet::new() })
         };
         let open = parts.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.start);
-        Self { open: open.collect(), records: BTreeMap::new() }
+        Self { open: open.collect(), records: Last::new() }
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// What was found of each shard.
-    pub(crate) fn records(self) -> BTreeMap<u16, Vec<u8>> {
+    /// What was found.
+    pub(crate) fn records(self) -> Last {
         self.records
     }
 
@@ -88,14 +87,10 @@ impl Tails {
 
     /// Takes the last records that were read. Partitions in which something is missing are read again from further
     /// back, unless they were read whole.
-    pub(crate) fn take(&mut self, mut last: Last) {
+    pub(crate) fn take(&mut self, last: Last) {
+        self.records.extend(last);
         for (partition, mut tail) in std::mem::take(&mut self.open) {
-            tail.wanted.retain(|shard| {
-                let found = last.remove(&(partition.into(), *shard));
-                let is_missing = found.is_none();
-                self.records.extend(found.flatten().map(|record| (*shard, record)));
-                is_missing
-            });
+            tail.wanted.retain(|shard| !self.records.contains_key(&(partition.into(), *shard)));
             if !tail.wanted.is_empty() && tail.start > tail.first {
                 let offsets = (tail.end - tail.start).saturating_mul(FACTOR);
                 tail.start = tail.first.max(tail.end.saturating_sub(offsets));
@@ -174,7 +169,7 @@ mod tests {
         assert_eq!(starts(&tails), [(0, 100)]);
         tails.take(BTreeMap::new());
         assert!(tails.is_done());
-        assert_eq!(tails.records(), [(1, b"one".to_vec())].into());
+        assert_eq!(tails.records(), [((1, 1), Some(b"one".to_vec()))].into());
     }
 
     #[test]
@@ -182,7 +177,7 @@ mod tests {
         let mut tails = tails(&[(0, 30_000)]);
         tails.take([((0, 0), None)].into());
         assert!(tails.is_done());
-        assert!(tails.records().is_empty());
+        assert_eq!(tails.records(), [((0, 0), None)].into());
     }
 
     #[test]
@@ -191,8 +186,9 @@ mod tests {
         let (of_0, of_3) = (Some(b"of 0".to_vec()), Some(b"of 3".to_vec()));
         tails.take([((0, 0), of_0.clone()), ((0, 5), Some(b"of 5".to_vec()))].into());
         assert_eq!(starts(&tails), [(0, 0)]);
-        tails.take([((0, 0), Some(b"an older one".to_vec())), ((0, 3), of_3.clone())].into());
+        tails.take([((0, 0), of_0.clone()), ((0, 3), of_3.clone())].into());
         assert!(tails.is_done());
-        assert_eq!(tails.records(), [(0, of_0.unwrap()), (3, of_3.unwrap())].into());
+        let records = tails.records();
+        assert_eq!((&records[&(0, 0)], &records[&(0, 3)]), (&of_0, &of_3));
     }
 }
