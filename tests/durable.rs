@@ -32,17 +32,21 @@ async fn a_commit_waits_for_the_disk_whatever_the_database_has_set() {
 #[tokio::test]
 async fn an_append_takes_no_lock_but_those_of_its_rows_and_tables() {
     let bed = Testbed::new("locks").await;
-    let append = |id: i64| Append::to(&account(id), ExpectedVersion::NoStream, [deposited(id)]);
-    bed.store().append(&append(0)).await.must("append");
-    let mut transaction = bed.store().pool().begin().await.must("begin");
-    bed.store().append_in(&mut transaction, &append(1)).await.must("append");
-    let locks = sqlx::query_scalar(include_str!("sql/own_locks.sql"));
-    let locks: Vec<String> = locks.fetch_all(&mut *transaction).await.must("look at locks");
-    assert_eq!(
-        locks,
-        ["relation AccessShareLock", "relation RowExclusiveLock", "relation RowShareLock"]
-    );
-    transaction.commit().await.must("commit");
+    let append = |id: i64, events: i64| {
+        Append::to(&account(id), ExpectedVersion::NoStream, (0..events).map(deposited))
+    };
+    bed.store().append(&append(0, 1)).await.must("append");
+    let written = ["relation AccessShareLock", "relation RowExclusiveLock"];
+    // Several events lock their streams before they are looked at.
+    let locked = [&written[..], &["relation RowShareLock"]].concat();
+    for (id, events, expected) in [(1, 1, written.to_vec()), (2, 2, locked)] {
+        let mut transaction = bed.store().pool().begin().await.must("begin");
+        bed.store().append_in(&mut transaction, &append(id, events)).await.must("append");
+        let locks = sqlx::query_scalar(include_str!("sql/own_locks.sql"));
+        let locks: Vec<String> = locks.fetch_all(&mut *transaction).await.must("look at locks");
+        assert_eq!(locks, expected, "with {events} events");
+        transaction.commit().await.must("commit");
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
-    fn is_met(self, figure: f64) -> bool {
+    pub(crate) fn is_met(self, figure: f64) -> bool {
         match self {
             Self::AtLeast(goal) => figure >= goal,
             Self::AtMost(goal) => figure <= goal,

@@ -407,11 +407,27 @@ fn read(
     config: &Config,
     topic: &str,
     tails: &Tails,
+    is_late: impl FnMut(bool) -> bool,
+    take: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<()> {
+    let reader = tail_reader(config, topic, tails)?;
+    let read = read_by(&reader, topic, tails, is_late, take);
+    // rdkafka waits until a consumer of a group has closed, in slices of 100 ms and without a deadline: nothing depends on it.
+    let closing = thread::Builder::new().name("reader-close".into()).spawn(move || drop(reader));
+    if let Err(error) = closing {
+        tracing::debug!(%error, "a reader was closed without a thread of its own");
+    }
+    read
+}
+
+fn read_by(
+    reader: &BaseConsumer<Listener>,
+    topic: &str,
+    tails: &Tails,
     mut is_late: impl FnMut(bool) -> bool,
     mut take: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
     const ACTION: &str = "read a topic up to its end";
-    let reader = tail_reader(config, topic, tails)?;
     let listener = reader.context();
     loop {
         let heard = listener.heard.times();
