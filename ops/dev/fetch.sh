@@ -65,7 +65,8 @@ download() {
   wait "$pid" || die "could not download $what: $(first_error "$log") (all of it: $log)"
   trap - EXIT
   exec {turn}>&-
-  rm -rf "$directory/target" "$directory/META-INF"
+  # shellcheck disable=SC2016 # Maven makes a directory of that name, where there is no project
+  rm -rf "$directory/target" "$directory/META-INF" "$directory/"'${project.basedir}'
   say "$component" "downloaded $what in $(seconds_since "$start") s"
 }
 

@@ -69,7 +69,8 @@ impl Tails {
             .map(|(partition, at, end)| format!("partition {partition} at offset {at} of {end}"))
             .collect();
         format!(
-            "an open transaction of another producer, or a partition without a leader, holds back {}",
+            "an open transaction of another producer, or a partition without a leader, holds back {}; if that lasts, \
+             look with kafka-transactions.sh find-hanging",
             missing.join(", ")
         )
     }
@@ -144,7 +145,7 @@ mod tests {
         assert!(!tails.are_fetched(&BTreeMap::new()));
         assert!(!tails.are_fetched(&[(0, 10), (1, 19)].into()));
         assert!(
-            tails.missing(&[(0, 10), (1, 19)].into()).ends_with("partition 1 at offset 19 of 20")
+            tails.missing(&[(0, 10), (1, 19)].into()).contains("back partition 1 at offset 19 of 20;")
         );
         assert!(tails.are_fetched(&[(0, 11), (1, 20)].into()));
     }
