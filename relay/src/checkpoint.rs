@@ -98,14 +98,6 @@ impl Checkpoint {
         Self { format: FORMAT, cluster, place, holds }
     }
 
-    /// The record's value.
-    ///
-    /// # Errors
-    /// None of a checkpoint's fields can fail to be written; the error is serde's signature.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
-    }
-
     /// Reads a record's value.
     ///
     /// # Errors
@@ -142,7 +134,8 @@ mod tests {
         ];
         for holds in [holds, Vec::new()] {
             let written = Checkpoint::new(cluster(), place.clone(), holds);
-            let read = Checkpoint::from_bytes(3, &written.to_bytes().unwrap()).unwrap();
+            let bytes = serde_json::to_vec(&written).unwrap();
+            let read = Checkpoint::from_bytes(3, &bytes).unwrap();
             assert_eq!(read, written);
         }
         assert_eq!((place.position(), Place::done(&until).position()), (42, 99));

@@ -24,7 +24,7 @@ use crate::heard::{Heard, locked};
 use crate::kafka_failure::{KafkaFailure, RecordId};
 use crate::kafka_properties::{self as properties, Properties};
 use crate::message::Message;
-use crate::tails::Tails;
+use crate::tails::{Last, Tails};
 use crate::topic_policy::TopicPlan;
 
 pub use crate::checkpoint_topic::{ensure_checkpoint_topic, read_checkpoints};
@@ -330,17 +330,22 @@ impl Desk {
     }
 }
 
-/// The last committed record after each start, once everything up to each end has been fetched.
+/// The last committed record of each shard in each partition after its start, once everything up to each end has been
+/// fetched.
 pub(crate) fn read_tails(
     config: &Config,
     topic: &str,
     tails: &Tails,
     deadline: Instant,
-) -> Result<BTreeMap<i32, Option<Vec<u8>>>> {
-    let mut last = BTreeMap::new();
+) -> Result<Last> {
+    let mut last = Last::new();
     let is_late = |_: bool| Instant::now() >= deadline;
     read(config, topic, tails, is_late, |message| {
-        last.insert(message.partition(), message.payload().map(<[u8]>::to_vec));
+        let shard = message.key().and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
+        if let Some(shard) = shard {
+            let record = message.payload().map(<[u8]>::to_vec);
+            last.insert((message.partition(), shard), record);
+        }
     })?;
     Ok(last)
 }
@@ -402,11 +407,27 @@ fn read(
     config: &Config,
     topic: &str,
     tails: &Tails,
+    is_late: impl FnMut(bool) -> bool,
+    take: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<()> {
+    let reader = tail_reader(config, topic, tails)?;
+    let read = read_by(&reader, topic, tails, is_late, take);
+    // rdkafka waits until a consumer of a group has closed, in slices of 100 ms and without a deadline: nothing depends on it.
+    let closing = thread::Builder::new().name("reader-close".into()).spawn(move || drop(reader));
+    if let Err(error) = closing {
+        tracing::debug!(%error, "a reader was closed without a thread of its own");
+    }
+    read
+}
+
+fn read_by(
+    reader: &BaseConsumer<Listener>,
+    topic: &str,
+    tails: &Tails,
     mut is_late: impl FnMut(bool) -> bool,
     mut take: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
     const ACTION: &str = "read a topic up to its end";
-    let reader = tail_reader(config, topic, tails)?;
     let listener = reader.context();
     loop {
         let heard = listener.heard.times();

@@ -21,6 +21,7 @@ pub mod failure;
 mod heard;
 mod held;
 pub mod holds;
+mod home;
 mod hops;
 mod idle;
 pub mod kafka;

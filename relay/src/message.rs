@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use annals_relay_core::Shard;
 use annals_schemas::{SchemaId, frame};
 use annals_store::outbox::OutboxEvent;
+use serde::Serialize;
 use uuid::Uuid;
-
-use crate::checkpoint::Checkpoint;
 
 /// One record to be, complete: nothing is looked up any more when it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,20 +46,18 @@ impl Message {
         }
     }
 
-    /// The record that says how far a shard is published: in the shard's own partition.
-    ///
-    /// # Errors
-    /// The signature of [`Checkpoint::to_bytes`].
-    pub fn checkpoint(
+    /// A record of the topic of checkpoints, about one shard: how far it is published, or where that is said.
+    pub(crate) fn about(
+        shard: Shard,
         topic: &Arc<str>,
-        shard: i16,
-        checkpoint: &Checkpoint,
+        partition: Shard,
+        what: &impl Serialize,
     ) -> Result<Self, serde_json::Error> {
         Ok(Self {
             topic: Arc::clone(topic),
-            partition: Some(shard.into()),
-            key: shard.to_string(),
-            payload: checkpoint.to_bytes()?,
+            partition: Some(partition.0.into()),
+            key: shard.0.to_string(),
+            payload: serde_json::to_vec(what)?,
             timestamp_ms: jiff::Timestamp::now().as_millisecond(),
             headers: Headers::default(),
             position: 0,

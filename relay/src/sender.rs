@@ -1,18 +1,21 @@
 //! Sending: two producers, each with a thread of its own, since librdkafka's transactional calls block.
 
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use annals_relay_core::{Done, Lease, Slot, Work};
+use annals_relay_core::{Done, Lease, Shard, Slot, Work};
+use serde::Serialize;
 
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Config, Delivery};
 use crate::failure::Failure;
+use crate::heard::locked;
+use crate::home::{Home, Placing, Signpost};
 use crate::hops::Hops;
 use crate::kafka::{self, Producer};
-use crate::leases::{Session, number};
+use crate::leases::Session;
 use crate::message::Message;
 use crate::shell::{Report, Reports};
 
@@ -21,6 +24,7 @@ pub(crate) struct Senders {
     a: Sender,
     /// There is one alone where there are no transactions.
     b: Option<Sender>,
+    home: Mutex<Home>,
 }
 
 /// One producer's thread. It ends when the way to it is closed, or at its first failure: whatever that was, the
@@ -31,7 +35,7 @@ struct Sender {
 }
 
 enum Job {
-    Send(Batch),
+    Send(Batch, Option<Placing>),
     Commit,
 }
 
@@ -45,7 +49,8 @@ impl Senders {
     ) -> Result<Self, Failure> {
         if config.relay.delivery == Delivery::AtLeastOnce {
             let producer = Producer::without_transactions(config)?;
-            return Ok(Self { a: Sender::start(Slot::A, producer, None, reports)?, b: None });
+            let a = Sender::start(Slot::A, producer, None, reports)?;
+            return Ok(Self { a, b: None, home: Mutex::default() });
         }
         let [a, b] = &session.transactional_ids;
         let (a, b) = std::thread::scope(|scope| {
@@ -56,12 +61,15 @@ impl Senders {
         Ok(Self {
             a: Sender::start(Slot::A, a?, Some(Arc::clone(&topic)), reports)?,
             b: Some(Sender::start(Slot::B, b?, Some(topic), reports)?),
+            home: Mutex::default(),
         })
     }
 
     /// Begins a transaction and sends everything; reported when all is acknowledged.
     pub(crate) fn send(&self, slot: Slot, batch: Batch) {
-        self.of(slot).job(Job::Send(batch));
+        // Here, where transactions are in order: whatever comes after a failure goes to another generation.
+        let placing = locked(&self.home).place(&batch.checkpoints);
+        self.of(slot).job(Job::Send(batch, placing));
     }
 
     /// Commits; reported when that is done.
@@ -71,7 +79,7 @@ impl Senders {
 
     /// Waits until both threads have ended and their producers are destroyed. Blocks.
     pub(crate) fn close(self) {
-        let Self { a, b } = self;
+        let Self { a, b, home: _ } = self;
         // First of all, both ways are closed.
         let threads: Vec<_> =
             [Some(a), b].into_iter().flatten().map(|Sender { jobs: _, thread }| thread).collect();
@@ -152,9 +160,9 @@ fn work(
     let (mut under_way, mut timed) = (Sent::default(), None);
     while let Ok(job) = jobs.recv() {
         let (work, done) = match job {
-            Job::Send(mut batch) => {
+            Job::Send(mut batch, placing) => {
                 batch.hops.next();
-                let sent = send(producer, topic, batch);
+                let sent = send(producer, topic.zip(placing), batch);
                 let done = sent.map(|(sent, mut hops)| {
                     hops.next();
                     (under_way, timed) = (sent, Some(hops));
@@ -192,7 +200,7 @@ struct Sent {
 /// gone once librdkafka has its own copy.
 fn send(
     producer: &Producer,
-    topic: Option<&Arc<str>>,
+    place: Option<(&Arc<str>, Placing)>,
     batch: Batch,
 ) -> Result<(Sent, Hops), Failure> {
     let Batch { messages, checkpoints, alone, hops } = batch;
@@ -209,9 +217,12 @@ fn send(
             producer.drain()?;
         }
     }
-    if let Some(topic) = topic {
-        for (lease, checkpoint) in &sent.checkpoints {
-            producer.send(&record(topic, number(lease.shard), checkpoint)?)?;
+    if let Some((topic, Placing { partition, signposts })) = place {
+        for (Lease { shard, .. }, checkpoint) in &sent.checkpoints {
+            producer.send(&record(*shard, topic, partition, checkpoint)?)?;
+        }
+        for shard in signposts {
+            producer.send(&record(shard, topic, shard, &Signpost::to(partition))?)?;
         }
     }
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.
@@ -219,9 +230,13 @@ fn send(
     Ok((sent, hops))
 }
 
-fn record(topic: &Arc<str>, shard: i16, checkpoint: &Checkpoint) -> Result<Message, Failure> {
-    Message::checkpoint(topic, shard, checkpoint).map_err(|source| {
-        let shard = shard.unsigned_abs();
-        Failure::Checkpoint(CheckpointError::Malformed { shard, source })
+fn record(
+    shard: Shard,
+    topic: &Arc<str>,
+    partition: Shard,
+    what: &impl Serialize,
+) -> Result<Message, Failure> {
+    Message::about(shard, topic, partition, what).map_err(|source| {
+        Failure::Checkpoint(CheckpointError::Malformed { shard: shard.0, source })
     })
 }

@@ -1,7 +1,8 @@
 //! Reading partitions from their end: a few last records first, and from ever further back where
-//! these hold no committed one. A partition of checkpoints has millions of records, and one that counts.
+//! these do not hold what is looked for. A partition of checkpoints has millions of records, and one of each shard that
+//! counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -10,10 +11,15 @@ const OFFSETS_FIRST: i64 = 500;
 /// How many times as many are read the next time.
 const FACTOR: i64 = 20;
 
+/// The shards whose records are looked for, by partition. Of one without, the end is read.
+pub(crate) type Wanted = BTreeMap<u16, BTreeSet<u16>>;
+/// The last records that were read, by partition and shard; `None` for a deletion.
+pub(crate) type Last = BTreeMap<(i32, u16), Option<Vec<u8>>>;
+
 /// What is to be read still, and what was found.
 pub(crate) struct Tails {
     open: BTreeMap<u16, Tail>,
-    records: BTreeMap<u16, Vec<u8>>,
+    records: Last,
 }
 
 /// The end of a partition.
@@ -24,31 +30,36 @@ struct Tail {
     start: i64,
     /// The end at the beginning of the reading: everything before it counts.
     end: i64,
+    /// The shards of which no record was found yet.
+    wanted: BTreeSet<u16>,
 }
 
 impl Tails {
     /// For partitions, each with its first offset and its end.
-    pub(crate) fn new(ends: impl IntoIterator<Item = (u16, (i64, i64))>) -> Self {
+    pub(crate) fn new(wanted: &Wanted, ends: impl IntoIterator<Item = (u16, (i64, i64))>) -> Self {
         let tail = |(partition, (first, end)): (u16, (i64, i64))| {
-            (partition, Tail { first, start: first.max(end - OFFSETS_FIRST), end })
+            let wanted = wanted.get(&partition).cloned().unwrap_or_default();
+            (partition, Tail { first, start: first.max(end - OFFSETS_FIRST), end, wanted })
         };
         let open = ends.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.first);
-        Self { open: open.collect(), records: BTreeMap::new() }
+        Self { open: open.collect(), records: Last::new() }
     }
 
     /// For partitions that are read from given offsets up to their ends.
     pub(crate) fn between(parts: impl IntoIterator<Item = (u16, (i64, i64))>) -> Self {
-        let tail = |(partition, (start, end))| (partition, Tail { first: start, start, end });
+        let tail = |(partition, (start, end))| {
+            (partition, Tail { first: start, start, end, wanted: BTreeSet::new() })
+        };
         let open = parts.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.start);
-        Self { open: open.collect(), records: BTreeMap::new() }
+        Self { open: open.collect(), records: Last::new() }
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// What was found in each partition.
-    pub(crate) fn records(self) -> BTreeMap<u16, Vec<u8>> {
+    /// What was found.
+    pub(crate) fn records(self) -> Last {
         self.records
     }
 
@@ -75,18 +86,16 @@ impl Tails {
         )
     }
 
-    /// Takes the last record of each partition, `None` for a deletion. Partitions without one are read
-    /// again from further back, unless they were read whole.
-    pub(crate) fn take(&mut self, mut last: BTreeMap<i32, Option<Vec<u8>>>) {
+    /// Takes the last records that were read. Partitions in which something is missing are read again from further
+    /// back, unless they were read whole.
+    pub(crate) fn take(&mut self, last: Last) {
+        self.records.extend(last);
         for (partition, mut tail) in std::mem::take(&mut self.open) {
-            match last.remove(&i32::from(partition)) {
-                Some(record) => self.records.extend(record.map(|record| (partition, record))),
-                None if tail.start > tail.first => {
-                    let offsets = (tail.end - tail.start).saturating_mul(FACTOR);
-                    tail.start = tail.first.max(tail.end.saturating_sub(offsets));
-                    self.open.insert(partition, tail);
-                }
-                None => {}
+            tail.wanted.retain(|shard| !self.records.contains_key(&(partition.into(), *shard)));
+            if !tail.wanted.is_empty() && tail.start > tail.first {
+                let offsets = (tail.end - tail.start).saturating_mul(FACTOR);
+                tail.start = tail.first.max(tail.end.saturating_sub(offsets));
+                self.open.insert(partition, tail);
             }
         }
     }
@@ -125,8 +134,10 @@ pub(crate) fn fetched(statistics: &[u8]) -> Option<BTreeMap<i32, i64>> {
 mod tests {
     use super::*;
 
+    /// Of partitions in which the shard of the same number is looked for.
     fn tails(ends: &[(i64, i64)]) -> Tails {
-        Tails::new((0..).zip(ends.iter().copied()))
+        let own = (0..).zip(ends).map(|(partition, _)| (partition, [partition].into()));
+        Tails::new(&own.collect(), (0..).zip(ends.iter().copied()))
     }
 
     fn starts(tails: &Tails) -> Vec<(i32, i64)> {
@@ -145,7 +156,9 @@ mod tests {
         assert!(!tails.are_fetched(&BTreeMap::new()));
         assert!(!tails.are_fetched(&[(0, 10), (1, 19)].into()));
         assert!(
-            tails.missing(&[(0, 10), (1, 19)].into()).contains("back partition 1 at offset 19 of 20;")
+            tails
+                .missing(&[(0, 10), (1, 19)].into())
+                .contains("back partition 1 at offset 19 of 20;")
         );
         assert!(tails.are_fetched(&[(0, 11), (1, 20)].into()));
     }
@@ -153,20 +166,32 @@ mod tests {
     #[test]
     fn where_no_record_is_committed_it_is_looked_for_further_back_until_the_first_offset() {
         let mut tails = tails(&[(100, 30_000), (0, 10)]);
-        tails.take([(1, Some(b"one".to_vec()))].into());
+        tails.take([((1, 1), Some(b"one".to_vec()))].into());
         assert_eq!(starts(&tails), [(0, 20_000)]);
         tails.take(BTreeMap::new());
         assert_eq!(starts(&tails), [(0, 100)]);
         tails.take(BTreeMap::new());
         assert!(tails.is_done());
-        assert_eq!(tails.records(), [(1, b"one".to_vec())].into());
+        assert_eq!(tails.records(), [((1, 1), Some(b"one".to_vec()))].into());
     }
 
     #[test]
     fn a_deletion_is_no_record_and_nothing_before_it_counts() {
         let mut tails = tails(&[(0, 30_000)]);
-        tails.take([(0, None)].into());
+        tails.take([((0, 0), None)].into());
         assert!(tails.is_done());
-        assert!(tails.records().is_empty());
+        assert_eq!(tails.records(), [((0, 0), None)].into());
+    }
+
+    #[test]
+    fn a_partition_is_read_from_further_back_while_one_of_its_shards_is_missing() {
+        let mut tails = Tails::new(&[(0, [0, 3].into())].into(), [(0, (0, 600))]);
+        let (of_0, of_3) = (Some(b"of 0".to_vec()), Some(b"of 3".to_vec()));
+        tails.take([((0, 0), of_0.clone()), ((0, 5), Some(b"of 5".to_vec()))].into());
+        assert_eq!(starts(&tails), [(0, 0)]);
+        tails.take([((0, 0), of_0.clone()), ((0, 3), of_3.clone())].into());
+        assert!(tails.is_done());
+        let records = tails.records();
+        assert_eq!((&records[&(0, 0)], &records[&(0, 3)]), (&of_0, &of_3));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use annals_relay::config::Config;
 use annals_relay::kafka::{Producer, ensure_checkpoint_topic, read_checkpoints};
+use annals_relay::kafka_failure::KafkaFailure;
 use annals_relay::message::{Headers, Message};
 use annals_testkit::Testbed;
 
@@ -133,4 +134,50 @@ async fn a_checkpoint_is_found_behind_many_aborted_ones() {
         producer.abort().unwrap();
     }
     assert_eq!(found(&config), pairs(&[(0, "committed"), (1, "other")]));
+}
+
+/// What stands in the partition of a shard whose checkpoint is in another one.
+fn signpost(config: &Config, shard: i32, partition: u16) -> Message {
+    checkpoint(config, shard, &format!(r#"{{"format":2,"partition":{partition}}}"#))
+}
+
+/// A checkpoint of a shard in the partition of another one.
+fn away(config: &Config, shard: i32, partition: i32, text: &str) -> Message {
+    Message { partition: Some(partition), ..checkpoint(config, shard, text) }
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_where_its_shards_own_partition_leads() {
+    let (_bed, config) = prepared("a_checkpoint_is_where").await;
+    let producer = producer(&config);
+    publish(&producer, &[checkpoint(&config, 0, "0"), away(&config, 2, 0, "2, never led to")]);
+    assert_eq!(found(&config), pairs(&[(0, "0")]));
+    publish(&producer, &[away(&config, 2, 1, "2 in 1"), signpost(&config, 2, 1)]);
+    publish(&producer, &[checkpoint(&config, 1, "1"), away(&config, 2, 1, "2 in 1, later")]);
+    assert_eq!(found(&config), pairs(&[(0, "0"), (1, "1"), (2, "2 in 1, later")]));
+    // The next owner has it at home, and the one after leads to a partition that has an older one, and the last one.
+    publish(&producer, &[checkpoint(&config, 2, "2 at home")]);
+    assert_eq!(found(&config), pairs(&[(0, "0"), (1, "1"), (2, "2 at home")]));
+    publish(&producer, &[away(&config, 2, 0, "2 in 0"), signpost(&config, 2, 0)]);
+    assert_eq!(found(&config), pairs(&[(0, "0"), (1, "1"), (2, "2 in 0")]));
+}
+
+#[tokio::test]
+async fn an_aborted_move_leads_nowhere() {
+    let (_bed, config) = prepared("an_aborted_move").await;
+    let producer = producer(&config);
+    publish(&producer, &[away(&config, 2, 1, "2 in 1"), signpost(&config, 2, 1)]);
+    producer.begin().unwrap();
+    send(&producer, &[away(&config, 2, 0, "2 in 0, aborted"), signpost(&config, 2, 0)]);
+    producer.abort().unwrap();
+    assert_eq!(found(&config), pairs(&[(2, "2 in 1")]));
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_not_where_it_should_be_is_no_new_beginning() {
+    let (_bed, config) = prepared("a_checkpoint_that_is_not").await;
+    publish(&producer(&config), &[checkpoint(&config, 0, "0"), signpost(&config, 2, 1)]);
+    let failure = read_checkpoints(&config, &shards()).unwrap_err();
+    assert!(matches!(failure, KafkaFailure::TopicUnfit { .. }), "{failure}");
+    assert!(failure.to_string().contains("partition 1 has no checkpoint of shard 2"), "{failure}");
 }
