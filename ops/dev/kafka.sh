@@ -17,7 +17,8 @@ kafka_prepare() {
   install_once "kafka-$KAFKA_VERSION" kafka_fetch
   KAFKA_CLASS_PATH="$CACHE/kafka-$KAFKA_VERSION/*"
   mkdir -p "$HOME_DIR/kafka"
-  [[ -d $HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE ]] || kafka_format
+  if [[ -d $HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE ]]; then kafka_check_version; else kafka_format; fi
+  printf '%s\n' "$KAFKA_VERSION" >"$HOME_DIR/kafka/version-$ANNALS_KAFKA_NODE"
   kafka_properties "$HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE" >"$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
 }
 
@@ -33,7 +34,7 @@ kafka_fetch() {
 }
 
 kafka_download() {
-  download kafka "Kafka $KAFKA_VERSION (46 jars, 44 MB)" org/apache/kafka "$1" \
+  download kafka "Kafka $KAFKA_VERSION (46 jars, 43 MB)" org/apache/kafka "$1" \
     --file "$DEV/kafka-pom.xml" "-Dkafka.version=$KAFKA_VERSION" "-Dlog4j.version=$LOG4J_VERSION" \
     "$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies"
 }
@@ -96,6 +97,15 @@ kafka_format() {
     format "${cluster[@]}" -c "$HOME_DIR/kafka/format-$ANNALS_KAFKA_NODE.properties" >"$log" 2>&1 ||
     die "could not format Kafka's log directory: $(tail -n1 "$log") (all of it: $log)"
   mv "$part" "$data"
+}
+
+# An earlier Kafka cannot read what a later one wrote, and says so deep in its log.
+kafka_check_version() {
+  local written_by latest
+  written_by=$(cat "$HOME_DIR/kafka/version-$ANNALS_KAFKA_NODE" 2>/dev/null || printf 'unknown\n')
+  latest=$(printf '%s\n' "$written_by" "$KAFKA_VERSION" | sort -V | tail -n1)
+  [[ $latest == "$KAFKA_VERSION" ]] ||
+    die "$HOME_DIR/kafka was written by Kafka $written_by, and this is $KAFKA_VERSION, which cannot read it: delete it with make reset"
 }
 
 # 16 random bytes in the URL alphabet. One that began with "-" would be read as an option.
