@@ -9,6 +9,8 @@ use annals_testkit::{
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000 };
 const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const EVENTS: usize = 300;
+/// An attempt that reaches nobody takes 5 s.
+const ATTEMPTS_IN_A_LEASE: usize = 2;
 
 async fn append(bed: &Testbed) {
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
@@ -54,6 +56,42 @@ async fn the_shards_of_a_relay_that_alone_is_cut_off_from_kafka_are_published_by
     // It came last, and gets the upper half.
     first.logged("\"4,5,6,7\"").await;
     second.logged("\"0,1,2,3\"").await;
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(first.terminate().await.success());
+    assert!(second.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_are_all_cut_off_from_kafka_keep_their_shards_and_go_on_with_them() {
+    let kafka = TwoDoors::linked("").await;
+    let bed = Testbed::on("all_cut_off", kafka.environment().clone()).await;
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    let settings = || bed.relay().impatient().kafka(&kafka.other());
+    let mut first = RelayProcess::start(&settings());
+    first.logged(ALL_SHARDS).await;
+    let mut second = RelayProcess::start(&settings().instance("b"));
+    second.logged("\"4,5,6,7\"").await;
+    first.logged("\"0,1,2,3\"").await;
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(EVENTS).await;
+
+    kafka.link().cut();
+    // For longer than a lease lasts, so that each of them could have given up what nobody would take.
+    for _ in 0..ATTEMPTS_IN_A_LEASE {
+        for relay in [&mut first, &mut second] {
+            relay.turn_page();
+            relay.logged("waiting for kafka").await;
+            assert!(!relay.has_logged("giving the shards up"));
+        }
+    }
+    kafka.link().mend();
+    for relay in [&first, &second] {
+        relay.logged("publishing again after waiting for kafka").await;
+    }
+    follower.until_count(follower.count() + EVENTS).await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
     assert!(first.terminate().await.success());

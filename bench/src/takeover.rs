@@ -70,7 +70,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
     let mut table = Table::new(&header);
     for ending in [Ending::Told, Ending::Killed] {
         let gaps = measure(ending, arguments.rounds, report.directory()).await?;
-        let rounds_ms = gaps.iter().map(|gap| gap.as_secs_f64() * 1e3).collect();
+        let rounds_ms = gaps.iter().copied().map(in_ms).collect();
         let figures = Figures::of(Span::Called, gaps)?;
         progress(&format!("{ending:?}: {figures}"));
         let mut row = vec![format!("{ending:?}").to_lowercase()];
@@ -109,7 +109,7 @@ async fn measure(ending: Ending, rounds: usize, directory: &Path) -> anyhow::Res
         })?;
         bed.publish_everywhere().await?;
         let gap = ended.elapsed();
-        if !ending.goal().is_met(gap.as_secs_f64() * 1e3) {
+        if !ending.goal().is_met(in_ms(gap)) {
             progress(&format!("{ending:?}: round {} took {gap:?}", round + 1));
         }
         gaps.push(gap);
@@ -124,6 +124,10 @@ async fn measure(ending: Ending, rounds: usize, directory: &Path) -> anyhow::Res
     }
     bed.receiver.stop().await?;
     Ok(gaps)
+}
+
+fn in_ms(gap: Duration) -> f64 {
+    gap.as_secs_f64() * 1e3
 }
 
 impl Bed<'_> {

@@ -460,6 +460,10 @@ fn read_by(
 
 fn tail_reader(config: &Config, topic: &str, tails: &Tails) -> Result<BaseConsumer<Listener>> {
     let reader: BaseConsumer<Listener> = create(properties::tail_reader(&config.kafka, topic))?;
+    // Waits for a connection. An assignment that meets none waits for librdkafka's next look for leaders, a second later.
+    reader
+        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+        .map_err(|error| reader.context().failure("look a topic up", &error))?;
     let mut list = TopicPartitionList::new();
     let assigned = tails
         .starts()

@@ -96,6 +96,7 @@ begin
                 outcome := 'appended';
                 return;
             end if;
+            -- At 0 it was made just now: one that was there is beyond.
             if held = 0 then
                 delete from annals.streams s where s.name = streams[1];
             else
