@@ -74,6 +74,31 @@ async fn what_one_deployment_has_not_published_stays_until_it_is_forgotten() {
 }
 
 #[tokio::test]
+async fn what_a_relay_has_passed_in_a_long_window_is_dropped_before_the_window_ends() {
+    let bed = Testbed::new("drop_within").await;
+    let mut connection = connect(&bed).await;
+    append(bed.store(), "a", 0..10).await;
+    let mut open = bed.store().pool().begin().await.must("begin");
+    let late = Append::to(&account("late"), ExpectedVersion::Any, [deposited(0)]);
+    bed.store().append_in(&mut open, &late).await.must("append");
+    next_partition(&mut connection).await;
+    append(bed.store(), "a", 10..20).await;
+    let within = async |connection: &mut PgConnection| {
+        let until = bed.store().outbox_bound(connection).await.must("look").1;
+        let write =
+            sqlx::query(include_str!("sql/checkpoints_within.sql")).bind("relay").bind(SHARDS);
+        write.bind(until.snapshot).execute(connection).await.must("write checkpoints");
+    };
+    within(&mut connection).await;
+    assert_eq!(dropped(&bed).await, 0, "an append is open");
+    open.commit().await.must("commit");
+    assert_eq!(dropped(&bed).await, 0, "the window's end has not seen it");
+    within(&mut connection).await;
+    assert_eq!(dropped(&bed).await, 1);
+    assert_eq!(dropped(&bed).await, 0, "the current partition stays");
+}
+
+#[tokio::test]
 async fn whoever_uses_the_outbox_only_delays_the_drop_and_appends_go_on() {
     let bed = Testbed::new("drop_waits").await;
     let mut connection = connect(&bed).await;

@@ -1,5 +1,7 @@
 //! Draining a backlog of ten million events beside one of a million: the rate must not fall with what waits.
 
+use std::time::{Duration, Instant};
+
 use annals_testkit::{Environment, Testbed};
 use anyhow::Context;
 use serde::Serialize;
@@ -16,6 +18,8 @@ use crate::size::{check_space, preload};
 use crate::spread::{Spread, as_f64};
 
 const MIB: f64 = 1_048_576.0;
+const POLL: Duration = Duration::from_millis(100);
+const DROP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The rate of draining a large backlog beside that of a small one.
 #[derive(Debug, clap::Args)]
@@ -117,13 +121,29 @@ async fn measure(
         seen = watch.end() => seen.with_context(|| relay.where_log_is())?,
         ended = relay.ended() => return Err(ended),
     };
-    let outbox_mib_after = outbox_mib(bed).await?;
     let used = relay.used()?;
+    until_dropped(bed).await?;
+    let outbox_mib_after = outbox_mib(bed).await?;
     relay.stop().await?;
     records::check_count(brokers, &topic, partitions, events).await?;
     delete_topic(brokers, &topic).await?;
     let events_per_second = as_f64(events) / seen.took.as_secs_f64();
     Ok(Measured { events, round, events_per_second, outbox_mib_before, outbox_mib_after, used })
+}
+
+/// Waits until the relay has dropped the partitions of the outbox in which everything is published.
+async fn until_dropped(bed: &Testbed) -> anyhow::Result<()> {
+    let deadline = Instant::now() + DROP_DEADLINE;
+    loop {
+        let left: i64 = sqlx::query_scalar(include_str!("../sql/outbox_left.sql"))
+            .fetch_one(bed.store().pool())
+            .await?;
+        if left == 0 {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{left} published partitions are not dropped");
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 async fn outbox_mib(bed: &Testbed) -> anyhow::Result<f64> {
@@ -144,7 +164,7 @@ fn table(arguments: &Arguments, measured: &[Measured]) -> Table {
         "events/s",
         "min..max",
         "outbox, MiB: before",
-        "at the end",
+        "published and dropped",
         "relay: memory peak",
     ]);
     for events in [arguments.beside, arguments.events] {

@@ -57,16 +57,18 @@ impl Copier {
         Self { store: store.clone(), deployment, is_needed, committed }
     }
 
-    /// Copies whenever something was committed, at most once in an interval.
+    /// Copies whenever something was committed, at most once in an interval; also looks after the outbox when nothing is.
     pub(crate) async fn run(&self) -> Infallible {
         let mut committed = self.committed.clone();
         let mut tried = None;
         loop {
-            if committed.changed().await.is_err() {
+            let is_news = match tokio::time::timeout(DROP_INTERVAL, committed.changed()).await {
+                Ok(Ok(())) => true,
+                Err(_nothing) => false,
                 // The shell has ended, and this is ended with it.
-                std::future::pending::<()>().await;
-            }
-            if let Err(failure) = self.round(&mut tried).await {
+                Ok(Err(_ended)) => std::future::pending().await,
+            };
+            if let Err(failure) = self.round(is_news, &mut tried).await {
                 // Reading fails as well then, and says so.
                 let error = &failure as &dyn std::error::Error;
                 tracing::debug!(error, "checkpoints are not copied for the moment");
@@ -75,8 +77,10 @@ impl Copier {
         }
     }
 
-    async fn round(&self, tried: &mut Option<Instant>) -> Result<(), Failure> {
-        self.once().await?;
+    async fn round(&self, is_news: bool, tried: &mut Option<Instant>) -> Result<(), Failure> {
+        if is_news {
+            self.once().await?;
+        }
         self.tend_outbox(tried).await
     }
 

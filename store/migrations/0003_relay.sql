@@ -679,13 +679,17 @@ begin
     then
         return;
     end if;
-    -- What a snapshot has not seen the end of is named in it, or not below its xmax: found in the index.
+    -- Inside a window, what its end has seen is published up to the position, and that is beyond the partition. What a
+    -- snapshot has not seen the end of is named in it, or not below its xmax: found in the index.
     execute format(
         'select
             (select o.xid from %1$I o order by o.xid limit 1),
             (select o.xid from %1$I o order by o.xid desc limit 1),
             exists (
-                select from (select distinct c.checkpoint -> ''since'' ->> ''snapshot'' as text from relay_checkpoints c) s
+                select from (
+                    select distinct coalesce(c.checkpoint -> ''until'' ->> ''snapshot'', c.checkpoint -> ''since'' ->> ''snapshot'') as text
+                    from relay_checkpoints c
+                ) s
                 where exists (
                     select from %1$I o
                     where o.xid >= pg_snapshot_xmax(s.text::pg_snapshot)
