@@ -388,7 +388,7 @@ impl Default for RawRelay {
             source: "annals".to_owned(),
             delivery: Delivery::ExactlyOnce.name().to_owned(),
             durability: "local".to_owned(),
-            batch_events_max: 4_000,
+            batch_events_max: 3_500,
             batch_bytes_max: 8_388_608,
             poll_idle_ms_max: 20,
             lease_ms: 3_000,
