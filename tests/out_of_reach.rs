@@ -3,7 +3,8 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Dice, Link, Load, LoadOptions, Must, RelayProcess, Testbed, TwoDoors, account, check, deposited,
+    Dice, Link, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed, TwoDoors, account,
+    check, deposited,
 };
 
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000 };
@@ -15,6 +16,16 @@ const ATTEMPTS_IN_A_LEASE: usize = 2;
 async fn append(bed: &Testbed) {
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
     bed.store().append(&append).await.must("append");
+}
+
+/// Two relays that share the shards: the second one came later, and has the upper half.
+async fn two_relays(first: &RelaySettings, second: &RelaySettings) -> [RelayProcess; 2] {
+    let first = RelayProcess::start(first);
+    first.logged(ALL_SHARDS).await;
+    let second = RelayProcess::start(second);
+    second.logged("\"4,5,6,7\"").await;
+    first.logged("\"0,1,2,3\"").await;
+    [first, second]
 }
 
 /// A way to the test's database that can be broken, and the URL that goes it.
@@ -33,11 +44,8 @@ async fn the_shards_of_a_relay_that_alone_is_cut_off_from_kafka_are_published_by
     let bed = Testbed::on("cut_off", kafka.environment().clone()).await;
     let mut dice = Dice::of_this_run();
     let follower = bed.follow();
-    let mut first = RelayProcess::start(&bed.relay().impatient().kafka(&kafka.other()));
-    first.logged(ALL_SHARDS).await;
-    let mut second = RelayProcess::start(&bed.relay().impatient().instance("b"));
-    second.logged("\"4,5,6,7\"").await;
-    first.logged("\"0,1,2,3\"").await;
+    let far = bed.relay().impatient().kafka(&kafka.other());
+    let [mut first, mut second] = two_relays(&far, &bed.relay().impatient().instance("b")).await;
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(EVENTS).await;
     first.turn_page();
@@ -69,12 +77,8 @@ async fn relays_that_are_all_cut_off_from_kafka_keep_their_shards_and_go_on_with
     let bed = Testbed::on("all_cut_off", kafka.environment().clone()).await;
     let mut dice = Dice::of_this_run();
     let follower = bed.follow();
-    let settings = || bed.relay().impatient().kafka(&kafka.other());
-    let mut first = RelayProcess::start(&settings());
-    first.logged(ALL_SHARDS).await;
-    let mut second = RelayProcess::start(&settings().instance("b"));
-    second.logged("\"4,5,6,7\"").await;
-    first.logged("\"0,1,2,3\"").await;
+    let far = || bed.relay().impatient().kafka(&kafka.other());
+    let [mut first, mut second] = two_relays(&far(), &far().instance("b")).await;
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(EVENTS).await;
 
