@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 use std::pin::pin;
 
-use annals_store::outbox::{Bound, LivePage, OutboxRow, PositionPage, Window};
+use annals_store::outbox::{Bound, LivePage, OutboxRow, Stretch, Window};
 use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
 use futures_util::TryStreamExt;
@@ -84,7 +84,7 @@ async fn what_a_relay_has_passed_in_a_long_window_is_dropped_before_the_window_e
     next_partition(&mut connection).await;
     append(bed.store(), "a", 10..20).await;
     let within = async |connection: &mut PgConnection| {
-        let until = bed.store().outbox_bound(connection).await.must("look").1;
+        let until = bed.store().outbox_bound(connection).await.must("look").bound;
         let write =
             sqlx::query(include_str!("sql/checkpoints_within.sql")).bind("relay").bind(SHARDS);
         write.bind(until.snapshot).execute(connection).await.must("write checkpoints");
@@ -154,7 +154,7 @@ impl Dropped {
         let late = Append::to(&account("late"), ExpectedVersion::Any, (0..2).map(deposited));
         bed.store().append_in(&mut open, &late).await.must("append");
         append(bed.store(), "a", 2..5).await;
-        let since = bed.store().outbox_bound(&mut connection).await.must("look").1;
+        let since = bed.store().outbox_bound(&mut connection).await.must("look").bound;
         let checkpoint = bed.store().end_of_log().await.must("look");
         append(bed.store(), "a", 5..8).await;
         next_partition(&mut connection).await;
@@ -179,27 +179,31 @@ impl Dropped {
     async fn window(&self, since: &Bound) -> Vec<i64> {
         let store = self.bed.store();
         let mut connection = connect_as_relay(&self.bed).await;
-        let (_, until) = store.outbox_bound(&mut connection).await.must("look");
+        let until = store.outbox_bound(&mut connection).await.must("look").bound;
         let window = Window { since, until: &until };
+        let late = store.outbox_late(&mut connection, since).await.must("find late events");
         let shards: Vec<i16> = (0..8).collect();
-        if !window.is_live() {
-            let after = store.outbox_window_start(&mut connection, since).await.must("look");
-            let page = PositionPage { after, last: until.position };
-            let page = store.outbox_page(&mut connection, window, &shards, page);
-            let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
-            return positions(&page);
-        }
-        let (mut events, events_max) = (Vec::new(), NonZeroUsize::new(2).unwrap());
+        let (mut events, mut after) = (Vec::new(), 0);
         loop {
-            let after = events.last().copied().unwrap_or(0);
-            let page = LivePage { after, events_max };
-            let page = store.outbox_live(&mut connection, window, &shards, page);
-            let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
-            let is_last = page.len() < events_max.get();
+            let page: Vec<OutboxRow> = match window.stretch(late, after) {
+                Stretch::Done => return events,
+                Stretch::Late { after: behind } => {
+                    let events_max = NonZeroUsize::new(2).unwrap();
+                    let page = LivePage { after: behind, events_max };
+                    let page = store.outbox_late_page(&mut connection, window, &shards, page);
+                    let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
+                    let is_last = page.len() < events_max.get();
+                    let last = positions(&page).last().copied().unwrap_or(behind);
+                    after = if is_last { since.position } else { last };
+                    page
+                }
+                Stretch::Positions(page) => {
+                    after = page.last;
+                    let page = store.outbox_page(&mut connection, window, &shards, page);
+                    page.try_collect().await.must("read a page")
+                }
+            };
             events.extend(positions(&page));
-            if is_last {
-                return events;
-            }
         }
     }
 

@@ -289,20 +289,18 @@ async fn one_stream_is_followed_from_a_version_into_live() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_of_another_cluster_timeline_or_format_is_refused_and_says_why() {
-    let bed = Testbed::new("other_cluster").await;
+async fn a_checkpoint_of_another_store_or_format_is_refused_and_says_why() {
+    let bed = Testbed::new("other_store").await;
     append(bed.store(), "a", 0..1).await;
     let end = bed.store().end_of_log().await.must("find the end");
     let written = serde_json::to_value(&end).unwrap();
-    for (field, value) in [("system_identifier", "7"), ("timeline", "000000FF")] {
-        let mut other = written.clone();
-        other["cluster"][field] = value.into();
-        let follow = Follow::all().after(serde_json::from_value(other).unwrap());
-        let refused = pin!(bed.store().follow(follow)).try_next().await.unwrap_err();
-        assert!(matches!(refused, Error::OtherHistory { .. }), "{refused:?}");
-        assert!(refused.to_string().contains(value), "{refused}");
-        assert!(!refused.is_retryable());
-    }
+    let (mut other, value) = (written.clone(), "018f0000-0000-7000-8000-000000000000");
+    other["history"]["store_id"] = value.into();
+    let follow = Follow::all().after(serde_json::from_value(other).unwrap());
+    let refused = pin!(bed.store().follow(follow)).try_next().await.unwrap_err();
+    assert!(matches!(refused, Error::OtherStore { .. }), "{refused:?}");
+    assert!(refused.to_string().contains(value), "{refused}");
+    assert!(!refused.is_retryable());
     let mut later = written;
     later["format"] = 2.into();
     let refused = serde_json::from_value::<Checkpoint>(later).unwrap_err();

@@ -14,7 +14,11 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
     match (role, table) {
         ("public", _) => "",
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
-        (_, "streams" | "events" | "outbox" | "outbox_dropped" | "schemas")
+        (
+            _,
+            "identity" | "adoptions" | "streams" | "events" | "removed_events" | "outbox"
+            | "outbox_dropped" | "schemas",
+        )
         | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
         (_, table) if table.starts_with("relay_") && role != "annals_append" => "s",
@@ -26,12 +30,14 @@ fn may_call(role: &str, routine: &str) -> bool {
     match routine {
         "append" | "append_and_commit" | "register_schema" => role == "annals_append",
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
-        "position_at" | "shard_of" | "shard_count" => role != "public",
+        "position_at" | "shard_of" | "shard_count" | "system_identifier" | "incarnation"
+        | "is_seen" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
-        "administer" | "relay_forget" | "relay_reshard" | "relay_deliver" | "relay_rebase" => {
-            role == "annals_admin"
+        "administer" | "adopt" | "relay_forget" | "relay_reshard" | "relay_deliver"
+        | "relay_rebase" | "relay_pass" => role == "annals_admin",
+        "relay_retry" | "relay_skip" | "relay_record_ends" => {
+            ["annals_relay", "annals_admin"].contains(&role)
         }
-        "relay_retry" | "relay_skip" => ["annals_relay", "annals_admin"].contains(&role),
         "relay_lock"
         | "relay_lock_stopped"
         | "relay_expire"

@@ -1,8 +1,10 @@
--- Copies checkpoints that are committed in Kafka, for clean-up and for people; never moves one back.
--- $1 deployment, $2 shards, $3 positions, $4 checkpoints, in the same order.
+-- Copies checkpoints that are committed in Kafka, for clean-up and for people; never moves one back, and writes nothing where the
+-- database is not the one that they are of.
+-- $1 deployment, $2 incarnation of that database, $3 shards, $4 positions, $5 checkpoints, in the same order.
 insert into annals.relay_checkpoints as c (deployment, shard, position, checkpoint, recorded_at)
 select $1, n.shard, n.position, n.checkpoint, now()
-from unnest($2::smallint[], $3::bigint[], $4::jsonb[]) as n (shard, position, checkpoint)
+from unnest($3::smallint[], $4::bigint[], $5::jsonb[]) as n (shard, position, checkpoint)
+where annals.incarnation() = $2
 on conflict (deployment, shard) do update set
     position = excluded.position, checkpoint = excluded.checkpoint, recorded_at = excluded.recorded_at
 where c.position <= excluded.position

@@ -1,5 +1,4 @@
--- What a rebase begins with. $1 deployment. One row: relays that run, transactional ids that may be open, and when the
--- first of the last copies of checkpoints was made.
+-- What a rebase begins with. $1 deployment. One row: relays that run, and transactional ids that may be open.
 select
     array(
         select s.instance from annals.relay_sessions s
@@ -11,7 +10,4 @@ select
             union all
             select unnest(s.transactional_ids) from annals.relay_sessions s where s.deployment = $1
         ) ids
-    ) as transactional_ids,
-    (select (extract(epoch from min(c.recorded_at)) * 1000)::bigint from annals.relay_checkpoints c where c.deployment = $1)
-        as copied_ms,
-    array(select distinct category from annals.events) as categories
+    ) as transactional_ids

@@ -12,13 +12,7 @@ select
     (
         select count(*) from annals.outbox o
         where o.shard = s.shard and (
-            c.checkpoint is null
-            or not pg_visible_in_snapshot(
-                o.xid, coalesce(c.checkpoint -> 'until' ->> 'snapshot', c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot
-            )
-            or c.checkpoint -> 'until' <> 'null' and o.position > (c.checkpoint ->> 'after')::bigint and not pg_visible_in_snapshot(
-                o.xid, (c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot
-            )
+            c.checkpoint is null or not annals.relay_is_published(o.position, o.xid, c.checkpoint)
         )
     ) as waiting
 from generate_series(0, annals.shard_count() - 1) as s (shard)

@@ -15,6 +15,8 @@ use crate::message::Message;
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
     pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    /// The run of the database that all of it is from.
+    pub(crate) incarnation: Arc<str>,
     /// Events to send each on its own, by position: one of them was refused together with others.
     pub(crate) alone: Arc<HashSet<i64>>,
     pub(crate) hops: Hops,
@@ -86,9 +88,13 @@ impl Collector {
     }
 
     /// What was collected, with these checkpoints.
-    pub(crate) fn into_batch(self, checkpoints: Vec<(Lease, Checkpoint)>) -> Batch {
+    pub(crate) fn into_batch(
+        self,
+        checkpoints: Vec<(Lease, Checkpoint)>,
+        incarnation: Arc<str>,
+    ) -> Batch {
         let recorded_ms = self.messages.iter().map(|message| message.timestamp_ms).sum();
         let hops = Hops::read(self.messages.len(), recorded_ms);
-        Batch { messages: self.messages, checkpoints, alone: Arc::default(), hops }
+        Batch { messages: self.messages, checkpoints, incarnation, alone: Arc::default(), hops }
     }
 }

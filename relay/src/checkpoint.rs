@@ -1,7 +1,8 @@
 //! How far a shard is published: what stands in Kafka, in the same transaction as the records.
 
-use annals_store::outbox::{Bound, Cluster};
+use annals_store::outbox::{Bound, History};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// The form in which checkpoints are written.
 const FORMAT: u8 = 1;
@@ -22,14 +23,26 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     format: u8,
-    /// The history that its transaction ids belong to.
-    pub cluster: Cluster,
+    /// The history that was published from.
+    pub history: History,
     /// Where the shard stands, but for what is held.
     #[serde(flatten)]
     pub place: Place,
+    /// The last event that was published of the shard; none before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastEvent>,
     /// How far holds got that PostgreSQL does not know yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Progress>,
+}
+
+/// The event at a checkpoint's end: evidence of the history that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEvent {
+    /// Its position.
+    pub position: i64,
+    /// Its id.
+    pub event_id: Uuid,
 }
 
 /// How far what is held got.
@@ -94,8 +107,14 @@ impl Place {
 impl Checkpoint {
     /// A shard that stands there.
     #[must_use]
-    pub const fn new(cluster: Cluster, place: Place, holds: Vec<Progress>) -> Self {
-        Self { format: FORMAT, cluster, place, holds }
+    pub const fn new(history: History, place: Place, holds: Vec<Progress>) -> Self {
+        Self { format: FORMAT, history, place, last: None, holds }
+    }
+
+    /// The same, with the last event that was published.
+    #[must_use]
+    pub fn ending_with(self, last: Option<LastEvent>) -> Self {
+        Self { last, ..self }
     }
 
     /// Reads a record's value.
@@ -120,20 +139,21 @@ impl Checkpoint {
 mod tests {
     use super::*;
 
-    fn cluster() -> Cluster {
-        Cluster { system_identifier: "7".into(), timeline: "00000001".into() }
+    fn history() -> History {
+        let (store_id, timeline) = (Uuid::nil(), "00000001".into());
+        History { store_id, number: 1, system_identifier: "7".into(), timeline }
     }
 
     #[test]
     fn a_checkpoint_survives_the_way_to_kafka_and_back() {
-        let until = Bound { snapshot: "10:12:11".into(), next_xid: 14, position: 99 };
+        let until = Bound { snapshot: "10:12:11".into(), next_xid: 14, position: 99, settled: 0 };
         let place = Place::origin().within(&until, 42);
         let holds = vec![
             Progress { hold: 7, place: Some(place.clone()) },
             Progress { hold: 8, place: None },
         ];
         for holds in [holds, Vec::new()] {
-            let written = Checkpoint::new(cluster(), place.clone(), holds);
+            let written = Checkpoint::new(history(), place.clone(), holds);
             let bytes = serde_json::to_vec(&written).unwrap();
             let read = Checkpoint::from_bytes(3, &bytes).unwrap();
             assert_eq!(read, written);

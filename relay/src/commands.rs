@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use annals_store::{Store, StoreOptions};
+use annals_store::{Adoption, Identity, Store, StoreOptions};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use sqlx::Row;
@@ -58,6 +58,17 @@ pub enum Command {
         /// Only list.
         #[arg(long)]
         dry_run: bool,
+        /// What happened; for the record.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Take the store over into the database cluster that it is in now, after a dump and restore, a logical copy or an upgrade,
+    /// and end. Needs the role `annals_admin`.
+    Adopt {
+        /// The store goes on where it came from, too: this one becomes a store of its own, and never publishes into the first
+        /// one's topics.
+        #[arg(long)]
+        copy: bool,
         /// What happened; for the record.
         #[arg(long)]
         reason: String,
@@ -119,7 +130,22 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
             say(&format!("the installation has {shards} shards from now on\n"))
         }
         Command::Rebase { dry_run, reason } => {
-            say(&rebase::execute(config, &store, dry_run, &reason).await?)
+            rebase::execute(config, &store, dry_run, &reason, |text| {
+                std::io::stdout().write_all(text.as_bytes())
+            })
+            .await
+        }
+        Command::Adopt { copy, reason } => {
+            let adoption = if copy { Adoption::Copy } else { Adoption::Moved };
+            let adopted = store.adopt(&reason, adoption).await.map_err(|error| match error {
+                annals_store::Error::Database { source, .. } => refusal(source),
+                other => other.into(),
+            })?;
+            let Identity { store_id, history, system_identifier, settled } = adopted;
+            say(&format!(
+                "store {store_id} is at home in database cluster {system_identifier} from now on (history {history}); everything up \
+                 to position {settled} counts as visible\n"
+            ))
         }
         Command::CheckConfig => Ok(()),
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use annals_relay_core::Lease;
@@ -13,7 +14,11 @@ use tokio::sync::watch;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Delivery};
 use crate::failure::Failure;
+use crate::heard::locked;
+use crate::kafka::{Desk, Partitions, TopicEnds};
 use crate::leases::number;
+use crate::sender::Sent;
+use crate::shell::in_a_thread;
 
 /// How far the copies may lag behind.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -26,14 +31,24 @@ const DROP_INTERVAL: Duration = Duration::from_secs(10);
 /// What this process has committed so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Committed {
+    /// The run of the database that all of it is from.
+    incarnation: Arc<str>,
     /// The last checkpoint of each shard that had one.
     checkpoints: BTreeMap<i16, Checkpoint>,
+    /// The partitions that were written to since their ends were recorded.
+    partitions: Partitions,
 }
 
 impl Committed {
-    pub(crate) fn add(&mut self, checkpoints: Vec<(Lease, Checkpoint)>) {
+    pub(crate) fn add(&mut self, sent: Sent) {
+        let Sent { checkpoints, incarnation, partitions, .. } = sent;
+        if self.incarnation != incarnation {
+            // What is of an earlier run is not written into this one.
+            *self = Self { incarnation, ..Self::default() };
+        }
         let shard = |lease: Lease| number(lease.shard);
         self.checkpoints.extend(checkpoints.into_iter().map(|(lease, of)| (shard(lease), of)));
+        self.partitions.extend(partitions);
     }
 }
 
@@ -43,23 +58,27 @@ pub(crate) struct Copier {
     deployment: String,
     /// Unless what would be copied stands there already.
     is_needed: bool,
-    committed: watch::Receiver<Committed>,
+    committed: watch::Sender<Committed>,
+    config: Arc<Config>,
+    /// Asks for the ends of topics.
+    desk: Arc<Mutex<Option<Desk>>>,
 }
 
 impl Copier {
     pub(crate) fn new(
         store: &Store,
-        config: &Config,
-        committed: watch::Receiver<Committed>,
+        config: &Arc<Config>,
+        committed: watch::Sender<Committed>,
     ) -> Self {
         let deployment = config.relay.deployment.clone();
         let is_needed = config.relay.delivery == Delivery::ExactlyOnce;
-        Self { store: store.clone(), deployment, is_needed, committed }
+        let (store, config) = (store.clone(), Arc::clone(config));
+        Self { store, deployment, is_needed, committed, config, desk: Arc::default() }
     }
 
     /// Copies whenever something was committed, at most once in an interval; also looks after the outbox when nothing is.
     pub(crate) async fn run(&self) -> Infallible {
-        let mut committed = self.committed.clone();
+        let mut committed = self.committed.subscribe();
         let mut tried = None;
         loop {
             let is_news = match tokio::time::timeout(DROP_INTERVAL, committed.changed()).await {
@@ -111,25 +130,92 @@ impl Copier {
     }
 
     async fn once(&self) -> Result<(), Failure> {
-        let checkpoints: Vec<(i16, Checkpoint)> =
-            self.committed.borrow().checkpoints.iter().map(|(s, c)| (*s, c.clone())).collect();
-        if checkpoints.is_empty() || !self.is_needed {
+        let Committed { incarnation, checkpoints, .. } = self.committed.borrow().clone();
+        if !checkpoints.is_empty() && self.is_needed {
+            self.copy(&incarnation, &checkpoints).await?;
+        }
+        self.record_ends(&incarnation).await
+    }
+
+    /// Records how far the topics are written that were written to. What is below their ends came from events that were committed
+    /// before they were asked for: so wherever the record is, these events are.
+    async fn record_ends(&self, incarnation: &str) -> Result<(), Failure> {
+        let mut partitions = Partitions::new();
+        self.committed.send_if_modified(|committed| {
+            partitions = std::mem::take(&mut committed.partitions);
+            // It is no news.
+            false
+        });
+        if partitions.is_empty() {
             return Ok(());
         }
+        let recorded = self.try_to_record(incarnation, &partitions).await;
+        if recorded.is_err() {
+            self.committed.send_if_modified(|committed| {
+                committed.partitions.extend(partitions.drain());
+                false
+            });
+        }
+        recorded
+    }
+
+    async fn try_to_record(
+        &self,
+        incarnation: &str,
+        partitions: &Partitions,
+    ) -> Result<(), Failure> {
+        let (desk, config) = (Arc::clone(&self.desk), Arc::clone(&self.config));
+        let of = partitions.clone();
+        let ends = in_a_thread("ends of topics", move || {
+            let mut desk = locked(&desk);
+            let open = match desk.take() {
+                Some(open) => open,
+                None => Desk::open(&config)?,
+            };
+            // After a failure another one is opened.
+            let ends = open.written(&of)?;
+            *desk = Some(open);
+            Ok(ends)
+        });
+        record_ends(&self.store, &self.deployment, incarnation, &ends.await?).await
+    }
+
+    async fn copy(
+        &self,
+        incarnation: &str,
+        checkpoints: &BTreeMap<i16, Checkpoint>,
+    ) -> Result<(), Failure> {
+        let positions = checkpoints.values().map(|checkpoint| checkpoint.place.position());
         let statement = self.store.schema().statement(include_str!("../sql/checkpoint_copy.sql"));
         sqlx::query(statement)
             .bind(&self.deployment)
-            .bind(checkpoints.iter().map(|(shard, _)| *shard).collect::<Vec<_>>())
-            .bind(
-                checkpoints
-                    .iter()
-                    .map(|(_, checkpoint)| checkpoint.place.position())
-                    .collect::<Vec<_>>(),
-            )
-            .bind(checkpoints.iter().map(|(_, checkpoint)| Json(checkpoint)).collect::<Vec<_>>())
+            .bind(incarnation)
+            .bind(checkpoints.keys().copied().collect::<Vec<_>>())
+            .bind(positions.collect::<Vec<_>>())
+            .bind(checkpoints.values().map(Json).collect::<Vec<_>>())
             .execute(self.store.pool())
             .await
             .map(drop)
             .map_err(Failure::database("copy the checkpoints"))
     }
+}
+
+/// Records how far topics are written, unless the database is another than the one that the events came from.
+pub(crate) async fn record_ends(
+    store: &Store,
+    deployment: &str,
+    incarnation: &str,
+    ends: &TopicEnds,
+) -> Result<(), Failure> {
+    let statement = store.schema().statement(include_str!("../sql/record_ends.sql"));
+    sqlx::query(statement)
+        .bind(deployment)
+        .bind(incarnation)
+        .bind(ends.keys().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>())
+        .bind(ends.keys().map(|(_, partition)| *partition).collect::<Vec<_>>())
+        .bind(ends.values().copied().collect::<Vec<_>>())
+        .execute(store.pool())
+        .await
+        .map(drop)
+        .map_err(Failure::database("record how far topics are written"))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_relay_core::Trouble;
-use annals_store::outbox::Cluster;
+use annals_store::outbox::History;
 
 use crate::checkpoint::CheckpointError;
 use crate::holds::{Cause, Kind, Refusal};
@@ -83,18 +83,34 @@ pub enum Failure {
     /// Something cannot be published: what it concerns is held, and the rest goes on.
     #[error("{}", said(.0))]
     Held(Vec<Refusal>),
-    /// The database's history is not the one that was published from.
+    /// The database was restarted, or it is another one by now: leases and checkpoints are read anew, and what is published is
+    /// compared with what it has.
+    #[error("the database was restarted or changed: comparing what is published with what it has")]
+    Moved,
+    /// Something that is published is not in the store: the database has lost a part of its history.
     #[error(
-        "the database is system {} timeline {}, but published was from system {} timeline {}: it was restored or \
-         a standby was promoted, and Kafka can hold events that it has lost; stop every relay of the deployment, then let \
-         `annals-relay rebase --dry-run` list what diverges",
-        found.system_identifier, found.timeline, published.system_identifier, published.timeline
+        "{diverging} published versions are not in the store, or are other events there: the database ({found}) was restored to an \
+         earlier state, or a standby was promoted that had not everything; stop every relay of the deployment, then let \
+         `annals-relay rebase --dry-run` list what diverges. {}", named.join("; ")
     )]
-    Fork {
-        /// The history in the checkpoints.
-        published: Cluster,
+    Diverged {
+        /// How many.
+        diverging: usize,
+        /// Some of them, a line each.
+        named: Vec<String>,
         /// The history of the database now.
-        found: Cluster,
+        found: History,
+    },
+    /// The checkpoints are of another store.
+    #[error(
+        "the checkpoints in Kafka are of {published}, and the database has {found}: set relay.deployment or topics.prefix to \
+         something else, so that each store publishes by itself"
+    )]
+    OtherStore {
+        /// The history in the checkpoints.
+        published: History,
+        /// The history of the database.
+        found: History,
     },
     /// A checkpoint cannot be used.
     #[error(transparent)]
@@ -164,7 +180,8 @@ impl Failure {
     pub(crate) fn trouble(&self) -> Trouble {
         match self {
             Self::Outage { .. } | Self::Repartitioned { .. } | Self::Schema { .. } => Trouble::Away,
-            Self::Held(_) => Trouble::Held,
+            // Begin again at once, from what is certain.
+            Self::Held(_) | Self::Moved => Trouble::Held,
             Self::Fenced => Trouble::Fenced,
             Self::Kafka(failure) => match failure {
                 KafkaFailure::Outage { .. }
@@ -177,7 +194,7 @@ impl Failure {
                 KafkaFailure::UnknownOutcome { .. } => Trouble::Unknown,
                 KafkaFailure::Settings { .. } => Trouble::Fault,
             },
-            Self::Fork { .. } => Trouble::Fork,
+            Self::Diverged { .. } | Self::OtherStore { .. } => Trouble::Fork,
             Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
@@ -208,7 +225,9 @@ impl Failure {
             | Self::Outage { .. }
             | Self::Held(_)
             | Self::Fenced
-            | Self::Fork { .. }
+            | Self::Moved
+            | Self::Diverged { .. }
+            | Self::OtherStore { .. }
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
@@ -262,7 +281,9 @@ impl Failure {
             ) => Component::Kafka.to_string(),
             Self::Schema { schema, .. } => format!("schema {schema} in the registry"),
             Self::Held(_) => "what cannot be published to be held".to_owned(),
-            Self::Fork { .. }
+            Self::Moved => Component::Database.to_string(),
+            Self::Diverged { .. }
+            | Self::OtherStore { .. }
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
@@ -294,7 +315,9 @@ impl Failure {
             | Self::Repartitioned { .. }
             | Self::Schema { .. }
             | Self::Held(_) => Good::Published,
-            Self::Fork { .. }
+            Self::Moved
+            | Self::Diverged { .. }
+            | Self::OtherStore { .. }
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
@@ -357,6 +380,8 @@ impl From<annals_store::Error> for Failure {
             annals_store::Error::Migrate(_)
             | annals_store::Error::NotDurable
             | annals_store::Error::Unreadable { .. }
+            | annals_store::Error::OtherCluster { .. }
+            | annals_store::Error::OtherStore { .. }
             | annals_store::Error::OtherHistory { .. }
             | annals_store::Error::Decode { .. } => Self::Store(error),
         }

@@ -1,15 +1,14 @@
 //! Reading what is held, once it is to go on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_store::outbox::{Bound, LivePage, OutboxEvent, Window};
+use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Stretch, Window};
 
 use crate::checkpoint::Place;
 use crate::failure::Failure;
 use crate::holds::{Hold, Kind, ShardPlace};
-use crate::reader::{Reader, Reading, collect};
+use crate::reader::{Parts, Reader, Reading, collect};
 
 /// The topic of a held category is looked at so often.
 const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
@@ -94,28 +93,28 @@ impl Reader {
         reading: &mut Reading,
     ) -> Result<Place, Failure> {
         let HeldWindow { shard, name: (kind, name), hold, until } = *held;
-        let passed = Arc::clone(&self.asked.passed);
         let window = Window { since: &hold.place.since, until };
         let events_max = reading.collector.room();
-        let (store, encoder, connection) = self.parts().await?;
-        let mut after = hold.place.after;
+        let late = self.late(window.since).await?;
+        // Everything of the window lies behind this.
+        let after = match window.stretch(late, hold.place.after) {
+            Stretch::Late { after } | Stretch::Positions(PositionPage { after, .. }) => after,
+            Stretch::Done => return Ok(Place::done(until)),
+        };
+        let Parts { store, encoder, connection, passed } = self.parts().await?;
+        let page = LivePage { after, events_max };
         let read = match kind {
             Kind::Stream => {
-                let page = LivePage { after, events_max };
                 let rows = store.outbox_stream(connection, window, name, page);
-                collect(rows, encoder, reading, |event| passed.contains(&event.position)).await?
+                collect(rows, encoder, passed, reading, |_| false).await?
             }
             Kind::Category => {
-                if after == 0 {
-                    after = store.outbox_window_start(connection, window.since).await?;
-                }
-                let (page, of) = (LivePage { after, events_max }, (name.as_str(), shard.shard()));
+                let of = (name.as_str(), shard.shard());
                 let rows = store.outbox_category(connection, window, of, page);
                 // A stream that is held by itself goes on by itself.
-                let is_left_out = |event: &OutboxEvent<'_>| {
-                    passed.contains(&event.position) || shard.holds.has(Kind::Stream, event.stream)
-                };
-                collect(rows, encoder, reading, is_left_out).await?
+                let is_left_out =
+                    |event: &OutboxEvent<'_>| shard.holds.has(Kind::Stream, event.stream);
+                collect(rows, encoder, passed, reading, is_left_out).await?
             }
         };
         if read.events < events_max.get() && !read.is_cut {

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use annals_relay_core::Lease;
-use annals_store::outbox::{Bound, Cluster};
+use annals_store::outbox::{Bound, LogEnd};
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, Place, Progress};
+use crate::checkpoint::{Checkpoint, LastEvent, Place, Progress};
 use crate::leases::number;
 
 /// What a hold holds.
@@ -173,8 +173,11 @@ fn progress(hold: &Hold) -> Progress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardPlace {
     pub(crate) lease: Lease,
-    pub(crate) cluster: Cluster,
+    /// The end of the log when the place was read: says which history it is in.
+    pub(crate) known: Arc<LogEnd>,
     pub(crate) place: Place,
+    /// The last event that was published of the shard.
+    pub(crate) last: Option<LastEvent>,
     pub(crate) holds: Holds,
 }
 
@@ -186,20 +189,21 @@ impl ShardPlace {
 
     /// What is to be written of it.
     pub(crate) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint::new(self.cluster.clone(), self.place.clone(), self.holds.progress())
+        let (history, holds) = (self.known.history.clone(), self.holds.progress());
+        Checkpoint::new(history, self.place.clone(), holds).ending_with(self.last)
     }
 
     /// The end of the window that a hold can be read up to; none while that must wait for the shard.
     pub(crate) fn window_of<'a>(&'a self, hold: &'a Hold) -> Option<&'a Bound> {
         // In the window that the shard is in, the shard goes first.
-        let is_before = hold.place.since.snapshot != self.place.since.snapshot;
+        let is_before = hold.place.since != self.place.since;
         is_before.then(|| hold.place.until.as_ref().unwrap_or(&self.place.since))
     }
 
     /// Whether what is held here has caught up.
     pub(crate) fn is_caught_up(&self, place: &Place) -> bool {
         let is_between = place.until.is_none() && self.place.until.is_none();
-        is_between && place.since.snapshot == self.place.since.snapshot
+        is_between && place.since == self.place.since
     }
 }
 
@@ -219,17 +223,26 @@ pub(crate) fn groups(places: &[ShardPlace]) -> Vec<(Place, Vec<i16>)> {
 #[cfg(test)]
 mod tests {
     use annals_relay_core::Shard;
+    use annals_store::outbox::History;
+    use uuid::Uuid;
 
     use super::*;
 
     fn bound(position: i64) -> Bound {
-        Bound { snapshot: format!("{position}:{position}:"), next_xid: position, position }
+        let snapshot = format!("{position}:{position}:");
+        Bound { snapshot, next_xid: position, position, settled: 0 }
     }
 
     fn shard(shard: u16, place: Place) -> ShardPlace {
-        let cluster = Cluster { system_identifier: "7".into(), timeline: "00000001".into() };
+        let history = History {
+            store_id: Uuid::nil(),
+            number: 1,
+            system_identifier: "7".into(),
+            timeline: "00000001".into(),
+        };
+        let known = LogEnd { history, incarnation: "a".into(), bound: Bound::origin() };
         let lease = Lease { shard: Shard(shard), epoch: 1 };
-        ShardPlace { lease, cluster, place, holds: Holds::default() }
+        ShardPlace { lease, known: Arc::new(known), place, last: None, holds: Holds::default() }
     }
 
     fn name() -> (Kind, String) {

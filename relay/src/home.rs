@@ -65,14 +65,20 @@ impl Signpost {
 
 #[cfg(test)]
 mod tests {
-    use annals_store::outbox::Cluster;
+    use annals_store::outbox::History;
+    use uuid::Uuid;
 
     use super::*;
     use crate::checkpoint::Place;
 
     fn placed(home: &mut Home, leases: &[(u16, u64)]) -> Option<(u16, Vec<u16>)> {
-        let cluster = Cluster { system_identifier: "7".into(), timeline: "00000001".into() };
-        let checkpoint = Checkpoint::new(cluster, Place::origin(), Vec::new());
+        let history = History {
+            store_id: Uuid::nil(),
+            number: 1,
+            system_identifier: "7".into(),
+            timeline: "00000001".into(),
+        };
+        let checkpoint = Checkpoint::new(history, Place::origin(), Vec::new());
         let lease = |(shard, epoch): &(u16, u64)| Lease { shard: Shard(*shard), epoch: *epoch };
         let checkpoints: Vec<_> = leases.iter().map(|l| (lease(l), checkpoint.clone())).collect();
         let Placing { partition, signposts } = home.place(&checkpoints)?;

@@ -3,9 +3,9 @@
 //!
 //! Everything here blocks, each call up to a deadline: it is for threads of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -272,21 +272,19 @@ impl Desk {
         partitions.iter().map(end).collect()
     }
 
-    /// The first offset of each of these partitions with a record of this time or later, in milliseconds since 1970;
-    /// none where there is no such record.
-    fn offsets_at(&self, topic: &str, partitions: &[u16], ms: i64) -> Result<BTreeMap<u16, i64>> {
-        let failed = |error| self.failure("find the records of a time", &error, topic);
+    /// How far these partitions are written now; those that are not there are left out.
+    pub(crate) fn written(&self, partitions: &Partitions) -> Result<TopicEnds> {
+        let failed = |error| self.failure("find the ends of topics", &error, "");
         let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition_offset(topic, (*partition).into(), Offset::Offset(ms))
-                .map_err(failed)?;
+        for (topic, partition) in partitions {
+            list.add_partition_offset(topic, *partition, Offset::End).map_err(failed)?;
         }
         let found = self.client.offsets_for_times(list, REQUEST_TIMEOUT).map_err(failed)?;
-        let offset = |element: TopicPartitionListElem<'_>| match element.offset() {
-            Offset::Offset(offset) => Some((u16::try_from(element.partition()).ok()?, offset)),
+        let end = |element: TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(end) => Some(((element.topic().to_owned(), element.partition()), end)),
             _ => None,
         };
-        Ok(found.elements().into_iter().filter_map(offset).collect())
+        Ok(found.elements().into_iter().filter_map(end).collect())
     }
 
     /// The topics whose names begin so.
@@ -361,25 +359,36 @@ pub(crate) struct Found {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-/// Reads every committed record of a topic from a time on, in milliseconds since 1970; the end is as it is now.
-/// Blocks.
+/// How far topics are written: the offset behind the last record, by topic and partition.
+pub(crate) type TopicEnds = HashMap<(String, i32), i64>;
+/// Partitions of topics.
+pub(crate) type Partitions = HashSet<(Arc<str>, i32)>;
+
+/// Reads every committed record of a topic from recorded ends on, up to the end as it is now; what it has from before these stays
+/// unread. Returns how far it is written. Blocks.
 pub(crate) fn scan(
     config: &Config,
-    topic: &str,
-    since_ms: i64,
+    desk: &Desk,
+    (topic, recorded): (&str, &TopicEnds),
     mut take: impl FnMut(Found),
-) -> Result<()> {
-    let desk = Desk::open(config)?;
-    let Some(partitions) = desk.partitions(topic)? else { return Ok(()) };
+) -> Result<TopicEnds> {
+    let Some(partitions) = desk.partitions(topic)? else { return Ok(TopicEnds::new()) };
     let numbers: Vec<u16> = (0..partitions).filter_map(|n| u16::try_from(n).ok()).collect();
-    let starts = desk.offsets_at(topic, &numbers, since_ms)?;
     let ends = desk.ends(topic, &numbers)?;
+    let written = ends.iter().map(|(partition, (_, end))| {
+        let key = (topic.to_owned(), i32::from(*partition));
+        (key, *end)
+    });
+    let written: TopicEnds = written.collect();
+    let start = |partition: u16| recorded.get(&(topic.to_owned(), partition.into())).copied();
     let parts = ends.into_iter().map(|(partition, (first, end))| {
-        (partition, (starts.get(&partition).copied().unwrap_or(end).max(first), end))
+        // A topic that ends before it was written to is another one: all of it is read.
+        let start = start(partition).filter(|start| *start <= end).unwrap_or(first);
+        (partition, (start.max(first), end))
     });
     let tails = Tails::between(parts);
     if tails.is_done() {
-        return Ok(());
+        return Ok(written);
     }
     let mut heard = Instant::now();
     let is_late = move |is_news: bool| {
@@ -398,7 +407,8 @@ pub(crate) fn scan(
             key: text(message.key()),
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
         });
-    })
+    })?;
+    Ok(written)
 }
 
 /// Reads every committed record after each start, until everything up to each end has been fetched. `is_late` is

@@ -174,6 +174,7 @@ impl LeaseTable {
     pub(crate) async fn checkpoint(
         &self,
         step: Step,
+        incarnation: &str,
         checkpoints: &[(Lease, Checkpoint)],
     ) -> Result<(), Failure> {
         let action = "write checkpoints";
@@ -182,6 +183,7 @@ impl LeaseTable {
             checkpoints.iter().map(|(_, checkpoint)| checkpoint.place.position()).collect();
         let checkpoints: Vec<_> = checkpoints.iter().map(|(_, of)| Json(of)).collect();
         let query = self.in_step(include_str!("../sql/checkpoint_write.sql"), step, &leases);
+        let query = query.bind(incarnation);
         let rows = self.rows(action, query.bind(positions).bind(checkpoints)).await?;
         match is(&rows, "is_written").map_err(Failure::database(action))? {
             true => Ok(()),
@@ -194,6 +196,7 @@ impl LeaseTable {
     pub(crate) async fn holds_went_on(
         &self,
         step: Step,
+        incarnation: &str,
         leases: &[Lease],
         progress: &[Progress],
     ) -> Result<bool, Failure> {
@@ -202,6 +205,7 @@ impl LeaseTable {
         let places: Vec<Option<Json<&Place>>> =
             progress.iter().map(|progress| progress.place.as_ref().map(Json)).collect();
         let query = self.in_step(include_str!("../sql/holds_went_on.sql"), step, leases);
+        let query = query.bind(incarnation);
         let rows = self.rows(action, query.bind(holds).bind(places)).await?;
         is(&rows, "is_noted").map_err(Failure::database(action))
     }
@@ -213,13 +217,14 @@ impl LeaseTable {
     pub(crate) async fn hold(
         &self,
         step: Step,
+        incarnation: &str,
         leases: &[Lease],
         places: &[&Place],
         refused: &[Refusal],
     ) -> Result<(), Failure> {
         let action = "hold what cannot be published";
         let places: Vec<Json<&Place>> = places.iter().map(|place| Json(*place)).collect();
-        let query = self.in_step(include_str!("../sql/hold.sql"), step, leases);
+        let query = self.in_step(include_str!("../sql/hold.sql"), step, leases).bind(incarnation);
         let rows = self.rows(action, query.bind(places).bind(Json(refused))).await?;
         match is(&rows, "is_held").map_err(Failure::database(action))? {
             true => Ok(()),

@@ -1,13 +1,15 @@
 //! Notes in PostgreSQL how far holds got, after it is committed in Kafka: for people, and so that checkpoints need not
 //! say it for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_relay_core::Lease;
 use tokio::sync::mpsc;
 
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::Progress;
 use crate::leases::{LeaseTable, Session, Step};
+use crate::sender::Sent;
 use crate::shell::Report;
 
 /// After a failure it is tried again so much later.
@@ -16,7 +18,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The way to whoever notes.
 pub(crate) struct Notes(mpsc::UnboundedSender<Note>);
 
-type Note = (Step, Vec<Progress>, Vec<Lease>);
+struct Note {
+    step: Step,
+    incarnation: Arc<str>,
+    progress: Vec<Progress>,
+    of: Vec<Lease>,
+}
 
 impl Notes {
     /// Starts it; it ends with this. One thing after the other; one that is given up and executed late comes too late.
@@ -27,11 +34,13 @@ impl Notes {
     }
 
     /// These checkpoints are committed, under leases that the session had then.
-    pub(crate) fn committed(&self, session: &Session, checkpoints: &[(Lease, Checkpoint)]) {
-        for (lease, checkpoint) in checkpoints {
+    pub(crate) fn committed(&self, session: &Session, sent: &Sent) {
+        for (lease, checkpoint) in &sent.checkpoints {
             if !checkpoint.holds.is_empty() {
+                let (step, progress) = (session.step(), checkpoint.holds.clone());
+                let incarnation = Arc::clone(&sent.incarnation);
                 // It ends with the process only.
-                drop(self.0.send((session.step(), checkpoint.holds.clone(), vec![*lease])));
+                drop(self.0.send(Note { step, incarnation, progress, of: vec![*lease] }));
             }
         }
     }
@@ -42,18 +51,19 @@ async fn take(
     mut received: mpsc::UnboundedReceiver<Note>,
     shell: mpsc::UnboundedSender<(u64, Report)>,
 ) {
-    while let Some((step, progress, of)) = received.recv().await {
-        if note(&leases, step, &of, &progress).await {
-            told(&shell, progress);
+    while let Some(noting) = received.recv().await {
+        if note(&leases, &noting).await {
+            told(&shell, noting.progress);
         }
     }
 }
 
-/// Notes it, however often that takes; false if the leases are lost, or a later step is done: the next owner reads it
-/// in Kafka, as has whoever did that.
-async fn note(leases: &LeaseTable, step: Step, of: &[Lease], progress: &[Progress]) -> bool {
+/// Notes it, however often that takes; false if the leases are lost, the database is another, or a later step is done: the next
+/// owner reads it in Kafka, as did the one who took that step.
+async fn note(leases: &LeaseTable, noting: &Note) -> bool {
+    let Note { step, incarnation, progress, of } = noting;
     loop {
-        match leases.holds_went_on(step, of, progress).await {
+        match leases.holds_went_on(*step, incarnation, of, progress).await {
             Ok(is_noted) => return is_noted,
             Err(failure) => tracing::debug!(
                 error = &failure as &dyn std::error::Error,

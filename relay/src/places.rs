@@ -7,6 +7,7 @@ use annals_relay_core::{Lease, Shard};
 
 use crate::checkpoint::{Checkpoint, Place};
 use crate::config::{Config, Delivery};
+use crate::evidence::Evidence;
 use crate::failure::Failure;
 use crate::holds::{self, Refusal, ShardPlace};
 use crate::kafka;
@@ -19,12 +20,15 @@ pub(crate) struct Places {
     pub(crate) config: Arc<Config>,
     pub(crate) reads: Reads,
     pub(crate) leases: LeaseTable,
+    pub(crate) evidence: Evidence,
     pub(crate) step: Step,
 }
 
 impl Places {
     /// Where the leases' shards go on: after their checkpoints, or from where the deployment's generation began;
     /// with what is held in them, and what is held from now on.
+    ///
+    /// Before that, once in each run of the database: whether all that is published is in it.
     ///
     /// In this order: how far holds got stands in the checkpoints first; and a hold begins where its shard stands for
     /// certain.
@@ -33,7 +37,8 @@ impl Places {
         of: Vec<Lease>,
         refused: Vec<Refusal>,
     ) -> Result<Vec<(Lease, ShardPlace)>, Failure> {
-        let cluster = self.reads.clone().cluster().await?;
+        let end = Arc::new(self.reads.clone().end_of_log().await?);
+        self.evidence.verify(&end).await?;
         let known = self.leases.checkpoints(&of).await?;
         let records = match self.config.relay.delivery {
             Delivery::ExactlyOnce => {
@@ -50,28 +55,29 @@ impl Places {
                 Some(records) => in_kafka(lease.shard, records, known)?,
                 None => known.copy,
             };
-            let origin = || Checkpoint::new(cluster.clone(), Place::origin(), Vec::new());
+            let origin = || Checkpoint::new(end.history.clone(), Place::origin(), Vec::new());
             Ok::<_, Failure>(found.unwrap_or_else(origin))
         };
         let checkpoints: Vec<Checkpoint> = of.iter().map(checkpoint).collect::<Result<_, _>>()?;
+        self.evidence.verify_ends(&checkpoints, &end).await?;
         let progress: Vec<_> =
             checkpoints.iter().flat_map(|checkpoint| checkpoint.holds.clone()).collect();
         // Also where there is none: what was begun earlier, and comes late, must not be done after this.
-        if !self.leases.holds_went_on(self.step, &of, &progress).await? {
+        if !self.leases.holds_went_on(self.step, &end.incarnation, &of, &progress).await? {
             return Err(Failure::Fenced);
         }
         if !refused.is_empty() {
             let places: Vec<&Place> =
                 checkpoints.iter().map(|checkpoint| &checkpoint.place).collect();
-            self.leases.hold(self.step, &of, &places, &refused).await?;
+            self.leases.hold(self.step, &end.incarnation, &of, &places, &refused).await?;
             holds::say(&refused);
         }
         let mut holds = self.leases.holds(&of).await?;
         self.reads.look();
         let place = |(lease, checkpoint): (Lease, Checkpoint)| {
             let holds = holds.remove(&number(lease.shard)).unwrap_or_default();
-            let Checkpoint { cluster, place, .. } = checkpoint;
-            (lease, ShardPlace { lease, cluster, place, holds })
+            let Checkpoint { place, last, .. } = checkpoint;
+            (lease, ShardPlace { lease, known: Arc::clone(&end), place, last, holds })
         };
         Ok(of.into_iter().zip(checkpoints).map(place).collect())
     }

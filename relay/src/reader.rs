@@ -1,6 +1,6 @@
 //! Reading: what follows the places of some shards becomes a batch.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use annals_relay_core::{Done, Page, Shard, Work};
 use annals_store::Store;
 use annals_store::outbox::{
-    Bound, Cluster, LivePage, OutboxEvent, OutboxRow, PositionPage, Window,
+    Bound, Late, LivePage, LogEnd, OutboxEvent, OutboxRow, PositionPage, Stretch, Window,
 };
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
@@ -17,12 +17,14 @@ use tokio::task::AbortHandle;
 use tokio::time::error::Elapsed;
 
 use crate::batch::{Batch, Collector, Limits};
-use crate::checkpoint::{Place, Progress};
+use crate::checkpoint::{LastEvent, Place, Progress};
 use crate::config::{Config, Durability};
 use crate::encode::{Encoder, Obstacle};
 use crate::failure::{Component, Failure};
 use crate::holds::{Holds, Kind, Refusal, ShardPlace, groups};
 use crate::leases::{number, shard};
+use crate::message::Message;
+use crate::passed::Passed;
 use crate::shell::{Report, Reports};
 
 /// A shard's checkpoint is written with the next batch when it is older than this, also if the batch
@@ -30,6 +32,11 @@ use crate::shell::{Report, Reports};
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(5);
 /// A page takes milliseconds; a connection that was cut without a word takes for ever.
 const PAGE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A page that has found nothing for so long ends, and is gone on with: what it passed stays passed.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Most positions that are looked through in one statement, where few of them have events for a page.
+const STEP_MAX: i64 = 1 << 20;
 
 /// How long a standby may take to have something before the relay says that it waits for it.
 const STANDBY_DEADLINE: Duration = Duration::from_secs(5);
@@ -67,7 +74,7 @@ impl Drop for Ended {
 
 enum Job {
     Page { reports: Reports, places: Vec<(Shard, ShardPlace)> },
-    Cluster(oneshot::Sender<Result<Cluster, Failure>>),
+    End(oneshot::Sender<Result<LogEnd, Failure>>),
     Look,
     Forget,
     Noted(Progress),
@@ -87,6 +94,9 @@ impl Reads {
             deployment: relay.deployment.clone(),
             durability: relay.durability,
             asked: Asked::default(),
+            passed: Passed::new(store, &relay.deployment),
+            late: HashMap::new(),
+            seen: None,
             noted: HashMap::new(),
             tried: HashMap::new(),
             ready: HashSet::new(),
@@ -105,10 +115,10 @@ impl Reads {
         self.job(Job::Page { reports, places });
     }
 
-    /// Which history the database has.
-    pub(crate) async fn cluster(self) -> Result<Cluster, Failure> {
+    /// Where the log ends, and in which history.
+    pub(crate) async fn end_of_log(self) -> Result<LogEnd, Failure> {
         let (answer, asked) = oneshot::channel();
-        self.job(Job::Cluster(answer));
+        self.job(Job::End(answer));
         asked.await.unwrap_or(Err(Failure::Panicked("reader")))
     }
 
@@ -145,6 +155,12 @@ pub(crate) struct Reader {
     deployment: String,
     durability: Durability,
     pub(crate) asked: Asked,
+    /// Events not to publish.
+    pub(crate) passed: Passed,
+    /// The late events of windows, by the begin of these.
+    late: HashMap<Bound, Option<Late>>,
+    /// The end of the log when it was last read.
+    seen: Option<LogEnd>,
     /// How far PostgreSQL knows that holds got.
     noted: HashMap<i64, Option<Place>>,
     /// When the topic of a held category was last looked at.
@@ -159,8 +175,6 @@ pub(crate) struct Asked {
     looked: Option<Instant>,
     /// Holds to try again.
     pub(crate) wanted: HashSet<i64>,
-    /// Events not to publish. Shared with each page, since after a rebase there can be many.
-    pub(crate) passed: Arc<HashSet<i64>>,
 }
 
 /// Shards that stand at one place, and the end of the window that they publish.
@@ -177,24 +191,48 @@ pub(crate) struct Reading {
     pub(crate) collector: Collector,
     pub(crate) more: bool,
     pub(crate) refused: Refused,
+    /// The last event of each shard.
+    pub(crate) last: HashMap<i16, LastEvent>,
+    /// When the page has to end, with what it has.
+    pub(crate) ends_at: Instant,
 }
 
-/// Which events of the log are left out.
+impl Reading {
+    fn new(limits: Limits) -> Self {
+        let (collector, refused) = (Collector::new(limits), Refused::default());
+        let ends_at = Instant::now() + PAGE_TIME_MAX;
+        Self { collector, more: false, refused, last: HashMap::new(), ends_at }
+    }
+
+    /// Whether the page takes nothing more.
+    fn is_over(&self) -> bool {
+        self.collector.is_full() || Instant::now() >= self.ends_at
+    }
+
+    fn take(&mut self, event: &OutboxEvent<'_>, message: Message) {
+        let last = LastEvent { position: event.position, event_id: event.event_id };
+        let known = self.last.entry(event.shard).or_insert(last);
+        if known.position < last.position {
+            *known = last;
+        }
+        self.collector.push(event.shard, message);
+    }
+}
+
+/// Which events of the log are left out: their streams or categories are in quarantine.
 pub(crate) struct Sieve {
     holds: BTreeMap<i16, Holds>,
-    passed: Arc<HashSet<i64>>,
 }
 
 impl Sieve {
-    fn new(shards: &[ShardPlace], passed: &Arc<HashSet<i64>>) -> Self {
+    fn new(shards: &[ShardPlace]) -> Self {
         let holds = shards.iter().filter(|shard| !shard.holds.is_empty());
-        let holds = holds.map(|shard| (shard.shard(), shard.holds.clone())).collect();
-        Self { holds, passed: Arc::clone(passed) }
+        Self { holds: holds.map(|shard| (shard.shard(), shard.holds.clone())).collect() }
     }
 
     fn leaves_out(&self, event: &OutboxEvent<'_>) -> bool {
         let is_held = |holds: &Holds| holds.holds(event.category, event.stream);
-        self.passed.contains(&event.position) || self.holds.get(&event.shard).is_some_and(is_held)
+        self.holds.get(&event.shard).is_some_and(is_held)
     }
 }
 
@@ -232,11 +270,10 @@ impl Reader {
                         Err(failure) => Report::Failed { work: Work::Read, failure },
                     });
                 }
-                Job::Cluster(answer) => {
-                    let bound = tokio::time::timeout(PAGE_DEADLINE, self.bound()).await;
-                    let bound = self.on_time("ask in which history the database is", bound);
-                    // Whoever asked may have ended.
-                    drop(answer.send(bound.map(|(cluster, _)| cluster)));
+                Job::End(answer) => {
+                    let end = tokio::time::timeout(PAGE_DEADLINE, self.end_of_log()).await;
+                    // The one who asked may have ended.
+                    drop(answer.send(self.on_time("ask where the log ends", end)));
                 }
                 Job::Look => self.asked.looked = None,
                 Job::Forget => self.encoder.forget(),
@@ -267,20 +304,21 @@ impl Reader {
     ) -> Result<Page<ShardPlace, Batch>, Failure> {
         let mut shards: Vec<ShardPlace> = places.into_iter().map(|(_, place)| place).collect();
         // Every page begins a window or asks again in which history it is.
-        let (cluster, now) = self.bound().await?;
-        if let Some(other) = shards.iter().find(|shard| shard.cluster != cluster) {
-            return Err(Failure::Fork { published: other.cluster.clone(), found: cluster });
+        let end = self.end_of_log().await?;
+        if shards.iter().any(|shard| shard.known.incarnation != end.incarnation) {
+            return Err(Failure::Moved);
         }
-        let is_news = |shard: &ShardPlace| shard.place.since.snapshot != now.snapshot;
+        let now = end.bound;
+        let is_news = |shard: &ShardPlace| !shard.place.since.shows_the_same(&now);
         if self.durability == Durability::Standby && shards.iter().any(is_news) {
             self.on_standby().await?;
         }
         self.look(&mut shards).await?;
-        let collector = Collector::new(self.limits);
-        let mut reading = Reading { collector, more: false, refused: Refused::default() };
+        let mut reading = Reading::new(self.limits);
         self.held(&mut shards, &mut reading).await?;
-        let sieve = Sieve::new(&shards, &self.asked.passed);
+        let sieve = Sieve::new(&shards);
         let groups = groups(&shards);
+        self.late.retain(|since, _| groups.iter().any(|(place, _)| place.since == *since));
         for (before, (place, numbers)) in groups.iter().enumerate() {
             // Those that are far behind leave room for the others.
             reading.collector.share(groups.len() - before);
@@ -291,9 +329,12 @@ impl Reader {
                 shard.place = after.clone();
             }
         }
-        let Reading { collector, more, refused } = reading;
+        let Reading { collector, more, refused, last, .. } = reading;
         if !refused.refusals.is_empty() {
             return Err(Failure::Held(refused.refusals));
+        }
+        for shard in &mut shards {
+            shard.last = last.get(&shard.shard()).copied().or(shard.last);
         }
         let batch = (!collector.is_empty()).then(|| self.batch(collector, &shards));
         let places = shards.into_iter().map(|place| (shard(place.shard()), place)).collect();
@@ -307,7 +348,7 @@ impl Reader {
         let mut place: Option<String> = None;
         let mut pause = STANDBY_PAUSE_MIN;
         loop {
-            let (store, _, connection) = self.parts().await?;
+            let Parts { store, connection, .. } = self.parts().await?;
             let statement = store.schema().statement(include_str!("../sql/on_standby.sql"));
             let row = sqlx::query(statement).bind(place.take()).fetch_one(connection).await;
             let row = row.map_err(Failure::database(action))?;
@@ -340,99 +381,82 @@ impl Reader {
             Some(looked) => has_holds && looked.elapsed() >= LOOK_INTERVAL,
         };
         if is_due {
-            self.asked = self.ask(shards).await?;
+            self.asked = self.ask().await?;
         }
         Ok(())
     }
 
-    async fn ask(&mut self, shards: &[ShardPlace]) -> Result<Asked, Failure> {
-        let action = "look what is asked for";
-        let places = shards.iter().flat_map(|shard| {
-            shard.holds.iter().map(|(_, hold)| &hold.place).chain([&shard.place])
-        });
-        let snapshots: BTreeSet<String> =
-            places.map(|place| place.since.snapshot.clone()).collect();
+    async fn ask(&mut self) -> Result<Asked, Failure> {
         let deployment = self.deployment.clone();
-        let (store, _, connection) = self.parts().await?;
+        let Parts { store, connection, .. } = self.parts().await?;
         let wanted = store.schema().statement(include_str!("../sql/holds_wanted.sql"));
         let wanted: Vec<i64> = sqlx::query_scalar(wanted)
             .bind(&deployment)
             .fetch_all(&mut *connection)
             .await
-            .map_err(Failure::database(action))?;
-        let passed = store.schema().statement(include_str!("../sql/passed.sql"));
-        let passed: Vec<i64> = sqlx::query_scalar(passed)
-            .bind(&deployment)
-            .bind(snapshots.into_iter().collect::<Vec<_>>())
-            .fetch_all(connection)
-            .await
-            .map_err(Failure::database(action))?;
-        Ok(Asked {
-            looked: Some(Instant::now()),
-            wanted: wanted.into_iter().collect(),
-            passed: Arc::new(passed.into_iter().collect()),
-        })
+            .map_err(Failure::database("look what is asked for"))?;
+        self.passed.forget();
+        Ok(Asked { looked: Some(Instant::now()), wanted: wanted.into_iter().collect() })
     }
 
     /// Reads a group's window, or as much of it as there is room for; where the group stands then.
     async fn group(&mut self, group: &Group<'_>, reading: &mut Reading) -> Result<Place, Failure> {
-        let Group { place, until, .. } = *group;
-        if until.snapshot == place.since.snapshot {
+        let Group { place, until, shards, sieve } = *group;
+        if place.until.is_none() && until.shows_the_same(&place.since) {
             return Ok(place.clone());
         }
         let window = Window { since: &place.since, until };
-        if window.is_live() {
-            self.live(group, window, reading).await
-        } else {
-            self.large(group, window, reading).await
-        }
-    }
-
-    async fn live(
-        &mut self,
-        group: &Group<'_>,
-        window: Window<'_>,
-        reading: &mut Reading,
-    ) -> Result<Place, Failure> {
-        let Group { place, until, shards, sieve } = *group;
-        let room = reading.collector.room();
-        let (store, encoder, connection) = self.parts().await?;
-        let page = LivePage { after: place.after, events_max: room };
-        let rows = store.outbox_live(connection, window, shards, page);
-        let read = collect(rows, encoder, reading, |event| sieve.leaves_out(event)).await?;
-        // Fewer than there was room for: that was the window.
-        if read.events < room.get() && !read.is_cut {
-            return Ok(Place::done(until));
-        }
-        reading.more = true;
-        Ok(place.within(until, read.last.unwrap_or(place.after)))
-    }
-
-    async fn large(
-        &mut self,
-        group: &Group<'_>,
-        window: Window<'_>,
-        reading: &mut Reading,
-    ) -> Result<Place, Failure> {
-        let Group { place, until, shards, sieve } = *group;
-        let (store, encoder, connection) = self.parts().await?;
-        let mut after = place.after;
-        if after == 0 {
-            after = store.outbox_window_start(connection, &place.since).await?;
-        }
-        while after < until.position {
-            let step = i64::try_from(reading.collector.room().get()).unwrap_or(i64::MAX);
-            let last = until.position.min(after.saturating_add(step));
-            let rows = store.outbox_page(connection, window, shards, PositionPage { after, last });
-            let read = collect(rows, encoder, reading, |event| sieve.leaves_out(event)).await?;
-            if reading.collector.is_full() {
-                reading.more = true;
-                let cut = read.last.filter(|_| read.is_cut);
-                return Ok(place.within(until, cut.unwrap_or(last)));
+        let late = self.late(&place.since).await?;
+        let (mut after, mut step) = (place.after, 0);
+        loop {
+            let room = reading.collector.room();
+            let room_events = i64::try_from(room.get()).unwrap_or(i64::MAX);
+            step = room_events.max(step);
+            let Parts { store, encoder, connection, passed } = self.parts().await?;
+            let is_left_out = |event: &OutboxEvent<'_>| sieve.leaves_out(event);
+            let (read, end) = match window.stretch(late, after) {
+                Stretch::Done => return Ok(Place::done(until)),
+                Stretch::Late { after } => {
+                    let page = LivePage { after, events_max: room };
+                    let rows = store.outbox_late_page(connection, window, shards, page);
+                    let read = collect(rows, encoder, passed, reading, is_left_out).await?;
+                    // Fewer than there was room for: these were all.
+                    let is_all = read.events < room.get();
+                    let end = if is_all { place.since.position } else { after };
+                    (read, end)
+                }
+                Stretch::Positions(PositionPage { after, last }) => {
+                    let last = last.min(after.saturating_add(step));
+                    let page = PositionPage { after, last };
+                    let rows = store.outbox_page(connection, window, shards, page);
+                    (collect(rows, encoder, passed, reading, is_left_out).await?, last)
+                }
+            };
+            after = match read.last {
+                Some(last) if read.is_cut || end < last => last,
+                None if read.is_cut => after,
+                Some(_) | None => end,
+            };
+            if reading.is_over() {
+                let is_done = !read.is_cut && window.stretch(late, after) == Stretch::Done;
+                reading.more |= !is_done;
+                return Ok(if is_done { Place::done(until) } else { place.within(until, after) });
             }
-            after = last;
+            // Where few positions have anything for the page, more of them are looked through at once.
+            step =
+                if read.events == 0 { step.saturating_mul(4).min(STEP_MAX) } else { room_events };
         }
-        Ok(Place::done(until))
+    }
+
+    /// The late events of the windows that begin at a bound.
+    pub(crate) async fn late(&mut self, since: &Bound) -> Result<Option<Late>, Failure> {
+        if let Some(late) = self.late.get(since) {
+            return Ok(*late);
+        }
+        let Parts { store, connection, .. } = self.parts().await?;
+        let late = store.outbox_late(connection, since).await?;
+        self.late.insert(since.clone(), late);
+        Ok(late)
     }
 
     /// A batch, with the checkpoints of the shards that it has events of, and of those not written for a while.
@@ -444,23 +468,38 @@ impl Reader {
         };
         let due = shards.iter().filter(|shard| is_due(&shard.shard()));
         let due: Vec<_> = due.map(|shard| (shard.lease, shard.checkpoint())).collect();
+        let incarnation = shards.first().map(|shard| Arc::clone(&shard.known.incarnation));
         self.written.extend(due.iter().map(|(lease, _)| (number(lease.shard), now)));
-        collector.into_batch(due)
+        collector.into_batch(due, incarnation.unwrap_or_default())
     }
 
-    /// The reader's store, encoder and connection.
-    pub(crate) async fn parts(
-        &mut self,
-    ) -> Result<(&Store, &mut Encoder, &mut PgConnection), Failure> {
-        let Self { store, encoder, connection, .. } = self;
+    /// What a page is read with.
+    pub(crate) async fn parts(&mut self) -> Result<Parts<'_>, Failure> {
+        let Self { store, encoder, connection, passed, .. } = self;
         let connection = connected(connection, store).await?;
-        Ok((store, encoder, connection))
+        Ok(Parts { store, encoder, connection, passed })
     }
 
-    async fn bound(&mut self) -> Result<(Cluster, Bound), Failure> {
-        let (store, _, connection) = self.parts().await?;
-        Ok(store.outbox_bound(connection).await?)
+    async fn end_of_log(&mut self) -> Result<LogEnd, Failure> {
+        let Parts { store, connection, .. } = self.parts().await?;
+        let end = store.outbox_bound(connection).await?;
+        let seen = self.seen.replace(end.clone());
+        // Also where it says that it is the same: an image of a machine that runs, for instance.
+        if seen.is_some_and(|seen| {
+            seen.incarnation == end.incarnation && end.bound.is_behind(&seen.bound)
+        }) {
+            return Err(Failure::Moved);
+        }
+        Ok(end)
     }
+}
+
+/// What a page is read with.
+pub(crate) struct Parts<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) encoder: &'a mut Encoder,
+    pub(crate) connection: &'a mut PgConnection,
+    pub(crate) passed: &'a mut Passed,
 }
 
 /// The reader's connection: beside the pool, since rows may be on their way when it is given up.
@@ -490,6 +529,7 @@ pub(crate) struct Read {
 pub(crate) async fn collect(
     rows: impl futures_util::Stream<Item = Result<OutboxRow, annals_store::Error>>,
     encoder: &mut Encoder,
+    passed: &mut Passed,
     reading: &mut Reading,
     is_left_out: impl Fn(&OutboxEvent<'_>) -> bool,
 ) -> Result<Read, Failure> {
@@ -503,12 +543,14 @@ pub(crate) async fn collect(
         let event = row.event()?;
         read.events += 1;
         read.last = Some(event.position);
-        if is_left_out(&event) || reading.refused.has(&event) {
+        if is_left_out(&event)
+            || reading.refused.has(&event)
+            || passed.contains(event.position).await?
+        {
             continue;
         }
-        let shard = event.shard;
         match encoder.message(&event).await {
-            Ok(message) => reading.collector.push(shard, message),
+            Ok(message) => reading.take(&event, message),
             Err(Obstacle::Refused(refusal)) => reading.refused.push(refusal),
             Err(Obstacle::Failed(failure)) => return Err(failure),
         }

@@ -27,8 +27,8 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     let Some(deployment) = begin(&config, &store, &shutdown).await? else { return Ok(()) };
     let Deployment { generation, shards } = deployment;
     let config = Arc::new(config.in_generation(generation));
-    let (committed, seen) = watch::channel(Committed::default());
-    let copier = Copier::new(&store, &config, seen);
+    let committed = watch::Sender::new(Committed::default());
+    let copier = Copier::new(&store, &config, committed.clone());
     let reads = reads(&config, &store)?;
     let wake = Wake::listen(&store, &config.relay.deployment);
     let (shell, reports) = Shell::new(&config, &store, shards, committed, reads);

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::heard::locked;
 use crate::home::{Home, Placing, Signpost};
 use crate::hops::Hops;
-use crate::kafka::{self, Producer};
+use crate::kafka::{self, Partitions, Producer};
 use crate::leases::Session;
 use crate::message::Message;
 use crate::shell::{Report, Reports};
@@ -171,14 +171,14 @@ fn work(
                 (Work::Send, done)
             }
             Job::Commit => {
-                let Sent { checkpoints, alone } = std::mem::take(&mut under_way);
+                let sent = std::mem::take(&mut under_way);
                 timed.iter_mut().for_each(Hops::next);
                 let committed = producer.commit().map_err(Failure::from);
                 if let Some(mut hops) = timed.take() {
                     hops.next();
                     hops.tell();
                 }
-                (Work::Commit, committed.map(|()| Report::Committed { slot, checkpoints, alone }))
+                (Work::Commit, committed.map(|()| Report::Committed { slot, sent }))
             }
         };
         match done {
@@ -190,10 +190,14 @@ fn work(
 
 /// What a transaction has, beside its messages.
 #[derive(Default)]
-struct Sent {
-    checkpoints: Vec<(Lease, Checkpoint)>,
+pub(crate) struct Sent {
+    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    /// The run of the database that they are of.
+    pub(crate) incarnation: Arc<str>,
     /// The events that were sent each on its own.
-    alone: Vec<i64>,
+    pub(crate) alone: Vec<i64>,
+    /// Where the events are.
+    pub(crate) partitions: Partitions,
 }
 
 /// Sends the records of one Kafka transaction, with its checkpoints where there is a topic of them. Each message is
@@ -203,9 +207,11 @@ fn send(
     place: Option<(&Arc<str>, Placing)>,
     batch: Batch,
 ) -> Result<(Sent, Hops), Failure> {
-    let Batch { messages, checkpoints, alone, hops } = batch;
-    let mut sent = Sent { checkpoints, alone: Vec::new() };
+    let Batch { messages, checkpoints, incarnation, alone, hops } = batch;
+    let mut sent = Sent { checkpoints, incarnation, ..Sent::default() };
     producer.begin()?;
+    sent.partitions =
+        messages.iter().filter_map(|of| Some((Arc::clone(&of.topic), of.partition?))).collect();
     for message in messages {
         let is_alone = !alone.is_empty() && alone.contains(&message.position);
         if is_alone {

@@ -15,9 +15,10 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::Progress;
 use crate::config::{Config, Delivery};
 use crate::copy::Committed;
+use crate::evidence::Evidence;
 use crate::failure::Failure;
 use crate::holds::{Refusal, ShardPlace};
 use crate::idle::Idle;
@@ -26,7 +27,7 @@ use crate::notes::Notes;
 use crate::places::Places;
 use crate::reader::Reads;
 use crate::relay;
-use crate::sender::{self, Senders};
+use crate::sender::{self, Senders, Sent};
 use crate::waiting::{Good, Waiting};
 use crate::wake::{Wake, Woken};
 use crate::watchdog::{Verdict, Watchdog};
@@ -42,9 +43,9 @@ pub(crate) enum Report {
     /// The producers are made.
     Opened(Senders),
     /// A transaction is committed.
-    Committed { slot: Slot, checkpoints: Vec<(Lease, Checkpoint)>, alone: Vec<i64> },
+    Committed { slot: Slot, sent: Sent },
     /// The same, and its checkpoints stand in PostgreSQL.
-    Written { slot: Slot, checkpoints: Vec<(Lease, Checkpoint)>, alone: Vec<i64> },
+    Written { slot: Slot, sent: Sent },
     /// PostgreSQL knows how far a hold got, or that it has ended.
     Noted(Progress),
     /// It did not succeed.
@@ -78,6 +79,7 @@ pub(crate) struct Shell {
     session: Session,
     senders: Option<Senders>,
     reads: Reads,
+    evidence: Evidence,
     committed: watch::Sender<Committed>,
     waiting: Waiting,
     watchdog: Watchdog,
@@ -121,6 +123,7 @@ impl Shell {
             session: Session::new(config),
             senders: None,
             reads,
+            evidence: Evidence::new(config, store),
             committed,
             waiting: Waiting::new(&config.relay),
             watchdog: Watchdog::new(config),
@@ -318,9 +321,13 @@ impl Shell {
     }
 
     fn read_checkpoints(&mut self, reports: Reports, of: Vec<Lease>) {
-        let (leases, step) = (self.leases.clone(), self.session.step());
-        let places =
-            Places { config: Arc::clone(&self.config), reads: self.reads.clone(), leases, step };
+        let places = Places {
+            config: Arc::clone(&self.config),
+            reads: self.reads.clone(),
+            leases: self.leases.clone(),
+            evidence: self.evidence.clone(),
+            step: self.session.step(),
+        };
         // Whatever is lost of it will be refused again.
         let refused = std::mem::take(&mut self.refused);
         tokio::spawn(async move {
@@ -364,19 +371,18 @@ impl Shell {
                 drop(tokio::task::spawn_blocking(move || senders.close()));
                 return None;
             }
-            Report::Committed { slot, checkpoints, alone }
+            Report::Committed { slot, sent }
                 if is_current && self.config.relay.delivery == Delivery::AtLeastOnce =>
             {
-                self.write_checkpoints(generation, slot, checkpoints, alone);
+                self.write_checkpoints(generation, slot, sent);
                 return None;
             }
-            Report::Committed { slot, checkpoints, alone }
-            | Report::Written { slot, checkpoints, alone } => {
+            Report::Committed { slot, sent } | Report::Written { slot, sent } => {
                 self.waiting.good(Good::Published);
-                self.committed_alone(&alone);
-                self.notes.committed(&self.session, &checkpoints);
+                self.committed_alone(&sent.alone);
+                self.notes.committed(&self.session, &sent);
                 self.watchdog.published();
-                self.committed.send_modify(|committed| committed.add(checkpoints));
+                self.committed.send_modify(|committed| committed.add(sent));
                 Done::Committed(slot)
             }
             Report::Done(done) => {
@@ -393,18 +399,13 @@ impl Shell {
     }
 
     /// Without a Kafka transaction, what is acknowledged is committed by its checkpoints.
-    fn write_checkpoints(
-        &self,
-        generation: u64,
-        slot: Slot,
-        checkpoints: Vec<(Lease, Checkpoint)>,
-        alone: Vec<i64>,
-    ) {
+    fn write_checkpoints(&self, generation: u64, slot: Slot, sent: Sent) {
         let reports = Reports { generation, shell: self.reports.clone() };
         let (leases, step) = (self.leases.clone(), self.session.step());
         tokio::spawn(async move {
-            reports.send(match leases.checkpoint(step, &checkpoints).await {
-                Ok(()) => Report::Written { slot, checkpoints, alone },
+            let written = leases.checkpoint(step, &sent.incarnation, &sent.checkpoints).await;
+            reports.send(match written {
+                Ok(()) => Report::Written { slot, sent },
                 Err(failure) => Report::Failed { work: Work::Commit, failure },
             });
         });
@@ -430,6 +431,10 @@ impl Shell {
 
     fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
         let trouble = failure.trouble();
+        if matches!(failure, Failure::Moved) {
+            tracing::info!("{failure}");
+            self.evidence.forget();
+        }
         self.watchdog.failed(work, generation == self.generation);
         if generation == self.generation {
             if work == Work::Send {

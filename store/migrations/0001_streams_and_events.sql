@@ -1,5 +1,75 @@
 -- The store: streams, their events, and the schemas the events were encoded with.
 
+-- Which store this is, and which history of it.
+--
+-- Transaction ids mean something only in the cluster that gave them out. Up to `settled`, events count as visible whatever their
+-- transaction ids say: they came here by a dump, a logical copy or an upgrade, and `adopt` moved the line.
+create table annals.identity (
+    is_only boolean primary key default true check (is_only),
+    store_id uuid not null default gen_random_uuid(),
+    system_identifier text not null,
+    settled bigint not null default 0,
+    history int not null default 1
+);
+insert into annals.identity (system_identifier) select system_identifier::text from pg_control_system();
+
+comment on column annals.identity.system_identifier is 'of the cluster that this history belongs to; in another one, nothing is appended or followed';
+comment on column annals.identity.history is 'grows with each adoption';
+
+-- Who took a store over into another cluster, and why.
+create table annals.adoptions (
+    history int primary key,
+    store_id uuid not null,
+    system_identifier text not null,
+    settled bigint not null,
+    is_copy boolean not null,
+    reason text not null check (length(btrim(reason)) > 0),
+    role text not null default session_user,
+    adopted_at timestamptz not null default clock_timestamp()
+);
+comment on table annals.adoptions is 'a row for each adoption, with what it made of the identity; insert-only';
+
+-- The identifier of the cluster that this session is in. Reading it means reading a file, so a session reads it once.
+create function annals.system_identifier() returns text
+language plpgsql volatile
+as $$
+declare
+    known text := current_setting('annals.system_identifier', true);
+begin
+    if known is null or known = '' then
+        known := (select c.system_identifier::text from pg_control_system() c);
+        perform set_config('annals.system_identifier', known, false);
+    end if;
+    return known;
+end
+$$;
+
+-- Which run of which history this is: changes with everything after which what a client knew of the database may not hold any
+-- more: a crash, a promotion, a restore, an adoption. An error on a standby that is not promoted.
+create function annals.incarnation() returns text
+language sql stable
+set search_path = annals, pg_temp
+as $$
+    select concat_ws(
+        '/', i.store_id, i.history, c.system_identifier, substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8),
+        (select d.oid from pg_database d where d.datname = current_database()),
+        (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint
+    )
+    from identity i, pg_control_system() c
+    where i.is_only
+$$;
+
+-- Whether an event was visible at a bound of the log: a snapshot, the highest position that was visible then, and the line up to
+-- which everything counts as visible. The transaction id alone does not say it: after a crash, the server gives out again the
+-- ids of transactions whose log was not flushed, and snapshots from before the crash call them completed. Their events have
+-- higher positions than any that was visible before.
+create function annals.is_seen(event_position bigint, xid xid8, snapshot pg_snapshot, bound_position bigint, settled bigint)
+returns boolean
+language sql immutable parallel safe
+as $$
+    select event_position <= bound_position and (event_position <= settled or pg_visible_in_snapshot(xid, snapshot))
+$$;
+
 -- What administrators did to recorded events, and why.
 create table annals.admin_log (
     number bigint generated always as identity primary key,
@@ -52,6 +122,7 @@ end
 $$;
 
 select annals.make_insert_only('annals.admin_log');
+select annals.make_insert_only('annals.adoptions');
 
 -- A schema of an event type, as the producing service had it compiled in. The relay needs no files.
 create table annals.schemas (
@@ -128,6 +199,38 @@ create index events_causation on annals.events ((metadata ->> 'causation_id'), p
 select annals.make_insert_only('annals.events');
 
 comment on table annals.events is 'all events; insert-only';
+
+-- What administrators removed from the events: followers and relays that passed such an event know by it that it was there.
+create table annals.removed_events (
+    position bigint primary key,
+    stream text collate "C" not null,
+    version bigint not null,
+    event_id uuid not null,
+    category text collate "C" not null,
+    event_type text collate "C" not null,
+    xid xid8 not null,
+    removed_by xid8 not null default pg_current_xact_id(),
+    removed_at timestamptz not null default clock_timestamp()
+);
+create index removed_events_event_id on annals.removed_events (event_id);
+select annals.make_insert_only('annals.removed_events');
+comment on table annals.removed_events is 'a row for each removed event, without its content; insert-only; admin_log has the reason, by removed_by';
+
+create function annals.keep_removed() returns trigger
+language plpgsql
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    insert into removed_events (position, stream, version, event_id, category, event_type, xid)
+    select r.position, r.stream, r.version, r.event_id, r.category, r.event_type, r.xid from removed r
+    on conflict do nothing;
+    return null;
+end
+$$;
+create trigger keep_removed after delete on annals.events
+    referencing old table as removed for each statement execute function annals.keep_removed();
+alter table annals.events enable always trigger keep_removed;
 comment on column annals.events.metadata is
     'correlation_id, causation_id, actor, traceparent, tracestate, where known';
 comment on column annals.events.xid is
@@ -231,15 +334,18 @@ $$;
 
 select annals.outbox_extend(4 * annals.outbox_partition_positions());
 
--- What was dropped from the outbox. A window that reaches back to these transactions is read from the events.
+-- What was dropped from the outbox. A window that reaches back to these transactions is read from the events: to those that had
+-- not ended in the snapshot of a window's begin, and had in the one that the partition was dropped under.
 create table annals.outbox_dropped (
     lower bigint primary key,
     upper bigint not null,
     xid_min xid8 not null,
     xid_max xid8 not null,
+    snapshot pg_snapshot not null,
+    settled bigint not null,
     recorded_at timestamptz not null default clock_timestamp()
 );
 select annals.make_insert_only('annals.outbox_dropped');
 
 comment on table annals.outbox_dropped is
-    'a row for each dropped partition of the outbox: its positions from lower, below upper, and the lowest and highest transaction id in it; insert-only';
+    'a row for each dropped partition of the outbox: its positions from lower, below upper, the lowest and highest transaction id in it, and the snapshot and settled position when it was dropped; insert-only';

@@ -19,6 +19,7 @@
 --                 partly_known   event_ids that are recorded while others of this append are not
 --                 illegal_stream stream
 --                 unknown_schema fingerprint
+--                 other_cluster  recorded, found: the store came here from another cluster and is not adopted
 --               and the transaction stays usable.
 create function annals.append(
     streams text[],
@@ -58,11 +59,14 @@ declare
     known int;
     unknown_schemas int;
     refused boolean := false;
+    cluster text;
 begin
     -- The reply must mean that the events are durable, whatever a role or a database has set.
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
     end if;
+
+    cluster := annals.system_identifier();
 
     -- One event, the usual case: in the fewest statements and expressions, since each is made ready anew in every
     -- transaction, which costs more than what it does. Whatever is not as it should be leaves the stream as it was, for
@@ -78,8 +82,9 @@ begin
         end if;
         if found then
             -- Only after the lock, as below.
-            select count(*) into known from annals.schemas s
-            where s.fingerprint = fingerprints[1] and not exists (select from annals.events e where e.event_id = event_ids[1]);
+            select count(*) into known from annals.schemas s, annals.identity i
+            where s.fingerprint = fingerprints[1] and i.is_only and i.system_identifier = cluster
+                and not exists (select from annals.events e where e.event_id = event_ids[1]);
             if known = 1 then
                 versions := array[held];
                 positions := array[nextval('annals.positions')];
@@ -103,6 +108,15 @@ begin
                 update annals.streams s set version = held - 1 where s.name = streams[1];
             end if;
         end if;
+    end if;
+
+    -- Transaction ids mean nothing in another cluster, and readers go by them.
+    select jsonb_build_array(jsonb_build_object('kind', 'other_cluster', 'recorded', i.system_identifier, 'found', cluster))
+    into refusals
+    from annals.identity i where i.is_only and i.system_identifier <> cluster;
+    if refusals is not null then
+        outcome := 'refused';
+        return;
     end if;
 
     counts := array_fill(0::bigint, array[cardinality(streams)]);

@@ -289,8 +289,11 @@ create table annals.relay_actions (
 
 -- Whether this is to be done about what is held in these shards: all of the leases are the session's, and nothing with a
 -- later number was done under them. A statement that a relay gave up, or that it began before it lost its producers, may
--- be executed at any time after.
-create function annals.relay_step(deployment text, session uuid, shards smallint[], epochs bigint[], step bigint)
+-- be executed at any time after. And the database is the one whose places these are: a place of a history that was lost means
+-- something else in the one that goes on.
+create function annals.relay_step(
+    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text
+)
 returns boolean
 language plpgsql volatile
 security definer
@@ -298,6 +301,9 @@ set search_path = annals, pg_temp
 as $$
 begin
     perform relay_lock(relay_step.deployment);
+    if relay_step.incarnation <> incarnation() then
+        return false;
+    end if;
     if cardinality(relay_step.shards) <> (
         select count(*) from relay_shards s
         join unnest(relay_step.shards, relay_step.epochs) as given (shard, epoch)
@@ -315,14 +321,15 @@ $$;
 -- Notes how far holds got by checkpoints that are committed; one without a place has ended. False, and nothing is noted, if
 -- one of the leases is no longer the session's, or it comes too late: somebody may have got further.
 create function annals.relay_holds_went_on(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, holds bigint[], places jsonb[]
+    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, holds bigint[],
+    places jsonb[]
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_holds_went_on.deployment, session, shards, epochs, step) then
+    if not relay_step(relay_holds_went_on.deployment, session, shards, epochs, step, relay_holds_went_on.incarnation) then
         return false;
     end if;
     delete from relay_holds h
@@ -341,14 +348,15 @@ $$;
 -- stream in its own, if it is among them. `places` says where the shards stand in Kafka: a hold begins there, or where its
 -- category is held. What is held already stays where it is. False if one of the leases is lost, or it comes too late.
 create function annals.relay_hold(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, places jsonb[], refused jsonb
+    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, places jsonb[],
+    refused jsonb
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_hold.deployment, session, shards, epochs, step) then
+    if not relay_step(relay_hold.deployment, session, shards, epochs, step, relay_hold.incarnation) then
         return false;
     end if;
     insert into relay_holds as h (deployment, shard, kind, name, place, cause, reason, position)
@@ -434,14 +442,15 @@ create table annals.relay_checkpoints (
 -- Writes checkpoints where PostgreSQL is where they stand: at least once. False, and nothing is written, if one of the leases is
 -- no longer the session's, or it comes too late.
 create function annals.relay_checkpoint(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, positions bigint[], checkpoints jsonb[]
+    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, positions bigint[],
+    checkpoints jsonb[]
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_checkpoint.deployment, session, shards, epochs, step) then
+    if not relay_step(relay_checkpoint.deployment, session, shards, epochs, step, relay_checkpoint.incarnation) then
         return false;
     end if;
     insert into relay_checkpoints as c (deployment, shard, position, checkpoint, recorded_at)
@@ -453,26 +462,55 @@ begin
 end
 $$;
 
--- Where the log stands now, as a checkpoint: everything that is visible is published.
+-- How far each topic was written when a relay last said so. Everything before it came from events that were committed here
+-- before: so where this row is, these events are, whatever part of the log was lost behind it. What the topics have beyond
+-- is looked up in the store whenever the database may have another history.
+create table annals.relay_topic_ends (
+    deployment text collate "C" not null,
+    topic text collate "C" not null,
+    partition int not null,
+    end_offset bigint not null,
+    recorded_at timestamptz not null default now(),
+    primary key (deployment, topic, partition)
+) with (fillfactor = 50);
+
+-- The bounds in a checkpoint say what of an event is published: up to the end of the window inside it, otherwise to its begin.
+create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
+language sql stable
+as $$
+    select annals.is_seen(
+        event_position, xid, (checkpoint -> 'since' ->> 'snapshot')::pg_snapshot,
+        (checkpoint -> 'since' ->> 'position')::bigint, (checkpoint -> 'since' ->> 'settled')::bigint
+    ) or checkpoint -> 'until' <> 'null' and event_position <= (checkpoint ->> 'after')::bigint and annals.is_seen(
+        event_position, xid, (checkpoint -> 'until' ->> 'snapshot')::pg_snapshot,
+        (checkpoint -> 'until' ->> 'position')::bigint, (checkpoint -> 'until' ->> 'settled')::bigint
+    )
+$$;
+
+-- Where the log stands now, as a checkpoint: everything that is visible is published. Only while nothing can append: then no
+-- transaction that runs has drawn a position.
 create function annals.relay_checkpoint_now() returns jsonb
 language sql volatile
 set search_path = annals, pg_temp
 as $$
     select jsonb_build_object(
         'format', 1,
-        'cluster', jsonb_build_object(
-            'system_identifier', (select system_identifier from pg_control_system())::text,
+        'history', jsonb_build_object(
+            'store_id', i.store_id,
+            'number', i.history,
+            'system_identifier', i.system_identifier,
             'timeline', substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8)
         ),
         'since', jsonb_build_object(
             'snapshot', now.snapshot::text,
-            'next_xid', xmax + mod(mod(3 + age('3'::xid)::bigint - xmax, 4294967296) + 4294967296, 4294967296),
-            'position', coalesce((select max(position) from events), 0)
+            'next_xid', pg_snapshot_xmax(now.snapshot)::text::bigint,
+            'position', coalesce((select max(position) from events), 0),
+            'settled', i.settled
         ),
         'until', null,
         'after', 0
     )
-    from (select s.snapshot, pg_snapshot_xmax(s.snapshot)::text::bigint as xmax from pg_current_snapshot() s (snapshot)) now
+    from identity i, (select pg_current_snapshot() as snapshot) now
 $$;
 
 -- Locks a deployment of which no relay runs; an error if one does.
@@ -552,9 +590,7 @@ begin
     where case
         when c.checkpoint is null then exists (select from outbox o where o.shard = s.shard)
         else c.checkpoint -> 'until' <> 'null' or exists (
-            select from outbox o
-            where o.shard = s.shard and o.xid >= pg_snapshot_xmin((c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot)
-                and not pg_visible_in_snapshot(o.xid, (c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot)
+            select from outbox o where o.shard = s.shard and not relay_is_published(o.position, o.xid, c.checkpoint)
         )
     end
     limit 1;
@@ -588,31 +624,62 @@ begin
 end
 $$;
 
+-- Takes events that a deployment's topics have for passed, of those that the copies of its checkpoints do not say are published.
+-- Returns how many these are.
+create function annals.relay_pass(deployment text, published bigint[]) returns bigint
+language sql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+    with passed as (
+        insert into relay_passed (deployment, position)
+        select relay_pass.deployment, e.position
+        from unnest(relay_pass.published) as p (position)
+        join events e on e.position = p.position
+        left join relay_checkpoints c on c.deployment = relay_pass.deployment and c.shard = shard_of(e.stream)
+        where c.checkpoint is null
+            or not relay_is_published(e.position, e.xid, c.checkpoint)
+            or exists (
+                select from relay_holds h
+                where h.deployment = relay_pass.deployment and h.shard = c.shard and h.name in (e.stream, e.category)
+            )
+        on conflict do nothing
+        returning 1
+    )
+    select count(*) from passed
+$$;
+
+-- Records how far topics are written; never moves an end back. Nothing when the database is not the one that the caller knew.
+create function annals.relay_record_ends(
+    deployment text, incarnation text, topics text[], partitions int[], ends bigint[]
+) returns void
+language sql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+    insert into relay_topic_ends as t (deployment, topic, partition, end_offset, recorded_at)
+    select relay_record_ends.deployment, n.topic, n.partition, n.end_offset, now()
+    from unnest(relay_record_ends.topics, relay_record_ends.partitions, relay_record_ends.ends)
+        as n (topic, partition, end_offset)
+    where relay_record_ends.incarnation = incarnation()
+    on conflict on constraint relay_topic_ends_pkey do update set
+        end_offset = excluded.end_offset, recorded_at = excluded.recorded_at
+    where t.end_offset < excluded.end_offset
+$$;
+
 -- Begins a deployment anew after its database's history was lost in part, or its checkpoints: from the copies of checkpoints in
--- this history. `published` are the positions of events that its topics have, as far as the copies do not say it.
-create function annals.relay_rebase(deployment text, published bigint[], reason text) returns void
+-- this history. The events that its topics have beyond them are passed before (`relay_pass`).
+create function annals.relay_rebase(deployment text, reason text) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 declare
-    cluster constant jsonb := relay_checkpoint_now() -> 'cluster';
+    history constant jsonb := relay_checkpoint_now() -> 'history';
 begin
     perform relay_lock_stopped(relay_rebase.deployment);
-    update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{cluster}', cluster)
+    update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{history}', history)
     where c.deployment = relay_rebase.deployment;
-    insert into relay_passed (deployment, position)
-    select relay_rebase.deployment, e.position
-    from unnest(published) as p (position)
-    join events e on e.position = p.position
-    left join relay_checkpoints c on c.deployment = relay_rebase.deployment and c.shard = shard_of(e.stream)
-    where c.checkpoint is null
-        or not pg_visible_in_snapshot(e.xid, (c.checkpoint -> 'since' ->> 'snapshot')::pg_snapshot)
-        or exists (
-            select from relay_holds h
-            where h.deployment = relay_rebase.deployment and h.shard = c.shard and h.name in (e.stream, e.category)
-        )
-    on conflict do nothing;
     perform relay_begin_again(relay_rebase.deployment, null);
     insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);
 end
@@ -647,6 +714,9 @@ as $$
     ),
     kept as (
         delete from annals.relay_origins o where o.deployment = relay_forget.deployment
+    ),
+    ends as (
+        delete from annals.relay_topic_ends t where t.deployment = relay_forget.deployment
     )
     select count(*) from forgotten
 $$;
@@ -687,13 +757,17 @@ begin
             (select o.xid from %1$I o order by o.xid desc limit 1),
             exists (
                 select from (
-                    select distinct coalesce(c.checkpoint -> ''until'' ->> ''snapshot'', c.checkpoint -> ''since'' ->> ''snapshot'') as text
-                    from relay_checkpoints c
+                    select distinct
+                        (b.bound ->> ''snapshot'')::text as text, coalesce((b.bound ->> ''settled'')::bigint, 0) as settled
+                    from relay_checkpoints c,
+                        lateral (select coalesce(nullif(c.checkpoint -> ''until'', ''null''), c.checkpoint -> ''since'') as bound) b
                 ) s
                 where exists (
                     select from %1$I o
-                    where o.xid >= pg_snapshot_xmax(s.text::pg_snapshot)
+                    where (
+                        o.xid >= pg_snapshot_xmax(s.text::pg_snapshot)
                         or o.xid = any (array(select pg_snapshot_xip(s.text::pg_snapshot)))
+                    ) and o.position > s.settled
                 )
             )',
         partition
@@ -747,8 +821,59 @@ begin
         return 0;
     end if;
     execute format('drop table %I', published.partition);
-    insert into outbox_dropped (lower, upper, xid_min, xid_max)
-    values (published.lower, published.upper, published.xid_min, published.xid_max);
+    insert into outbox_dropped (lower, upper, xid_min, xid_max, snapshot, settled)
+    select published.lower, published.upper, published.xid_min, published.xid_max, pg_current_snapshot(), i.settled
+    from identity i;
     return 1;
+end
+$$;
+
+-- Takes the store over into the cluster that it is in now, after a dump and restore, a logical copy or an upgrade: everything
+-- that is here counts as visible, whatever transaction ids it has. With `is_copy` it is another store from now on, which knows
+-- nothing of what relays of the first one did. Logged. Refused where the store is at home, unless it is to become a copy.
+create function annals.adopt(
+    reason text, is_copy boolean default false, out store_id uuid, out history int, out system_identifier text, out settled bigint
+)
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+set lock_timeout = '10s'
+as $$
+#variable_conflict use_column
+declare
+    here constant text := (select c.system_identifier::text from pg_control_system() c);
+    kept text;
+begin
+    if length(btrim(coalesce(adopt.reason, ''))) = 0 then
+        raise exception 'say why the store is adopted: the reason must not be empty' using errcode = 'invalid_parameter_value';
+    end if;
+    -- Who appends has a stream locked before it draws a position: after this, no position below the line is still to be visible.
+    lock table streams, identity in share row exclusive mode;
+    if not adopt.is_copy and (select i.system_identifier from identity i) = here then
+        raise exception 'the store is in its own cluster, %: there is nothing to adopt', here
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'A copy that is to be a store of its own is adopted as a copy.';
+    end if;
+    -- A logical copy does not bring the sequence along.
+    perform setval('positions', greatest(
+        (select p.last_value from positions p), (select coalesce(max(e.position), 1) from events e)
+    ), (select p.is_called from positions p) or exists (select from events));
+    update identity i set
+        store_id = case when adopt.is_copy then gen_random_uuid() else i.store_id end,
+        system_identifier = here,
+        settled = greatest(i.settled, (select coalesce(max(e.position), 0) from events e)),
+        history = i.history + 1
+    returning i.store_id, i.history, i.system_identifier, i.settled into store_id, history, system_identifier, settled;
+    insert into adoptions (history, store_id, system_identifier, settled, is_copy, reason)
+    values (adopt.history, adopt.store_id, here, adopt.settled, adopt.is_copy, adopt.reason);
+    if adopt.is_copy then
+        for kept in
+            select c.oid::regclass from pg_class c
+            where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and c.relname like 'relay\_%'
+        loop
+            execute format('delete from %s', kept);
+        end loop;
+    end if;
+    perform outbox_extend(4 * outbox_partition_positions());
 end
 $$;

@@ -54,9 +54,11 @@ begin
     revoke all on all routines in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
     grant usage on schema annals to annals_append, annals_read, annals_relay, annals_admin;
 
-    grant select on annals.streams, annals.events, annals.outbox, annals.outbox_dropped, annals.schemas
+    grant select on annals.identity, annals.adoptions, annals.streams, annals.events, annals.removed_events, annals.outbox,
+        annals.outbox_dropped, annals.schemas
         to annals_append, annals_read, annals_relay, annals_admin;
-    grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count()
+    grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count(),
+        annals.system_identifier(), annals.incarnation(), annals.is_seen(bigint, xid8, pg_snapshot, bigint, bigint)
         to annals_append, annals_read, annals_relay, annals_admin;
 
     for item in
@@ -69,7 +71,9 @@ begin
     grant execute on function annals.outbox_drop_published() to annals_relay;
     grant execute on function
         annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
-        annals.relay_rebase(text, bigint[], text), annals.relay_retry(text, text, text),
+        annals.relay_rebase(text, text), annals.relay_pass(text, bigint[]),
+        annals.relay_record_ends(text, text, text[], int[], bigint[]), annals.adopt(text, boolean),
+        annals.relay_retry(text, text, text),
         annals.relay_skip(text, text, bigint, text)
         to annals_admin;
 
@@ -87,7 +91,7 @@ begin
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
             and p.proname not in (
                 'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_step', 'relay_forget', 'relay_begin_again', 'relay_reshard',
-                'relay_deliver', 'relay_rebase', 'relay_checkpoint_now'
+                'relay_deliver', 'relay_rebase', 'relay_pass', 'relay_checkpoint_now'
             )
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);

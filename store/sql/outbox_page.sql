@@ -1,22 +1,24 @@
--- The events of a large window between two positions, in position order.
--- $1 snapshot at its begin, $2 snapshot at its end, $3 shards, $4 position after which the page begins,
--- $5 its last position. No row: nothing between them became visible in this window.
+-- The events of a window between two positions, in position order.
+-- $1 snapshot, $2 position, $3 settled position at its begin; $4 snapshot, $5 position, $6 settled position at its end;
+-- $7 position after which the page begins, $8 its last position, $9 shards.
+-- No row: nothing between them is in this window.
 -- Read from the events alone: the outbox has no rows any more where its partitions were dropped.
 --
--- A snapshot's ends are compared first, since in a large window they decide for nearly every row. In subselects
--- they are worked out once, not for each row.
+-- The conditions are those of annals.is_seen, taken apart: what decides for nearly every row comes first, and stands in subselects
+-- that are worked out once, not for each row.
 select
     e.position, annals.shard_of(e.stream) as shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint,
     e.recorded_at, e.payload, nullif(e.metadata, '{}') as metadata, nullif(e.headers, '{}') as headers
 from annals.events e
-where e.position > $4 and e.position <= $5
+where e.position > $7 and e.position <= least($8::bigint, $5::bigint)
 and (
-    e.xid < (select pg_snapshot_xmin($2::pg_snapshot))
-    or pg_visible_in_snapshot(e.xid, (select $2::pg_snapshot))
+    e.xid < (select pg_snapshot_xmin($4::pg_snapshot))
+    or e.position <= $6
+    or pg_visible_in_snapshot(e.xid, (select $4::pg_snapshot))
 )
 and (
-    e.xid >= (select pg_snapshot_xmax($1::pg_snapshot))
-    or not pg_visible_in_snapshot(e.xid, (select $1::pg_snapshot))
+    e.position > $2
+    or e.position > $3 and not pg_visible_in_snapshot(e.xid, (select $1::pg_snapshot))
 )
-and annals.shard_of(e.stream) = any ($3)
+and annals.shard_of(e.stream) = any ($9)
 order by e.position

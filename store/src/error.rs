@@ -7,7 +7,7 @@ use annals_schemas::Fingerprint;
 use crate::event::{EventId, RecordedEvent};
 use crate::limits::HEADER_NAME_BYTES_MAX;
 use crate::migrate::MigrationError;
-use crate::outbox::Cluster;
+use crate::outbox::History;
 use crate::stream::{ExpectedVersion, StreamName, Version};
 
 /// Why an append was not acknowledged.
@@ -53,6 +53,7 @@ impl AppendError {
             | Refusal::PartlyKnown { .. }
             | Refusal::IllegalStream { .. }
             | Refusal::UnknownSchema { .. }
+            | Refusal::OtherCluster { .. }
             | Refusal::IncompatibleSchema { .. }
             | Refusal::NulCharacter { .. }
             | Refusal::HeaderName { .. }
@@ -131,6 +132,13 @@ pub enum Refusal {
         /// Its fingerprint.
         fingerprint: Fingerprint,
     },
+    /// The store came here from another database cluster, where its transaction ids meant something, and is not adopted yet.
+    OtherCluster {
+        /// The identifier of the cluster that the store is at home in.
+        recorded: String,
+        /// That of the cluster that it is in.
+        found: String,
+    },
     /// The schema cannot read what its last version wrote: consumers would break.
     IncompatibleSchema {
         /// The record's full name.
@@ -188,6 +196,7 @@ impl fmt::Display for Refusal {
             Self::UnknownSchema { fingerprint } => {
                 write!(f, "schema {fingerprint} is not registered in the store")
             }
+            Self::OtherCluster { recorded, found } => f.write_str(&other_cluster(recorded, found)),
             Self::IncompatibleSchema { full_name, reason } => write!(
                 f,
                 "schema {full_name} cannot read what its last version wrote: {reason}; give new fields a default"
@@ -206,6 +215,14 @@ impl fmt::Display for Refusal {
             Self::Limit { what, actual, max } => write!(f, "{what}: {actual}, at most {max}"),
         }
     }
+}
+
+/// What is wrong in a cluster that is not the store's own, and what to do.
+fn other_cluster(recorded: &str, found: &str) -> String {
+    format!(
+        "the store belongs to database cluster {recorded}, and this is cluster {found}: it was restored, copied or upgraded; run \
+         `annals-relay adopt --reason ...` to go on here, with --copy if the store goes on there, too"
+    )
 }
 
 struct Listed<'a>(&'a [Refusal]);
@@ -249,17 +266,40 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A checkpoint belongs to another history: another database cluster, or the one that a promoted standby began.
+    /// The store came here from another database cluster, where its transaction ids meant something, and is not adopted yet.
+    #[error("{}", other_cluster(recorded, found))]
+    OtherCluster {
+        /// The identifier of the cluster that the store is at home in.
+        recorded: String,
+        /// That of the cluster that it is in.
+        found: String,
+    },
+    /// A checkpoint belongs to another store.
+    #[error("the checkpoint is of {checkpoint}, and this is {found}: follow from the beginning")]
+    OtherStore {
+        /// The history of the checkpoint.
+        checkpoint: Box<History>,
+        /// The history of the database.
+        found: Box<History>,
+    },
+    /// Something that the follower passed is not in the store any more, or something else is: the database has lost a part of
+    /// its history, by a restore to an earlier state or the promotion of a standby that lagged.
     #[error(
-        "the checkpoint is of database cluster {} on timeline {}, and this is cluster {} on timeline {}: \
-         what is behind the checkpoint there may not be here; compare, or follow from the beginning",
-        checkpoint.system_identifier, checkpoint.timeline, found.system_identifier, found.timeline
+        "the follower passed {passed} events since position {since}, of which the store has not all the same ({present} there \
+         now): the checkpoint is of {checkpoint}, and this is {found}, which has lost a part of it; follow from the beginning, or \
+         from a checkpoint of before the loss with what belongs to it"
     )]
     OtherHistory {
         /// The history of the checkpoint.
-        checkpoint: Cluster,
+        checkpoint: Box<History>,
         /// The history of the database.
-        found: Cluster,
+        found: Box<History>,
+        /// The position since which the events were counted.
+        since: i64,
+        /// How many the follower passed since then.
+        passed: u64,
+        /// How many are there now.
+        present: i64,
     },
     /// An event is not what its schema or the application's type says.
     #[error("decode event {version} of stream {stream}")]
@@ -293,6 +333,8 @@ impl Error {
             Self::Migrate(_)
             | Self::NotDurable
             | Self::Unreadable { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherStore { .. }
             | Self::OtherHistory { .. }
             | Self::Decode { .. } => false,
         }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{Stream, TryStreamExt, try_unfold};
-use sqlx::SqlStr;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Filter, Passed};
 use crate::error::Error;
 use crate::event::RecordedEvent;
-use crate::outbox::{Bound, Window};
+use crate::outbox::{Bound, Late, LogEnd, PositionPage, Stretch, Window};
 use crate::read::Read;
 use crate::rows::recorded;
 use crate::store::Store;
@@ -90,9 +91,9 @@ impl Store {
     /// that of positions within what became visible together. Memory is bounded by a page of 500 events.
     ///
     /// # Errors
-    /// Items are [`Error::OtherHistory`] when the checkpoint belongs to another cluster or timeline, and other
-    /// [`Error`]s when a page cannot be read. The stream ends there: follow again from the last checkpoint, when
-    /// [`Error::is_retryable`] says that this can help.
+    /// Items are [`Error::OtherHistory`] when something that was passed is not there any more, [`Error::OtherStore`] and
+    /// [`Error::OtherCluster`], and other [`Error`]s when a page cannot be read. The stream ends there: follow again from the
+    /// last checkpoint, when [`Error::is_retryable`] says that this can help.
     ///
     /// ```
     /// # use std::pin::pin;
@@ -129,13 +130,13 @@ impl Store {
         })
     }
 
-    /// Where the log stands now: a follower that begins [`after`](Follow::after) it gets only what is committed later.
+    /// Where the log ends now: a follower that begins [`after`](Follow::after) it gets only what is committed later.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::OtherCluster`]; [`Error::Database`].
     pub async fn end_of_log(&self) -> Result<Checkpoint, Error> {
-        let (cluster, now) = self.bound_now().await?;
-        Ok(Checkpoint::at(Arc::new(cluster), Arc::new(now)))
+        let LogEnd { history, bound, .. } = self.log_end().await?;
+        Ok(Checkpoint::at(Arc::new(history), Arc::new(bound)))
     }
 
     /// Follows one stream from a version: its events, then every further one as it is committed, for ever.
@@ -162,7 +163,7 @@ impl Store {
         })
     }
 
-    async fn bound_now(&self) -> Result<(crate::outbox::Cluster, Bound), Error> {
+    async fn log_end(&self) -> Result<LogEnd, Error> {
         let mut connection =
             self.pool().acquire().await.map_err(Error::database("take a snapshot"))?;
         self.outbox_bound(&mut connection).await
@@ -197,22 +198,29 @@ impl StreamFollowing {
 /// A follower under way.
 struct Following {
     store: Store,
-    follow: Follow,
+    filter: Arc<Filter>,
     /// Behind everything that is in `page`; none before the first look.
     place: Option<Checkpoint>,
     page: VecDeque<Followed>,
+    /// The late events of the windows that begin at a bound.
+    late: Option<(Arc<Bound>, Option<Late>)>,
+    /// The end of the log when it was last looked at.
+    seen: Option<LogEnd>,
     pace: Pace,
 }
 
 impl Following {
-    fn new(store: &Store, mut follow: Follow) -> Self {
-        let pace = Pace::new(store.hints(), follow.poll_idle_max);
+    fn new(store: &Store, follow: Follow) -> Self {
+        let Follow { category, types, after, poll_idle_max } = follow;
+        let category = category.map(|category| category.as_str().to_owned());
         Self {
             store: store.clone(),
-            place: follow.after.take(),
-            follow,
+            filter: Arc::new(Filter { category, types }),
+            place: after,
             page: VecDeque::new(),
-            pace,
+            late: None,
+            seen: None,
+            pace: Pace::new(store.hints(), poll_idle_max),
         }
     }
 
@@ -222,101 +230,179 @@ impl Following {
                 return Ok(followed);
             }
             self.pace.about_to_look();
-            let is_new = self.look().await?;
-            self.pace.looked(is_new).await;
+            let is_more = self.look().await?;
+            self.pace.looked(is_more).await;
         }
     }
 
-    /// Reads the next page; false when there is nothing in it.
+    /// Reads the next page; false when there was nothing to read.
     async fn look(&mut self) -> Result<bool, Error> {
         // The snapshot is taken in a statement of its own, before the one that reads what it shows.
-        let (cluster, now) = self.store.bound_now().await?;
-        let place = self.place.take().unwrap_or_else(|| {
-            Checkpoint::at(Arc::new(cluster.clone()), Arc::new(Bound::origin()))
-        });
-        place.check(&cluster)?;
-        if place.until.is_none() && place.since.snapshot == now.snapshot {
+        let end = self.store.log_end().await?;
+        let place = match self.place.clone() {
+            Some(place) => self.recognised(place, &end).await?,
+            None => Checkpoint::at(Arc::new(end.history.clone()), Arc::new(Bound::origin())),
+        };
+        let now = end.bound.clone();
+        self.seen = Some(end);
+        if place.until.is_none() && place.since.shows_the_same(&now) {
             self.place = Some(place);
             return Ok(false);
         }
-        let place = match &place.until {
-            Some(_) => place,
-            None => self.enter(place, now).await?,
-        };
-        self.turn_page(place).await?;
-        Ok(!self.page.is_empty())
+        let until = place.until.clone().unwrap_or_else(|| Arc::new(now));
+        self.turn_page(Checkpoint { until: Some(until), ..place }).await?;
+        let is_inside = self.place.as_ref().is_some_and(|place| place.until.is_some());
+        Ok(is_inside || !self.page.is_empty())
     }
 
-    /// Enters the window that ends at `until`.
-    async fn enter(&self, place: Checkpoint, until: Bound) -> Result<Checkpoint, Error> {
-        let window = Window { since: &place.since, until: &until };
-        let after = if is_small(window) {
-            0
-        } else {
-            let mut connection =
-                self.store.pool().acquire().await.map_err(Error::database("read the log"))?;
-            self.store.outbox_window_start(&mut connection, &place.since).await?
+    /// The place in the history that the database has now, once everything before it is known to be there.
+    async fn recognised(&self, place: Checkpoint, end: &LogEnd) -> Result<Checkpoint, Error> {
+        let is_the_same = |seen: &LogEnd| {
+            seen.incarnation == end.incarnation && !end.bound.is_behind(&seen.bound)
         };
-        Ok(Checkpoint { until: Some(Arc::new(until)), after, ..place })
+        if self.seen.as_ref().is_some_and(is_the_same) {
+            return Ok(place);
+        }
+        if place.history.store_id != end.history.store_id {
+            let (checkpoint, found) = (Box::new((*place.history).clone()), end.history.clone());
+            return Err(Error::OtherStore { checkpoint, found: Box::new(found) });
+        }
+        self.store.verify_passed(&place, end).await?;
+        Ok(Checkpoint { history: Arc::new(end.history.clone()), ..place })
+    }
+
+    async fn late(&mut self, since: &Arc<Bound>) -> Result<Option<Late>, Error> {
+        if let Some((of, late)) = self.late.as_ref().filter(|(of, _)| Arc::ptr_eq(of, since)) {
+            tracing::trace!(position = of.position, "the late events of the window are known");
+            return Ok(*late);
+        }
+        let acquired = self.store.pool().acquire().await;
+        let mut connection = acquired.map_err(Error::database("read the log"))?;
+        let late = self.store.outbox_late(&mut connection, since).await?;
+        self.late = Some((Arc::clone(since), late));
+        Ok(late)
     }
 
     #[tracing::instrument(
         name = "follow_page",
         level = "debug",
         skip_all,
-        fields(category = self.follow.category.as_ref().map(Category::as_str), events)
+        fields(category = self.filter.category, events)
     )]
     async fn turn_page(&mut self, place: Checkpoint) -> Result<(), Error> {
-        let Some(until) = place.until.clone() else { return Ok(()) };
-        let window = Window { since: &place.since, until: &until };
-        let category = self.follow.category.as_ref().map(Category::as_str);
-        let mut query = sqlx::query(self.statement(window))
-            .bind(&place.since.snapshot)
-            .bind(&until.snapshot)
-            .bind(place.after)
-            .bind(PAGE_EVENTS)
-            .bind(category)
-            .bind(self.follow.types.as_deref());
-        if !is_small(window) {
-            query = query.bind(until.position);
+        let late = self.late(&place.since).await?;
+        let Some(window) = place.window() else { return Ok(()) };
+        let (rows, end) = self.rows(window, window.stretch(late, place.after)).await?;
+        let is_cut = i64::try_from(rows.len()) == Ok(PAGE_EVENTS);
+        let mut behind = place;
+        for event in recorded(&self.store, &rows).await? {
+            behind = behind.passing(event.position.get(), event.id.get(), &self.filter);
+            self.page.push_back(Followed { event, checkpoint: behind.clone() });
         }
-        let rows =
-            query.fetch_all(self.store.pool()).await.map_err(Error::database("read the log"))?;
-        let is_last = i64::try_from(rows.len()) != Ok(PAGE_EVENTS);
-        let events = recorded(&self.store, &rows).await?;
-        let within = |event: RecordedEvent| {
-            let checkpoint = Checkpoint { after: event.position.get(), ..place.clone() };
-            Followed { event, checkpoint }
-        };
-        self.page = events.into_iter().map(within).collect();
-        let end = if is_last {
-            Checkpoint::at(Arc::clone(&place.cluster), until)
-        } else {
-            self.page.back().map_or(place, |last| last.checkpoint.clone())
-        };
+        if !is_cut {
+            behind.after = end;
+            let left = behind.window().map(|window| window.stretch(late, end));
+            if left == Some(Stretch::Done) {
+                behind = behind.at_its_end();
+            }
+        }
         let events = self.page.len();
         if let Some(last) = self.page.back_mut() {
-            telemetry::followed(category.unwrap_or_default(), events, last.event.recorded_at);
-            last.checkpoint = end.clone();
+            let category = self.filter.category.as_deref().unwrap_or_default();
+            telemetry::followed(category, events, last.event.recorded_at);
+            last.checkpoint = behind.clone();
         }
-        self.place = Some(end);
+        self.place = Some(behind);
         Ok(())
     }
 
-    fn statement(&self, window: Window<'_>) -> SqlStr {
+    /// A page of a stretch of a window, and the position where the stretch ends.
+    async fn rows(&self, window: Window<'_>, stretch: Stretch) -> Result<(Vec<PgRow>, i64), Error> {
         let statements = self.store.statements();
-        match self.follow.category {
-            _ if is_small(window) => statements.follow_live.clone(),
-            Some(_) => statements.follow_page_category.clone(),
-            None => statements.follow_page_all.clone(),
-        }
+        let Filter { category, types } = &*self.filter;
+        let (query, end) = match stretch {
+            Stretch::Done => return Ok((Vec::new(), window.until.position)),
+            Stretch::Late { after } => {
+                let query = window.bound_to(statements.follow_late.clone(), after);
+                (query, window.since.position)
+            }
+            Stretch::Positions(PositionPage { after, last }) => {
+                let until = Bound { position: last, ..window.until.clone() };
+                let window = Window { until: &until, ..window };
+                let statement = match category {
+                    Some(_) => statements.follow_page_category.clone(),
+                    None => statements.follow_page_all.clone(),
+                };
+                (window.bound_to(statement, after), last)
+            }
+        };
+        let query = query.bind(types.as_deref()).bind(category.as_deref()).bind(PAGE_EVENTS);
+        let query = match stretch {
+            Stretch::Late { .. } => query.bind(window.since.next_xid),
+            Stretch::Positions(_) | Stretch::Done => query,
+        };
+        let rows = query.fetch_all(self.store.pool()).await;
+        Ok((rows.map_err(Error::database("read the log"))?, end))
     }
 }
 
-/// Whether a window is read by transaction id. Never one from the beginning: rows of the outbox are gone by
-/// then, and only the events are there for ever.
-fn is_small(window: Window<'_>) -> bool {
-    window.since.position > 0 && window.is_live()
+impl Store {
+    /// Looks whether everything that a follower has passed is still there.
+    async fn verify_passed(&self, place: &Checkpoint, end: &LogEnd) -> Result<(), Error> {
+        let Some(passed) = &place.passed else { return Ok(()) };
+        let acquired = self.pool().acquire().await;
+        let mut connection = acquired.map_err(Error::database("verify a checkpoint"))?;
+        let late = self.outbox_late(&mut connection, &passed.since).await?;
+        let mut start = late.map_or(passed.since.position, |late| late.first_position() - 1);
+        loop {
+            let (present, digest) =
+                self.passed_since(&mut connection, place, passed, start).await?;
+            if u64::try_from(present) == Ok(passed.events) && digest == passed.digest {
+                return Ok(());
+            }
+            if start > 0 {
+                // Where the outbox did not come along, it cannot say which events were late.
+                start = 0;
+                continue;
+            }
+            return Err(Error::OtherHistory {
+                checkpoint: Box::new((*place.history).clone()),
+                found: Box::new(end.history.clone()),
+                since: passed.since.position,
+                passed: passed.events,
+                present,
+            });
+        }
+    }
+
+    /// How many of the events that a follower passed are there, and their digest.
+    async fn passed_since(
+        &self,
+        connection: &mut PgConnection,
+        place: &Checkpoint,
+        passed: &Passed,
+        start: i64,
+    ) -> Result<(i64, i64), Error> {
+        let until = place.until.as_deref();
+        let row = sqlx::query(self.statements().follow_passed.clone())
+            .bind(&passed.since.snapshot)
+            .bind(passed.since.position)
+            .bind(passed.since.settled)
+            .bind(&place.since.snapshot)
+            .bind(place.since.position)
+            .bind(place.since.settled)
+            .bind(until.map(|until| &until.snapshot))
+            .bind(until.map(|until| until.position))
+            .bind(until.map(|until| until.settled))
+            .bind(until.map(|_| place.after))
+            .bind(start)
+            .bind(passed.filter.types.as_deref())
+            .bind(passed.filter.category.as_deref())
+            .fetch_one(connection)
+            .await;
+        let counted = row.and_then(|row| Ok((row.try_get("events")?, row.try_get("digest")?)));
+        counted.map_err(Error::database("verify a checkpoint"))
+    }
 }
 
 /// When to look again: at once while something comes, then after pauses that grow, or at a hint.

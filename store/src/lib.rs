@@ -90,6 +90,7 @@ mod event;
 mod follow;
 mod handover;
 mod hints;
+mod identity;
 mod limits;
 mod migrate;
 pub mod outbox;
@@ -114,6 +115,7 @@ pub use checkpoint::{Checkpoint, CheckpointFormatError};
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
 pub use follow::{Follow, Followed};
+pub use identity::{Adoption, Identity};
 pub use limits::{
     EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };

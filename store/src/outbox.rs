@@ -7,15 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use annals_schemas::Fingerprint;
 use futures_util::stream::{Stream, TryStreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 use sqlx::types::Json;
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Postgres, Row, SqlStr};
 use uuid::Uuid;
 
 use crate::append::Appended;
@@ -33,35 +35,86 @@ pub(crate) const OUTBOX_LEFT_MIN: i64 = 2 * PARTITION_POSITIONS;
 /// With fewer than this left, more are made even inside a caller's transaction.
 const OUTBOX_LEFT_URGENT: i64 = PARTITION_POSITIONS;
 
-/// Above so many transactions, a window is read by position instead of by transaction id.
-const LIVE_TRANSACTIONS_MAX: i64 = 2_000;
+/// Up to so many events below the begin of a window are found by transaction id; more, by position.
+const LATE_EVENTS_MAX: i64 = 10_000;
 
-/// Which history of which database: transaction ids mean nothing in another one.
+/// Which history of which store. Two histories of one store can have parted: what was passed of one need not be in the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cluster {
+pub struct History {
+    /// The store.
+    pub store_id: Uuid,
+    /// How often the store was adopted by another database cluster; 1 at first.
+    pub number: i32,
     /// The database cluster's identifier; equal on its standbys.
     pub system_identifier: String,
     /// The timeline, in hexadecimal; it changes when a standby is promoted.
     pub timeline: String,
 }
 
+impl std::fmt::Display for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { store_id, number, system_identifier, timeline } = self;
+        write!(
+            f,
+            "store {store_id}, history {number}, cluster {system_identifier}, timeline {timeline}"
+        )
+    }
+}
+
 /// Where the log stood at a moment: an end of a window.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// An event was visible then if its position is not above [`position`](Self::position), and it is not above
+/// [`settled`](Self::settled) or its transaction is visible in the snapshot. The snapshot alone does not say it: after a crash, the
+/// server gives out again the ids of transactions whose log was not flushed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Bound {
-    /// What was visible: a `pg_snapshot` as text.
+    /// The transactions that had ended: a `pg_snapshot` as text.
     pub snapshot: String,
     /// The transaction id that was to be given out next.
     pub next_xid: i64,
     /// The highest visible position.
     pub position: i64,
+    /// Up to this position everything counts as visible, whatever its transaction id.
+    pub settled: i64,
 }
 
 impl Bound {
     /// Before everything.
     #[must_use]
     pub fn origin() -> Self {
-        Self { snapshot: "3:3:".to_owned(), next_xid: 3, position: 0 }
+        Self { snapshot: "3:3:".to_owned(), next_xid: 3, position: 0, settled: 0 }
     }
+
+    /// Whether the same events were visible at both.
+    #[must_use]
+    pub fn shows_the_same(&self, other: &Self) -> bool {
+        let shown = |bound: &Self| (bound.position, bound.settled);
+        shown(self) == shown(other) && self.snapshot == other.snapshot
+    }
+
+    /// Whether the log ends earlier here than at a bound that was taken before: it lost a part.
+    #[must_use]
+    pub const fn is_behind(&self, earlier: &Self) -> bool {
+        self.position < earlier.position || self.next_xid < earlier.next_xid
+    }
+
+    /// Whether no transaction ran that may have written below the bound's position.
+    fn is_quiet(&self) -> bool {
+        let mut parts = self.snapshot.split(':').skip(1);
+        let xmax = parts.next().and_then(|xmax| xmax.parse().ok());
+        xmax == Some(self.next_xid) && parts.next().is_none_or(str::is_empty)
+    }
+}
+
+/// The end of the log, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Which history this is.
+    pub history: History,
+    /// Which run of it: changes with each restart of the server, promotion, restore and adoption.
+    pub incarnation: Arc<str>,
+    /// Where it ends.
+    pub bound: Bound,
 }
 
 /// What became visible between two bounds.
@@ -73,11 +126,49 @@ pub struct Window<'a> {
     pub until: &'a Bound,
 }
 
+/// Events of a window that lie below the position where it begins: their transactions ran then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late {
+    first: i64,
+    last: i64,
+    is_sparse: bool,
+}
+
+impl Late {
+    /// The lowest position of these events.
+    pub(crate) const fn first_position(self) -> i64 {
+        self.first
+    }
+}
+
+/// What is to be read next of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stretch {
+    /// The few late events after a position, by their transaction ids.
+    Late {
+        /// The position.
+        after: i64,
+    },
+    /// The positions after one, up to another.
+    Positions(PositionPage),
+    /// Nothing.
+    Done,
+}
+
 impl Window<'_> {
-    /// Whether it has so few transactions that its events are best found by their ids, not by position.
+    /// What is to be read after a position; 0: of all the window.
     #[must_use]
-    pub const fn is_live(self) -> bool {
-        self.until.next_xid - self.since.next_xid <= LIVE_TRANSACTIONS_MAX
+    pub fn stretch(self, late: Option<Late>, after: i64) -> Stretch {
+        let begin = self.since.position;
+        if let Some(Late { first, last, is_sparse }) = late.filter(|late| after < late.last) {
+            let after = after.max(first - 1);
+            if is_sparse {
+                return Stretch::Late { after };
+            }
+            return Stretch::Positions(PositionPage { after, last });
+        }
+        let (after, last) = (after.max(begin), self.until.position);
+        if after < last { Stretch::Positions(PositionPage { after, last }) } else { Stretch::Done }
     }
 }
 
@@ -125,64 +216,74 @@ pub struct OutboxEvent<'a> {
 }
 
 impl Store {
-    /// Where the log stands now, and in which history.
+    /// Where the log ends now, and in which history.
     ///
     /// # Errors
-    /// [`Error::Database`].
-    pub async fn outbox_bound(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<(Cluster, Bound), Error> {
+    /// [`Error::OtherCluster`] where the store came here and is not adopted; [`Error::Database`].
+    pub async fn outbox_bound(&self, connection: &mut PgConnection) -> Result<LogEnd, Error> {
         let row = sqlx::query(self.statements().outbox_bound.clone())
             .fetch_one(connection)
             .await
             .map_err(Error::database("take a snapshot"))?;
-        bound(&row).map_err(Error::database("take a snapshot"))
+        let (cluster, end) = log_end(&row).map_err(Error::database("take a snapshot"))?;
+        if cluster == end.history.system_identifier {
+            return Ok(end);
+        }
+        Err(Error::OtherCluster { recorded: end.history.system_identifier, found: cluster })
     }
 
-    /// The position after which everything of a window lies, for reading it by position.
+    /// The events that windows from this bound on can have below its position.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn outbox_window_start(
+    pub async fn outbox_late(
         &self,
         connection: &mut PgConnection,
         since: &Bound,
-    ) -> Result<i64, Error> {
-        sqlx::query_scalar(self.statements().outbox_window_start.clone())
+    ) -> Result<Option<Late>, Error> {
+        if since.is_quiet() {
+            return Ok(None);
+        }
+        let row = sqlx::query(self.statements().outbox_late.clone())
             .bind(&since.snapshot)
             .bind(since.next_xid)
             .bind(since.position)
+            .bind(since.settled)
             .fetch_one(connection)
-            .await
-            .map_err(Error::database("find the start of a window"))
+            .await;
+        row.and_then(|row| late(&row)).map_err(Error::database("find the late events of a window"))
     }
 
-    /// A page of the events of some shards in a small window, in position order, found by transaction
-    /// id. A page with fewer events than asked for is the window's last. Read as they arrive: what is not
-    /// yet taken stays with the server.
+    /// A page of the few late events of some shards in a window, in position order. A page with fewer events than asked
+    /// for is the last. Read as they arrive: what is not yet taken stays with the server.
     ///
     /// # Errors
     /// Items are [`Error::Database`]; the stream ends there.
-    pub fn outbox_live<'c>(
+    pub fn outbox_late_page<'c>(
         &self,
         connection: &'c mut PgConnection,
         window: Window<'_>,
         shards: &[i16],
         page: LivePage,
     ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
-        sqlx::query(self.statements().outbox_live.clone())
-            .bind(window.since.snapshot.clone())
-            .bind(window.until.snapshot.clone())
-            .bind(shards.to_vec())
+        let Window { since, until } = window;
+        sqlx::query(self.statements().outbox_late_page.clone())
+            .bind(since.snapshot.clone())
+            .bind(since.next_xid)
+            .bind(since.position)
+            .bind(since.settled)
+            .bind(until.snapshot.clone())
+            .bind(until.position)
+            .bind(until.settled)
             .bind(page.after)
+            .bind(shards.to_vec())
             .bind(i64::try_from(page.events_max.get()).unwrap_or(i64::MAX))
             .fetch(connection)
             .map_ok(OutboxRow)
-            .map_err(Error::database_each("read a window of the outbox"))
+            .map_err(Error::database_each("read the late events of a window"))
     }
 
-    /// The events of some shards in a large window between two positions, in position order. Read as
+    /// The events of some shards in a window between two positions, in position order. Read as
     /// they arrive: what is not yet taken stays with the server.
     ///
     /// # Errors
@@ -194,12 +295,11 @@ impl Store {
         shards: &[i16],
         page: PositionPage,
     ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
-        sqlx::query(self.statements().outbox_page.clone())
-            .bind(window.since.snapshot.clone())
-            .bind(window.until.snapshot.clone())
+        let PositionPage { after, last } = page;
+        window
+            .bound_to(self.statements().outbox_page.clone(), after)
+            .bind(last)
             .bind(shards.to_vec())
-            .bind(page.after)
-            .bind(page.last)
             .fetch(connection)
             .map_ok(OutboxRow)
             .map_err(Error::database_each("read a page of the outbox"))
@@ -217,11 +317,9 @@ impl Store {
         stream: &str,
         page: LivePage,
     ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
-        sqlx::query(self.statements().outbox_stream.clone())
-            .bind(window.since.snapshot.clone())
-            .bind(window.until.snapshot.clone())
+        window
+            .bound_to(self.statements().outbox_stream.clone(), page.after)
             .bind(stream.to_owned())
-            .bind(page.after)
             .bind(i64::try_from(page.events_max.get()).unwrap_or(i64::MAX))
             .fetch(connection)
             .map_ok(OutboxRow)
@@ -240,12 +338,10 @@ impl Store {
         (category, shard): (&str, i16),
         page: LivePage,
     ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
-        sqlx::query(self.statements().outbox_category.clone())
-            .bind(window.since.snapshot.clone())
-            .bind(window.until.snapshot.clone())
+        window
+            .bound_to(self.statements().outbox_category.clone(), page.after)
             .bind(category.to_owned())
             .bind(shard)
-            .bind(page.after)
             .bind(i64::try_from(page.events_max.get()).unwrap_or(i64::MAX))
             .fetch(connection)
             .map_ok(OutboxRow)
@@ -324,8 +420,8 @@ pub struct LivePage {
     pub events_max: NonZeroUsize,
 }
 
-/// A page of a large window.
-#[derive(Debug, Clone, Copy)]
+/// A page of a window between two positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PositionPage {
     /// The position after which it begins.
     pub after: i64,
@@ -333,8 +429,30 @@ pub struct PositionPage {
     pub last: i64,
 }
 
-fn bound(row: &PgRow) -> Result<(Cluster, Bound), sqlx::Error> {
-    let cluster = Cluster {
+impl Window<'_> {
+    /// A statement about this window after a position: its first seven arguments.
+    pub(crate) fn bound_to<'q>(
+        self,
+        statement: SqlStr,
+        after: i64,
+    ) -> Query<'q, Postgres, PgArguments> {
+        let Self { since, until } = self;
+        sqlx::query(statement)
+            .bind(since.snapshot.clone())
+            .bind(since.position)
+            .bind(since.settled)
+            .bind(until.snapshot.clone())
+            .bind(until.position)
+            .bind(until.settled)
+            .bind(after)
+    }
+}
+
+/// The cluster of the session, and the end of the log.
+fn log_end(row: &PgRow) -> Result<(String, LogEnd), sqlx::Error> {
+    let history = History {
+        store_id: row.try_get("store_id")?,
+        number: row.try_get("history")?,
         system_identifier: row.try_get("system_identifier")?,
         timeline: row.try_get("timeline")?,
     };
@@ -342,8 +460,17 @@ fn bound(row: &PgRow) -> Result<(Cluster, Bound), sqlx::Error> {
         snapshot: row.try_get("snapshot")?,
         next_xid: row.try_get("next_xid")?,
         position: row.try_get("position")?,
+        settled: row.try_get("settled")?,
     };
-    Ok((cluster, bound))
+    let incarnation: &str = row.try_get("incarnation")?;
+    Ok((row.try_get("cluster")?, LogEnd { history, incarnation: incarnation.into(), bound }))
+}
+
+fn late(row: &PgRow) -> Result<Option<Late>, sqlx::Error> {
+    let Some(first) = row.try_get::<Option<i64>, _>("first")? else { return Ok(None) };
+    let is_few = row.try_get::<i64, _>("events")? <= LATE_EVENTS_MAX;
+    let is_sparse = is_few && row.try_get("is_counted")?;
+    Ok(Some(Late { first, last: row.try_get("last")?, is_sparse }))
 }
 
 /// Columns are taken by their place, and their types are those of the statement: by name, or with a look at its type,

@@ -21,6 +21,7 @@ pub(crate) enum Row {
     PartlyKnown { event_ids: Vec<Uuid> },
     IllegalStream { stream: String },
     UnknownSchema { fingerprint: i64 },
+    OtherCluster { recorded: String, found: String },
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,7 +49,8 @@ pub(crate) async fn from_store(
         Row::IdTaken { .. }
         | Row::PartlyKnown { .. }
         | Row::IllegalStream { .. }
-        | Row::UnknownSchema { .. } => &[],
+        | Row::UnknownSchema { .. }
+        | Row::OtherCluster { .. } => &[],
     });
     let fingerprints = carried.map(|event| Fingerprint::from(event.fingerprint)).collect();
     let schemas =
@@ -78,6 +80,7 @@ fn refusal(row: Row, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal {
         Row::UnknownSchema { fingerprint } => {
             Refusal::UnknownSchema { fingerprint: fingerprint.into() }
         }
+        Row::OtherCluster { recorded, found } => Refusal::OtherCluster { recorded, found },
     }
 }
 

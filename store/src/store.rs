@@ -278,6 +278,11 @@ impl Store {
         &self.shared.hints
     }
 
+    /// Partitions of the outbox are asked for anew.
+    pub(crate) fn forget_outbox_upper(&self) {
+        self.shared.outbox_upper.store(0, std::sync::atomic::Ordering::Relaxed);
+    }
+
     pub(crate) fn outbox_upper(&self) -> &std::sync::atomic::AtomicI64 {
         &self.shared.outbox_upper
     }

@@ -4,7 +4,10 @@ insert into annals.relay_checkpoints (deployment, shard, position, checkpoint, r
 select
     $1, shard, (select max(position) from annals.events),
     jsonb_build_object(
-        'since', jsonb_build_object('snapshot', '3:3:'), 'until', jsonb_build_object('snapshot', $3::text),
+        'since', jsonb_build_object('snapshot', '3:3:', 'position', 0, 'settled', 0),
+        'until', jsonb_build_object(
+            'snapshot', $3::text, 'position', (select max(position) from annals.events), 'settled', 0
+        ),
         'after', (select max(position) from annals.events)
     ),
     now()

@@ -1,0 +1,6 @@
+-- The events at the ends of checkpoints that are not where they were; removed ones were there. $1 positions, $2 ids, in the same
+-- order. A row for each that is missing.
+select l.event_id
+from unnest($1::bigint[], $2::uuid[]) as l (position, event_id)
+where not exists (select from annals.events e where e.position = l.position and e.event_id = l.event_id)
+and not exists (select from annals.removed_events r where r.position = l.position and r.event_id = l.event_id)

@@ -1,0 +1,228 @@
+//! What the topics of a deployment have beyond their recorded ends, compared with the store.
+//!
+//! An end is recorded in the database after the events before it were read from there. A database that has lost the end of its
+//! log has lost the recorded ends of that time, too: so what may be published and lost lies behind those that it has.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use annals_store::Store;
+use sqlx::Row;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::kafka::{Desk, Found, TopicEnds, scan};
+
+/// Records that are looked up at once.
+const CHUNK_RECORDS: usize = 1_000;
+/// Chunks that are read ahead.
+const CHUNKS_AHEAD: usize = 2;
+/// After so many records the log says how far the reading is.
+const PROGRESS_RECORDS: u64 = 100_000;
+
+/// A record in a topic, by the event that it says it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Published {
+    pub(crate) stream: String,
+    pub(crate) version: i64,
+    pub(crate) event_id: Uuid,
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+}
+
+/// Some records, and how far the topics are read with them.
+#[derive(Default)]
+struct Chunk {
+    records: Vec<Published>,
+    ends: TopicEnds,
+}
+
+/// What came of comparing some records.
+pub(crate) struct Compared {
+    /// The positions of the events that the store has, too.
+    pub(crate) positions: Vec<i64>,
+    /// The records whose events it does not have, or has as others, each with what it has instead.
+    pub(crate) diverging: Vec<(Published, Option<Uuid>)>,
+    /// How far topics are read.
+    pub(crate) ends: TopicEnds,
+}
+
+/// Reads what topics have beyond their recorded ends, and looks it up in the store. Memory is bounded by some chunks of records.
+pub(crate) struct Comparison {
+    store: Store,
+    chunks: mpsc::Receiver<Result<Chunk, Failure>>,
+    read: u64,
+}
+
+impl Comparison {
+    /// Begins to read: the topics of the store's categories, of the recorded ends, and those with the configured prefix, for a
+    /// category may have begun in a part of the log that is lost.
+    pub(crate) async fn begin(config: &Arc<Config>, store: &Store) -> Result<Self, Failure> {
+        let recorded = recorded_ends(store, &config.relay.deployment).await?;
+        let categories = store.categories().await?;
+        let mut topics: BTreeSet<String> =
+            categories.iter().map(|category| config.topic(category.as_str())).collect();
+        topics.extend(recorded.keys().map(|(topic, _)| topic.clone()));
+        let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
+        let config = Arc::clone(config);
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(failure) = read(&config, topics, &recorded, &chunks) {
+                // The other side may have ended.
+                drop(chunks.blocking_send(Err(failure)));
+            }
+        }));
+        Ok(Self { store: store.clone(), chunks: received, read: 0 })
+    }
+
+    /// How many records were read.
+    pub(crate) const fn records(&self) -> u64 {
+        self.read
+    }
+
+    /// The next records; none when all are compared.
+    pub(crate) async fn next(&mut self) -> Result<Option<Compared>, Failure> {
+        let Some(chunk) = self.chunks.recv().await else { return Ok(None) };
+        let Chunk { records, ends } = chunk?;
+        let before = self.read;
+        self.read += records.len() as u64;
+        if before / PROGRESS_RECORDS != self.read / PROGRESS_RECORDS {
+            let topic = records.last().map(|record| record.topic.as_ref());
+            tracing::info!(
+                topic,
+                records = self.read,
+                "comparing what is published with the store"
+            );
+        }
+        compare(&self.store, records, ends).await.map(Some)
+    }
+}
+
+/// Reads the topics, chunk by chunk. Blocks.
+fn read(
+    config: &Config,
+    mut topics: BTreeSet<String>,
+    recorded: &TopicEnds,
+    chunks: &mpsc::Sender<Result<Chunk, Failure>>,
+) -> Result<(), Failure> {
+    let desk = Desk::open(config)?;
+    let prefix = &config.topics.prefix;
+    if !prefix.is_empty() {
+        let found = desk.topics(prefix)?;
+        topics.extend(found.into_iter().filter(|name| !name[prefix.len()..].contains('-')));
+    }
+    for topic in topics {
+        let (name, mut chunk) = (Arc::from(topic.as_str()), Chunk::default());
+        let written = scan(config, &desk, (&topic, recorded), |found| {
+            chunk.take(&name, found);
+            if chunk.records.len() >= CHUNK_RECORDS {
+                // When nobody listens any more, what is left is read for nothing, once.
+                drop(chunks.blocking_send(Ok(std::mem::take(&mut chunk))));
+            }
+        })?;
+        chunk.ends.extend(written);
+        if chunks.blocking_send(Ok(chunk)).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+impl Chunk {
+    /// Takes a record, unless it says of no event that it is one.
+    fn take(&mut self, topic: &Arc<str>, found: Found) {
+        let Found { partition, offset, key: stream, headers } = found;
+        let header = |name: &str| headers.get(name).map(String::as_str);
+        let event_id = header("ce_id").and_then(|id| id.parse().ok());
+        let version = header("ce_streamversion").and_then(|version| version.parse().ok());
+        if let (Some(event_id), Some(version)) = (event_id, version) {
+            let topic = Arc::clone(topic);
+            self.records.push(Published { stream, version, event_id, topic, partition, offset });
+        }
+        self.ends.insert((topic.to_string(), partition), offset + 1);
+    }
+}
+
+async fn recorded_ends(store: &Store, deployment: &str) -> Result<TopicEnds, Failure> {
+    let statement = store.schema().statement(include_str!("../sql/topic_ends.sql"));
+    let rows = sqlx::query(statement).bind(deployment).fetch_all(store.pool()).await;
+    let rows = rows.map_err(Failure::database("read how far topics are written"))?;
+    let end = |row: &sqlx::postgres::PgRow| {
+        let partition = (row.try_get("topic")?, row.try_get("partition")?);
+        Ok::<_, sqlx::Error>((partition, row.try_get("end_offset")?))
+    };
+    let ends: Result<TopicEnds, _> = rows.iter().map(end).collect();
+    ends.map_err(Failure::database("read how far topics are written"))
+}
+
+async fn compare(
+    store: &Store,
+    records: Vec<Published>,
+    ends: TopicEnds,
+) -> Result<Compared, Failure> {
+    let known = known(store, &records).await?;
+    let (mut positions, mut diverging) = (Vec::new(), Vec::new());
+    for record in records {
+        match known.get(&record.event_id) {
+            Some((stream, version, position))
+                if *stream == record.stream && *version == record.version =>
+            {
+                positions.push(*position);
+            }
+            Some(_) | None => diverging.push(record),
+        }
+    }
+    let instead = instead(store, &diverging).await?;
+    let with = |record: Published| {
+        let has = instead.get(&(record.stream.clone(), record.version)).copied();
+        (record, has)
+    };
+    Ok(Compared { positions, diverging: diverging.into_iter().map(with).collect(), ends })
+}
+
+/// Stream, version and position of the events that the store has, or had before they were removed.
+async fn known(
+    store: &Store,
+    records: &[Published],
+) -> Result<HashMap<Uuid, (String, i64, i64)>, Failure> {
+    let action = "look up what is published";
+    let ids: Vec<Uuid> = records.iter().map(|record| record.event_id).collect();
+    let statement = store.schema().statement(include_str!("../sql/published_known.sql"));
+    let rows = sqlx::query(statement).bind(ids).fetch_all(store.pool()).await;
+    let known = |row: &sqlx::postgres::PgRow| {
+        let place = (row.try_get("stream")?, row.try_get("version")?, row.try_get("position")?);
+        Ok::<_, sqlx::Error>((row.try_get("event_id")?, place))
+    };
+    let rows = rows.map_err(Failure::database(action))?;
+    rows.iter().map(known).collect::<Result<_, _>>().map_err(Failure::database(action))
+}
+
+/// The events that the store has where others were published.
+async fn instead(
+    store: &Store,
+    diverging: &[Published],
+) -> Result<BTreeMap<(String, i64), Uuid>, Failure> {
+    let action = "look up what is published";
+    let streams: Vec<&str> = diverging.iter().map(|of| of.stream.as_str()).collect();
+    let versions: Vec<i64> = diverging.iter().map(|of| of.version).collect();
+    let statement = store.schema().statement(include_str!("../sql/published_instead.sql"));
+    let rows = sqlx::query(statement).bind(streams).bind(versions).fetch_all(store.pool()).await;
+    let place = |row: &sqlx::postgres::PgRow| {
+        let place = (row.try_get("stream")?, row.try_get("version")?);
+        Ok::<_, sqlx::Error>((place, row.try_get("event_id")?))
+    };
+    let rows = rows.map_err(Failure::database(action))?;
+    rows.iter().map(place).collect::<Result<_, _>>().map_err(Failure::database(action))
+}
+
+/// A published version that the store does not have, in one line.
+pub(crate) fn line((record, instead): &(Published, Option<Uuid>)) -> String {
+    let Published { stream, version, event_id, topic, partition, offset } = record;
+    let has = instead.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+    format!(
+        "diverges: {stream} version {version}: published {event_id} ({topic} partition {partition} offset {offset}), the store \
+         has {has}"
+    )
+}

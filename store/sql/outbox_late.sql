@@ -1,0 +1,35 @@
+-- The events that a window can contain below the position where it begins: those of transactions that ran at its begin. They
+-- drew their positions before, and became visible later; all others of the window lie above.
+-- $1 snapshot, $2 next transaction id, $3 position, $4 settled position at the window's begin.
+-- One row: the first and the last position of these events that are visible now, and how many there are, counted up to 10,001;
+-- nulls and 0 where there are none. Where they may be in a dropped partition of the outbox, they are not counted: the partition's
+-- first position stands for them, and `is_counted` is false.
+--
+-- They are found by their transactions alone, first: beside their positions, the planner may walk over all of these instead.
+with of_transactions as materialized (
+    select o.position from annals.outbox o
+    where o.xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
+        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < $2::text::xid8
+),
+late as (
+    select t.position from of_transactions t where t.position <= $3 and t.position > $4
+),
+dropped as (
+    select min(d.lower) as lower
+    from annals.outbox_dropped d
+    where d.lower <= $3 and d.upper > $4 and (
+        exists (
+            select from pg_snapshot_xip($1::pg_snapshot) x (xid)
+            where x.xid >= d.xid_min and x.xid <= d.xid_max
+                -- What had not ended when the partition was dropped wrote nothing in it. Ids of another history say nothing.
+                and (d.settled <> $4 or pg_visible_in_snapshot(x.xid, d.snapshot))
+        )
+        or d.xid_max >= pg_snapshot_xmax($1::pg_snapshot) and d.xid_min < $2::text::xid8
+    )
+)
+select
+    least((select min(position) from late), d.lower) as first,
+    case when d.lower is null then (select max(position) from late) else $3 end as last,
+    (select count(*) from (select from late limit 10001) counted) as events,
+    d.lower is null as is_counted
+from dropped d
