@@ -18,6 +18,8 @@ mod checker_catches;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
+mod crashed;
+#[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
 mod dropped_partitions;
@@ -35,6 +37,8 @@ mod garbled_registry;
 mod isolation;
 #[cfg(test)]
 mod migrating;
+#[cfg(test)]
+mod moved;
 #[cfg(test)]
 mod nothing_is_lost;
 #[cfg(test)]
@@ -55,6 +59,8 @@ mod reading;
 mod replicas;
 #[cfg(test)]
 mod resharding;
+#[cfg(test)]
+mod restored;
 #[cfg(test)]
 mod retry_is_safe;
 #[cfg(test)]

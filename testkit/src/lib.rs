@@ -40,7 +40,7 @@ pub use cancel::dropped_after;
 pub use check::check;
 pub use dice::Dice;
 pub use environment::Environment;
-pub use follow::{DEADLINE, Follower, consume};
+pub use follow::{DEADLINE, Follower, consume, take};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
 pub use kafka::{
     Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,

@@ -58,6 +58,18 @@ impl Link {
         Self::start(server, Protocol::Any).await
     }
 
+    /// A way to the server of a URL such as `postgres://user:password@host:port/database`, and the URL that goes it.
+    ///
+    /// # Panics
+    /// If the URL has no server, or no port can be had.
+    pub async fn before(url: &str) -> (Self, String) {
+        let server = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
+        let server = server.must("find the server");
+        let link = Self::to(server).await;
+        let near = url.replace(server, &format!("127.0.0.1:{}", link.port()));
+        (link, near)
+    }
+
     /// A way to a broker, which has to advertise the link's port.
     pub(crate) async fn to_broker(server: &str) -> Self {
         Self::start(server, Protocol::Kafka).await

@@ -85,12 +85,15 @@ impl RelaySettings {
     /// What it says when it does not.
     ///
     /// # Panics
-    /// If it cannot be started.
+    /// If it cannot be started, or does not end.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let directory = output_directory().join(format!("{}.{}.run", self.bed, self.instance));
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let mut command = command(self, &directory);
-        let output = command.args(arguments).output().await.must("run the relay's binary");
+        let output = command.args(arguments).kill_on_drop(true).output();
+        let output = tokio::time::timeout(DEADLINE, output).await;
+        let Ok(output) = output else { panic!("{arguments:?} did not end within {DEADLINE:?}") };
+        let output = output.must("run the relay's binary");
         std::fs::remove_dir_all(&directory).must("remove the relay's directory");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }

@@ -96,7 +96,20 @@ impl PrivateStack {
     pub async fn standby_of(primary: &Self) -> Self {
         let stack = Self::home().await;
         let of = primary.home.to_string_lossy().into_owned();
-        stack.postgres_up(&[("ANNALS_POSTGRES_STANDBY_OF", of)]).await
+        let own = [
+            ("ANNALS_POSTGRES_STANDBY_OF", of),
+            ("ANNALS_POSTGRES_VERSION", primary.postgres_version()),
+        ];
+        stack.postgres_up(&own).await
+    }
+
+    /// The version that was asked for, or nothing.
+    fn postgres_version(&self) -> String {
+        let settings = std::fs::read_to_string(self.home.join("instance"));
+        let settings = settings.must("read a private server's settings");
+        let version =
+            settings.lines().find_map(|line| line.strip_prefix("ANNALS_POSTGRES_VERSION="));
+        version.unwrap_or_default().to_owned()
     }
 
     /// Starts a PostgreSQL with these variables of `ops/dev/dev` beside its port.

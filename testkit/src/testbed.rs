@@ -50,11 +50,18 @@ impl Testbed {
         let name = format!("test_{label}_{}", &unique[..8]);
         let url = environment.url_of_database(&name);
         create_database(&environment, &name).await;
-        // Off for tests through a pooler, where nobody can listen.
-        let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
-        let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
-        let store = options.connect(&url).await.must("connect to the test's database");
+        let store = connect(&url).await;
         store.migrate().await.must("migrate the test's database");
+        Self { name, environment, store, has_topics: AtomicBool::new(false) }
+    }
+
+    /// The same test where its database has moved: it has come to these servers under its name.
+    ///
+    /// # Panics
+    /// If they do not answer.
+    pub async fn moved_to(&self, environment: &Environment) -> Self {
+        let (name, environment) = (self.name.clone(), environment.clone());
+        let store = connect(&environment.url_of_database(&name)).await;
         Self { name, environment, store, has_topics: AtomicBool::new(false) }
     }
 
@@ -142,9 +149,50 @@ impl Testbed {
         assert!(waiting.is_ok(), "no session waited for a lock within {DEADLINE:?}");
     }
 
+    async fn ask<T>(&self, statement: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        let answer = sqlx::query_scalar(statement).fetch_one(self.store.pool()).await;
+        answer.must("ask the test's database")
+    }
+
     async fn waiting_for_a_lock(&self) -> i64 {
         let query = sqlx::query_scalar(include_str!("../sql/waiting_for_lock.sql"));
         query.fetch_one(self.store.pool()).await.must("look at locks")
+    }
+
+    /// Returns when a program, by its name in `pg_stat_activity`, has asked where this test's log stands, twice from now on:
+    /// it has come to rest at what is there now.
+    ///
+    /// # Panics
+    /// If it does not within [`DEADLINE`].
+    pub async fn until_looked(&self, application: &str) {
+        for _ in 0..2 {
+            let looked = async {
+                let now: String = self.ask(include_str!("../sql/now.sql")).await;
+                while !self.has_looked(application, &now).await {}
+            };
+            let looked = tokio::time::timeout(DEADLINE, looked).await;
+            assert!(looked.is_ok(), "{application} did not look within {DEADLINE:?}");
+        }
+    }
+
+    async fn has_looked(&self, application: &str, since: &str) -> bool {
+        let looked = sqlx::query_scalar(include_str!("../sql/has_looked.sql"));
+        let looked = looked.bind(application).bind(since).fetch_one(self.store.pool()).await;
+        looked.must("see who looks at the log")
+    }
+
+    /// Returns when PostgreSQL has the checkpoints of everything that is recorded by now: the relay writes nothing more.
+    ///
+    /// # Panics
+    /// If it has not within [`DEADLINE`].
+    pub async fn until_copied(&self) {
+        let copied =
+            async { while !self.ask::<bool>(include_str!("../sql/is_copied.sql")).await {} };
+        let copied = tokio::time::timeout(DEADLINE, copied).await;
+        assert!(copied.is_ok(), "the checkpoints were not copied within {DEADLINE:?}");
     }
 
     /// One line that differs when anything an append writes differs.
@@ -181,6 +229,13 @@ impl Testbed {
         let consumed = consume(&self.environment.kafka, &topics).await;
         History { attempts, recorded: self.recorded().await, consumed }
     }
+}
+
+async fn connect(url: &str) -> Store {
+    // Off for tests through a pooler, where nobody can listen.
+    let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
+    let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
+    options.connect(url).await.must("connect to the test's database")
 }
 
 async fn remove(name: String, environment: Environment, has_topics: bool) -> anyhow::Result<()> {
