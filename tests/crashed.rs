@@ -18,7 +18,7 @@ const SETTINGS: [&str; 1] = ["wal_writer_delay=10s"];
 const APPENDS: i64 = 20;
 /// The log is written to the disk for other reasons, too, now and then; a crash after that proves nothing.
 const ROUNDS_MAX: usize = 5;
-/// No relay writes meanwhile to prolong its lease.
+/// A relay that cannot prolong its lease for a while keeps it.
 const LEASE_MS: &str = "120000";
 
 /// What takes transaction ids without waiting for the disk.
@@ -96,6 +96,15 @@ impl Published {
         self.bed.until_copied().await;
     }
 
+    /// From here on no lease is prolonged: that waits for the disk, several times a second, and all that was written before
+    /// gets there with it. Ends with the connection.
+    async fn silence(&self) -> PgConnection {
+        let mut connection = connect(&self.bed).await;
+        let lock = sqlx::raw_sql(include_str!("sql/lock_sessions.sql"));
+        lock.execute(&mut connection).await.must("lock the sessions of relays");
+        connection
+    }
+
     /// The relay comes back, and everything that is recorded comes, once and in order.
     async fn assert_nothing_is_lost(mut self) {
         let recorded = self.bed.recorded().await;
@@ -134,6 +143,7 @@ async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
     for _ in 0..ROUNDS_MAX {
         at_least.settle().await;
         exactly.settle().await;
+        let silent = (exactly.silence().await, at_least.silence().await);
         unflushed.happen(&exactly.bed).await;
         let checkpoint = take(&mut log, 1).await;
         for published in [&exactly, &at_least] {
@@ -144,6 +154,7 @@ async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
             published.link.cut();
         }
         stack.end(Component::Postgres, Ending::Crash).await;
+        drop(silent);
         stack.start(Component::Postgres).await;
         let are_given_again = next_transaction_id(&exactly.bed).await < before;
         // Both databases have their share of the ids that come again.

@@ -15,10 +15,10 @@ use annals_testkit::{
 use sqlx::{Connection, PgConnection};
 
 /// A primary and its standby, and a test bed on the primary.
-struct Pair {
-    bed: Testbed,
-    primary: PrivateStack,
-    standby: PrivateStack,
+pub(crate) struct Pair {
+    pub(crate) bed: Testbed,
+    pub(crate) primary: PrivateStack,
+    pub(crate) standby: PrivateStack,
 }
 
 impl Pair {
@@ -26,7 +26,7 @@ impl Pair {
         Self::of(PrivateStack::up(&[Component::Postgres]).await, label).await
     }
 
-    async fn of(primary: PrivateStack, label: &str) -> Self {
+    pub(crate) async fn of(primary: PrivateStack, label: &str) -> Self {
         primary.end(Component::Postgres, Ending::Orderly).await;
         let standby = PrivateStack::standby_of(&primary).await;
         primary.start(Component::Postgres).await;
@@ -39,7 +39,7 @@ impl Pair {
     }
 
     /// Waits until the standby has so many events.
-    async fn until_replicated(&self, events: i64) -> PgConnection {
+    pub(crate) async fn until_replicated(&self, events: i64) -> PgConnection {
         loop {
             if let Ok(Some(connection)) = has_events(&self.standby_url(), events).await {
                 return connection;
@@ -48,7 +48,7 @@ impl Pair {
     }
 
     /// The standby gets nothing more from its primary.
-    async fn cut_off(standby: &mut PgConnection) {
+    pub(crate) async fn cut_off(standby: &mut PgConnection) {
         let stop = include_str!("sql/stop_following.sql");
         sqlx::query(stop).execute(&mut *standby).await.must("stop following");
         let reload = include_str!("sql/reload.sql");

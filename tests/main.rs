@@ -56,6 +56,8 @@ mod quarantine;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod rebased;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod resharding;

@@ -67,7 +67,7 @@ postgres_kill() {
   # Stopped, it neither starts another nor sees that the first of them are gone.
   kill -STOP "$1"
   mapfile -t pids < <(postgres_workers)
-  kill -KILL "$1" "${pids[@]}" 2>/dev/null || true
+  kill -KILL "${pids[@]}" "$1" 2>/dev/null || true
 }
 
 # Sets POSTGRES_BIN and POSTGRES_VERSION.
