@@ -1,26 +1,32 @@
 //! A standby is promoted that had not got everything that was published: the relay halts before it publishes anything of
-//! the new history, and goes on once somebody has seen what diverges. The same way leads out of lost checkpoints. With
-//! `relay.durability = standby` nothing can diverge.
+//! the new history, writes nothing of the lost one into it, and goes on once somebody has seen what diverges. The same way
+//! leads out of lost checkpoints. With `relay.durability = standby` nothing can diverge. Where a standby had everything,
+//! relays and followers go on by themselves.
 
 use std::collections::HashSet;
 
-use annals_store::{Append, ExpectedVersion, NewEvent, Store, StoreOptions, StreamName};
+use annals_store::{
+    Append, Checkpoint, ExpectedVersion, Follow, NewEvent, Store, StoreOptions, StreamName,
+};
 use annals_testkit::{
-    CATEGORY, Component, Ending, Follower, Isolation, Must, PrivateStack, RelayProcess,
-    RelaySettings, Testbed, account, check, delete_topic, deposited, opened, read_topic,
+    CATEGORY, Component, Ending, Follower, Isolation, Link, Must, PrivateStack, RelayProcess,
+    RelaySettings, Testbed, account, check, delete_topic, deposited, opened, read_topic, take,
 };
 use sqlx::{Connection, PgConnection};
 
 /// A primary and its standby, and a test bed on the primary.
-struct Pair {
-    primary: PrivateStack,
-    standby: PrivateStack,
-    bed: Testbed,
+pub(crate) struct Pair {
+    pub(crate) bed: Testbed,
+    pub(crate) primary: PrivateStack,
+    pub(crate) standby: PrivateStack,
 }
 
 impl Pair {
     async fn new(label: &str) -> Self {
-        let primary = PrivateStack::up(&[Component::Postgres]).await;
+        Self::of(PrivateStack::up(&[Component::Postgres]).await, label).await
+    }
+
+    pub(crate) async fn of(primary: PrivateStack, label: &str) -> Self {
         primary.end(Component::Postgres, Ending::Orderly).await;
         let standby = PrivateStack::standby_of(&primary).await;
         primary.start(Component::Postgres).await;
@@ -33,7 +39,7 @@ impl Pair {
     }
 
     /// Waits until the standby has so many events.
-    async fn until_replicated(&self, events: i64) -> PgConnection {
+    pub(crate) async fn until_replicated(&self, events: i64) -> PgConnection {
         loop {
             if let Ok(Some(connection)) = has_events(&self.standby_url(), events).await {
                 return connection;
@@ -42,7 +48,7 @@ impl Pair {
     }
 
     /// The standby gets nothing more from its primary.
-    async fn cut_off(standby: &mut PgConnection) {
+    pub(crate) async fn cut_off(standby: &mut PgConnection) {
         let stop = include_str!("sql/stop_following.sql");
         sqlx::query(stop).execute(&mut *standby).await.must("stop following");
         let reload = include_str!("sql/reload.sql");
@@ -56,6 +62,58 @@ impl Pair {
             }
         }
     }
+}
+
+/// A pair with a relay that reaches the database by a name, whichever of the two it stands for.
+struct Named {
+    pair: Pair,
+    link: Link,
+    settings: RelaySettings,
+    relay: RelayProcess,
+    consumer: Follower,
+    /// Where a follower stands that has had four events.
+    checkpoint: Checkpoint,
+}
+
+impl Named {
+    /// Four events are published, and the standby has them.
+    async fn new(primary: PrivateStack, delivery: &str) -> Self {
+        let pair = Pair::of(primary, "named").await;
+        let (link, near) = Link::before(&pair.bed.database_url()).await;
+        let delivery = ("ANNALS_RELAY__RELAY__DELIVERY", delivery);
+        let settings =
+            pair.bed.relay().impatient().database(&near).variable(delivery.0, delivery.1);
+        let consumer = pair.bed.follow();
+        let relay = RelayProcess::start(&settings);
+        let store = pair.bed.store();
+        let events = [opened("ann"), deposited(1), deposited(2), deposited(3)];
+        append(store, &account("a"), events).await;
+        consumer.until_count(4).await;
+        pair.bed.until_copied().await;
+        let taken = take(store, Follow::all(), 4).await.must("follow");
+        let checkpoint = taken.last().must("follow four events").checkpoint.clone();
+        drop(pair.until_replicated(4).await);
+        Self { pair, link, settings, relay, consumer, checkpoint }
+    }
+
+    /// The standby becomes the primary, and the name stands for it, while the relay waits for the database.
+    async fn fail_over(&mut self, ending: Ending) -> Testbed {
+        self.relay.turn_page();
+        self.link.cut();
+        self.pair.primary.end(Component::Postgres, ending).await;
+        self.relay.logged("waiting for the database").await;
+        let url = self.pair.standby_url();
+        let mut standby = PgConnection::connect(&url).await.must("connect to the standby");
+        sqlx::query(include_str!("sql/promote.sql")).execute(&mut standby).await.must("promote");
+        self.link.lead_to(&self.pair.standby.postgres_address());
+        self.pair.bed.moved_to(self.pair.standby.environment()).await
+    }
+}
+
+/// What the database has of the relay's checkpoints.
+async fn copies(bed: &Testbed) -> String {
+    let copies = sqlx::query_scalar(include_str!("sql/copies.sql"));
+    copies.fetch_one(bed.store().pool()).await.must("read the copies of checkpoints")
 }
 
 /// A connection to the database, if it has so many events; an error where it is not there itself, or not whole.
@@ -183,4 +241,99 @@ async fn with_a_standby_asked_for_nothing_is_published_that_no_standby_has() {
     relay.logged("after waiting for a standby of the database").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+/// The relay lives through the promotion of a standby that lags, and reconnects by name.
+async fn nothing_of_the_lost_history_is_written(primary: PrivateStack, delivery: &str) {
+    let mut named = Named::new(primary, delivery).await;
+    let url = named.pair.standby_url();
+    let mut standby = PgConnection::connect(&url).await.must("connect to the standby");
+    Pair::cut_off(&mut standby).await;
+    let (a, b) = (account("a"), account("b"));
+    let lost = [deposited(4), deposited(5), deposited(6)];
+    append(named.pair.bed.store(), &a, lost).await;
+    named.consumer.until_count(7).await;
+    let promoted = named.fail_over(Ending::Crash).await;
+    append(promoted.store(), &a, [deposited(40)]).await;
+    append(promoted.store(), &b, [opened("bob")]).await;
+    let before = copies(&promoted).await;
+    named.link.mend();
+
+    assert!(!named.relay.ended().await.success(), "the relay ended without an error");
+    named.relay.logged("annals-relay rebase").await;
+    assert_eq!(copies(&promoted).await, before, "a place of the lost history is written");
+    let records = read_topic(
+        &promoted.environment().kafka,
+        &promoted.topic(CATEGORY),
+        Isolation::Uncommitted,
+    )
+    .await;
+    assert_eq!(records.len(), 7, "something of the new history is published");
+
+    let said = named.settings.run(&["rebase", "--reason", "the primary burned down"]).await;
+    let said = said.unwrap_or_else(|said| panic!("{said}"));
+    let diverging = said.lines().filter(|line| line.starts_with("diverges")).count();
+    assert_eq!(diverging, 3, "{said}");
+    named.relay.restart();
+    named.consumer.until_count(9).await;
+    append(promoted.store(), &b, [deposited(41)]).await;
+    named.consumer.until_count(10).await;
+    assert!(named.relay.terminate().await.success());
+    assert_nothing_twice(&named.consumer);
+    assert!(named.consumer.caught_up(&promoted.recorded().await).await, "something is lost");
+}
+
+/// The relay lives through a promotion that loses nothing, and so does a follower.
+async fn all_go_on_by_themselves(primary: PrivateStack, ending: Ending) {
+    let mut named = Named::new(primary, "exactly-once").await;
+    let promoted = named.fail_over(ending).await;
+    let a = account("a");
+    append(promoted.store(), &a, [deposited(4)]).await;
+    named.link.mend();
+    named.consumer.until_count(5).await;
+    let follow = Follow::all().after(named.checkpoint.clone());
+    let taken = take(promoted.store(), follow, 1).await.must("go on");
+    assert_eq!(taken[0].event.version.get(), 4);
+    let follow = Follow::all().after(taken[0].checkpoint.clone());
+    append(promoted.store(), &a, [deposited(5)]).await;
+    let taken = take(promoted.store(), follow, 1).await.must("go on");
+    assert_eq!(taken[0].event.version.get(), 5);
+    named.consumer.until_count(6).await;
+    assert!(named.relay.terminate().await.success());
+
+    named.relay.restart();
+    append(promoted.store(), &a, [deposited(6)]).await;
+    named.consumer.until_count(7).await;
+    assert!(named.relay.terminate().await.success());
+    assert_eq!(check(&promoted.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_lives_through_a_lagging_promotion_writes_nothing_of_the_lost_history() {
+    let primary = PrivateStack::postgres("15").await;
+    nothing_of_the_lost_history_is_written(primary, "exactly-once").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_on_postgresql_18_that_lives_through_a_lagging_promotion_writes_nothing_of_it() {
+    let primary = PrivateStack::postgres("18").await;
+    nothing_of_the_lost_history_is_written(primary, "exactly-once").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_delivers_at_least_once_writes_nothing_of_the_lost_history_either() {
+    let primary = PrivateStack::up(&[Component::Postgres]).await;
+    nothing_of_the_lost_history_is_written(primary, "at-least-once").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_clean_switchover_all_go_on_by_themselves() {
+    let primary = PrivateStack::postgres("18").await;
+    all_go_on_by_themselves(primary, Ending::Orderly).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_promotion_without_loss_all_go_on_by_themselves() {
+    let primary = PrivateStack::postgres("15").await;
+    all_go_on_by_themselves(primary, Ending::Crash).await;
 }

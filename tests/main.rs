@@ -18,6 +18,8 @@ mod checker_catches;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
+mod crashed;
+#[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
 mod dropped_partitions;
@@ -36,6 +38,8 @@ mod isolation;
 #[cfg(test)]
 mod migrating;
 #[cfg(test)]
+mod moved;
+#[cfg(test)]
 mod nothing_is_lost;
 #[cfg(test)]
 mod one_round_trip;
@@ -52,9 +56,13 @@ mod quarantine;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod rebased;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod resharding;
+#[cfg(test)]
+mod restored;
 #[cfg(test)]
 mod retry_is_safe;
 #[cfg(test)]

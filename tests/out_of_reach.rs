@@ -28,16 +28,6 @@ async fn two_relays(first: &RelaySettings, second: &RelaySettings) -> [RelayProc
     [first, second]
 }
 
-/// A way to the test's database that can be broken, and the URL that goes it.
-async fn way_to_the_database(bed: &Testbed) -> (Link, String) {
-    let url = bed.database_url();
-    let server = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
-    let server = server.must("find the server");
-    let link = Link::to(server).await;
-    let near = url.replace(server, &format!("127.0.0.1:{}", link.port()));
-    (link, near)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shards_of_a_relay_that_alone_is_cut_off_from_kafka_are_published_by_another() {
     let kafka = TwoDoors::linked("").await;
@@ -108,7 +98,7 @@ async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_aga
     let kafka = TwoDoors::linked("").await;
     let bed = Testbed::on("both_break", kafka.environment().clone()).await;
     let follower = bed.follow();
-    let (database, near) = way_to_the_database(&bed).await;
+    let (database, near) = Link::before(&bed.database_url()).await;
     let settings = bed.relay().impatient().kafka(&kafka.other()).database(&near);
     let mut relay = RelayProcess::start(&settings);
     append(&bed).await;
@@ -131,7 +121,7 @@ async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_aga
 async fn a_relay_that_is_told_to_end_while_the_database_is_silent_ends() {
     let bed = Testbed::new("silent").await;
     let follower = bed.follow();
-    let (database, near) = way_to_the_database(&bed).await;
+    let (database, near) = Link::before(&bed.database_url()).await;
     let mut relay = RelayProcess::start(&bed.relay().impatient().database(&near));
     append(&bed).await;
     follower.until_count(1).await;

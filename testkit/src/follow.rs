@@ -1,10 +1,13 @@
 //! Consuming what the relay publishes, with the consumer crate that services use.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals_consumer::{Consumer, Delivered, Settings};
+use annals_store::{Error, Follow, Followed, Store};
+use futures_util::TryStreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -116,6 +119,25 @@ async fn follow(
         // Without the lock: whoever waits for the count takes it while looking.
         count.send_modify(|count| *count += 1);
     }
+}
+
+/// The next so many events of the log inside PostgreSQL, as a follower gets them; the error that ends it before.
+///
+/// # Errors
+/// What the follower is told.
+///
+/// # Panics
+/// If they do not come within [`DEADLINE`].
+pub async fn take(store: &Store, follow: Follow, events: usize) -> Result<Vec<Followed>, Error> {
+    let mut taken = Vec::new();
+    let mut log = pin!(store.follow(follow));
+    while taken.len() < events {
+        let next = tokio::time::timeout(DEADLINE, log.try_next()).await;
+        let next =
+            next.unwrap_or_else(|_| panic!("event {} of {events} does not come", taken.len()));
+        taken.push(next?.must("follow for ever"));
+    }
+    Ok(taken)
 }
 
 /// Everything committed on these topics up to now, read by a fresh consumer from the beginning.

@@ -43,6 +43,7 @@ enum Protocol {
 #[derive(Debug)]
 pub struct Link {
     port: u16,
+    server: watch::Sender<Arc<str>>,
     state: watch::Sender<State>,
     held: watch::Sender<usize>,
     task: JoinHandle<()>,
@@ -57,6 +58,18 @@ impl Link {
         Self::start(server, Protocol::Any).await
     }
 
+    /// A way to the server of a URL such as `postgres://user:password@host:port/database`, and the URL that goes it.
+    ///
+    /// # Panics
+    /// If the URL has no server, or no port can be had.
+    pub async fn before(url: &str) -> (Self, String) {
+        let server = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
+        let server = server.must("find the server");
+        let link = Self::to(server).await;
+        let near = url.replace(server, &format!("127.0.0.1:{}", link.port()));
+        (link, near)
+    }
+
     /// A way to a broker, which has to advertise the link's port.
     pub(crate) async fn to_broker(server: &str) -> Self {
         Self::start(server, Protocol::Kafka).await
@@ -68,14 +81,20 @@ impl Link {
         let state = watch::Sender::new(State { flow: Flow::Open, holds_commits: false });
         let held = watch::Sender::new(0);
         let way = Way { state: state.subscribe(), held: held.clone(), protocol };
-        let task = tokio::spawn(accept(listener, server.to_owned(), way));
-        Self { port, state, held, task }
+        let server = watch::Sender::new(Arc::from(server));
+        let task = tokio::spawn(accept(listener, server.subscribe(), way));
+        Self { port, server, state, held, task }
     }
 
     /// The port of its near end, on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// From the next connection on it leads to another server, as a name does that moves: to be said while it is cut.
+    pub fn lead_to(&self, server: &str) {
+        self.server.send_replace(Arc::from(server));
     }
 
     /// Breaks all connections, and each new one.
@@ -128,11 +147,11 @@ struct Way {
     protocol: Protocol,
 }
 
-async fn accept(listener: TcpListener, server: String, way: Way) {
-    let server: Arc<str> = server.into();
+async fn accept(listener: TcpListener, server: watch::Receiver<Arc<str>>, way: Way) {
     loop {
         let (client, _) = listener.accept().await.must("accept a client of the link");
-        tokio::spawn(connect(client, Arc::clone(&server), way.clone()));
+        let server = Arc::clone(&server.borrow());
+        tokio::spawn(connect(client, server, way.clone()));
     }
 }
 

@@ -1,7 +1,9 @@
 //! The real relay, as a process.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
@@ -10,6 +12,9 @@ use crate::follow::DEADLINE;
 use crate::log::ProcessLog;
 use crate::must::Must;
 use crate::testbed::Testbed;
+
+/// How often a process is asked for its memory: its peak is what it says last.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
 const BINARY: &str = "annals-relay";
 
@@ -85,15 +90,47 @@ impl RelaySettings {
     /// What it says when it does not.
     ///
     /// # Panics
-    /// If it cannot be started.
+    /// If it cannot be started, or does not end.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let directory = output_directory().join(format!("{}.{}.run", self.bed, self.instance));
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let mut command = command(self, &directory);
-        let output = command.args(arguments).output().await.must("run the relay's binary");
+        let output = command.args(arguments).kill_on_drop(true).output();
+        let output = tokio::time::timeout(DEADLINE, output).await;
+        let Ok(output) = output else { panic!("{arguments:?} did not end within {DEADLINE:?}") };
+        let output = output.must("run the relay's binary");
         std::fs::remove_dir_all(&directory).must("remove the relay's directory");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// The same, and the most memory that it had at once, in bytes.
+    ///
+    /// # Errors
+    /// In the first part, as of [`run`](Self::run).
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub async fn run_measured(&self, arguments: &[&str]) -> (Result<String, String>, u64) {
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.instance));
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        command.args(arguments).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().must("run the relay's binary");
+        let status = format!("/proc/{}/status", child.id().must("find the relay's process"));
+        let mut bytes_max = 0;
+        let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
+        let mut ended = pin!(child.wait_with_output());
+        let output = loop {
+            tokio::select! {
+                output = &mut ended => break output.must("run the relay's binary"),
+                _ = samples.tick() => bytes_max = bytes_max.max(peak_bytes(&status)),
+            }
+        };
+        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let ok = output.status.success();
+        (if ok { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }, bytes_max)
     }
 
     fn configuration(&self) -> String {
@@ -261,6 +298,14 @@ impl Drop for RelayProcess {
             eprintln!("could not remove {}: {error}", self.directory.display());
         }
     }
+}
+
+/// The most memory that a process ever had, by its status file; 0 once it has ended.
+fn peak_bytes(status: &str) -> u64 {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    kilobytes.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use annals_store::{Store, StoreOptions};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::account::CATEGORY;
@@ -12,6 +12,7 @@ use crate::follow::{DEADLINE, Follower, consume};
 use crate::history::{Attempt, History, Recorded};
 use crate::kafka;
 use crate::must::Must;
+use crate::postgres::{administer, create_database};
 use crate::relay::RelaySettings;
 
 /// The longest label that leaves room for the rest of a database's name.
@@ -48,14 +49,19 @@ impl Testbed {
         let unique = Uuid::new_v4().simple().to_string();
         let name = format!("test_{label}_{}", &unique[..8]);
         let url = environment.url_of_database(&name);
-        administer(&environment, include_str!("../sql/create_database.sql"), &name)
-            .await
-            .must("create the test's database");
-        // Off for tests through a pooler, where nobody can listen.
-        let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
-        let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
-        let store = options.connect(&url).await.must("connect to the test's database");
+        create_database(&environment, &name).await;
+        let store = connect(&url).await;
         store.migrate().await.must("migrate the test's database");
+        Self { name, environment, store, has_topics: AtomicBool::new(false) }
+    }
+
+    /// The same test where its database has moved: it has come to these servers under its name.
+    ///
+    /// # Panics
+    /// If they do not answer.
+    pub async fn moved_to(&self, environment: &Environment) -> Self {
+        let (name, environment) = (self.name.clone(), environment.clone());
+        let store = connect(&environment.url_of_database(&name)).await;
         Self { name, environment, store, has_topics: AtomicBool::new(false) }
     }
 
@@ -143,9 +149,51 @@ impl Testbed {
         assert!(waiting.is_ok(), "no session waited for a lock within {DEADLINE:?}");
     }
 
+    async fn ask<T>(&self, statement: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        let answer = sqlx::query_scalar(statement).fetch_one(self.store.pool()).await;
+        answer.must("ask the test's database")
+    }
+
     async fn waiting_for_a_lock(&self) -> i64 {
         let query = sqlx::query_scalar(include_str!("../sql/waiting_for_lock.sql"));
         query.fetch_one(self.store.pool()).await.must("look at locks")
+    }
+
+    /// Returns when a program, by its name in `pg_stat_activity`, has asked where this test's log stands, twice from now on:
+    /// it has come to rest at what is there now.
+    ///
+    /// # Panics
+    /// If it does not within [`DEADLINE`].
+    pub async fn until_looked(&self, application: &str) {
+        for _ in 0..2 {
+            let looked = tokio::time::timeout(DEADLINE, self.until_next_look(application)).await;
+            assert!(looked.is_ok(), "{application} did not look within {DEADLINE:?}");
+        }
+    }
+
+    async fn until_next_look(&self, application: &str) {
+        let now: String = self.ask(include_str!("../sql/now.sql")).await;
+        while !self.has_looked(application, &now).await {}
+    }
+
+    async fn has_looked(&self, application: &str, since: &str) -> bool {
+        let looked = sqlx::query_scalar(include_str!("../sql/has_looked.sql"));
+        let looked = looked.bind(application).bind(since).fetch_one(self.store.pool()).await;
+        looked.must("see who looks at the log")
+    }
+
+    /// Returns when PostgreSQL has the checkpoints of everything that is recorded by now: the relay writes nothing more.
+    ///
+    /// # Panics
+    /// If it has not within [`DEADLINE`].
+    pub async fn until_copied(&self) {
+        let copied =
+            async { while !self.ask::<bool>(include_str!("../sql/is_copied.sql")).await {} };
+        let copied = tokio::time::timeout(DEADLINE, copied).await;
+        assert!(copied.is_ok(), "the checkpoints were not copied within {DEADLINE:?}");
     }
 
     /// One line that differs when anything an append writes differs.
@@ -184,20 +232,21 @@ impl Testbed {
     }
 }
 
+async fn connect(url: &str) -> Store {
+    // Off for tests through a pooler, where nobody can listen.
+    let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
+    let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
+    options.connect(url).await.must("connect to the test's database")
+}
+
 async fn remove(name: String, environment: Environment, has_topics: bool) -> anyhow::Result<()> {
-    administer(&environment, include_str!("../sql/drop_database.sql"), &name).await?;
+    let statement = include_str!("../sql/drop_database.sql");
+    let dropped = administer(&environment, statement, &[("the_database", &name)]).await;
+    // Also where the server is gone by now.
     if has_topics {
         kafka::delete_topics(environment.kafka, name).await?;
     }
-    Ok(())
-}
-
-/// Runs a statement about a database that is not connected to: what it is written with is replaced by its name.
-async fn administer(environment: &Environment, statement: &str, name: &str) -> anyhow::Result<()> {
-    let statement = AssertSqlSafe(statement.replace("the_database", name));
-    let mut connection = PgConnection::connect(&environment.database_url).await?;
-    sqlx::raw_sql(statement).execute(&mut connection).await?;
-    Ok(connection.close().await?)
+    dropped
 }
 
 impl Drop for Testbed {

@@ -1,0 +1,208 @@
+//! PostgreSQL crashes, and gives transaction ids out again whose first owners never reached the disk: rolled back, committed
+//! without waiting, or our own hints. Whoever had taken them for ended, and lives through the crash, loses nothing of what
+//! is committed under them next.
+
+use std::pin::pin;
+
+use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Followed, Store};
+use annals_testkit::{
+    Component, DEADLINE, Ending, Follower, Link, Must, PrivateStack, RelayProcess, Testbed,
+    account, check, deposited,
+};
+use futures_util::{Stream, TryStreamExt};
+use sqlx::postgres::PgListener;
+use sqlx::{Connection, PgConnection};
+
+/// What does not wait for the disk stays in memory, so that the crash need not come within milliseconds.
+const SETTINGS: [&str; 1] = ["wal_writer_delay=10s"];
+const APPENDS: i64 = 20;
+/// The log is written to the disk for other reasons, too, now and then; a crash after that proves nothing.
+const ROUNDS_MAX: usize = 5;
+/// A relay that cannot prolong its lease for a while keeps it.
+const LEASE_MS: &str = "120000";
+
+/// What takes transaction ids without waiting for the disk.
+#[derive(Debug, Clone, Copy)]
+enum Unflushed {
+    Rollbacks,
+    AsynchronousCommits,
+    Hints,
+}
+
+impl Unflushed {
+    async fn happen(self, bed: &Testbed) {
+        let statement = match self {
+            Self::Rollbacks => include_str!("sql/roll_back.sql"),
+            Self::AsynchronousCommits => include_str!("sql/commit_asynchronously.sql"),
+            Self::Hints => return hints(bed.store()).await,
+        };
+        let mut connection = connect(bed).await;
+        sqlx::raw_sql(statement).execute(&mut connection).await.must("use up transaction ids");
+    }
+}
+
+/// Hints, one after the other, until each was heard: its transaction has ended.
+async fn hints(store: &Store) {
+    let mut listener = PgListener::connect_with(store.pool()).await.must("listen");
+    listener.listen(store.hint_channel()).await.must("listen");
+    for _ in 0..5 {
+        store.wake_followers();
+        let heard = tokio::time::timeout(DEADLINE, listener.recv()).await;
+        heard.must("wait for a hint").must("wait for a hint");
+    }
+}
+
+async fn connect(bed: &Testbed) -> PgConnection {
+    PgConnection::connect(&bed.database_url()).await.must("connect")
+}
+
+async fn next_transaction_id(bed: &Testbed) -> i64 {
+    let question = sqlx::query_scalar(include_str!("sql/next_transaction_id.sql"));
+    question.fetch_one(&mut connect(bed).await).await.must("ask for the next transaction id")
+}
+
+async fn append(store: &Store, number: i64) {
+    let append = Append::to(&account(number), ExpectedVersion::Any, [deposited(number)]);
+    store.append(&append).await.must("append");
+}
+
+/// A store that is published by a relay which lives through the crash.
+struct Published {
+    bed: Testbed,
+    link: Link,
+    relay: RelayProcess,
+    consumer: Follower,
+}
+
+impl Published {
+    async fn new(stack: &PrivateStack, label: &str, delivery: &str) -> Self {
+        let bed = Testbed::on(label, stack.environment().clone()).await;
+        let (link, near) = Link::before(&bed.database_url()).await;
+        let settings = bed
+            .relay()
+            .impatient()
+            .database(&near)
+            .variable("ANNALS_RELAY__RELAY__DELIVERY", delivery)
+            .variable("ANNALS_RELAY__RELAY__LEASE_MS", LEASE_MS);
+        let consumer = bed.follow();
+        let relay = RelayProcess::start(&settings);
+        Self { bed, link, relay, consumer }
+    }
+
+    /// Appends, and waits until the relay has nothing more to do.
+    async fn settle(&self) {
+        append(self.bed.store(), 0).await;
+        self.consumer.until_count(self.consumer.count() + 1).await;
+        self.bed.until_copied().await;
+    }
+
+    /// From here on no lease is prolonged: that waits for the disk, several times a second, and all that was written before
+    /// gets there with it. Ends with the connection.
+    async fn silence(&self) -> PgConnection {
+        let mut connection = connect(&self.bed).await;
+        let lock = sqlx::raw_sql(include_str!("sql/lock_sessions.sql"));
+        lock.execute(&mut connection).await.must("lock the sessions of relays");
+        connection
+    }
+
+    /// The relay comes back, and everything that is recorded comes, once and in order.
+    async fn assert_nothing_is_lost(mut self) {
+        let recorded = self.bed.recorded().await;
+        self.link.mend();
+        self.consumer.caught_up(&recorded).await;
+        assert!(self.relay.terminate().await.success());
+        assert_eq!(check(&self.bed.history(Vec::new()).await), []);
+    }
+}
+
+/// The next so many events of a follower that lives on, by their stream and version.
+async fn take(
+    log: &mut (impl Stream<Item = Result<Followed, annals_store::Error>> + Unpin),
+    events: i64,
+) -> Checkpoint {
+    let mut checkpoint = None;
+    for number in 0..events {
+        let next = tokio::time::timeout(DEADLINE, log.try_next()).await;
+        let next = next.unwrap_or_else(|_| panic!("event {number} of {events} does not come"));
+        let next = next.must("follow").must("follow for ever");
+        assert_eq!(next.event.stream, account(number), "it is passed over");
+        checkpoint = Some(next.checkpoint);
+    }
+    checkpoint.must("take an event")
+}
+
+/// What is unflushed happens; followers and relays see that it has ended; the server crashes, and gives the ids out again.
+async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
+    let stack = PrivateStack::postgres_with(version, &SETTINGS).await;
+    let exactly = Published::new(&stack, "crashed", "exactly-once").await;
+    let at_least = Published::new(&stack, "crashed_alo", "at-least-once").await;
+    let mut log = pin!(exactly.bed.store().follow(Follow::all()));
+    let mut scratch = connect(&exactly.bed).await;
+    let create = sqlx::raw_sql(include_str!("sql/scratch.sql")).execute(&mut scratch).await;
+    create.must("make a table");
+    for _ in 0..ROUNDS_MAX {
+        at_least.settle().await;
+        exactly.settle().await;
+        let silent = (exactly.silence().await, at_least.silence().await);
+        unflushed.happen(&exactly.bed).await;
+        let checkpoint = take(&mut log, 1).await;
+        for published in [&exactly, &at_least] {
+            published.bed.until_looked("annals-relay").await;
+        }
+        let before = next_transaction_id(&exactly.bed).await;
+        for published in [&exactly, &at_least] {
+            published.link.cut();
+        }
+        stack.end(Component::Postgres, Ending::Crash).await;
+        drop(silent);
+        stack.start(Component::Postgres).await;
+        let are_given_again = next_transaction_id(&exactly.bed).await < before;
+        // Both databases have their share of the ids that come again.
+        for number in 0..APPENDS {
+            append(exactly.bed.store(), number).await;
+            append(at_least.bed.store(), number).await;
+        }
+        take(&mut log, APPENDS).await;
+        let mut restarted = pin!(exactly.bed.store().follow(Follow::all().after(checkpoint)));
+        take(&mut restarted, APPENDS).await;
+        if are_given_again {
+            exactly.assert_nothing_is_lost().await;
+            return at_least.assert_nothing_is_lost().await;
+        }
+        exactly.link.mend();
+        at_least.link.mend();
+        exactly.consumer.caught_up(&exactly.bed.recorded().await).await;
+        at_least.consumer.caught_up(&at_least.bed.recorded().await).await;
+    }
+    panic!("no crash made transaction ids come again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollbacks_of_postgresql_15() {
+    nothing_is_lost("15", Unflushed::Rollbacks).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asynchronous_commits_of_postgresql_15() {
+    nothing_is_lost("15", Unflushed::AsynchronousCommits).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_of_postgresql_15() {
+    nothing_is_lost("15", Unflushed::Hints).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollbacks_of_postgresql_18() {
+    nothing_is_lost("18", Unflushed::Rollbacks).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asynchronous_commits_of_postgresql_18() {
+    nothing_is_lost("18", Unflushed::AsynchronousCommits).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_of_postgresql_18() {
+    nothing_is_lost("18", Unflushed::Hints).await;
+}

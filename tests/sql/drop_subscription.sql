@@ -1,0 +1,2 @@
+-- Gets nothing more from the source.
+drop subscription everything

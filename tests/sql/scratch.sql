@@ -1,0 +1,2 @@
+-- A table that Annals knows nothing of.
+create table scratch (number int)
