@@ -9,6 +9,7 @@ kafka_ports() {
 }
 kafka_answers() { kafka_speaks 127.0.0.1 "$ANNALS_KAFKA_PORT" && kafka_serves 127.0.0.1 "$ANNALS_KAFKA_PORT"; }
 kafka_stop_signal() { printf 'TERM\n'; }
+kafka_kill() { kill -KILL "$1"; }
 kafka_precheck() { :; }
 kafka_answered() { :; }
 

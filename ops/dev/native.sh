@@ -84,7 +84,7 @@ native_stop() {
 backend_kill() {
   local pid
   pid=$(component_pid "$1") || die "$1 is not running"
-  kill -KILL "$pid"
+  "$1_kill" "$pid"
   while is_component "$1" "$pid"; do sleep 0.02; done
   say "$1" "killed (pid $pid)"
 }

@@ -46,14 +46,28 @@ postgres_prepare() {
 
 # Durability stays at the server's defaults (fsync, synchronous_commit, full_page_writes: all on): what is measured here
 # must hold in production. The log is written for logical decoding, too, which Debezium in bench/ needs: that made no
-# difference to the size of the log's records.
+# difference to the size of the log's records. What HOME/postgres.settings says, a setting a line, goes before that.
 postgres_launch() {
+  local setting own=()
+  if [[ -e $HOME_DIR/postgres.settings ]]; then
+    while IFS= read -r setting; do own+=(-c "$setting"); done <"$HOME_DIR/postgres.settings"
+  fi
   cd "$POSTGRES_DATA"
   launch postgres env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" -D "$POSTGRES_DATA" "--annals.dev=$HOME_DIR/postgres" \
     -c listen_addresses=127.0.0.1 -c "port=$ANNALS_POSTGRES_PORT" -c unix_socket_directories= \
     -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=2GB -c wal_level=logical \
-    -c timezone=UTC -c log_timezone=UTC -c log_min_messages=warning -c log_min_error_statement=panic
+    -c timezone=UTC -c log_timezone=UTC -c log_min_messages=warning -c log_min_error_statement=panic "${own[@]}"
   cd "$HOME_DIR"
+}
+
+# At once, with all that works for it: where only the first process dies, the others see it, and end in order.
+postgres_kill() {
+  local POSTGRES_DATA pids
+  POSTGRES_DATA=$(realpath "$HOME_DIR/postgres")/data
+  # Stopped, it neither starts another nor sees that the first of them are gone.
+  kill -STOP "$1"
+  mapfile -t pids < <(postgres_workers)
+  kill -KILL "$1" "${pids[@]}" 2>/dev/null || true
 }
 
 # Sets POSTGRES_BIN and POSTGRES_VERSION.
@@ -75,6 +89,18 @@ postgres_local_candidates() {
   pg_config --bindir 2>/dev/null || true
   printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV
   dirname "$(command -v postgres || echo /none/postgres)"
+}
+
+# postgres_program NAME: where it is on this machine, the newest of several. The pinned builds are servers only.
+postgres_program() {
+  local candidate package=postgresql-client
+  while read -r candidate; do
+    [[ -x $candidate/$1 ]] || continue
+    printf '%s\n' "$candidate/$1"
+    return 0
+  done < <(postgres_local_candidates && dirname "$(command -v "$1" || echo /none/none)")
+  [[ $1 != pg_upgrade ]] || package=postgresql
+  die "$1 is missing; tests of dumps and upgrades need it; install it, for example: apt-get install $package"
 }
 
 # Sets POSTGRES_VERSION if the server programs in a directory are there and new enough.
@@ -185,6 +211,10 @@ postgres_init() {
   say postgres "creating the database"
   env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/initdb" -D "$part" -U "$POSTGRES_USER_NAME" --auth=trust \
     --encoding=UTF8 --locale=C --data-checksums >"$log" 2>&1 || die "initdb failed: $(tail -n1 "$log") (all of it: $log)"
+  if [[ -n $ANNALS_POSTGRES_UPGRADE_OF ]]; then
+    postgres_init_upgrade "$part" "$log"
+    return
+  fi
   # The single-user server needs no client program; it reports a failure in its output only.
   env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" --single -D "$part" -c unix_socket_directories= postgres \
     >>"$log" 2>&1 <<<"create database $POSTGRES_DATABASE" || die "could not create the database: see $log"
@@ -204,6 +234,20 @@ postgres_init_standby() {
   printf "primary_conninfo = 'host=127.0.0.1 port=%s user=%s'\n" "$port" "$POSTGRES_USER_NAME" >>"$1/postgresql.auto.conf"
   : >"$1/standby.signal"
   [[ -z $POSTGRES_OWNER ]] || chown "$POSTGRES_OWNER:" "$1/standby.signal"
+  mv "$1" "$POSTGRES_DATA"
+}
+
+# postgres_init_upgrade PART LOG: the data of another home, whose server is stopped, go into a new cluster, as by an upgrade to a
+# later version. A server of the pinned builds cannot do that.
+postgres_init_upgrade() {
+  local of=$ANNALS_POSTGRES_UPGRADE_OF
+  [[ -x $POSTGRES_BIN/pg_upgrade ]] || die "$POSTGRES_BIN has no pg_upgrade; install it, for example: apt-get install postgresql"
+  say postgres "upgrading the data of $of"
+  # Its socket and its logs stand in the current directory.
+  cd "$1"
+  env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/pg_upgrade" -b "$POSTGRES_BIN" -B "$POSTGRES_BIN" -U "$POSTGRES_USER_NAME" \
+    -d "$(realpath "$of/postgres")/data" -D "$1" -s "$1" >>"$2" 2>&1 || die "pg_upgrade failed: $(tail -n5 "$2") (all of it: $2)"
+  cd "$HOME_DIR"
   mv "$1" "$POSTGRES_DATA"
 }
 

@@ -7,6 +7,7 @@ registry_url() { printf 'http://127.0.0.1:%s%s\n' "$ANNALS_REGISTRY_PORT" "$REGI
 registry_ports() { printf '%s\n' ANNALS_REGISTRY_PORT; }
 registry_answers() { registry_lists 127.0.0.1 "$ANNALS_REGISTRY_PORT" "$REGISTRY_API"; }
 registry_stop_signal() { printf 'TERM\n'; }
+registry_kill() { kill -KILL "$1"; }
 registry_precheck() { :; }
 registry_answered() { touch "$HOME_DIR/registry/complete"; }
 

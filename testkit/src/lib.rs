@@ -21,6 +21,7 @@ mod link;
 mod load;
 mod log;
 mod must;
+mod postgres;
 mod proxy;
 mod registry;
 mod relay;
@@ -48,6 +49,9 @@ pub use kafka::{
 pub use link::Link;
 pub use load::{Load, LoadOptions};
 pub use must::Must;
+pub use postgres::{
+    Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
+};
 pub use proxy::CountingProxy;
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{RelayProcess, RelaySettings};

@@ -43,6 +43,7 @@ enum Protocol {
 #[derive(Debug)]
 pub struct Link {
     port: u16,
+    server: watch::Sender<Arc<str>>,
     state: watch::Sender<State>,
     held: watch::Sender<usize>,
     task: JoinHandle<()>,
@@ -68,14 +69,20 @@ impl Link {
         let state = watch::Sender::new(State { flow: Flow::Open, holds_commits: false });
         let held = watch::Sender::new(0);
         let way = Way { state: state.subscribe(), held: held.clone(), protocol };
-        let task = tokio::spawn(accept(listener, server.to_owned(), way));
-        Self { port, state, held, task }
+        let server = watch::Sender::new(Arc::from(server));
+        let task = tokio::spawn(accept(listener, server.subscribe(), way));
+        Self { port, server, state, held, task }
     }
 
     /// The port of its near end, on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// From the next connection on it leads to another server, as a name does that moves: to be said while it is cut.
+    pub fn lead_to(&self, server: &str) {
+        self.server.send_replace(Arc::from(server));
     }
 
     /// Breaks all connections, and each new one.
@@ -128,11 +135,11 @@ struct Way {
     protocol: Protocol,
 }
 
-async fn accept(listener: TcpListener, server: String, way: Way) {
-    let server: Arc<str> = server.into();
+async fn accept(listener: TcpListener, server: watch::Receiver<Arc<str>>, way: Way) {
     loop {
         let (client, _) = listener.accept().await.must("accept a client of the link");
-        tokio::spawn(connect(client, Arc::clone(&server), way.clone()));
+        let server = Arc::clone(&server.borrow());
+        tokio::spawn(connect(client, server, way.clone()));
     }
 }
 

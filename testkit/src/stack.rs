@@ -51,7 +51,7 @@ impl Component {
 pub enum Ending {
     /// Told to.
     Orderly,
-    /// Killed.
+    /// Killed; PostgreSQL with all its processes at once.
     Crash,
 }
 
@@ -59,8 +59,8 @@ pub enum Ending {
 /// [`environment`](Self::environment) are the shared ones. Gone after the test; its logs stay if it panics.
 #[derive(Debug)]
 pub struct PrivateStack {
-    home: PathBuf,
-    environment: Environment,
+    pub(crate) home: PathBuf,
+    pub(crate) environment: Environment,
 }
 
 impl PrivateStack {
@@ -96,9 +96,13 @@ impl PrivateStack {
     pub async fn standby_of(primary: &Self) -> Self {
         let stack = Self::home().await;
         let of = primary.home.to_string_lossy().into_owned();
-        let port = free_port().to_string();
-        let own = [("ANNALS_POSTGRES_PORT", port), ("ANNALS_POSTGRES_STANDBY_OF", of)];
-        stack.up_with(&[Component::Postgres], &own).await
+        stack.postgres_up(&[("ANNALS_POSTGRES_STANDBY_OF", of)]).await
+    }
+
+    /// Starts a PostgreSQL with these variables of `ops/dev/dev` beside its port.
+    pub(crate) async fn postgres_up(self, variables: &[(&str, String)]) -> Self {
+        let own = [("ANNALS_POSTGRES_PORT", free_port().to_string())];
+        self.up_with(&[Component::Postgres], &[&own, variables].concat()).await
     }
 
     /// Where its data and logs are.
@@ -113,7 +117,7 @@ impl PrivateStack {
     }
 
     /// A home in which nothing runs yet.
-    async fn home() -> Self {
+    pub(crate) async fn home() -> Self {
         end_orphans().await;
         let unique = Uuid::new_v4().simple().to_string();
         let home = output_directory();
@@ -227,11 +231,21 @@ fn is_pid_file(file: std::fs::DirEntry) -> bool {
     file.path().extension().is_some_and(|extension| extension == "pid")
 }
 
+/// Where a program of PostgreSQL's is on this machine.
+pub(crate) async fn program(name: &str) -> PathBuf {
+    let output = Command::new(script()).args(["program", name]).output().await;
+    let output = output.must("run ops/dev/dev");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().into()
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("ops").join("dev").join("dev")
+}
+
 /// `ops/dev/dev` for the servers of a home.
 fn dev(home: &Path) -> std::process::Command {
-    let script =
-        Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("ops").join("dev").join("dev");
-    let mut dev = std::process::Command::new(script);
+    let mut dev = std::process::Command::new(script());
     dev.arg("--home").arg(home).arg("--private").env("ANNALS_DEV_BACKEND", "native");
     dev
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use annals_store::{Store, StoreOptions};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::account::CATEGORY;
@@ -12,6 +12,7 @@ use crate::follow::{DEADLINE, Follower, consume};
 use crate::history::{Attempt, History, Recorded};
 use crate::kafka;
 use crate::must::Must;
+use crate::postgres::{administer, create_database};
 use crate::relay::RelaySettings;
 
 /// The longest label that leaves room for the rest of a database's name.
@@ -48,9 +49,7 @@ impl Testbed {
         let unique = Uuid::new_v4().simple().to_string();
         let name = format!("test_{label}_{}", &unique[..8]);
         let url = environment.url_of_database(&name);
-        administer(&environment, include_str!("../sql/create_database.sql"), &name)
-            .await
-            .must("create the test's database");
+        create_database(&environment, &name).await;
         // Off for tests through a pooler, where nobody can listen.
         let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
         let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
@@ -185,19 +184,13 @@ impl Testbed {
 }
 
 async fn remove(name: String, environment: Environment, has_topics: bool) -> anyhow::Result<()> {
-    administer(&environment, include_str!("../sql/drop_database.sql"), &name).await?;
+    let statement = include_str!("../sql/drop_database.sql");
+    let dropped = administer(&environment, statement, &[("the_database", &name)]).await;
+    // Also where the server is gone by now.
     if has_topics {
         kafka::delete_topics(environment.kafka, name).await?;
     }
-    Ok(())
-}
-
-/// Runs a statement about a database that is not connected to: what it is written with is replaced by its name.
-async fn administer(environment: &Environment, statement: &str, name: &str) -> anyhow::Result<()> {
-    let statement = AssertSqlSafe(statement.replace("the_database", name));
-    let mut connection = PgConnection::connect(&environment.database_url).await?;
-    sqlx::raw_sql(statement).execute(&mut connection).await?;
-    Ok(connection.close().await?)
+    dropped
 }
 
 impl Drop for Testbed {

@@ -1,0 +1,199 @@
+//! PostgreSQL servers of a test's own, and what makes histories move: dumps, copies of the data, upgrades.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::process::Command;
+use uuid::Uuid;
+
+use crate::environment::Environment;
+use crate::must::Must;
+use crate::relay::output_directory;
+use crate::stack::{Component, Ending, PrivateStack, program};
+
+impl PrivateStack {
+    /// Starts the pinned PostgreSQL of a version, such as `18`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn postgres(version: &str) -> Self {
+        Self::postgres_with(version, &[]).await
+    }
+
+    /// The same with settings of the server, each as `name=value`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn postgres_with(version: &str, settings: &[&str]) -> Self {
+        let stack = Self::home().await;
+        std::fs::create_dir_all(&stack.home).must("make a private PostgreSQL's home");
+        let lines: String = settings.iter().map(|setting| format!("{setting}\n")).collect();
+        std::fs::write(stack.home.join("postgres.settings"), lines).must("write its settings");
+        stack.postgres_up(&[("ANNALS_POSTGRES_VERSION", version.to_owned())]).await
+    }
+
+    /// Starts a new PostgreSQL into which `pg_upgrade` has brought the data of another that is stopped: it has another
+    /// system identifier, and transaction ids and positions go on. Both are of the machine's version.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn upgrade_of(old: &Self) -> Self {
+        let of = old.home.to_string_lossy().into_owned();
+        Self::home().await.postgres_up(&[("ANNALS_POSTGRES_UPGRADE_OF", of)]).await
+    }
+
+    /// `host:port` of its PostgreSQL.
+    #[must_use]
+    pub fn postgres_address(&self) -> String {
+        let url = &self.environment.database_url;
+        let address = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
+        address.must("find a private server's address").to_owned()
+    }
+
+    /// Ends its PostgreSQL, copies its data as they are on the disk, as a snapshot of the volume does, and starts it again.
+    ///
+    /// # Panics
+    /// If it cannot be done.
+    pub async fn snapshot(&self) -> Snapshot {
+        self.end(Component::Postgres, Ending::Crash).await;
+        let name = format!("data-{}", Uuid::new_v4().simple());
+        copy(&self.data(), &self.data().with_file_name(&name)).await;
+        self.start(Component::Postgres).await;
+        Snapshot { name }
+    }
+
+    /// Ends its PostgreSQL, puts the data back as they were, and starts it again.
+    ///
+    /// # Panics
+    /// If it cannot be done.
+    pub async fn restore(&self, snapshot: &Snapshot) {
+        self.end(Component::Postgres, Ending::Crash).await;
+        let data = self.data();
+        std::fs::remove_dir_all(&data).must("remove a private PostgreSQL's data");
+        copy(&data.with_file_name(&snapshot.name), &data).await;
+        self.start(Component::Postgres).await;
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.join("postgres").join("data")
+    }
+}
+
+/// The data of a private PostgreSQL as they were at a moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    name: String,
+}
+
+async fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from).arg(to)).await;
+}
+
+/// What `pg_dump` wrote of a database. Gone with the value.
+#[derive(Debug)]
+pub struct Dump {
+    file: PathBuf,
+}
+
+impl Dump {
+    /// Dumps the database at a URL.
+    ///
+    /// # Panics
+    /// If it cannot be dumped, or this machine has no `pg_dump`.
+    pub async fn of(url: &str) -> Self {
+        Self::with(url, &[]).await
+    }
+
+    /// Dumps the tables and functions of the database at a URL, without their rows.
+    ///
+    /// # Panics
+    /// As [`of`](Self::of).
+    pub async fn of_schema(url: &str) -> Self {
+        Self::with(url, &["--schema-only", "--no-publications"]).await
+    }
+
+    async fn with(url: &str, options: &[&str]) -> Self {
+        let file = output_directory().join(format!("dump-{}", Uuid::new_v4().simple()));
+        let mut dump = Command::new(program("pg_dump").await);
+        run(dump.args(["--format=custom", "--file"]).arg(&file).args(options).arg(url)).await;
+        Self { file }
+    }
+
+    /// Restores it into the empty database at a URL.
+    ///
+    /// # Panics
+    /// If it cannot be restored.
+    pub async fn restore(&self, url: &str) {
+        let mut restore = Command::new(program("pg_restore").await);
+        run(restore.arg("--exit-on-error").arg("--dbname").arg(url).arg(&self.file)).await;
+    }
+}
+
+impl Drop for Dump {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.file) {
+            eprintln!("could not remove {}: {error}", self.file.display());
+        }
+    }
+}
+
+/// Runs a program that has to succeed.
+async fn run(command: &mut Command) {
+    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let output = command.output().await.must("run a program");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {errors}");
+}
+
+/// Makes an empty database.
+///
+/// # Panics
+/// If the server refuses.
+pub async fn create_database(environment: &Environment, name: &str) {
+    let statement = include_str!("../sql/create_database.sql");
+    administer(environment, statement, &[("the_database", name)]).await.must("create a database");
+}
+
+/// Ends all sessions of a database and drops it.
+///
+/// # Panics
+/// If the server refuses.
+pub async fn drop_database(environment: &Environment, name: &str) {
+    let statement = include_str!("../sql/drop_database.sql");
+    administer(environment, statement, &[("the_database", name)]).await.must("drop a database");
+}
+
+/// Gives a database another name. Nobody may be connected to it.
+///
+/// # Panics
+/// If the server refuses.
+pub async fn rename_database(environment: &Environment, from: &str, to: &str) {
+    let statement = include_str!("../sql/rename_database.sql");
+    let names = [("the_database", from), ("the_other", to)];
+    administer(environment, statement, &names).await.must("rename a database");
+}
+
+/// Copies a database within its server, by `create database ... template`. Ends all sessions of it before.
+///
+/// # Panics
+/// If the server refuses.
+pub async fn copy_database(environment: &Environment, from: &str, to: &str) {
+    let names = [("the_database", from), ("the_other", to)];
+    let end = include_str!("../sql/end_sessions.sql");
+    administer(environment, end, &names).await.must("end the sessions of a database");
+    let copy = include_str!("../sql/copy_database.sql");
+    administer(environment, copy, &names).await.must("copy a database");
+}
+
+/// Runs a statement about databases that are not connected to: what it is written with is replaced by their names.
+pub(crate) async fn administer(
+    environment: &Environment,
+    statement: &str,
+    names: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let statement =
+        names.iter().fold(statement.to_owned(), |text, (of, name)| text.replace(of, name));
+    let mut connection = PgConnection::connect(&environment.database_url).await?;
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+    Ok(connection.close().await?)
+}
