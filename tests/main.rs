@@ -34,6 +34,8 @@ mod garbled_registry;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod malformed;
+#[cfg(test)]
 mod migrating;
 #[cfg(test)]
 mod nothing_is_lost;
@@ -50,6 +52,8 @@ mod poisoned_connections;
 #[cfg(test)]
 mod quarantine;
 #[cfg(test)]
+mod read_only;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod replicas;
@@ -64,6 +68,8 @@ mod roles;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]
+mod schema_versions;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
@@ -73,5 +79,7 @@ mod ten_processes;
 mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;
+#[cfg(test)]
+mod unknown_outcomes;
 #[cfg(test)]
 mod watchdog;

@@ -20,7 +20,8 @@ pub(crate) enum Row {
     IdTaken { event_id: Uuid, stream: String, differs: Vec<String> },
     PartlyKnown { event_ids: Vec<Uuid> },
     IllegalStream { stream: String },
-    UnknownSchema { fingerprint: i64 },
+    UnknownSchema { category: String, fingerprint: i64 },
+    Malformed { event_id: Uuid, place: String },
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,7 +49,8 @@ pub(crate) async fn from_store(
         Row::IdTaken { .. }
         | Row::PartlyKnown { .. }
         | Row::IllegalStream { .. }
-        | Row::UnknownSchema { .. } => &[],
+        | Row::UnknownSchema { .. }
+        | Row::Malformed { .. } => &[],
     });
     let fingerprints = carried.map(|event| Fingerprint::from(event.fingerprint)).collect();
     let schemas =
@@ -75,8 +77,11 @@ fn refusal(row: Row, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal {
             Refusal::PartlyKnown { event_ids: event_ids.into_iter().map(EventId::from).collect() }
         }
         Row::IllegalStream { stream } => Refusal::IllegalStream { stream },
-        Row::UnknownSchema { fingerprint } => {
-            Refusal::UnknownSchema { fingerprint: fingerprint.into() }
+        Row::UnknownSchema { category, fingerprint } => {
+            Refusal::UnknownSchema { category, fingerprint: fingerprint.into() }
+        }
+        Row::Malformed { event_id, place } => {
+            Refusal::Malformed { event_id: event_id.into(), place }
         }
     }
 }
