@@ -36,6 +36,8 @@ mod isolation;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod managed_servers;
+#[cfg(test)]
 mod migrating;
 #[cfg(test)]
 mod nothing_is_lost;
