@@ -95,7 +95,8 @@ async fn a_login_with_too_few_rights_is_told_what_it_needs() {
     store.pool().close().await;
     execute(&bed.database_url(), &format!("drop role {login}")).await;
     assert!(
-        matches!(refused, Error::Migrate(MigrationError::NotPermitted(_))) && !refused.is_retryable(),
+        matches!(refused, Error::Migrate(MigrationError::NotPermitted(_)))
+            && !refused.is_retryable(),
         "{refused:?}"
     );
 }
