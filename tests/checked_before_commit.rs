@@ -227,10 +227,11 @@ async fn a_schema_that_cannot_read_what_was_written_before_is_refused() {
     for store in [bed.store(), &bed.another_store().await] {
         let error = store.append(&append).await.unwrap_err();
         let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
-        let [Refusal::IncompatibleSchema { full_name, reason }] = refusals.as_slice() else {
+        let [Refusal::IncompatibleSchema { full_name, earlier, reason }] = refusals.as_slice()
+        else {
             panic!("{error}")
         };
-        assert_eq!(full_name, DEPOSIT_SCHEMA);
+        assert_eq!((full_name.as_str(), *earlier), (DEPOSIT_SCHEMA, fingerprint_of_deposit()));
         assert!(reason.contains("currency"), "{reason}");
     }
     assert_eq!((registered(&bed).await, bed.fingerprint().await), (1, before));

@@ -36,6 +36,10 @@ mod garbled_registry;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod malformed;
+#[cfg(test)]
+mod managed_servers;
+#[cfg(test)]
 mod migrating;
 #[cfg(test)]
 mod moved;
@@ -53,6 +57,8 @@ mod out_of_reach;
 mod poisoned_connections;
 #[cfg(test)]
 mod quarantine;
+#[cfg(test)]
+mod read_only;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
@@ -72,6 +78,8 @@ mod roles;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]
+mod schema_versions;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
@@ -81,5 +89,7 @@ mod ten_processes;
 mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;
+#[cfg(test)]
+mod unknown_outcomes;
 #[cfg(test)]
 mod watchdog;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use annals_store::{Adoption, Identity, Store, StoreOptions};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
-use sqlx::Row;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{PgConnection, Row};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -174,8 +174,16 @@ fn store(config: &Config) -> Result<Store, sqlx::Error> {
     let pool = PgPoolOptions::new()
         .max_connections(config.database.connections_max.get())
         .acquire_timeout(std::time::Duration::from_secs(5))
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(may_write(connection)))
         .connect_lazy_with(options);
     Ok(StoreOptions::default().schema(config.database.schema.clone()).with_pool(pool))
+}
+
+/// Whether a connection is alive, and its session may write: one that began while the database was read-only stays so, and
+/// is replaced. A new one is used as it is.
+async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(include_str!("../sql/may_write.sql")).fetch_one(connection).await
 }
 
 /// Cancelled at the first SIGTERM or SIGINT: what is under way is finished. At the second the process

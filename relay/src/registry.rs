@@ -251,7 +251,7 @@ impl Registry {
     fn not_registered(&self, sought: &Sought<'_>) -> RegistryFailure {
         let (subject, url) = (sought.subject.clone(), &self.config.url);
         let select = format!(
-            "select json_build_object('schema', definition) from {}.schemas where fingerprint = {}",
+            "select json_build_object('schema', definition) from {}.schemas where fingerprint = {} limit 1",
             self.schema_name,
             sought.schema.fingerprint().get()
         );

@@ -124,28 +124,55 @@ $$;
 select annals.make_insert_only('annals.admin_log');
 select annals.make_insert_only('annals.adoptions');
 
--- A schema of an event type, as the producing service had it compiled in. The relay needs no files.
+-- Whether a definition is an Avro record of this full name, as far as SQL can tell. What is no JSON at all is an error.
+create function annals.is_record(definition text, full_name text) returns boolean
+language sql immutable parallel safe
+as $$
+    select coalesce(
+        d.definition ->> 'type' = 'record' and json_typeof(d.definition -> 'fields') = 'array'
+        and is_record.full_name = case
+            when d.definition ->> 'name' like '%.%' or coalesce(d.definition ->> 'namespace', '') = '' then d.definition ->> 'name'
+            else d.definition ->> 'namespace' || '.' || (d.definition ->> 'name')
+        end,
+        false
+    )
+    from (select is_record.definition::json as definition) d
+$$;
+
+-- A schema of an event type, as the producing service had it compiled in, for each category whose events it wrote: a new
+-- version has to read all that the earlier ones of its category and name wrote. The relay needs no files.
 create table annals.schemas (
-    fingerprint bigint primary key,
-    full_name text not null check (octet_length(full_name) between 1 and 200),
+    fingerprint bigint not null,
+    category text collate "C" not null,
+    full_name text collate "C" not null,
     definition text not null,
-    recorded_at timestamptz not null default now()
+    recorded_at timestamptz not null default now(),
+    constraint schemas_pkey primary key (fingerprint, category),
+    constraint schemas_category check (category ~ '^[A-Za-z][A-Za-z0-9_]{0,99}$'),
+    constraint schemas_full_name check (octet_length(full_name) between 1 and 200),
+    constraint schemas_fingerprint check (
+        fingerprint = ('x' || encode(substr(sha256(convert_to(definition, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint
+    ),
+    constraint schemas_record check (annals.is_record(definition, full_name))
 );
-create index schemas_full_name on annals.schemas (full_name, recorded_at);
+create index schemas_versions on annals.schemas (category, full_name, recorded_at);
 
 comment on table annals.schemas is
-    'Avro schemas of events; fingerprint = first 8 bytes of the SHA-256 of definition; insert-only';
+    'Avro schemas of the events of a category; fingerprint = first 8 bytes of the SHA-256 of definition; insert-only';
 
 select annals.make_insert_only('annals.schemas');
 
--- Registers a version of a schema; harmless when it is registered.
-create function annals.register_schema(fingerprint bigint, full_name text, definition text) returns void
+-- Registers a version of a schema for the events of a category; harmless when it is registered.
+create function annals.register_schema(category text, fingerprint bigint, full_name text, definition text) returns void
 language sql
 security definer
 set search_path = annals, pg_temp
 as $$
-    insert into annals.schemas (fingerprint, full_name, definition, recorded_at)
-    values (register_schema.fingerprint, register_schema.full_name, register_schema.definition, clock_timestamp())
+    insert into annals.schemas (fingerprint, category, full_name, definition, recorded_at)
+    values (
+        register_schema.fingerprint, register_schema.category, register_schema.full_name, register_schema.definition,
+        clock_timestamp()
+    )
     on conflict on constraint schemas_pkey do nothing
 $$;
 

@@ -1,5 +1,28 @@
 -- Appending: the one way in which events are written.
 
+-- Whether these are metadata that can be read and published: an object, of whose known keys each is a text or null, and the
+-- ids UUIDs. Other keys are the producer's own. No settings, so that it becomes a part of the statements that use it.
+create function annals.is_metadata(metadata jsonb) returns boolean
+language sql immutable parallel safe
+as $$
+    select jsonb_typeof(metadata) = 'object' and not jsonb_path_exists(metadata, 'strict $ ? (
+        exists(@.actor ? (@.type() != "string" && @.type() != "null"))
+        || exists(@.traceparent ? (@.type() != "string" && @.type() != "null"))
+        || exists(@.tracestate ? (@.type() != "string" && @.type() != "null"))
+        || exists(@.correlation_id ? (@.type() != "null"
+            && (@.type() != "string" || !(@ like_regex "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))))
+        || exists(@.causation_id ? (@.type() != "null"
+            && (@.type() != "string" || !(@ like_regex "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))))
+    )')
+$$;
+
+-- Whether these are headers that can be published: an object of text to text.
+create function annals.are_headers(headers jsonb) returns boolean
+language sql immutable parallel safe
+as $$
+    select jsonb_typeof(headers) = 'object' and not jsonb_path_exists(headers, 'strict $.* ? (@.type() != "string")')
+$$;
+
 -- Appends events to one or several streams, or says why not; all or nothing, under the version checks.
 --
 -- Everything about one stream stands at the same place of `streams` and `expected`; everything about
@@ -12,13 +35,16 @@
 --
 -- Returns one row. `outcome` is
 --   'appended'  written: versions and positions of the events, in the order given
---   'repeated'  these very events were there already: their original versions and positions
+--   'repeated'  these very events were there already: their original versions and positions. What is compared is what
+--               was decided: stream, event type, schema and payload. Metadata and headers say how a request went, and
+--               those of a retry may differ: what the first try recorded stays
 --   'refused'   nothing is written; `refusals` has every reason, as objects with a `kind`:
 --                 conflict       stream, expected, actual (null: no such stream), events
---                 id_taken       event_id, stream, and `differs`: the fields that are not as recorded
+--                 id_taken       event_id, stream, and `differs`: what was decided otherwise than is recorded
 --                 partly_known   event_ids that are recorded while others of this append are not
 --                 illegal_stream stream
---                 unknown_schema fingerprint
+--                 unknown_schema category, fingerprint: not registered for the category
+--                 malformed      event_id, and `place`: its metadata or headers could not be published
 --                 other_cluster  recorded, found: the store came here from another cluster and is not adopted
 --               and the transaction stays usable.
 create function annals.append(
@@ -57,7 +83,7 @@ declare
     place int;
     held bigint;
     known int;
-    unknown_schemas int;
+    unpublishable int;
     refused boolean := false;
     cluster text;
 begin
@@ -83,7 +109,9 @@ begin
         if found then
             -- Only after the lock, as below.
             select count(*) into known from annals.schemas s, annals.identity i
-            where s.fingerprint = fingerprints[1] and i.is_only and i.system_identifier = cluster
+            where s.fingerprint = fingerprints[1] and s.category = split_part(streams[1], '-', 1)
+                and i.is_only and i.system_identifier = cluster
+                and annals.is_metadata(metadata[1]) and annals.are_headers(headers[1])
                 and not exists (select from annals.events e where e.event_id = event_ids[1]);
             if known = 1 then
                 versions := array[held];
@@ -157,16 +185,22 @@ begin
     -- Only after the locks: a concurrent append of the same events has then either committed or gone.
     select
         (select count(*) from annals.events e where e.event_id = any (event_ids)),
-        (select count(*) from (select distinct f.fingerprint from unnest(fingerprints) f (fingerprint)) f
-         where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint))
-    into known, unknown_schemas;
+        (select count(*)
+         from (select distinct streams[f.place] as stream, f.fingerprint from unnest(stream_of, fingerprints) f (place, fingerprint)) f
+         where not exists (
+            select from annals.schemas s where s.fingerprint = f.fingerprint and s.category = split_part(f.stream, '-', 1)
+         ))
+        + (select count(*) from unnest(metadata, headers) m (metadata, headers)
+           where (annals.is_metadata(m.metadata) and annals.are_headers(m.headers)) is not true)
+    into known, unpublishable;
     if known > 0 then
         select k.outcome, k.versions, k.positions, k.recorded_at, k.refusals
         into outcome, versions, positions, recorded_at, refusals
-        from annals.append_known(streams, stream_of, event_ids, event_types, fingerprints, payloads, metadata, headers) k;
-    elsif refused or unknown_schemas > 0 then
+        from annals.append_known(streams, stream_of, event_ids, event_types, fingerprints, payloads) k;
+    elsif refused or unpublishable > 0 then
         outcome := 'refused';
-        refusals := annals.append_refusals(streams, expected, current, fingerprints, conflict_events_max);
+        refusals := annals.append_conflicts(streams, expected, current, conflict_events_max)
+            || annals.append_unpublishable(streams, stream_of, event_ids, fingerprints, metadata, headers);
     end if;
     if outcome is not null then
         delete from annals.streams s where s.name = any (created);
@@ -211,8 +245,7 @@ end
 $$;
 
 -- The answer to an append of events of which at least one is recorded: the original answer when all
--- of them are, with the same content, and otherwise a refusal that says what differs. Trace context is
--- not content: a retry runs in a span of its own.
+-- of them are, with the same content, and otherwise a refusal that says what differs.
 create function annals.append_known(
     streams text[],
     stream_of int[],
@@ -220,8 +253,6 @@ create function annals.append_known(
     event_types text[],
     fingerprints bigint[],
     payloads bytea[],
-    metadata jsonb[],
-    headers jsonb[],
     out outcome text,
     out versions bigint[],
     out positions bigint[],
@@ -233,8 +264,8 @@ set search_path = annals, pg_temp
 as $$
     with given as (
         select streams[g.stream_of] as stream, g.*
-        from unnest(stream_of, event_ids, event_types, fingerprints, payloads, metadata, headers) with ordinality
-            as g (stream_of, event_id, event_type, fingerprint, payload, metadata, headers, place)
+        from unnest(stream_of, event_ids, event_types, fingerprints, payloads) with ordinality
+            as g (stream_of, event_id, event_type, fingerprint, payload, place)
     ),
     compared as (
         select
@@ -243,10 +274,7 @@ as $$
                 case when e.stream <> g.stream then 'stream' end,
                 case when e.event_type <> g.event_type then 'event_type' end,
                 case when e.fingerprint <> g.fingerprint then 'schema' end,
-                case when e.payload <> g.payload then 'payload' end,
-                case when e.metadata - array['traceparent', 'tracestate'] <> g.metadata - array['traceparent', 'tracestate']
-                    then 'metadata' end,
-                case when e.headers <> g.headers then 'headers' end
+                case when e.payload <> g.payload then 'payload' end
             ], null) as differs
         from given g join annals.events e on e.event_id = g.event_id
     ),
@@ -284,28 +312,44 @@ as $$
     ) e
 $$;
 
--- Every reason against appending to streams whose versions are `current` (-1: no such stream), as a
--- JSON array, or null when there is none.
-create function annals.append_refusals(
-    streams text[], expected bigint[], current bigint[], fingerprints bigint[], conflict_events_max int
+-- What is not as expected of streams whose versions are `current` (-1: no such stream), as a JSON array.
+create function annals.append_conflicts(streams text[], expected bigint[], current bigint[], conflict_events_max int)
+returns jsonb
+language sql stable
+set search_path = annals, pg_temp
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'kind', 'conflict', 'stream', c.stream, 'expected', c.expected, 'actual', nullif(c.actual, -1),
+        'events', annals.events_since(c.stream, greatest(c.expected, -1), conflict_events_max)
+    )), '[]')
+    from unnest(streams, expected, current) as c (stream, expected, actual)
+    where not case c.expected when -2 then true when -3 then c.actual >= 0 else c.actual = c.expected end
+$$;
+
+-- Everything in an append that could not be published, as a JSON array.
+create function annals.append_unpublishable(
+    streams text[], stream_of int[], event_ids uuid[], fingerprints bigint[], metadata jsonb[], headers jsonb[]
 ) returns jsonb
 language sql stable
 set search_path = annals, pg_temp
 as $$
-    select jsonb_agg(r.refusal) from (
-        select jsonb_build_object(
-            'kind', 'conflict', 'stream', c.stream, 'expected', c.expected, 'actual', nullif(c.actual, -1),
-            'events', annals.events_since(c.stream, greatest(c.expected, -1), conflict_events_max)
-        ) as refusal
-        from unnest(streams, expected, current) as c (stream, expected, actual)
-        where not case c.expected when -2 then true when -3 then c.actual >= 0 else c.actual = c.expected end
-        union all
-        select jsonb_build_object('kind', 'illegal_stream', 'stream', i.stream)
+    select coalesce(jsonb_agg(r.refusal), '[]') from (
+        select jsonb_build_object('kind', 'illegal_stream', 'stream', i.stream) as refusal
         from unnest(streams) as i (stream) where not annals.is_stream_name(i.stream)
         union all
-        select distinct jsonb_build_object('kind', 'unknown_schema', 'fingerprint', f.fingerprint)
-        from unnest(fingerprints) as f (fingerprint)
-        where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint)
+        select distinct jsonb_build_object('kind', 'unknown_schema', 'category', f.category, 'fingerprint', f.fingerprint)
+        from (
+            select split_part(streams[g.place], '-', 1) as category, g.fingerprint
+            from unnest(stream_of, fingerprints) as g (place, fingerprint)
+        ) f
+        where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint and s.category = f.category)
+        union all
+        select jsonb_build_object('kind', 'malformed', 'event_id', m.event_id, 'place', p.place)
+        from unnest(event_ids, metadata, headers) as m (event_id, metadata, headers)
+        cross join lateral (
+            values ('metadata', annals.is_metadata(m.metadata)), ('headers', annals.are_headers(m.headers))
+        ) as p (place, is_fit)
+        where p.is_fit is not true
     ) r
 $$;
 

@@ -8,46 +8,80 @@
 --
 -- They belong to the whole cluster. A login gets what it needs by `grant annals_append to app`.
 
+-- Lets the current user act as a role: whoever created it may not by itself, since PostgreSQL 16. False if it may not.
+create function annals.join_role(role name) returns boolean
+language plpgsql
+set search_path = annals, pg_temp
+as $$
+begin
+    if current_setting('server_version_num')::int < 160000 then
+        if not pg_has_role(join_role.role, 'usage') then
+            execute format('grant %I to %I', join_role.role, current_user);
+        end if;
+    elsif not pg_has_role(join_role.role, 'usage') or not pg_has_role(join_role.role, 'set') then
+        execute format('grant %I to %I with inherit true, set true', join_role.role, current_user);
+    end if;
+    return true;
+exception
+    when insufficient_privilege then
+        return false;
+end
+$$;
+
 -- Creates the roles where they are missing, and gives each what it needs and nothing else. Harmless to repeat.
--- Without the right to create roles it changes nothing, says so, and everything stays with whoever migrated.
+--
+-- For an administrator with CREATEROLE, who need not be a superuser. Without the right to create the roles it changes
+-- nothing, says so, and returns false: everything stays with whoever migrated. Where they are another administrator's, who
+-- has not made the current user a member of annals_owner, the others get their rights all the same, and what belongs to
+-- the current user goes on to do so.
 create function annals.apply_roles() returns boolean
 language plpgsql
 set search_path = annals, pg_temp
 as $$
 declare
     wanted constant text[] := array['annals_owner', 'annals_append', 'annals_read', 'annals_relay', 'annals_admin'];
+    began_as constant text := current_setting('role');
     role text;
     item record;
 begin
-    begin
-        foreach role in array wanted loop
+    foreach role in array wanted loop
+        begin
             if not exists (select from pg_roles r where r.rolname = role) then
                 execute format('create role %I nologin', role);
             end if;
-        end loop;
-        if not pg_has_role('annals_owner', 'member') then
-            execute format('grant annals_owner to %I', current_user);
-        end if;
-    exception
-        -- Another database's migration does the same at this moment.
-        when duplicate_object or unique_violation or internal_error then
-            null;
-        when insufficient_privilege then
-            raise warning 'the roles of Annals are missing and % may not create them: everything stays with it', current_user
-                using hint = 'As an administrator: select annals.apply_roles()';
-            return false;
-    end;
+        exception
+            -- Another database's migration does the same at this moment.
+            when duplicate_object or unique_violation or internal_error then
+                null;
+            when insufficient_privilege then
+                raise warning 'the roles of Annals are missing and % may not create them: everything stays with it', current_user
+                    using hint = 'As an administrator with CREATEROLE: select annals.apply_roles()';
+                return false;
+        end;
+    end loop;
 
-    for item in
-        select c.oid::regclass as name from pg_class c
-        where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p')
-    loop
-        execute format('alter table %s owner to annals_owner', item.name);
-    end loop;
-    alter sequence annals.positions owner to annals_owner;
-    for item in select p.oid::regprocedure as name from pg_proc p where p.pronamespace = 'annals'::regnamespace loop
-        execute format('alter routine %s owner to annals_owner', item.name);
-    end loop;
+    if join_role('annals_owner') then
+        -- First the schema: who is to own a table has to be allowed to create one there.
+        execute 'alter schema annals owner to annals_owner';
+        for item in
+            select c.oid::regclass as name from pg_class c
+            where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p')
+        loop
+            execute format('alter table %s owner to annals_owner', item.name);
+        end loop;
+        alter sequence annals.positions owner to annals_owner;
+        for item in select p.oid::regprocedure as name from pg_proc p where p.pronamespace = 'annals'::regnamespace loop
+            execute format('alter routine %s owner to annals_owner', item.name);
+        end loop;
+        -- Rights are the owner's to give.
+        perform set_config('role', 'annals_owner', true);
+    else
+        raise warning 'the role annals_owner is another administrator''s: what % migrated stays with it', current_user
+            using hint = format(
+                'As that administrator: grant annals_owner to %I with admin option; then: select annals.apply_roles()',
+                current_user
+            );
+    end if;
 
     revoke all on all tables in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
     revoke all on all sequences in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
@@ -100,7 +134,7 @@ begin
     grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to annals_admin;
     grant select on annals.admin_log to annals_admin;
     grant execute on function annals.administer(text) to annals_admin;
-    execute format('alter schema annals owner to annals_owner');
+    perform set_config('role', began_as, true);
     return true;
 end
 $$;

@@ -1,2 +1,2 @@
 -- The definitions of schemas. $1 fingerprints. A fingerprint that nobody registered gives no row.
-select fingerprint, definition from annals.schemas where fingerprint = any ($1)
+select distinct fingerprint, definition from annals.schemas where fingerprint = any ($1)

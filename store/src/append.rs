@@ -11,7 +11,6 @@ use sqlx::{Executor, Row, SqlStr};
 
 use crate::error::{AppendError, Refusal};
 use crate::event::NewEvent;
-use crate::outbox::OUTBOX_LEFT_MIN;
 use crate::pgtime::PgTimestamp;
 use crate::refusal;
 use crate::store::Store;
@@ -20,6 +19,10 @@ use crate::telemetry;
 use crate::trace::traced;
 
 /// What is to be appended: events to one or several streams, all or nothing.
+///
+/// To be repeated with the same event ids after an outcome that is not known. What counts as the same append then is what was
+/// decided: streams, event types, schemas and payloads. Metadata and headers may differ, as they do when a request is sent
+/// again: those of the first try stay.
 ///
 /// ```
 /// # use annals_store::{Append, ExpectedVersion, StreamName};
@@ -82,8 +85,11 @@ impl Append {
         self.events.iter().map(|(_, event)| event)
     }
 
-    pub(crate) fn schemas(&self) -> impl Iterator<Item = Schema> {
-        self.events().map(|event| event.schema)
+    /// The schema of each event, with the category of its stream.
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = (&str, Schema)> {
+        self.events.iter().filter_map(|(place, event)| {
+            self.streams.get(*place).map(|(stream, _)| (stream.category(), event.schema))
+        })
     }
 }
 
@@ -104,6 +110,9 @@ impl Store {
     /// All events are recorded, with their outbox rows, or none. Safe to repeat with the same
     /// [`Append`] in every expected-version mode: the events are recorded once and each call answers
     /// with their original versions and positions. Dropping the future leaves the outcome unknown, never half.
+    ///
+    /// Durable means on the server's disk, and on that of its synchronous standbys. But where the wait for these is
+    /// cancelled, by `statement_timeout` or a person, PostgreSQL confirms what they may not have, with a warning in its log.
     ///
     /// # Errors
     /// [`AppendError`], by what the caller can do: refused, unknown, failed.
@@ -143,59 +152,6 @@ impl Store {
             self.wake_followers();
         }
         answer
-    }
-
-    async fn append_settled(&self, append: &Append) -> Result<Appended, AppendError> {
-        append.check(self.event_bytes_max())?;
-        self.register_schemas(append).await?;
-        // Each try that fails here takes a connection out of the pool for good: one that came from it
-        // inside a transaction that somebody else had begun and dropped, where the server refuses the
-        // commit; or one that had died unnoticed. At most all are like that, and then there is a new one.
-        let mut unsettled = None;
-        for _ in 0..=self.pool().options().get_max_connections() {
-            let mut borrowed = match self.handover().acquire(self.pool()).await {
-                Ok(borrowed) => borrowed,
-                Err(error) => return Err(unsettled.unwrap_or(AppendError::Failed(error))),
-            };
-            match self.try_append(&mut borrowed.connection, append).await {
-                Ok(appended) => {
-                    self.handover().leave(borrowed);
-                    return Ok(appended);
-                }
-                Err(AppendError::Unknown(error)) => {
-                    drop(borrowed.connection.detach());
-                    unsettled = Some(AppendError::Unknown(error));
-                }
-                // Somebody appended an event of the same id at this moment: by now it is known.
-                Err(AppendError::LostRace(error)) => {
-                    unsettled = Some(AppendError::LostRace(error));
-                }
-                Err(AppendError::Failed(error)) if is_inside_a_transaction(&error) => {
-                    drop(borrowed.connection.detach());
-                    tracing::warn!(
-                        "closed a connection that had come from the pool inside a transaction"
-                    );
-                }
-                Err(refused_or_failed) => return Err(refused_or_failed),
-            }
-        }
-        Err(unsettled.unwrap_or(AppendError::Failed(sqlx::Error::PoolTimedOut)))
-    }
-
-    /// Appends on a connection of the pool, with what has to be done afterwards.
-    async fn try_append(
-        &self,
-        connection: &mut PgConnection,
-        append: &Append,
-    ) -> Result<Appended, AppendError> {
-        let statement = &self.statements().append;
-        let row =
-            self.call(connection, statement.clone(), append).await.map_err(AppendError::from)?;
-        let appended = self.answer(connection, append, &row).await?;
-        if self.outbox_left(&appended) < OUTBOX_LEFT_MIN {
-            self.extend_outbox_on(connection).await;
-        }
-        Ok(appended)
     }
 
     /// Appends inside the caller's transaction: nothing is visible to readers or to the relay until
@@ -265,8 +221,9 @@ impl Store {
         let row = self
             .call(transaction, statement.clone(), append)
             .await
-            .map_err(AppendError::refused_by_server)?;
-        let appended = match self.answer(transaction, append, &row).await {
+            .map_err(|error| self.noted(AppendError::inside_a_transaction(error)))?;
+        let answer = Answer::read(&row).map_err(AppendError::Failed)?;
+        let appended = match self.answered(transaction, append, answer).await {
             // It is registered by now: a transaction that does not see it began before that.
             Err(AppendError::Refused(refusals)) if refusals.iter().any(is_unknown_schema) => {
                 return Err(AppendError::LostRace(None));
@@ -277,7 +234,7 @@ impl Store {
         Ok(appended)
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         connection: &mut PgConnection,
         statement: SqlStr,
@@ -304,13 +261,12 @@ impl Store {
         connection.fetch_one(query).await
     }
 
-    async fn answer(
+    pub(crate) async fn answered(
         &self,
         connection: &mut PgConnection,
         append: &Append,
-        row: &PgRow,
+        answer: Answer,
     ) -> Result<Appended, AppendError> {
-        let answer = Answer::read(row).map_err(AppendError::Failed)?;
         if let Some(Json(refusals)) = answer.refusals {
             return Err(AppendError::Refused(
                 refusal::from_store(self, connection, refusals).await?,
@@ -324,7 +280,8 @@ impl Store {
     }
 }
 
-struct Answer {
+/// What the append function returned.
+pub(crate) struct Answer {
     repeated: bool,
     versions: Vec<i64>,
     positions: Vec<i64>,
@@ -333,7 +290,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+    pub(crate) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             repeated: row.try_get::<&str, _>("outcome")? == "repeated",
             versions: row.try_get::<Option<_>, _>("versions")?.unwrap_or_default(),
@@ -342,13 +299,6 @@ impl Answer {
             refusals: row.try_get("refusals")?,
         })
     }
-}
-
-/// Whether the server refused to commit because the connection was inside a transaction block already.
-fn is_inside_a_transaction(error: &sqlx::Error) -> bool {
-    // 2D000: invalid transaction termination. 25P02: that transaction had failed before.
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code == "2D000" || code == "25P02")
 }
 
 fn is_unknown_schema(refusal: &Refusal) -> bool {

@@ -1,5 +1,6 @@
 //! What can go wrong, by what the caller can do about it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use annals_schemas::Fingerprint;
@@ -22,11 +23,12 @@ pub enum AppendError {
     /// written and the transaction is of no use any more: roll back, and run all of it again.
     #[error("append lost a race against another transaction: roll back, and run this one again")]
     LostRace(#[source] Option<sqlx::Error>),
-    /// The connection broke at or after the commit: the events may be recorded, or not. Repeat the
-    /// append with the same [`NewEvent`](crate::NewEvent)s: it writes them once.
+    /// The events may be recorded, or not: the connection broke, or the server reported an error that can come after
+    /// the commit, such as a statement that was cancelled while it committed. Repeat the append with the same
+    /// [`NewEvent`](crate::NewEvent)s: it writes them once.
     #[error("append with unknown outcome: repeat it with the same events to settle it")]
     Unknown(#[source] sqlx::Error),
-    /// Nothing is written: the server refused, or was not reached.
+    /// Nothing is written: the server refused with an error that can only come before the commit, or was not reached.
     #[error("append events")]
     Failed(#[source] sqlx::Error),
 }
@@ -54,6 +56,7 @@ impl AppendError {
             | Refusal::IllegalStream { .. }
             | Refusal::UnknownSchema { .. }
             | Refusal::OtherCluster { .. }
+            | Refusal::Malformed { .. }
             | Refusal::IncompatibleSchema { .. }
             | Refusal::NulCharacter { .. }
             | Refusal::HeaderName { .. }
@@ -63,29 +66,58 @@ impl AppendError {
 }
 
 impl From<sqlx::Error> for AppendError {
-    /// What an error of the caller's own commit means, after [`append_in`](crate::Store::append_in): a lost race, which
-    /// `SERIALIZABLE` can find as late as that; an unknown outcome, when no answer came; or a failure.
+    /// What an error of a commit means, the caller's own after [`append_in`](crate::Store::append_in) included: a lost race,
+    /// which `SERIALIZABLE` can find as late as that; a failure, where the error can only come before the commit; and else
+    /// an unknown outcome.
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match code.as_deref() {
-            // The session was ended, possibly between the commit and its reply.
-            Some(code) if code.starts_with("57P") || code.starts_with("08") => Self::Unknown(error),
-            Some(_) => Self::refused_by_server(error),
-            None => Self::Unknown(error),
+        match code_of(&error).as_deref() {
+            Some(code) if is_lost_race(code) => Self::LostRace(Some(error)),
+            Some(code) if is_before_commit(code) => Self::Failed(error),
+            Some(_) | None => Self::Unknown(error),
         }
     }
 }
 
 impl AppendError {
-    /// Nothing is written: because of another transaction, or for another reason.
-    pub(crate) fn refused_by_server(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match code.as_deref() {
-            // Serialisation failure, deadlock, and an id that another transaction has recorded meanwhile.
-            Some("40001" | "40P01" | "23505") => Self::LostRace(Some(error)),
+    /// What an error of a statement inside a transaction means: nothing is written, because of another transaction or for
+    /// another reason.
+    pub(crate) fn inside_a_transaction(error: sqlx::Error) -> Self {
+        match code_of(&error).as_deref() {
+            Some(code) if is_lost_race(code) => Self::LostRace(Some(error)),
             Some(_) | None => Self::Failed(error),
         }
     }
+}
+
+/// Serialisation failure, deadlock, and an id that another transaction has recorded meanwhile.
+fn is_lost_race(code: &str) -> bool {
+    ["40001", "40P01", "23505"].contains(&code)
+}
+
+/// Whether an error can only come before the transaction is committed.
+///
+/// Not so: a cancelled statement (57014), since a `COMMIT` inside a procedure does not disarm `statement_timeout`; a lock
+/// timeout (55P03), lack of memory or disk (53), and what is internal (58, XX), since the server takes a snapshot and reads
+/// its catalogs again between the commit and the answer; and what ends the session (25P04, 57P, 08).
+fn is_before_commit(code: &str) -> bool {
+    // 0A: not supported. 22: data. 23: constraints, deferred ones included. 25: state of the transaction. 28: login.
+    // 2D: commit inside a transaction block. 3D, 3F: no such database or schema. 40: rolled back. 42: names and rights.
+    // 44: check option. 54: a program's limits. P0: raised by a function.
+    const CLASSES: [&str; 12] =
+        ["0A", "22", "23", "25", "28", "2D", "3D", "3F", "42", "44", "54", "P0"];
+    // 25P04: transaction timeout. 40: but for 40003, completion unknown.
+    let is_of_a_class = CLASSES.iter().any(|class| code.starts_with(class)) && code != "25P04";
+    is_of_a_class || (code.starts_with("40") && code != "40003")
+}
+
+/// Whether the server may not write: a standby, or a session for which it, its database or its login is read-only.
+pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
+    code_of(error).as_deref() == Some("25006")
+}
+
+/// The SQLSTATE, where the server answered.
+pub(crate) fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
 /// A stream is not as the append expected it.
@@ -108,12 +140,15 @@ pub enum Refusal {
     /// Somebody else was there first: read what happened, decide again.
     Conflict(Conflict),
     /// The event's id is recorded with another content: an id was used twice.
+    ///
+    /// What is compared is what was decided: stream, event type, schema and payload. Metadata and headers say how a
+    /// request went: those of a retry may differ, and what the first try recorded stays.
     IdTaken {
         /// The id.
         event_id: EventId,
         /// The stream that has it.
         stream: String,
-        /// The fields that differ: `stream`, `event_type`, `schema`, `payload`, `metadata`, `headers`.
+        /// The fields that differ: `stream`, `event_type`, `schema`, `payload`.
         differs: Vec<String>,
     },
     /// Some of the events are recorded and others are not: two different appends share ids.
@@ -126,9 +161,11 @@ pub enum Refusal {
         /// The name.
         stream: String,
     },
-    /// A schema is not registered in the store. The store registers what it appends, so the table was
+    /// A schema is not registered in the store for this category. The store registers what it appends, so the table was
     /// changed by somebody else.
     UnknownSchema {
+        /// The category.
+        category: String,
         /// Its fingerprint.
         fingerprint: Fingerprint,
     },
@@ -139,10 +176,20 @@ pub enum Refusal {
         /// That of the cluster that it is in.
         found: String,
     },
-    /// The schema cannot read what its last version wrote: consumers would break.
+    /// The database does not take the event's metadata or headers, which nobody could publish.
+    Malformed {
+        /// The event.
+        event_id: EventId,
+        /// Which: `metadata` or `headers`.
+        place: String,
+    },
+    /// A new version of a schema cannot read what an earlier one wrote in this category: as this type, those events could
+    /// never be read again. There is one refusal for each such version.
     IncompatibleSchema {
         /// The record's full name.
         full_name: String,
+        /// The earlier version that it cannot read.
+        earlier: Fingerprint,
         /// What does not fit.
         reason: String,
     },
@@ -193,13 +240,23 @@ impl fmt::Display for Refusal {
             Self::IllegalStream { stream } => {
                 write!(f, "the database refuses the stream name {stream:?}")
             }
-            Self::UnknownSchema { fingerprint } => {
-                write!(f, "schema {fingerprint} is not registered in the store")
+            Self::UnknownSchema { category, fingerprint } => {
+                write!(
+                    f,
+                    "schema {fingerprint} is not registered in the store for category {category}"
+                )
             }
             Self::OtherCluster { recorded, found } => f.write_str(&other_cluster(recorded, found)),
-            Self::IncompatibleSchema { full_name, reason } => write!(
+            Self::Malformed { event_id, place } => {
+                write!(
+                    f,
+                    "the database refuses the {place} of event {event_id}: they could not be published"
+                )
+            }
+            Self::IncompatibleSchema { full_name, earlier, reason } => write!(
                 f,
-                "schema {full_name} cannot read what its last version wrote: {reason}; give new fields a default"
+                "the new version of schema {full_name} cannot read events that its version {earlier} wrote: {reason}; a \
+                 field that is new since then needs a default, and a field that comes back its old type or another name"
             ),
             Self::NulCharacter { event_id, place } => {
                 write!(
@@ -341,11 +398,12 @@ impl Error {
     }
 }
 
-/// Whether the cause may be gone at the next try: no connection, a lost race, a server that restarts.
+/// Whether the cause may be gone at the next try: no connection, a lost race, a server that restarts or may not write.
 pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
-        // 40: serialisation failure, deadlock. 53: resources. 55P03: lock timeout. 57P0x: shutdown.
-        Some(code) => ["40001", "40P01", "53", "55P03", "57P", "08"]
+    match code_of(error) {
+        // 25006: read-only, until a standby is promoted. 40: serialisation failure, deadlock. 53: resources. 55P03: lock
+        // timeout. 57P0x: shutdown.
+        Some(code) => ["25006", "40001", "40P01", "53", "55P03", "57P", "08"]
             .iter()
             .any(|class| code.starts_with(class)),
         None => matches!(

@@ -99,6 +99,8 @@ mod read;
 mod refusal;
 mod rows;
 mod schemas;
+mod sessions;
+mod settle;
 mod sql;
 mod store;
 mod stream;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection, PgConnection, PgPool, SqlStr};
 
+use crate::error::code_of;
 use crate::sql::SchemaName;
 
 /// In the order of their numbers. Released migrations are never edited: a change is a new file.
@@ -22,6 +23,12 @@ pub enum MigrationError {
     /// PostgreSQL refused, or was not reached.
     #[error("run a migration")]
     Database(#[source] sqlx::Error),
+    /// The login has too few rights.
+    #[error(
+        "the login may not migrate: it needs CREATE on the database and CREATEROLE the first time, and later to be a member of \
+         the role that owns the schema, annals_owner"
+    )]
+    NotPermitted(#[source] sqlx::Error),
     /// A migration that this version of the crate does not know: a later version was here. Run that one, or a later one.
     #[error(
         "migration {number} in the database is of a later version of Annals: run that version, or a later one"
@@ -44,7 +51,10 @@ impl From<MigrateError> for MigrationError {
     fn from(error: MigrateError) -> Self {
         match error {
             MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
-                Self::Database(source)
+                match code_of(&source).as_deref() {
+                    Some("42501") => Self::NotPermitted(source),
+                    Some(_) | None => Self::Database(source),
+                }
             }
             MigrateError::VersionMissing(number) => Self::OfALaterVersion { number },
             MigrateError::VersionMismatch(number) => Self::Changed { number },

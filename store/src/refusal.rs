@@ -20,7 +20,8 @@ pub(crate) enum Row {
     IdTaken { event_id: Uuid, stream: String, differs: Vec<String> },
     PartlyKnown { event_ids: Vec<Uuid> },
     IllegalStream { stream: String },
-    UnknownSchema { fingerprint: i64 },
+    UnknownSchema { category: String, fingerprint: i64 },
+    Malformed { event_id: Uuid, place: String },
     OtherCluster { recorded: String, found: String },
 }
 
@@ -50,6 +51,7 @@ pub(crate) async fn from_store(
         | Row::PartlyKnown { .. }
         | Row::IllegalStream { .. }
         | Row::UnknownSchema { .. }
+        | Row::Malformed { .. }
         | Row::OtherCluster { .. } => &[],
     });
     let fingerprints = carried.map(|event| Fingerprint::from(event.fingerprint)).collect();
@@ -77,8 +79,11 @@ fn refusal(row: Row, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal {
             Refusal::PartlyKnown { event_ids: event_ids.into_iter().map(EventId::from).collect() }
         }
         Row::IllegalStream { stream } => Refusal::IllegalStream { stream },
-        Row::UnknownSchema { fingerprint } => {
-            Refusal::UnknownSchema { fingerprint: fingerprint.into() }
+        Row::UnknownSchema { category, fingerprint } => {
+            Refusal::UnknownSchema { category, fingerprint: fingerprint.into() }
+        }
+        Row::Malformed { event_id, place } => {
+            Refusal::Malformed { event_id: event_id.into(), place }
         }
         Row::OtherCluster { recorded, found } => Refusal::OtherCluster { recorded, found },
     }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use annals_schemas::{Fingerprint, Schema, can_read};
+use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::append::Append;
-use crate::error::{AppendError, Error, Refusal};
+use crate::error::{AppendError, Error, Refusal, is_read_only};
 use crate::store::Store;
 
 impl Store {
@@ -16,11 +17,21 @@ impl Store {
     /// In a transaction of its own, before the append: a schema that stays although the append does
     /// not is harmless.
     pub(crate) async fn register_schemas(&self, append: &Append) -> Result<(), AppendError> {
-        if self.unregistered(append.schemas()).is_empty() {
+        if self.unregistered(append).is_empty() {
             return Ok(());
         }
+        match self.register_from_pool(append).await {
+            // The session may have been older than the database's right to write.
+            Err(AppendError::Failed(error)) if is_read_only(&error) => {
+                self.register_from_pool(append).await
+            }
+            registered => registered,
+        }
+    }
+
+    async fn register_from_pool(&self, append: &Append) -> Result<(), AppendError> {
         let connection = self.pool().acquire().await.map_err(AppendError::Failed)?;
-        self.register_on(connection.detach(), append).await
+        self.register_on(connection.detach(), append).await.map_err(|error| self.noted(error))
     }
 
     /// The same for an append inside a caller's transaction: on another connection all the same, because
@@ -28,7 +39,7 @@ impl Store {
     /// event for the first time. One of its own if none of the pool is free: all of them may be with
     /// callers that wait here.
     pub(crate) async fn register_schemas_beside(&self, append: &Append) -> Result<(), AppendError> {
-        if self.unregistered(append.schemas()).is_empty() {
+        if self.unregistered(append).is_empty() {
             return Ok(());
         }
         let own = match self.pool().try_acquire() {
@@ -37,17 +48,18 @@ impl Store {
                 .await
                 .map_err(AppendError::Failed)?,
         };
-        self.register_on(own, append).await
+        self.register_on(own, append).await.map_err(|error| self.noted(error))
     }
 
     /// The connection does not come back to the pool: where the future of `begin` is dropped at the wrong moment, sqlx 0.9.0
     /// would give it back inside the transaction, and what the application did next on it would be lost.
     async fn register_on(&self, mut own: PgConnection, append: &Append) -> Result<(), AppendError> {
-        for schema in self.unregistered(append.schemas()) {
+        for (category, schema) in self.unregistered(append) {
             let mut transaction = own.begin().await.map_err(AppendError::Failed)?;
-            self.register(&mut transaction, schema).await?;
+            self.register(&mut transaction, category, schema).await?;
             transaction.commit().await.map_err(AppendError::Failed)?;
             self.remember(schema);
+            self.remember_registered(category, schema);
         }
         // What is registered is registered, however the connection ends.
         drop(own.close().await);
@@ -57,17 +69,16 @@ impl Store {
     async fn register(
         &self,
         transaction: &mut PgConnection,
+        category: &str,
         schema: Schema,
     ) -> Result<(), AppendError> {
-        self.lock_versions(transaction, schema).await.map_err(AppendError::Failed)?;
-        if let Some(before) = self.version_before(transaction, schema).await? {
-            can_read(&schema, &before).map_err(|incompatible| {
-                let full_name = schema.full_name().to_owned();
-                let reason = incompatible.to_string();
-                AppendError::Refused(vec![Refusal::IncompatibleSchema { full_name, reason }])
-            })?;
-        }
+        let lock = sqlx::query(self.statements().schema_lock.clone());
+        let lock = lock.bind(category).bind(schema.full_name()).execute(&mut *transaction);
+        lock.await.map_err(AppendError::Failed)?;
+        let versions = self.versions(transaction, category, schema.full_name()).await;
+        check_versions(schema, &versions.map_err(AppendError::Failed)?)?;
         sqlx::query(self.statements().schema_insert.clone())
+            .bind(category)
             .bind(schema.fingerprint().get())
             .bind(schema.full_name())
             .bind(schema.definition())
@@ -77,33 +88,16 @@ impl Store {
             .map_err(AppendError::Failed)
     }
 
-    async fn lock_versions(
+    /// Every version of a record that was registered for a category.
+    async fn versions(
         &self,
         connection: &mut PgConnection,
-        schema: Schema,
-    ) -> Result<(), sqlx::Error> {
-        let statement = self.statements().schema_lock.clone();
-        sqlx::query(statement).bind(schema.full_name()).execute(connection).await.map(drop)
-    }
-
-    /// The version that a new one must be able to read; none if it is not new, or the first.
-    async fn version_before(
-        &self,
-        connection: &mut PgConnection,
-        schema: Schema,
-    ) -> Result<Option<Schema>, AppendError> {
-        let known = self.load_definitions(connection, &[schema.fingerprint()]).await;
-        if !known.map_err(AppendError::Failed)?.is_empty() {
-            return Ok(None);
-        }
-        let definition: Option<String> =
-            sqlx::query_scalar(self.statements().schema_latest.clone())
-                .bind(schema.full_name())
-                .fetch_optional(connection)
-                .await
-                .map_err(AppendError::Failed)?;
-        let parsed = definition.map(|definition| Schema::parse(&definition)).transpose();
-        parsed.map_err(|error| AppendError::Failed(sqlx::Error::Decode(Box::new(error))))
+        category: &str,
+        full_name: &str,
+    ) -> Result<Vec<(Fingerprint, String)>, sqlx::Error> {
+        let versions = sqlx::query(self.statements().schema_versions.clone());
+        let versions = versions.bind(category).bind(full_name).fetch_all(connection).await?;
+        versions.iter().map(definition).collect()
     }
 
     /// The schemas of these fingerprints, from memory where known.
@@ -156,20 +150,25 @@ impl Store {
         let keys: Vec<i64> = fingerprints.iter().map(|fingerprint| fingerprint.get()).collect();
         let statement = self.statements().schemas_by_fingerprint.clone();
         let rows = sqlx::query(statement).bind(keys).fetch_all(connection).await?;
-        rows.iter()
-            .map(|row| {
-                Ok((row.try_get::<i64, _>("fingerprint")?.into(), row.try_get("definition")?))
-            })
-            .collect()
+        rows.iter().map(definition).collect()
     }
 
-    fn unregistered(&self, schemas: impl Iterator<Item = Schema>) -> Vec<Schema> {
-        let known = self.schemas_known().read().unwrap_or_else(PoisonError::into_inner);
-        let mut new: Vec<Schema> =
-            schemas.filter(|schema| !known.contains_key(&schema.fingerprint())).collect();
-        new.sort_by_key(Schema::fingerprint);
-        new.dedup_by_key(|schema| schema.fingerprint());
+    /// What an append needs registered and this store has not seen registered yet, each once.
+    fn unregistered<'a>(&self, append: &'a Append) -> Vec<(&'a str, Schema)> {
+        let known = self.schemas_registered().read().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |category: &str, schema: &Schema| {
+            known.get(&schema.fingerprint()).is_some_and(|known| known.contains(category))
+        };
+        let mut new: Vec<_> =
+            append.schemas().filter(|(category, schema)| !is_known(category, schema)).collect();
+        new.sort_by_key(|(category, schema)| (*category, schema.fingerprint()));
+        new.dedup_by_key(|(category, schema)| (*category, schema.fingerprint()));
         new
+    }
+
+    fn remember_registered(&self, category: &str, schema: Schema) {
+        let mut known = self.schemas_registered().write().unwrap_or_else(PoisonError::into_inner);
+        known.entry(schema.fingerprint()).or_default().insert(category.to_owned());
     }
 
     fn remembered(&self, fingerprints: &BTreeSet<Fingerprint>) -> BTreeMap<Fingerprint, Schema> {
@@ -181,6 +180,34 @@ impl Store {
         let mut known = self.schemas_known().write().unwrap_or_else(PoisonError::into_inner);
         known.insert(schema.fingerprint(), schema);
     }
+}
+
+/// Checks that a schema can read what each version before it wrote; nothing where it is one of them.
+fn check_versions(schema: Schema, versions: &[(Fingerprint, String)]) -> Result<(), AppendError> {
+    if versions.iter().any(|(fingerprint, _)| *fingerprint == schema.fingerprint()) {
+        return Ok(());
+    }
+    let refusals: Vec<Refusal> = versions
+        .iter()
+        .filter_map(|(earlier, definition)| {
+            let reason = reason_against(schema, definition)?;
+            let full_name = schema.full_name().to_owned();
+            Some(Refusal::IncompatibleSchema { full_name, earlier: *earlier, reason })
+        })
+        .collect();
+    if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
+}
+
+/// Why a schema cannot read what an earlier version wrote; none where it can.
+fn reason_against(schema: Schema, earlier: &str) -> Option<String> {
+    match Schema::parse(earlier) {
+        Ok(earlier) => can_read(&schema, &earlier).err().map(|reason| reason.to_string()),
+        Err(error) => Some(format!("its definition cannot be parsed: {error}")),
+    }
+}
+
+fn definition(row: &PgRow) -> Result<(Fingerprint, String), sqlx::Error> {
+    Ok((row.try_get::<i64, _>("fingerprint")?.into(), row.try_get("definition")?))
 }
 
 fn unreadable(fingerprint: Fingerprint, reason: &dyn std::fmt::Display) -> Error {

@@ -1,6 +1,6 @@
 //! The handle that an application holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::handover::Handover;
 use crate::hints::Hints;
 use crate::migrate;
+use crate::sessions::Sessions;
 use crate::sql::{SchemaName, Statements};
 use crate::trace::{TraceContext, TraceSource};
 
@@ -120,41 +121,52 @@ impl StoreOptions {
     pub async fn connect(self, url: &str) -> Result<Store, Error> {
         let options: PgConnectOptions =
             url.parse().map_err(Error::database("read the database URL"))?;
+        let sessions = Sessions::default();
+        let used = sessions.clone();
         let pool = PgPoolOptions::new()
             .max_connections(self.connections_max)
             // The pool would ask each connection whether it is alive before each use: a round trip more
             // for every append. Those that were idle for long are asked; an append takes another
             // connection by itself when one turns out to be dead.
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)))
+            .before_acquire(move |connection, meta| {
+                let is_stale = used.are_stale_at(meta.age);
+                Box::pin(async move { Ok(!is_stale && is_alive(connection, meta).await?) })
+            })
             .connect_with(options.application_name("annals"))
             .await
             .map_err(Error::database("connect to the store"))?;
-        let store = self.over(pool, Handover::new(true));
+        let store = self.over(pool, Handover::new(true), sessions);
         store.check_durable().await?;
         Ok(store)
     }
 
     /// Uses a pool that the application has. With sqlx's default `test_before_acquire` each append costs a
     /// round trip more.
+    ///
+    /// A session that began while its database was read-only stays so, and the pool of [`connect`](Self::connect) does not
+    /// use it again once an append has found that. In a pool of the application's own, a connection whose transaction
+    /// failed so (SQLSTATE 25006) is the application's to close.
     #[must_use]
     pub fn with_pool(self, pool: PgPool) -> Store {
-        self.over(pool, Handover::new(false))
+        self.over(pool, Handover::new(false), Sessions::default())
     }
 
-    fn over(self, pool: PgPool, handover: Handover) -> Store {
+    fn over(self, pool: PgPool, handover: Handover, sessions: Sessions) -> Store {
         let statements = Statements::new(&self.schema);
         Store {
             shared: Arc::new(Shared {
                 hints: Hints::new(&pool, &self.schema, statements.hint.clone(), self.hints),
                 pool,
                 handover,
+                sessions,
                 statements,
                 schema: self.schema,
                 event_bytes_max: self.event_bytes_max,
                 allow_fsync_off: self.allow_fsync_off,
                 trace: self.trace,
                 schemas: RwLock::default(),
+                registered: RwLock::default(),
                 outbox_upper: std::sync::atomic::AtomicI64::new(0),
             }),
         }
@@ -181,13 +193,16 @@ pub struct Store {
 struct Shared {
     pool: PgPool,
     handover: Handover,
+    sessions: Sessions,
     schema: SchemaName,
     statements: Statements,
     event_bytes_max: usize,
     allow_fsync_off: bool,
     trace: Option<TraceSource>,
-    /// Schemas that are known to be registered. Never held over an await, so a plain lock does.
+    /// Schemas that are known to be stored. Never held over an await, so a plain lock does.
     schemas: RwLock<BTreeMap<Fingerprint, Schema>>,
+    /// The categories that they are known to be registered for.
+    registered: RwLock<BTreeMap<Fingerprint, BTreeSet<String>>>,
     /// The first position without a partition of the outbox, as last seen; 0 until asked.
     outbox_upper: std::sync::atomic::AtomicI64,
     hints: Hints,
@@ -258,6 +273,10 @@ impl Store {
         &self.shared.handover
     }
 
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.shared.sessions
+    }
+
     pub(crate) fn statements(&self) -> &Statements {
         &self.shared.statements
     }
@@ -268,6 +287,10 @@ impl Store {
 
     pub(crate) fn schemas_known(&self) -> &RwLock<BTreeMap<Fingerprint, Schema>> {
         &self.shared.schemas
+    }
+
+    pub(crate) fn schemas_registered(&self) -> &RwLock<BTreeMap<Fingerprint, BTreeSet<String>>> {
+        &self.shared.registered
     }
 
     pub(crate) fn trace_now(&self) -> Option<TraceContext> {

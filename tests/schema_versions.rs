@@ -1,0 +1,151 @@
+//! A new version of a schema reads what every earlier one of its category and name wrote, or is refused.
+
+use annals_store::{
+    Append, AppendError, EventSet, ExpectedVersion, Fingerprint, NewEvent, Refusal, Store,
+    StreamName, Version, events,
+};
+use annals_testkit::{Must, Testbed};
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+const FULL_NAME: &str = "annals.test.counter.Counted";
+
+mod first {
+    use super::{Deserialize, Serialize, events};
+
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub(super) struct Counted {
+        pub(super) id: i64,
+        pub(super) a: i32,
+    }
+
+    events! {
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(super) enum Event in "counter" { Counted = "avro/Counted.v1.avsc" }
+    }
+}
+
+mod second {
+    use super::{Deserialize, Serialize, events};
+
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub(super) struct Counted {
+        pub(super) id: i64,
+    }
+
+    events! {
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(super) enum Event in "counter" { Counted = "avro/Counted.v2.avsc" }
+    }
+}
+
+mod third {
+    use super::{Deserialize, Serialize, events};
+
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub(super) struct Counted {
+        pub(super) id: i64,
+        pub(super) a: String,
+    }
+
+    events! {
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(super) enum Event in "counter" { Counted = "avro/Counted.v3.avsc" }
+    }
+}
+
+fn v1(id: i64) -> NewEvent {
+    NewEvent::new(&first::Event::from(first::Counted { id, a: 1 })).must("encode")
+}
+
+fn v2(id: i64) -> NewEvent {
+    NewEvent::new(&second::Event::from(second::Counted { id })).must("encode")
+}
+
+fn v3(id: i64) -> NewEvent {
+    NewEvent::new(&third::Event::from(third::Counted { id, a: "one".to_owned() })).must("encode")
+}
+
+fn fingerprint<E: EventSet>() -> Fingerprint {
+    E::schemas().must("read the schemas").first().must("find the schema").1.fingerprint()
+}
+
+fn counter(name: &str) -> StreamName {
+    StreamName::new(name).must("name a stream")
+}
+
+async fn append(
+    store: &Store,
+    stream: &str,
+    events: impl IntoIterator<Item = NewEvent>,
+) -> Result<(), AppendError> {
+    let append = Append::to(&counter(stream), ExpectedVersion::Any, events);
+    store.append(&append).await.map(drop)
+}
+
+/// The versions that a new one cannot read, each with the reason.
+fn unread(error: &AppendError) -> Vec<(Fingerprint, &str)> {
+    let AppendError::Refused(refusals) = error else { panic!("{error:?}") };
+    let each = refusals.iter().map(|refusal| match refusal {
+        Refusal::IncompatibleSchema { full_name, earlier, reason } => {
+            assert_eq!(full_name, FULL_NAME);
+            (*earlier, reason.as_str())
+        }
+        other => panic!("{other:?}"),
+    });
+    each.collect()
+}
+
+#[tokio::test]
+async fn a_version_that_reads_the_last_one_but_not_an_earlier_one_is_refused_with_the_one_it_cannot_read()
+ {
+    let bed = Testbed::new("every_version").await;
+    append(bed.store(), "counter-a", [v1(1)]).await.must("append");
+    append(bed.store(), "counter-a", [v2(2)]).await.must("append");
+    let before = bed.fingerprint().await;
+    for store in [bed.store(), &bed.another_store().await] {
+        let error = append(store, "counter-b", [v3(3)]).await.unwrap_err();
+        let [(earlier, reason)] = unread(&error)[..] else { panic!("{error}") };
+        assert_eq!(earlier, fingerprint::<first::Event>());
+        assert!(reason.contains('a'), "{reason}");
+    }
+    assert_eq!(bed.fingerprint().await, before);
+    let read = bed.store().read_events::<second::Event>(&counter("counter-a"), Version::FIRST);
+    let read: Vec<_> = read.try_collect().await.must("read what every version wrote");
+    assert_eq!(read.len(), 2);
+}
+
+#[tokio::test]
+async fn versions_of_one_append_are_checked_against_each_other() {
+    let bed = Testbed::new("one_append").await;
+    let error = append(bed.store(), "counter-a", [v1(1), v3(2)]).await.unwrap_err();
+    let [(earlier, _)] = unread(&error)[..] else { panic!("{error}") };
+    let known = [fingerprint::<first::Event>(), fingerprint::<third::Event>()];
+    assert!(known.contains(&earlier), "{error}");
+    assert_eq!(bed.recorded().await, []);
+}
+
+#[tokio::test]
+async fn a_category_is_not_bound_by_the_versions_of_another() {
+    let bed = Testbed::new("two_categories").await;
+    append(bed.store(), "counter-a", [v1(1)]).await.must("append");
+    append(bed.store(), "gauge-a", [v3(1)]).await.must("append to another category");
+    // The same definition is registered for each.
+    append(bed.store(), "gauge-b", [v2(2)]).await.must("append to another category");
+    append(bed.store(), "counter-b", [v2(2)]).await.must("append");
+    let error = append(bed.store(), "gauge-c", [v1(3)]).await.unwrap_err();
+    assert!(
+        unread(&error).contains(&(fingerprint::<third::Event>(), unread(&error)[0].1)),
+        "{error}"
+    );
+    let error = append(bed.store(), "counter-c", [v3(3)]).await.unwrap_err();
+    assert_eq!(unread(&error)[0].0, fingerprint::<first::Event>(), "{error}");
+}
+
+#[tokio::test]
+async fn an_older_version_that_is_registered_may_still_write() {
+    let bed = Testbed::new("older_writes").await;
+    append(bed.store(), "counter-a", [v1(1)]).await.must("append");
+    append(bed.store(), "counter-a", [v2(2)]).await.must("append");
+    append(&bed.another_store().await, "counter-a", [v1(3)]).await.must("append as before");
+}
