@@ -16,6 +16,8 @@ mod checked_before_commit;
 #[cfg(test)]
 mod checker_catches;
 #[cfg(test)]
+mod claimed_topics;
+#[cfg(test)]
 mod comes_back;
 #[cfg(test)]
 mod dropped_futures;
@@ -33,6 +35,8 @@ mod forked;
 mod garbled_registry;
 #[cfg(test)]
 mod isolation;
+#[cfg(test)]
+mod many_categories;
 #[cfg(test)]
 mod migrating;
 #[cfg(test)]

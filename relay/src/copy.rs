@@ -40,7 +40,7 @@ impl Committed {
 /// Copies checkpoints lazily. Nothing that is published rests on the copies.
 pub(crate) struct Copier {
     store: Store,
-    deployment: String,
+    publication: String,
     /// Unless what would be copied stands there already.
     is_needed: bool,
     committed: watch::Receiver<Committed>,
@@ -52,9 +52,9 @@ impl Copier {
         config: &Config,
         committed: watch::Receiver<Committed>,
     ) -> Self {
-        let deployment = config.relay.deployment.clone();
+        let publication = config.publication();
         let is_needed = config.relay.delivery == Delivery::ExactlyOnce;
-        Self { store: store.clone(), deployment, is_needed, committed }
+        Self { store: store.clone(), publication, is_needed, committed }
     }
 
     /// Copies whenever something was committed, at most once in an interval; also looks after the outbox when nothing is.
@@ -118,7 +118,7 @@ impl Copier {
         }
         let statement = self.store.schema().statement(include_str!("../sql/checkpoint_copy.sql"));
         sqlx::query(statement)
-            .bind(&self.deployment)
+            .bind(&self.publication)
             .bind(checkpoints.iter().map(|(shard, _)| *shard).collect::<Vec<_>>())
             .bind(
                 checkpoints

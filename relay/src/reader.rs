@@ -30,6 +30,8 @@ use crate::shell::{Report, Reports};
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(5);
 /// A page takes milliseconds; a connection that was cut without a word takes for ever.
 const PAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// So long a page waits for topics and asks for schemas, at most: then it ends with what it has, and the next one goes on.
+const PREPARING_MAX: Duration = Duration::from_secs(10);
 
 /// How long a standby may take to have something before the relay says that it waits for it.
 const STANDBY_DEADLINE: Duration = Duration::from_secs(5);
@@ -84,7 +86,7 @@ impl Reads {
             limits: Limits { events_max: relay.batch_events_max, bytes_max: relay.batch_bytes_max },
             connection: None,
             written: BTreeMap::new(),
-            deployment: relay.deployment.clone(),
+            publication: config.publication(),
             durability: relay.durability,
             asked: Asked::default(),
             noted: HashMap::new(),
@@ -142,7 +144,7 @@ pub(crate) struct Reader {
     connection: Option<PgConnection>,
     /// When each shard's checkpoint was last written.
     written: BTreeMap<i16, Instant>,
-    deployment: String,
+    publication: String,
     durability: Durability,
     pub(crate) asked: Asked,
     /// How far PostgreSQL knows that holds got.
@@ -177,6 +179,10 @@ pub(crate) struct Reading {
     pub(crate) collector: Collector,
     pub(crate) more: bool,
     pub(crate) refused: Refused,
+    /// No topic is waited for and no schema asked for beyond this time.
+    pub(crate) prepare_until: Instant,
+    /// Whether something has to wait for its topic or its schema.
+    pub(crate) waits: bool,
 }
 
 /// Which events of the log are left out.
@@ -252,11 +258,16 @@ impl Reader {
         done: Result<Result<T, Failure>, Elapsed>,
     ) -> Result<T, Failure> {
         let done = done.unwrap_or_else(|elapsed| Err(Failure::late(action, elapsed)));
-        if done.is_err() {
-            self.connection = None;
-            self.encoder.forget();
-            self.ready.clear();
+        let Err(failure) = &done else { return done };
+        self.connection = None;
+        match failure {
+            // Of the rest it is known that it can be published.
+            Failure::Held(_) | Failure::Outage { of: Component::Registry, .. } => {
+                self.encoder.forget_refusals();
+            }
+            _ => self.encoder.forget(),
         }
+        self.ready.clear();
         done
     }
 
@@ -265,6 +276,9 @@ impl Reader {
         &mut self,
         places: Vec<(Shard, ShardPlace)>,
     ) -> Result<Page<ShardPlace, Batch>, Failure> {
+        if let Some(over) = self.encoder.topics().over() {
+            return Err(over);
+        }
         let mut shards: Vec<ShardPlace> = places.into_iter().map(|(_, place)| place).collect();
         // Every page begins a window or asks again in which history it is.
         let (cluster, now) = self.bound().await?;
@@ -277,7 +291,13 @@ impl Reader {
         }
         self.look(&mut shards).await?;
         let collector = Collector::new(self.limits);
-        let mut reading = Reading { collector, more: false, refused: Refused::default() };
+        let mut reading = Reading {
+            collector,
+            more: false,
+            refused: Refused::default(),
+            prepare_until: Instant::now() + PREPARING_MAX,
+            waits: false,
+        };
         self.held(&mut shards, &mut reading).await?;
         let sieve = Sieve::new(&shards, &self.asked.passed);
         let groups = groups(&shards);
@@ -291,7 +311,7 @@ impl Reader {
                 shard.place = after.clone();
             }
         }
-        let Reading { collector, more, refused } = reading;
+        let Reading { collector, more, refused, .. } = reading;
         if !refused.refusals.is_empty() {
             return Err(Failure::Held(refused.refusals));
         }
@@ -352,17 +372,17 @@ impl Reader {
         });
         let snapshots: BTreeSet<String> =
             places.map(|place| place.since.snapshot.clone()).collect();
-        let deployment = self.deployment.clone();
+        let publication = self.publication.clone();
         let (store, _, connection) = self.parts().await?;
         let wanted = store.schema().statement(include_str!("../sql/holds_wanted.sql"));
         let wanted: Vec<i64> = sqlx::query_scalar(wanted)
-            .bind(&deployment)
+            .bind(&publication)
             .fetch_all(&mut *connection)
             .await
             .map_err(Failure::database(action))?;
         let passed = store.schema().statement(include_str!("../sql/passed.sql"));
         let passed: Vec<i64> = sqlx::query_scalar(passed)
-            .bind(&deployment)
+            .bind(&publication)
             .bind(snapshots.into_iter().collect::<Vec<_>>())
             .fetch_all(connection)
             .await
@@ -425,10 +445,13 @@ impl Reader {
             let last = until.position.min(after.saturating_add(step));
             let rows = store.outbox_page(connection, window, shards, PositionPage { after, last });
             let read = collect(rows, encoder, reading, |event| sieve.leaves_out(event)).await?;
+            if read.is_cut {
+                reading.more = true;
+                return Ok(place.within(until, read.last.unwrap_or(after)));
+            }
             if reading.collector.is_full() {
                 reading.more = true;
-                let cut = read.last.filter(|_| read.is_cut);
-                return Ok(place.within(until, cut.unwrap_or(last)));
+                return Ok(place.within(until, last));
             }
             after = last;
         }
@@ -482,36 +505,72 @@ pub(crate) struct Read {
     pub(crate) events: usize,
     /// The position of the last one.
     pub(crate) last: Option<i64>,
-    /// Whether rows were left when the batch was full.
+    /// Whether rows were left: the batch was full, or something has to wait.
     pub(crate) is_cut: bool,
 }
 
-/// Takes rows until the batch is full.
+/// Takes rows until the batch is full, or one has to wait for its topic or its schema. Of what comes behind that one it
+/// learns what to wait for as well, so that all of it is made ready together.
 pub(crate) async fn collect(
     rows: impl futures_util::Stream<Item = Result<OutboxRow, annals_store::Error>>,
     encoder: &mut Encoder,
     reading: &mut Reading,
     is_left_out: impl Fn(&OutboxEvent<'_>) -> bool,
 ) -> Result<Read, Failure> {
-    let mut rows = pin!(rows);
     let mut read = Read { events: 0, last: None, is_cut: false };
-    while let Some(row) = rows.try_next().await? {
-        if reading.collector.is_full() {
-            read.is_cut = true;
-            break;
-        }
-        let event = row.event()?;
-        read.events += 1;
-        read.last = Some(event.position);
-        if is_left_out(&event) || reading.refused.has(&event) {
-            continue;
-        }
-        let shard = event.shard;
-        match encoder.message(&event).await {
-            Ok(message) => reading.collector.push(shard, message),
-            Err(Obstacle::Refused(refusal)) => reading.refused.push(refusal),
-            Err(Obstacle::Failed(failure)) => return Err(failure),
+    {
+        let mut rows = pin!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let event = row.event()?;
+            if read.is_cut && is_left_out(&event) {
+                continue;
+            }
+            if read.is_cut {
+                encoder.want(event.category);
+                continue;
+            }
+            if reading.collector.is_full() {
+                read.is_cut = true;
+                break;
+            }
+            match take(&event, encoder, reading, &is_left_out).await? {
+                Taken::Yes => {
+                    read.events += 1;
+                    read.last = Some(event.position);
+                }
+                Taken::Later => {
+                    read.is_cut = true;
+                    reading.waits = true;
+                }
+            }
         }
     }
+    // What is there already is published first.
+    let is_empty = reading.collector.is_empty();
+    encoder.prepare(if is_empty { reading.prepare_until } else { Instant::now() }).await?;
     Ok(read)
+}
+
+/// Whether an event is done with.
+enum Taken {
+    Yes,
+    Later,
+}
+
+async fn take(
+    event: &OutboxEvent<'_>,
+    encoder: &mut Encoder,
+    reading: &mut Reading,
+    is_left_out: impl Fn(&OutboxEvent<'_>) -> bool,
+) -> Result<Taken, Failure> {
+    if is_left_out(event) || reading.refused.has(event) {
+        return Ok(Taken::Yes);
+    }
+    match encoder.message(event, reading.prepare_until).await {
+        Ok(message) => reading.collector.push(event.shard, message),
+        Err(Obstacle::Refused(refusal)) => reading.refused.push(refusal),
+        Err(Obstacle::Later) => return Ok(Taken::Later),
+        Err(Obstacle::Failed(failure)) => return Err(failure),
+    }
+    Ok(Taken::Yes)
 }

@@ -97,7 +97,7 @@ pub async fn execute(
         return Err(RebaseError::NoReason.into());
     }
     let config = Arc::new(config);
-    let deployment = config.relay.deployment.clone();
+    let deployment = config.publication();
     let begin = store.schema().statement(include_str!("../sql/rebase_begin.sql"));
     let begin = sqlx::query(begin).bind(&deployment).fetch_one(store.pool()).await?;
     let running: Vec<String> = begin.try_get("running")?;

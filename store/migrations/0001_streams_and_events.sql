@@ -1,5 +1,15 @@
 -- The store: streams, their events, and the schemas the events were encoded with.
 
+-- Which store this is: one row. The id is drawn once and goes wherever the data are copied to; the history counts how often the
+-- store was adopted by another cluster.
+create table annals.identity (
+    store_id uuid not null default gen_random_uuid(),
+    system_identifier text,
+    settled bigint not null default 0,
+    history int not null default 1
+);
+insert into annals.identity default values;
+
 -- What administrators did to recorded events, and why.
 create table annals.admin_log (
     number bigint generated always as identity primary key,

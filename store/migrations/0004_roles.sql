@@ -54,7 +54,7 @@ begin
     revoke all on all routines in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
     grant usage on schema annals to annals_append, annals_read, annals_relay, annals_admin;
 
-    grant select on annals.streams, annals.events, annals.outbox, annals.outbox_dropped, annals.schemas
+    grant select on annals.streams, annals.events, annals.outbox, annals.outbox_dropped, annals.schemas, annals.identity
         to annals_append, annals_read, annals_relay, annals_admin;
     grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count()
         to annals_append, annals_read, annals_relay, annals_admin;
@@ -70,7 +70,7 @@ begin
     grant execute on function
         annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
         annals.relay_rebase(text, bigint[], text), annals.relay_retry(text, text, text),
-        annals.relay_skip(text, text, bigint, text)
+        annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text)
         to annals_admin;
 
     for item in
@@ -87,7 +87,7 @@ begin
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
             and p.proname not in (
                 'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_step', 'relay_forget', 'relay_begin_again', 'relay_reshard',
-                'relay_deliver', 'relay_rebase', 'relay_checkpoint_now'
+                'relay_deliver', 'relay_rebase', 'relay_checkpoint_now', 'relay_release_topics'
             )
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);
