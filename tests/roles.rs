@@ -14,7 +14,7 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
     match (role, table) {
         ("public", _) => "",
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
-        (_, "streams" | "events" | "outbox" | "outbox_dropped" | "schemas")
+        (_, "streams" | "events" | "outbox" | "outbox_dropped" | "schemas" | "identity")
         | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
         (_, table) if table.starts_with("relay_") && role != "annals_append" => "s",
@@ -28,9 +28,12 @@ fn may_call(role: &str, routine: &str) -> bool {
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at" | "shard_of" | "shard_count" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
-        "administer" | "relay_forget" | "relay_reshard" | "relay_deliver" | "relay_rebase" => {
-            role == "annals_admin"
-        }
+        "administer"
+        | "relay_forget"
+        | "relay_reshard"
+        | "relay_deliver"
+        | "relay_rebase"
+        | "relay_release_topics" => role == "annals_admin",
         "relay_retry" | "relay_skip" => ["annals_relay", "annals_admin"].contains(&role),
         "relay_lock"
         | "relay_lock_stopped"

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -14,6 +15,9 @@ use crate::failure::Failure;
 use crate::kafka::{ByTopic, Desk, read_keyed, write_keyed};
 use crate::kafka_failure::KafkaFailure;
 use crate::topic_policy::{TopicPlan, ensure_topic_at};
+
+/// So long the partition of a new topic may have no leader.
+const LEADER_DELAY_MAX: Duration = Duration::from_secs(5);
 
 type Records = Vec<(String, Option<Vec<u8>>)>;
 
@@ -179,7 +183,7 @@ impl Claims {
             None if facts.partitions != 1 => {
                 format!("it has {} partitions, and must have one", facts.partitions)
             }
-            None => return Ok(0),
+            None => return first(desk, &plan.name),
         };
         Err(KafkaFailure::TopicUnfit { topic: plan.name, reason })
     }
@@ -206,6 +210,20 @@ impl Claims {
             | KafkaFailure::Settings { .. } => return failure.into(),
         };
         Failure::Claims { topic, reason }
+    }
+}
+
+/// Where a topic begins, once its partition has a leader: one that was just made has none yet.
+fn first(desk: &Desk, topic: &str) -> Result<i64, KafkaFailure> {
+    let deadline = Instant::now() + LEADER_DELAY_MAX;
+    loop {
+        match desk.ends(topic, &[0]) {
+            Ok(ends) => return Ok(ends.first().map_or(0, |(_, (first, _))| *first)),
+            Err(failure) if !failure.is_outage() || Instant::now() >= deadline => {
+                return Err(failure);
+            }
+            Err(_no_leader_yet) => std::thread::sleep(Duration::from_millis(20)),
+        }
     }
 }
 

@@ -137,7 +137,7 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
             say(&format!("the installation has {shards} shards from now on\n"))
         }
         Command::Rebase { dry_run, reason } => {
-            let config = ownership::begin(config, &store).await?;
+            let (config, _) = ownership::begin(config, &store).await?;
             say(&rebase::execute(config, &store, dry_run, &reason).await?)
         }
         Command::ReleaseTopics { store: other, publication, dry_run, reason } => {

@@ -14,29 +14,40 @@ use crate::failure::Failure;
 use crate::kafka::Desk;
 use crate::shell::in_a_thread;
 
+/// The way to what is claimed, once it was looked at.
+pub(crate) struct Claiming {
+    desk: Desk,
+    claims: Claims,
+}
+
 /// The configuration of the store that is there, once it is known that its publication may run: nobody else publishes
 /// into its topics, and it is not a copy. To be called before anything is fenced: a copy of a database has the
 /// transactional ids of the relays that run on the original.
 ///
 /// # Errors
 /// [`Failure::NotMine`]; [`Failure::Claims`], [`Failure::Kafka`] and [`Failure::Outage`] where that is not known.
-pub(crate) async fn begin(config: Config, store: &Store) -> Result<Config, Failure> {
+pub(crate) async fn begin(config: Config, store: &Store) -> Result<(Config, Claiming), Failure> {
     let (facts, known) = facts(store).await?;
     let config = Arc::new(config.of_store(facts));
     let of = Arc::clone(&config);
-    in_a_thread("claims", move || Claims::new(&of).begin(&Desk::open(&of)?, &known)).await?;
-    Ok(Arc::unwrap_or_clone(config))
+    let claiming = in_a_thread("claims", move || {
+        let (desk, mut claims) = (Desk::open(&of)?, Claims::new(&of));
+        claims.begin(&desk, &known)?;
+        Ok(Claiming { desk, claims })
+    });
+    let claiming = claiming.await?;
+    Ok((Arc::unwrap_or_clone(config), claiming))
 }
 
 /// Claims the topic of a deployment's checkpoints.
 ///
 /// # Errors
 /// As [`begin`]; [`Failure::Taken`] if it is another publication's.
-pub(crate) async fn claim_checkpoints(config: &Config) -> Result<(), Failure> {
-    let config = Arc::new(config.clone());
+pub(crate) async fn claim_checkpoints(config: &Config, claiming: Claiming) -> Result<(), Failure> {
+    let topic = config.checkpoint_topic().to_string();
     in_a_thread("claims", move || {
-        let topic = config.checkpoint_topic().to_string();
-        let taken = Claims::new(&config).claim(&Desk::open(&config)?, &[topic])?;
+        let Claiming { desk, mut claims } = claiming;
+        let taken = claims.claim(&desk, &[topic])?;
         taken.into_values().next().map_or(Ok(()), Err)
     })
     .await

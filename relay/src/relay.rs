@@ -81,12 +81,12 @@ async fn begin(
 }
 
 async fn attempt(config: &Config, store: &Store) -> Result<(Config, u16), Failure> {
-    let config = ownership::begin(config.clone(), store).await?;
+    let (config, claiming) = ownership::begin(config.clone(), store).await?;
     let Deployment { generation, shards } =
         deployment(&config, store.pool(), store.schema()).await?;
     let config = config.in_generation(generation);
     if config.relay.delivery == Delivery::ExactlyOnce {
-        ownership::claim_checkpoints(&config).await?;
+        ownership::claim_checkpoints(&config, claiming).await?;
     }
     Ok((config, shards))
 }
