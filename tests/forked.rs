@@ -204,8 +204,7 @@ async fn checkpoints_that_are_lost_halt_the_relay_until_it_is_rebased() {
     append(bed.store(), &account("b"), [opened("bob")]).await;
     follower.until_count(3).await;
     assert!(relay.terminate().await.success());
-    delete_topic(&bed.environment().kafka, &format!("{}test-checkpoints", bed.topic_prefix()))
-        .await;
+    delete_topic(&bed.environment().kafka, &bed.checkpoint_topic().await).await;
     append(bed.store(), &account("a"), [deposited(2)]).await;
     let said = refused(&bed.relay()).await;
     assert!(said.contains("annals-relay rebase"), "{said}");
@@ -217,7 +216,7 @@ async fn checkpoints_that_are_lost_halt_the_relay_until_it_is_rebased() {
     relay.restart();
     follower.until_count(4).await;
     let said = bed.relay().run(&["rebase", "--reason", "again"]).await.expect_err("a relay runs");
-    assert!(said.contains("relays of deployment test run: a"), "{said}");
+    assert!(said.contains(" run: a"), "{said}");
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

@@ -16,6 +16,8 @@ mod checked_before_commit;
 #[cfg(test)]
 mod checker_catches;
 #[cfg(test)]
+mod claimed_topics;
+#[cfg(test)]
 mod comes_back;
 #[cfg(test)]
 mod crashed;
@@ -39,6 +41,8 @@ mod isolation;
 mod malformed;
 #[cfg(test)]
 mod managed_servers;
+#[cfg(test)]
+mod many_categories;
 #[cfg(test)]
 mod migrating;
 #[cfg(test)]

@@ -10,8 +10,10 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{PgConnection, Row};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::Config;
+use crate::ownership;
 use crate::quarantine::{self, Quarantine};
 use crate::rebase;
 use crate::settings::ConfigError;
@@ -73,6 +75,22 @@ pub enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Give up the topics that a publication has claimed, so that another deployment or another store can publish into
+    /// them, and end: when the publication is gone for good. No relay of it may run.
+    ReleaseTopics {
+        /// Another store's, by its id; if not given, this one's.
+        #[arg(long)]
+        store: Option<Uuid>,
+        /// Which publication: the deployment, and behind an `@` what its topics begin with. If not given, the configured one.
+        #[arg(long)]
+        publication: Option<String>,
+        /// Only list.
+        #[arg(long)]
+        dry_run: bool,
+        /// Why; for the record.
+        #[arg(long)]
+        reason: String,
+    },
     /// Check the configuration, and end.
     CheckConfig,
 }
@@ -112,14 +130,14 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
         Command::Migrate => Ok(store.migrate().await?),
         Command::Status => status(&config, &store).await,
         Command::Quarantine(wish) => {
-            let text = quarantine::execute(&wish, &store, &config.relay.deployment).await?;
+            let text = quarantine::execute(&wish, &store, &config.publication()).await?;
             say(&text)
         }
         Command::Deliver { delivery } => {
             let statement = store.schema().statement(include_str!("../sql/deliver.sql"));
-            let query = sqlx::query(statement).bind(&config.relay.deployment).bind(&delivery);
+            let query = sqlx::query(statement).bind(config.publication()).bind(&delivery);
             query.execute(store.pool()).await.map_err(refusal)?;
-            let deployment = &config.relay.deployment;
+            let deployment = config.publication();
             say(&format!(
                 "deployment {deployment} delivers {delivery} from now on: set relay.delivery to it\n"
             ))
@@ -130,6 +148,7 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
             say(&format!("the installation has {shards} shards from now on\n"))
         }
         Command::Rebase { dry_run, reason } => {
+            let (config, _) = ownership::begin(config, &store).await?;
             rebase::execute(config, &store, dry_run, &reason, |text| {
                 std::io::stdout().write_all(text.as_bytes())
             })
@@ -146,6 +165,10 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
                 "store {store_id} is at home in database cluster {system_identifier} from now on (history {history}); everything up \
                  to position {settled} counts as visible\n"
             ))
+        }
+        Command::ReleaseTopics { store: other, publication, dry_run, reason } => {
+            let of = (other, publication);
+            say(&ownership::release(config, &store, of, &reason, dry_run).await?)
         }
         Command::CheckConfig => Ok(()),
     }
@@ -205,10 +228,10 @@ fn until_told() -> Result<CancellationToken, std::io::Error> {
 
 async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error::Error>> {
     let statement = store.schema().statement(include_str!("../sql/status.sql"));
-    let rows =
-        sqlx::query(statement).bind(&config.relay.deployment).fetch_all(store.pool()).await?;
+    let publication = config.publication();
+    let rows = sqlx::query(statement).bind(&publication).fetch_all(store.pool()).await?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "deployment {}", config.relay.deployment)?;
+    writeln!(out, "deployment {publication}")?;
     writeln!(
         out,
         "{:>5} {:>14} {:>10}  {:<20}  published by",
@@ -221,8 +244,7 @@ async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error
     }
     writeln!(out, "{waiting} events wait to be published")?;
     let held = store.schema().statement(include_str!("../sql/held_count.sql"));
-    let held: i64 =
-        sqlx::query_scalar(held).bind(&config.relay.deployment).fetch_one(store.pool()).await?;
+    let held: i64 = sqlx::query_scalar(held).bind(&publication).fetch_one(store.pool()).await?;
     if held > 0 {
         writeln!(out, "{held} streams or categories are held: see `annals-relay quarantine list`")?;
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use annals_store::SchemaName;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::config_check::check;
 use crate::settings::{ConfigError, Settings};
@@ -33,6 +34,23 @@ pub struct Config {
     pub log: Log,
     /// How often the deployment was begun anew; the database says it.
     pub(crate) generation: u32,
+    /// Which store this is; the database says it.
+    pub(crate) store: Arc<StoreFacts>,
+}
+
+/// Which store a database has, and where it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// Drawn when the store was made; a copy of the database has it, too.
+    pub id: Uuid,
+    /// How often the store was adopted by another cluster.
+    pub history: i32,
+    /// The cluster.
+    pub system_identifier: String,
+    /// The database in it.
+    pub database_oid: i64,
+    /// The databases of the cluster, by oid.
+    pub databases: BTreeMap<i64, String>,
 }
 
 /// Where the event store is.
@@ -93,6 +111,10 @@ pub enum Login {
 pub struct Topics {
     /// What the name of every topic begins with.
     pub prefix: String,
+    /// The topic in which every publication says which topics are its own.
+    pub claims: String,
+    /// Whether other stores may publish into the same topics.
+    pub shared: bool,
     /// Whether the relay makes topics that are not there.
     pub create: bool,
     /// How many partitions a topic is made with.
@@ -240,11 +262,20 @@ impl Config {
         format!("{}{category}", self.topics.prefix)
     }
 
-    /// The topic of this deployment's checkpoints. A category has no `-`, so it is nobody else's. Each generation
-    /// has its own: what an earlier one wrote means nothing to it.
+    /// What the database keeps a deployment under: with other topics it is another publication, from the first event
+    /// on. Neither name has an `@`.
+    #[must_use]
+    pub fn publication(&self) -> String {
+        let (deployment, prefix) = (&self.relay.deployment, &self.topics.prefix);
+        if prefix.is_empty() { deployment.clone() } else { format!("{deployment}@{prefix}") }
+    }
+
+    /// The topic of this deployment's checkpoints. A category has no `-`, so it is nobody else's, and another store's
+    /// has another name. Each generation has its own: what an earlier one wrote means nothing to it.
     #[must_use]
     pub fn checkpoint_topic(&self) -> Arc<str> {
-        let first = format!("{}{}-checkpoints", self.topics.prefix, self.relay.deployment);
+        let store = &self.store.id.simple().to_string()[..12];
+        let first = format!("{}{}-checkpoints-{store}", self.topics.prefix, self.relay.deployment);
         match self.generation {
             1 => first.into(),
             later => format!("{first}-{later}").into(),
@@ -255,6 +286,12 @@ impl Config {
     #[must_use]
     pub fn in_generation(self, generation: u32) -> Self {
         Self { generation, ..self }
+    }
+
+    /// The same configuration for a store.
+    #[must_use]
+    pub fn of_store(self, store: StoreFacts) -> Self {
+        Self { store: Arc::new(store), ..self }
     }
 
     /// What the transactional ids of this deployment's relays begin with.
@@ -310,6 +347,8 @@ pub(crate) struct RawRegistry {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RawTopics {
     pub(crate) prefix: String,
+    pub(crate) claims: String,
+    pub(crate) shared: bool,
     pub(crate) create: bool,
     pub(crate) partitions: i64,
     pub(crate) replication_factor: i64,
@@ -372,6 +411,8 @@ impl Default for RawTopics {
     fn default() -> Self {
         Self {
             prefix: String::new(),
+            claims: "annals-topics".to_owned(),
+            shared: false,
             create: true,
             partitions: 12,
             replication_factor: -1,

@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_store::SchemaName;
@@ -42,6 +43,7 @@ pub(crate) fn check(settings: Settings) -> Result<Config, ConfigError> {
         relay: checker.relay(relay),
         log: checker.log(log),
         generation: 1,
+        store: Arc::default(),
     };
     if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(checker.problems)) }
 }
@@ -129,6 +131,7 @@ impl Checker {
 
     fn topics(&mut self, raw: RawTopics) -> Topics {
         self.name("topics.prefix", &raw.prefix, 0..=100);
+        self.name("topics.claims", &raw.claims, 1..=249);
         let partitions = self.number("topics.partitions", raw.partitions, 1..=10_000);
         let replication = raw.replication_factor;
         if replication != -1 && !(1..=100).contains(&replication) {
@@ -138,6 +141,8 @@ impl Checker {
         }
         Topics {
             prefix: raw.prefix,
+            claims: raw.claims,
+            shared: raw.shared,
             create: raw.create,
             partitions: u16::try_from(partitions)
                 .ok()
@@ -272,6 +277,7 @@ fn host_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::StoreFacts;
 
     const NEEDED: &str = "database.url = 'postgres://h/d'\nkafka.bootstrap_servers = 'k:1'\nregistry.url = 'http://r'\n";
 
@@ -353,7 +359,12 @@ mod tests {
         let text = format!("{NEEDED}topics.prefix = 'air.'\nrelay.deployment = 'port'");
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.topic("flight"), "air.flight");
-        assert_eq!(&*config.checkpoint_topic(), "air.port-checkpoints");
+        assert_eq!(config.publication(), "port@air.");
+        let id = uuid::Uuid::from_u128(0x0123_4567_89ab_cdef << 64);
+        let config = config.of_store(StoreFacts { id, ..StoreFacts::default() });
+        assert_eq!(&*config.checkpoint_topic(), "air.port-checkpoints-0123456789ab");
+        let later = config.clone().in_generation(3);
+        assert_eq!(&*later.checkpoint_topic(), "air.port-checkpoints-0123456789ab-3");
         assert_eq!(config.transactional_id_prefix(), "air.port");
     }
 }

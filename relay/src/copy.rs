@@ -55,7 +55,7 @@ impl Committed {
 /// Copies checkpoints lazily. Nothing that is published rests on the copies.
 pub(crate) struct Copier {
     store: Store,
-    deployment: String,
+    publication: String,
     /// Unless what would be copied stands there already.
     is_needed: bool,
     committed: watch::Sender<Committed>,
@@ -70,10 +70,10 @@ impl Copier {
         config: &Arc<Config>,
         committed: watch::Sender<Committed>,
     ) -> Self {
-        let deployment = config.relay.deployment.clone();
+        let publication = config.publication();
         let is_needed = config.relay.delivery == Delivery::ExactlyOnce;
         let (store, config) = (store.clone(), Arc::clone(config));
-        Self { store, deployment, is_needed, committed, config, desk: Arc::default() }
+        Self { store, publication, is_needed, committed, config, desk: Arc::default() }
     }
 
     /// Copies whenever something was committed, at most once in an interval; also looks after the outbox when nothing is.
@@ -177,7 +177,7 @@ impl Copier {
             *desk = Some(open);
             Ok(ends)
         });
-        record_ends(&self.store, &self.deployment, incarnation, &ends.await?).await
+        record_ends(&self.store, &self.publication, incarnation, &ends.await?).await
     }
 
     async fn copy(
@@ -188,7 +188,7 @@ impl Copier {
         let positions = checkpoints.values().map(|checkpoint| checkpoint.place.position());
         let statement = self.store.schema().statement(include_str!("../sql/checkpoint_copy.sql"));
         sqlx::query(statement)
-            .bind(&self.deployment)
+            .bind(&self.publication)
             .bind(incarnation)
             .bind(checkpoints.keys().copied().collect::<Vec<_>>())
             .bind(positions.collect::<Vec<_>>())

@@ -1,7 +1,8 @@
 //! Events become messages: to which topic, with which registry id.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use annals_schemas::{Fingerprint, SchemaId};
 use annals_store::Store;
@@ -21,6 +22,8 @@ pub(crate) struct Encoder {
     registry: Registry,
     source: String,
     known: HashMap<String, Category>,
+    /// Categories of which it is to be learned whether they can be published.
+    wanted: BTreeSet<String>,
 }
 
 struct Category {
@@ -32,6 +35,8 @@ struct Category {
 pub(crate) enum Obstacle {
     /// Its topic or its schema is in the way: it is held, and others are not.
     Refused(Refusal),
+    /// It is not known yet, and what the page has is to be published first.
+    Later,
     /// It is not known whether it can.
     Failed(Failure),
 }
@@ -44,15 +49,20 @@ impl Encoder {
             registry,
             source: config.relay.source.clone(),
             known: HashMap::new(),
+            wanted: BTreeSet::new(),
         }
     }
 
-    /// The message of an event. The first event of a category makes its topic, the first of a schema
-    /// asks the registry.
-    pub(crate) async fn message(&mut self, event: &OutboxEvent<'_>) -> Result<Message, Obstacle> {
-        if !self.known.contains_key(event.category) {
-            let made = self.topic(event.category).await;
-            made.map_err(|failure| obstacle(failure, event))?;
+    /// The message of an event, if its topic is ready. The first event of a schema asks the registry, but not after
+    /// `until`.
+    pub(crate) async fn message(
+        &mut self,
+        event: &OutboxEvent<'_>,
+        until: Instant,
+    ) -> Result<Message, Obstacle> {
+        if !self.is_known(event.category).map_err(|failure| obstacle(failure, event))? {
+            self.want(event.category);
+            return Err(Obstacle::Later);
         }
         let category = &self.known[event.category];
         let id = match category.ids.get(&event.fingerprint) {
@@ -60,6 +70,7 @@ impl Encoder {
             Some(Err(reason)) => {
                 return Err(Obstacle::Refused(refusal(Cause::Schema, reason.clone(), event)));
             }
+            None if Instant::now() >= until => return Err(Obstacle::Later),
             None => self.learn(event).await.map_err(|failure| {
                 let obstacle = obstacle(failure, event);
                 // Asked once for all of them.
@@ -75,12 +86,43 @@ impl Encoder {
         Ok(Message::new(event, to, id, &self.source))
     }
 
-    /// Makes sure of a category's topic.
-    pub(crate) async fn topic(&mut self, category: &str) -> Result<(), Failure> {
-        let to = self.topics.ensure(category).await?;
-        let fresh = Category { to, ids: HashMap::new() };
-        self.known.entry(category.to_owned()).or_insert(fresh);
-        Ok(())
+    /// Whether a category's topic is ready.
+    fn is_known(&mut self, category: &str) -> Result<bool, Failure> {
+        if self.known.contains_key(category) {
+            return Ok(true);
+        }
+        if let Some(to) = self.topics.ready(category) {
+            self.known.insert(category.to_owned(), Category { to, ids: HashMap::new() });
+            return Ok(true);
+        }
+        self.topics.refused(category).map_or(Ok(false), Err)
+    }
+
+    /// Notes that a category is waited for, unless it is ready.
+    pub(crate) fn want(&mut self, category: &str) {
+        if !self.known.contains_key(category) && !self.wanted.contains(category) {
+            self.wanted.insert(category.to_owned());
+        }
+    }
+
+    /// Makes the topics ready that were waited for, all together, as far as that goes until then.
+    pub(crate) async fn prepare(&mut self, until: Instant) -> Result<(), Failure> {
+        let wanted = std::mem::take(&mut self.wanted);
+        if wanted.is_empty() { Ok(()) } else { self.topics.prepare(wanted, until).await }
+    }
+
+    /// The same for given categories: of each that can be published or not, which of the two.
+    pub(crate) async fn topics_of(
+        &mut self,
+        categories: BTreeSet<String>,
+        until: Instant,
+    ) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
+        self.topics.prepare(categories.clone(), until).await?;
+        let known = categories.into_iter().filter_map(|category| {
+            let known = self.is_known(&category);
+            (!matches!(known, Ok(false))).then(|| (category, known.map(drop)))
+        });
+        Ok(known.collect())
     }
 
     /// Asks for the registry id of an event's schema.
@@ -103,6 +145,14 @@ impl Encoder {
     /// Forgets what it learned: after a failure, topics and schemas are looked at again.
     pub(crate) fn forget(&mut self) {
         self.known.clear();
+        self.topics.forget();
+    }
+
+    /// Forgets which schemas were refused: they are asked for again. What can be published is kept.
+    pub(crate) fn forget_refusals(&mut self) {
+        for category in self.known.values_mut() {
+            category.ids.retain(|_, id| id.is_ok());
+        }
     }
 }
 

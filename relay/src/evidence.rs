@@ -51,8 +51,8 @@ impl Evidence {
             named.extend(compared.diverging.iter().take(room).map(line));
             if diverging == 0 {
                 // What was compared once is not compared again.
-                let deployment = &self.config.relay.deployment;
-                record_ends(&self.store, deployment, &end.incarnation, &compared.ends).await?;
+                let publication = self.config.publication();
+                record_ends(&self.store, &publication, &end.incarnation, &compared.ends).await?;
             }
         }
         if diverging > 0 {

@@ -6,6 +6,7 @@ use annals_relay_core::Trouble;
 use annals_store::outbox::History;
 
 use crate::checkpoint::CheckpointError;
+use crate::claims::{NotMine, Taken};
 use crate::holds::{Cause, Kind, Refusal};
 use crate::kafka_failure::{KafkaFailure, RecordId};
 use crate::registry::RegistryFailure;
@@ -69,6 +70,20 @@ pub enum Failure {
         /// Its partitions now.
         found: i32,
     },
+    /// A topic is another publication's.
+    #[error("{0}")]
+    Taken(Box<Taken>),
+    /// The topic of claims cannot be used: nobody can say whose a topic is.
+    #[error("topic {topic}, in which topics are claimed, cannot be used: {reason}")]
+    Claims {
+        /// The topic.
+        topic: String,
+        /// What is wrong, with the command that mends it.
+        reason: String,
+    },
+    /// This publication must not run: another one is in its place.
+    #[error(transparent)]
+    NotMine(#[from] NotMine),
     /// The registry does not have a schema, or refuses it, or has something else under its id.
     #[error("get the registry id of schema {schema} for topic {topic}")]
     Schema {
@@ -179,12 +194,17 @@ impl Failure {
     /// What the failure means to the machine that decides.
     pub(crate) fn trouble(&self) -> Trouble {
         match self {
-            Self::Outage { .. } | Self::Repartitioned { .. } | Self::Schema { .. } => Trouble::Away,
+            Self::Outage { .. }
+            | Self::Repartitioned { .. }
+            | Self::Taken(_)
+            | Self::Claims { .. }
+            | Self::Schema { .. } => Trouble::Away,
             // Begin again at once, from what is certain.
             Self::Held(_) | Self::Moved => Trouble::Held,
             Self::Fenced => Trouble::Fenced,
             Self::Kafka(failure) => match failure {
                 KafkaFailure::Outage { .. }
+                | KafkaFailure::Forbidden { .. }
                 | KafkaFailure::TopicMissing { .. }
                 | KafkaFailure::TopicUnfit { .. } => Trouble::Away,
                 KafkaFailure::Refused { suspects, .. } if are_events(suspects) => Trouble::Held,
@@ -195,7 +215,8 @@ impl Failure {
                 KafkaFailure::Settings { .. } => Trouble::Fault,
             },
             Self::Diverged { .. } | Self::OtherStore { .. } => Trouble::Fork,
-            Self::Checkpoint(_)
+            Self::NotMine(_)
+            | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Delivery { .. }
@@ -212,9 +233,12 @@ impl Failure {
         match self {
             Self::Schema { .. } => Some(Cause::Schema),
             Self::Repartitioned { .. }
-            | Self::Kafka(KafkaFailure::TopicMissing { .. } | KafkaFailure::TopicUnfit { .. }) => {
-                Some(Cause::Topic)
-            }
+            | Self::Taken(_)
+            | Self::Kafka(
+                KafkaFailure::TopicMissing { .. }
+                | KafkaFailure::TopicUnfit { .. }
+                | KafkaFailure::Forbidden { .. },
+            ) => Some(Cause::Topic),
             Self::Kafka(
                 KafkaFailure::Outage { .. }
                 | KafkaFailure::Refused { .. }
@@ -223,6 +247,8 @@ impl Failure {
                 | KafkaFailure::Settings { .. },
             )
             | Self::Outage { .. }
+            | Self::Claims { .. }
+            | Self::NotMine(_)
             | Self::Held(_)
             | Self::Fenced
             | Self::Moved
@@ -270,12 +296,15 @@ impl Failure {
             Self::Kafka(
                 KafkaFailure::TopicMissing { topic, .. } | KafkaFailure::TopicUnfit { topic, .. },
             )
+            | Self::Claims { topic, .. }
             | Self::Repartitioned { topic, .. } => format!("topic {topic}"),
+            Self::Taken(taken) => format!("topic {}", taken.by.topic),
             Self::Kafka(KafkaFailure::Refused { .. }) => {
                 "kafka to take an event that it refuses".to_owned()
             }
             Self::Kafka(
                 KafkaFailure::Outage { .. }
+                | KafkaFailure::Forbidden { .. }
                 | KafkaFailure::UnknownOutcome { .. }
                 | KafkaFailure::Settings { .. },
             ) => Component::Kafka.to_string(),
@@ -284,6 +313,7 @@ impl Failure {
             Self::Moved => Component::Database.to_string(),
             Self::Diverged { .. }
             | Self::OtherStore { .. }
+            | Self::NotMine(_)
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
@@ -307,17 +337,22 @@ impl Failure {
                 | KafkaFailure::TopicMissing { .. }
                 | KafkaFailure::TopicUnfit { .. } => Good::Published,
                 KafkaFailure::Outage { .. }
+                | KafkaFailure::Forbidden { .. }
                 | KafkaFailure::Fenced { .. }
                 | KafkaFailure::UnknownOutcome { .. }
                 | KafkaFailure::Settings { .. } => Good::Kafka,
             },
+            // Read from it is all that is done before something is published.
+            Self::Claims { .. } => Good::Kafka,
             Self::Outage { of: Component::Registry, .. }
             | Self::Repartitioned { .. }
+            | Self::Taken(_)
             | Self::Schema { .. }
             | Self::Held(_) => Good::Published,
             Self::Moved
             | Self::Diverged { .. }
             | Self::OtherStore { .. }
+            | Self::NotMine(_)
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)

@@ -1,6 +1,6 @@
 //! Reading what is held, once it is to go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Stretch, Window};
@@ -12,6 +12,8 @@ use crate::reader::{Parts, Reader, Reading, collect};
 
 /// The topic of a held category is looked at so often.
 const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
+/// A page waits for them for so long: what others publish must not wait.
+const TOPICS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The window of a hold.
 #[derive(Clone, Copy)]
@@ -67,6 +69,11 @@ impl Reader {
             return Ok(());
         }
         while let Some(hold) = shard.holds.get(name).cloned() {
+            if reading.waits {
+                reading.more = true;
+                return Ok(());
+            }
+            let after = hold.place.after;
             let place = if shard.is_caught_up(&hold.place) {
                 hold.place
             } else if reading.collector.is_full() {
@@ -78,6 +85,10 @@ impl Reader {
             } else {
                 return Ok(());
             };
+            if reading.waits && place.after <= after {
+                reading.more = true;
+                return Ok(());
+            }
             let is_ended = shard.is_caught_up(&place);
             shard.holds.go_on(name, place, is_ended);
             // Also where nothing is left to publish, Kafka has to know.
@@ -132,15 +143,31 @@ impl Reader {
                 categories.entry(name.clone()).or_default().push(hold.id);
             });
         }
-        for (category, holds) in categories {
-            let tried = self.tried.get(&category);
+        let due = categories.iter().filter(|(category, holds)| {
+            let tried = self.tried.get(*category);
             let is_due = tried.is_none_or(|tried| tried.elapsed() >= TOPIC_INTERVAL);
-            if !is_due || holds.iter().all(|hold| self.goes_on(*hold)) {
-                continue;
+            is_due && !holds.iter().all(|hold| self.goes_on(*hold))
+        });
+        let due: BTreeSet<String> = due.map(|(category, _)| category.clone()).collect();
+        if due.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.tried.extend(due.iter().map(|category| (category.clone(), now)));
+        let tried = match self.encoder.topics_of(due, now + TOPICS_WAIT_MAX).await {
+            Ok(tried) => tried,
+            Err(failure) => {
+                let error = &failure as &dyn std::error::Error;
+                tracing::debug!(error, "the topics of held categories are not looked at");
+                return;
             }
-            self.tried.insert(category.clone(), Instant::now());
-            match self.encoder.topic(&category).await {
-                Ok(()) => self.ready.extend(holds),
+        };
+        for (category, known) in tried {
+            match known {
+                Ok(()) => {
+                    let holds = categories.remove(&category);
+                    self.ready.extend(holds.into_iter().flatten());
+                }
                 Err(failure) => {
                     let error = &failure as &dyn std::error::Error;
                     tracing::debug!(category, error, "the category is held still");

@@ -3,14 +3,17 @@
 //!
 //! Everything here blocks, each call up to a deadline: it is for threads of its own.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -32,6 +35,8 @@ pub use crate::topic_policy::ensure_topic;
 
 /// How long one question to the brokers may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a question about many topics.
+const BULK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the sending thread sleeps between looks for acknowledgements, at first and at most. rdkafka's
 /// `poll` spins instead.
 const PAUSE_MIN: Duration = Duration::from_micros(50);
@@ -121,6 +126,20 @@ impl Producer {
             }
         }
         Err(self.not_sent(message, &refused.0))
+    }
+
+    fn send_keyed(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let mut record = BaseRecord::with_opaque_to(topic, 0_usize).partition(0).key(key);
+            record.payload = value;
+            let Err((error, _)) = self.client.send(record) else { return Ok(()) };
+            if code(&error) != Code::QueueFull || began.elapsed() >= self.deadline {
+                return Err(self.failure("send a record", &error).about(topic, Vec::new()));
+            }
+            self.listen();
+            thread::sleep(pause(began));
+        }
     }
 
     /// Waits until the broker has acknowledged everything that was sent. To be called before
@@ -237,16 +256,20 @@ impl Producer {
     }
 }
 
-/// Asks about topics, and makes them. Reads nothing.
+/// Asks about topics, and makes them. Reads nothing. Its connections are kept for the next question.
 pub(crate) struct Desk {
     client: BaseConsumer<Listener>,
-    admin: Properties,
+    properties: Properties,
+    admin: OnceLock<AdminClient<Listener>>,
 }
+
+/// What came of a request, for each of the topics that it was about.
+pub(crate) type ByTopic<T> = BTreeMap<String, T>;
 
 impl Desk {
     pub(crate) fn open(config: &Config) -> Result<Self> {
         let client = create(properties::desk(&config.kafka))?;
-        Ok(Self { client, admin: properties::admin(&config.kafka) })
+        Ok(Self { client, properties: properties::admin(&config.kafka), admin: OnceLock::new() })
     }
 
     /// How many partitions a topic has; `None` if it does not exist.
@@ -259,6 +282,32 @@ impl Desk {
             Some(Code::UnknownTopicOrPartition) => Ok(None),
             Some(code) => Err(failed(KafkaError::MetadataFetch(code))),
         }
+    }
+
+    /// How many partitions each of these topics has, or why that is not known; those that do not exist, or that the relay may
+    /// not see, are not among them. One request.
+    pub(crate) fn partitions_of(&self, topics: &[&str]) -> Result<ByTopic<Result<i32>>> {
+        if let [topic] = topics {
+            let found = match self.partitions(topic) {
+                Err(failure) if failure.is_outage() => return Err(failure),
+                found => found.transpose(),
+            };
+            return Ok(found.map(|found| ((*topic).to_owned(), found)).into_iter().collect());
+        }
+        let failed = |error, topic: &str| self.failure("look topics up", &error, topic);
+        let metadata = self.client.fetch_metadata(None, BULK_TIMEOUT);
+        let metadata = metadata.map_err(|error| failed(error, ""))?;
+        let wanted: BTreeSet<&str> = topics.iter().copied().collect();
+        let known = metadata.topics().iter().filter(|topic| wanted.contains(topic.name()));
+        let known = known.filter_map(|topic| {
+            let found = match topic.error().map(Code::from) {
+                None => Ok(i32::try_from(topic.partitions().len()).ok()?),
+                Some(Code::UnknownTopicOrPartition) => return None,
+                Some(code) => Err(failed(KafkaError::MetadataFetch(code), topic.name())),
+            };
+            Some((topic.name().to_owned(), found))
+        });
+        Ok(known.collect())
     }
 
     /// First offset and end of each of these partitions.
@@ -295,29 +344,51 @@ impl Desk {
         Ok(names.filter(|name| name.starts_with(prefix)).collect())
     }
 
-    /// A topic's settings; none where the broker does not show them.
-    pub(crate) fn describe(&self, topic: &str) -> Result<BTreeMap<String, String>> {
-        let failed = |error| self.failure("read a topic's settings", &error, topic);
-        let admin: AdminClient<Listener> = create(self.admin.clone())?;
-        let asked = [ResourceSpecifier::Topic(topic)];
-        let answer = wait(admin.describe_configs(&asked, &admin_options())).map_err(failed)?;
+    /// The settings of topics; none where the broker does not show them. One request.
+    pub(crate) fn describe(&self, topics: &[&str]) -> Result<ByTopic<BTreeMap<String, String>>> {
+        let failed = |error| self.failure("read the settings of topics", &error, "");
+        let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let answer = wait(self.admin()?.describe_configs(&asked, &admin_options()));
         // rdkafka 0.39 does not look at a resource's own error: a refusal comes as no settings at all.
-        let entries = answer.into_iter().flatten().flat_map(|resource| resource.entries);
-        Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+        let resources = answer.map_err(failed)?.into_iter().flatten();
+        let settings = resources.filter_map(|resource| match resource.specifier {
+            OwnedResourceSpecifier::Topic(topic) => {
+                let entries = resource.entries.into_iter();
+                Some((topic, entries.filter_map(|e| Some((e.name, e.value?))).collect()))
+            }
+            OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => None,
+        });
+        Ok(settings.collect())
     }
 
-    /// Makes a topic, unless somebody else just did.
-    pub(crate) fn create(&self, plan: &TopicPlan) -> Result<()> {
-        let failed = |error| self.failure("create a topic", &error, &plan.name);
-        let admin: AdminClient<Listener> = create(self.admin.clone())?;
-        let replication = TopicReplication::Fixed(plan.replication_factor);
-        let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);
-        topic.config = plan.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let made = wait(admin.create_topics([&topic], &admin_options())).map_err(failed)?;
-        match made.into_iter().next() {
-            None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
-            Some(Err((_, code))) => Err(failed(KafkaError::MetadataFetch(code))),
+    /// Makes topics, unless somebody else just did; what came of each. One request.
+    pub(crate) fn create(&self, plans: &[&TopicPlan]) -> Result<ByTopic<Result<()>>> {
+        let action = "create a topic";
+        let mut topics: Vec<NewTopic<'_>> = Vec::new();
+        for plan in plans {
+            let replication = TopicReplication::Fixed(plan.replication_factor);
+            let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);
+            topic.config = plan.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            topics.push(topic);
         }
+        let made = wait(self.admin()?.create_topics(&topics, &admin_options()));
+        let made = made.map_err(|error| self.failure(action, &error, ""))?;
+        let result = |made: Result<String, (String, Code)>| match made {
+            Ok(topic) | Err((topic, Code::TopicAlreadyExists)) => (topic, Ok(())),
+            Err((topic, code)) => {
+                let failure = self.failure(action, &KafkaError::MetadataFetch(code), &topic);
+                (topic, Err(failure))
+            }
+        };
+        Ok(made.into_iter().map(result).collect())
+    }
+
+    fn admin(&self) -> Result<&AdminClient<Listener>> {
+        if let Some(admin) = self.admin.get() {
+            return Ok(admin);
+        }
+        let admin = create(self.properties.clone())?;
+        Ok(self.admin.get_or_init(|| admin))
     }
 
     fn failure(&self, action: &'static str, error: &KafkaError, topic: &str) -> KafkaFailure {
@@ -409,6 +480,62 @@ pub(crate) fn scan(
         });
     })?;
     Ok(written)
+}
+
+/// A record of a topic that is read for its keys: none but the last of each counts.
+pub(crate) struct Keyed {
+    pub(crate) offset: i64,
+    pub(crate) key: String,
+    /// None deletes the key.
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+/// Reads the first partition of a topic from an offset up to its end as it is now; returns that. Blocks.
+pub(crate) fn read_keyed(
+    config: &Config,
+    desk: &Desk,
+    topic: &str,
+    start: i64,
+    mut take: impl FnMut(Keyed),
+) -> Result<i64> {
+    let ends = desk.ends(topic, &[0])?;
+    let end = ends.first().map_or(start, |(_, (_, end))| *end);
+    // The first records may be gone, by compaction.
+    let parts = ends.iter().map(|(number, (first, end))| (*number, (start.max(*first), *end)));
+    let tails = Tails::between(parts);
+    if tails.is_done() {
+        return Ok(end);
+    }
+    let deadline = Instant::now() + BULK_TIMEOUT;
+    read(
+        config,
+        topic,
+        &tails,
+        |_| Instant::now() >= deadline,
+        |message| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            take(Keyed {
+                offset: message.offset(),
+                key: message.key().map(text).unwrap_or_default(),
+                value: message.payload().map(<[u8]>::to_vec),
+            });
+        },
+    )?;
+    Ok(end)
+}
+
+/// Writes records with keys to the first partition of a topic, in this order; every one is acknowledged by all replicas
+/// when it returns. Blocks.
+pub(crate) fn write_keyed(
+    config: &Config,
+    topic: &str,
+    records: &[(String, Option<Vec<u8>>)],
+) -> Result<()> {
+    let producer = Producer::without_transactions(config)?;
+    for (key, value) in records {
+        producer.send_keyed(topic, key, value.as_deref())?;
+    }
+    producer.drain()
 }
 
 /// Reads every committed record after each start, until everything up to each end has been fetched. `is_late` is
@@ -576,9 +703,7 @@ fn create<T: FromClientConfigAndContext<Listener>>(properties: Properties) -> Re
 }
 
 fn admin_options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .operation_timeout(Some(REQUEST_TIMEOUT))
+    AdminOptions::new().request_timeout(Some(BULK_TIMEOUT)).operation_timeout(Some(BULK_TIMEOUT))
 }
 
 /// Waits for an answer that a thread of librdkafka brings, in time, if only to say that it is late.
@@ -618,6 +743,9 @@ fn sort(action: &'static str, code: Code, reason: String) -> KafkaFailure {
         | Code::InvalidPartitions
         | Code::InvalidReplicationFactor
         | Code::PolicyViolation => KafkaFailure::TopicUnfit { topic: String::new(), reason },
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            KafkaFailure::Forbidden { action, topic: String::new(), reason }
+        }
         // The broker knows its own maximum; waiting does not change it.
         Code::InvalidTransactionTimeout => KafkaFailure::Settings { reason },
         _ => KafkaFailure::Outage { action, reason },

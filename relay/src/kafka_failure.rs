@@ -38,6 +38,16 @@ pub enum KafkaFailure {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// The relay's user may not do this with the topic.
+    #[error("cannot {action}{}: {reason}", of(topic))]
+    Forbidden {
+        /// What was tried.
+        action: &'static str,
+        /// The topic.
+        topic: String,
+        /// What the broker says.
+        reason: String,
+    },
     /// Another producer has taken over the transactional id. Look who holds the lease.
     #[error("cannot {action}: another producer has taken over: {reason}")]
     Fenced {
@@ -78,6 +88,7 @@ impl KafkaFailure {
             | Self::Refused { .. }
             | Self::TopicMissing { .. }
             | Self::TopicUnfit { .. }
+            | Self::Forbidden { .. }
             | Self::UnknownOutcome { .. }
             | Self::Settings { .. }) => Self::UnknownOutcome { action, reason: other.to_string() },
         }
@@ -91,6 +102,9 @@ impl KafkaFailure {
                 Self::TopicMissing { topic: of.to_owned(), reason }
             }
             Self::TopicUnfit { reason, .. } => Self::TopicUnfit { topic: of.to_owned(), reason },
+            Self::Forbidden { action, reason, .. } => {
+                Self::Forbidden { action, topic: of.to_owned(), reason }
+            }
             other @ (Self::Outage { .. }
             | Self::Fenced { .. }
             | Self::UnknownOutcome { .. }
@@ -108,6 +122,10 @@ pub struct RecordId {
     pub key: String,
     /// The event's position.
     pub position: i64,
+}
+
+fn of(topic: &str) -> String {
+    if topic.is_empty() { String::new() } else { format!(" {topic}") }
 }
 
 fn named(suspects: &[RecordId]) -> String {

@@ -57,7 +57,7 @@ pub(crate) struct Step {
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseTable {
     store: Store,
-    deployment: String,
+    publication: String,
     generation: i32,
     instance: String,
     lease: Duration,
@@ -68,7 +68,7 @@ impl LeaseTable {
         let relay = &config.relay;
         Self {
             store: store.clone(),
-            deployment: relay.deployment.clone(),
+            publication: config.publication(),
             generation: i32::try_from(config.generation).unwrap_or(i32::MAX),
             instance: relay.instance.clone(),
             lease: relay.lease,
@@ -247,7 +247,7 @@ impl LeaseTable {
 
     fn query(&self, statement: &'static str) -> Query<'_, Postgres, PgArguments> {
         let statement: SqlStr = self.store.schema().statement(statement);
-        sqlx::query(statement).bind(&self.deployment)
+        sqlx::query(statement).bind(&self.publication)
     }
 
     fn of(

@@ -61,7 +61,7 @@ impl Comparison {
     /// Begins to read: the topics of the store's categories, of the recorded ends, and those with the configured prefix, for a
     /// category may have begun in a part of the log that is lost.
     pub(crate) async fn begin(config: &Arc<Config>, store: &Store) -> Result<Self, Failure> {
-        let recorded = recorded_ends(store, &config.relay.deployment).await?;
+        let recorded = recorded_ends(store, &config.publication()).await?;
         let categories = store.categories().await?;
         let mut topics: BTreeSet<String> =
             categories.iter().map(|category| config.topic(category.as_str())).collect();

@@ -32,6 +32,8 @@ use crate::shell::{Report, Reports};
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(5);
 /// A page takes milliseconds; a connection that was cut without a word takes for ever.
 const PAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// So long a page waits for topics and asks for schemas, at most: then it ends with what it has, and the next one goes on.
+const PREPARING_MAX: Duration = Duration::from_secs(10);
 
 /// A page that has found nothing for so long ends, and is gone on with: what it passed stays passed.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -91,10 +93,10 @@ impl Reads {
             limits: Limits { events_max: relay.batch_events_max, bytes_max: relay.batch_bytes_max },
             connection: None,
             written: BTreeMap::new(),
-            deployment: relay.deployment.clone(),
+            publication: config.publication(),
             durability: relay.durability,
             asked: Asked::default(),
-            passed: Passed::new(store, &relay.deployment),
+            passed: Passed::new(store, &config.publication()),
             late: HashMap::new(),
             seen: None,
             noted: HashMap::new(),
@@ -152,7 +154,7 @@ pub(crate) struct Reader {
     connection: Option<PgConnection>,
     /// When each shard's checkpoint was last written.
     written: BTreeMap<i16, Instant>,
-    deployment: String,
+    publication: String,
     durability: Durability,
     pub(crate) asked: Asked,
     /// Events not to publish.
@@ -195,13 +197,25 @@ pub(crate) struct Reading {
     pub(crate) last: HashMap<i16, LastEvent>,
     /// When the page has to end, with what it has.
     pub(crate) ends_at: Instant,
+    /// No topic is waited for and no schema asked for beyond this time.
+    pub(crate) prepare_until: Instant,
+    /// Whether something has to wait for its topic or its schema.
+    pub(crate) waits: bool,
 }
 
 impl Reading {
     fn new(limits: Limits) -> Self {
         let (collector, refused) = (Collector::new(limits), Refused::default());
-        let ends_at = Instant::now() + PAGE_TIME_MAX;
-        Self { collector, more: false, refused, last: HashMap::new(), ends_at }
+        let began = Instant::now();
+        Self {
+            collector,
+            more: false,
+            refused,
+            last: HashMap::new(),
+            ends_at: began + PAGE_TIME_MAX,
+            prepare_until: began + PREPARING_MAX,
+            waits: false,
+        }
     }
 
     /// Whether the page takes nothing more.
@@ -289,11 +303,16 @@ impl Reader {
         done: Result<Result<T, Failure>, Elapsed>,
     ) -> Result<T, Failure> {
         let done = done.unwrap_or_else(|elapsed| Err(Failure::late(action, elapsed)));
-        if done.is_err() {
-            self.connection = None;
-            self.encoder.forget();
-            self.ready.clear();
+        let Err(failure) = &done else { return done };
+        self.connection = None;
+        match failure {
+            // Of the rest it is known that it can be published.
+            Failure::Held(_) | Failure::Outage { of: Component::Registry, .. } => {
+                self.encoder.forget_refusals();
+            }
+            _ => self.encoder.forget(),
         }
+        self.ready.clear();
         done
     }
 
@@ -302,6 +321,9 @@ impl Reader {
         &mut self,
         places: Vec<(Shard, ShardPlace)>,
     ) -> Result<Page<ShardPlace, Batch>, Failure> {
+        if let Some(over) = self.encoder.topics().over() {
+            return Err(over);
+        }
         let mut shards: Vec<ShardPlace> = places.into_iter().map(|(_, place)| place).collect();
         // Every page begins a window or asks again in which history it is.
         let end = self.end_of_log().await?;
@@ -387,11 +409,11 @@ impl Reader {
     }
 
     async fn ask(&mut self) -> Result<Asked, Failure> {
-        let deployment = self.deployment.clone();
+        let publication = self.publication.clone();
         let Parts { store, connection, .. } = self.parts().await?;
         let wanted = store.schema().statement(include_str!("../sql/holds_wanted.sql"));
         let wanted: Vec<i64> = sqlx::query_scalar(wanted)
-            .bind(&deployment)
+            .bind(&publication)
             .fetch_all(&mut *connection)
             .await
             .map_err(Failure::database("look what is asked for"))?;
@@ -437,7 +459,7 @@ impl Reader {
                 None if read.is_cut => after,
                 Some(_) | None => end,
             };
-            if reading.is_over() {
+            if read.is_cut || reading.is_over() {
                 let is_done = !read.is_cut && window.stretch(late, after) == Stretch::Done;
                 reading.more |= !is_done;
                 return Ok(if is_done { Place::done(until) } else { place.within(until, after) });
@@ -521,11 +543,12 @@ pub(crate) struct Read {
     pub(crate) events: usize,
     /// The position of the last one.
     pub(crate) last: Option<i64>,
-    /// Whether rows were left when the batch was full.
+    /// Whether rows were left: the batch was full, or something has to wait.
     pub(crate) is_cut: bool,
 }
 
-/// Takes rows until the batch is full.
+/// Takes rows until the batch is full, or one has to wait for its topic or its schema. Of what comes behind that one it
+/// learns what to wait for as well, so that all of it is made ready together.
 pub(crate) async fn collect(
     rows: impl futures_util::Stream<Item = Result<OutboxRow, annals_store::Error>>,
     encoder: &mut Encoder,
@@ -533,27 +556,60 @@ pub(crate) async fn collect(
     reading: &mut Reading,
     is_left_out: impl Fn(&OutboxEvent<'_>) -> bool,
 ) -> Result<Read, Failure> {
-    let mut rows = pin!(rows);
     let mut read = Read { events: 0, last: None, is_cut: false };
-    while let Some(row) = rows.try_next().await? {
-        if reading.collector.is_full() {
-            read.is_cut = true;
-            break;
-        }
-        let event = row.event()?;
-        read.events += 1;
-        read.last = Some(event.position);
-        if is_left_out(&event)
-            || reading.refused.has(&event)
-            || passed.contains(event.position).await?
-        {
-            continue;
-        }
-        match encoder.message(&event).await {
-            Ok(message) => reading.take(&event, message),
-            Err(Obstacle::Refused(refusal)) => reading.refused.push(refusal),
-            Err(Obstacle::Failed(failure)) => return Err(failure),
+    {
+        let mut rows = pin!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let event = row.event()?;
+            if read.is_cut && is_left_out(&event) {
+                continue;
+            }
+            if read.is_cut {
+                encoder.want(event.category);
+                continue;
+            }
+            if reading.collector.is_full() {
+                read.is_cut = true;
+                break;
+            }
+            let is_passed = is_left_out(&event)
+                || reading.refused.has(&event)
+                || passed.contains(event.position).await?;
+            let taken = if is_passed { Taken::Yes } else { take(&event, encoder, reading).await? };
+            match taken {
+                Taken::Yes => {
+                    read.events += 1;
+                    read.last = Some(event.position);
+                }
+                Taken::Later => {
+                    read.is_cut = true;
+                    reading.waits = true;
+                }
+            }
         }
     }
+    // What is there already is published first.
+    let is_empty = reading.collector.is_empty();
+    encoder.prepare(if is_empty { reading.prepare_until } else { Instant::now() }).await?;
     Ok(read)
+}
+
+/// Whether an event is done with.
+enum Taken {
+    Yes,
+    Later,
+}
+
+async fn take(
+    event: &OutboxEvent<'_>,
+    encoder: &mut Encoder,
+    reading: &mut Reading,
+) -> Result<Taken, Failure> {
+    match encoder.message(event, reading.prepare_until).await {
+        Ok(message) => reading.take(event, message),
+        Err(Obstacle::Refused(refusal)) => reading.refused.push(refusal),
+        Err(Obstacle::Later) => return Ok(Taken::Later),
+        Err(Obstacle::Failed(failure)) => return Err(failure),
+    }
+    Ok(Taken::Yes)
 }

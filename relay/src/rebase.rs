@@ -52,7 +52,7 @@ pub async fn execute(
         return Err(RebaseError::NoReason.into());
     }
     let config = Arc::new(config);
-    let deployment = config.relay.deployment.clone();
+    let deployment = config.publication();
     let ids = left_open(store, &deployment).await?;
     if !dry_run && config.relay.delivery == Delivery::ExactlyOnce {
         let config = Arc::clone(&config);

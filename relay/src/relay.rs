@@ -8,10 +8,11 @@ use sqlx::{PgPool, Row};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::copy::{Committed, Copier};
 use crate::encode::Encoder;
 use crate::failure::{Failure, Outcome};
+use crate::ownership;
 use crate::reader::Reads;
 use crate::registry::Registry;
 use crate::shell::Shell;
@@ -24,13 +25,12 @@ use crate::wake::Wake;
 /// # Errors
 /// [`Failure`] of the kinds that need a person: a fork of the database's history, a checkpoint that cannot be read.
 pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> Result<(), Failure> {
-    let Some(deployment) = begin(&config, &store, &shutdown).await? else { return Ok(()) };
-    let Deployment { generation, shards } = deployment;
-    let config = Arc::new(config.in_generation(generation));
+    let Some((config, shards)) = begin(&config, &store, &shutdown).await? else { return Ok(()) };
+    let config = Arc::new(config);
     let committed = watch::Sender::new(Committed::default());
     let copier = Copier::new(&store, &config, committed.clone());
     let reads = reads(&config, &store)?;
-    let wake = Wake::listen(&store, &config.relay.deployment);
+    let wake = Wake::listen(&store, &config.publication());
     let (shell, reports) = Shell::new(&config, &store, shards, committed, reads);
     let ended = tokio::select! {
         ended = shell.run(reports, wake, &shutdown) => ended,
@@ -52,16 +52,20 @@ struct Deployment {
     shards: u16,
 }
 
-/// What the deployment is, as soon as the database says it; `None` at shutdown.
+/// The configuration in its store and generation, and the number of shards, as soon as they are known and the topics are
+/// this publication's; `None` at shutdown.
 async fn begin(
     config: &Config,
     store: &Store,
     shutdown: &CancellationToken,
-) -> Result<Option<Deployment>, Failure> {
+) -> Result<Option<(Config, u16)>, Failure> {
     let mut waiting = Waiting::new(&config.relay);
     while !shutdown.is_cancelled() {
-        match deployment(config, store.pool(), store.schema()).await {
-            Ok(deployment) => return Ok(Some(deployment)),
+        match attempt(config, store).await {
+            Ok(begun) => {
+                waiting.begun();
+                return Ok(Some(begun));
+            }
             Err(failure) => match failure.outcome() {
                 Outcome::Halt => return Err(failure),
                 Outcome::Wait => waiting.say(&failure),
@@ -76,6 +80,17 @@ async fn begin(
     Ok(None)
 }
 
+async fn attempt(config: &Config, store: &Store) -> Result<(Config, u16), Failure> {
+    let (config, claiming) = ownership::begin(config.clone(), store).await?;
+    let Deployment { generation, shards } =
+        deployment(&config, store.pool(), store.schema()).await?;
+    let config = config.in_generation(generation);
+    if config.relay.delivery == Delivery::ExactlyOnce {
+        ownership::claim_checkpoints(&config, claiming).await?;
+    }
+    Ok((config, shards))
+}
+
 async fn deployment(
     config: &Config,
     pool: &PgPool,
@@ -84,7 +99,7 @@ async fn deployment(
     let failed = |source| Failure::database("read what the deployment is")(source);
     let delivery = config.relay.delivery.name();
     let row = sqlx::query(schema.statement(include_str!("../sql/begin.sql")))
-        .bind(&config.relay.deployment)
+        .bind(config.publication())
         .bind(delivery)
         .fetch_one(pool)
         .await

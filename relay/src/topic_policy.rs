@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::{self, Config};
-use crate::kafka::Desk;
+use crate::kafka::{ByTopic, Desk};
 use crate::kafka_failure::KafkaFailure;
 
 /// What keeps a topic of events whole, whatever the broker's defaults are.
@@ -33,6 +33,16 @@ const CHECKPOINTS: [(&str, &str, &str); 2] = [
         "a checkpoint can be deleted, and then everything is published again",
     ),
     ("segment.bytes", "16777216", "old checkpoints are kept for long"),
+];
+
+/// Claims: the last record of each key is kept.
+const CLAIMS: [(&str, &str, &str); 2] = [
+    (
+        "cleanup.policy",
+        "compact",
+        "a claim can be deleted, and then two stores can publish into one topic",
+    ),
+    ("segment.bytes", "16777216", "old claims are kept for long"),
 ];
 
 /// Brokers hear of a new topic one after the other, the last one after so long.
@@ -107,6 +117,18 @@ impl TopicPlan {
         }
     }
 
+    /// The topic of claims: one partition, so that of two claims all readers see the same one first.
+    #[must_use]
+    pub fn claims(topics: &config::Topics) -> Self {
+        Self {
+            name: topics.claims.clone(),
+            partitions: 1,
+            replication_factor: topics.replication_factor,
+            settings: settings(&CLAIMS),
+            create: topics.create,
+        }
+    }
+
     /// What is not as planned in the settings that were found. Those not found are not judged.
     #[must_use]
     pub fn differences(&self, found: &BTreeMap<String, String>) -> Vec<Difference> {
@@ -173,7 +195,7 @@ impl TopicPlan {
 
     fn consequence(&self, setting: &str) -> &'static str {
         let planned = self.settings.get(setting).map(String::as_str);
-        let known = EVENTS.iter().chain(&CHECKPOINTS);
+        let known = EVENTS.iter().chain(&CHECKPOINTS).chain(&CLAIMS);
         known
             .filter(|(name, value, _)| *name == setting && planned == Some(*value))
             .map(|(_, _, consequence)| *consequence)
@@ -188,26 +210,111 @@ impl TopicPlan {
 /// [`KafkaFailure::TopicMissing`] with the command that creates it, when the relay may not;
 /// [`KafkaFailure::TopicUnfit`] when Kafka will not create it so; [`KafkaFailure::Outage`].
 pub fn ensure_topic(config: &Config, plan: &TopicPlan) -> Result<TopicFacts, KafkaFailure> {
-    let desk = Desk::open(config)?;
-    let deadline = Instant::now() + NEWS_DELAY_MAX;
-    let mut created = false;
-    loop {
-        if let Some(partitions) = desk.partitions(&plan.name)? {
-            return Ok(plan.facts(partitions, &desk.describe(&plan.name)?, created));
+    ensure_topic_at(&Desk::open(config)?, config, plan)
+}
+
+/// The same over connections that are there.
+pub(crate) fn ensure_topic_at(
+    desk: &Desk,
+    config: &Config,
+    plan: &TopicPlan,
+) -> Result<TopicFacts, KafkaFailure> {
+    let found = desk.partitions_of(&[&plan.name])?;
+    let plans = std::slice::from_ref(plan);
+    let mut made = ensure_topics(desk, &config.kafka.bootstrap_servers, plans, &found)?;
+    made.remove(&plan.name).unwrap_or_else(|| Err(unheard_of(&plan.name)))
+}
+
+/// Makes sure of many topics at once, by what was found of them; each on its own succeeds or not. A request for each of:
+/// making, looking whether every broker knows, and reading the settings. Blocks.
+///
+/// # Errors
+/// [`KafkaFailure`] where Kafka does not answer: what was made until then is there.
+pub(crate) fn ensure_topics(
+    desk: &Desk,
+    bootstrap_servers: &str,
+    plans: &[TopicPlan],
+    found: &ByTopic<Result<i32, KafkaFailure>>,
+) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, KafkaFailure> {
+    let (mut there, mut refused) = (ByTopic::new(), ByTopic::new());
+    let mut missing: Vec<&TopicPlan> = Vec::new();
+    for plan in plans {
+        match found.get(&plan.name) {
+            Some(Ok(partitions)) => drop(there.insert(plan.name.clone(), *partitions)),
+            Some(Err(_)) | None if !plan.create || found.contains_key(&plan.name) => {
+                // What is not among many may be there and not shown: asked for by name, the broker says so.
+                match desk.partitions(&plan.name) {
+                    Ok(Some(partitions)) => drop(there.insert(plan.name.clone(), partitions)),
+                    Ok(None) => {
+                        refused.insert(plan.name.clone(), plan.missing(bootstrap_servers));
+                    }
+                    Err(failure) if failure.is_outage() => return Err(failure),
+                    Err(failure) => drop(refused.insert(plan.name.clone(), failure)),
+                }
+            }
+            Some(Err(_)) | None => missing.push(plan),
         }
-        if !plan.create {
-            return Err(plan.missing(&config.kafka.bootstrap_servers));
-        }
-        if !created {
-            desk.create(plan)?;
-            created = true;
-        }
-        if Instant::now() >= deadline {
-            let reason = format!("{} was created, and no broker knows of it yet", plan.name);
-            return Err(KafkaFailure::Outage { action: "create a topic", reason });
-        }
-        thread::sleep(Duration::from_millis(20));
     }
+    let made = make(desk, &missing)?;
+    for (topic, made) in made {
+        match made {
+            Ok(partitions) => drop(there.insert(topic, partitions)),
+            Err(failure) => drop(refused.insert(topic, failure)),
+        }
+    }
+    let names: Vec<&str> = there.keys().map(String::as_str).collect();
+    let mut settings = if names.is_empty() { ByTopic::new() } else { desk.describe(&names)? };
+    let is_new = |name: &str| missing.iter().any(|plan| plan.name == name);
+    let facts = plans.iter().filter_map(|plan| {
+        let partitions = *there.get(&plan.name)?;
+        let settings = settings.remove(&plan.name).unwrap_or_default();
+        Some((plan.name.clone(), Ok(plan.facts(partitions, &settings, is_new(&plan.name)))))
+    });
+    let mut all: ByTopic<_> = facts.collect();
+    all.extend(refused.into_iter().map(|(topic, failure)| (topic, Err(failure))));
+    Ok(all)
+}
+
+/// Makes topics, and waits until the brokers know them; how many partitions each has.
+fn make(
+    desk: &Desk,
+    plans: &[&TopicPlan],
+) -> Result<ByTopic<Result<i32, KafkaFailure>>, KafkaFailure> {
+    if plans.is_empty() {
+        return Ok(ByTopic::new());
+    }
+    let mut made = ByTopic::new();
+    let mut open: Vec<String> = Vec::new();
+    for (topic, result) in desk.create(plans)? {
+        match result {
+            Ok(()) => open.push(topic),
+            Err(failure) => drop(made.insert(topic, Err(failure))),
+        }
+    }
+    let deadline = Instant::now() + NEWS_DELAY_MAX;
+    while !open.is_empty() {
+        let names: Vec<&str> = open.iter().map(String::as_str).collect();
+        let is_late = Instant::now() >= deadline;
+        for (topic, found) in desk.partitions_of(&names)? {
+            // A leader may still be chosen.
+            if found.is_ok() || is_late {
+                made.insert(topic, found);
+            }
+        }
+        open.retain(|topic| !made.contains_key(topic));
+        if is_late {
+            made.extend(open.drain(..).map(|topic| (topic.clone(), Err(unheard_of(&topic)))));
+        }
+        if !open.is_empty() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(made)
+}
+
+fn unheard_of(topic: &str) -> KafkaFailure {
+    let reason = format!("{topic} was created, and no broker knows of it yet");
+    KafkaFailure::Outage { action: "create a topic", reason }
 }
 
 impl fmt::Display for Difference {

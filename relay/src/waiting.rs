@@ -97,6 +97,11 @@ impl Waiting {
         }
     }
 
+    /// What was waited for before the first session is over.
+    pub(crate) fn begun(&mut self) {
+        self.over();
+    }
+
     /// There is nothing left that could not be published.
     pub(crate) fn nothing_left(&mut self) {
         if self.what.as_ref().is_some_and(|waited| waited.until == Good::Published) {

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// Where changes of leases are told, with the deployment's name.
+/// Where changes of leases are told, with the publication's name.
 const LEASES: &str = "annals_relay";
 /// How long a server is left alone that could not be listened to.
 const REST: Duration = Duration::from_secs(1);
@@ -43,12 +43,12 @@ struct Heard {
 }
 
 impl Wake {
-    pub(crate) fn listen(store: &Store, deployment: &str) -> Self {
+    pub(crate) fn listen(store: &Store, publication: &str) -> Self {
         let (appended, leases) = (watch::channel(()), watch::channel(()));
         let heard = Heard { appended: appended.0, leases: leases.0 };
         let options = PgConnectOptions::clone(&store.pool().connect_options());
         let channel = store.hint_channel().to_owned();
-        let listener = listen(options, channel, deployment.to_owned(), heard);
+        let listener = listen(options, channel, publication.to_owned(), heard);
         let listener = tokio::spawn(listener).abort_handle();
         Self { appended: appended.1, leases: leases.1, listener }
     }
@@ -68,11 +68,11 @@ async fn heard(receiver: &mut watch::Receiver<()>) {
     }
 }
 
-async fn listen(options: PgConnectOptions, channel: String, deployment: String, heard: Heard) {
+async fn listen(options: PgConnectOptions, channel: String, publication: String, heard: Heard) {
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     loop {
         if let Ok(mut listener) = PgListener::connect_with(&pool).await {
-            let ended = listen_once(&mut listener, &channel, &deployment, &heard).await;
+            let ended = listen_once(&mut listener, &channel, &publication, &heard).await;
             tracing::debug!(?ended, "not hearing of appends, looking for them meanwhile");
         }
         tokio::time::sleep(REST).await;
@@ -82,14 +82,14 @@ async fn listen(options: PgConnectOptions, channel: String, deployment: String, 
 async fn listen_once(
     listener: &mut PgListener,
     channel: &str,
-    deployment: &str,
+    publication: &str,
     heard: &Heard,
 ) -> Result<(), sqlx::Error> {
     listener.listen_all([channel, LEASES]).await?;
     loop {
         match listener.try_recv().await? {
             Some(notice) if notice.channel() == LEASES => {
-                if notice.payload() == deployment {
+                if notice.payload() == publication {
                     heard.leases.send_replace(());
                 }
             }

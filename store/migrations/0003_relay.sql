@@ -15,6 +15,9 @@ create table annals.relay_sessions (
 comment on column annals.relay_sessions.transactional_ids is 'they stand here before anything is published under them';
 comment on column annals.relay_sessions.is_ready is 'has producers and reaches Kafka, as it said last: counts where shards are shared out';
 
+-- In all that follows a deployment stands under the name of its publication: its own, and behind an @ what its topics begin
+-- with, if anything: `annals`, `annals@staging.`.
+
 -- What a deployment is. A new generation begins from `relay_origins`, and knows nothing of what earlier ones wrote to Kafka.
 create table annals.relay_deployments (
     deployment text collate "C" primary key,
@@ -682,6 +685,21 @@ begin
     where c.deployment = relay_rebase.deployment;
     perform relay_begin_again(relay_rebase.deployment, null);
     insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);
+end
+$$;
+
+-- Notes that the topics of a publication are released, while none of its relays runs here; one of another store has none here.
+create function annals.relay_release_topics(publication text, reason text) returns void
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    if exists (select from relay_deployments d where d.deployment = relay_release_topics.publication) then
+        perform relay_lock_stopped(relay_release_topics.publication);
+    end if;
+    insert into relay_actions (deployment, verb, reason)
+    values (relay_release_topics.publication, 'release-topics', relay_release_topics.reason);
 end
 $$;
 

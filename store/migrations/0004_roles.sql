@@ -108,7 +108,7 @@ begin
         annals.relay_rebase(text, text), annals.relay_pass(text, bigint[]),
         annals.relay_record_ends(text, text, text[], int[], bigint[]), annals.adopt(text, boolean),
         annals.relay_retry(text, text, text),
-        annals.relay_skip(text, text, bigint, text)
+        annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text)
         to annals_admin;
 
     for item in
@@ -125,7 +125,7 @@ begin
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
             and p.proname not in (
                 'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_step', 'relay_forget', 'relay_begin_again', 'relay_reshard',
-                'relay_deliver', 'relay_rebase', 'relay_pass', 'relay_checkpoint_now'
+                'relay_deliver', 'relay_rebase', 'relay_pass', 'relay_checkpoint_now', 'relay_release_topics'
             )
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);

@@ -369,7 +369,7 @@ impl Store {
     /// It waits for nobody for long, and nobody for it: while a backup or a long transaction uses the
     /// outbox, nothing is dropped. To be called again later, not more than once in a second. A
     /// deployment that is gone for good holds everything back until it is forgotten
-    /// (`select annals.relay_forget('its name')`).
+    /// (`select annals.relay_forget('its name')`, with `@` and its topics' prefix behind it where there is one).
     ///
     /// # Errors
     /// [`Error::Database`].

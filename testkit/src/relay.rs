@@ -24,6 +24,7 @@ pub struct RelaySettings {
     bed: String,
     instance: String,
     topic_prefix: String,
+    claims: String,
     database_url: String,
     environment: Environment,
     variables: Vec<(String, String)>,
@@ -35,6 +36,7 @@ impl RelaySettings {
             bed: bed.name().to_owned(),
             instance: "a".to_owned(),
             topic_prefix: bed.topic_prefix(),
+            claims: bed.claims_topic(),
             database_url: bed.database_url(),
             environment: bed.environment().clone(),
             variables: Vec::new(),
@@ -45,6 +47,20 @@ impl RelaySettings {
     #[must_use]
     pub fn instance(mut self, name: &str) -> Self {
         self.instance = name.to_owned();
+        self
+    }
+
+    /// Another topic of claims than the test bed's own.
+    #[must_use]
+    pub fn claims(mut self, topic: &str) -> Self {
+        self.claims = topic.to_owned();
+        self
+    }
+
+    /// Other topics than the test bed's.
+    #[must_use]
+    pub fn topic_prefix(mut self, prefix: &str) -> Self {
+        self.topic_prefix = prefix.to_owned();
         self
     }
 
@@ -135,9 +151,9 @@ impl RelaySettings {
 
     fn configuration(&self) -> String {
         format!(
-            "[relay]\ndeployment = \"test\"\ninstance = {:?}\n\n[topics]\nprefix = {:?}\npartitions = 4\n\n\
+            "[relay]\ndeployment = \"test\"\ninstance = {:?}\n\n[topics]\nprefix = {:?}\nclaims = {:?}\npartitions = 4\n\n\
              [registry]\nauto_register = true\n",
-            self.instance, self.topic_prefix
+            self.instance, self.topic_prefix, self.claims
         )
     }
 }

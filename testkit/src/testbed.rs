@@ -102,6 +102,23 @@ impl Testbed {
         format!("{}{category}", self.topic_prefix())
     }
 
+    /// The topic in which this test's relays claim their topics.
+    #[must_use]
+    pub fn claims_topic(&self) -> String {
+        self.has_topics.store(true, Ordering::Relaxed);
+        format!("{}.claims", self.name)
+    }
+
+    /// The topic of the checkpoints of this test's relays.
+    ///
+    /// # Panics
+    /// If the database does not answer.
+    pub async fn checkpoint_topic(&self) -> String {
+        let id = sqlx::query_scalar(include_str!("../sql/store_id.sql"));
+        let id: Uuid = id.fetch_one(self.store.pool()).await.must("read the store's id");
+        format!("{}test-checkpoints-{}", self.topic_prefix(), &id.simple().to_string()[..12])
+    }
+
     /// How to start a relay for this test.
     #[must_use]
     pub fn relay(&self) -> RelaySettings {

@@ -24,10 +24,10 @@ fn config(bed: &Testbed, more: &str) -> Config {
     let [database, kafka, registry] =
         [&bed.database_url(), &environment.kafka, &environment.registry_url]
             .map(|url| format!("{url:?}"));
-    let (prefix, name) = (bed.topic_prefix(), bed.name());
+    let (prefix, claims, name) = (bed.topic_prefix(), bed.claims_topic(), bed.name());
     let base = format!(
         "database.url = {database}\nkafka.bootstrap_servers = {kafka}\nregistry.url = {registry}\n\
-         topics.prefix = {prefix:?}\nrelay.deployment = {name:?}\n"
+         topics.prefix = {prefix:?}\ntopics.claims = {claims:?}\nrelay.deployment = {name:?}\n"
     );
     Config::parse(&format!("{base}{more}")).unwrap()
 }

@@ -1,0 +1,2 @@
+-- As adopting a store in another place does.
+update annals.identity set history = history + 1

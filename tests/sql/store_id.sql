@@ -1,0 +1,2 @@
+-- The id of the store.
+select store_id from annals.identity
