@@ -8,7 +8,7 @@ use crate::event::{EventId, RecordedEvent};
 use crate::limits::HEADER_NAME_BYTES_MAX;
 use crate::migrate::MigrationError;
 use crate::outbox::Cluster;
-use crate::stream::{ExpectedVersion, StreamName, Version};
+use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 
 /// Why an append was not acknowledged.
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +249,22 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// What the store has of an event is not what an append writes, or its schema is none: somebody else has written it.
+    #[error(
+        "event {version} of stream {stream:?}, at position {position}, cannot be read: {reason}; a read goes on from behind it, \
+         a follower passes it with Follow::passing"
+    )]
+    UnreadableEvent {
+        /// The stream; a text, since its name may be what is wrong.
+        stream: String,
+        /// The event.
+        version: i64,
+        /// Its position. A read begins [`from`](crate::Read::from) behind it, and a follower leaves it out by
+        /// [`passing`](crate::Follow::passing).
+        position: Position,
+        /// What cannot be read, and why not.
+        reason: String,
+    },
     /// A checkpoint belongs to another history: another database cluster, or the one that a promoted standby began.
     #[error(
         "the checkpoint is of database cluster {} on timeline {}, and this is cluster {} on timeline {}: \
@@ -293,6 +309,7 @@ impl Error {
             Self::Migrate(_)
             | Self::NotDurable
             | Self::Unreadable { .. }
+            | Self::UnreadableEvent { .. }
             | Self::OtherHistory { .. }
             | Self::Decode { .. } => false,
         }

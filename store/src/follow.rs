@@ -3,12 +3,12 @@
 //! The log is read window by window: what became visible between two snapshots, in position order. The
 //! first window of a follower that begins at the beginning is all of history, and is read by the same rule.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{Stream, TryStreamExt, try_unfold};
-use sqlx::SqlStr;
+use sqlx::{Row, SqlStr};
 use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
@@ -16,9 +16,9 @@ use crate::error::Error;
 use crate::event::RecordedEvent;
 use crate::outbox::{Bound, Window};
 use crate::read::Read;
-use crate::rows::recorded;
+use crate::rows::{Recorded, recorded};
 use crate::store::Store;
-use crate::stream::{Category, StreamName, Version};
+use crate::stream::{Category, Position, StreamName, Version};
 use crate::telemetry;
 
 /// Most events of a page: what a follower holds in memory.
@@ -34,6 +34,7 @@ pub struct Follow {
     category: Option<Category>,
     types: Option<Vec<String>>,
     after: Option<Checkpoint>,
+    passed: BTreeSet<Position>,
     poll_idle_max: Duration,
 }
 
@@ -41,7 +42,13 @@ impl Follow {
     /// Every event, from the first one ever recorded.
     #[must_use]
     pub const fn all() -> Self {
-        Self { category: None, types: None, after: None, poll_idle_max: POLL_IDLE_MAX }
+        Self {
+            category: None,
+            types: None,
+            after: None,
+            passed: BTreeSet::new(),
+            poll_idle_max: POLL_IDLE_MAX,
+        }
     }
 
     /// Every event of a category, from the first one ever recorded.
@@ -61,6 +68,14 @@ impl Follow {
     #[must_use]
     pub fn of_types(mut self, types: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.types = Some(types.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Leaves out the events at these positions: those that cannot be read, as
+    /// [`Error::UnreadableEvent`] says, and that somebody has decided to do without.
+    #[must_use]
+    pub fn passing(mut self, positions: impl IntoIterator<Item = Position>) -> Self {
+        self.passed.extend(positions);
         self
     }
 
@@ -90,7 +105,8 @@ impl Store {
     /// that of positions within what became visible together. Memory is bounded by a page of 500 events.
     ///
     /// # Errors
-    /// Items are [`Error::OtherHistory`] when the checkpoint belongs to another cluster or timeline, and other
+    /// Items are [`Error::UnreadableEvent`] for one that is not what an append writes, after all events before it,
+    /// [`Error::OtherHistory`] when the checkpoint belongs to another cluster or timeline, and other
     /// [`Error`]s when a page cannot be read. The stream ends there: follow again from the last checkpoint, when
     /// [`Error::is_retryable`] says that this can help.
     ///
@@ -201,6 +217,8 @@ struct Following {
     /// Behind everything that is in `page`; none before the first look.
     place: Option<Checkpoint>,
     page: VecDeque<Followed>,
+    /// Why what follows the page cannot be read.
+    unreadable: Option<Error>,
     pace: Pace,
 }
 
@@ -212,6 +230,7 @@ impl Following {
             place: follow.after.take(),
             follow,
             page: VecDeque::new(),
+            unreadable: None,
             pace,
         }
     }
@@ -220,6 +239,9 @@ impl Following {
         loop {
             if let Some(followed) = self.page.pop_front() {
                 return Ok(followed);
+            }
+            if let Some(error) = self.unreadable.take() {
+                return Err(error);
             }
             self.pace.about_to_look();
             let is_new = self.look().await?;
@@ -244,7 +266,7 @@ impl Following {
             None => self.enter(place, now).await?,
         };
         self.turn_page(place).await?;
-        Ok(!self.page.is_empty())
+        Ok(!self.page.is_empty() || self.unreadable.is_some())
     }
 
     /// Enters the window that ends at `until`.
@@ -283,21 +305,29 @@ impl Following {
         let rows =
             query.fetch_all(self.store.pool()).await.map_err(Error::database("read the log"))?;
         let is_last = i64::try_from(rows.len()) != Ok(PAGE_EVENTS);
-        let events = recorded(&self.store, &rows).await?;
+        let passed = rows.last().map(|row| row.try_get("position")).transpose();
+        let passed: Option<i64> = passed.map_err(Error::database("read the log"))?;
+        let Recorded { events, unreadable } =
+            recorded(&self.store, &rows, &self.follow.passed).await?;
+        self.unreadable = unreadable;
         let within = |event: RecordedEvent| {
             let checkpoint = Checkpoint { after: event.position.get(), ..place.clone() };
             Followed { event, checkpoint }
         };
         self.page = events.into_iter().map(within).collect();
+        let is_cut = self.unreadable.is_some();
         let end = if is_last {
             Checkpoint::at(Arc::clone(&place.cluster), until)
         } else {
-            self.page.back().map_or(place, |last| last.checkpoint.clone())
+            Checkpoint { after: passed.unwrap_or(place.after), ..place }
         };
         let events = self.page.len();
         if let Some(last) = self.page.back_mut() {
             telemetry::followed(category.unwrap_or_default(), events, last.event.recorded_at);
-            last.checkpoint = end.clone();
+            // What cannot be read is not behind the follower.
+            if !is_cut {
+                last.checkpoint = end.clone();
+            }
         }
         self.place = Some(end);
         Ok(())
