@@ -34,9 +34,13 @@ mod garbled_registry;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod java_registry;
+#[cfg(test)]
 mod migrating;
 #[cfg(test)]
 mod nothing_is_lost;
+#[cfg(test)]
+mod one_instance;
 #[cfg(test)]
 mod one_round_trip;
 #[cfg(test)]
@@ -73,5 +77,7 @@ mod ten_processes;
 mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;
+#[cfg(test)]
+mod unreadable;
 #[cfg(test)]
 mod watchdog;

@@ -31,6 +31,7 @@ mod leases;
 pub mod message;
 mod notes;
 mod places;
+mod process;
 pub mod quarantine;
 mod reader;
 pub mod rebase;

@@ -18,6 +18,7 @@ const BINARY: &str = "annals-relay";
 pub struct RelaySettings {
     bed: String,
     instance: String,
+    directory: String,
     topic_prefix: String,
     database_url: String,
     environment: Environment,
@@ -29,6 +30,7 @@ impl RelaySettings {
         Self {
             bed: bed.name().to_owned(),
             instance: "a".to_owned(),
+            directory: "a".to_owned(),
             topic_prefix: bed.topic_prefix(),
             database_url: bed.database_url(),
             environment: bed.environment().clone(),
@@ -40,6 +42,13 @@ impl RelaySettings {
     #[must_use]
     pub fn instance(mut self, name: &str) -> Self {
         self.instance = name.to_owned();
+        self.in_directory(name)
+    }
+
+    /// Another place for the relay's log than one that is named after the instance: for two of one name.
+    #[must_use]
+    pub fn in_directory(mut self, name: &str) -> Self {
+        self.directory = name.to_owned();
         self
     }
 
@@ -87,7 +96,7 @@ impl RelaySettings {
     /// # Panics
     /// If it cannot be started.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.instance));
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let mut command = command(self, &directory);
         let output = command.args(arguments).output().await.must("run the relay's binary");
@@ -125,7 +134,7 @@ impl RelayProcess {
     /// If there is no binary, or it cannot be started.
     #[must_use]
     pub fn start(settings: &RelaySettings) -> Self {
-        let name = format!("{}.{}", settings.bed, settings.instance);
+        let name = format!("{}.{}", settings.bed, settings.directory);
         let directory = output_directory().join(name);
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let log = ProcessLog::new(directory.join("relay.log"));
@@ -215,6 +224,12 @@ impl RelayProcess {
     #[must_use]
     pub fn has_logged(&self, text: &str) -> bool {
         self.log.find(self.mark, text).is_some()
+    }
+
+    /// Everything that it has logged, in all its starts.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.log.text()
     }
 
     /// How many lines with this text it has logged on this page.

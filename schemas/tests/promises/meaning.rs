@@ -7,9 +7,7 @@ fn schema(definition: &str) -> Schema {
 }
 
 fn of_fields(fields: &str) -> Schema {
-    schema(&format!(
-        r#"{{"type":"record","name":"R","namespace":"a.b","fields":[{fields}]}}"#
-    ))
+    schema(&format!(r#"{{"type":"record","name":"R","namespace":"a.b","fields":[{fields}]}}"#))
 }
 
 #[test]
