@@ -27,7 +27,7 @@ const DAMAGES: [(Damage, &str, &str); 9] = [
     (Damage { headers: Some(r#"{"n":1}"#), ..NOTHING }, "event", "headers"),
     (Damage { headers: Some(r#"{"n":null}"#), ..NOTHING }, "event", "headers"),
     (Damage { headers: Some("null"), ..NOTHING }, "event", "headers"),
-    (Damage { metadata: Some("[]"), ..NOTHING }, "event", "metadata"),
+    (Damage { metadata: Some("7"), ..NOTHING }, "event", "metadata"),
     (Damage { metadata: Some(r#"{"correlation_id":"x"}"#), ..NOTHING }, "event", "metadata"),
     (Damage { recorded_at: Some("infinity"), ..NOTHING }, "event", "recorded_at"),
     (Damage { recorded_at: Some("20000-01-01"), ..NOTHING }, "event", "recorded_at"),
