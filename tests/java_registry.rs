@@ -4,11 +4,29 @@
 use std::path::Path;
 
 use annals_schemas::Schema;
-use annals_store::{Append, ExpectedVersion};
+use annals_store::{Append, ExpectedVersion, NewEvent};
 use annals_testkit::{
     Follower, JavaPrinter, JavaRegistry, Must, RelayProcess, Testbed, account, check, deposited,
     opened,
 };
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct MoneyMoved {
+    note: String,
+}
+
+annals_schemas::events! {
+    /// Events whose schema Java prints otherwise than it is written.
+    #[derive(Debug, Clone, PartialEq)]
+    pub enum Moved in "account" {
+        /// Money was moved.
+        MoneyMoved = "avro/MoneyMoved.v1.avsc",
+    }
+}
+
+fn moved() -> NewEvent {
+    NewEvent::new(&Moved::from(MoneyMoved { note: "x".to_owned() })).must("encode an event")
+}
 
 /// Written in every way that Java writes otherwise.
 const NASTY: &str = r#"{"fields":[
@@ -98,13 +116,13 @@ async fn a_relay_publishes_with_a_registry_that_prints_schemas_anew() {
     let follower = Follower::start(&bed.environment().kafka, &[&bed.topic("account")]);
     let mut relay = RelayProcess::start(&bed.relay().registry(registry.url()));
     let append = |event| Append::to(&account("a"), ExpectedVersion::Any, [event]);
-    bed.store().append(&append(opened("ann"))).await.must("append");
+    bed.store().append(&append(moved())).await.must("append");
     bed.store().append(&append(deposited(1))).await.must("append");
     follower.until_count(2).await;
     // One that starts asks whether the ids still mean the schemas.
     relay.kill().await;
     relay.restart();
-    bed.store().append(&append(deposited(2))).await.must("append");
+    bed.store().append(&append(moved())).await.must("append");
     follower.until_count(3).await;
     assert!(!relay.has_logged("holding"), "nothing is held");
     assert!(relay.terminate().await.success());
