@@ -38,6 +38,8 @@ mod garbled_registry;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod java_registry;
+#[cfg(test)]
 mod malformed;
 #[cfg(test)]
 mod managed_servers;
@@ -49,6 +51,8 @@ mod migrating;
 mod moved;
 #[cfg(test)]
 mod nothing_is_lost;
+#[cfg(test)]
+mod one_instance;
 #[cfg(test)]
 mod one_round_trip;
 #[cfg(test)]
@@ -95,5 +99,7 @@ mod too_few_replicas;
 mod topic_contract;
 #[cfg(test)]
 mod unknown_outcomes;
+#[cfg(test)]
+mod unreadable;
 #[cfg(test)]
 mod watchdog;

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use annals_schemas::{DecodeError, EventSet, Schema, SchemaError, SchemaId};
+use percent_encoding::percent_decode_str;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, RegisteredSchema, SchemaType};
@@ -20,7 +21,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// Each is asked for once and kept; clones share what they know. An id means one schema for ever, and one
 /// registry only.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Schemas {
     registry: Arc<SrSettings>,
     known: Arc<RwLock<HashMap<SchemaId, Schema>>>,
@@ -87,17 +88,21 @@ pub enum DecodeFailure {
 
 impl Schemas {
     /// Will ask the registry at this base address of its Confluent API, such as
-    /// `http://127.0.0.1:8081/apis/ccompat/v7`. Asks nothing yet.
+    /// `http://127.0.0.1:8081/apis/ccompat/v7`. A login in it, `http://user:password@..`, is used and never shown; what
+    /// has another meaning in an address is written as in `%2F`. Asks nothing yet.
     ///
     /// # Errors
-    /// [`RegistrySetupError`] if the HTTP client cannot be made.
+    /// [`RegistrySetupError`] if the HTTP client cannot be made, or the login not be told from the address.
     pub fn new(registry_url: &str) -> Result<Self, RegistrySetupError> {
-        let url = registry_url.trim_end_matches('/');
-        let mut builder = SrSettings::new_builder(url.to_owned());
+        let address = Address::parse(registry_url.trim_end_matches('/'))?;
+        let mut builder = SrSettings::new_builder(address.url.clone());
+        if let Some((username, password)) = &address.login {
+            builder.set_basic_authorization(username, Some(password));
+        }
         Ok(Self {
             registry: Arc::new(builder.set_timeout(REQUEST_TIMEOUT).build()?),
             known: Arc::default(),
-            name: Arc::from(without_password(url)),
+            name: Arc::from(address.url),
         })
     }
 
@@ -143,6 +148,13 @@ impl Schemas {
     }
 }
 
+/// Without the client, which has the login.
+impl std::fmt::Debug for Schemas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Schemas").field("registry", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Delivered {
     /// Decodes the event with the schema that wrote it. Asks the registry the first time a schema id is
     /// seen, and waits while it is away.
@@ -180,11 +192,43 @@ fn is_unknown(error: &SRCError) -> bool {
     answer.is_some_and(|answer| (40_400..40_500).contains(&answer.error_code))
 }
 
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (Some(_) | None, Some(_) | None) => url.to_owned(),
+/// A registry's address, apart from the login that it may have, so that no log and no error has that.
+struct Address {
+    url: String,
+    login: Option<(String, String)>,
+}
+
+impl Address {
+    fn parse(url: &str) -> Result<Self, RegistrySetupError> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if path.contains('@') {
+            return Err(unusable(
+                "its address has an @ behind the host: in a user or a password, write / as %2F, ? as %3F and # as %23",
+            ));
+        }
+        let (login, host) = match authority.rsplit_once('@') {
+            Some((login, host)) => (Some(login), host),
+            None => (None, authority),
+        };
+        let login = login.map(decoded).transpose()?;
+        Ok(Self { url: format!("{scheme}://{host}{path}"), login })
     }
+}
+
+fn decoded(login: &str) -> Result<(String, String), RegistrySetupError> {
+    let (username, password) = login.split_once(':').unwrap_or((login, ""));
+    let text = |part| percent_decode_str(part).decode_utf8().map(String::from);
+    match (text(username), text(password)) {
+        (Ok(username), Ok(password)) => Ok((username, password)),
+        (Err(_), _) | (_, Err(_)) => {
+            Err(unusable("its address has a user or a password that is not UTF-8"))
+        }
+    }
+}
+
+fn unusable(reason: &str) -> RegistrySetupError {
+    SRCError::non_retryable_without_cause(reason).into()
 }
 
 #[cfg(test)]
@@ -192,8 +236,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn password_in_the_address_stays_out_of_logs() {
-        assert_eq!(without_password("http://me:secret@host:1/api"), "http://host:1/api");
-        assert_eq!(without_password("http://host:1/api"), "http://host:1/api");
+    fn a_login_in_the_address_is_used_and_stays_out_of_logs() {
+        let address = Address::parse("http://me:sec%2fret@host:1/api").unwrap();
+        assert_eq!(address.url, "http://host:1/api");
+        assert_eq!(address.login, Some(("me".to_owned(), "sec/ret".to_owned())));
+        assert_eq!(Address::parse("http://host:1/api").unwrap().login, None);
+        let shown = format!("{:?}", Schemas::new("http://me:secret@host:1/api").unwrap());
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn a_login_that_cannot_be_told_from_the_address_is_refused_without_being_shown() {
+        let refused = Schemas::new("http://me:sec/ret@host").unwrap_err();
+        let said = format!("{refused}: {}", refused.source().unwrap());
+        assert!(said.contains("%2F") && !said.contains("ret@"), "{said}");
     }
 }

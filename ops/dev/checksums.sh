@@ -9,7 +9,9 @@ write_checksums() {
   mkdir -p "$CHECKSUMS"
   (kafka_download "$scratch/kafka")
   (registry_download "$scratch/registry")
+  (avro_download "$scratch/avro")
   write_list "$scratch/kafka" kafka
+  write_list "$scratch/avro" avro
   write_list "$scratch/registry" registry
   write_postgres_list "$scratch"
   write_pgbouncer_list "$scratch/pgbouncer"

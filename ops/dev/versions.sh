@@ -13,6 +13,10 @@ POSTGRES_VERSIONS=(18.4.0 17.6.0 16.10.0 15.14.0 14.19.0)
 POSTGRES_PLATFORMS=(linux-amd64 linux-arm64v8)
 POSTGRES_MAJOR_MIN=14
 
+# Prints schemas in the tests as a registry that is written in Java does.
+AVRO_VERSION=1.12.1
+AVRO_SLF4J_VERSION=2.0.17
+
 JAVA_MAJOR_MIN=17
 MAVEN_DEPENDENCY_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 

@@ -80,7 +80,7 @@ pub struct Kafka {
 /// Where the schema registry is, and what may be done there.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// The base of its Confluent API, without a slash at the end.
+    /// The base of its Confluent API, without a slash at the end, and without a login.
     pub url: String,
     /// Whether schemas that it does not know are registered.
     pub auto_register: bool,
@@ -97,8 +97,8 @@ pub enum Login {
     None,
     /// With HTTP basic authentication.
     Basic {
-        /// The user.
-        username: String,
+        /// The user; with some registries a key, and half of the secret.
+        username: Secret,
         /// The password.
         password: Secret,
     },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_store::SchemaName;
+use percent_encoding::percent_decode_str;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
@@ -110,16 +111,18 @@ impl Checker {
         {
             self.problem("registry.url", "must begin with http:// or https://".to_owned());
         }
+        let (url, in_url) = self.without_login(url);
         let login = match (raw.username.is_empty(), raw.password.is_empty(), raw.token.is_empty()) {
-            (true, true, true) => Login::None,
-            (true, true, false) => Login::Token(Secret::new(raw.token)),
-            (false, _, true) => {
-                Login::Basic { username: raw.username, password: Secret::new(raw.password) }
-            }
-            (true, false, _) | (false, _, false) => {
+            (true, true, true) => in_url.unwrap_or(Login::None),
+            (true, true, false) if in_url.is_none() => Login::Token(Secret::new(raw.token)),
+            (false, _, true) if in_url.is_none() => Login::Basic {
+                username: Secret::new(raw.username),
+                password: Secret::new(raw.password),
+            },
+            (_, _, _) => {
                 self.problem(
                     "registry.username",
-                    "and password, or token: one of the two ways".to_owned(),
+                    "and password, or token, or both in registry.url: one of these ways".to_owned(),
                 );
                 Login::None
             }
@@ -127,6 +130,27 @@ impl Checker {
         let timeout = self.duration("registry.timeout_ms", raw.timeout_ms, 100..=60_000);
         let url = url.trim_end_matches('/').to_owned();
         Registry { url, auto_register: raw.auto_register, login, timeout }
+    }
+
+    /// A registry's URL, and the login in it: apart from each other, so that no log and no error has it.
+    fn without_login(&mut self, url: String) -> (String, Option<Login>) {
+        let Some((scheme, rest)) = url.split_once("://") else { return (url, None) };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if path.contains('@') {
+            let what = "has an @ behind its host: in a user or a password, write / as %2F, ? as %3F, # as %23 and @ as %40";
+            self.problem("registry.url", what.to_owned());
+            return (format!("{scheme}://"), None);
+        }
+        let Some((login, host)) = authority.rsplit_once('@') else { return (url, None) };
+        let (username, password) = login.split_once(':').unwrap_or((login, ""));
+        let [username, password] =
+            [username, password].map(|text| percent_decode_str(text).decode_utf8());
+        let (Ok(username), Ok(password)) = (username, password) else {
+            self.problem("registry.url", "has a user or a password that is not UTF-8".to_owned());
+            return (format!("{scheme}://{host}{path}"), None);
+        };
+        let (username, password) = (Secret::new(username), Secret::new(password));
+        (format!("{scheme}://{host}{path}"), Some(Login::Basic { username, password }))
     }
 
     fn topics(&mut self, raw: RawTopics) -> Topics {
@@ -265,7 +289,7 @@ fn size(number: u64) -> usize {
 }
 
 /// The machine's name: on Linux the kernel says it, elsewhere a program that is everywhere.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let name = kernel.or_else(|_absent| {
         let output = std::process::Command::new("hostname").output()?;
@@ -343,8 +367,44 @@ mod tests {
         let said = problems("registry.username = 'u'\nregistry.token = 't'");
         assert_eq!(
             said,
-            ["the configuration: registry.username and password, or token: one of the two ways"]
+            [
+                "the configuration: registry.username and password, or token, or both in registry.url: one of these ways"
+            ]
         );
+    }
+
+    #[test]
+    fn a_login_in_the_registrys_url_is_used_and_does_not_stay_there() {
+        let of = |url: &str| {
+            Config::parse(&format!("{NEEDED}").replace("http://r", url))
+                .map(|config| config.registry)
+        };
+        let registry = of("https://ann:hunter%2f2@r:8081/apis/v7/").unwrap();
+        assert_eq!(registry.url, "https://r:8081/apis/v7");
+        assert!(!format!("{registry:?}").contains("hunter"), "{registry:?}");
+        assert!(!format!("{registry:?}").contains("ann"), "{registry:?}");
+        let Login::Basic { username, password } = registry.login else { panic!("no login") };
+        assert_eq!((username.expose(), password.expose()), ("ann", "hunter/2"));
+        let Login::Basic { username, password } = of("http://key:p@ss@r").unwrap().login else {
+            panic!("no login")
+        };
+        assert_eq!((username.expose(), password.expose()), ("key", "p@ss"));
+        assert!(matches!(of("http://r").unwrap().login, Login::None));
+    }
+
+    #[test]
+    fn a_login_that_cannot_be_told_from_the_url_is_refused_without_being_shown() {
+        for url in ["http://ann:hunter/2@r", "http://ann:hunter?2@r/", "http://ann:hunter#2@r"] {
+            let text = NEEDED.replace("http://r", url);
+            let said = Config::parse(&text).unwrap_err().to_string();
+            assert!(said.contains("registry.url has an @ behind its host"), "{said}");
+            assert!(!said.contains("hunter"), "{said}");
+        }
+        let said = problems("registry.token = 't'\nregistry.username = 'u'");
+        assert_eq!(said.len(), 1, "{said:?}");
+        let twice = NEEDED.replace("http://r", "http://ann:hunter2@r");
+        let said = Config::parse(&format!("{twice}registry.token = 't'")).unwrap_err().to_string();
+        assert!(said.contains("one of these ways") && !said.contains("hunter2"), "{said}");
     }
 
     #[test]

@@ -83,7 +83,9 @@ impl Encoder {
             })?,
         };
         let to = &self.known[event.category].to;
-        Ok(Message::new(event, to, id, &self.source))
+        Message::new(event, to, id, &self.source).map_err(|unreadable| {
+            Obstacle::Refused(refusal(Cause::Event, unreadable.to_string(), event))
+        })
     }
 
     /// Whether a category's topic is ready.
@@ -167,7 +169,9 @@ fn obstacle(failure: Failure, event: &OutboxEvent<'_>) -> Obstacle {
 fn refusal(cause: Cause, reason: String, event: &OutboxEvent<'_>) -> Refusal {
     let (kind, name, position) = match cause {
         Cause::Topic => (Kind::Category, event.category, None),
-        Cause::Record | Cause::Schema => (Kind::Stream, event.stream, Some(event.position)),
+        Cause::Record | Cause::Schema | Cause::Event => {
+            (Kind::Stream, event.stream, Some(event.position))
+        }
     };
     Refusal { kind, name: name.to_owned(), cause, reason, position }
 }

@@ -1,9 +1,11 @@
 //! What can fail, and what it leads to: decided in one `match`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_relay_core::Trouble;
 use annals_store::outbox::History;
+use jiff::Timestamp;
 
 use crate::checkpoint::CheckpointError;
 use crate::claims::{NotMine, Taken};
@@ -54,6 +56,26 @@ pub enum Failure {
     /// Another session publishes: it took the lease or fenced the producer.
     #[error("another session of this deployment publishes")]
     Fenced,
+    /// Another process of the same instance lives.
+    #[error(
+        "relay {instance} of this deployment runs already, as {process}, since {since:.0}, and last gave a sign at {seen:.0}: if \
+         both are wanted, set relay.instance of one of them to another name; if that one has ended, its lease ends within \
+         {} ms, and this one goes on", lease.as_millis()
+    )]
+    InstanceTaken {
+        /// The instance.
+        instance: String,
+        /// Its process, and where that runs.
+        process: String,
+        /// When its session began.
+        since: Timestamp,
+        /// When it last prolonged its lease.
+        seen: Timestamp,
+        /// How long its lease lasts yet, unless it is prolonged.
+        left: Duration,
+        /// How long a lease lasts.
+        lease: Duration,
+    },
     /// Kafka, by what the relay does about it.
     #[error(transparent)]
     Kafka(#[from] KafkaFailure),
@@ -195,6 +217,7 @@ impl Failure {
     pub(crate) fn trouble(&self) -> Trouble {
         match self {
             Self::Outage { .. }
+            | Self::InstanceTaken { .. }
             | Self::Repartitioned { .. }
             | Self::Taken(_)
             | Self::Claims { .. }
@@ -231,7 +254,10 @@ impl Failure {
     /// Why an event that meets this failure on its way to a message is held; none where everything waits.
     pub(crate) fn cause_to_hold(&self) -> Option<Cause> {
         match self {
-            Self::Schema { .. } => Some(Cause::Schema),
+            // A definition that is not there, or is none: no event that was written with it can be read.
+            Self::Schema { .. } | Self::Store(annals_store::Error::Unreadable { .. }) => {
+                Some(Cause::Schema)
+            }
             Self::Repartitioned { .. }
             | Self::Taken(_)
             | Self::Kafka(
@@ -249,6 +275,7 @@ impl Failure {
             | Self::Outage { .. }
             | Self::Claims { .. }
             | Self::NotMine(_)
+            | Self::InstanceTaken { .. }
             | Self::Held(_)
             | Self::Fenced
             | Self::Moved
@@ -290,6 +317,7 @@ impl Failure {
     pub fn waits_for(&self) -> String {
         match self {
             Self::Outage { of, .. } => of.to_string(),
+            Self::InstanceTaken { instance, .. } => format!("the lease of relay {instance}"),
             Self::Fenced | Self::Kafka(KafkaFailure::Fenced { .. }) => {
                 "the lease of this deployment".to_owned()
             }
@@ -329,7 +357,9 @@ impl Failure {
     /// What shows that it is over.
     pub(crate) fn is_over_when(&self) -> Good {
         match self {
-            Self::Outage { of: Component::Database, .. } | Self::Fenced => Good::Database,
+            Self::Outage { of: Component::Database, .. }
+            | Self::InstanceTaken { .. }
+            | Self::Fenced => Good::Database,
             Self::Outage { of: Component::Kafka, .. } => Good::Kafka,
             Self::Outage { of: Component::Standby, .. } => Good::Read,
             Self::Kafka(failure) => match failure {
@@ -417,6 +447,7 @@ impl From<annals_store::Error> for Failure {
             | annals_store::Error::Unreadable { .. }
             | annals_store::Error::OtherCluster { .. }
             | annals_store::Error::OtherStore { .. }
+            | annals_store::Error::UnreadableEvent { .. }
             | annals_store::Error::OtherHistory { .. }
             | annals_store::Error::Decode { .. } => Self::Store(error),
         }

@@ -38,8 +38,10 @@ impl fmt::Display for Kind {
 pub enum Cause {
     /// Kafka does not take the record.
     Record,
-    /// The registry does not take the schema, or does not have it.
+    /// The registry does not take the schema or does not have it, or the store's definition of it is none.
     Schema,
+    /// What the store has of the event is not what an append writes.
+    Event,
     /// The topic is missing, or not as it must be.
     Topic,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use annals_relay_core::{Lease, Leases, Shard};
 use annals_store::Store;
+use jiff::Timestamp;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::types::Json;
@@ -18,8 +19,10 @@ use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, Place, Progress};
 use crate::config::Config;
+use crate::config_check::host_name;
 use crate::failure::Failure;
 use crate::holds::{Hold, Holds, Kind, Named, Refusal, Standing};
+use crate::process::Process;
 
 /// A session: from joining the deployment to the loss of the lease or the end of the process.
 #[derive(Debug, Clone)]
@@ -60,6 +63,7 @@ pub(crate) struct LeaseTable {
     publication: String,
     generation: i32,
     instance: String,
+    process: Arc<Process>,
     lease: Duration,
 }
 
@@ -71,11 +75,33 @@ impl LeaseTable {
             publication: config.publication(),
             generation: i32::try_from(config.generation).unwrap_or(i32::MAX),
             instance: relay.instance.clone(),
+            process: Arc::new(Process::this(&host_name())),
             lease: relay.lease,
         }
     }
 
+    /// Begins a session. One that a killed process of this instance left is ended first, where it is seen that it is gone.
+    ///
+    /// # Errors
+    /// [`Failure::InstanceTaken`] while another session of this instance lives; [`Failure::BegunAnew`];
+    /// [`Failure::Outage`].
     pub(crate) async fn join(&self, session: &Session) -> Result<(), Failure> {
+        match self.try_to_join(session, None).await? {
+            Some(living) if living.process.has_ended() => {
+                let still = self.try_to_join(session, Some(living.session)).await?;
+                still.map_or(Ok(()), |living| Err(self.taken(living)))
+            }
+            Some(living) => Err(self.taken(living)),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a session, unless another one of this instance lives.
+    async fn try_to_join(
+        &self,
+        session: &Session,
+        gone: Option<Uuid>,
+    ) -> Result<Option<Living>, Failure> {
         let action = "join the deployment";
         let query = self
             .query(include_str!("../sql/join.sql"))
@@ -83,12 +109,21 @@ impl LeaseTable {
             .bind(&self.instance)
             .bind(session.id)
             .bind(session.transactional_ids.to_vec())
-            .bind(self.lease_ms());
+            .bind(self.lease_ms())
+            .bind(Json(&*self.process))
+            .bind(gone);
         let rows = self.rows(action, query).await?;
-        match is(&rows, "has_joined").map_err(Failure::database(action))? {
-            true => Ok(()),
-            false => Err(Failure::BegunAnew),
+        match rows.first().map(joined).transpose().map_err(Failure::database(action))? {
+            Some(Joined::Yes) => Ok(None),
+            Some(Joined::Taken(living)) => Ok(Some(living)),
+            Some(Joined::BegunAnew) | None => Err(Failure::BegunAnew),
         }
+    }
+
+    fn taken(&self, living: Living) -> Failure {
+        let Living { process, since, seen, left, .. } = living;
+        let (instance, lease) = (self.instance.clone(), self.lease);
+        Failure::InstanceTaken { instance, process: process.to_string(), since, seen, left, lease }
     }
 
     /// Prolongs the lease, and reads all; `None` when there is no such session any more.
@@ -325,6 +360,46 @@ fn known(row: &PgRow) -> Result<(i16, Known), sqlx::Error> {
 
 fn is(rows: &[PgRow], column: &str) -> Result<bool, sqlx::Error> {
     rows.first().map_or(Ok(false), |row| row.try_get(column))
+}
+
+/// What came of joining.
+enum Joined {
+    Yes,
+    BegunAnew,
+    Taken(Living),
+}
+
+/// A session that lives.
+struct Living {
+    session: Uuid,
+    process: Process,
+    since: Timestamp,
+    seen: Timestamp,
+    /// How long its lease lasts yet, unless it is prolonged.
+    left: Duration,
+}
+
+fn joined(row: &PgRow) -> Result<Joined, sqlx::Error> {
+    let time = |column| {
+        let us: i64 = row.try_get(column)?;
+        Timestamp::from_microsecond(us).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    };
+    let outcome: &str = row.try_get("outcome")?;
+    match outcome {
+        "joined" => Ok(Joined::Yes),
+        "taken" => {
+            let Json(process) = row.try_get("living_process")?;
+            let left: i64 = row.try_get("expires_ms")?;
+            Ok(Joined::Taken(Living {
+                session: row.try_get("living")?,
+                process,
+                since: time("joined_us")?,
+                seen: time("seen_us")?,
+                left: Duration::from_millis(left.max(0).unsigned_abs()),
+            }))
+        }
+        _ => Ok(Joined::BegunAnew),
+    }
 }
 
 fn hold(row: &PgRow) -> Result<(i16, Named), sqlx::Error> {

@@ -36,6 +36,7 @@ mod notes;
 mod passed;
 pub mod ownership;
 mod places;
+mod process;
 mod published;
 pub mod quarantine;
 mod reader;

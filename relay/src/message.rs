@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use annals_relay_core::Shard;
 use annals_schemas::{SchemaId, frame};
-use annals_store::outbox::OutboxEvent;
+use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -33,17 +33,25 @@ impl Message {
     ///
     /// Free headers come first: where a name occurs twice, readers that keep the last value see the
     /// contract's.
-    #[must_use]
-    pub fn new(event: &OutboxEvent<'_>, to: &Destination, schema: SchemaId, source: &str) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`UnreadableDetail`] of an event that does not have what goes into the message.
+    pub fn new(
+        event: &OutboxEvent<'_>,
+        to: &Destination,
+        schema: SchemaId,
+        source: &str,
+    ) -> Result<Self, UnreadableDetail> {
+        let details = event.details.as_ref().map_err(Clone::clone)?;
+        Ok(Self {
             topic: Arc::clone(&to.topic),
             partition: Some(to.partition_of(event.stream)),
             key: event.stream.to_owned(),
             payload: frame(schema, event.payload),
-            timestamp_ms: event.recorded_at.as_millisecond(),
-            headers: headers(event, source),
+            timestamp_ms: details.recorded_at.as_millisecond(),
+            headers: headers(event, details, source),
             position: event.position,
-        }
+        })
     }
 
     /// A record of the topic of checkpoints, about one shard: how far it is published, or where that is said.
@@ -160,12 +168,12 @@ impl Headers {
 }
 
 /// The headers of an event.
-fn headers(event: &OutboxEvent<'_>, source: &str) -> Headers {
+fn headers(event: &OutboxEvent<'_>, details: &Details, source: &str) -> Headers {
     const CONTRACT_HEADERS_TYPICAL: usize = 9;
     const BYTES_TYPICAL: usize = 256;
     let mut headers =
-        Headers::with_room(CONTRACT_HEADERS_TYPICAL + event.headers.len(), BYTES_TYPICAL);
-    for (name, value) in &event.headers {
+        Headers::with_room(CONTRACT_HEADERS_TYPICAL + details.headers.len(), BYTES_TYPICAL);
+    for (name, value) in &details.headers {
         headers.push(name, value);
     }
     headers.push("ce_specversion", "1.0");
@@ -173,10 +181,10 @@ fn headers(event: &OutboxEvent<'_>, source: &str) -> Headers {
     headers.push("ce_source", source);
     headers.push("ce_type", event.event_type);
     headers.push("ce_subject", event.stream);
-    headers.push("ce_time", &event.recorded_at.to_string());
+    headers.push("ce_time", &details.recorded_at.to_string());
     headers.push("ce_streamversion", &event.version.to_string());
     headers.push("ce_position", &event.position.to_string());
-    let metadata = &event.metadata;
+    let metadata = &details.metadata;
     let ids =
         [("ce_correlationid", metadata.correlation_id), ("ce_causationid", metadata.causation_id)];
     for (name, id) in ids.into_iter().filter_map(|(name, id)| Some((name, id?))) {
@@ -213,8 +221,14 @@ mod tests {
             category: "flight",
             event_type: "FlightDeparted",
             fingerprint: Fingerprint::from(42),
-            recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
             payload: &[1, 2, 3],
+            details: Ok(details()),
+        }
+    }
+
+    fn details() -> Details {
+        Details {
+            recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
             metadata: Metadata::default(),
             headers: [("tenant".to_owned(), "b\u{e4}r".to_owned())].into(),
         }
@@ -222,7 +236,7 @@ mod tests {
 
     fn message(event: &OutboxEvent<'_>) -> Message {
         let to = Destination { topic: "air.flight".into(), partitions: 4 };
-        Message::new(event, &to, SchemaId(258), "annals")
+        Message::new(event, &to, SchemaId(258), "annals").unwrap()
     }
 
     #[test]
@@ -275,7 +289,8 @@ mod tests {
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             tracestate: Some("vendor=1".to_owned()),
         };
-        let message = message(&OutboxEvent { metadata, headers: [].into(), ..event() });
+        let details = Details { metadata, headers: [].into(), ..details() };
+        let message = message(&OutboxEvent { details: Ok(details), ..event() });
         let headers: Vec<(&str, &str)> = message.headers.iter().skip(8).collect();
         assert_eq!(
             headers,

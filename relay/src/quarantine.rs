@@ -135,13 +135,7 @@ async fn show(
     let fingerprint: i64 = row.try_get("fingerprint")?;
     let fingerprint = Fingerprint::from(fingerprint);
     let payload: Vec<u8> = row.try_get("payload")?;
-    let schemas = store.schemas([fingerprint].into()).await?;
-    let schema = schemas[&fingerprint];
-    // What cannot be decoded is shown as it is: that may be why it is held.
-    let event = match schema.decode_json(&payload) {
-        Ok(value) => serde_json::to_string_pretty(&value)?,
-        Err(error) => format!("cannot be decoded ({error}): {} bytes of Avro", payload.len()),
-    };
+    let (schema, event) = decoded(store, fingerprint, &payload).await?;
     let mut text = String::new();
     writeln!(text, "stream      {stream}")?;
     writeln!(text, "cause       {}", row.try_get::<String, _>("cause")?)?;
@@ -154,11 +148,35 @@ async fn show(
     writeln!(text, "behind it   {} events of the stream", row.try_get::<i64, _>("behind")?)?;
     writeln!(text, "event id    {}", row.try_get::<Uuid, _>("event_id")?)?;
     writeln!(text, "type        {}", row.try_get::<String, _>("event_type")?)?;
-    writeln!(text, "schema      {} ({} bytes)", schema.full_name(), payload.len())?;
+    writeln!(text, "schema      {schema} ({} bytes)", payload.len())?;
     writeln!(text, "metadata    {}", row.try_get::<String, _>("metadata")?)?;
     writeln!(text, "headers     {}", row.try_get::<String, _>("headers")?)?;
     writeln!(text, "event       {event}")?;
     Ok(text)
+}
+
+/// The name of an event's schema, and the event. What cannot be decoded is shown as it is: that may be why it is held.
+async fn decoded(
+    store: &Store,
+    fingerprint: Fingerprint,
+    payload: &[u8],
+) -> Result<(String, String), Box<dyn std::error::Error>> {
+    let raw = |error: &dyn std::error::Error| {
+        format!("cannot be decoded ({error}): {} bytes of Avro", payload.len())
+    };
+    let schemas = match store.schemas([fingerprint].into()).await {
+        Ok(schemas) => schemas,
+        Err(error @ annals_store::Error::Unreadable { .. }) => {
+            return Ok((fingerprint.to_string(), raw(&error)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let schema = schemas[&fingerprint];
+    let event = match schema.decode_json(payload) {
+        Ok(value) => serde_json::to_string_pretty(&value)?,
+        Err(error) => raw(&error),
+    };
+    Ok((schema.full_name().to_owned(), event))
 }
 
 async fn retry(

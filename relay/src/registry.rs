@@ -12,7 +12,6 @@ use annals_store::{SchemaName, Store};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, perform_sr_call};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredSchema, SrCall};
-use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::config::{self, Config, Login};
@@ -98,7 +97,7 @@ impl Registry {
         match &config.login {
             Login::None => {}
             Login::Basic { username, password } => {
-                builder.set_basic_authorization(username, Some(password.expose()));
+                builder.set_basic_authorization(username.expose(), Some(password.expose()));
             }
             Login::Token(token) => {
                 builder.set_token_authorization(token.expose());
@@ -195,9 +194,7 @@ impl Registry {
                 let no_schema = SRCError::non_retryable_without_cause("its answer has no schema");
                 Err(away(ASK, no_schema))
             }
-            Answer::Found(found) if same(found.schema.as_deref(), sought.schema.definition()) => {
-                Ok(())
-            }
+            Answer::Found(found) if is_schema(found.schema.as_deref(), &sought.schema) => Ok(()),
             Answer::Found(_) => mismatch(true),
             Answer::Unknown => mismatch(false),
             Answer::Refused(reason) => {
@@ -214,15 +211,9 @@ impl Registry {
         };
         // The library calls everything but 502 and 503 permanent; the registry's own code says more.
         let source = std::error::Error::source(&error);
-        match source.and_then(|source| source.downcast_ref::<RawError>()) {
-            Some(RawError { error_code: 404 | 40400..=40499, .. }) => Answer::Unknown,
-            Some(RawError {
-                error_code: 409 | 40900..=40999 | 422 | 42200..=42299,
-                message,
-                ..
-            }) => Answer::Refused(message.clone()),
-            Some(_) | None => Answer::Away(error),
-        }
+        let said = source.and_then(|source| source.downcast_ref::<RawError>());
+        let meant = said.and_then(|said| Some(meaning_of(said.error_code)?(said.message.clone())));
+        meant.unwrap_or(Answer::Away(error))
     }
 
     async fn recorded(&self, sought: &Sought<'_>) -> Result<Option<SchemaId>, Failure> {
@@ -295,11 +286,22 @@ fn away(action: &'static str, error: SRCError) -> Failure {
     Failure::outage(Component::Registry, action, error)
 }
 
-/// Whether both are the same JSON, however it is written.
-fn same(registered: Option<&str>, definition: &str) -> bool {
-    let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
-    let registered = registered.and_then(parsed);
-    registered.is_some() && registered == parsed(definition)
+/// Whether what the registry has is this schema. It may have printed it anew: what it means counts, not its text.
+fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
+    let registered = registered.and_then(|text| Schema::parse(text).ok());
+    registered.is_some_and(|registered| registered.means_the_same_as(schema))
+}
+
+/// What the registry's code of an error means. One without a code comes from something else than a registry, like a
+/// proxy in front of one that is starting, and so does a bare 404: of an id it says nothing.
+fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
+    match error_code {
+        40_400..=40_499 => Some(|_| Answer::Unknown),
+        // Not permitted: the registry takes nothing at the moment, whatever it is. That is no judgement on the schema.
+        42_205 => None,
+        409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -307,10 +309,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemas_are_compared_as_json_and_not_as_text() {
-        assert!(same(Some(r#"{ "name": "a",  "type": "long" }"#), r#"{"type":"long","name":"a"}"#));
-        assert!(!same(Some(r#"{"name":"a","type":"string"}"#), r#"{"type":"long","name":"a"}"#));
-        assert!(!same(Some("no json"), "no json"));
-        assert!(!same(None, "{}"));
+    fn schemas_are_compared_by_their_meaning_and_not_as_text() {
+        let schema = |text: &str| Schema::parse(text).unwrap();
+        let wanted =
+            schema(r#"{"type":"record","name":"a.R","fields":[{"name":"x","type":"long"}]}"#);
+        let printed = r#"{ "type": "record", "name": "R", "namespace": "a", "fields":
+            [{ "name": "x", "type": {"type": "long"} }] }"#;
+        assert!(is_schema(Some(printed), &wanted));
+        assert!(!is_schema(Some(&printed.replace("long", "int")), &wanted));
+        assert!(!is_schema(Some("no schema"), &wanted));
+        assert!(!is_schema(None, &wanted));
+    }
+
+    #[test]
+    fn only_the_registrys_own_codes_say_something_about_a_schema() {
+        let answer = |code| meaning_of(code).map(|meaning| meaning("why".to_owned()));
+        for code in [0, 401, 403, 404, 429, 42_205, 50_001, 50_003] {
+            assert!(answer(code).is_none(), "{code}");
+        }
+        for code in [40_401, 40_402, 40_403] {
+            assert!(matches!(answer(code), Some(Answer::Unknown)), "{code}");
+        }
+        for code in [409, 422, 42_201, 42_206] {
+            assert!(matches!(answer(code), Some(Answer::Refused(_))), "{code}");
+        }
     }
 }

@@ -34,6 +34,9 @@ use crate::watchdog::{Verdict, Watchdog};
 
 type Event = Input<ShardPlace, Batch>;
 
+/// So long after a lease has ended, as far as it was known, it is looked whether it has.
+const LEASE_OVER: Duration = Duration::from_millis(5);
+
 /// What the parts tell the shell.
 pub(crate) enum Report {
     /// Work on the leases is done.
@@ -85,6 +88,8 @@ pub(crate) struct Shell {
     watchdog: Watchdog,
     idle: Idle,
     rest: Option<Pin<Box<Sleep>>>,
+    /// Until the lease of another session of this instance can be over: the leases are left alone meanwhile.
+    taken: Option<Pin<Box<Sleep>>>,
     live: BTreeSet<Shard>,
     /// What it last said that it publishes.
     said: BTreeSet<Shard>,
@@ -129,6 +134,7 @@ impl Shell {
             watchdog: Watchdog::new(config),
             idle: Idle::new(config.relay.poll_idle_max),
             rest: None,
+            taken: None,
             live: BTreeSet::new(),
             said: BTreeSet::new(),
             refused: Vec::new(),
@@ -158,9 +164,14 @@ impl Shell {
                     Some(Input::Stop)
                 }
                 Some((generation, report)) = received.recv() => self.hear(generation, report),
-                _ = ticks.tick() => Some(self.tick()),
+                _ = ticks.tick() => self.tick(),
+                () = fires(&mut self.taken) => {
+                    self.taken = None;
+                    Some(Input::Tick)
+                }
                 woken = wake.next(is_idle) => match woken {
                     Woken::Told => {
+                        self.taken = None;
                         self.reads.look();
                         Some(Input::Tick)
                     }
@@ -180,14 +191,16 @@ impl Shell {
         }
     }
 
-    fn tick(&mut self) -> Event {
+    fn tick(&mut self) -> Option<Event> {
         let rests = self.rest.is_some() || self.machine.live().next().is_none();
         match self.watchdog.look(rests) {
             Verdict::Moving => {}
-            Verdict::BeginAgain => return self.begin_again(),
-            Verdict::End => return self.stalled(Failure::Stalled),
+            Verdict::BeginAgain => return Some(self.begin_again()),
+            Verdict::End => return Some(self.stalled(Failure::Stalled)),
         }
-        if self.waiting.lasts(self.config.relay.lease) { Input::Overdue } else { Input::Tick }
+        let is_overdue = self.waiting.lasts(self.config.relay.lease);
+        // While another session has the name, there is none whose lease could be prolonged.
+        self.taken.is_none().then_some(if is_overdue { Input::Overdue } else { Input::Tick })
     }
 
     /// With another session, other producers and another reader: of those that hang nothing is waited for.
@@ -434,6 +447,9 @@ impl Shell {
         if matches!(failure, Failure::Moved) {
             tracing::info!("{failure}");
             self.evidence.forget();
+        }
+        if let Failure::InstanceTaken { left, .. } = &failure {
+            self.taken = Some(Box::pin(tokio::time::sleep(*left + LEASE_OVER)));
         }
         self.watchdog.failed(work, generation == self.generation);
         if generation == self.generation {

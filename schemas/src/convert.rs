@@ -17,6 +17,7 @@ pub(crate) struct Conversion {
     reader: Schema,
     step: Step,
     reasons: Vec<Incompatibility>,
+    is_identity: bool,
 }
 
 /// Why a payload did not become another.
@@ -36,7 +37,13 @@ impl Conversion {
     pub(crate) fn plan(writer: Schema, reader: Schema) -> Self {
         let mut planner = Planner::default();
         let step = planner.step(writer.root(), reader.root());
-        Self { writer, reader, step, reasons: planner.into_reasons() }
+        let is_identity = writer.means_the_same_as(&reader);
+        Self { writer, reader, step, reasons: planner.into_reasons(), is_identity }
+    }
+
+    /// Whether both schemas mean the same: there is nothing to rewrite.
+    pub(crate) fn is_identity(&self) -> bool {
+        self.is_identity
     }
 
     /// Whether the reader's schema has a place for whatever the writer's can say.

@@ -1,6 +1,8 @@
 //! A field's default, as the bytes that a reader sees in its place
 //! (<https://avro.apache.org/docs/1.12.0/specification/#schema-record>).
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::datum::{put_bytes, put_index, put_long};
@@ -37,7 +39,8 @@ fn put(node: Node, value: &Value, out: &mut Vec<u8>) -> Option<()> {
         Shape::Map(of) => {
             let values = value.as_object()?;
             put_count(out, values.len());
-            for (key, value) in values {
+            // Sorted: whether the JSON library keeps an order depends on features that any crate can switch on.
+            for (key, value) in values.iter().collect::<BTreeMap<_, _>>() {
                 put_bytes(out, key.as_bytes());
                 put(of, value, out)?;
             }

@@ -79,6 +79,7 @@ mod fingerprint;
 mod fit;
 mod frame;
 mod json;
+mod meaning;
 mod node;
 mod plan;
 mod schema;

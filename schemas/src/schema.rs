@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::convert::Conversion;
 use crate::definition::{self, refuse};
 use crate::explain;
+use crate::meaning::Meaning;
 use crate::node::{Names, Node};
 use crate::{DecodeError, EncodeError, Fingerprint, Incompatible, SchemaError};
 
@@ -108,8 +109,8 @@ impl Schema {
 
     /// Decodes a payload that this schema wrote, as `reader` sees it.
     ///
-    /// With the same schema on both sides it goes straight from the bytes into `T`; otherwise the
-    /// bytes are first rewritten by Avro's resolution rules, planned once a pair of schemas.
+    /// With the same schema on both sides, however it is written, it goes straight from the bytes into `T`; otherwise
+    /// the bytes are first rewritten by Avro's resolution rules, planned once a pair of schemas.
     ///
     /// # Errors
     /// [`DecodeError::Malformed`] for bytes that this schema did not write, trailing ones included;
@@ -123,6 +124,9 @@ impl Schema {
             return self.read(payload);
         }
         let conversion = self.conversion(*reader);
+        if conversion.is_identity() {
+            return self.read(payload);
+        }
         let converted = conversion.run(payload)?;
         reader.read(&converted)
     }
@@ -135,6 +139,22 @@ impl Schema {
     /// [`DecodeError::Malformed`] for bytes that this schema did not write.
     pub fn decode_json(&self, payload: &[u8]) -> Result<serde_json::Value, DecodeError> {
         crate::json::decode(self.root(), payload).map_err(|fault| self.malformed(fault))
+    }
+
+    /// Whether another schema means the same: it reads and writes the same bytes under the same names, however it
+    /// is written.
+    ///
+    /// What may differ: white space, the order of attributes, how names are split into name and namespace or
+    /// shortened, how numbers are written, attributes at their defaults, docs, and attributes that Avro does not know.
+    /// What may not: names, types, the order of fields, defaults, logical types with precision and scale, aliases,
+    /// symbols and their order.
+    #[must_use]
+    pub fn means_the_same_as(&self, other: &Self) -> bool {
+        self == other || self.meaning() == other.meaning()
+    }
+
+    fn meaning(&self) -> Meaning {
+        Meaning::of(self.definition(), self.root())
     }
 
     pub(crate) fn root(&self) -> Node {

@@ -7,12 +7,16 @@ create table annals.relay_sessions (
     deployment text collate "C" not null,
     instance text not null,
     transactional_ids text[] not null,
+    process jsonb not null,
     is_ready boolean not null default false,
     joined_at timestamptz not null,
+    seen_at timestamptz not null,
     expires_at timestamptz not null
 ) with (fillfactor = 50);
 
 comment on column annals.relay_sessions.transactional_ids is 'they stand here before anything is published under them';
+comment on column annals.relay_sessions.process is
+    'which process it is: an id of its own, and where it runs, so that another one there can tell whether it is gone';
 comment on column annals.relay_sessions.is_ready is 'has producers and reaches Kafka, as it said last: counts where shards are shared out';
 
 -- In all that follows a deployment stands under the name of its publication: its own, and behind an @ what its topics begin
@@ -58,9 +62,9 @@ security definer
 set search_path = annals, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
 
--- Ends sessions: those whose time is over, and those of an instance, if one is named. Their shards are free;
--- whoever takes one has to fence their transactional ids.
-create function annals.relay_expire(deployment text, instance text) returns void
+-- Ends sessions: those whose time is over, and those that are named. Their shards are free; whoever takes one has to fence
+-- their transactional ids.
+create function annals.relay_expire(deployment text, gone uuid[]) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
@@ -71,7 +75,7 @@ begin
     for over in
         delete from relay_sessions s
         where s.deployment = relay_expire.deployment
-            and (s.expires_at <= clock_timestamp() or s.instance = relay_expire.instance)
+            and (s.expires_at <= clock_timestamp() or s.session = any (relay_expire.gone))
         returning s.session, s.transactional_ids
     loop
         update relay_shards s
@@ -97,34 +101,57 @@ begin
 end
 $$;
 
--- Begins a session. An earlier one of the same instance is ended: its process is gone. False if the deployment has another
--- generation by now.
+-- Begins a session. There is one of an instance at a time: an earlier one of the same process is ended, and so is `gone`, whose
+-- process the caller knows to have ended. While another one lives nothing is begun, and the row says which: two processes
+-- with one name would else end each other's sessions for ever. One row: `joined`; `begun anew` if the deployment has another
+-- generation by now; `taken`, with the session that lives.
 create function annals.relay_join(
-    deployment text, generation int, instance text, session uuid, transactional_ids text[], lease interval
+    deployment text, generation int, instance text, session uuid, transactional_ids text[], lease interval, process jsonb,
+    gone uuid,
+    out outcome text, out living uuid, out living_process jsonb, out joined_us bigint, out seen_us bigint, out expires_ms bigint
 )
-returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
+declare
+    earlier record;
 begin
     perform relay_lock(relay_join.deployment);
     if not exists (
         select from relay_deployments d
         where d.deployment = relay_join.deployment and d.generation = relay_join.generation
     ) then
-        return false;
+        outcome := 'begun anew';
+        return;
     end if;
-    perform relay_expire(relay_join.deployment, relay_join.instance);
+    perform relay_expire(relay_join.deployment, array(
+        select s.session from relay_sessions s
+        where s.deployment = relay_join.deployment and s.instance = relay_join.instance
+            and (s.session = relay_join.gone or s.process -> 'id' = relay_join.process -> 'id')
+    ));
+    select * into earlier from relay_sessions s
+    where s.deployment = relay_join.deployment and s.instance = relay_join.instance
+    order by s.expires_at desc
+    limit 1;
+    if found then
+        outcome := 'taken';
+        living := earlier.session;
+        living_process := earlier.process;
+        joined_us := (extract(epoch from earlier.joined_at) * 1000000)::bigint;
+        seen_us := (extract(epoch from earlier.seen_at) * 1000000)::bigint;
+        expires_ms := ceil(extract(epoch from earlier.expires_at - clock_timestamp()) * 1000)::bigint;
+        return;
+    end if;
     insert into relay_shards (deployment, shard)
     select relay_join.deployment, shard from generate_series(0, shard_count() - 1) shard
     on conflict do nothing;
-    insert into relay_sessions (session, deployment, instance, transactional_ids, joined_at, expires_at)
+    insert into relay_sessions (session, deployment, instance, transactional_ids, process, joined_at, seen_at, expires_at)
     values (
-        relay_join.session, relay_join.deployment, relay_join.instance, relay_join.transactional_ids,
-        clock_timestamp(), clock_timestamp() + relay_join.lease
+        relay_join.session, relay_join.deployment, relay_join.instance, relay_join.transactional_ids, relay_join.process,
+        clock_timestamp(), clock_timestamp(), clock_timestamp() + relay_join.lease
     );
-    return true;
+    outcome := 'joined';
 end
 $$;
 
@@ -140,7 +167,7 @@ begin
     perform relay_lock(relay_look.deployment);
     -- Its own first: a lease that nobody has ended yet can be prolonged, however late.
     update relay_sessions s
-    set expires_at = clock_timestamp() + relay_look.lease, is_ready = relay_look.is_ready
+    set seen_at = clock_timestamp(), expires_at = clock_timestamp() + relay_look.lease, is_ready = relay_look.is_ready
     where s.session = relay_look.session;
     if not found then
         return;

@@ -9,7 +9,7 @@ use crate::event::{EventId, RecordedEvent};
 use crate::limits::HEADER_NAME_BYTES_MAX;
 use crate::migrate::MigrationError;
 use crate::outbox::History;
-use crate::stream::{ExpectedVersion, StreamName, Version};
+use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 
 /// Why an append was not acknowledged.
 #[derive(Debug, thiserror::Error)]
@@ -323,6 +323,22 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// What the store has of an event is not what an append writes, or its schema is none: somebody else has written it.
+    #[error(
+        "event {version} of stream {stream:?}, at position {position}, cannot be read: {reason}; a read goes on from behind it, \
+         a follower passes it with Follow::passing"
+    )]
+    UnreadableEvent {
+        /// The stream; a text, since its name may be what is wrong.
+        stream: String,
+        /// The event.
+        version: i64,
+        /// Its position. A read begins [`from`](crate::Read::from) behind it, and a follower leaves it out by
+        /// [`passing`](crate::Follow::passing).
+        position: Position,
+        /// What cannot be read, and why not.
+        reason: String,
+    },
     /// The store came here from another database cluster, where its transaction ids meant something, and is not adopted yet.
     #[error("{}", other_cluster(recorded, found))]
     OtherCluster {
@@ -392,6 +408,7 @@ impl Error {
             | Self::Unreadable { .. }
             | Self::OtherCluster { .. }
             | Self::OtherStore { .. }
+            | Self::UnreadableEvent { .. }
             | Self::OtherHistory { .. }
             | Self::Decode { .. } => false,
         }

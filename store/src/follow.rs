@@ -3,7 +3,7 @@
 //! The log is read window by window: what became visible between two snapshots, in position order. The
 //! first window of a follower that begins at the beginning is all of history, and is read by the same rule.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +11,16 @@ use futures_util::stream::{Stream, TryStreamExt, try_unfold};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, Filter, Passed};
 use crate::error::Error;
 use crate::event::RecordedEvent;
 use crate::outbox::{Bound, Late, LogEnd, PositionPage, Stretch, Window};
 use crate::read::Read;
-use crate::rows::recorded;
+use crate::rows::{Recorded, recorded};
 use crate::store::Store;
-use crate::stream::{Category, StreamName, Version};
+use crate::stream::{Category, Position, StreamName, Version};
 use crate::telemetry;
 
 /// Most events of a page: what a follower holds in memory.
@@ -35,6 +36,7 @@ pub struct Follow {
     category: Option<Category>,
     types: Option<Vec<String>>,
     after: Option<Checkpoint>,
+    passed: BTreeSet<Position>,
     poll_idle_max: Duration,
 }
 
@@ -42,7 +44,13 @@ impl Follow {
     /// Every event, from the first one ever recorded.
     #[must_use]
     pub const fn all() -> Self {
-        Self { category: None, types: None, after: None, poll_idle_max: POLL_IDLE_MAX }
+        Self {
+            category: None,
+            types: None,
+            after: None,
+            passed: BTreeSet::new(),
+            poll_idle_max: POLL_IDLE_MAX,
+        }
     }
 
     /// Every event of a category, from the first one ever recorded.
@@ -62,6 +70,14 @@ impl Follow {
     #[must_use]
     pub fn of_types(mut self, types: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.types = Some(types.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Leaves out the events at these positions: those that cannot be read, as
+    /// [`Error::UnreadableEvent`] says, and that somebody has decided to do without.
+    #[must_use]
+    pub fn passing(mut self, positions: impl IntoIterator<Item = Position>) -> Self {
+        self.passed.extend(positions);
         self
     }
 
@@ -91,7 +107,8 @@ impl Store {
     /// that of positions within what became visible together. Memory is bounded by a page of 500 events.
     ///
     /// # Errors
-    /// Items are [`Error::OtherHistory`] when something that was passed is not there any more, [`Error::OtherStore`] and
+    /// Items are [`Error::UnreadableEvent`] for one that is not what an append writes, after all events before it,
+    /// [`Error::OtherHistory`] when something that was passed is not there any more, [`Error::OtherStore`] and
     /// [`Error::OtherCluster`], and other [`Error`]s when a page cannot be read. The stream ends there: follow again from the
     /// last checkpoint, when [`Error::is_retryable`] says that this can help.
     ///
@@ -206,12 +223,16 @@ struct Following {
     late: Option<(Arc<Bound>, Option<Late>)>,
     /// The end of the log when it was last looked at.
     seen: Option<LogEnd>,
+    /// Events that the application passes over.
+    left_out: BTreeSet<Position>,
+    /// Why what follows the page cannot be read.
+    unreadable: Option<Error>,
     pace: Pace,
 }
 
 impl Following {
     fn new(store: &Store, follow: Follow) -> Self {
-        let Follow { category, types, after, poll_idle_max } = follow;
+        let Follow { category, types, passed, after, poll_idle_max } = follow;
         let category = category.map(|category| category.as_str().to_owned());
         Self {
             store: store.clone(),
@@ -220,6 +241,8 @@ impl Following {
             page: VecDeque::new(),
             late: None,
             seen: None,
+            unreadable: None,
+            left_out: passed,
             pace: Pace::new(store.hints(), poll_idle_max),
         }
     }
@@ -228,6 +251,9 @@ impl Following {
         loop {
             if let Some(followed) = self.page.pop_front() {
                 return Ok(followed);
+            }
+            if let Some(error) = self.unreadable.take() {
+                return Err(error);
             }
             self.pace.about_to_look();
             let is_more = self.look().await?;
@@ -252,7 +278,7 @@ impl Following {
         let until = place.until.clone().unwrap_or_else(|| Arc::new(now));
         self.turn_page(Checkpoint { until: Some(until), ..place }).await?;
         let is_inside = self.place.as_ref().is_some_and(|place| place.until.is_some());
-        Ok(is_inside || !self.page.is_empty())
+        Ok(is_inside || !self.page.is_empty() || self.unreadable.is_some())
     }
 
     /// The place in the history that the database has now, once everything before it is known to be there.
@@ -295,11 +321,22 @@ impl Following {
         let (rows, end) = self.rows(window, window.stretch(late, place.after)).await?;
         let is_cut = i64::try_from(rows.len()) == Ok(PAGE_EVENTS);
         let mut behind = place;
-        for event in recorded(&self.store, &rows).await? {
-            behind = behind.passing(event.position.get(), event.id.get(), &self.filter);
-            self.page.push_back(Followed { event, checkpoint: behind.clone() });
+        let recorded = recorded(&self.store, &rows, &self.left_out).await?;
+        let Recorded { mut events, unreadable } = recorded;
+        self.unreadable = unreadable;
+        for row in &rows {
+            let (position, id) = place_of(row).map_err(Error::database("read the log"))?;
+            let is_next = events.front().is_some_and(|event| event.position.get() == position);
+            let event = if is_next { events.pop_front() } else { None };
+            // What is left out is behind the follower like the rest.
+            if event.is_none() && !self.left_out.contains(&Position::from_store(position)) {
+                break;
+            }
+            behind = behind.passing(position, id, &self.filter);
+            let checkpoint = behind.clone();
+            self.page.extend(event.map(|event| Followed { event, checkpoint }));
         }
-        if !is_cut {
+        if !is_cut && self.unreadable.is_none() {
             behind.after = end;
             let left = behind.window().map(|window| window.stretch(late, end));
             if left == Some(Stretch::Done) {
@@ -310,7 +347,10 @@ impl Following {
         if let Some(last) = self.page.back_mut() {
             let category = self.filter.category.as_deref().unwrap_or_default();
             telemetry::followed(category, events, last.event.recorded_at);
-            last.checkpoint = behind.clone();
+            // What cannot be read is not behind the follower.
+            if self.unreadable.is_none() {
+                last.checkpoint = behind.clone();
+            }
         }
         self.place = Some(behind);
         Ok(())
@@ -344,6 +384,11 @@ impl Following {
         let rows = query.fetch_all(self.store.pool()).await;
         Ok((rows.map_err(Error::database("read the log"))?, end))
     }
+}
+
+/// Position and id of an event.
+fn place_of(row: &PgRow) -> Result<(i64, Uuid), sqlx::Error> {
+    Ok((row.try_get("position")?, row.try_get("event_id")?))
 }
 
 impl Store {

@@ -205,14 +205,32 @@ pub struct OutboxEvent<'a> {
     pub event_type: &'a str,
     /// The schema that it was encoded with.
     pub fingerprint: Fingerprint,
-    /// When it was recorded.
-    pub recorded_at: Timestamp,
     /// The event in Avro, without prefix.
     pub payload: &'a [u8],
+    /// What else there is about it. Where that is not what an append writes the event cannot be published, and
+    /// which one it is is known all the same.
+    pub details: Result<Details, UnreadableDetail>,
+}
+
+/// What stands beside an event.
+#[derive(Debug, Clone)]
+pub struct Details {
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
     /// How it came to be.
     pub metadata: Metadata,
     /// Free headers.
     pub headers: BTreeMap<String, String>,
+}
+
+/// A column of an event is not what an append writes: somebody else has written it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("its {column} cannot be read: {reason}")]
+pub struct UnreadableDetail {
+    /// The column of `events`.
+    pub column: &'static str,
+    /// Why not.
+    pub reason: String,
 }
 
 impl Store {
@@ -477,10 +495,6 @@ fn late(row: &PgRow) -> Result<Option<Late>, sqlx::Error> {
 /// each would cost as much as the rest of it, in every row.
 fn outbox_event(row: &PgRow) -> Result<OutboxEvent<'_>, sqlx::Error> {
     let fingerprint: i64 = row.try_get_unchecked(7)?;
-    let PgTimestamp(recorded_at) = row.try_get_unchecked(8)?;
-    // Empty ones come as null.
-    let metadata: Option<Json<Metadata>> = row.try_get_unchecked(10)?;
-    let headers: Option<Json<BTreeMap<String, String>>> = row.try_get_unchecked(11)?;
     Ok(OutboxEvent {
         position: row.try_get_unchecked(0)?,
         shard: row.try_get_unchecked(1)?,
@@ -490,9 +504,38 @@ fn outbox_event(row: &PgRow) -> Result<OutboxEvent<'_>, sqlx::Error> {
         category: row.try_get_unchecked(5)?,
         event_type: row.try_get_unchecked(6)?,
         fingerprint: fingerprint.into(),
-        recorded_at,
         payload: row.try_get_unchecked(9)?,
+        details: details(row),
+    })
+}
+
+fn details(row: &PgRow) -> Result<Details, UnreadableDetail> {
+    let PgTimestamp(recorded_at) =
+        row.try_get_unchecked(8).map_err(UnreadableDetail::of("recorded_at"))?;
+    // Empty ones come as null.
+    let metadata: Option<Json<Metadata>> =
+        row.try_get_unchecked(10).map_err(UnreadableDetail::of("metadata"))?;
+    let headers: Option<Json<BTreeMap<String, String>>> =
+        row.try_get_unchecked(11).map_err(UnreadableDetail::of("headers"))?;
+    Ok(Details {
+        recorded_at,
         metadata: metadata.map_or_else(Metadata::default, |Json(metadata)| metadata),
         headers: headers.map_or_else(BTreeMap::new, |Json(headers)| headers),
     })
+}
+
+impl UnreadableDetail {
+    pub(crate) fn of(column: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |error| Self { column, reason: cause(error) }
+    }
+}
+
+/// The cause, without the number of the column.
+fn cause(error: sqlx::Error) -> String {
+    match error {
+        sqlx::Error::ColumnDecode { source, .. } | sqlx::Error::Decode(source) => {
+            source.to_string()
+        }
+        other => other.to_string(),
+    }
 }

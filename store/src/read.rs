@@ -1,6 +1,6 @@
 //! Reading: streams of events, a page at a time, each page one query by key.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use annals_schemas::EventSet;
@@ -311,6 +311,8 @@ struct Reading<K> {
     read: Read<K>,
     statement: SqlStr,
     page: VecDeque<RecordedEvent>,
+    /// Why what follows the page cannot be read.
+    unreadable: Option<Error>,
     page_events: i64,
     /// Version or position up to which everything is read; none before the first page.
     last: Option<i64>,
@@ -328,6 +330,7 @@ impl<K: Key> Reading<K> {
             store: store.clone(),
             statement: read.statement(store.statements()),
             page: VecDeque::new(),
+            unreadable: None,
             page_events: PAGE_EVENTS_FIRST,
             last: None,
             end: None,
@@ -342,7 +345,13 @@ impl<K: Key> Reading<K> {
         if self.left == 0 {
             return Ok(None);
         }
-        while self.page.is_empty() && !self.is_at_end {
+        while self.page.is_empty() {
+            if let Some(error) = self.unreadable.take() {
+                return Err(error);
+            }
+            if self.is_at_end {
+                break;
+            }
             self.turn_page().await?;
         }
         let event = self.page.pop_front();
@@ -374,7 +383,8 @@ impl<K: Key> Reading<K> {
         }
         let rows =
             query.fetch_all(self.store.pool()).await.map_err(Error::database("read events"))?;
-        self.page = recorded(&self.store, &rows).await?;
+        let recorded = recorded(&self.store, &rows, &BTreeSet::new()).await?;
+        (self.page, self.unreadable) = (recorded.events, recorded.unreadable);
         telemetry::page_read(begun, self.page.len());
         self.advance(begin, most);
         self.page_events = next_page_events(&self.page);

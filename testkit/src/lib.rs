@@ -16,6 +16,7 @@ mod dice;
 mod environment;
 mod follow;
 mod history;
+mod java;
 mod kafka;
 mod link;
 mod load;
@@ -42,6 +43,7 @@ pub use dice::Dice;
 pub use environment::Environment;
 pub use follow::{DEADLINE, Follower, consume, take};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
+pub use java::{JavaPrinter, JavaRegistry};
 pub use kafka::{
     Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
     read_topic, topic_configuration, topics, until_forgotten, until_nothing_is_open, write_records,

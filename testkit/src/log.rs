@@ -70,6 +70,10 @@ impl ProcessLog {
         self.lock().iter().skip(from).filter(|line| line.contains(wanted)).count()
     }
 
+    pub(crate) fn text(&self) -> String {
+        self.lock().join("\n")
+    }
+
     /// The last lines, and where all of them are.
     pub(crate) fn tail(&self) -> String {
         let lines = self.lock();

@@ -23,6 +23,7 @@ const BINARY: &str = "annals-relay";
 pub struct RelaySettings {
     bed: String,
     instance: String,
+    directory: String,
     topic_prefix: String,
     claims: String,
     database_url: String,
@@ -35,6 +36,7 @@ impl RelaySettings {
         Self {
             bed: bed.name().to_owned(),
             instance: "a".to_owned(),
+            directory: "a".to_owned(),
             topic_prefix: bed.topic_prefix(),
             claims: bed.claims_topic(),
             database_url: bed.database_url(),
@@ -47,6 +49,13 @@ impl RelaySettings {
     #[must_use]
     pub fn instance(mut self, name: &str) -> Self {
         self.instance = name.to_owned();
+        self.in_directory(name)
+    }
+
+    /// Another place for the relay's log than one that is named after the instance: for two of one name.
+    #[must_use]
+    pub fn in_directory(mut self, name: &str) -> Self {
+        self.directory = name.to_owned();
         self
     }
 
@@ -108,7 +117,7 @@ impl RelaySettings {
     /// # Panics
     /// If it cannot be started, or does not end.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.instance));
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let mut command = command(self, &directory);
         let output = command.args(arguments).kill_on_drop(true).output();
@@ -178,7 +187,7 @@ impl RelayProcess {
     /// If there is no binary, or it cannot be started.
     #[must_use]
     pub fn start(settings: &RelaySettings) -> Self {
-        let name = format!("{}.{}", settings.bed, settings.instance);
+        let name = format!("{}.{}", settings.bed, settings.directory);
         let directory = output_directory().join(name);
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let log = ProcessLog::new(directory.join("relay.log"));
@@ -268,6 +277,12 @@ impl RelayProcess {
     #[must_use]
     pub fn has_logged(&self, text: &str) -> bool {
         self.log.find(self.mark, text).is_some()
+    }
+
+    /// Everything that it has logged, in all its starts.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.log.text()
     }
 
     /// How many lines with this text it has logged on this page.

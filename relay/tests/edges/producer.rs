@@ -8,7 +8,7 @@ use annals_relay::kafka_failure::KafkaFailure;
 use annals_relay::message::{Destination, Message};
 use annals_schemas::{Fingerprint, SchemaId};
 use annals_store::Metadata;
-use annals_store::outbox::OutboxEvent;
+use annals_store::outbox::{Details, OutboxEvent};
 use annals_testkit::{Isolation, RawRecord, Testbed, read_topic};
 use uuid::Uuid;
 
@@ -35,10 +35,12 @@ fn departed() -> OutboxEvent<'static> {
         category: "flight",
         event_type: "FlightDeparted",
         fingerprint: Fingerprint::from(42),
-        recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
         payload: &[1, 2, 3],
-        metadata: Metadata::default(),
-        headers: [("tenant".to_owned(), "b\u{e4}r".to_owned())].into(),
+        details: Ok(Details {
+            recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
+            metadata: Metadata::default(),
+            headers: [("tenant".to_owned(), "b\u{e4}r".to_owned())].into(),
+        }),
     }
 }
 
@@ -48,7 +50,8 @@ async fn a_record_arrives_as_the_topic_contract_says() {
     let config = config(&bed, "");
     let topic = topic(&config, "flight");
     let to = Destination { topic: Arc::clone(&topic), partitions: 1 };
-    publish(&producer(&config), &[Message::new(&departed(), &to, SchemaId(258), "airport")]);
+    let message = Message::new(&departed(), &to, SchemaId(258), "airport").unwrap();
+    publish(&producer(&config), &[message]);
 
     let records = committed(&bed, &topic).await;
     let [record] = records.as_slice() else { panic!("{records:?}") };
