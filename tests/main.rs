@@ -52,6 +52,8 @@ mod quarantine;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod removed_events;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod resharding;

@@ -101,6 +101,7 @@ mod schemas;
 mod sql;
 mod store;
 mod stream;
+mod stream_page;
 pub mod telemetry;
 mod trace;
 

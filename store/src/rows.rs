@@ -76,6 +76,7 @@ impl Fields {
             payload: self.payload,
             metadata: self.metadata.0,
             headers: self.headers.0,
+            removed_before: 0,
         })
     }
 }
