@@ -11,7 +11,7 @@ use annals_testkit::{
 };
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct MoneyMoved {
+pub(crate) struct MoneyMoved {
     note: String,
 }
 

@@ -72,6 +72,8 @@ mod reading;
 #[cfg(test)]
 mod rebased;
 #[cfg(test)]
+mod removed_events;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod resharding;

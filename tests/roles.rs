@@ -33,8 +33,14 @@ fn may_call(role: &str, routine: &str) -> bool {
         "position_at" | "shard_of" | "shard_count" | "system_identifier" | "incarnation"
         | "is_seen" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
-        "administer" | "adopt" | "relay_forget" | "relay_reshard" | "relay_deliver"
-        | "relay_rebase" | "relay_pass" | "relay_release_topics" => role == "annals_admin",
+        "administer"
+        | "adopt"
+        | "relay_forget"
+        | "relay_reshard"
+        | "relay_deliver"
+        | "relay_rebase"
+        | "relay_pass"
+        | "relay_release_topics" => role == "annals_admin",
         "relay_retry" | "relay_skip" | "relay_record_ends" => {
             ["annals_relay", "annals_admin"].contains(&role)
         }

@@ -20,11 +20,13 @@ begin
         primary key (projection, topic, partition)
     ) with (fillfactor = 50);
 
-    -- The last version that a projection has applied, of each stream it has seen.
+    -- The last version that a projection has applied, of each stream it has seen, and the ids of its event and of those
+    -- before it, the last first: another event under one of these versions is of another history.
     create table annals_projections.annals_projection_versions (
         projection text collate "C" not null,
         stream     text collate "C" not null,
         version    bigint not null check (version >= 0),
+        event_ids  uuid[] not null check (cardinality(event_ids) between 1 and 8),
         primary key (projection, stream)
     ) with (fillfactor = 80);
 end

@@ -12,10 +12,10 @@ use crate::batch::{Batch, Event};
 use crate::cache::VersionCache;
 use crate::consumer::ConsumeError;
 use crate::envelope::Delivered;
-use crate::filter::VersionFilter;
+use crate::filter::{LastApplied, VersionFilter};
 use crate::kafka::Counts;
 use crate::ledger::{Advance, Standing};
-use crate::position::{Place, Version};
+use crate::position::Place;
 use crate::projection::Projection;
 use crate::registry::Schemas;
 use crate::runner::{RunError, Runner};
@@ -153,7 +153,7 @@ impl Applier {
         let mut unseen = HashSet::new();
         for record in &records {
             match self.versions.get(&record.stream) {
-                Some(version) => filter.set_last(&record.stream, version),
+                Some(last) => filter.restore(&record.stream, last.clone()),
                 None => {
                     unseen.insert(record.stream.as_str());
                 }
@@ -161,8 +161,8 @@ impl Applier {
         }
         if !unseen.is_empty() {
             let unseen: Vec<&str> = unseen.into_iter().collect();
-            for (stream, version) in self.look_up(&unseen).await? {
-                filter.set_last(&stream, version);
+            for (stream, last) in self.look_up(&unseen).await? {
+                filter.restore(&stream, last);
             }
         }
         let sift = Batch::sift(records, &mut filter, &self.schemas, self.projection.unknown_events);
@@ -172,7 +172,7 @@ impl Applier {
         }
     }
 
-    async fn look_up(&mut self, streams: &[&str]) -> Result<Vec<(String, Version)>, Halt> {
+    async fn look_up(&mut self, streams: &[&str]) -> Result<Vec<(String, LastApplied)>, Halt> {
         let refused = |refused| halt("look up the versions of streams", refused);
         loop {
             let mut connection = self.session.take().await.map_err(refused)?;
@@ -259,8 +259,8 @@ impl Applier {
     }
 
     fn remember<E>(&mut self, batch: &Batch<E>, advances: &[Advance]) {
-        for (stream, version) in batch.versions() {
-            self.versions.insert(stream, version);
+        for (stream, last) in &batch.lasts {
+            self.versions.insert(stream, last.clone());
         }
         for Advance { next, .. } in advances {
             let key = (Arc::clone(&next.topic), next.partition);

@@ -7,8 +7,7 @@ use annals_schemas::{DecodeError, EventSet};
 use uuid::Uuid;
 
 use crate::envelope::Delivered;
-use crate::filter::{Verdict, VersionFilter};
-use crate::position::Version;
+use crate::filter::{Fault, LastApplied, Verdict, VersionFilter};
 use crate::registry::{DecodeFailure, Schemas};
 use crate::runner::RunError;
 
@@ -39,6 +38,8 @@ pub(crate) struct Batch<E> {
     skipped: Vec<(usize, Delivered)>,
     /// The last record of each partition, and its event.
     pub(crate) ends: HashMap<(Arc<str>, i32), (i64, Uuid)>,
+    /// What is last applied of each stream, once the batch is committed.
+    pub(crate) lasts: HashMap<String, LastApplied>,
     pub(crate) duplicates: usize,
     /// What ended the batch early; the records before it are still to be applied.
     pub(crate) fault: Option<RunError>,
@@ -56,6 +57,7 @@ impl<E: EventSet> Batch<E> {
             events: Vec::with_capacity(records.len()),
             skipped: Vec::new(),
             ends: HashMap::new(),
+            lasts: HashMap::new(),
             duplicates: 0,
             fault: None,
         };
@@ -79,12 +81,13 @@ impl<E: EventSet> Batch<E> {
         unknown: UnknownEvents,
     ) -> Result<(), RunError> {
         let verdict = filter
-            .check(&record.stream, record.version)
-            .map_err(|gap| RunError::Gap { place: record.place(), gap })?;
+            .check(&record.stream, record.version, record.event_id)
+            .map_err(|fault| refused(fault, &record))?;
         if verdict == Verdict::Duplicate {
             self.duplicates += 1;
             return Ok(());
         }
+        let stream = record.stream.clone();
         match record.decode::<E>(schemas).await {
             Ok(data) => self.events.push(Event { data, delivered: record }),
             Err(DecodeFailure::Payload {
@@ -92,25 +95,24 @@ impl<E: EventSet> Batch<E> {
             }) if unknown == UnknownEvents::Skip => self.skipped.push((self.events.len(), record)),
             Err(failure) => return Err(failure.into()),
         }
+        if let Some(last) = filter.last_applied(&stream) {
+            self.lasts.insert(stream, last.clone());
+        }
         Ok(())
+    }
+}
+
+fn refused(fault: Fault, record: &Delivered) -> RunError {
+    let place = record.place();
+    match fault {
+        Fault::Gap(gap) => RunError::Gap { place, gap },
+        Fault::Forked(fork) => RunError::Forked { place, fork },
     }
 }
 
 impl<E> Batch<E> {
     pub(crate) fn skipped(&self) -> usize {
         self.skipped.len()
-    }
-
-    /// The last version of each stream in the batch.
-    pub(crate) fn versions(&self) -> HashMap<&str, Version> {
-        let events = self.events.iter().map(|event| &event.delivered);
-        let skipped = self.skipped.iter().map(|(_, record)| record);
-        let mut versions = HashMap::with_capacity(self.events.len());
-        for record in events.chain(skipped) {
-            let last = versions.entry(record.stream.as_str()).or_insert(record.version);
-            *last = record.version.max(*last);
-        }
-        versions
     }
 
     /// The records that are not duplicates, as they came.

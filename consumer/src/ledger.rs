@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
+use crate::filter::LastApplied;
 use crate::position::{Place, Version};
 
 /// The schema name that stands in the files, and is replaced by the one chosen.
@@ -132,15 +133,15 @@ impl Ledger {
         &self,
         connection: &mut PgConnection,
         streams: &[&str],
-    ) -> Result<Vec<(String, Version)>, sqlx::Error> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(safe(&self.versions))
+    ) -> Result<Vec<(String, LastApplied)>, sqlx::Error> {
+        let rows: Vec<(String, i64, Vec<Uuid>)> = sqlx::query_as(safe(&self.versions))
             .bind(&*self.projection)
             .bind(streams)
             .fetch_all(connection)
             .await?;
-        let versions = rows.into_iter().filter_map(|(stream, version)| {
+        let versions = rows.into_iter().filter_map(|(stream, version, event_ids)| {
             // The table's constraint keeps negative numbers out.
-            Some((stream, Version::new(version)?))
+            Some((stream, LastApplied { version: Version::new(version)?, event_ids }))
         });
         Ok(versions.collect())
     }
@@ -148,14 +149,16 @@ impl Ledger {
     pub(crate) async fn store_versions(
         &self,
         connection: &mut PgConnection,
-        versions: &HashMap<&str, Version>,
+        lasts: &HashMap<String, LastApplied>,
     ) -> Result<(), sqlx::Error> {
-        let (streams, numbers): (Vec<&str>, Vec<i64>) =
-            versions.iter().map(|(stream, version)| (*stream, version.get())).unzip();
+        let streams: Vec<&str> = lasts.keys().map(String::as_str).collect();
+        let numbers: Vec<i64> = lasts.values().map(|last| last.version.get()).collect();
+        let event_ids: Vec<String> = lasts.values().map(array_text).collect();
         sqlx::query(safe(&self.store_versions))
             .bind(&*self.projection)
             .bind(streams)
             .bind(numbers)
+            .bind(event_ids)
             .execute(connection)
             .await?;
         Ok(())
@@ -176,6 +179,12 @@ impl Ledger {
             .await?;
         Ok(())
     }
+}
+
+/// Event ids as the text of an array: PostgreSQL has no arrays of arrays of different lengths.
+fn array_text(last: &LastApplied) -> String {
+    let event_ids: Vec<String> = last.event_ids.iter().map(Uuid::to_string).collect();
+    format!("{{{}}}", event_ids.join(","))
 }
 
 /// The text is one of this crate's files; the schema name in it was checked to be a plain name.

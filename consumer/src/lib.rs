@@ -5,7 +5,8 @@
 //! - [`Projection`] applies typed events to PostgreSQL **exactly once**: one transaction holds what your
 //!   handler wrote, the next offsets, and the last version of each stream.
 //! - [`Consumer`] hands out one [`Delivered`] record after the other; [`VersionFilter`] drops what
-//!   came twice and refuses what is missing.
+//!   came twice, and refuses what is missing or has another event
+//!   under a version that was applied.
 //! - Any other client can read the same topics: the records are Avro with the Confluent prefix, keyed by
 //!   stream, with CloudEvents headers.
 //!
@@ -61,7 +62,7 @@ pub use annals_schemas::{EventSet, Schema, SchemaId};
 pub use batch::{Event, UnknownEvents};
 pub use consumer::{Connect, ConsumeError, Consumer};
 pub use envelope::{Delivered, EnvelopeError, EnvelopeProblem};
-pub use filter::{FirstVersion, Gap, Verdict, VersionFilter};
+pub use filter::{Fault, FirstVersion, Forked, Gap, Verdict, VersionFilter};
 pub use kafka::KafkaFailure;
 pub use position::{Place, Position, Version};
 pub use projection::{Projection, ProjectionError};

@@ -165,7 +165,8 @@ impl Projection {
     }
 
     /// Lets the next run apply everything again. Call it in the transaction that empties the read
-    /// model.
+    /// model. After [`RunError::Forked`](crate::RunError::Forked) the topics must be published anew first: in those that
+    /// have both histories the fork comes again.
     ///
     /// # Errors
     /// [`ProjectionError::Database`].

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::apply::{Applied, Applier, Halt};
 use crate::batch::Event;
 use crate::consumer::ConsumeError;
-use crate::filter::Gap;
+use crate::filter::{Forked, Gap};
 use crate::intake::{Intake, News};
 use crate::kafka::KafkaFailure;
 use crate::position::{Place, Version};
@@ -84,6 +84,19 @@ pub enum RunError {
         /// The stream, and what is missing.
         #[source]
         gap: Gap,
+    },
+    /// Another event was applied under the version of this one: the store has lost events that were published. Nothing
+    /// of the record was applied. `docs/operations.md`, "A consumer says Forked", says what to do.
+    #[error(
+        "{fork} (record {place}): the store's history has changed, and what was applied of this stream since then did \
+         not happen; publish the topic anew, empty the read model and call Projection::forget in one transaction"
+    )]
+    Forked {
+        /// Where the record lies that has the other event.
+        place: Place,
+        /// The stream, the version and both events.
+        #[source]
+        fork: Forked,
     },
     /// The handler refused an event; nothing of what it did for it was kept.
     #[error("apply {event_type} of {stream}, version {version} (record {place}, event {event_id})")]

@@ -49,7 +49,7 @@ where
         transaction.rollback().await?;
         return Err(Trouble::Handler(failure.into()));
     }
-    ledger.store_versions(&mut transaction, &batch.versions()).await?;
+    ledger.store_versions(&mut transaction, &batch.lasts).await?;
     transaction.commit().await?;
     Ok(())
 }

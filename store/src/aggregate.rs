@@ -1,12 +1,9 @@
 //! Aggregates: state that is rebuilt from the events of its stream.
 
-use std::pin::pin;
-
 use annals_schemas::EventSet;
-use futures_util::TryStreamExt;
 
 use crate::error::{Conflict, Error};
-use crate::read::decode;
+use crate::read::{Read, Reading, decode};
 use crate::store::Store;
 use crate::stream::{ExpectedVersion, StreamName, Version};
 
@@ -24,8 +21,11 @@ pub trait Aggregate: Default + Send {
 pub struct Loaded<A> {
     /// The state after the last event.
     pub state: A,
-    /// The version of the last event; `None` when there is no such stream.
+    /// The version of the last event that the stream ever had; `None` when there is no such stream.
     pub version: Option<Version>,
+    /// How many of its events were removed by logged administration. Unless 0, the state is that of the events
+    /// which are left, and it is for the application to say whether it may decide on that.
+    pub removed: u64,
 }
 
 impl<A> Loaded<A> {
@@ -47,6 +47,7 @@ impl<A: Aggregate> Loaded<A> {
     /// [`Append::with_conflict_events`]: crate::Append::with_conflict_events
     pub fn catch_up(&mut self, conflict: &Conflict) -> Result<bool, Error> {
         for event in &conflict.events {
+            // Events behind a hole are not taken in: loading again counts what was removed.
             let next = self.version.map_or(Version::FIRST, Version::next);
             if event.version == next {
                 let (version, event) = decode(event)?;
@@ -60,6 +61,8 @@ impl<A: Aggregate> Loaded<A> {
 
 impl Store {
     /// Rebuilds an aggregate from all events of its stream; the default state when there is none.
+    ///
+    /// Events that were removed are missing in the state, and counted in [`Loaded::removed`].
     ///
     /// # Errors
     /// [`Error`] when the stream cannot be read or an event not be decoded.
@@ -96,12 +99,17 @@ impl Store {
     /// # }
     /// ```
     pub async fn load<A: Aggregate>(&self, stream: &StreamName) -> Result<Loaded<A>, Error> {
-        let mut loaded = Loaded { state: A::default(), version: None };
-        let mut events = pin!(self.read_events::<A::Event>(stream, Version::FIRST));
-        while let Some((version, event)) = events.try_next().await? {
+        let mut loaded = Loaded { state: A::default(), version: None, removed: 0 };
+        let mut reading = Reading::new(self, Read::stream(stream));
+        while let Some(event) = reading.next().await? {
+            loaded.removed += event.removed_before;
+            let (_version, event) = decode(&event)?;
             loaded.state.apply(event);
-            loaded.version = Some(version);
         }
+        // Not that of the last event read: where that was removed, no append would ever find the version expected.
+        let (version, removed_behind) = reading.end();
+        loaded.version = version;
+        loaded.removed += removed_behind;
         Ok(loaded)
     }
 }

@@ -155,6 +155,10 @@ pub struct RecordedEvent {
     pub metadata: Metadata,
     /// Free headers.
     pub headers: BTreeMap<String, String>,
+    /// How many events of its stream were removed, by logged administration, between this one and the one read before
+    /// it, or where the reading began. Counted by whatever reads or follows one stream; 0 elsewhere, where positions
+    /// that were never used look the same.
+    pub removed_before: u64,
 }
 
 impl RecordedEvent {

@@ -158,7 +158,8 @@ impl Store {
 
     /// Follows one stream from a version: its events, then every further one as it is committed, for ever.
     ///
-    /// The checkpoint is the version of the last event.
+    /// The checkpoint is the version of the last event. Where events were removed by logged administration it goes on
+    /// behind them, and [`RecordedEvent::removed_before`] of the next event says how many there were.
     ///
     /// # Errors
     /// Items are [`Error`] when a page cannot be read; the stream ends there.

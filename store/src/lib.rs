@@ -104,6 +104,7 @@ mod settle;
 mod sql;
 mod store;
 mod stream;
+mod stream_page;
 pub mod telemetry;
 mod trace;
 

@@ -7,6 +7,7 @@ use annals_schemas::EventSet;
 use futures_util::stream::{Stream, TryStreamExt, try_unfold};
 use jiff::Timestamp;
 use sqlx::SqlStr;
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -16,6 +17,7 @@ use crate::rows::recorded;
 use crate::sql::Statements;
 use crate::store::Store;
 use crate::stream::{Category, Position, StreamName, Version};
+use crate::stream_page::{Begin, StreamPage};
 use crate::telemetry;
 
 /// Events of the first page. The next ones are as large as [`PAGE_BYTES`] allows.
@@ -58,6 +60,9 @@ enum Source {
 
 impl Read<Version> {
     /// The events of a stream, in version order; none if there is no such stream.
+    ///
+    /// Where events were removed by logged administration the read goes on behind them, and
+    /// [`RecordedEvent::removed_before`] of the next event says how many there were.
     #[must_use]
     pub fn stream(stream: &StreamName) -> Self {
         Self::new(Source::Stream(stream.clone()))
@@ -154,10 +159,6 @@ impl<K> Read<K> {
         if self.is_backwards { backwards.clone() } else { forwards.clone() }
     }
 
-    const fn has_filter(&self) -> bool {
-        self.types.is_some() || self.recorded_since.is_some()
-    }
-
     fn source_text(&self) -> Option<String> {
         match &self.source {
             Source::Stream(stream) => Some(stream.to_string()),
@@ -179,12 +180,14 @@ mod sealed {
 
     pub trait Key: Copy + Send + Sync {
         const IS_POSITION: bool;
+        const FIRST: i64;
         fn get(self) -> i64;
         fn of(event: &RecordedEvent) -> i64;
     }
 
     impl Key for Version {
         const IS_POSITION: bool = false;
+        const FIRST: i64 = Self::FIRST.get();
         fn get(self) -> i64 {
             self.get()
         }
@@ -195,6 +198,7 @@ mod sealed {
 
     impl Key for Position {
         const IS_POSITION: bool = true;
+        const FIRST: i64 = Self::FIRST.get();
         fn get(self) -> i64 {
             self.get()
         }
@@ -282,7 +286,7 @@ impl Store {
             .map_err(Error::database("find the position of a time"))
     }
 
-    /// The version of a stream's last event; `None` when there is no such stream.
+    /// The version of a stream's last event, also when that event was removed; `None` when there is no such stream.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -306,7 +310,7 @@ pub(crate) fn decode<E: EventSet>(event: &RecordedEvent) -> Result<(Version, E),
 }
 
 /// A read under way.
-struct Reading<K> {
+pub(crate) struct Reading<K> {
     store: Store,
     read: Read<K>,
     statement: SqlStr,
@@ -316,16 +320,18 @@ struct Reading<K> {
     page_events: i64,
     /// Version or position up to which everything is read; none before the first page.
     last: Option<i64>,
-    /// The version at which a stream ends, where it has to be known.
-    end: Option<i64>,
-    /// The lowest position that can have been recorded since the time asked for.
+    /// The lowest version or position that can have been recorded since the time asked for.
     lowest: i64,
+    /// The version of the last event that the stream ever had.
+    stream_version: Option<i64>,
+    /// Events of the stream that were removed behind the last one read.
+    removed_behind: u64,
     left: u64,
     is_at_end: bool,
 }
 
 impl<K: Key> Reading<K> {
-    fn new(store: &Store, read: Read<K>) -> Self {
+    pub(crate) fn new(store: &Store, read: Read<K>) -> Self {
         Self {
             store: store.clone(),
             statement: read.statement(store.statements()),
@@ -333,15 +339,16 @@ impl<K: Key> Reading<K> {
             unreadable: None,
             page_events: PAGE_EVENTS_FIRST,
             last: None,
-            end: None,
-            lowest: Position::FIRST.get(),
+            lowest: <K as sealed::Key>::FIRST,
+            stream_version: None,
+            removed_behind: 0,
             left: read.events_max,
             is_at_end: false,
             read,
         }
     }
 
-    async fn next(&mut self) -> Result<Option<RecordedEvent>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordedEvent>, Error> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -366,10 +373,7 @@ impl<K: Key> Reading<K> {
         fields(source = self.read.source_text(), events)
     )]
     async fn turn_page(&mut self) -> Result<(), Error> {
-        let Some(begin) = self.begin().await? else {
-            self.is_at_end = true;
-            return Ok(());
-        };
+        let begin = self.begin().await?;
         let begun = Instant::now();
         let most = self.page_events.min(i64::try_from(self.left).unwrap_or(i64::MAX));
         let mut query = sqlx::query(self.statement.clone())
@@ -383,67 +387,67 @@ impl<K: Key> Reading<K> {
         }
         let rows =
             query.fetch_all(self.store.pool()).await.map_err(Error::database("read events"))?;
-        let recorded = recorded(&self.store, &rows, &BTreeSet::new()).await?;
-        (self.page, self.unreadable) = (recorded.events, recorded.unreadable);
+        if K::IS_POSITION {
+            self.take_page(&rows, begin, most).await?;
+        } else {
+            self.take_stream_page(&rows, begin, most).await?;
+        }
         telemetry::page_read(begun, self.page.len());
-        self.advance(begin, most);
         self.page_events = next_page_events(&self.page);
         Ok(())
     }
 
-    /// Notes how far the page went. A page of a stream is a range of versions; any other, a number of events.
-    fn advance(&mut self, begin: i64, most: i64) {
-        let is_short = i64::try_from(self.page.len()) != Ok(most);
-        if K::IS_POSITION {
-            self.last = Some(self.page.back().map_or(begin, <K as sealed::Key>::of));
-            self.is_at_end = is_short;
-        } else if self.read.is_backwards {
-            self.last = Some(begin - most);
-            self.is_at_end = begin - most <= 0;
-        } else {
-            self.last = Some(begin + most);
-            self.is_at_end = self.end.map_or(is_short, |end| begin + most >= end);
-        }
+    async fn take_page(&mut self, rows: &[PgRow], begin: i64, most: i64) -> Result<(), Error> {
+        let recorded = recorded(&self.store, rows, &BTreeSet::new()).await?;
+        (self.page, self.unreadable) = (recorded.events, recorded.unreadable);
+        self.last = Some(self.page.back().map_or(begin, <K as sealed::Key>::of));
+        self.is_at_end = i64::try_from(self.page.len()) != Ok(most);
+        Ok(())
     }
 
-    /// The version or position after which the page begins; before which, when reading goes backwards. None when there
-    /// is no such stream.
-    async fn begin(&mut self) -> Result<Option<i64>, Error> {
-        if let Some(last) = self.last {
-            return Ok(Some(last));
-        }
+    /// Notes as well what was removed.
+    async fn take_stream_page(
+        &mut self,
+        rows: &[PgRow],
+        begin: i64,
+        most: i64,
+    ) -> Result<(), Error> {
         let is_backwards = self.read.is_backwards;
-        let from = self.read.from.map(sealed::Key::get);
-        if let Source::Stream(stream) = self.read.source.clone() {
-            return self.begin_of_stream(&stream, from).await;
+        let begin = Begin { version: begin, is_backwards, removed_before: self.removed_behind };
+        let page = StreamPage::of(&self.store, rows, begin).await?;
+        (self.page, self.unreadable) = (page.events, page.unreadable);
+        self.last = Some(page.end.unwrap_or(begin.version));
+        self.is_at_end = page.looked_at < most;
+        self.removed_behind = page.removed_behind;
+        self.stream_version = page.stream_version;
+        Ok(())
+    }
+
+    /// The version or position after which the page begins; before which, when reading goes backwards.
+    async fn begin(&mut self) -> Result<i64, Error> {
+        if let Some(last) = self.last {
+            return Ok(last);
         }
-        if let Some(time) = self.read.recorded_since {
+        if K::IS_POSITION
+            && let Some(time) = self.read.recorded_since
+        {
             self.lowest = self.store.position_at(time).await?;
         }
-        Ok(Some(match from {
-            Some(from) if is_backwards => from.saturating_add(1),
-            None if is_backwards => i64::MAX,
-            Some(from) => from.max(self.lowest) - 1,
-            None => self.lowest - 1,
-        }))
-    }
-
-    async fn begin_of_stream(
-        &mut self,
-        stream: &StreamName,
-        from: Option<i64>,
-    ) -> Result<Option<i64>, Error> {
-        if !self.read.is_backwards && !self.read.has_filter() {
-            return Ok(Some(from.unwrap_or(0) - 1));
-        }
-        let Some(end) = self.store.stream_version(stream).await? else { return Ok(None) };
-        let end = end.get();
-        self.end = Some(end);
-        if self.read.is_backwards {
-            Ok(Some(from.map_or(end, |from| from.min(end)) + 1))
+        let from = self.read.from.map(sealed::Key::get);
+        Ok(if self.read.is_backwards {
+            from.map_or(i64::MAX, |from| from.saturating_add(1))
         } else {
-            Ok(Some(from.unwrap_or(0) - 1))
-        }
+            from.map_or(self.lowest, |from| from.max(self.lowest)) - 1
+        })
+    }
+}
+
+impl Reading<Version> {
+    /// Of a stream that was read forwards to its end: its version, and how many events were removed behind the last one.
+    pub(crate) fn end(&self) -> (Option<Version>, u64) {
+        let last = self.last.unwrap_or(-1);
+        let behind = self.stream_version.map_or(0, |version| (version - last).max(0));
+        (self.stream_version.map(Version::from_store), self.removed_behind + behind.unsigned_abs())
     }
 }
 

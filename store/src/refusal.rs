@@ -101,6 +101,7 @@ fn recorded(row: EventRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Option<Re
         payload: from_hex(&row.payload)?,
         metadata: row.metadata,
         headers: row.headers,
+        removed_before: 0,
     })
 }
 

@@ -81,6 +81,7 @@ async fn event(
         payload: fields.payload,
         metadata: fields.metadata.0,
         headers: fields.headers.0,
+        removed_before: 0,
     })
 }
 

@@ -4,6 +4,7 @@
 mod book;
 mod events;
 mod exactly_once;
+mod forks;
 mod logs;
 mod outages;
 mod proxy;

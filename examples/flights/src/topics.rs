@@ -48,7 +48,7 @@ pub(crate) async fn of_topic(run: &Run, category: &str) -> Result<Contents> {
 }
 
 fn check(filter: &mut VersionFilter, delivered: &Delivered) -> Result<()> {
-    match filter.check(&delivered.stream, delivered.version) {
+    match filter.check(&delivered.stream, delivered.version, delivered.event_id) {
         Ok(Verdict::Apply) => Ok(()),
         Ok(Verdict::Duplicate) => {
             bail!(
@@ -58,9 +58,9 @@ fn check(filter: &mut VersionFilter, delivered: &Delivered) -> Result<()> {
                 delivered.place()
             )
         }
-        Err(gap) => {
-            Err(gap).with_context(|| format!("out of order, or lost: record {}", delivered.place()))
-        }
+        Err(fault) => Err(fault).with_context(|| {
+            format!("out of order, lost, or forked: record {}", delivered.place())
+        }),
     }
 }
 
