@@ -11,6 +11,7 @@ mod broker;
 mod check;
 mod database;
 mod exhaustive;
+mod outbox;
 mod planted;
 mod random;
 mod reading;

@@ -1,0 +1,272 @@
+//! A relay: the machine, what it has under way, and what it remembers.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use annals_relay_core::{Command, Lease, Leases, Machine, Order, Producers, Shard, Slot, Work};
+
+use super::In;
+use super::places::Taking;
+use crate::broker::{Batch, Checkpoint, Ends, Records, TransactionalId};
+use crate::database::{Copied, HoldRow, SHARDS, Session};
+use crate::outbox::Mark;
+use crate::reading::{Noted, Place};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Relay {
+    pub(super) number: usize,
+    pub(crate) machine: Machine<Place, Batch>,
+    pub(super) session: Option<Session>,
+    /// The epochs of the producers that it has.
+    pub(super) epochs: [u8; 2],
+    pub(super) tasks: Vec<Task>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) is_resting: bool,
+    pub(super) is_stopped: bool,
+    /// Shards of which something was refused, to be held once it is known where they stand.
+    pub(super) refused: [bool; SHARDS as usize],
+    /// Whether checkpoints are copied.
+    copies: bool,
+    /// What each producer has sent.
+    sent: [Batches; 2],
+    /// The last checkpoints that are committed and not copied.
+    pub(super) committed: [Option<Committed>; SHARDS as usize],
+    /// What is to be noted, one thing after the other; the first is under way.
+    notes: VecDeque<Note>,
+    /// The last progress that was noted of each shard.
+    pub(super) noted: [Option<Noted>; SHARDS as usize],
+    /// The incarnation of the database in which each shard's history was verified last; 0 if never.
+    pub(super) verified: [u8; SHARDS as usize],
+    /// How many things it wanted to do about holds.
+    steps: u64,
+    /// The generation of its last command, of its last order to open, and of the last that it heard of as done.
+    pub(super) generation: u64,
+    pub(super) opened: u64,
+    pub(super) heard: u64,
+    /// For planted bugs: what it could have seen too early.
+    pub(super) early: Early,
+}
+
+/// A checkpoint that was sent, under which lease, and in which incarnation of the database its records were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Sent {
+    lease: Lease,
+    checkpoint: Checkpoint,
+    incarnation: u8,
+}
+
+pub(super) type Batches = [Option<Sent>; SHARDS as usize];
+
+/// A checkpoint that is to be copied, and the incarnation of the database in which its records were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Committed {
+    pub(super) copied: Copied,
+    pub(super) incarnation: u8,
+}
+
+/// How far a hold got, to be noted in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Note {
+    pub(super) session: Session,
+    pub(super) number: u64,
+    pub(super) sent: Sent,
+}
+
+impl Note {
+    pub(super) const fn lease(&self) -> Lease {
+        self.sent.lease
+    }
+
+    pub(super) const fn checkpoint(&self) -> Checkpoint {
+        self.sent.checkpoint
+    }
+
+    pub(super) const fn incarnation(&self) -> u8 {
+        self.sent.incarnation
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Early {
+    pub(super) checkpoints: [Option<Checkpoint>; SHARDS as usize],
+    pub(super) places: [Mark; SHARDS as usize],
+    pub(super) holds: [Option<HoldRow>; SHARDS as usize],
+    pub(super) told: Option<Leases>,
+}
+
+/// Something to be executed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Task {
+    pub(super) relay: usize,
+    pub(super) session: Session,
+    pub(super) generation: u64,
+    pub(super) what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum What {
+    Join,
+    Look(bool),
+    Take(Vec<Shard>),
+    Release(Vec<Lease>),
+    Leave(bool),
+    /// One producer after the other: which is next, and the epochs so far.
+    Open(usize, [u8; 2]),
+    /// The ids that are to be fenced, once they are known, and those that are.
+    Fence(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
+    ReadCheckpoints(Taking),
+    Read(Vec<(Shard, Place)>),
+    Send(Slot, u8, Batch),
+    Commit(Slot, u8, Batches),
+    Note(Note),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Answer {
+    pub(super) generation: u64,
+    pub(super) work: Work,
+    pub(super) input: In,
+    pub(super) news: News,
+}
+
+/// What the relay has once it hears an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum News {
+    Nothing,
+    Session(Session),
+    Epochs([u8; 2]),
+    Refused([bool; SHARDS as usize]),
+    Committed(Batches, Ends),
+    /// The history of these shards is verified in this incarnation of the database.
+    Verified(Vec<Lease>, u8),
+    /// What the database knows now, if the first of its notes is noted; the machine is not told.
+    Noted(Option<Noted>),
+}
+
+impl Relay {
+    pub(super) fn new(number: usize, copies: bool) -> Self {
+        Self {
+            number,
+            machine: Machine::new(SHARDS, Producers::Two),
+            session: None,
+            epochs: [0; 2],
+            tasks: Vec::new(),
+            answers: Vec::new(),
+            is_resting: false,
+            is_stopped: false,
+            refused: [false; SHARDS as usize],
+            copies,
+            sent: [[None; SHARDS as usize]; 2],
+            committed: [None; SHARDS as usize],
+            notes: VecDeque::new(),
+            noted: [None; SHARDS as usize],
+            verified: [0; SHARDS as usize],
+            steps: 0,
+            generation: 0,
+            opened: 0,
+            heard: 0,
+            early: Early::default(),
+        }
+    }
+
+    pub(super) fn task(&mut self, relay: usize, command: Command<Place, Batch>) {
+        let epochs = self.epochs;
+        let what = match command.order {
+            Order::Join => What::Join,
+            Order::Look { ready } => What::Look(ready),
+            Order::Take(shards) => What::Take(shards),
+            Order::Release(leases) => What::Release(leases),
+            Order::Leave { clean } => What::Leave(clean),
+            Order::Open => {
+                self.opened = command.generation;
+                What::Open(0, [0; 2])
+            }
+            Order::Fence(leases) => What::Fence(leases, None, BTreeSet::new()),
+            Order::ReadCheckpoints(leases) => {
+                // Whatever is lost of it will be refused again.
+                let refused = std::mem::take(&mut self.refused);
+                self.steps += 1;
+                What::ReadCheckpoints(Taking::new(leases, self.steps, refused, self.copies))
+            }
+            Order::Read(places) => What::Read(places),
+            Order::Send(slot, batch) => {
+                self.sent[usize::from(slot == Slot::B)] = self.sent(&batch);
+                What::Send(slot, epochs[usize::from(slot == Slot::B)], batch)
+            }
+            Order::Commit(slot) => {
+                let number = usize::from(slot == Slot::B);
+                What::Commit(slot, epochs[number], self.sent[number])
+            }
+            Order::Rest { .. } | Order::End { .. } => return,
+        };
+        let session = self.session.unwrap_or_default();
+        self.tasks.push(Task { relay, session, generation: command.generation, what });
+    }
+
+    /// What was sent, as far as something is done with it once it is committed.
+    fn sent(&self, batch: &Batch) -> Batches {
+        let is_of_use = |records: &Records| self.copies || records.checkpoint.progress.is_some();
+        batch.map(|records| {
+            let Records { lease, checkpoint, incarnation, .. } = records.filter(is_of_use)?;
+            Some(Sent { lease, checkpoint, incarnation })
+        })
+    }
+
+    /// These checkpoints are committed: to be copied, and their progress of holds to be noted.
+    pub(super) fn committed(&mut self, batches: Batches, ends: Ends) {
+        let is_idle = self.notes.is_empty();
+        let session = self.session.unwrap_or_default();
+        for (shard, sent) in batches.into_iter().enumerate() {
+            let Some(sent) = sent else { continue };
+            let Sent { checkpoint, incarnation, .. } = sent;
+            if checkpoint.progress.is_some() {
+                self.steps += 1;
+                self.notes.push_back(Note { session, number: self.steps, sent });
+            }
+            if self.copies {
+                let copied = Copied { checkpoint, end: ends[shard] };
+                self.committed[shard] = Some(Committed { copied, incarnation });
+            }
+        }
+        if is_idle {
+            self.note_next();
+        }
+    }
+
+    pub(super) fn note_next(&mut self) {
+        if let Some(note) = self.notes.front() {
+            let (session, generation) = (note.session, self.generation);
+            let what = What::Note(*note);
+            self.tasks.push(Task { relay: self.number, session, generation, what });
+        }
+    }
+
+    pub(super) fn has_noted(&mut self, noted: Option<Noted>) {
+        // Otherwise the next owner reads it in Kafka.
+        if let Some(note) = self.notes.pop_front()
+            && noted.is_some()
+        {
+            self.noted[usize::from(note.lease().shard.0)] = noted;
+        }
+        self.note_next();
+    }
+}
+
+impl What {
+    pub(super) fn work(&self) -> Work {
+        match self {
+            Self::Join => Work::Join,
+            Self::Look(_) => Work::Look,
+            Self::Take(_) => Work::Take,
+            Self::Release(_) => Work::Release,
+            Self::Leave(_) => Work::Leave,
+            Self::Open(..) => Work::Open,
+            Self::Fence(..) => Work::Fence,
+            Self::ReadCheckpoints(_) => Work::ReadCheckpoints,
+            Self::Read(_) => Work::Read,
+            Self::Send(..) => Work::Send,
+            Self::Commit(..) => Work::Commit,
+            // Not the machine's work: it is not told of it.
+            Self::Note(_) => Work::Commit,
+        }
+    }
+}

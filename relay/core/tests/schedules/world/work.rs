@@ -1,0 +1,221 @@
+//! The work of relays, on the database and the broker.
+
+use annals_relay_core::{Done, Input, Shard, Slot, Trouble, Work};
+
+use super::places::Step;
+use super::relay::{Answer, News, Note, Task, What};
+use super::{In, World};
+use crate::broker::{Refused, TransactionalId};
+use crate::database::{Session, Under};
+use crate::planted::Plant;
+use crate::reading::{Noted, Place, Reader};
+
+pub(super) enum Executed {
+    Further(Task),
+    Answered(Answer),
+}
+
+impl World {
+    pub(super) fn can_execute(&self, task: &Task) -> bool {
+        match &task.what {
+            What::Send(slot, ..) => self.broker.can_send(id(task.session, *slot)),
+            What::ReadCheckpoints(taking) if taking.step == Step::Checkpoints => {
+                self.plant == Some(Plant::CheckpointsAreReadWithoutWaiting)
+                    || taking.shards().all(|shard| self.broker.can_read(shard))
+            }
+            _ => true,
+        }
+    }
+
+    /// Executes a task, or its next part.
+    pub(super) fn done(&mut self, task: Task) -> Executed {
+        let (relay, generation, work) = (task.relay, task.generation, task.what.work());
+        let mut answer = Answer { generation, work, input: Input::Tick, news: News::Nothing };
+        answer.input = match task.what {
+            What::Join => {
+                answer.news = News::Session(self.join(relay));
+                Input::Joined
+            }
+            What::Open(2, epochs) => {
+                // Before the leases are looked at again: what the database loses later is known from here.
+                if self.has_histories {
+                    self.broker.announced.insert(task.session);
+                }
+                answer.news = News::Epochs(epochs);
+                Input::Done { generation, done: Done::Opened }
+            }
+            What::Open(..) => return Executed::Further(self.open(task)),
+            What::Fence(..) => return self.fence(task),
+            What::ReadCheckpoints(_) => return self.take_up(task),
+            What::Look(_) | What::Take(_) | What::Release(_) | What::Leave(_) => {
+                self.on_database(task)
+            }
+            What::Note(note) => {
+                answer.news = News::Noted(self.note(&note));
+                Input::Tick
+            }
+            What::Read(places) => self.read(relay, generation, &places),
+            What::Send(..) | What::Commit(..) => {
+                let (input, news) = self.on_broker(task);
+                answer.news = news;
+                input
+            }
+        };
+        Executed::Answered(answer)
+    }
+
+    fn join(&mut self, relay: usize) -> Session {
+        let session = self.session_next;
+        self.session_next += 1;
+        self.database.join(relay, session, self.plant);
+        session
+    }
+
+    /// Notes how far a hold got, in the history that it was read from; what the database then knows.
+    fn note(&mut self, note: &Note) -> Option<Noted> {
+        let progress = note.checkpoint().progress?;
+        if note.incarnation() != self.database.incarnation {
+            return None;
+        }
+        let (lease, step) = (note.lease(), note.number);
+        let under = Under { session: note.session, leases: &[lease], step };
+        let is_noted = self.database.went_on(under, &[progress], self.plant);
+        let hold_changes = self.database.hold_changes[usize::from(lease.shard.0)];
+        is_noted.then_some(Noted { progress, hold_changes })
+    }
+
+    /// Makes the next producer.
+    fn open(&mut self, mut task: Task) -> Task {
+        if let What::Open(slot, epochs) = &mut task.what {
+            let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
+            epochs[*slot] = match self.plant {
+                Some(Plant::OpeningFencesNothing) => self.broker.init_without_fencing(id),
+                _ => self.broker.init(id),
+            };
+            *slot += 1;
+        }
+        task
+    }
+
+    /// Looks what is to be fenced, fences the next, or notes that all are.
+    fn fence(&mut self, mut task: Task) -> Executed {
+        let (generation, session, work) = (task.generation, task.session, Work::Fence);
+        let answered = |input| {
+            let news = News::Nothing;
+            Executed::Answered(Answer { generation, work, input, news })
+        };
+        let What::Fence(leases, ids, fenced) = &mut task.what else { unreachable!() };
+        let Some(known) = ids else {
+            let Some(mut found) = self.database.to_fence(session, leases, self.plant) else {
+                let trouble = Trouble::Fenced;
+                return answered(Input::Failed { generation, work, trouble });
+            };
+            match self.plant {
+                Some(Plant::NobodyIsFenced) => found.clear(),
+                Some(Plant::OnlyTheFirstIdIsFenced) => found.retain(|id| id.1 == 0),
+                _ => {}
+            }
+            *ids = Some(found);
+            return Executed::Further(task);
+        };
+        let Some(id) = known.pop_first() else {
+            self.database.fenced(session, leases, fenced);
+            let done = Done::Fenced(std::mem::take(leases));
+            return answered(Input::Done { generation, done });
+        };
+        self.broker.init(id);
+        fenced.insert(id);
+        Executed::Further(task)
+    }
+
+    fn on_database(&mut self, task: Task) -> In {
+        let Task { relay, session, what, .. } = task;
+        match what {
+            What::Look(ready) => self.look(relay, session, ready),
+            What::Take(shards) => {
+                self.database.take(session, &shards, self.plant).map_or(Input::Gone, Input::Taken)
+            }
+            What::Release(leases) => {
+                self.database.release(session, &leases);
+                Input::Released
+            }
+            What::Leave(clean) => {
+                let clean = clean || self.plant == Some(Plant::EveryLeavingIsClean);
+                self.database.leave(session, clean);
+                Input::Left
+            }
+            _ => Input::Tick,
+        }
+    }
+
+    fn on_broker(&mut self, task: Task) -> (In, News) {
+        let (generation, session, work) = (task.generation, task.session, task.what.work());
+        let done = match task.what {
+            What::Send(slot, epoch, batch) => {
+                let sent = self.broker.send(id(session, slot), epoch, &batch);
+                sent.map(|()| (Done::Acked(slot), News::Nothing))
+            }
+            What::Commit(slot, epoch, batches) => {
+                let committed = self.broker.commit(id(session, slot), epoch);
+                committed.map(|ends| (Done::Committed(slot), News::Committed(batches, ends)))
+            }
+            other => panic!("{other:?} is not the broker's"),
+        };
+        match done {
+            Ok((done, news)) => (Input::Done { generation, done }, news),
+            Err(refused) => {
+                let (trouble, news) = match refused {
+                    Refused::Fenced => (Trouble::Fenced, News::Nothing),
+                    Refused::Events(of) => (Trouble::Held, News::Refused(of)),
+                };
+                (Input::Failed { generation, work, trouble }, news)
+            }
+        }
+    }
+
+    /// Reads a page, of the history that the places are of.
+    fn read(&mut self, relay: usize, generation: u64, places: &[(Shard, Place)]) -> In {
+        let failed = |trouble| Input::Failed { generation, work: Work::Read, trouble };
+        let incarnation = self.database.incarnation;
+        if places.iter().any(|(_, place)| place.incarnation != incarnation)
+            && self.plant != Some(Plant::TheReaderReadsAnyHistory)
+        {
+            // The producers are made again, and the history is verified before anything else is published.
+            return failed(Trouble::Held);
+        }
+        let noted = self.relays[relay].as_ref().map_or_else(Default::default, |r| r.noted);
+        let rows_max = self.rows_max;
+        let reader =
+            Reader { database: &self.database, noted: &noted, plant: self.plant, rows_max };
+        let Some(page) = reader.page(places) else { return failed(Trouble::Away) };
+        if let Some(relay) = &mut self.relays[relay]
+            && self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)
+        {
+            for (shard, place) in &page.places {
+                relay.early.places[usize::from(shard.0)] = place.at;
+            }
+        }
+        Input::Done { generation, done: Done::Page(page) }
+    }
+
+    fn look(&mut self, relay: usize, session: Session, ready: bool) -> In {
+        let mut found = self.database.look(session, ready, self.plant);
+        let plant = self.plant;
+        let Some(relay) = &mut self.relays[relay] else { return Input::Gone };
+        match plant {
+            Some(Plant::LossOfTheLeaseIsNotHeard) if found.is_none() => {
+                found.clone_from(&relay.early.told);
+            }
+            Some(Plant::FreeShardsAreNotSeen) => {
+                found.iter_mut().for_each(|leases| leases.free.clear());
+            }
+            _ => {}
+        }
+        relay.early.told.clone_from(&found);
+        found.map_or(Input::Gone, Input::Looked)
+    }
+}
+
+fn id(session: Session, slot: Slot) -> TransactionalId {
+    TransactionalId(session, u8::from(slot == Slot::B))
+}
