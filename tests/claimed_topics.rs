@@ -244,13 +244,17 @@ async fn a_copy_of_the_database_refuses_and_disturbs_nobody_until_it_takes_the_o
     staged.until_count(2).await;
     assert!(other.terminate().await.success());
 
-    // Dropped, and restored under its name: it goes on.
+    // Dropped, and restored under its name: it takes the original's place, and has lost what came after the copy.
     assert!(relay.terminate().await.success());
     copies.administer(include_str!("sql/end_sessions.sql")).await;
     copies.administer(include_str!("sql/drop_database.sql")).await;
     copies.administer(include_str!("sql/rename_copy.sql")).await;
+    let said = refused(&bed.relay(), &["run"]).await;
+    assert!(said.contains("account-a version 2") && said.contains("annals-relay rebase"), "{said}");
+    let rebased = bed.relay().run(&["rebase", "--reason", "restored"]).await;
+    let rebased = rebased.unwrap_or_else(|said| panic!("{said}"));
+    assert!(rebased.contains("1 published versions diverge"), "{rebased}");
     let mut relay = RelayProcess::start(&bed.relay());
-    relay.logged("claims are written anew").await;
     relay.logged("publishing").await;
     assert!(relay.terminate().await.success());
 }

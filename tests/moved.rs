@@ -242,8 +242,10 @@ async fn a_copy_for_staging_never_publishes_into_topics_of_production() {
 
     let copy = Store::connect(&url).await.must("connect to the copy");
     append(&copy, "a", [deposited(20)]).await;
-    let said = settings.run(&["run"]).await.expect_err("the relay of the copy runs");
+    let mut refused = RelayProcess::start(&settings);
+    let said = refused.logged("holding category account").await;
     assert!(said.contains(&bed.topic_prefix()), "{said}");
+    assert!(refused.terminate().await.success());
     let prefix = format!("{}staging-", bed.topic_prefix());
     let elsewhere = Follower::start(&bed.environment().kafka, &[&format!("{prefix}{CATEGORY}")]);
     let own = settings.variable("ANNALS_RELAY__TOPICS__PREFIX", &prefix);

@@ -3,7 +3,7 @@
 //! A claim is made by writing it after everything was read, and reading on to the end: of claims that exclude each other the
 //! one with the lowest offset is in force, and every reader sees that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,25 @@ impl Claims {
         }
         self.write(desk, &lost)?;
         Ok(refused)
+    }
+
+    /// The topics that are the configured publication's: those that it claims, and of `written`, which it has written to, those
+    /// that nobody else claims by now.
+    ///
+    /// # Errors
+    /// [`Failure::Claims`] and [`Failure::Kafka`].
+    pub(crate) fn own(
+        &mut self,
+        desk: &Desk,
+        written: BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, Failure> {
+        self.read_on(desk).map_err(|failure| self.failed(failure))?;
+        let is_free =
+            |topic: &String| self.book.against(&Claim::new(&self.config, topic)).is_none();
+        let mut own: BTreeSet<String> = written.into_iter().filter(is_free).collect();
+        let claims = self.book.of_publication(self.config.store.id, &self.config.publication());
+        own.extend(claims.into_iter().map(|claim| claim.topic.clone()));
+        Ok(own)
     }
 
     /// The topics that a publication claims, given up.

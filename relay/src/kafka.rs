@@ -336,14 +336,6 @@ impl Desk {
         Ok(found.elements().into_iter().filter_map(end).collect())
     }
 
-    /// The topics whose names begin so.
-    pub(crate) fn topics(&self, prefix: &str) -> Result<Vec<String>> {
-        let failed = |error| self.failure("list topics", &error, prefix);
-        let metadata = self.client.fetch_metadata(None, REQUEST_TIMEOUT).map_err(failed)?;
-        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
-        Ok(names.filter(|name| name.starts_with(prefix)).collect())
-    }
-
     /// The settings of topics; none where the broker does not show them. One request.
     pub(crate) fn describe(&self, topics: &[&str]) -> Result<ByTopic<BTreeMap<String, String>>> {
         let failed = |error| self.failure("read the settings of topics", &error, "");

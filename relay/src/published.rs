@@ -11,6 +11,7 @@ use sqlx::Row;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::claims_topic::Claims;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::kafka::{Desk, Found, TopicEnds, scan};
@@ -58,14 +59,11 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Begins to read: the topics of the store's categories, of the recorded ends, and those with the configured prefix, for a
-    /// category may have begun in a part of the log that is lost.
+    /// Begins to read: the topics that the publication claims, for a category may have begun in a part of the log that is lost, and
+    /// those of the recorded ends.
     pub(crate) async fn begin(config: &Arc<Config>, store: &Store) -> Result<Self, Failure> {
         let recorded = recorded_ends(store, &config.publication()).await?;
-        let categories = store.categories().await?;
-        let mut topics: BTreeSet<String> =
-            categories.iter().map(|category| config.topic(category.as_str())).collect();
-        topics.extend(recorded.keys().map(|(topic, _)| topic.clone()));
+        let topics: BTreeSet<String> = recorded.keys().map(|(topic, _)| topic.clone()).collect();
         let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
         let config = Arc::clone(config);
         drop(tokio::task::spawn_blocking(move || {
@@ -102,21 +100,21 @@ impl Comparison {
 
 /// Reads the topics, chunk by chunk. Blocks.
 fn read(
-    config: &Config,
-    mut topics: BTreeSet<String>,
+    config: &Arc<Config>,
+    written: BTreeSet<String>,
     recorded: &TopicEnds,
     chunks: &mpsc::Sender<Result<Chunk, Failure>>,
 ) -> Result<(), Failure> {
     let desk = Desk::open(config)?;
-    let prefix = &config.topics.prefix;
-    if !prefix.is_empty() {
-        let found = desk.topics(prefix)?;
-        topics.extend(found.into_iter().filter(|name| !name[prefix.len()..].contains('-')));
-    }
+    let begin = config.topics.prefix.len();
+    // Those of checkpoints have a `-` behind the prefix, and no category has.
+    let of_events = |topic: &String| topic.get(begin..).is_some_and(|rest| !rest.contains('-'));
+    let topics = Claims::new(config).own(&desk, written)?.into_iter().filter(of_events);
+    let source = config.topics.shared.then_some(config.relay.source.as_str());
     for topic in topics {
         let (name, mut chunk) = (Arc::from(topic.as_str()), Chunk::default());
         let written = scan(config, &desk, (&topic, recorded), |found| {
-            chunk.take(&name, found);
+            chunk.take(&name, source, found);
             if chunk.records.len() >= CHUNK_RECORDS {
                 // When nobody listens any more, what is left is read for nothing, once.
                 drop(chunks.blocking_send(Ok(std::mem::take(&mut chunk))));
@@ -132,12 +130,14 @@ fn read(
 
 impl Chunk {
     /// Takes a record, unless it says of no event that it is one.
-    fn take(&mut self, topic: &Arc<str>, found: Found) {
+    /// In a topic that stores share, their sources tell their events apart.
+    fn take(&mut self, topic: &Arc<str>, source: Option<&str>, found: Found) {
         let Found { partition, offset, key: stream, headers } = found;
         let header = |name: &str| headers.get(name).map(String::as_str);
         let event_id = header("ce_id").and_then(|id| id.parse().ok());
         let version = header("ce_streamversion").and_then(|version| version.parse().ok());
-        if let (Some(event_id), Some(version)) = (event_id, version) {
+        let is_own = source.is_none() || header("ce_source") == source;
+        if let (Some(event_id), Some(version), true) = (event_id, version, is_own) {
             let topic = Arc::clone(topic);
             self.records.push(Published { stream, version, event_id, topic, partition, offset });
         }
