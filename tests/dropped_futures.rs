@@ -145,7 +145,7 @@ async fn drop_and_go_on(bed: &Testbed, url: &str, work: Work, polls: usize) -> N
     let store = store_over(&pool, work, polls);
     let stream = account(format!("{work:?}-{polls}"));
     let append = Append::to(&stream, ExpectedVersion::NoStream, [opened("ann"), deposited(1)]);
-    let is_finished = dropped_after(polls, work.run(&store, &append)).await.is_some();
+    let is_finished = dropped_after(polls, Box::pin(work.run(&store, &append))).await.is_some();
     let before = count_plain(bed).await;
     let insert = sqlx::query(include_str!("sql/plain_insert.sql")).execute(&pool).await;
     insert.must("insert");

@@ -185,25 +185,25 @@ impl Dropped {
         let shards: Vec<i16> = (0..8).collect();
         let (mut events, mut after) = (Vec::new(), 0);
         loop {
-            let page: Vec<OutboxRow> = match window.stretch(late, after) {
+            let stretch = window.stretch(late, after);
+            let events_max = NonZeroUsize::new(2).unwrap();
+            let (page, end): (Vec<OutboxRow>, i64) = match stretch {
                 Stretch::Done => return events,
-                Stretch::Late { after: behind } => {
-                    let events_max = NonZeroUsize::new(2).unwrap();
-                    let page = LivePage { after: behind, events_max };
+                Stretch::Late { after } => {
+                    let page = LivePage { after, events_max };
                     let page = store.outbox_late_page(&mut connection, window, &shards, page);
-                    let page: Vec<OutboxRow> = page.try_collect().await.must("read a page");
-                    let is_last = page.len() < events_max.get();
-                    let last = positions(&page).last().copied().unwrap_or(behind);
-                    after = if is_last { since.position } else { last };
-                    page
+                    (page.try_collect().await.must("read a page"), since.position)
                 }
                 Stretch::Positions(page) => {
-                    after = page.last;
+                    let last = page.last;
                     let page = store.outbox_page(&mut connection, window, &shards, page);
-                    page.try_collect().await.must("read a page")
+                    (page.try_collect().await.must("read a page"), last)
                 }
             };
+            let is_whole =
+                page.len() < events_max.get() || matches!(stretch, Stretch::Positions(_));
             events.extend(positions(&page));
+            after = if is_whole { end } else { events.last().copied().unwrap_or(end) };
         }
     }
 

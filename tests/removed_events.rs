@@ -71,7 +71,7 @@ impl Expected {
             match event {
                 None => removed += 1,
                 Some(event) if choice.wants(event) => {
-                    told.push((version, std::mem::take(&mut removed)))
+                    told.push((version, std::mem::take(&mut removed)));
                 }
                 Some(_) => {}
             }
@@ -84,16 +84,16 @@ impl Expected {
         let there: Vec<_> = self.events.iter().flatten().collect();
         let since = there[there.len() / 2].recorded_at;
         let end = i64::try_from(self.events.len()).unwrap();
+        let begins = [None, Some(0), Some(60), Some(5_000), Some(end - 3), Some(end + 5)];
+        let filters = [(None, None), (Some("AccountOpened"), None), (None, Some(since))];
         let mut choices = Vec::new();
-        for is_backwards in [false, true] {
-            for from in [None, Some(0), Some(60), Some(5_000), Some(end - 3), Some(end + 5)] {
-                for (types, since) in
-                    [(None, None), (Some("AccountOpened"), None), (None, Some(since))]
-                {
-                    for events_max in [usize::MAX, 150] {
-                        choices.push(Choice { is_backwards, from, types, since, events_max });
-                    }
-                }
+        for (is_backwards, events_max) in
+            [(false, usize::MAX), (false, 150), (true, usize::MAX), (true, 150)]
+        {
+            for from in begins {
+                let choice =
+                    |(types, since)| Choice { is_backwards, from, types, since, events_max };
+                choices.extend(filters.map(choice));
             }
         }
         choices

@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 
-use annals_store::{Append, Error, ExpectedVersion, Follow, Position, Read, Version};
+use annals_store::{Append, Checkpoint, Error, ExpectedVersion, Follow, Position, Read, Version};
 use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, deposited};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
@@ -128,32 +128,34 @@ async fn a_reader_and_a_follower_are_told_which_event_cannot_be_read_and_can_go_
     let (mut passed, mut checkpoint) = (Vec::<Position>::new(), None);
     let mut seen = 0;
     while seen < 2 * DAMAGES.len() {
-        let mut follow = Follow::all().passing(passed.iter().copied());
-        follow = if let Some(checkpoint) = checkpoint.take() {
-            follow.after(checkpoint)
-        } else {
-            follow
+        let follow = Follow::all().passing(passed.iter().copied());
+        let follow = match checkpoint.clone() {
+            Some(checkpoint) => follow.after(checkpoint),
+            None => follow,
         };
-        let mut log = pin!(bed.store().follow(follow));
-        loop {
-            let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("follow in time");
-            match next {
-                Ok(followed) => {
-                    let followed = followed.must("follow for ever");
-                    seen += 1;
-                    checkpoint = Some(followed.checkpoint);
-                    if seen == 2 * DAMAGES.len() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    passed.push(told(error, "").1);
-                    break;
-                }
-            }
-        }
+        let (checkpoints, unreadable) = followed(&bed, follow, 2 * DAMAGES.len() - seen).await;
+        seen += checkpoints.len();
+        checkpoint = checkpoints.last().cloned().or(checkpoint);
+        passed.extend(unreadable);
     }
     assert_eq!(passed.len(), DAMAGES.len());
+}
+
+/// The checkpoints of at most so many events, up to one that cannot be read, and its position.
+async fn followed(
+    bed: &Testbed,
+    follow: Follow,
+    most: usize,
+) -> (Vec<Checkpoint>, Option<Position>) {
+    let (mut log, mut checkpoints) = (pin!(bed.store().follow(follow)), Vec::new());
+    while checkpoints.len() < most {
+        let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("follow in time");
+        match next {
+            Ok(followed) => checkpoints.push(followed.must("follow for ever").checkpoint),
+            Err(error) => return (checkpoints, Some(told(error, "").1)),
+        }
+    }
+    (checkpoints, None)
 }
 
 /// Version and position of the event that cannot be read.

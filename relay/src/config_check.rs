@@ -376,8 +376,7 @@ mod tests {
     #[test]
     fn a_login_in_the_registrys_url_is_used_and_does_not_stay_there() {
         let of = |url: &str| {
-            Config::parse(&format!("{NEEDED}").replace("http://r", url))
-                .map(|config| config.registry)
+            Config::parse(&NEEDED.replace("http://r", url)).map(|config| config.registry)
         };
         let registry = of("https://ann:hunter%2f2@r:8081/apis/v7/").unwrap();
         assert_eq!(registry.url, "https://r:8081/apis/v7");

@@ -56,7 +56,11 @@ impl Evidence {
             }
         }
         if diverging > 0 {
-            return Err(Failure::Diverged { diverging, named, found: end.history.clone() });
+            return Err(Failure::Diverged {
+                diverging,
+                named,
+                found: Box::new(end.history.clone()),
+            });
         }
         tracing::debug!(records = comparison.records(), "what is published is in the store");
         *locked(&self.verified) = Some(Arc::clone(&end.incarnation));
@@ -74,7 +78,8 @@ impl Evidence {
     ) -> Result<(), Failure> {
         let other = checkpoints.iter().find(|of| of.history.store_id != end.history.store_id);
         if let Some(other) = other {
-            let (published, found) = (other.history.clone(), end.history.clone());
+            let published = Box::new(other.history.clone());
+            let found = Box::new(end.history.clone());
             return Err(Failure::OtherStore { published, found });
         }
         let action = "look up the events at the ends of checkpoints";
@@ -94,6 +99,7 @@ impl Evidence {
         let named = missing.iter().take(NAMED_MAX);
         let named =
             named.map(|id| format!("diverges: event {id}, at the end of a checkpoint")).collect();
-        Err(Failure::Diverged { diverging: missing.len(), named, found: end.history.clone() })
+        let found = Box::new(end.history.clone());
+        Err(Failure::Diverged { diverging: missing.len(), named, found })
     }
 }

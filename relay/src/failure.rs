@@ -136,7 +136,7 @@ pub enum Failure {
         /// Some of them, a line each.
         named: Vec<String>,
         /// The history of the database now.
-        found: History,
+        found: Box<History>,
     },
     /// The checkpoints are of another store.
     #[error(
@@ -145,9 +145,9 @@ pub enum Failure {
     )]
     OtherStore {
         /// The history in the checkpoints.
-        published: History,
+        published: Box<History>,
         /// The history of the database.
-        found: History,
+        found: Box<History>,
     },
     /// A checkpoint cannot be used.
     #[error(transparent)]

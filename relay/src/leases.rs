@@ -252,9 +252,8 @@ impl LeaseTable {
     pub(crate) async fn hold(
         &self,
         step: Step,
-        incarnation: &str,
         leases: &[Lease],
-        places: &[&Place],
+        (incarnation, places): (&str, &[&Place]),
         refused: &[Refusal],
     ) -> Result<(), Failure> {
         let action = "hold what cannot be published";

@@ -69,7 +69,7 @@ impl Places {
         if !refused.is_empty() {
             let places: Vec<&Place> =
                 checkpoints.iter().map(|checkpoint| &checkpoint.place).collect();
-            self.leases.hold(self.step, &end.incarnation, &of, &places, &refused).await?;
+            self.leases.hold(self.step, &of, (&end.incarnation, &places), &refused).await?;
             holds::say(&refused);
         }
         let mut holds = self.leases.holds(&of).await?;

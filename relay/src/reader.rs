@@ -423,7 +423,7 @@ impl Reader {
 
     /// Reads a group's window, or as much of it as there is room for; where the group stands then.
     async fn group(&mut self, group: &Group<'_>, reading: &mut Reading) -> Result<Place, Failure> {
-        let Group { place, until, shards, sieve } = *group;
+        let Group { place, until, .. } = *group;
         if place.until.is_none() && until.shows_the_same(&place.since) {
             return Ok(place.clone());
         }
@@ -431,42 +431,61 @@ impl Reader {
         let late = self.late(&place.since).await?;
         let (mut after, mut step) = (place.after, 0);
         loop {
-            let room = reading.collector.room();
-            let room_events = i64::try_from(room.get()).unwrap_or(i64::MAX);
-            step = room_events.max(step);
-            let Parts { store, encoder, connection, passed } = self.parts().await?;
-            let is_left_out = |event: &OutboxEvent<'_>| sieve.leaves_out(event);
-            let (read, end) = match window.stretch(late, after) {
-                Stretch::Done => return Ok(Place::done(until)),
-                Stretch::Late { after } => {
-                    let page = LivePage { after, events_max: room };
-                    let rows = store.outbox_late_page(connection, window, shards, page);
-                    let read = collect(rows, encoder, passed, reading, is_left_out).await?;
-                    // Fewer than there was room for: these were all.
-                    let is_all = read.events < room.get();
-                    let end = if is_all { place.since.position } else { after };
-                    (read, end)
-                }
-                Stretch::Positions(PositionPage { after, last }) => {
-                    let last = last.min(after.saturating_add(step));
-                    let page = PositionPage { after, last };
-                    let rows = store.outbox_page(connection, window, shards, page);
-                    (collect(rows, encoder, passed, reading, is_left_out).await?, last)
-                }
-            };
+            let stretch = window.stretch(late, after);
+            if stretch == Stretch::Done {
+                return Ok(Place::done(until));
+            }
+            let room = i64::try_from(reading.collector.room().get()).unwrap_or(i64::MAX);
+            step = room.max(step);
+            let (read, end) = self.stretch(group, stretch, step, reading).await?;
             after = match read.last {
                 Some(last) if read.is_cut || end < last => last,
                 None if read.is_cut => after,
                 Some(_) | None => end,
             };
             if read.is_cut || reading.is_over() {
-                let is_done = !read.is_cut && window.stretch(late, after) == Stretch::Done;
-                reading.more |= !is_done;
-                return Ok(if is_done { Place::done(until) } else { place.within(until, after) });
+                break;
             }
             // Where few positions have anything for the page, more of them are looked through at once.
-            step =
-                if read.events == 0 { step.saturating_mul(4).min(STEP_MAX) } else { room_events };
+            step = if read.events == 0 { step.saturating_mul(4).min(STEP_MAX) } else { room };
+        }
+        if window.stretch(late, after) == Stretch::Done {
+            return Ok(Place::done(until));
+        }
+        reading.more = true;
+        Ok(place.within(until, after))
+    }
+
+    /// Reads a page of a stretch of a group's window, and says up to which position that is, unless it was cut.
+    async fn stretch(
+        &mut self,
+        group: &Group<'_>,
+        stretch: Stretch,
+        step: i64,
+        reading: &mut Reading,
+    ) -> Result<(Read, i64), Failure> {
+        let Group { place, until, shards, sieve } = *group;
+        let window = Window { since: &place.since, until };
+        let events_max = reading.collector.room();
+        let Parts { store, encoder, connection, passed } = self.parts().await?;
+        let is_left_out = |event: &OutboxEvent<'_>| sieve.leaves_out(event);
+        match stretch {
+            Stretch::Late { after } => {
+                let page = LivePage { after, events_max };
+                let rows = store.outbox_late_page(connection, window, shards, page);
+                let read = collect(rows, encoder, passed, reading, is_left_out).await?;
+                // Fewer than there was room for: these were all.
+                let is_all = read.events < events_max.get();
+                let end = if is_all { place.since.position } else { after };
+                Ok((read, end))
+            }
+            Stretch::Positions(PositionPage { after, last }) => {
+                let last = last.min(after.saturating_add(step));
+                let page = PositionPage { after, last };
+                let rows = store.outbox_page(connection, window, shards, page);
+                Ok((collect(rows, encoder, passed, reading, is_left_out).await?, last))
+            }
+            Stretch::Done => Ok((Read { events: 0, last: None, is_cut: false }, until.position)),
         }
     }
 

@@ -35,7 +35,7 @@ struct Sender {
 }
 
 enum Job {
-    Send(Batch, Option<Placing>),
+    Send(Box<Batch>, Option<Placing>),
     Commit,
 }
 
@@ -69,7 +69,7 @@ impl Senders {
     pub(crate) fn send(&self, slot: Slot, batch: Batch) {
         // Here, where transactions are in order: whatever comes after a failure goes to another generation.
         let placing = locked(&self.home).place(&batch.checkpoints);
-        self.of(slot).job(Job::Send(batch, placing));
+        self.of(slot).job(Job::Send(Box::new(batch), placing));
     }
 
     /// Commits; reported when that is done.
@@ -162,7 +162,7 @@ fn work(
         let (work, done) = match job {
             Job::Send(mut batch, placing) => {
                 batch.hops.next();
-                let sent = send(producer, topic.zip(placing), batch);
+                let sent = send(producer, topic.zip(placing), *batch);
                 let done = sent.map(|(sent, mut hops)| {
                     hops.next();
                     (under_way, timed) = (sent, Some(hops));

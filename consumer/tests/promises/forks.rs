@@ -27,8 +27,8 @@ fn id(draft: &Draft) -> &str {
 }
 
 /// The run must end at this record, which has another event than the one applied.
-fn assert_forked(ended: Result<Totals, RunError>, applied: &Draft, received: &Draft, offset: i64) {
-    let Err(RunError::Forked { place, fork }) = &ended else { panic!("{ended:?}") };
+fn assert_forked(ended: &Result<Totals, RunError>, applied: &Draft, received: &Draft, offset: i64) {
+    let Err(RunError::Forked { place, fork }) = ended else { panic!("{ended:?}") };
     assert_eq!((fork.stream.as_str(), place.partition, place.offset), (STREAM, 0, offset));
     assert_eq!(fork.applied.to_string(), id(applied));
     assert_eq!(fork.received.to_string(), id(received));
@@ -50,7 +50,7 @@ async fn another_event_under_the_last_version_is_a_fork_in_a_later_run() {
     let new = drafts(&world, 7..9, 100);
     world.write(&topic, &new).await;
     for _ in 0..2 {
-        assert_forked(run(&world, &projection).await, &lost[7], &new[0], 9);
+        assert_forked(&run(&world, &projection).await, &lost[7], &new[0], 9);
         assert_eq!(book::sums(&world.pool).await, (1, 8, 8), "nothing of the fork is applied");
     }
     world.clean(&[&topic]).await;
@@ -68,7 +68,7 @@ async fn a_fork_below_the_last_version_is_seen_where_it_begins() {
     // The new history may never get as far as the lost one did.
     let new = drafts(&world, 5..6, 100);
     world.write(&topic, &new).await;
-    assert_forked(run(&world, &projection).await, &lost[5], &new[0], 8);
+    assert_forked(&run(&world, &projection).await, &lost[5], &new[0], 8);
     world.clean(&[&topic]).await;
 }
 
@@ -83,7 +83,7 @@ async fn a_fork_further_below_is_seen_where_it_meets_what_is_remembered() {
     run(&world, &projection).await.unwrap();
     let new = drafts(&world, 3..25, 100);
     world.write(&topic, &new).await;
-    assert_forked(run(&world, &projection).await, &lost[22], &new[19], 49);
+    assert_forked(&run(&world, &projection).await, &lost[22], &new[19], 49);
     world.clean(&[&topic]).await;
 }
 
@@ -95,7 +95,7 @@ async fn both_histories_in_one_batch_are_a_fork_and_the_first_is_applied() {
     let (lost, new) = (drafts(&world, 0..4, 1), drafts(&world, 2..6, 100));
     world.write(&topic, &[lost.clone(), new.clone()].concat()).await;
     let projection = world.projection(&[&topic]).await;
-    assert_forked(run(&world, &projection).await, &lost[2], &new[0], 4);
+    assert_forked(&run(&world, &projection).await, &lost[2], &new[0], 4);
     assert_eq!(book::sums(&world.pool).await, (1, 4, 4));
     world.clean(&[&topic]).await;
 }
@@ -108,19 +108,20 @@ async fn projection_is_rebuilt_from_a_topic_published_anew_and_goes_on() {
     let (lost, new) = (drafts(&world, 0..8, 1), drafts(&world, 5..7, 100));
     world.write(&topic, &[&lost[..], &new[..]].concat()).await;
     let projection = world.projection(&[&topic]).await;
-    assert_forked(run(&world, &projection).await, &lost[5], &new[0], 8);
+    assert_forked(&run(&world, &projection).await, &lost[5], &new[0], 8);
 
     // Under another prefix the whole history is published that the store has now.
     let anew = world.topic("anew");
     world.create(&anew, 1).await;
     world.write(&anew, &[&lost[..5], &new[..]].concat()).await;
     let rebuilt = world.projection(&[&anew]).await;
-    assert_forked(run(&world, &rebuilt).await, &lost[5], &new[0], 5);
+    assert_forked(&run(&world, &rebuilt).await, &lost[5], &new[0], 5);
     let mut connection = world.pool.acquire().await.unwrap();
     let mut transaction = connection.begin().await.unwrap();
     sqlx::raw_sql("truncate book").execute(&mut *transaction).await.unwrap();
     rebuilt.forget(&mut transaction).await.unwrap();
     transaction.commit().await.unwrap();
+    drop(connection);
     assert_eq!(run(&world, &rebuilt).await.unwrap().events, 7);
     assert_eq!(book::sums(&world.pool).await, (1, 7, 205));
     world.write(&anew, &drafts(&world, 7..9, 100)).await;
