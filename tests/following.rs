@@ -301,6 +301,11 @@ async fn a_checkpoint_of_another_store_or_format_is_refused_and_says_why() {
     assert!(matches!(refused, Error::OtherStore { .. }), "{refused:?}");
     assert!(refused.to_string().contains(value), "{refused}");
     assert!(!refused.is_retryable());
+    let mut parted = written.clone();
+    parted["since"]["event_id"] = value.into();
+    let follow = Follow::all().after(serde_json::from_value(parted).unwrap());
+    let refused = pin!(bed.store().follow(follow)).try_next().await.unwrap_err();
+    assert!(matches!(refused, Error::OtherHistory { .. }), "another event is there: {refused:?}");
     let mut later = written;
     later["format"] = 2.into();
     let refused = serde_json::from_value::<Checkpoint>(later).unwrap_err();

@@ -93,14 +93,35 @@ postgres_local_candidates() {
 
 # postgres_program NAME: where it is on this machine, the newest of several. The pinned builds are servers only.
 postgres_program() {
-  local candidate package=postgresql-client
+  local package=postgresql-client
+  [[ $1 != pg_upgrade ]] || package=postgresql
+  postgres_find_program "$1" && return 0
+  [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null 2>&1 ||
+    die "$1 is missing; tests of dumps and upgrades need it; install it, for example: apt-get install $package"
+  say postgres "installing $package for $1" >&2
+  postgres_apt "$package" >"$LOGS/$package-install.log" 2>&1 ||
+    die "$1 is missing, and apt-get install $package failed: see $LOGS/$package-install.log"
+  postgres_find_program "$1" || die "$1 is missing after apt-get install $package"
+}
+
+postgres_find_program() {
+  local candidate
   while read -r candidate; do
     [[ -x $candidate/$1 ]] || continue
     printf '%s\n' "$candidate/$1"
     return 0
   done < <(postgres_local_candidates && dirname "$(command -v "$1" || echo /none/none)")
-  [[ $1 != pg_upgrade ]] || package=postgresql
-  die "$1 is missing; tests of dumps and upgrades need it; install it, for example: apt-get install $package"
+  return 1
+}
+
+# postgres_apt PACKAGE: installs it, without the cluster that Debian would make and start on port 5432.
+postgres_apt() {
+  local settings=/etc/postgresql-common/createcluster.conf
+  if [[ ! -e $settings ]]; then
+    mkdir -p "${settings%/*}"
+    printf 'create_main_cluster = false\n' >"$settings"
+  fi
+  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$1"
 }
 
 # Sets POSTGRES_VERSION if the server programs in a directory are there and new enough.

@@ -177,7 +177,8 @@ impl Copier {
             *desk = Some(open);
             Ok(ends)
         });
-        record_ends(&self.store, &self.publication, incarnation, &ends.await?).await
+        let ends = ends.await?;
+        record_ends(&self.store, &self.config, incarnation, (Ends::Written, &ends)).await
     }
 
     async fn copy(
@@ -200,20 +201,35 @@ impl Copier {
     }
 }
 
+/// Where ends of topics come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Everything before them was compared with the store.
+    Compared,
+    /// This instance wrote there, and its checkpoints were copied just before.
+    Written,
+}
+
 /// Records how far topics are written, unless the database is another than the one that the events came from.
 pub(crate) async fn record_ends(
     store: &Store,
-    deployment: &str,
+    config: &Config,
     incarnation: &str,
-    ends: &TopicEnds,
+    (origin, ends): (Ends, &TopicEnds),
 ) -> Result<(), Failure> {
+    let covered = |end: &i64| match origin {
+        Ends::Compared => Some(*end),
+        Ends::Written => None,
+    };
     let statement = store.schema().statement(include_str!("../sql/record_ends.sql"));
     sqlx::query(statement)
-        .bind(deployment)
+        .bind(config.publication())
+        .bind(&config.relay.instance)
         .bind(incarnation)
         .bind(ends.keys().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>())
         .bind(ends.keys().map(|(_, partition)| *partition).collect::<Vec<_>>())
         .bind(ends.values().copied().collect::<Vec<_>>())
+        .bind(ends.values().map(covered).collect::<Vec<_>>())
         .execute(store.pool())
         .await
         .map(drop)

@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::copy::record_ends;
+use crate::copy::{Ends, record_ends};
 use crate::failure::Failure;
 use crate::heard::locked;
-use crate::published::{Comparison, line};
+use crate::published::{Behind, Comparison, line};
 
 /// Diverging versions that a failure names.
 const NAMED_MAX: usize = 10;
@@ -43,7 +43,7 @@ impl Evidence {
         if locked(&self.verified).as_ref() == Some(&end.incarnation) {
             return Ok(());
         }
-        let mut comparison = Comparison::begin(&self.config, &self.store).await?;
+        let mut comparison = Comparison::begin(&self.config, &self.store, Behind::Recorded).await?;
         let (mut named, mut diverging) = (Vec::new(), 0_usize);
         while let Some(compared) = comparison.next().await? {
             diverging += compared.diverging.len();
@@ -51,8 +51,8 @@ impl Evidence {
             named.extend(compared.diverging.iter().take(room).map(line));
             if diverging == 0 {
                 // What was compared once is not compared again.
-                let publication = self.config.publication();
-                record_ends(&self.store, &publication, &end.incarnation, &compared.ends).await?;
+                let ends = (Ends::Compared, &compared.ends);
+                record_ends(&self.store, &self.config, &end.incarnation, ends).await?;
             }
         }
         if diverging > 0 {
@@ -82,17 +82,10 @@ impl Evidence {
             let found = Box::new(end.history.clone());
             return Err(Failure::OtherStore { published, found });
         }
-        let action = "look up the events at the ends of checkpoints";
-        let last = checkpoints.iter().filter_map(|checkpoint| checkpoint.last);
-        let (positions, ids): (Vec<i64>, Vec<Uuid>) =
-            last.map(|last| (last.position, last.event_id)).unzip();
-        let statement = self.store.schema().statement(include_str!("../sql/missing_ends.sql"));
-        let missing: Vec<Uuid> = sqlx::query_scalar(statement)
-            .bind(positions)
-            .bind(ids)
-            .fetch_all(self.store.pool())
-            .await
-            .map_err(Failure::database(action))?;
+        let acquired = self.store.pool().acquire().await;
+        let mut connection = acquired.map_err(Failure::database("connect"))?;
+        let ends = checkpoints.iter().flat_map(ends);
+        let missing = self.store.outbox_missing(&mut connection, ends).await?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -102,4 +95,13 @@ impl Evidence {
         let found = Box::new(end.history.clone());
         Err(Failure::Diverged { diverging: missing.len(), named, found })
     }
+}
+
+/// The events that a checkpoint says were there: the last one that was published, and those at the ends of windows.
+fn ends(checkpoint: &Checkpoint) -> impl Iterator<Item = (i64, Uuid)> {
+    let progress = checkpoint.holds.iter().filter_map(|progress| progress.place.as_ref());
+    let places = progress.chain([&checkpoint.place]);
+    let bounds = places.flat_map(|place| [Some(&place.since), place.until.as_ref()]).flatten();
+    let ends = bounds.filter_map(|bound| Some((bound.position, bound.event_id?)));
+    ends.chain(checkpoint.last.map(|last| (last.position, last.event_id)))
 }

@@ -232,7 +232,7 @@ mod tests {
 
     fn bound(position: i64) -> Bound {
         let snapshot = format!("{position}:{position}:");
-        Bound { snapshot, next_xid: position, position, settled: 0 }
+        Bound { snapshot, next_xid: position, position, event_id: None, settled: 0 }
     }
 
     fn shard(shard: u16, place: Place) -> ShardPlace {

@@ -1,7 +1,9 @@
 //! What the topics of a deployment have beyond their recorded ends, compared with the store.
 //!
 //! An end is recorded in the database after the events before it were read from there. A database that has lost the end of its
-//! log has lost the recorded ends of that time, too: so what may be published and lost lies behind those that it has.
+//! log has lost the recorded ends of that time, too: so what may be published and lost lies behind those that it has. The copies of
+//! checkpoints are made a little earlier, by each relay for its own shards: a rebase, which goes on from the copies, begins where all of
+//! them cover what was written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -34,6 +36,24 @@ pub(crate) struct Published {
     pub(crate) offset: i64,
 }
 
+/// Behind which offsets records are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Behind the recorded ends: what is before them is in the store for certain.
+    Recorded,
+    /// Behind what the copies of checkpoints cover: what is before that is known to be published.
+    Covered,
+}
+
+impl Behind {
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Recorded => "end_offset",
+            Self::Covered => "covered_offset",
+        }
+    }
+}
+
 /// Some records, and how far the topics are read with them.
 #[derive(Default)]
 struct Chunk {
@@ -61,8 +81,12 @@ pub(crate) struct Comparison {
 impl Comparison {
     /// Begins to read: the topics that the publication claims, for a category may have begun in a part of the log that is lost, and
     /// those of the recorded ends.
-    pub(crate) async fn begin(config: &Arc<Config>, store: &Store) -> Result<Self, Failure> {
-        let recorded = recorded_ends(store, &config.publication()).await?;
+    pub(crate) async fn begin(
+        config: &Arc<Config>,
+        store: &Store,
+        behind: Behind,
+    ) -> Result<Self, Failure> {
+        let recorded = recorded_ends(store, &config.publication(), behind).await?;
         let topics: BTreeSet<String> = recorded.keys().map(|(topic, _)| topic.clone()).collect();
         let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
         let config = Arc::clone(config);
@@ -145,13 +169,17 @@ impl Chunk {
     }
 }
 
-async fn recorded_ends(store: &Store, deployment: &str) -> Result<TopicEnds, Failure> {
+async fn recorded_ends(
+    store: &Store,
+    deployment: &str,
+    behind: Behind,
+) -> Result<TopicEnds, Failure> {
     let statement = store.schema().statement(include_str!("../sql/topic_ends.sql"));
     let rows = sqlx::query(statement).bind(deployment).fetch_all(store.pool()).await;
     let rows = rows.map_err(Failure::database("read how far topics are written"))?;
     let end = |row: &sqlx::postgres::PgRow| {
         let partition = (row.try_get("topic")?, row.try_get("partition")?);
-        Ok::<_, sqlx::Error>((partition, row.try_get("end_offset")?))
+        Ok::<_, sqlx::Error>((partition, row.try_get(behind.column())?))
     };
     let ends: Result<TopicEnds, _> = rows.iter().map(end).collect();
     ends.map_err(Failure::database("read how far topics are written"))

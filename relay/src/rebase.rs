@@ -12,10 +12,10 @@ use annals_store::Store;
 use sqlx::Row;
 
 use crate::config::{Config, Delivery};
-use crate::copy::record_ends;
+use crate::copy::{Ends, record_ends};
 use crate::failure::Failure;
 use crate::kafka::TopicEnds;
-use crate::published::{Comparison, line};
+use crate::published::{Behind, Comparison, line};
 use crate::sender;
 
 /// Why a deployment is not begun anew.
@@ -61,7 +61,7 @@ pub async fn execute(
     let mut connection = store.pool().acquire().await?;
     let end = store.outbox_bound(&mut connection).await?;
     drop(connection);
-    let mut comparison = Comparison::begin(&config, store).await?;
+    let mut comparison = Comparison::begin(&config, store, Behind::Covered).await?;
     let (mut ends, mut has, mut passed, mut diverging) = (TopicEnds::new(), 0, 0, 0);
     while let Some(compared) = comparison.next().await? {
         for record in &compared.diverging {
@@ -83,7 +83,7 @@ pub async fn execute(
     }
     let rebase = store.schema().statement(include_str!("../sql/rebase.sql"));
     sqlx::query(rebase).bind(&deployment).bind(reason).execute(store.pool()).await?;
-    record_ends(store, &deployment, &end.incarnation, &ends).await?;
+    record_ends(store, &config, &end.incarnation, (Ends::Compared, &ends)).await?;
     Ok(say(&format!(
         "deployment {deployment} begins anew from here, behind {passed} events that were published after the last copies of its \
          checkpoints: start its relays\n"

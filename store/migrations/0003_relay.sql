@@ -497,12 +497,17 @@ $$;
 -- is looked up in the store whenever the database may have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
+    instance text collate "C" not null,
     topic text collate "C" not null,
     partition int not null,
     end_offset bigint not null,
+    covered_offset bigint,
     recorded_at timestamptz not null default now(),
-    primary key (deployment, topic, partition)
+    primary key (deployment, instance, topic, partition)
 ) with (fillfactor = 50);
+
+comment on column annals.relay_topic_ends.covered_offset is
+    'what this instance wrote before it is covered by the copies of its checkpoints: these were made after this offset was the end; null: nothing is known to be';
 
 -- The bounds in a checkpoint say what of an event is published: up to the end of the window inside it, otherwise to its begin.
 create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
@@ -535,6 +540,7 @@ as $$
             'snapshot', now.snapshot::text,
             'next_xid', pg_snapshot_xmax(now.snapshot)::text::bigint,
             'position', coalesce((select max(position) from events), 0),
+            'event_id', (select e.event_id from events e order by e.position desc limit 1),
             'settled', i.settled
         ),
         'until', null,
@@ -679,21 +685,26 @@ as $$
     select count(*) from passed
 $$;
 
--- Records how far topics are written; never moves an end back. Nothing when the database is not the one that the caller knew.
+-- Records how far topics are written; never moves an end back. `covered` are the ends of what was compared with the store, or nulls:
+-- then the copies of this instance's checkpoints, made just before, cover what it wrote up to the end that was recorded last.
+-- Nothing when the database is not the one that the caller knew.
 create function annals.relay_record_ends(
-    deployment text, incarnation text, topics text[], partitions int[], ends bigint[]
+    deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
 ) returns void
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    insert into relay_topic_ends as t (deployment, topic, partition, end_offset, recorded_at)
-    select relay_record_ends.deployment, n.topic, n.partition, n.end_offset, now()
-    from unnest(relay_record_ends.topics, relay_record_ends.partitions, relay_record_ends.ends)
-        as n (topic, partition, end_offset)
+    insert into relay_topic_ends as t (deployment, instance, topic, partition, end_offset, covered_offset, recorded_at)
+    select relay_record_ends.deployment, relay_record_ends.instance, n.topic, n.partition, n.end_offset, n.covered_offset, now()
+    from unnest(
+        relay_record_ends.topics, relay_record_ends.partitions, relay_record_ends.ends, relay_record_ends.covered
+    ) as n (topic, partition, end_offset, covered_offset)
     where relay_record_ends.incarnation = incarnation()
     on conflict on constraint relay_topic_ends_pkey do update set
-        end_offset = excluded.end_offset, recorded_at = excluded.recorded_at
+        end_offset = excluded.end_offset,
+        covered_offset = case when excluded.covered_offset is null then t.end_offset else t.covered_offset end,
+        recorded_at = excluded.recorded_at
     where t.end_offset < excluded.end_offset
 $$;
 
@@ -711,6 +722,7 @@ begin
     update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{history}', history)
     where c.deployment = relay_rebase.deployment;
     perform relay_begin_again(relay_rebase.deployment, null);
+    delete from relay_topic_ends t where t.deployment = relay_rebase.deployment;
     insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);
 end
 $$;

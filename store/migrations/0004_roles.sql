@@ -106,7 +106,7 @@ begin
     grant execute on function
         annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
         annals.relay_rebase(text, text), annals.relay_pass(text, bigint[]),
-        annals.relay_record_ends(text, text, text[], int[], bigint[]), annals.adopt(text, boolean),
+        annals.relay_record_ends(text, text, text, text[], int[], bigint[], bigint[]), annals.adopt(text, boolean),
         annals.relay_retry(text, text, text),
         annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text)
         to annals_admin;

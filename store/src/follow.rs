@@ -395,9 +395,20 @@ fn place_of(row: &PgRow) -> Result<(i64, Uuid), sqlx::Error> {
 impl Store {
     /// Looks whether everything that a follower has passed is still there.
     async fn verify_passed(&self, place: &Checkpoint, end: &LogEnd) -> Result<(), Error> {
-        let Some(passed) = &place.passed else { return Ok(()) };
         let acquired = self.pool().acquire().await;
         let mut connection = acquired.map_err(Error::database("verify a checkpoint"))?;
+        let bounds = [Some(&place.since), place.until.as_ref()].into_iter().flatten();
+        let ends = bounds.filter_map(|bound| Some((bound.position, bound.event_id?)));
+        if !self.outbox_missing(&mut connection, ends).await?.is_empty() {
+            return Err(Error::OtherHistory {
+                checkpoint: Box::new((*place.history).clone()),
+                found: Box::new(end.history.clone()),
+                since: place.since.position - 1,
+                passed: 1,
+                present: 0,
+            });
+        }
+        let Some(passed) = &place.passed else { return Ok(()) };
         let late = self.outbox_late(&mut connection, &passed.since).await?;
         let mut start = late.map_or(passed.since.position, |late| late.first_position() - 1);
         loop {

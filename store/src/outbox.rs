@@ -74,6 +74,9 @@ pub struct Bound {
     pub next_xid: i64,
     /// The highest visible position.
     pub position: i64,
+    /// The event there; none before the first. What is above it in a history that lost it may have its position again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<Uuid>,
     /// Up to this position everything counts as visible, whatever its transaction id.
     pub settled: i64,
 }
@@ -82,7 +85,13 @@ impl Bound {
     /// Before everything.
     #[must_use]
     pub fn origin() -> Self {
-        Self { snapshot: "3:3:".to_owned(), next_xid: 3, position: 0, settled: 0 }
+        Self {
+            snapshot: "3:3:".to_owned(),
+            next_xid: 3,
+            position: 0,
+            event_id: None,
+            settled: 0,
+        }
     }
 
     /// Whether the same events were visible at both.
@@ -248,6 +257,25 @@ impl Store {
             return Ok(end);
         }
         Err(Error::OtherCluster { recorded: end.history.system_identifier, found: cluster })
+    }
+
+    /// Of events that were at these positions, the ids of those that are not there any more: the database has lost a part of its
+    /// history. Removed events count as there.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn outbox_missing(
+        &self,
+        connection: &mut PgConnection,
+        events: impl IntoIterator<Item = (i64, Uuid)>,
+    ) -> Result<Vec<Uuid>, Error> {
+        let (positions, ids): (Vec<i64>, Vec<Uuid>) = events.into_iter().unzip();
+        sqlx::query_scalar(self.statements().outbox_missing.clone())
+            .bind(positions)
+            .bind(ids)
+            .fetch_all(connection)
+            .await
+            .map_err(Error::database("look up the events at the ends of checkpoints"))
     }
 
     /// The events that windows from this bound on can have below its position.
@@ -478,6 +506,7 @@ fn log_end(row: &PgRow) -> Result<(String, LogEnd), sqlx::Error> {
         snapshot: row.try_get("snapshot")?,
         next_xid: row.try_get("next_xid")?,
         position: row.try_get("position")?,
+        event_id: row.try_get("event_id")?,
         settled: row.try_get("settled")?,
     };
     let incarnation: &str = row.try_get("incarnation")?;

@@ -125,6 +125,7 @@ statements!(
     outbox_extend,
     outbox_late,
     outbox_late_page,
+    outbox_missing,
     outbox_page,
     outbox_stream,
     position_at,

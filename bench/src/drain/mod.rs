@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Events in the backlog.
     #[arg(long, default_value_t = 1_000_000)]
     events: usize,
+    /// Events of one append, which is one transaction: few large ones are what an import leaves behind.
+    #[arg(long, default_value_t = 10)]
+    append_events: usize,
     /// Streams that they are spread over.
     #[arg(long, default_value_t = 50_000)]
     streams: usize,
@@ -84,7 +87,7 @@ struct Bench<'a> {
 pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Result<()> {
     let bed = Testbed::new("bench_drain").await;
     progress(&format!("loading {} events", arguments.events));
-    backlog::load(&bed, arguments.events, arguments.streams).await?;
+    backlog::load(&bed, arguments).await?;
     let debezium = match arguments.peer {
         None => None,
         Some(Peer::Debezium) => {

@@ -1,4 +1,4 @@
--- The events at the ends of checkpoints that are not where they were; removed ones were there. $1 positions, $2 ids, in the same
+-- Of events that were at these positions, those that are not there any more; removed ones were. $1 positions, $2 ids, in the same
 -- order. A row for each that is missing.
 select l.event_id
 from unnest($1::bigint[], $2::uuid[]) as l (position, event_id)
