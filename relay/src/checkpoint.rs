@@ -146,7 +146,13 @@ mod tests {
 
     #[test]
     fn a_checkpoint_survives_the_way_to_kafka_and_back() {
-        let until = Bound { snapshot: "10:12:11".into(), next_xid: 14, position: 99, event_id: None, settled: 0 };
+        let until = Bound {
+            snapshot: "10:12:11".into(),
+            next_xid: 14,
+            position: 99,
+            event_id: None,
+            settled: 0,
+        };
         let place = Place::origin().within(&until, 42);
         let holds = vec![
             Progress { hold: 7, place: Some(place.clone()) },

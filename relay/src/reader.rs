@@ -104,8 +104,12 @@ impl Reads {
             ready: HashSet::new(),
         };
         let (topics, weak) = (reader.encoder.topics(), jobs.downgrade());
-        let forget = move || weak.upgrade().map(|jobs| jobs.send(Job::Forget));
-        let watch = topics.watch(move || drop(forget()));
+        let watch = topics.watch(move || {
+            if let Some(jobs) = weak.upgrade() {
+                // The reader may have ended.
+                drop(jobs.send(Job::Forget));
+            }
+        });
         let reader = tokio::spawn(async move {
             tokio::select! { () = reader.run(received) => {} () = watch => {} }
         });

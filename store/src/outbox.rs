@@ -85,13 +85,7 @@ impl Bound {
     /// Before everything.
     #[must_use]
     pub fn origin() -> Self {
-        Self {
-            snapshot: "3:3:".to_owned(),
-            next_xid: 3,
-            position: 0,
-            event_id: None,
-            settled: 0,
-        }
+        Self { snapshot: "3:3:".to_owned(), next_xid: 3, position: 0, event_id: None, settled: 0 }
     }
 
     /// Whether the same events were visible at both.

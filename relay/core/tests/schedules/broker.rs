@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use annals_relay_core::Lease;
 
 use crate::database::{SHARDS, Session};
-use crate::outbox::{Event, Mark};
 
 /// A session's first or second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,30 +21,22 @@ impl TransactionalId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
     pub(crate) hold: u8,
-    pub(crate) place: Option<Mark>,
+    pub(crate) place: Option<u8>,
 }
 
 /// How far a shard is published, with what the database does not know yet of what is held in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Checkpoint {
-    pub(crate) place: Mark,
+    pub(crate) place: u8,
     pub(crate) progress: Option<Progress>,
-    /// How many changes of the shard's holds the relay knew to be in the database.
-    pub(crate) hold_changes: u8,
-    /// The timeline on which it was made. For a planted bug.
-    pub(crate) timeline: u8,
 }
 
 /// What a transaction has of a shard: an event of what was held, one of the rest, and the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Records {
     pub(crate) lease: Lease,
-    pub(crate) events: [Option<Event>; 2],
+    pub(crate) events: [Option<u8>; 2],
     pub(crate) checkpoint: Checkpoint,
-    /// The generation of the deployment: each has a topic of checkpoints of its own.
-    pub(crate) generation: u8,
-    /// The incarnation of the database in which they were read.
-    pub(crate) incarnation: u8,
 }
 
 /// The records of one transaction.
@@ -63,32 +54,20 @@ pub(crate) enum State {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
-    /// All shards publish into one topic.
-    offset: u8,
-    id: TransactionalId,
-    events: [Option<Event>; 2],
-    checkpoint: Checkpoint,
-    generation: u8,
-    state: State,
+    pub(crate) id: TransactionalId,
+    pub(crate) events: [Option<u8>; 2],
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) state: State,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Broker {
-    /// Whether offsets count. Where no history moves nobody asks for them.
-    has_offsets: bool,
     /// The epoch of each id: requests of an earlier one are refused.
     epochs: BTreeMap<TransactionalId, u8>,
     /// Events that it does not take: their shards and places.
     pub(crate) refused: BTreeSet<(usize, u8)>,
-    log: [Vec<Entry>; SHARDS as usize],
-    /// The topic's end.
-    pub(crate) end: u8,
-    /// Sessions that have producers, in a partition of the topic of checkpoints.
-    pub(crate) announced: BTreeSet<Session>,
+    pub(crate) log: [Vec<Entry>; SHARDS as usize],
 }
-
-/// For each shard the end of what is published of it in the topic.
-pub(crate) type Ends = [u8; SHARDS as usize];
 
 /// What the broker says to a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,10 +79,6 @@ pub(crate) enum Refused {
 }
 
 impl Broker {
-    pub(crate) fn new(has_offsets: bool) -> Self {
-        Self { has_offsets, ..Self::default() }
-    }
-
     /// A new producer for the id. What its predecessor left open is aborted; what it had decided is finished.
     pub(crate) fn init(&mut self, id: TransactionalId) -> u8 {
         self.settle(id, State::Committing, State::Committed);
@@ -133,10 +108,8 @@ impl Broker {
         let refused = [0, 1].map(|shard| self.refuses(shard, &batch[shard]));
         // What it does take of them stands in the log all the same, until it is aborted.
         for (shard, records) in batch.iter().enumerate().filter(|(shard, _)| !refused[*shard]) {
-            if let Some(Records { events, checkpoint, generation, .. }) = *records {
-                let (offset, state) = (self.end, State::Open);
-                self.log[shard].push(Entry { offset, id, events, checkpoint, generation, state });
-                self.end += u8::from(self.has_offsets);
+            if let Some(Records { events, checkpoint, .. }) = *records {
+                self.log[shard].push(Entry { id, events, checkpoint, state: State::Open });
             }
         }
         if refused.contains(&true) { Err(Refused::Events(refused)) } else { Ok(()) }
@@ -144,18 +117,13 @@ impl Broker {
 
     fn refuses(&self, shard: usize, records: &Option<Records>) -> bool {
         let mut events = records.iter().flat_map(|records| records.events).flatten();
-        !self.refused.is_empty()
-            && events.any(|event| self.refused.contains(&(shard, event.number)))
+        !self.refused.is_empty() && events.any(|event| self.refused.contains(&(shard, event)))
     }
 
-    /// Commits, and says how far each shard's records in the topic are from now on known to be published.
-    pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<Ends, Refused> {
+    pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
         self.check(id, epoch)?;
-        let is = |entry: &&Entry| entry.id == id && entry.state == State::Open;
-        let end = |log: &Vec<Entry>| log.iter().find(is).map_or(0, |entry| entry.offset + 1);
-        let ends = [end(&self.log[0]), end(&self.log[1])];
         self.settle(id, State::Open, State::Committing);
-        Ok(ends)
+        Ok(())
     }
 
     /// Writes the markers of a decided transaction.
@@ -183,40 +151,22 @@ impl Broker {
     }
 
     /// Whether a reader of committed records gets to the shard's end.
-    pub(crate) fn can_read(&self, shard: usize) -> bool {
+    pub(crate) fn can_read(&self, shard: u16) -> bool {
         let is_decided = |entry: &Entry| matches!(entry.state, State::Committed | State::Aborted);
-        self.log[shard].iter().all(is_decided)
+        self.log[usize::from(shard)].iter().all(is_decided)
     }
 
-    /// The last committed checkpoint of a generation before the first record that is undecided.
-    pub(crate) fn checkpoint(&self, shard: usize, generation: u8) -> Option<Checkpoint> {
+    /// The last committed checkpoint before the first record that is undecided.
+    pub(crate) fn checkpoint(&self, shard: u16) -> Checkpoint {
         let is_decided = |entry: &&Entry| matches!(entry.state, State::Committed | State::Aborted);
-        let decided = self.log[shard].iter().take_while(is_decided);
-        let is = |entry: &&Entry| entry.state == State::Committed && entry.generation == generation;
-        decided.filter(is).last().map(|entry| entry.checkpoint)
-    }
-
-    /// Whether it has checkpoints of a later generation.
-    pub(crate) fn knows_later(&self, generation: u8) -> bool {
-        self.log.iter().flatten().any(|entry| entry.generation > generation)
-    }
-
-    /// The next generation that it knows nothing of.
-    pub(crate) fn generation_after(&self, generation: u8) -> u8 {
-        let known = self.log.iter().flatten().map(|entry| entry.generation).max();
-        known.unwrap_or_default().max(generation) + 1
+        let decided = self.log[usize::from(shard)].iter().take_while(is_decided);
+        let committed = decided.filter(|entry| entry.state == State::Committed);
+        committed.last().map(|entry| entry.checkpoint).unwrap_or_default()
     }
 
     /// The events of a shard that are published, in the order in which readers of committed records get them.
-    pub(crate) fn published(&self, shard: usize) -> impl Iterator<Item = Event> {
-        self.published_from(shard, 0)
-    }
-
-    /// Those from an offset of the topic on.
-    pub(crate) fn published_from(&self, shard: usize, from: u8) -> impl Iterator<Item = Event> {
-        let is = move |entry: &&Entry| {
-            entry.offset >= from && matches!(entry.state, State::Committed | State::Committing)
-        };
+    pub(crate) fn published(&self, shard: usize) -> impl Iterator<Item = u8> {
+        let is = |entry: &&Entry| matches!(entry.state, State::Committed | State::Committing);
         self.log[shard].iter().filter(is).flat_map(|entry| entry.events).flatten()
     }
 

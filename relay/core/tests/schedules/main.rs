@@ -11,7 +11,6 @@ mod broker;
 mod check;
 mod database;
 mod exhaustive;
-mod outbox;
 mod planted;
 mod random;
 mod reading;

@@ -13,7 +13,6 @@ const SCHEDULES: u64 = 1_000_000;
 /// Steps with faults, at most; and where something is refused, for which a relay has longer to go.
 const STEPS_MAX: u64 = 120;
 const STEPS_OF_HOLDS_MAX: u64 = 300;
-const STEPS_OF_HISTORIES_MAX: u64 = 200;
 /// So many fair steps are enough for everything to be published.
 const FAIR_STEPS_MAX: usize = 3_000;
 
@@ -28,7 +27,8 @@ fn a_million_schedules_lose_repeat_and_reorder_nothing_and_end() {
 pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u64, String)> {
     let is_found = AtomicBool::new(false);
     let search = |parity: u64| {
-        let is_of_use = |seed| plant.is_none_or(|plant| Theme::of(seed).is_of_use(plant));
+        let is_of_use =
+            |seed| plant.is_none_or(|plant| !plant.is_of_holds() || has_holds(seed, Some(plant)));
         let mut own = seeds.clone().filter(|seed| seed % 2 == parity && is_of_use(*seed));
         let found = own.find_map(|seed| {
             if is_found.load(Ordering::Relaxed) {
@@ -46,57 +46,10 @@ pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u
     })
 }
 
-/// The first seed of those in which the database keeps its history, and pages have all the time.
-pub(crate) fn first_broken_without_histories(
-    mut seeds: Range<u64>,
-    plant: Plant,
-) -> Option<(u64, String)> {
-    seeds.find_map(|seed| {
-        if Theme::of(seed).has_histories() {
-            return None;
-        }
-        let mut schedule = Schedule::new(seed, Some(plant));
-        schedule.world.take_all_the_time();
-        Some((seed, schedule.run(&mut |_, _| {})?))
-    })
-}
-
-/// What a schedule is about, by its seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Theme {
-    /// Relays and the network.
-    Plain,
-    /// Something is refused, too. Those take longer.
-    Holds,
-    /// The database goes back, too.
-    Histories,
-    /// Everything.
-    All,
-}
-
-impl Theme {
-    const fn of(seed: u64) -> Self {
-        match seed / 2 % 16 {
-            0 | 8 => Self::Holds,
-            4 => Self::All,
-            2 | 6 | 10 | 14 => Self::Histories,
-            _ => Self::Plain,
-        }
-    }
-
-    const fn has_holds(self) -> bool {
-        matches!(self, Self::Holds | Self::All)
-    }
-
-    const fn has_histories(self) -> bool {
-        matches!(self, Self::Histories | Self::All)
-    }
-
-    /// Whether its schedules can catch a planted bug.
-    fn is_of_use(self, plant: Plant) -> bool {
-        (!plant.is_of_holds() || self.has_holds())
-            && (!plant.is_of_histories() || self.has_histories())
-    }
+/// Whether something is refused in the schedule of this seed. Those take longer, and planted bugs need more of them.
+const fn has_holds(seed: u64, plant: Option<Plant>) -> bool {
+    let one_in_so_many_pairs = if plant.is_some() { 4 } else { 8 };
+    (seed / 2).is_multiple_of(one_in_so_many_pairs)
 }
 
 /// One schedule.
@@ -126,24 +79,21 @@ impl Schedule {
             overdue: few(3),
             stalls: few(2),
             appends: few(3),
+            refusals: 0,
             mendings: 2,
             askings: 2,
             starts: u8::MAX,
-            ..Faults::default()
         };
         let relays = 1 + usize::from(few(3));
-        let theme = Theme::of(seed);
-        let faults = if theme.has_histories() { histories(faults, &mut dice) } else { faults };
-        if theme.has_holds() {
-            return Self::of_holds(relays, faults, plant, dice);
+        if has_holds(seed, plant) {
+            return Self::of_holds(relays, Faults { refusals: 1 + few(3), ..faults }, plant, dice);
         }
-        let fault_odds = if theme.has_histories() { 4 << dice.below(3) } else { 8 };
         Self {
             world: World::new(relays, faults, plant),
             dice,
             favourite: 0,
-            steps_max: if theme.has_histories() { STEPS_OF_HISTORIES_MAX } else { STEPS_MAX },
-            fault_odds,
+            steps_max: STEPS_MAX,
+            fault_odds: 8,
             is_lazy: false,
             actions: Vec::new(),
         }
@@ -151,9 +101,7 @@ impl Schedule {
 
     /// One in which an event is refused from the start, and mostly one that comes later.
     fn of_holds(relays: usize, faults: Faults, plant: Option<Plant>, mut dice: Dice) -> Self {
-        let refusals = 1 + u8::try_from(dice.below(3)).unwrap();
-        let rows = u8::try_from(dice.below(3)).unwrap();
-        let mut world = World::new(relays, Faults { refusals, rows, ..faults }, plant);
+        let mut world = World::new(relays, faults, plant);
         world.take(Action::Refuse(0, 1));
         if world.faults.refusals > 0 && dice.below(4) > 0 {
             world.take(Action::Refuse(0, 5));
@@ -249,23 +197,6 @@ impl Schedule {
             let _infallible = writeln!(history, "{}", world.describe(action));
         });
         history + &broken.unwrap_or_else(|| "nothing is broken".to_owned())
-    }
-}
-
-/// What can happen to the database besides.
-fn histories(faults: Faults, dice: &mut Dice) -> Faults {
-    let mut few = |sides: u64| u8::try_from(dice.below(sides)).unwrap();
-    let mut histories = [few(3), few(2), few(2), few(2)];
-    histories[usize::from(few(4))] += 1;
-    Faults {
-        appends: 1 + few(4),
-        hasty: few(3),
-        slow: few(3),
-        empty: few(3),
-        keeps: few(4),
-        histories,
-        rows: few(3),
-        ..faults
     }
 }
 

@@ -1,23 +1,16 @@
 //! Relays around a database and a broker. Each command is executed some time after it is given, and answered some
 //! time after that; what a dead or reset relay had under way may still be executed.
 
-mod choices;
-mod histories;
-mod places;
-mod relay;
-mod steps;
-mod work;
+use std::collections::{BTreeSet, VecDeque};
 
-use std::collections::BTreeSet;
+use annals_relay_core::{
+    Command, Done, Input, Lease, Leases, Machine, Order, Producers, Shard, Slot, Trouble, Work,
+};
 
-use annals_relay_core::Input;
-
-use self::relay::{Relay, Task};
-use crate::broker::{Batch, Broker, TransactionalId};
-use crate::database::{Database, Session};
-use crate::outbox::Event;
+use crate::broker::{Batch, Broker, Checkpoint, Progress, Refused, State, TransactionalId};
+use crate::database::{Database, HoldRow, SHARDS, Session, Under};
 use crate::planted::Plant;
-use crate::reading::Place;
+use crate::reading::{Hold, Place, Standing, page, stream};
 
 pub(crate) type In = Input<Place, Batch>;
 
@@ -28,27 +21,12 @@ pub(crate) struct World {
     pub(crate) relays: Vec<Option<Relay>>,
     /// What no living relay waits for, and is on its way all the same.
     strays: Vec<Task>,
-    session_next: Session,
     /// How many faults are still to come.
     pub(crate) faults: Faults,
     /// Whether anything can be refused. Where nothing is, nothing is held, and checkpoints are read in one step.
     refuses: bool,
     /// Whether somebody mends what is refused, and asks for what is held.
     pub(crate) is_tended: bool,
-    /// Whether the database can go back. Where it cannot, nothing is copied or verified.
-    has_histories: bool,
-    /// So many rows of a shard fit into the time that a page has; none where pages have all the time.
-    rows_max: Option<u8>,
-    /// What the database can go back to.
-    kept: Option<Box<Database>>,
-    /// Of branches and incarnations of the database.
-    last: u8,
-    /// Something was lost since a person last acted.
-    pub(crate) is_lossy: bool,
-    /// A relay found that something is missing: nobody starts one until a person has acted.
-    pub(crate) is_halted: bool,
-    /// Published events of lost histories that a person has been told of.
-    pub(crate) acknowledged: BTreeSet<(usize, Event)>,
     pub(crate) plant: Option<Plant>,
 }
 
@@ -67,18 +45,6 @@ pub(crate) struct Faults {
     pub(crate) overdue: u8,
     pub(crate) stalls: u8,
     pub(crate) appends: u8,
-    /// Appends with an asynchronous commit.
-    pub(crate) hasty: u8,
-    /// Appends in a transaction that goes on for a while.
-    pub(crate) slow: u8,
-    /// Transactions that leave nothing but a transaction id.
-    pub(crate) empty: u8,
-    /// Moments of the database that are kept, to go back to.
-    pub(crate) keeps: u8,
-    /// How often the database crashes, another one takes its place, it is restored, and it is moved to a younger cluster.
-    pub(crate) histories: [u8; 4],
-    /// Rows for which there is time in a page; 0 where there is for all.
-    pub(crate) rows: u8,
     /// Events that the broker refuses until they are mended.
     pub(crate) refusals: u8,
     pub(crate) mendings: u8,
@@ -86,6 +52,121 @@ pub(crate) struct Faults {
     pub(crate) askings: u8,
     /// Starts of relays, the first ones included.
     pub(crate) starts: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Relay {
+    number: usize,
+    pub(crate) machine: Machine<Place, Batch>,
+    session: Option<Session>,
+    /// The epochs of the producers that it has.
+    epochs: [u8; 2],
+    tasks: Vec<Task>,
+    answers: Vec<Answer>,
+    is_resting: bool,
+    is_stopped: bool,
+    /// Shards of which something was refused, to be held once it is known where they stand.
+    refused: [bool; SHARDS as usize],
+    /// What each producer has sent of holds' progress.
+    sent: [Progresses; 2],
+    /// What is to be noted, one thing after the other; the first is under way.
+    notes: VecDeque<Note>,
+    /// The last progress that was noted of each shard.
+    noted: [Option<Progress>; SHARDS as usize],
+    /// How many things it wanted to do about holds.
+    steps: u64,
+    /// The generation of its last command, of its last order to open, and of the last that it heard of as done.
+    generation: u64,
+    opened: u64,
+    heard: u64,
+    /// For planted bugs: what it could have seen too early.
+    early: Early,
+}
+
+/// The progress of holds that is to be noted, with the leases under which it was sent.
+type Progresses = [Option<(Lease, Progress)>; SHARDS as usize];
+
+/// How far a hold got, to be noted in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Note {
+    session: Session,
+    lease: Lease,
+    number: u64,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Early {
+    checkpoints: [Checkpoint; SHARDS as usize],
+    places: [u8; SHARDS as usize],
+    holds: [Option<HoldRow>; SHARDS as usize],
+    told: Option<Leases>,
+}
+
+/// Something to be executed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Task {
+    relay: usize,
+    session: Session,
+    generation: u64,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum What {
+    Join,
+    Look(bool),
+    Take(Vec<Shard>),
+    Release(Vec<Lease>),
+    Leave(bool),
+    /// One producer after the other: which is next, and the epochs so far.
+    Open(usize, [u8; 2]),
+    /// The ids that are to be fenced, once they are known, and those that are.
+    Fence(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
+    ReadCheckpoints(Taking),
+    Read(Vec<(Shard, Place)>),
+    Send(Slot, u8, Batch),
+    Commit(Slot, u8, Progresses),
+    Note(Note),
+}
+
+/// The reading of checkpoints, and all that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Taking {
+    leases: Vec<Lease>,
+    number: u64,
+    refused: [bool; SHARDS as usize],
+    step: Step,
+    checkpoints: [Checkpoint; SHARDS as usize],
+}
+
+/// What is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Step {
+    Checkpoints,
+    Note,
+    Hold,
+    Load,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Answer {
+    generation: u64,
+    work: Work,
+    input: In,
+    news: News,
+}
+
+/// What the relay has once it hears an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum News {
+    Nothing,
+    Session(Session),
+    Epochs([u8; 2]),
+    Refused([bool; SHARDS as usize]),
+    Committed(Progresses),
+    /// Whether the first of its notes is noted; the machine is not told.
+    Noted(bool),
 }
 
 /// One step of a schedule.
@@ -108,35 +189,9 @@ pub(crate) enum Action {
     Late(usize, usize),
     TimeOut(TransactionalId),
     Append(usize),
-    AppendHastily(usize),
-    Begin(usize),
-    Commit,
-    RollBack,
-    Empty,
-    Keep,
-    GoBack(Going),
-    Copy(usize),
-    Rebase,
     Refuse(usize, u8),
     Mend,
     Ask(usize),
-}
-
-/// How a database gets another history, or the same one again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Going {
-    /// It loses what was not flushed.
-    Crash,
-    /// A standby is promoted: it has everything up to what was kept, or everything.
-    Promotion,
-    /// It is what it was when it was kept, or when it was stopped; nothing says so.
-    Restore,
-    /// The same, in a cluster that has given out fewer transaction ids.
-    Move,
-}
-
-impl Going {
-    pub(crate) const ALL: [Self; 4] = [Self::Crash, Self::Promotion, Self::Restore, Self::Move];
 }
 
 impl Action {
@@ -153,21 +208,12 @@ impl Action {
             | Self::Overdue(relay)
             | Self::Stall(relay)
             | Self::Lose(relay, _)
-            | Self::Copy(relay)
             | Self::Late(relay, _) => Some(relay),
             Self::Stray(_)
             | Self::Finish(_)
             | Self::Expire(_)
             | Self::TimeOut(_)
             | Self::Append(_)
-            | Self::AppendHastily(_)
-            | Self::Begin(_)
-            | Self::Commit
-            | Self::RollBack
-            | Self::Empty
-            | Self::Keep
-            | Self::GoBack(_)
-            | Self::Rebase
             | Self::Refuse(..)
             | Self::Mend
             | Self::Ask(_) => None,
@@ -177,35 +223,722 @@ impl Action {
 
 impl World {
     pub(crate) fn new(relays: usize, faults: Faults, plant: Option<Plant>) -> Self {
+        let mut database = Database::default();
         let refuses = faults.refusals > 0;
-        let has_histories = faults.histories != [0; 4];
-        let events = match (refuses, has_histories) {
-            (true, _) => [8, 1],
-            (false, false) => [2, 2],
-            (false, true) => [1, 1],
-        };
+        database.events = if refuses { [8, 1] } else { [2, 2] };
         Self {
-            database: Database::new(events),
-            broker: Broker::new(has_histories),
+            database,
+            broker: Broker::default(),
             relays: vec![None; relays],
             strays: Vec::new(),
-            session_next: 0,
             faults,
             refuses,
             is_tended: false,
-            has_histories,
-            rows_max: (faults.rows > 0).then_some(faults.rows),
-            kept: None,
-            last: 1,
-            is_lossy: false,
-            is_halted: false,
-            acknowledged: BTreeSet::new(),
             plant,
         }
     }
 
-    /// Pages have no deadline.
-    pub(crate) fn take_all_the_time(&mut self) {
-        self.rows_max = None;
+    /// Every step that can be taken now without a fault.
+    pub(crate) fn fair_actions(&self, actions: &mut Vec<Action>) {
+        for (number, relay) in self.relays.iter().enumerate() {
+            let Some(relay) = relay else {
+                actions.extend((self.faults.starts > 0).then_some(Action::Start(number)));
+                continue;
+            };
+            let executable = |(_, task): &(usize, &Task)| self.can_execute(task);
+            let executed = relay.tasks.iter().enumerate().filter(executable);
+            actions.extend(executed.map(|(task, _)| Action::Execute(number, task)));
+            actions.extend((0..relay.answers.len()).map(|answer| Action::Deliver(number, answer)));
+            if relay.is_resting {
+                actions.push(Action::Resume(number));
+            }
+            actions.push(Action::Tick(number));
+        }
+        actions.extend(self.broker.with(State::Committing).into_iter().map(Action::Finish));
+        let dead = |session: &&Session| self.relays[self.database.sessions[*session].0].is_none();
+        actions.extend(self.database.sessions.keys().filter(dead).copied().map(Action::Expire));
+        if self.is_tended {
+            self.tendings(actions);
+        }
+    }
+
+    /// What somebody can do about what is refused or held.
+    fn tendings(&self, actions: &mut Vec<Action>) {
+        if !self.broker.refused.is_empty() {
+            actions.push(Action::Mend);
+        }
+        actions.extend(self.held().map(Action::Ask));
+    }
+
+    /// The shards in which something is held that nobody has asked for.
+    fn held(&self) -> impl Iterator<Item = usize> {
+        let is_held = |hold: &Option<HoldRow>| hold.is_some_and(|hold| !hold.is_wanted);
+        let holds = self.database.holds.iter().enumerate();
+        holds.filter(move |(_, hold)| is_held(hold)).map(|(shard, _)| shard)
+    }
+
+    /// Every fault that can happen now.
+    pub(crate) fn faults(&self, actions: &mut Vec<Action>) {
+        let Faults { crashes, expiries, lost, late, timeouts, stops, appends, .. } = self.faults;
+        for (number, relay) in self.relays.iter().enumerate() {
+            let Some(relay) = relay else { continue };
+            if crashes > 0 {
+                actions.push(Action::Crash(number));
+            }
+            if stops > 0 && !relay.is_stopped {
+                actions.push(Action::Stop(number));
+            }
+            actions.extend((self.faults.overdue > 0).then_some(Action::Overdue(number)));
+            actions.extend((self.faults.stalls > 0).then_some(Action::Stall(number)));
+            if lost > 0 {
+                actions.extend((0..relay.answers.len()).map(|answer| Action::Lose(number, answer)));
+            }
+            if late > 0 {
+                actions.extend((0..relay.tasks.len()).map(|task| Action::Late(number, task)));
+            }
+        }
+        if expiries > 0 {
+            actions.extend(self.database.sessions.keys().copied().map(Action::Expire));
+        }
+        if timeouts > 0 {
+            actions.extend(self.broker.with(State::Open).into_iter().map(Action::TimeOut));
+        }
+        if appends > 0 {
+            actions.extend((0..usize::from(SHARDS)).map(Action::Append));
+        }
+        if self.refuses {
+            self.refusals(actions);
+        }
+        let stray = |(_, task): &(usize, &Task)| self.can_execute(task);
+        let strays = self.strays.iter().enumerate().filter(stray);
+        actions.extend(strays.map(|(number, _)| Action::Stray(number)));
+    }
+
+    fn refusals(&self, actions: &mut Vec<Action>) {
+        let Faults { refusals, mendings, askings, .. } = self.faults;
+        if refusals > 0 {
+            for (shard, events) in self.database.events.iter().enumerate() {
+                let published = self.broker.published(shard).filter(|event| stream(*event) > 0);
+                let published = published.last().map_or(0, |last| last + 1);
+                let waiting = (published..*events).filter(|event| stream(*event) > 0);
+                actions.extend(waiting.map(|event| Action::Refuse(shard, event)));
+            }
+        }
+        if mendings > 0 && !self.broker.refused.is_empty() {
+            actions.push(Action::Mend);
+        }
+        if askings > 0 {
+            actions.extend(self.held().map(Action::Ask));
+        }
+    }
+
+    pub(crate) fn take(&mut self, action: Action) {
+        match action {
+            Action::Start(relay) => {
+                self.faults.starts -= 1;
+                self.relays[relay] = Some(Relay::new(relay));
+                self.tell(relay, Input::Tick);
+            }
+            Action::Execute(relay, task) => self.execute(relay, task),
+            Action::Deliver(relay, answer) => self.deliver(relay, answer),
+            Action::Stray(number) => {
+                let task = self.strays.remove(number);
+                let _unheard = self.done(task);
+            }
+            Action::Finish(id) => self.broker.finish(id),
+            Action::Tick(relay) => self.tell(relay, Input::Tick),
+            Action::Resume(relay) => {
+                if self.plant != Some(Plant::ARestNeverEnds) {
+                    self.relay(relay).is_resting = false;
+                    self.tell(relay, Input::Resume);
+                }
+            }
+            Action::Crash(relay) => {
+                self.faults.crashes -= 1;
+                let relay = self.relays[relay].take().unwrap();
+                self.strays.extend(relay.tasks);
+            }
+            Action::Stop(relay) => {
+                self.faults.stops -= 1;
+                self.relay(relay).is_stopped = true;
+                self.tell(relay, Input::Stop);
+            }
+            Action::Overdue(relay) => {
+                self.faults.overdue -= 1;
+                self.tell(relay, Input::Overdue);
+            }
+            Action::Stall(relay) => {
+                self.faults.stalls -= 1;
+                self.tell(relay, Input::Stalled);
+            }
+            Action::Expire(session) => {
+                // That of a dead relay is no fault.
+                self.faults.expiries = self.faults.expiries.saturating_sub(1);
+                self.database.expire(session, self.plant);
+            }
+            Action::Lose(relay, answer) => self.lose(relay, answer),
+            Action::Late(relay, task) => self.late(relay, task),
+            Action::TimeOut(id) => {
+                self.faults.timeouts -= 1;
+                self.broker.time_out(id);
+            }
+            Action::Append(shard) => {
+                self.faults.appends -= 1;
+                self.database.events[shard] += 1;
+            }
+            Action::Refuse(..) | Action::Mend | Action::Ask(_) => self.take_of_holds(action),
+        }
+    }
+
+    /// What events are refused for, and what people do about it.
+    fn take_of_holds(&mut self, action: Action) {
+        match action {
+            Action::Refuse(shard, event) => {
+                self.faults.refusals -= 1;
+                self.broker.refused.insert((shard, event));
+            }
+            Action::Mend => {
+                self.faults.mendings = self.faults.mendings.saturating_sub(1);
+                self.broker.refused.pop_first();
+            }
+            Action::Ask(shard) => {
+                self.faults.askings = self.faults.askings.saturating_sub(1);
+                self.database.holds[shard].iter_mut().for_each(|hold| hold.is_wanted = true);
+            }
+            other => panic!("{other:?} has nothing to do with holds"),
+        }
+    }
+
+    fn lose(&mut self, relay: usize, answer: usize) {
+        self.faults.lost -= 1;
+        let Answer { generation, work, news, .. } = self.relay(relay).answers.remove(answer);
+        if let News::Noted(_) = news {
+            // It is tried again.
+            return self.relay(relay).note_next();
+        }
+        self.tell(relay, Input::Failed { generation, work, trouble: Trouble::Unknown });
+    }
+
+    /// Gives a task up that is done later all the same.
+    fn late(&mut self, relay: usize, task: usize) {
+        self.faults.late -= 1;
+        let task = self.relay(relay).tasks.remove(task);
+        let (generation, work) = (task.generation, task.what.work());
+        if let What::Note(_) = task.what {
+            self.strays.push(task);
+            // It is tried again.
+            return self.relay(relay).note_next();
+        }
+        let mut input = Input::Failed { generation, work, trouble: Trouble::Unknown };
+        if let (Some(Plant::AnUnknownCommitCountsAsDone), What::Commit(slot, ..)) =
+            (self.plant, &task.what)
+        {
+            input = Input::Done { generation, done: Done::Committed(*slot) };
+        }
+        self.strays.push(task);
+        self.tell(relay, input);
+    }
+
+    /// Whether this concerns the noting of a hold's progress.
+    pub(crate) fn is_noting(&self, action: &Action) -> bool {
+        let task = match *action {
+            Action::Execute(relay, task) | Action::Late(relay, task) => {
+                self.relays[relay].as_ref().map(|relay| &relay.tasks[task])
+            }
+            Action::Stray(number) => Some(&self.strays[number]),
+            _ => None,
+        };
+        task.is_some_and(|task| matches!(task.what, What::Note(_)))
+    }
+
+    /// An action for people, before it is taken.
+    pub(crate) fn describe(&self, action: &Action) -> String {
+        let of = |relay: usize| self.relays[relay].as_ref().unwrap();
+        match action {
+            Action::Execute(relay, task) | Action::Late(relay, task) => {
+                format!("{action:?}: {:?}", of(*relay).tasks[*task])
+            }
+            Action::Deliver(relay, answer) | Action::Lose(relay, answer) => {
+                format!("{action:?}: {:?}", of(*relay).answers[*answer].input)
+            }
+            Action::Stray(number) => format!("{action:?}: {:?}", self.strays[*number]),
+            _ => format!("{action:?}"),
+        }
+    }
+
+    fn relay(&mut self, number: usize) -> &mut Relay {
+        self.relays[number].as_mut().unwrap()
+    }
+
+    fn deliver(&mut self, relay: usize, answer: usize) {
+        let receiver = self.relay(relay);
+        let Answer { input, news, generation, .. } = receiver.answers.remove(answer);
+        match news {
+            News::Nothing => {}
+            News::Session(session) => receiver.session = Some(session),
+            News::Epochs(epochs) if generation == receiver.opened => {
+                receiver.epochs = epochs;
+                receiver.heard = generation;
+            }
+            News::Epochs(_) => {}
+            News::Refused(refused) if generation == receiver.generation => {
+                for (shard, is_refused) in refused.into_iter().enumerate() {
+                    receiver.refused[shard] |= is_refused;
+                }
+            }
+            News::Refused(_) => {}
+            // Whoever hears of new producers has heard everything of those before.
+            News::Committed(_) if generation < receiver.heard => {}
+            News::Committed(progress) => receiver.committed(progress),
+            News::Noted(is_noted) => return receiver.has_noted(is_noted),
+        }
+        self.tell(relay, input);
+    }
+
+    /// Tells the machine, and takes its commands.
+    fn tell(&mut self, number: usize, input: In) {
+        let plant = self.plant;
+        let input = planted_input(input, plant, self.relay(number).generation);
+        for command in self.relay(number).machine.step(input) {
+            self.plant_early(number, &command);
+            let relay = self.relay(number);
+            relay.generation = command.generation;
+            match command.order {
+                Order::Rest { .. } => relay.is_resting = true,
+                Order::End { .. } => {
+                    let relay = self.relays[number].take().unwrap();
+                    self.strays.extend(relay.tasks);
+                    return;
+                }
+                _ => relay.task(number, command),
+            }
+        }
+    }
+
+    /// What some bugs would have seen by now.
+    fn plant_early(&mut self, number: usize, command: &Command<Place, Batch>) {
+        let Command { generation, order } = command;
+        match (self.plant, order) {
+            (Some(Plant::CheckpointsAreReadBeforeFencing), Order::Fence(_)) => {
+                let checkpoints = [0, 1].map(|shard| self.broker.checkpoint(shard));
+                self.relay(number).early.checkpoints = checkpoints;
+            }
+            (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Order::ReadCheckpoints(_)) => {
+                self.relay(number).early.holds = self.database.holds;
+            }
+            (Some(Plant::TheSecondDoesNotWait), Order::Send(slot, _)) => {
+                let input = Input::Done { generation: *generation, done: Done::Acked(*slot) };
+                let (work, generation) = (Work::Send, *generation);
+                let answer = Answer { generation, work, input, news: News::Nothing };
+                self.relay(number).answers.push(answer);
+            }
+            _ => {}
+        }
+    }
+
+    fn can_execute(&self, task: &Task) -> bool {
+        match &task.what {
+            What::Send(slot, ..) => self.broker.can_send(id(task.session, *slot)),
+            What::ReadCheckpoints(Taking { leases, step: Step::Checkpoints, .. }) => {
+                self.plant == Some(Plant::CheckpointsAreReadWithoutWaiting)
+                    || leases.iter().all(|lease| self.broker.can_read(lease.shard.0))
+            }
+            _ => true,
+        }
+    }
+
+    fn execute(&mut self, relay: usize, task: usize) {
+        let task = self.relay(relay).tasks.remove(task);
+        let told_already =
+            self.plant == Some(Plant::TheSecondDoesNotWait) && task.what.work() == Work::Send;
+        match self.done(task) {
+            Executed::Further(task) => self.relay(relay).tasks.push(task),
+            Executed::Answered(_) if told_already => {}
+            Executed::Answered(answer) => self.relay(relay).answers.push(answer),
+        }
+    }
+
+    /// Executes a task, or its next part.
+    fn done(&mut self, task: Task) -> Executed {
+        let (relay, generation, work) = (task.relay, task.generation, task.what.work());
+        let mut answer = Answer { generation, work, input: Input::Tick, news: News::Nothing };
+        answer.input = match task.what {
+            What::Join => {
+                answer.news = News::Session(self.database.join(relay));
+                Input::Joined
+            }
+            What::Open(2, epochs) => {
+                answer.news = News::Epochs(epochs);
+                Input::Done { generation, done: Done::Opened }
+            }
+            What::Open(..) => return Executed::Further(self.open(task)),
+            What::Fence(..) => match self.fence(task) {
+                Ok(further) => return further,
+                Err(input) => input,
+            },
+            What::ReadCheckpoints(_) => match self.take_up(task) {
+                Ok(further) => return further,
+                Err(input) => input,
+            },
+            What::Look(_) | What::Take(_) | What::Release(_) | What::Leave(_) => {
+                self.on_database(task)
+            }
+            What::Note(Note { session, lease, number, progress }) => {
+                let under = Under { session, leases: &[lease], step: number };
+                let is_noted = self.database.went_on(under, &[progress], self.plant);
+                answer.news = News::Noted(is_noted);
+                Input::Tick
+            }
+            What::Read(places) => Input::Done { generation, done: self.page(relay, &places) },
+            What::Send(..) | What::Commit(..) => {
+                if let What::Commit(_, _, progress) = task.what {
+                    answer.news = News::Committed(progress);
+                }
+                match self.on_broker(task) {
+                    Ok(done) => Input::Done { generation, done },
+                    Err(refused) => {
+                        let (trouble, news) = match refused {
+                            Refused::Fenced => (Trouble::Fenced, News::Nothing),
+                            Refused::Events(of) => (Trouble::Held, News::Refused(of)),
+                        };
+                        answer.news = news;
+                        Input::Failed { generation, work, trouble }
+                    }
+                }
+            }
+        };
+        Executed::Answered(answer)
+    }
+
+    /// Makes the next producer.
+    fn open(&mut self, mut task: Task) -> Task {
+        if let What::Open(slot, epochs) = &mut task.what {
+            let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
+            epochs[*slot] = match self.plant {
+                Some(Plant::OpeningFencesNothing) => self.broker.init_without_fencing(id),
+                _ => self.broker.init(id),
+            };
+            *slot += 1;
+        }
+        task
+    }
+
+    /// Looks what is to be fenced, fences the next, or notes that all are.
+    fn fence(&mut self, mut task: Task) -> Result<Executed, In> {
+        let (generation, session, work) = (task.generation, task.session, Work::Fence);
+        let What::Fence(leases, ids, fenced) = &mut task.what else { return Err(Input::Tick) };
+        match ids {
+            None => {
+                let Some(mut found) = self.database.to_fence(session, leases, self.plant) else {
+                    return Err(Input::Failed { generation, work, trouble: Trouble::Fenced });
+                };
+                match self.plant {
+                    Some(Plant::NobodyIsFenced) => found.clear(),
+                    Some(Plant::OnlyTheFirstIdIsFenced) => found.retain(|id| id.1 == 0),
+                    _ => {}
+                }
+                *ids = Some(found);
+            }
+            Some(ids) => match ids.pop_first() {
+                Some(id) => {
+                    self.broker.init(id);
+                    fenced.insert(id);
+                }
+                None => {
+                    self.database.fenced(session, leases, fenced);
+                    let done = Done::Fenced(std::mem::take(leases));
+                    return Err(Input::Done { generation, done });
+                }
+            },
+        }
+        Ok(Executed::Further(task))
+    }
+
+    fn on_database(&mut self, task: Task) -> In {
+        let Task { relay, session, what, .. } = task;
+        match what {
+            What::Look(ready) => self.look(relay, session, ready),
+            What::Take(shards) => {
+                self.database.take(session, &shards, self.plant).map_or(Input::Gone, Input::Taken)
+            }
+            What::Release(leases) => {
+                self.database.release(session, &leases);
+                Input::Released
+            }
+            What::Leave(clean) => {
+                let clean = clean || self.plant == Some(Plant::EveryLeavingIsClean);
+                self.database.leave(session, clean);
+                Input::Left
+            }
+            _ => Input::Tick,
+        }
+    }
+
+    fn on_broker(&mut self, task: Task) -> Result<Done<Place, Batch>, Refused> {
+        let Task { session, what, .. } = task;
+        Ok(match what {
+            What::Send(slot, epoch, batch) => {
+                self.broker.send(id(session, slot), epoch, &batch)?;
+                Done::Acked(slot)
+            }
+            What::Commit(slot, epoch, _) => {
+                self.broker.commit(id(session, slot), epoch)?;
+                Done::Committed(slot)
+            }
+            _ => Done::Opened,
+        })
+    }
+
+    /// Reads checkpoints, notes what they say of holds, holds what was refused, and reads what is held: where the
+    /// shards go on. A step at a time, where there can be holds.
+    fn take_up(&mut self, mut task: Task) -> Result<Executed, In> {
+        let (relay, generation, session) = (task.relay, task.generation, task.session);
+        let What::ReadCheckpoints(taking) = &mut task.what else { return Err(Input::Tick) };
+        let reader = self.reader_was(relay);
+        let under = Under { session, leases: &taking.leases, step: taking.number };
+        let is_owned = match taking.step {
+            Step::Checkpoints => {
+                taking.checkpoints = self.checkpoints(relay);
+                let is_noted = self.plant == Some(Plant::TakingUpIsNotAlwaysNoted)
+                    && taking.progress().is_empty();
+                taking.step = if is_noted { taking.after_noting() } else { Step::Note };
+                true
+            }
+            Step::Note => {
+                taking.step = taking.after_noting();
+                self.database.went_on(under, &taking.progress(), self.plant)
+            }
+            Step::Hold => {
+                taking.step = Step::Load;
+                let places =
+                    reader.unwrap_or(taking.checkpoints.map(|checkpoint| checkpoint.place));
+                self.database.hold(under, places, taking.refused, self.plant)
+            }
+            Step::Load => return Err(Input::Done { generation, done: self.load(relay, taking) }),
+        };
+        if !is_owned {
+            let work = Work::ReadCheckpoints;
+            return Err(Input::Failed { generation, work, trouble: Trouble::Fenced });
+        }
+        if !self.refuses {
+            return Err(Input::Done { generation, done: self.load(relay, taking) });
+        }
+        Ok(Executed::Further(task))
+    }
+
+    fn checkpoints(&self, relay: usize) -> [Checkpoint; SHARDS as usize] {
+        let early = self.relays[relay].as_ref().map(|relay| relay.early.checkpoints);
+        match (self.plant, early) {
+            (Some(Plant::CheckpointsAreReadBeforeFencing), Some(early)) => early,
+            _ => [0, 1].map(|shard| self.broker.checkpoint(shard)),
+        }
+    }
+
+    /// For a planted bug: where the reader was.
+    fn reader_was(&self, relay: usize) -> Option<[u8; SHARDS as usize]> {
+        let relay = self.relays[relay].as_ref()?;
+        (self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)).then_some(relay.early.places)
+    }
+
+    fn load(&self, relay: usize, taking: &Taking) -> Done<Place, Batch> {
+        let mut early = [None; SHARDS as usize];
+        if let (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Some(relay)) =
+            (self.plant, &self.relays[relay])
+        {
+            early = relay.early.holds;
+        }
+        let place = |lease: &Lease| {
+            let shard = usize::from(lease.shard.0);
+            let row = early[shard].or(self.database.holds[shard]);
+            let standing = Standing::Noted;
+            let hold = row.map(|HoldRow { id, place, .. }| Hold { id, place, standing });
+            (*lease, Place { lease: *lease, at: taking.checkpoints[shard].place, hold })
+        };
+        Done::Checkpoints(taking.leases.iter().map(place).collect())
+    }
+
+    fn page(&mut self, relay: usize, places: &[(Shard, Place)]) -> Done<Place, Batch> {
+        let mut noted = [None; SHARDS as usize];
+        if let Some(relay) = &self.relays[relay] {
+            noted = relay.noted;
+        }
+        let page = page(&self.database, &noted, places, self.plant);
+        if let Some(relay) = &mut self.relays[relay]
+            && self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)
+        {
+            for (shard, place) in &page.places {
+                relay.early.places[usize::from(shard.0)] = place.at;
+            }
+        }
+        Done::Page(page)
+    }
+
+    fn look(&mut self, relay: usize, session: Session, ready: bool) -> In {
+        let mut found = self.database.look(session, ready);
+        let plant = self.plant;
+        let Some(relay) = &mut self.relays[relay] else { return Input::Gone };
+        match plant {
+            Some(Plant::LossOfTheLeaseIsNotHeard) if found.is_none() => {
+                found.clone_from(&relay.early.told);
+            }
+            Some(Plant::FreeShardsAreNotSeen) => {
+                found.iter_mut().for_each(|leases| leases.free.clear());
+            }
+            _ => {}
+        }
+        relay.early.told.clone_from(&found);
+        found.map_or(Input::Gone, Input::Looked)
+    }
+}
+
+enum Executed {
+    Further(Task),
+    Answered(Answer),
+}
+
+impl Relay {
+    fn new(number: usize) -> Self {
+        Self {
+            number,
+            machine: Machine::new(SHARDS, Producers::Two),
+            session: None,
+            epochs: [0; 2],
+            tasks: Vec::new(),
+            answers: Vec::new(),
+            is_resting: false,
+            is_stopped: false,
+            refused: [false; SHARDS as usize],
+            sent: [[None; SHARDS as usize]; 2],
+            notes: VecDeque::new(),
+            noted: [None; SHARDS as usize],
+            steps: 0,
+            generation: 0,
+            opened: 0,
+            heard: 0,
+            early: Early::default(),
+        }
+    }
+
+    fn task(&mut self, relay: usize, command: Command<Place, Batch>) {
+        let epochs = self.epochs;
+        let what = match command.order {
+            Order::Join => What::Join,
+            Order::Look { ready } => What::Look(ready),
+            Order::Take(shards) => What::Take(shards),
+            Order::Release(leases) => What::Release(leases),
+            Order::Leave { clean } => What::Leave(clean),
+            Order::Open => {
+                self.opened = command.generation;
+                What::Open(0, [0; 2])
+            }
+            Order::Fence(leases) => What::Fence(leases, None, BTreeSet::new()),
+            Order::ReadCheckpoints(leases) => {
+                // Whatever is lost of it will be refused again.
+                let refused = std::mem::take(&mut self.refused);
+                self.steps += 1;
+                What::ReadCheckpoints(Taking::new(leases, self.steps, refused))
+            }
+            Order::Read(places) => What::Read(places),
+            Order::Send(slot, batch) => {
+                self.sent[usize::from(slot == Slot::B)] = progress(&batch);
+                What::Send(slot, epochs[usize::from(slot == Slot::B)], batch)
+            }
+            Order::Commit(slot) => {
+                let number = usize::from(slot == Slot::B);
+                What::Commit(slot, epochs[number], self.sent[number])
+            }
+            Order::Rest { .. } | Order::End { .. } => return,
+        };
+        let session = self.session.unwrap_or_default();
+        self.tasks.push(Task { relay, session, generation: command.generation, what });
+    }
+
+    /// The progress of holds in these checkpoints is committed, and to be noted.
+    fn committed(&mut self, progress: Progresses) {
+        let is_idle = self.notes.is_empty();
+        let session = self.session.unwrap_or_default();
+        for (lease, progress) in progress.into_iter().flatten() {
+            self.steps += 1;
+            self.notes.push_back(Note { session, lease, number: self.steps, progress });
+        }
+        if is_idle {
+            self.note_next();
+        }
+    }
+
+    fn note_next(&mut self) {
+        if let Some(note) = self.notes.front() {
+            let (session, generation) = (note.session, self.generation);
+            let what = What::Note(*note);
+            self.tasks.push(Task { relay: self.number, session, generation, what });
+        }
+    }
+
+    fn has_noted(&mut self, is_noted: bool) {
+        // Otherwise the next owner reads it in Kafka.
+        if let Some(Note { lease, progress, .. }) = self.notes.pop_front()
+            && is_noted
+        {
+            self.noted[usize::from(lease.shard.0)] = Some(progress);
+        }
+        self.note_next();
+    }
+}
+
+fn progress(batch: &Batch) -> Progresses {
+    batch.map(|records| {
+        let records = records?;
+        records.checkpoint.progress.map(|progress| (records.lease, progress))
+    })
+}
+
+impl Taking {
+    fn new(leases: Vec<Lease>, number: u64, refused: [bool; SHARDS as usize]) -> Self {
+        let (step, checkpoints) = (Step::Checkpoints, Default::default());
+        Self { leases, number, refused, step, checkpoints }
+    }
+
+    fn after_noting(&self) -> Step {
+        if self.refused == [false; SHARDS as usize] { Step::Load } else { Step::Hold }
+    }
+
+    /// What the checkpoints say of holds.
+    fn progress(&self) -> Vec<Progress> {
+        let shards = self.leases.iter().map(|lease| usize::from(lease.shard.0));
+        shards.filter_map(|shard| self.checkpoints[shard].progress).collect()
+    }
+}
+
+impl What {
+    fn work(&self) -> Work {
+        match self {
+            Self::Join => Work::Join,
+            Self::Look(_) => Work::Look,
+            Self::Take(_) => Work::Take,
+            Self::Release(_) => Work::Release,
+            Self::Leave(_) => Work::Leave,
+            Self::Open(..) => Work::Open,
+            Self::Fence(..) => Work::Fence,
+            Self::ReadCheckpoints(_) => Work::ReadCheckpoints,
+            Self::Read(_) => Work::Read,
+            Self::Send(..) => Work::Send,
+            Self::Commit(..) => Work::Commit,
+            // Not the machine's work: it is not told of it.
+            Self::Note(_) => Work::Commit,
+        }
+    }
+}
+
+fn id(session: Session, slot: Slot) -> TransactionalId {
+    TransactionalId(session, u8::from(slot == Slot::B))
+}
+
+/// A machine that hears something else than what happened behaves as one with a bug.
+fn planted_input(input: In, plant: Option<Plant>, now: u64) -> In {
+    match (plant, input) {
+        (Some(Plant::RepliesFromBeforeAreHeard), Input::Done { done, .. }) => {
+            Input::Done { generation: now, done }
+        }
+        (_, input) => input,
     }
 }

@@ -1,0 +1,211 @@
+//! Relays around a database and a broker. Each command is executed some time after it is given, and answered some
+//! time after that; what a dead or reset relay had under way may still be executed.
+
+mod choices;
+mod histories;
+mod places;
+mod relay;
+mod steps;
+mod work;
+
+use std::collections::BTreeSet;
+
+use annals_relay_core::Input;
+
+use self::relay::{Relay, Task};
+use crate::broker::{Batch, Broker, TransactionalId};
+use crate::database::{Database, Session};
+use crate::outbox::Event;
+use crate::planted::Plant;
+use crate::reading::Place;
+
+pub(crate) type In = Input<Place, Batch>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) broker: Broker,
+    pub(crate) relays: Vec<Option<Relay>>,
+    /// What no living relay waits for, and is on its way all the same.
+    strays: Vec<Task>,
+    session_next: Session,
+    /// How many faults are still to come.
+    pub(crate) faults: Faults,
+    /// Whether anything can be refused. Where nothing is, nothing is held, and checkpoints are read in one step.
+    refuses: bool,
+    /// Whether somebody mends what is refused, and asks for what is held.
+    pub(crate) is_tended: bool,
+    /// Whether the database can go back. Where it cannot, nothing is copied or verified.
+    has_histories: bool,
+    /// So many rows of a shard fit into the time that a page has; none where pages have all the time.
+    rows_max: Option<u8>,
+    /// What the database can go back to.
+    kept: Option<Box<Database>>,
+    /// Of branches and incarnations of the database.
+    last: u8,
+    /// Something was lost since a person last acted.
+    pub(crate) is_lossy: bool,
+    /// A relay found that something is missing: nobody starts one until a person has acted.
+    pub(crate) is_halted: bool,
+    /// Published events of lost histories that a person has been told of.
+    pub(crate) acknowledged: BTreeSet<(usize, Event)>,
+    pub(crate) plant: Option<Plant>,
+}
+
+/// How many faults of each kind a schedule may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Faults {
+    pub(crate) crashes: u8,
+    pub(crate) expiries: u8,
+    /// Answers that do not arrive, of work that was done.
+    pub(crate) lost: u8,
+    /// Work that is given up, and done later all the same.
+    pub(crate) late: u8,
+    pub(crate) timeouts: u8,
+    pub(crate) stops: u8,
+    /// Times that nothing could be done for long, and that work is taken for lost.
+    pub(crate) overdue: u8,
+    pub(crate) stalls: u8,
+    pub(crate) appends: u8,
+    /// Appends with an asynchronous commit.
+    pub(crate) hasty: u8,
+    /// Appends in a transaction that goes on for a while.
+    pub(crate) slow: u8,
+    /// Transactions that leave nothing but a transaction id.
+    pub(crate) empty: u8,
+    /// Moments of the database that are kept, to go back to.
+    pub(crate) keeps: u8,
+    /// How often the database crashes, another one takes its place, it is restored, and it is moved to a younger cluster.
+    pub(crate) histories: [u8; 4],
+    /// Rows for which there is time in a page; 0 where there is for all.
+    pub(crate) rows: u8,
+    /// Events that the broker refuses until they are mended.
+    pub(crate) refusals: u8,
+    pub(crate) mendings: u8,
+    /// Askings for what is held, in vain or not.
+    pub(crate) askings: u8,
+    /// Starts of relays, the first ones included.
+    pub(crate) starts: u8,
+}
+
+/// One step of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Start(usize),
+    Execute(usize, usize),
+    Deliver(usize, usize),
+    Stray(usize),
+    Finish(TransactionalId),
+    Tick(usize),
+    Resume(usize),
+    // Faults and other choices from outside.
+    Crash(usize),
+    Stop(usize),
+    Overdue(usize),
+    Stall(usize),
+    Expire(Session),
+    Lose(usize, usize),
+    Late(usize, usize),
+    TimeOut(TransactionalId),
+    Append(usize),
+    AppendHastily(usize),
+    Begin(usize),
+    Commit,
+    RollBack,
+    Empty,
+    Keep,
+    GoBack(Going),
+    Copy(usize),
+    Rebase,
+    Refuse(usize, u8),
+    Mend,
+    Ask(usize),
+}
+
+/// How a database gets another history, or the same one again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Going {
+    /// It loses what was not flushed.
+    Crash,
+    /// A standby is promoted: it has everything up to what was kept, or everything.
+    Promotion,
+    /// It is what it was when it was kept, or when it was stopped; nothing says so.
+    Restore,
+    /// The same, in a cluster that has given out fewer transaction ids.
+    Move,
+}
+
+impl Going {
+    pub(crate) const ALL: [Self; 4] = [Self::Crash, Self::Promotion, Self::Restore, Self::Move];
+}
+
+impl Action {
+    /// The relay that takes the step.
+    pub(crate) fn relay(self) -> Option<usize> {
+        match self {
+            Self::Start(relay)
+            | Self::Execute(relay, _)
+            | Self::Deliver(relay, _)
+            | Self::Tick(relay)
+            | Self::Resume(relay)
+            | Self::Crash(relay)
+            | Self::Stop(relay)
+            | Self::Overdue(relay)
+            | Self::Stall(relay)
+            | Self::Lose(relay, _)
+            | Self::Copy(relay)
+            | Self::Late(relay, _) => Some(relay),
+            Self::Stray(_)
+            | Self::Finish(_)
+            | Self::Expire(_)
+            | Self::TimeOut(_)
+            | Self::Append(_)
+            | Self::AppendHastily(_)
+            | Self::Begin(_)
+            | Self::Commit
+            | Self::RollBack
+            | Self::Empty
+            | Self::Keep
+            | Self::GoBack(_)
+            | Self::Rebase
+            | Self::Refuse(..)
+            | Self::Mend
+            | Self::Ask(_) => None,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(relays: usize, faults: Faults, plant: Option<Plant>) -> Self {
+        let refuses = faults.refusals > 0;
+        let has_histories = faults.histories != [0; 4];
+        let events = match (refuses, has_histories) {
+            (true, _) => [8, 1],
+            (false, false) => [2, 2],
+            (false, true) => [1, 1],
+        };
+        Self {
+            database: Database::new(events),
+            broker: Broker::new(has_histories),
+            relays: vec![None; relays],
+            strays: Vec::new(),
+            session_next: 0,
+            faults,
+            refuses,
+            is_tended: false,
+            has_histories,
+            rows_max: (faults.rows > 0).then_some(faults.rows),
+            kept: None,
+            last: 1,
+            is_lossy: false,
+            is_halted: false,
+            acknowledged: BTreeSet::new(),
+            plant,
+        }
+    }
+
+    /// Pages have no deadline.
+    pub(crate) fn take_all_the_time(&mut self) {
+        self.rows_max = None;
+    }
+}
