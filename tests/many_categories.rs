@@ -45,7 +45,9 @@ async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_
     let settings = settings.variable("ANNALS_RELAY__TOPICS__PARTITIONS", "1");
     append(bed.store(), &categories, "a").await;
     let mut relay = RelayProcess::start(&settings);
-    relay.logged(&format!("ready={CATEGORIES} of={CATEGORIES}")).await;
+    for ready in (100..=CATEGORIES).step_by(100) {
+        relay.logged(&format!("ready={ready} of={CATEGORIES}")).await;
+    }
     // Another one, which knows nothing yet, finds the topics.
     relay.kill().await;
     append(bed.store(), &categories, "b").await;
