@@ -59,6 +59,8 @@ async fn damage(bed: &Testbed, id: Uuid, damage: Damage) {
 }
 
 async fn plant_wrong_schema(bed: &Testbed) {
+    let unchecked = sqlx::query(include_str!("sql/drop_schema_checks.sql"));
+    unchecked.execute(bed.store().pool()).await.must("drop the checks of schemas");
     let planted = sqlx::query(include_str!("sql/wrong_schema.sql")).bind(WRONG);
     planted.execute(bed.store().pool()).await.must("plant a wrong schema");
 }

@@ -106,7 +106,7 @@ impl Reader {
         let HeldWindow { shard, name: (kind, name), hold, until } = *held;
         let window = Window { since: &hold.place.since, until };
         let events_max = reading.collector.room();
-        let late = self.late(window.since).await?;
+        let late = self.late(window).await?;
         // Everything of the window lies behind this.
         let after = match window.stretch(late, hold.place.after) {
             Stretch::Late { after } | Stretch::Positions(PositionPage { after, .. }) => after,

@@ -163,8 +163,9 @@ pub(crate) struct Reader {
     pub(crate) asked: Asked,
     /// Events not to publish.
     pub(crate) passed: Passed,
-    /// The late events of windows, by the begin of these.
-    late: HashMap<Bound, Option<Late>>,
+    /// The late events of windows, by both ends: of a page that failed, the next one has the same begin and a later end, by which
+    /// more of them have become visible.
+    late: HashMap<(Bound, Bound), Option<Late>>,
     /// The end of the log when it was last read.
     seen: Option<LogEnd>,
     /// How far PostgreSQL knows that holds got.
@@ -344,7 +345,12 @@ impl Reader {
         self.held(&mut shards, &mut reading).await?;
         let sieve = Sieve::new(&shards);
         let groups = groups(&shards);
-        self.late.retain(|since, _| groups.iter().any(|(place, _)| place.since == *since));
+        let is_inside = |(since, until): &(Bound, Bound)| {
+            let is_of =
+                |place: &Place| place.since == *since && place.until.as_ref() == Some(until);
+            groups.iter().any(|(place, _)| is_of(place))
+        };
+        self.late.retain(|window, _| is_inside(window));
         for (before, (place, numbers)) in groups.iter().enumerate() {
             // Those that are far behind leave room for the others.
             reading.collector.share(groups.len() - before);
@@ -432,7 +438,7 @@ impl Reader {
             return Ok(place.clone());
         }
         let window = Window { since: &place.since, until };
-        let late = self.late(&place.since).await?;
+        let late = self.late(window).await?;
         let (mut after, mut step) = (place.after, 0);
         loop {
             let stretch = window.stretch(late, after);
@@ -493,14 +499,16 @@ impl Reader {
         }
     }
 
-    /// The late events of the windows that begin at a bound.
-    pub(crate) async fn late(&mut self, since: &Bound) -> Result<Option<Late>, Failure> {
-        if let Some(late) = self.late.get(since) {
+    /// The late events of a window.
+    pub(crate) async fn late(&mut self, window: Window<'_>) -> Result<Option<Late>, Failure> {
+        let Window { since, until } = window;
+        let key = (since.clone(), until.clone());
+        if let Some(late) = self.late.get(&key) {
             return Ok(*late);
         }
         let Parts { store, connection, .. } = self.parts().await?;
         let late = store.outbox_late(connection, since).await?;
-        self.late.insert(since.clone(), late);
+        self.late.insert(key, late);
         Ok(late)
     }
 

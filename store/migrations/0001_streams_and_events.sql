@@ -47,16 +47,20 @@ $$;
 -- Which run of which history this is: changes with everything after which what a client knew of the database may not hold any
 -- more: a crash, a promotion, a restore, an adoption. An error on a standby that is not promoted.
 create function annals.incarnation() returns text
-language sql stable
+language plpgsql stable
 set search_path = annals, pg_temp
 as $$
-    select concat_ws(
-        '/', i.store_id, i.history, c.system_identifier, substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8),
-        (select d.oid from pg_database d where d.datname = current_database()),
-        (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint
-    )
-    from identity i, pg_control_system() c
-    where i.is_only
+begin
+    return (
+        select concat_ws(
+            '/', i.store_id, i.history, system_identifier(), substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8),
+            (select d.oid from pg_database d where d.datname = current_database()),
+            (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint
+        )
+        from identity i
+        where i.is_only
+    );
+end
 $$;
 
 -- Whether an event was visible at a bound of the log: a snapshot, the highest position that was visible then, and the line up to

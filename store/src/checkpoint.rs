@@ -38,6 +38,12 @@ pub struct Checkpoint {
 pub(crate) struct Passed {
     /// The window's begin.
     pub(crate) since: Arc<Bound>,
+    /// Its end.
+    pub(crate) until: Arc<Bound>,
+    /// The position behind which events of the window were counted; 0: from its begin.
+    pub(crate) start: i64,
+    /// The position up to which they were.
+    pub(crate) after: i64,
     /// Which events were counted.
     pub(crate) filter: Arc<Filter>,
     pub(crate) events: u64,
@@ -77,12 +83,17 @@ impl Checkpoint {
 
     /// After one more event of the window that it is inside.
     pub(crate) fn passing(&self, position: i64, id: Uuid, filter: &Arc<Filter>) -> Self {
+        let Some(until) = &self.until else { return self.clone() };
         let counted = self.passed.as_ref().filter(|passed| {
-            Arc::ptr_eq(&passed.since, &self.since) && Arc::ptr_eq(&passed.filter, filter)
+            passed.since == self.since && passed.until == *until && passed.filter == *filter
         });
-        let (events, digest) = counted.map_or((0, 0), |passed| (passed.events, passed.digest));
+        let (start, events, digest) = counted
+            .map_or((self.after, 0, 0), |passed| (passed.start, passed.events, passed.digest));
         let passed = Passed {
             since: Arc::clone(&self.since),
+            until: Arc::clone(until),
+            start,
+            after: position,
             filter: Arc::clone(filter),
             events: events + 1,
             digest: digest ^ lower_half(id) ^ position,
@@ -112,6 +123,9 @@ struct Written {
 #[derive(Serialize, Deserialize)]
 struct WrittenPassed {
     since: Bound,
+    until: Bound,
+    start: i64,
+    after: i64,
     #[serde(flatten)]
     filter: Filter,
     events: u64,
@@ -137,10 +151,10 @@ impl TryFrom<Written> for Checkpoint {
             return Err(CheckpointFormatError { format });
         }
         let (history, since, until) = (Arc::new(history), Arc::new(since), until.map(Arc::new));
-        let passed = passed.map(|WrittenPassed { since: begin, filter, events, digest, last }| {
-            // Mostly the window that it is inside: known by its pointer then.
-            let begin = if begin == *since { Arc::clone(&since) } else { Arc::new(begin) };
-            Passed { since: begin, filter: Arc::new(filter), events, digest, last }
+        let passed = passed.map(|passed| {
+            let WrittenPassed { since, until, start, after, filter, events, digest, last } = passed;
+            let (since, until) = (Arc::new(since), Arc::new(until));
+            Passed { since, until, start, after, filter: Arc::new(filter), events, digest, last }
         });
         Ok(Self { history, since, until, after, passed })
     }
@@ -149,9 +163,11 @@ impl TryFrom<Written> for Checkpoint {
 impl From<Checkpoint> for Written {
     fn from(checkpoint: Checkpoint) -> Self {
         let Checkpoint { history, since, until, after, passed } = checkpoint;
-        let passed = passed.map(|Passed { since, filter, events, digest, last }| {
-            let (since, filter) = (Arc::unwrap_or_clone(since), Arc::unwrap_or_clone(filter));
-            WrittenPassed { since, filter, events, digest, last }
+        let passed = passed.map(|passed| {
+            let Passed { since, until, start, after, filter, events, digest, last } = passed;
+            let (since, until) = (Arc::unwrap_or_clone(since), Arc::unwrap_or_clone(until));
+            let filter = Arc::unwrap_or_clone(filter);
+            WrittenPassed { since, until, start, after, filter, events, digest, last }
         });
         Self {
             format: FORMAT,

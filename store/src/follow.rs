@@ -220,8 +220,8 @@ struct Following {
     /// Behind everything that is in `page`; none before the first look.
     place: Option<Checkpoint>,
     page: VecDeque<Followed>,
-    /// The late events of the windows that begin at a bound.
-    late: Option<(Arc<Bound>, Option<Late>)>,
+    /// The late events of the window that begins and ends there.
+    late: Option<([Arc<Bound>; 2], Option<Late>)>,
     /// The end of the log when it was last looked at.
     seen: Option<LogEnd>,
     /// Events that the application passes over.
@@ -298,15 +298,18 @@ impl Following {
         Ok(Checkpoint { history: Arc::new(end.history.clone()), ..place })
     }
 
-    async fn late(&mut self, since: &Arc<Bound>) -> Result<Option<Late>, Error> {
-        if let Some((of, late)) = self.late.as_ref().filter(|(of, _)| Arc::ptr_eq(of, since)) {
-            tracing::trace!(position = of.position, "the late events of the window are known");
+    /// The late events of the window that a place is inside.
+    async fn late(&mut self, place: &Checkpoint) -> Result<Option<Late>, Error> {
+        let Some(until) = &place.until else { return Ok(None) };
+        let is_of =
+            |of: &[Arc<Bound>; 2]| Arc::ptr_eq(&of[0], &place.since) && Arc::ptr_eq(&of[1], until);
+        if let Some((_, late)) = self.late.as_ref().filter(|(of, _)| is_of(of)) {
             return Ok(*late);
         }
         let acquired = self.store.pool().acquire().await;
         let mut connection = acquired.map_err(Error::database("read the log"))?;
-        let late = self.store.outbox_late(&mut connection, since).await?;
-        self.late = Some((Arc::clone(since), late));
+        let late = self.store.outbox_late(&mut connection, &place.since).await?;
+        self.late = Some(([Arc::clone(&place.since), Arc::clone(until)], late));
         Ok(late)
     }
 
@@ -317,7 +320,7 @@ impl Following {
         fields(category = self.filter.category, events)
     )]
     async fn turn_page(&mut self, place: Checkpoint) -> Result<(), Error> {
-        let late = self.late(&place.since).await?;
+        let late = self.late(&place).await?;
         let Some(window) = place.window() else { return Ok(()) };
         let (rows, end) = self.rows(window, window.stretch(late, place.after)).await?;
         let is_cut = i64::try_from(rows.len()) == Ok(PAGE_EVENTS);
@@ -410,16 +413,16 @@ impl Store {
         }
         let Some(passed) = &place.passed else { return Ok(()) };
         let late = self.outbox_late(&mut connection, &passed.since).await?;
-        let mut start = late.map_or(passed.since.position, |late| late.first_position() - 1);
+        let lowest = late.map_or(passed.since.position, |late| late.first_position() - 1);
+        let mut start = lowest.max(passed.start);
         loop {
-            let (present, digest) =
-                self.passed_since(&mut connection, place, passed, start).await?;
+            let (present, digest) = self.passed_behind(&mut connection, passed, start).await?;
             if u64::try_from(present) == Ok(passed.events) && digest == passed.digest {
                 return Ok(());
             }
-            if start > 0 {
+            if start > passed.start {
                 // Where the outbox did not come along, it cannot say which events were late.
-                start = 0;
+                start = passed.start;
                 continue;
             }
             return Err(Error::OtherHistory {
@@ -432,29 +435,20 @@ impl Store {
         }
     }
 
-    /// How many of the events that a follower passed are there, and their digest.
-    async fn passed_since(
+    /// How many of the events that a follower passed are there behind a position, and their digest.
+    async fn passed_behind(
         &self,
         connection: &mut PgConnection,
-        place: &Checkpoint,
         passed: &Passed,
         start: i64,
     ) -> Result<(i64, i64), Error> {
-        let until = place.until.as_deref();
-        let row = sqlx::query(self.statements().follow_passed.clone())
-            .bind(&passed.since.snapshot)
-            .bind(passed.since.position)
-            .bind(passed.since.settled)
-            .bind(&place.since.snapshot)
-            .bind(place.since.position)
-            .bind(place.since.settled)
-            .bind(until.map(|until| &until.snapshot))
-            .bind(until.map(|until| until.position))
-            .bind(until.map(|until| until.settled))
-            .bind(until.map(|_| place.after))
-            .bind(start)
-            .bind(passed.filter.types.as_deref())
-            .bind(passed.filter.category.as_deref())
+        let Passed { since, until, after, filter, .. } = passed;
+        let window = Window { since, until };
+        let row = window
+            .bound_to(self.statements().follow_passed.clone(), start)
+            .bind(after)
+            .bind(filter.types.as_deref())
+            .bind(filter.category.as_deref())
             .fetch_one(connection)
             .await;
         let counted = row.and_then(|row| Ok((row.try_get("events")?, row.try_get("digest")?)));
