@@ -55,7 +55,6 @@ impl Committed {
 /// Copies checkpoints lazily. Nothing that is published rests on the copies.
 pub(crate) struct Copier {
     store: Store,
-    publication: String,
     /// Unless what would be copied stands there already.
     is_needed: bool,
     committed: watch::Sender<Committed>,
@@ -70,10 +69,9 @@ impl Copier {
         config: &Arc<Config>,
         committed: watch::Sender<Committed>,
     ) -> Self {
-        let publication = config.publication();
         let is_needed = config.relay.delivery == Delivery::ExactlyOnce;
         let (store, config) = (store.clone(), Arc::clone(config));
-        Self { store, publication, is_needed, committed, config, desk: Arc::default() }
+        Self { store, is_needed, committed, config, desk: Arc::default() }
     }
 
     /// Copies whenever something was committed, at most once in an interval; also looks after the outbox when nothing is.
@@ -189,7 +187,7 @@ impl Copier {
         let positions = checkpoints.values().map(|checkpoint| checkpoint.place.position());
         let statement = self.store.schema().statement(include_str!("../sql/checkpoint_copy.sql"));
         sqlx::query(statement)
-            .bind(&self.publication)
+            .bind(self.config.publication())
             .bind(incarnation)
             .bind(checkpoints.keys().copied().collect::<Vec<_>>())
             .bind(positions.collect::<Vec<_>>())

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use annals_store::Store;
-use annals_store::outbox::LogEnd;
+use annals_store::outbox::{Bound, LogEnd};
 use uuid::Uuid;
 
 use crate::checkpoint::Checkpoint;
@@ -102,6 +102,5 @@ fn ends(checkpoint: &Checkpoint) -> impl Iterator<Item = (i64, Uuid)> {
     let progress = checkpoint.holds.iter().filter_map(|progress| progress.place.as_ref());
     let places = progress.chain([&checkpoint.place]);
     let bounds = places.flat_map(|place| [Some(&place.since), place.until.as_ref()]).flatten();
-    let ends = bounds.filter_map(|bound| Some((bound.position, bound.event_id?)));
-    ends.chain(checkpoint.last.map(|last| (last.position, last.event_id)))
+    bounds.filter_map(Bound::last).chain(checkpoint.last.map(|last| (last.position, last.event_id)))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use annals_store::Store;
+use annals_store::{Identity, Store};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -55,18 +55,20 @@ pub(crate) async fn claim_checkpoints(config: &Config, claiming: Claiming) -> Re
 
 /// What the store says of itself, and the publications that it knows.
 async fn facts(store: &Store) -> Result<(StoreFacts, Vec<String>), Failure> {
-    let failed = Failure::database("read which store this is");
+    let failed = Failure::database("read where the store is");
+    let identity = store.identity().await?;
     let statement = store.schema().statement(include_str!("../sql/store_facts.sql"));
     let row = sqlx::query(statement).fetch_one(store.pool()).await;
-    row.and_then(|row| Ok((facts_of(&row)?, row.try_get("publications")?))).map_err(failed)
+    row.and_then(|row| Ok((facts_of(&identity, &row)?, row.try_get("publications")?)))
+        .map_err(failed)
 }
 
-fn facts_of(row: &PgRow) -> Result<StoreFacts, sqlx::Error> {
+fn facts_of(identity: &Identity, row: &PgRow) -> Result<StoreFacts, sqlx::Error> {
     let oids: Vec<i64> = row.try_get("database_oids")?;
     let names: Vec<String> = row.try_get("database_names")?;
     Ok(StoreFacts {
-        id: row.try_get("store_id")?,
-        history: row.try_get("history")?,
+        id: identity.store_id,
+        history: i32::try_from(identity.history).unwrap_or(i32::MAX),
         system_identifier: row.try_get("system_identifier")?,
         database_oid: row.try_get("database_oid")?,
         databases: oids.into_iter().zip(names).collect(),

@@ -401,15 +401,16 @@ impl Store {
         let acquired = self.pool().acquire().await;
         let mut connection = acquired.map_err(Error::database("verify a checkpoint"))?;
         let bounds = [Some(&place.since), place.until.as_ref()].into_iter().flatten();
-        let ends = bounds.filter_map(|bound| Some((bound.position, bound.event_id?)));
+        let ends = bounds.filter_map(|bound| bound.last());
+        let parted = |since, passed, present| Error::OtherHistory {
+            checkpoint: Box::new((*place.history).clone()),
+            found: Box::new(end.history.clone()),
+            since,
+            passed,
+            present,
+        };
         if !self.outbox_missing(&mut connection, ends).await?.is_empty() {
-            return Err(Error::OtherHistory {
-                checkpoint: Box::new((*place.history).clone()),
-                found: Box::new(end.history.clone()),
-                since: place.since.position - 1,
-                passed: 1,
-                present: 0,
-            });
+            return Err(parted(place.since.position - 1, 1, 0));
         }
         let Some(passed) = &place.passed else { return Ok(()) };
         let late = self.outbox_late(&mut connection, &passed.since).await?;
@@ -425,13 +426,7 @@ impl Store {
                 start = passed.start;
                 continue;
             }
-            return Err(Error::OtherHistory {
-                checkpoint: Box::new((*place.history).clone()),
-                found: Box::new(end.history.clone()),
-                since: passed.since.position,
-                passed: passed.events,
-                present,
-            });
+            return Err(parted(passed.since.position, passed.events, present));
         }
     }
 

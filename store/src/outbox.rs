@@ -88,6 +88,12 @@ impl Bound {
         Self { snapshot: "3:3:".to_owned(), next_xid: 3, position: 0, event_id: None, settled: 0 }
     }
 
+    /// The event at the highest visible position, with that; none before the first.
+    #[must_use]
+    pub fn last(&self) -> Option<(i64, Uuid)> {
+        Some((self.position, self.event_id?))
+    }
+
     /// Whether the same events were visible at both.
     #[must_use]
     pub fn shows_the_same(&self, other: &Self) -> bool {
