@@ -15,8 +15,8 @@ const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
 
 /// Waits until the relay says what it waits for, and the cause.
 async fn waits(relay: &RelayProcess, what: &str, cause: &str) {
-    relay.waits_for(what).await;
-    relay.logged(cause).await;
+    relay.keeps_waiting_for(what).await;
+    relay.printed(cause).await;
 }
 
 async fn goes_on(relay: &mut RelayProcess, follower: &Follower, what: &str) {

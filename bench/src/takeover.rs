@@ -142,7 +142,7 @@ impl Bed<'_> {
             log: relay::Log::Usual,
         })?;
         let deadline = Instant::now() + START_DEADLINE;
-        while !relay.has_logged("publishing shards")? {
+        while !relay.has_logged("event=\"publishing\"")? {
             anyhow::ensure!(
                 Instant::now() < deadline,
                 "relay {instance} does not publish; {}",

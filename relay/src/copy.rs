@@ -107,7 +107,11 @@ impl Copier {
         let late = |elapsed| Err(Failure::late("copy the checkpoints", elapsed));
         if let Err(failure) = copied.unwrap_or_else(late) {
             let error = &failure as &dyn std::error::Error;
-            tracing::warn!(error, "the last checkpoints stand in kafka and were not copied");
+            tracing::warn!(
+                event = "checkpoints_not_copied",
+                error,
+                "the last checkpoints stand in kafka and were not copied"
+            );
         }
     }
 
@@ -122,7 +126,10 @@ impl Copier {
         let dropped = self.store.drop_published_outbox(&mut connection).await?;
         *tried = (dropped == 0).then(Instant::now);
         if dropped > 0 {
-            tracing::info!("dropped a partition of the outbox: everything in it is published");
+            tracing::info!(
+                event = "outbox_partition_dropped",
+                "dropped a partition of the outbox: everything in it is published"
+            );
         }
         Ok(())
     }

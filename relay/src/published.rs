@@ -113,6 +113,7 @@ impl Comparison {
         if before / PROGRESS_RECORDS != self.read / PROGRESS_RECORDS {
             let topic = records.last().map(|record| record.topic.as_ref());
             tracing::info!(
+                event = "comparing",
                 topic,
                 records = self.read,
                 "comparing what is published with the store"

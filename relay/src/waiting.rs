@@ -70,9 +70,14 @@ impl Waiting {
         let before = self.what.take();
         let is_same = before.as_ref().is_some_and(|before| before.what == what);
         if is_same {
-            tracing::debug!(error, "still waiting for {what}");
+            tracing::debug!(
+                event = "outage_continues",
+                waiting_for = what,
+                error,
+                "still waiting for {what}"
+            );
         } else {
-            tracing::warn!(error, "waiting for {what}");
+            tracing::warn!(event = "outage_began", waiting_for = what, error, "waiting for {what}");
         }
         // What began as a failure to publish stays one.
         let until = match &before {
@@ -113,7 +118,12 @@ impl Waiting {
     fn over(&mut self) {
         if let Some(Waited { what, since, .. }) = self.what.take() {
             let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(waited_ms, "publishing again after waiting for {what}");
+            tracing::info!(
+                event = "outage_ended",
+                waiting_for = what,
+                waited_ms,
+                "publishing again after waiting for {what}"
+            );
             self.backoff.reset();
         }
     }

@@ -1,5 +1,6 @@
 //! What a process wrote, line by line: kept in a file, and waited for as a signal.
 
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,49 @@ use crate::follow::DEADLINE;
 use crate::must::Must;
 
 const LAST_LINES: usize = 20;
+
+/// Which line of a log is meant.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    /// One with this text.
+    Text(String),
+    /// One with all these fields, as name and value.
+    Fields(Vec<(String, String)>),
+}
+
+impl Wanted {
+    /// A log event, by its id and further fields.
+    pub(crate) fn event(id: &str, fields: &[(&str, &str)]) -> Self {
+        let fields = [("event", id)].into_iter().chain(fields.iter().copied());
+        Self::Fields(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    fn matches(&self, line: &str) -> bool {
+        match self {
+            Self::Text(text) => line.contains(text),
+            Self::Fields(fields) => fields.iter().all(|(name, value)| has(line, name, value)),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Fields(fields) => {
+                fields.iter().try_for_each(|(name, value)| write!(f, "{name}={value:?} "))
+            }
+        }
+    }
+}
+
+/// Whether a line has a field, whose value is quoted if it is a text.
+fn has(line: &str, name: &str, value: &str) -> bool {
+    let unquoted = format!(" {name}={value}");
+    line.contains(&format!(" {name}={value:?}"))
+        || line.ends_with(&unquoted)
+        || line.contains(&format!("{unquoted} "))
+}
 
 /// The lines of one process, all its starts included.
 #[derive(Debug, Clone)]
@@ -48,26 +92,25 @@ impl ProcessLog {
         self.lock().len()
     }
 
-    /// Waits for a line after the first `from` ones that contains `wanted`, and returns it.
+    /// Waits for a line after the first `from` ones that matches, and returns it.
     #[track_caller]
-    pub(crate) fn line(&self, from: usize, wanted: &str) -> impl Future<Output = String> {
+    pub(crate) fn line(&self, from: usize, wanted: Wanted) -> impl Future<Output = String> {
         let log = self.clone();
-        let wanted = wanted.to_owned();
         async move {
             let mut count = log.count.subscribe();
             let come = count.wait_for(|_| log.find(from, &wanted).is_some());
             let come = tokio::time::timeout(DEADLINE, come).await.is_ok();
-            assert!(come, "no line with {wanted:?} within {DEADLINE:?}\n{}", log.tail());
+            assert!(come, "no line with {wanted} within {DEADLINE:?}\n{}", log.tail());
             log.find(from, &wanted).must("find the line again")
         }
     }
 
-    pub(crate) fn find(&self, from: usize, wanted: &str) -> Option<String> {
-        self.lock().iter().skip(from).find(|line| line.contains(wanted)).cloned()
+    pub(crate) fn find(&self, from: usize, wanted: &Wanted) -> Option<String> {
+        self.lock().iter().skip(from).find(|line| wanted.matches(line)).cloned()
     }
 
-    pub(crate) fn count(&self, from: usize, wanted: &str) -> usize {
-        self.lock().iter().skip(from).filter(|line| line.contains(wanted)).count()
+    pub(crate) fn count(&self, from: usize, wanted: &Wanted) -> usize {
+        self.lock().iter().skip(from).filter(|line| wanted.matches(line)).count()
     }
 
     pub(crate) fn text(&self) -> String {

@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::environment::{Environment, is_kept};
 use crate::follow::DEADLINE;
-use crate::log::ProcessLog;
+use crate::log::{ProcessLog, Wanted};
 use crate::must::Must;
 use crate::testbed::Testbed;
 
@@ -222,7 +222,7 @@ impl RelayProcess {
     /// # Panics
     /// If it does not start, or does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.log.line(self.start, " started ").await;
+        self.log.line(self.start, Wanted::event("started", &[])).await;
         self.signal("-TERM").await;
         self.ended().await
     }
@@ -260,23 +260,56 @@ impl RelayProcess {
         ended.must("wait for the relay's end")
     }
 
-    /// Waits until it has logged a line with this text since its last start, and returns the line.
+    /// Waits until it has written a line with this text since its last start, and returns the line: for what it says
+    /// to people when it ends. What it logs is waited for as an [`event`](Self::event).
+    ///
+    /// # Panics
+    /// If it does not write one.
+    pub async fn printed(&self, text: &str) -> String {
+        self.log.line(self.mark, Wanted::Text(text.to_owned())).await
+    }
+
+    /// Waits until it has logged the event with this id on this page, and returns the line.
     ///
     /// # Panics
     /// If it does not log one.
-    pub async fn logged(&self, text: &str) -> String {
-        self.log.line(self.mark, text).await
+    pub async fn event(&self, id: &str) -> String {
+        self.event_with(id, &[]).await
     }
 
-    /// Begins a new page of the log: [`logged`](Self::logged) looks only at what comes from now on.
+    /// The same, with these fields.
+    ///
+    /// # Panics
+    /// If it does not log one.
+    pub async fn event_with(&self, id: &str, fields: &[(&str, &str)]) -> String {
+        self.log.line(self.mark, Wanted::event(id, fields)).await
+    }
+
+    /// Waits until it publishes these shards, in their order, separated by commas.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn publishes(&self, shards: &str) {
+        self.event_with("publishing", &[("shards", shards)]).await;
+    }
+
+    /// Waits until it has put a stream or a category into quarantine, and returns the line.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn quarantines(&self, name: &str) -> String {
+        self.event_with("quarantined", &[("name", name)]).await
+    }
+
+    /// Begins a new page of the log: [`event`](Self::event) looks only at what comes from now on.
     pub fn turn_page(&mut self) {
         self.mark = self.log.len();
     }
 
-    /// Whether it has logged this text since its last start.
+    /// Whether it has logged the event with this id on this page.
     #[must_use]
-    pub fn has_logged(&self, text: &str) -> bool {
-        self.log.find(self.mark, text).is_some()
+    pub fn has_event(&self, id: &str) -> bool {
+        self.times(id) > 0
     }
 
     /// Everything that it has logged, in all its starts.
@@ -285,31 +318,55 @@ impl RelayProcess {
         self.log.text()
     }
 
-    /// How many lines with this text it has logged on this page.
+    /// How many times it has logged the event with this id on this page.
     #[must_use]
-    pub fn times_logged(&self, text: &str) -> usize {
-        self.log.count(self.mark, text)
+    pub fn times(&self, id: &str) -> usize {
+        self.log.count(self.mark, &Wanted::event(id, &[]))
     }
 
-    /// Waits until it says on this page that it waits for something, and has tried again in vain since; returns the line.
+    /// Waits until it says on this page that it waits for something, and returns the line.
+    ///
+    /// # Panics
+    /// If it does not say so.
+    pub async fn waits_for(&self, what: &str) -> String {
+        self.event_with("outage_began", &[("waiting_for", what)]).await
+    }
+
+    /// The same, and until it has tried again in vain since.
     ///
     /// # Panics
     /// If it does not say so, or was not started as [`impatient`](RelaySettings::impatient).
-    pub async fn waits_for(&self, what: &str) -> String {
-        let said = self.logged(&format!(" waiting for {what} ")).await;
-        self.logged(&format!("still waiting for {what}")).await;
+    pub async fn keeps_waiting_for(&self, what: &str) -> String {
+        let said = self.waits_for(what).await;
+        self.event_with("outage_continues", &[("waiting_for", what)]).await;
         said
     }
 
-    /// Waits until it says on this page that it publishes again after waiting for something.
+    /// Waits until it says on this page that waiting for something is over.
     ///
     /// # Panics
-    /// If it does not, or has said more of it than one line at the beginning and one at the end.
+    /// If it does not say so.
+    pub async fn has_waited_for(&self, what: &str) {
+        self.event_with("outage_ended", &[("waiting_for", what)]).await;
+    }
+
+    /// The same, of an outage that was told once.
+    ///
+    /// # Panics
+    /// If it does not say so, or has said more of it than one line at the beginning and one at the end.
     pub async fn goes_on_after(&self, what: &str) {
-        self.logged(&format!("publishing again after waiting for {what}")).await;
-        let began = self.times_logged("WARN annals_relay::waiting: ");
-        let ended = self.times_logged("INFO annals_relay::waiting: ");
-        assert_eq!((began, ended), (1, 1), "one line for each change\n{}", self.log.tail());
+        self.has_waited_for(what).await;
+        self.goes_on().await;
+    }
+
+    /// Waits until an outage is over, of whatever, that was told once.
+    ///
+    /// # Panics
+    /// As [`goes_on_after`](Self::goes_on_after).
+    pub async fn goes_on(&self) {
+        self.event("outage_ended").await;
+        let counts = (self.times("outage_began"), self.times("outage_ended"));
+        assert_eq!(counts, (1, 1), "one line for each change\n{}", self.log.tail());
     }
 
     /// Whether it runs.
