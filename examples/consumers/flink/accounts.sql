@@ -13,7 +13,7 @@ set 'table.local-time-zone' = 'UTC';
 -- The whole topic as one wide table: the columns are the fields of all event types together, null where an event has no such
 -- field. Fields go by name: two event types with one name for two types need a table each.
 create table account_records (
-  stream string,
+  account string,
   owner string,
   cents bigint,
   `to` string,
@@ -34,7 +34,7 @@ create table account_records (
   'scan.startup.mode' = 'earliest-offset',
   'scan.bounded.mode' = '${SCAN_BOUNDED_MODE}',
   'key.format' = 'raw',
-  'key.fields' = 'stream',
+  'key.fields' = 'account',
   'value.format' = 'avro-confluent',
   'value.avro-confluent.url' = '${ANNALS_REGISTRY_URL}',
   'value.fields-include' = 'EXCEPT_KEY'
@@ -43,8 +43,8 @@ create table account_records (
 -- The version filter, as Flink has it: the first record of each version of a stream counts. The state is one key an event; with
 -- 'table.exec.state.ttl' it is kept for as long as repetitions can take to come.
 create temporary view account_events as
-select stream, event_type, cents, recorded_at from (
-  select *, row_number() over (partition by stream, version order by arrived) as repetition
+select account, event_type, cents, recorded_at from (
+  select *, row_number() over (partition by account, version order by arrived) as repetition
   from account_records
   where version is not null
 )
@@ -62,9 +62,9 @@ create table turnover (
 );
 
 create table balances (
-  stream string,
+  account string,
   cents bigint,
-  primary key (stream) not enforced
+  primary key (account) not enforced
 ) with (
   'connector' = 'jdbc', 'url' = '${JDBC_URL}', 'table-name' = 'balances',
   'username' = '${DATABASE_USER}', 'password' = '${DATABASE_PASSWORD}'
@@ -79,12 +79,12 @@ where event_type in ('MoneyPaidIn', 'MoneyWithdrawn')
 group by window_start, window_end, event_type;
 insert into balances
 select
-  stream,
+  account,
   coalesce(sum(case
     when event_type in ('MoneyPaidIn', 'TransferReceived') then cents
     when event_type in ('MoneyWithdrawn', 'TransferSent') then -cents
     else 0
   end), 0)
 from account_events
-group by stream;
+group by account;
 end;

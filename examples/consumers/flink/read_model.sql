@@ -7,6 +7,6 @@ create table turnover (
     primary key (second_begins, event_type)
 );
 create table balances (
-    stream text primary key,
+    account text primary key,
     cents bigint not null
 );

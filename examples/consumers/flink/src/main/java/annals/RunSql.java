@@ -24,6 +24,8 @@ import org.apache.flink.table.api.TableEnvironment;
 public final class RunSql {
   private static final Pattern VARIABLE = Pattern.compile("\\$\\{(\\w+)}");
 
+  private static final Pattern SETTING = Pattern.compile("set '(.+)' = '(.+)'");
+
   public static void main(String[] arguments) throws Exception {
     Path checkpoints = Path.of(arguments[1]).toAbsolutePath();
     var settings = new Configuration();
@@ -37,6 +39,11 @@ public final class RunSql {
     });
     var tables = TableEnvironment.create(EnvironmentSettings.newInstance().inStreamingMode().withConfiguration(settings).build());
     for (String statement : statements(Files.readString(Path.of(arguments[0])))) {
+      Matcher setting = SETTING.matcher(statement);
+      if (setting.matches()) {
+        tables.getConfig().set(setting.group(1), setting.group(2));
+        continue;
+      }
       var result = tables.executeSql(statement);
       if (result.getJobClient().isPresent()) {
         result.await();
