@@ -17,6 +17,8 @@ CHECK = pathlib.Path(__file__).parent
 CHECKOUT = CHECK.parents[2]
 CATEGORY = "bank_account"
 DEADLINE_S = 120
+# Errors only.
+LIBRDKAFKA = {"log_level": 3}
 APPENDS = int(os.environ.get("ANNALS_CONSUMERS_APPENDS", "6000"))
 
 
@@ -81,7 +83,7 @@ class Stage:
         return (record for record in self.committed(self.topic) if record.headers())
 
     def create_topic(self, name):
-        admin = AdminClient({"bootstrap.servers": self.kafka})
+        admin = AdminClient(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
         try:
             admin.create_topics([NewTopic(name, num_partitions=4)])[name].result()
         except KafkaException as error:
@@ -113,12 +115,26 @@ class Stage:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(statement).fetchall()
 
-    def create_schema(self, schema, tables):
-        """A schema with the tables of a file."""
+    def is_read(self, group):
+        """Whether a consumer group has committed the last record of each partition. Its lag may never be 0: Connect commits the
+        offset behind a record, and behind the last one is the marker of its transaction."""
+        last = {}
+        for record in self.committed(self.topic):
+            last[record.partition()] = record.offset()
+        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": group, "enable.auto.commit": False})
+        try:
+            partitions = [TopicPartition(self.topic, partition) for partition in last]
+            return all(it.offset > last[it.partition] for it in consumer.committed(partitions, timeout=10))
+        finally:
+            consumer.close()
+
+    def create_schema(self, schema, tables=None):
+        """A schema, with the tables of a file."""
         with psycopg.connect(self.database_url) as connection:
             connection.execute(f"create schema {schema}")
             connection.execute(f"set search_path = {schema}")
-            connection.execute(tables.read_text())
+            if tables:
+                connection.execute(tables.read_text())
 
     def add_noise(self):
         """What the contract allows a topic to have beside the events, once each: repetitions, an aborted transaction, a tombstone."""
@@ -132,7 +148,7 @@ class Stage:
                 stretch.append(record)
             if headers["ce_type"].endswith(b"MoneyPaidIn"):
                 schema = record
-        producer = Producer({"bootstrap.servers": self.kafka, "enable.idempotence": True})
+        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "enable.idempotence": True})
         for record in [it for stretch in repeated.values() for it in stretch]:
             producer.produce(self.topic, record.value(), record.key(), record.partition(),
                              headers=record.headers(), timestamp=record.timestamp()[1])
@@ -143,7 +159,7 @@ class Stage:
 
     def _abort(self, last, paid_in):
         """Money for every account, in a transaction that is aborted: nobody who reads committed records sees it."""
-        producer = Producer({"bootstrap.servers": self.kafka, "transactional.id": f"{self.name}-aborted"})
+        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "transactional.id": f"{self.name}-aborted"})
         producer.init_transactions(DEADLINE_S)
         producer.begin_transaction()
         for record in last:
@@ -159,7 +175,7 @@ class Stage:
 
     def add_garbage(self):
         """A record of somebody who should not write here: bytes that are no Avro, and no header."""
-        producer = Producer({"bootstrap.servers": self.kafka})
+        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
         for partition in range(4):
             producer.produce(self.topic, b"hello", b"test", partition)
         producer.flush()

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.parse
@@ -33,6 +34,12 @@ class Fault:
     file: str
     old: str
     new: str
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def need(program, how):
@@ -197,7 +204,12 @@ class Flink(Program):
 
     passes_garbage = False
     faults = (
-        Fault("without version filter", "accounts.sql", "where repetition = 1;", "where repetition > 0;"),
+        Fault("without version filter", "accounts.sql", """ from (
+  select *, row_number() over (partition by account, version order by arrived) as repetition
+  from account_records
+  where version is not null
+)
+where repetition = 1;""", " from account_records where version is not null;"),
         uncommitted("accounts.sql", "'read_committed'", "'read_uncommitted'"),
     )
 
@@ -282,6 +294,96 @@ class Go(Program):
         return [self.source / "target" / "balances", stage.topic, *until_end]
 
 
+class JavaScript(Program):
+    keeps_state = False
+    faults = (
+        Fault("without version filter", "balances.js", "if (version <= known.version) return false;", ""),
+        uncommitted("balances.js", "readUncommitted: false", "readUncommitted: true"),
+    )
+
+    def build(self):
+        need("node", "Node.js 18 or later is needed")
+        need("npm", "it comes with Node.js")
+        if self.source == self.folder:
+            run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=self.source)
+
+    def command(self, stage, state, until_end):
+        return ["node", self.source / "balances.js", stage.topic, *until_end]
+
+
+class Connect(Flink):
+    """A worker in one process, which runs on for ever. What it has arrived at is in PostgreSQL, a table a type of event."""
+
+    passes_garbage = True
+    faults = (
+        uncommitted("worker.properties", "read_committed", "read_uncommitted"),
+        Fault("with a row a record", "jdbc-sink.properties", "insert.mode=upsert\n", "insert.mode=insert\n"),
+    )
+    types = ("BankAccountOpened", "MoneyPaidIn", "MoneyWithdrawn", "TransferSent", "TransferReceived")
+
+    def command(self, stage, schema, until_end):
+        target = self.folder / "target"
+        sink = stage.directory / f"{schema}.properties"
+        sink.write_text((self.source / "jdbc-sink.properties").read_text().replace("name=accounts", f"name={stage.name}-{schema}"))
+        return ["java", *JAVA_OPTIONS, "-cp", f"{target}/classes:{target}/lib/*",
+                "org.apache.kafka.connect.cli.ConnectStandalone", self.source / "worker.properties", sink]
+
+    def environment(self, stage, schema="connect", bounded=None):
+        return super().environment(stage, schema) | {
+            "CONNECT_PORT": str(free_port()), "CONNECT_OFFSETS": str(stage.directory / f"{schema}.offsets"),
+            # The registry's own API, beside the Confluent one.
+            "APICURIO_URL": stage.registry.replace("/apis/ccompat/v7", "/apis/registry/v2")}
+
+    def start(self, stage, schema="connect"):
+        log = open(stage.directory / f"{self.name}.log", "ab")
+        # Where the plugins are.
+        return subprocess.Popen(self.command(stage, schema, []), env=self.environment(stage, schema), cwd=self.folder,
+                                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def interrupt(self, stage):
+        stage.create_schema("connect")
+        process = self.start(stage)
+        try:
+            until("a row is written", lambda: process.poll() is not None or self.found(stage, "connect"), Wrong)
+        finally:
+            process.kill()
+        if process.wait() != -9:
+            raise Wrong(f"it ended with {process.returncode} by itself; see {self.name}.log")
+
+    def found(self, stage, schema):
+        tables = dict(stage.rows(f"select tablename, true from pg_tables where schemaname = '{schema}'"))
+        cents = lambda it: "0" if it == "BankAccountOpened" else "coalesce(sum(cents), 0)::bigint"
+        counts = {it: list(stage.rows(f'select count(*), {cents(it)} from {schema}."{it}"')[0])
+                  for it in self.types if it in tables}
+        return {it: of for it, of in counts.items() if of[0] > 0}
+
+    def finish(self, stage, totals):
+        self.arrive(stage, totals, "connect")
+
+    def arrive(self, stage, totals, schema):
+        process = self.start(stage, schema)
+        try:
+            is_done = lambda: process.poll() is not None or self.found(stage, schema) == totals["types"]
+            until("Connect has the totals", is_done, lambda late: Wrong(f"{late}; it has {self.found(stage, schema)}"))
+            # It stays there: nothing comes behind what was to come.
+            until("Connect has read to the end", lambda: stage.is_read(f"connect-{stage.name}-{schema}"), Wrong)
+            compare(totals, {"types": self.found(stage, schema)})
+        finally:
+            process.kill()
+            process.wait()
+
+    def run_to_end(self, stage, state):
+        schema = "".join(it if it.isalnum() else "_" for it in state.name)
+        stage.create_schema(schema)
+        process = self.start(stage, schema)
+        try:
+            until("Connect has read to the end", lambda: stage.is_read(f"connect-{stage.name}-{schema}"), Wrong)
+        finally:
+            process.kill()
+            process.wait()
+        return {"types": self.found(stage, schema)}
+
+
 UNFILTERED = Fault("without version filter", "events/src/main/java/annals/events/VersionFilter.java",
                    "return event.version() == last.version() + 1;", "return true;")
 
@@ -293,6 +395,10 @@ TOOLS = [
     Python("python-cloudevents", "balances_cloudevents.py", uncommitted("balances_cloudevents.py")),
     Java("java", "consumer", "annals.Balances", uncommitted("consumer/src/main/java/annals/Balances.java"), UNFILTERED),
     Streams("kafka-streams", "streams", "annals.StreamsBalances", UNFILTERED, ONCE_MORE),
+    Java("spring", "spring", "annals.SpringBalances", uncommitted("spring/src/main/resources/application.yaml",
+                                                                  "read-committed", "read-uncommitted"), UNFILTERED),
     Flink("flink", "flink"),
     Go("go", "go"),
+    JavaScript("javascript", "javascript"),
+    Connect("connect", "connect"),
 ]

@@ -48,9 +48,8 @@ public final class StreamsBalances {
     // Reads committed records, and writes state, output and offsets in one transaction.
     settings.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
     try (var streams = new KafkaStreams(topology(topic, arguments[1]), settings); var admin = Admin.create(settings)) {
-      Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
       streams.start();
-      await(admin, topic, arguments[1] + "-app", Arrays.asList(arguments).contains("--until-end"));
+      await(streams, admin, arguments, Arrays.asList(arguments).contains("--until-end"));
     }
   }
 
@@ -122,15 +121,19 @@ public final class StreamsBalances {
   }
 
   /** Tells how far it has got; returns, if it is to, where the topic ends. */
-  private static void await(Admin admin, String topic, String group, boolean untilEnd) throws Exception {
+  private static void await(KafkaStreams streams, Admin admin, String[] arguments, boolean untilEnd) throws Exception {
     long before = 0;
     while (true) {
-      var committed = admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
+      // A gap or a fork has ended its threads. A process that ends is noticed; one that does nothing is not.
+      if (streams.state() == KafkaStreams.State.ERROR) {
+        System.exit(1);
+      }
+      var committed = admin.listConsumerGroupOffsets(arguments[1] + "-app").partitionsToOffsetAndMetadata().get();
       long now = committed.values().stream().mapToLong(it -> it == null ? 0 : it.offset()).sum();
       if (now > before) {
         System.out.println("applied " + (now - before));
       }
-      if (untilEnd && now >= end(admin, topic)) {
+      if (untilEnd && now >= end(admin, arguments[0])) {
         return;
       }
       before = now;

@@ -17,6 +17,7 @@ import org.apache.avro.io.DecoderFactory;
 import org.apache.avro.specific.SpecificData;
 import org.apache.avro.specific.SpecificDatumReader;
 import org.apache.kafka.common.errors.SerializationException;
+import org.apache.kafka.common.header.Headers;
 import org.apache.kafka.common.serialization.Deserializer;
 
 /**
@@ -27,12 +28,28 @@ import org.apache.kafka.common.serialization.Deserializer;
 public final class EventDecoder implements Deserializer<Object> {
   private static final Duration TIMEOUT = Duration.ofSeconds(10);
 
-  private final String registry;
+  private String registry;
   private final HttpClient http = HttpClient.newBuilder().connectTimeout(TIMEOUT).build();
   private final Map<Integer, DatumReader<?>> readers = new ConcurrentHashMap<>();
 
   public EventDecoder(String registry) {
     this.registry = registry;
+  }
+
+  /** For a consumer that makes it by itself, from `value.deserializer`; `registry.url` is a property of the consumer then. */
+  public EventDecoder() {}
+
+  @Override
+  public void configure(Map<String, ?> settings, boolean isKey) {
+    if (registry == null) {
+      registry = (String) settings.get("registry.url");
+    }
+  }
+
+  /** Null for a record that is no event: what other producers write is not decoded. */
+  @Override
+  public Object deserialize(String topic, Headers headers, byte[] value) {
+    return Envelope.of(headers, value).isEmpty() ? null : deserialize(topic, value);
   }
 
   @Override
