@@ -1,6 +1,6 @@
 """Runs the consumers of examples/consumers on topics that a real relay wrote, and compares their totals with the store's.
 
-    python check [--list] [--keep] [TOOL...]
+    python check [--list] [--no-faults] [TOOL...]
 
 Each program is killed with SIGKILL on its way through the first round of events, started again behind the second one, and must
 arrive at what SQL says of `annals.events`. Then each is run with a fault planted into its source, and must not.
@@ -9,6 +9,7 @@ arrive at what SQL says of `annals.events`. Then each is run with a fault plante
 import argparse
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -41,11 +42,14 @@ def main():
         except Missing as reason:
             skipped.append(tool)
             print(f"{tool.name}: skipped: {reason}", flush=True)
-    stage = Stage(programs, directory)
+    # An orderly end of whatever was started, also then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stage, is_kept = Stage(programs, directory), True
     try:
         checked = check(stage, tools, failed, with_faults=not arguments.no_faults)
+        is_kept = bool(failed)
     finally:
-        stage.end()
+        stage.end(is_kept)
     print(f"{checked} passed, {len(failed)} failed, {len(skipped)} skipped")
     sys.exit(1 if failed else 0)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 CHECK = pathlib.Path(__file__).parent
 CHECKOUT = CHECK.parents[2]
 CATEGORY = "bank_account"
-DEADLINE_S = 120
+DEADLINE_S = 240
 # Errors only.
 LIBRDKAFKA = {"log_level": 3}
 APPENDS = int(os.environ.get("ANNALS_CONSUMERS_APPENDS", "6000"))
@@ -36,7 +37,7 @@ class Stage:
         self.programs, self.directory = programs, directory / self.name
         self.directory.mkdir(parents=True)
         self.kafka, self.registry = os.environ["ANNALS_KAFKA"], os.environ["ANNALS_REGISTRY_URL"]
-        server = os.environ["ANNALS_DATABASE_URL"]
+        self.server = server = os.environ["ANNALS_DATABASE_URL"]
         self.database_url = f"{server.rpartition('/')[0]}/{self.name}"
         self.topic = f"{self.name}-{CATEGORY}"
         with psycopg.connect(server, autocommit=True) as connection:
@@ -180,7 +181,18 @@ class Stage:
             producer.produce(self.topic, b"hello", b"test", partition)
         producer.flush()
 
-    def end(self):
+    def end(self, is_kept):
+        """Ends the relay, and removes what the check made, unless somebody will want to look at it."""
         if self.relay:
             self.relay.send_signal(signal.SIGTERM)
             self.relay.wait()
+        if is_kept:
+            print(f"kept: database {self.database_url}, topics {self.name}-*, logs in {self.directory}")
+            return
+        admin = AdminClient(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
+        topics = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(self.name)]
+        for deleted in admin.delete_topics(topics).values():
+            deleted.result()
+        with psycopg.connect(self.server, autocommit=True) as connection:
+            connection.execute(f"drop database {self.name} with (force)")
+        shutil.rmtree(self.directory)

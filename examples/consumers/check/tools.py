@@ -1,5 +1,6 @@
 """How each program is built, started and asked for its totals."""
 
+import atexit
 import json
 import os
 import pathlib
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from stage import until
 
 CONSUMERS = pathlib.Path(__file__).resolve().parents[1]
-SCHEMAS = CONSUMERS.parents[1] / "schemas" / "avro" / "bank_account"
 RUN_SECONDS_MAX = 300
 # Small, quick to start, and no telemetry.
 JAVA_OPTIONS = ["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
@@ -34,6 +34,13 @@ class Fault:
     file: str
     old: str
     new: str
+
+
+def spawn(command, **options):
+    """Starts what is killed by the caller, or at the end of the check."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
+    atexit.register(process.kill)
+    return process
 
 
 def free_port():
@@ -73,6 +80,9 @@ class Program:
     def build(self):
         """Fetches and compiles; raises Missing."""
 
+    def build_fault(self, fault):
+        """Compiles the copy of the program that has the fault; nothing where the source is what runs."""
+
     def command(self, stage, state, until_end):
         raise NotImplementedError
 
@@ -85,8 +95,8 @@ class Program:
     def interrupt(self, stage):
         """SIGKILL as soon as something is applied."""
         log = open(stage.directory / f"{self.name}.log", "ab")
-        process = subprocess.Popen(self.command(stage, self.state(stage), []), env=self.environment(stage), cwd=self.source,
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = spawn(self.command(stage, self.state(stage), []), env=self.environment(stage), cwd=self.source,
+                        stdout=subprocess.PIPE, stderr=log, text=True)
         for line in process.stdout:
             if line.startswith("applied"):
                 process.kill()
@@ -111,7 +121,7 @@ class Program:
         (copy / fault.file).write_text(text.replace(fault.old, fault.new))
         self.source = copy
         try:
-            self.build()
+            self.build_fault(fault)
             compare(totals, self.run_to_end(stage, self.state(stage, f"-{fault.name.replace(' ', '-')}.state")))
         except (Wrong, subprocess.TimeoutExpired) as wrong:
             print(f"  {self.name}, {fault.name}: {str(wrong).strip().splitlines()[-1][:160]}", flush=True)
@@ -159,16 +169,26 @@ class Java(Program):
     def build(self):
         need("java", "Java 17 or later is needed")
         need("mvn", "Maven is needed")
-        if self.source not in self.built:
-            maven = ["mvn", "-q", "-B", f"-Dschemas={SCHEMAS}", "package"]
-            # With a fault everything has been fetched, and only one module counts. `-C`: what has not its checksum is refused.
-            run(maven + (["-C"] if self.source == self.folder else ["-o", "-am", "-pl", self.module]), cwd=self.source)
-            self.built.add(self.source)
+        if not self.built:
+            # `-C`: what has not its checksum is refused.
+            run(["mvn", "-q", "-B", "-C", "package"], cwd=self.folder)
+            self.built.add(self.folder)
+
+    def build_fault(self, fault):
+        """The changed file alone, to lie before the others in the class path."""
+        file, faulty = self.source / fault.file, self.source / "faulty"
+        faulty.mkdir()
+        if file.suffix == ".java":
+            run(["javac", "-nowarn", "-d", faulty, "-cp", self.class_path(), file])
+        else:
+            shutil.copy(file, faulty)
+
+    def class_path(self):
+        target = self.folder / self.module / "target"
+        return f"{self.source}/faulty:{target}/classes:{target}/lib/*"
 
     def command(self, stage, state, until_end):
-        target = self.source / self.module / "target"
-        return ["java", *JAVA_OPTIONS, "-cp", f"{target}/classes:{target}/lib/*", self.main,
-                *self.arguments(stage, state), *until_end]
+        return ["java", *JAVA_OPTIONS, "-cp", self.class_path(), self.main, *self.arguments(stage, state), *until_end]
 
     def arguments(self, stage, state):
         return [stage.topic]
@@ -216,8 +236,7 @@ where repetition = 1;""", " from account_records where version is not null;"),
     def build(self):
         need("java", "Java 17 or later is needed")
         need("mvn", "Maven is needed")
-        if self.source == self.folder:
-            run(["mvn", "-q", "-B", "-C", "package"], cwd=self.source)
+        run(["mvn", "-q", "-B", "-C", "package"], cwd=self.folder)
 
     def command(self, stage, state, until_end):
         target = self.folder / "target"
@@ -234,8 +253,8 @@ where repetition = 1;""", " from account_records where version is not null;"),
 
     def start(self, stage):
         log = open(stage.directory / f"{self.name}.log", "ab")
-        return subprocess.Popen(self.command(stage, self.state(stage), []), env=self.environment(stage), cwd=self.source,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+        return spawn(self.command(stage, self.state(stage), []), env=self.environment(stage), cwd=self.source,
+                     stdout=subprocess.PIPE, stderr=log, text=True)
 
     def interrupt(self, stage):
         self.first_windows = set(stage.totals()["windows"])
@@ -288,6 +307,9 @@ class Go(Program):
 
     def build(self):
         need("go", "Go 1.26 or later is needed")
+        self.build_fault(None)
+
+    def build_fault(self, _fault):
         run(["go", "build", "-mod=readonly", "-o", self.source / "target" / "balances", "."], cwd=self.source)
 
     def command(self, stage, state, until_end):
@@ -304,8 +326,7 @@ class JavaScript(Program):
     def build(self):
         need("node", "Node.js 18 or later is needed")
         need("npm", "it comes with Node.js")
-        if self.source == self.folder:
-            run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=self.source)
+        run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=self.folder)
 
     def command(self, stage, state, until_end):
         return ["node", self.source / "balances.js", stage.topic, *until_end]
@@ -337,8 +358,8 @@ class Connect(Flink):
     def start(self, stage, schema="connect"):
         log = open(stage.directory / f"{self.name}.log", "ab")
         # Where the plugins are.
-        return subprocess.Popen(self.command(stage, schema, []), env=self.environment(stage, schema), cwd=self.folder,
-                                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return spawn(self.command(stage, schema, []), env=self.environment(stage, schema), cwd=self.folder,
+                     stdout=log, stderr=log)
 
     def interrupt(self, stage):
         stage.create_schema("connect")
