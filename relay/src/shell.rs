@@ -468,6 +468,8 @@ impl Shell {
                 self.fatal = Some(failure);
             } else if matches!(work, Work::Send | Work::Commit) {
                 self.waiting.say_unpublished(&failure);
+            } else if matches!(work, Work::Read | Work::ReadCheckpoints) {
+                self.waiting.say_unread(&failure);
             } else if work != Work::Leave || trouble != Trouble::Away {
                 self.waiting.say(&failure);
             } else {
