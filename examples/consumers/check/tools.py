@@ -338,7 +338,9 @@ class Connect(Flink):
     passes_garbage = True
     faults = (
         uncommitted("worker.properties", "read_committed", "read_uncommitted"),
-        Fault("with a row a record", "jdbc-sink.properties", "insert.mode=upsert\n", "insert.mode=insert\n"),
+        Fault("with a row a record", "jdbc-sink.properties",
+              "insert.mode=upsert\n# All headers that the transform below leaves.\nprimary.key.mode=record_header",
+              "insert.mode=insert\nprimary.key.mode=none"),
     )
     types = ("BankAccountOpened", "MoneyPaidIn", "MoneyWithdrawn", "TransferSent", "TransferReceived")
 
@@ -351,7 +353,7 @@ class Connect(Flink):
 
     def environment(self, stage, schema="connect", bounded=None):
         return super().environment(stage, schema) | {
-            "CONNECT_PORT": str(free_port()), "CONNECT_OFFSETS": str(stage.directory / f"{schema}.offsets"),
+            "DATABASE_SCHEMA": schema, "CONNECT_PORT": str(free_port()), "CONNECT_OFFSETS": str(stage.directory / f"{schema}.offsets"),
             # The registry's own API, beside the Confluent one.
             "APICURIO_URL": stage.registry.replace("/apis/ccompat/v7", "/apis/registry/v2")}
 
