@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use annals_relay_core::Lease;
+use annals_relay_machine::Lease;
 
 use crate::checkpoint::Checkpoint;
 use crate::hops::Hops;

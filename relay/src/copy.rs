@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use annals_relay_core::Lease;
+use annals_relay_machine::Lease;
 use annals_store::Store;
 use sqlx::types::Json;
 use tokio::sync::watch;

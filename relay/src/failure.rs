@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_core::Trouble;
+use annals_relay_machine::Trouble;
 use annals_store::outbox::History;
 use jiff::Timestamp;
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use annals_relay_core::Lease;
+use annals_relay_machine::Lease;
 use annals_store::outbox::{Bound, LogEnd};
 use serde::Serialize;
 
@@ -228,7 +228,7 @@ pub(crate) fn groups(places: &[ShardPlace]) -> Vec<(Place, Vec<i16>)> {
 
 #[cfg(test)]
 mod tests {
-    use annals_relay_core::Shard;
+    use annals_relay_machine::Shard;
     use annals_store::outbox::History;
     use uuid::Uuid;
 

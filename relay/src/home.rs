@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use annals_relay_core::{Lease, Shard};
+use annals_relay_machine::{Lease, Shard};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use annals_relay_core::{Lease, Leases, Shard};
+use annals_relay_machine::{Lease, Leases, Shard};
 use annals_store::Store;
 use jiff::Timestamp;
 use sqlx::postgres::{PgArguments, PgRow};

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> topics and checkpoints
-//!   `------------- ordered by the machine of annals_relay_core -------------'
+//!   `------------- ordered by the machine of annals_relay_machine -------------'
 //! ```
 
 mod backoff;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_relay_core::Shard;
+use annals_relay_machine::Shard;
 use annals_schemas::{SchemaId, frame};
 use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
 use serde::Serialize;

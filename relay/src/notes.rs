@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_core::Lease;
+use annals_relay_machine::Lease;
 use tokio::sync::mpsc;
 
 use crate::checkpoint::Progress;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use annals_relay_core::{Lease, Shard};
+use annals_relay_machine::{Lease, Shard};
 
 use crate::checkpoint::{Checkpoint, Place};
 use crate::config::{Config, Delivery};

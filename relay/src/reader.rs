@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_relay_core::{Done, Page, Shard, Work};
+use annals_relay_machine::{Done, Page, Shard, Work};
 use annals_store::Store;
 use annals_store::outbox::{
     Bound, Late, LivePage, LogEnd, OutboxEvent, OutboxRow, PositionPage, Stretch, Window,

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use annals_relay_core::{Done, Lease, Shard, Slot, Work};
+use annals_relay_machine::{Done, Lease, Shard, Slot, Work};
 use serde::Serialize;
 
 use crate::batch::Batch;

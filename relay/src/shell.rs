@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_core::{
+use annals_relay_machine::{
     Command, Done, Input, Lease, Machine, Order, Page, Producers, Shard, Slot, Trouble, Work,
 };
 use annals_store::Store;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use annals_relay_core::Trouble;
+use annals_relay_machine::Trouble;
 
 use crate::backoff::Backoff;
 use crate::config;

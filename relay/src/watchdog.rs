@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use annals_relay_core::{Order, Work};
+use annals_relay_machine::{Order, Work};
 
 use crate::config::Config;
 

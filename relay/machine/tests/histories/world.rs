@@ -10,7 +10,7 @@ mod work;
 
 use std::collections::BTreeSet;
 
-use annals_relay_core::Input;
+use annals_relay_machine::Input;
 
 use self::relay::{Relay, Task};
 use crate::broker::{Batch, Broker, TransactionalId};

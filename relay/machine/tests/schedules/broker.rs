@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use annals_relay_core::Lease;
+use annals_relay_machine::Lease;
 
 use crate::database::{SHARDS, Session};
 

@@ -1,6 +1,6 @@
 //! The work of relays, on the database and the broker.
 
-use annals_relay_core::{Done, Input, Shard, Slot, Trouble, Work};
+use annals_relay_machine::{Done, Input, Shard, Slot, Trouble, Work};
 
 use super::places::Step;
 use super::relay::{Answer, News, Note, Task, What};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use annals_relay_core::{Done, Input, Lease, Trouble, Work};
+use annals_relay_machine::{Done, Input, Lease, Trouble, Work};
 
 use super::World;
 use super::relay::{Answer, News, Task, What};

@@ -1,6 +1,6 @@
 //! What each step does.
 
-use annals_relay_core::{Command, Done, Input, Order, Trouble, Work};
+use annals_relay_machine::{Command, Done, Input, Order, Trouble, Work};
 
 use super::relay::{Answer, News, Relay, What};
 use super::work::Executed;

@@ -1,7 +1,7 @@
 //! Reading as the relay does it: what is held first, where somebody wants it to go on, and then the shard, which passes
 //! over what is held still.
 
-use annals_relay_core::{Lease, Page, Shard};
+use annals_relay_machine::{Lease, Page, Shard};
 
 use crate::broker::{Batch, Checkpoint, Progress, Records};
 use crate::database::Database;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use annals_relay_core::{
+use annals_relay_machine::{
     Command, Done, Input, Lease, Leases, Machine, Order, Producers, Shard, Slot, Trouble, Work,
 };
 

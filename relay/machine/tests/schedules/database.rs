@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use annals_relay_core::{Lease, Leases, Shard};
+use annals_relay_machine::{Lease, Leases, Shard};
 
-use crate::broker::{Checkpoint, Progress, TransactionalId};
-use crate::outbox::{Event, Mark, Outbox};
+use crate::broker::{Progress, TransactionalId};
 use crate::planted::Plant;
 
 pub(crate) const SHARDS: u16 = 2;
@@ -13,43 +12,17 @@ pub(crate) const SHARDS: u16 = 2;
 /// A start of a relay, and every later one after it lost its lease.
 pub(crate) type Session = u8;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Database {
-    /// Changes with each start of the server, whatever it starts from.
-    pub(crate) incarnation: u8,
-    /// Changes with each promotion.
-    pub(crate) timeline: u8,
-    pub(crate) sessions: BTreeMap<Session, SessionRow>,
+    /// Which relay a session is of, and whether it can take shards.
+    pub(crate) sessions: BTreeMap<Session, (usize, bool)>,
+    next: Session,
     pub(crate) shards: [Row; SHARDS as usize],
-    pub(crate) outbox: Outbox,
+    /// How many events each shard has.
+    pub(crate) events: [u8; SHARDS as usize],
     /// What is held in each shard.
     pub(crate) holds: [Option<HoldRow>; SHARDS as usize],
     next_hold: u8,
-    /// How often each shard's holds were changed. It only grows.
-    pub(crate) hold_changes: [u8; SHARDS as usize],
-    pub(crate) copies: [Copied; SHARDS as usize],
-    /// The end of what is published in the topic, as far as any relay noted it.
-    pub(crate) end: u8,
-    pub(crate) generation: u8,
-    /// Where the generation begins.
-    pub(crate) origins: [Checkpoint; SHARDS as usize],
-    /// What the topic had already when the generation began: it is not published.
-    pub(crate) passed: BTreeSet<(usize, Event)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct SessionRow {
-    pub(crate) relay: usize,
-    /// It can take shards.
-    is_ready: bool,
-    incarnation: u8,
-}
-
-/// The copy of a shard's checkpoint, and the end of what was published of the shard in the topic when it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Copied {
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) end: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -72,68 +45,31 @@ pub(crate) struct Under<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct HoldRow {
     pub(crate) id: u8,
-    pub(crate) place: Mark,
+    pub(crate) place: u8,
     /// Somebody asked to try again.
     pub(crate) is_wanted: bool,
 }
 
 impl Database {
-    pub(crate) fn new(events: [u8; SHARDS as usize]) -> Self {
-        Self {
-            incarnation: 1,
-            timeline: 1,
-            sessions: BTreeMap::new(),
-            shards: Default::default(),
-            outbox: Outbox::new(events),
-            holds: Default::default(),
-            next_hold: 0,
-            hold_changes: Default::default(),
-            copies: Default::default(),
-            end: 0,
-            generation: 1,
-            origins: Default::default(),
-            passed: BTreeSet::new(),
-        }
-    }
-
-    pub(crate) fn join(&mut self, relay: usize, session: Session, plant: Option<Plant>) {
-        self.end_foreign_sessions(plant);
+    pub(crate) fn join(&mut self, relay: usize) -> Session {
+        let session = self.next;
+        self.next += 1;
         // An earlier process of the instance is gone.
-        let is = |(_, row): &(&Session, &SessionRow)| row.relay == relay;
-        let earlier: Vec<Session> = self.sessions.iter().filter(is).map(|(s, _)| *s).collect();
+        let earlier: Vec<Session> =
+            self.sessions.iter().filter(|(_, (of, _))| *of == relay).map(|(s, _)| *s).collect();
         for session in earlier {
             self.expire(session, None);
         }
-        let incarnation = self.incarnation;
-        self.sessions.insert(session, SessionRow { relay, is_ready: false, incarnation });
-        self.outbox.flush();
+        self.sessions.insert(session, (relay, false));
+        session
     }
 
-    /// A session ends with the incarnation in which it joined: which shards it had, a history that goes back may not
-    /// know.
-    fn end_foreign_sessions(&mut self, plant: Option<Plant>) {
-        if plant == Some(Plant::SessionsOutliveTheirIncarnation) {
-            return;
-        }
-        let is = |(_, row): &(&Session, &SessionRow)| row.incarnation != self.incarnation;
-        let foreign: Vec<Session> = self.sessions.iter().filter(is).map(|(s, _)| *s).collect();
-        for session in foreign {
-            self.expire(session, plant);
-        }
-    }
-
-    pub(crate) fn look(
-        &mut self,
-        session: Session,
-        ready: bool,
-        plant: Option<Plant>,
-    ) -> Option<Leases> {
-        self.end_foreign_sessions(plant);
-        self.sessions.get_mut(&session)?.is_ready = ready;
+    pub(crate) fn look(&mut self, session: Session, ready: bool) -> Option<Leases> {
+        self.sessions.get_mut(&session)?.1 = ready;
         let ready: Vec<Session> = self
             .sessions
             .iter()
-            .filter(|(s, row)| row.is_ready || **s == session)
+            .filter(|(s, (_, ready))| *ready || **s == session)
             .map(|(s, _)| *s)
             .collect();
         let rank = ready.iter().filter(|other| **other < session).count();
@@ -152,7 +88,6 @@ impl Database {
         shards: &[Shard],
         plant: Option<Plant>,
     ) -> Option<Vec<Lease>> {
-        self.end_foreign_sessions(plant);
         if !self.sessions.contains_key(&session) {
             return None;
         }
@@ -167,7 +102,6 @@ impl Database {
             row.step = 0;
             taken.push(Lease { shard: *shard, epoch: row.epoch });
         }
-        self.outbox.flush();
         Some(taken)
     }
 
@@ -250,17 +184,12 @@ impl Database {
         if !self.step(under, asks_who_owns, asks_for_later) {
             return false;
         }
-        progress.iter().for_each(|progress| self.apply(*progress));
-        true
-    }
-
-    fn apply(&mut self, Progress { hold, place }: Progress) {
-        for (row, changes) in self.holds.iter_mut().zip(&mut self.hold_changes) {
-            if row.is_some_and(|row| row.id == hold) {
+        for Progress { hold, place } in progress {
+            for row in self.holds.iter_mut().filter(|row| row.is_some_and(|row| row.id == *hold)) {
                 *row = place.and_then(|place| row.map(|row| HoldRow { place, ..row }));
-                *changes += 1;
             }
         }
+        true
     }
 
     /// Holds what was refused, from these places on. What is held already stays where it is. False, and nothing is
@@ -268,7 +197,7 @@ impl Database {
     pub(crate) fn hold(
         &mut self,
         under: Under<'_>,
-        places: [Mark; SHARDS as usize],
+        places: [u8; SHARDS as usize],
         refused: [bool; SHARDS as usize],
         plant: Option<Plant>,
     ) -> bool {
@@ -285,7 +214,6 @@ impl Database {
                 HoldRow { id: *next, place: places[shard], is_wanted: false }
             };
             self.holds[shard].get_or_insert_with(fresh).is_wanted = false;
-            self.hold_changes[shard] += 1;
         }
         true
     }
@@ -304,39 +232,7 @@ impl Database {
             let last = &mut self.shards[usize::from(lease.shard.0)].step;
             *last = step.max(*last);
         }
-        self.outbox.flush();
         true
-    }
-
-    /// Copies checkpoints of shards with the ends of what is published of them.
-    pub(crate) fn copy(&mut self, shard: usize, copied: Copied) {
-        if copied.end > self.copies[shard].end {
-            self.copies[shard] = copied;
-        }
-        self.end = self.end.max(copied.end);
-        self.outbox.flush();
-    }
-
-    /// Transactional ids of earlier owners that nobody has fenced.
-    pub(crate) fn unfenced(&self) -> impl Iterator<Item = TransactionalId> {
-        self.shards.iter().flat_map(|row| row.fence.clone())
-    }
-
-    /// Begins a generation where the copies end; what the topic has beyond them is passed.
-    pub(crate) fn begin_generation(&mut self, generation: u8, end: u8, plant: Option<Plant>) {
-        self.generation = generation;
-        for shard in 0..usize::from(SHARDS) {
-            let Checkpoint { place, progress, timeline, .. } = self.copies[shard].checkpoint;
-            if plant != Some(Plant::RebaseForgetsProgress) {
-                progress.into_iter().for_each(|progress| self.apply(progress));
-            }
-            let hold_changes = self.hold_changes[shard];
-            let checkpoint = Checkpoint { place, progress: None, hold_changes, timeline };
-            self.origins[shard] = checkpoint;
-            self.copies[shard] = Copied { checkpoint, end };
-        }
-        self.end = end;
-        self.outbox.flush();
     }
 
     fn owns(&self, session: Session, leases: &[Lease]) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use annals_relay_core::{Command, Lease, Leases, Machine, Order, Producers, Shard, Slot, Work};
+use annals_relay_machine::{Command, Lease, Leases, Machine, Order, Producers, Shard, Slot, Work};
 
 use super::In;
 use super::places::Taking;
