@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_machine::Trouble;
+use annals_relay_machine::FailureClass;
 use annals_store::outbox::History;
 use jiff::Timestamp;
 
@@ -187,7 +187,7 @@ pub enum Failure {
     /// A thread could not be started.
     #[error("start the sender")]
     Thread(#[source] std::io::Error),
-    /// Work is not answered any more, and beginning again has not helped.
+    /// Operation is not answered any more, and beginning again has not helped.
     #[error(
         "nothing moves, and beginning again has not helped; the log says what is under way since when"
     )]
@@ -210,34 +210,36 @@ impl Failure {
     /// What the failure leads to.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        if self.trouble().halts() { Outcome::Halt } else { Outcome::Wait }
+        if self.class().halts() { Outcome::Halt } else { Outcome::Wait }
     }
 
     /// What the failure means to the machine that decides.
-    pub(crate) fn trouble(&self) -> Trouble {
+    pub(crate) fn class(&self) -> FailureClass {
         match self {
             Self::Outage { .. }
             | Self::InstanceTaken { .. }
             | Self::Repartitioned { .. }
             | Self::Taken(_)
             | Self::Claims { .. }
-            | Self::Schema { .. } => Trouble::Away,
+            | Self::Schema { .. } => FailureClass::Unavailable,
             // Begin again at once, from what is certain.
-            Self::Held(_) | Self::Moved => Trouble::Held,
-            Self::Fenced => Trouble::Fenced,
+            Self::Held(_) | Self::Moved => FailureClass::Resync,
+            Self::Fenced => FailureClass::Fenced,
             Self::Kafka(failure) => match failure {
                 KafkaFailure::Outage { .. }
                 | KafkaFailure::Forbidden { .. }
                 | KafkaFailure::TopicMissing { .. }
-                | KafkaFailure::TopicUnfit { .. } => Trouble::Away,
-                KafkaFailure::Refused { suspects, .. } if are_events(suspects) => Trouble::Held,
+                | KafkaFailure::TopicUnfit { .. } => FailureClass::Unavailable,
+                KafkaFailure::Refused { suspects, .. } if are_events(suspects) => {
+                    FailureClass::Resync
+                }
                 // A checkpoint that is refused cannot be left out.
-                KafkaFailure::Refused { .. } => Trouble::Away,
-                KafkaFailure::Fenced { .. } => Trouble::Fenced,
-                KafkaFailure::UnknownOutcome { .. } => Trouble::Unknown,
-                KafkaFailure::Settings { .. } => Trouble::Fault,
+                KafkaFailure::Refused { .. } => FailureClass::Unavailable,
+                KafkaFailure::Fenced { .. } => FailureClass::Fenced,
+                KafkaFailure::UnknownOutcome { .. } => FailureClass::UnknownOutcome,
+                KafkaFailure::Settings { .. } => FailureClass::Fatal,
             },
-            Self::Diverged { .. } | Self::OtherStore { .. } => Trouble::Fork,
+            Self::Diverged { .. } | Self::OtherStore { .. } => FailureClass::DivergedHistory,
             Self::NotMine(_)
             | Self::Checkpoint(_)
             | Self::Store(_)
@@ -247,7 +249,7 @@ impl Failure {
             | Self::CheckpointsLost { .. }
             | Self::Thread(_)
             | Self::Stalled
-            | Self::Panicked(_) => Trouble::Fault,
+            | Self::Panicked(_) => FailureClass::Fatal,
         }
     }
 
@@ -293,7 +295,7 @@ impl Failure {
         }
     }
 
-    /// What is to be held, of a failure that is [`Trouble::Held`]; or the positions of the events of which one
+    /// What is to be held, of a failure that is [`FailureClass::Resync`]; or the positions of the events of which one
     /// was refused, and it is not known which.
     pub(crate) fn refusals(self) -> Result<Vec<Refusal>, Vec<i64>> {
         match self {

@@ -40,7 +40,7 @@ impl Heard {
         self.times.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// There is trouble with a broker.
+    /// There is class with a broker.
     pub(crate) fn complaint(&self, text: &str) {
         self.anything();
         *locked(&self.complaint) = Some((Instant::now(), text.to_owned()));

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_relay_machine::{Done, Page, Shard, Work};
+use annals_relay_machine::{Completion, Operation, Page, Shard};
 use annals_store::Store;
 use annals_store::outbox::{
     Bound, Late, LivePage, LogEnd, OutboxEvent, OutboxRow, PositionPage, Stretch, Window,
@@ -285,8 +285,8 @@ impl Reader {
                     let page = tokio::time::timeout(PAGE_DEADLINE, self.page(places)).await;
                     let page = self.on_time("read a page of the outbox", page);
                     reports.send(match page {
-                        Ok(page) => Report::Done(Done::Page(page)),
-                        Err(failure) => Report::Failed { work: Work::Read, failure },
+                        Ok(page) => Report::Done(Completion::OutboxRead(page)),
+                        Err(failure) => Report::Failed { work: Operation::ReadOutbox, failure },
                     });
                 }
                 Job::End(answer) => {
@@ -370,7 +370,7 @@ impl Reader {
         }
         let batch = (!collector.is_empty()).then(|| self.batch(collector, &shards));
         let places = shards.into_iter().map(|place| (shard(place.shard()), place)).collect();
-        Ok(Page { batch, places, more })
+        Ok(Page { batch, cursors: places, has_more: more })
     }
 
     /// Waits until a standby has everything that is written by now.

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use annals_relay_machine::{Done, Lease, Shard, Slot, Work};
+use annals_relay_machine::{Completion, Lease, Operation, Shard, Slot};
 use serde::Serialize;
 
 use crate::batch::Batch;
@@ -166,9 +166,9 @@ fn work(
                 let done = sent.map(|(sent, mut hops)| {
                     hops.next();
                     (under_way, timed) = (sent, Some(hops));
-                    Report::Done(Done::Acked(slot))
+                    Report::Done(Completion::Acknowledged(slot))
                 });
-                (Work::Send, done)
+                (Operation::Send, done)
             }
             Job::Commit => {
                 let sent = std::mem::take(&mut under_way);
@@ -178,7 +178,7 @@ fn work(
                     hops.next();
                     hops.tell();
                 }
-                (Work::Commit, committed.map(|()| Report::Committed { slot, sent }))
+                (Operation::Commit, committed.map(|()| Report::Committed { slot, sent }))
             }
         };
         match done {

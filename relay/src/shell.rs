@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_relay_machine::{
-    Command, Done, Input, Lease, Machine, Order, Page, Producers, Shard, Slot, Trouble, Work,
+    Action, Command, Completion, FailureClass, Input, Lease, Machine, Operation, Page, Producers,
+    Shard, Slot,
 };
 use annals_store::Store;
 use tokio::sync::{mpsc, watch};
@@ -39,10 +40,10 @@ const LEASE_OVER: Duration = Duration::from_millis(5);
 
 /// What the parts tell the shell.
 pub(crate) enum Report {
-    /// Work on the leases is done.
+    /// Operation on the leases is done.
     Leases(Event),
-    /// Work of one generation of producers is done.
-    Done(Done<ShardPlace, Batch>),
+    /// Operation of one generation of producers is done.
+    Done(Completion<ShardPlace, Batch>),
     /// The producers are made.
     Opened(Senders),
     /// A transaction is committed.
@@ -52,7 +53,7 @@ pub(crate) enum Report {
     /// PostgreSQL knows how far a hold got, or that it has ended.
     Noted(Progress),
     /// It did not succeed.
-    Failed { work: Work, failure: Failure },
+    Failed { work: Operation, failure: Failure },
 }
 
 /// The way to the shell, for one command.
@@ -167,13 +168,13 @@ impl Shell {
                 _ = ticks.tick() => self.tick(),
                 () = fires(&mut self.taken) => {
                     self.taken = None;
-                    Some(Input::Tick)
+                    Some(Input::RenewalDue)
                 }
                 woken = wake.next(is_idle) => match woken {
                     Woken::Told => {
                         self.taken = None;
                         self.reads.look();
-                        Some(Input::Tick)
+                        Some(Input::RenewalDue)
                     }
                     Woken::Appended => {
                         self.idle.hinted();
@@ -200,7 +201,11 @@ impl Shell {
         }
         let is_overdue = self.waiting.lasts(self.config.relay.lease);
         // While another session has the name, there is none whose lease could be prolonged.
-        self.taken.is_none().then_some(if is_overdue { Input::Overdue } else { Input::Tick })
+        self.taken.is_none().then_some(if is_overdue {
+            Input::OutageOutlastsLease
+        } else {
+            Input::RenewalDue
+        })
     }
 
     /// With another session, other producers and another reader: of those that hang nothing is waited for.
@@ -216,17 +221,21 @@ impl Shell {
     fn stalled(&mut self, failure: Failure) -> Event {
         self.senders = None;
         self.fatal = Some(failure);
-        Input::Failed { generation: self.generation, work: Work::Read, trouble: Trouble::Fault }
+        Input::Failed {
+            generation: self.generation,
+            operation: Operation::ReadOutbox,
+            class: FailureClass::Fatal,
+        }
     }
 
     fn resume(&mut self) -> Option<Event> {
         self.rest = None;
-        Some(Input::Resume)
+        Some(Input::WaitOver)
     }
 
     /// Does what the machine orders, or has it done; true when it is to end.
     fn obey(&mut self, command: Command<ShardPlace, Batch>) -> bool {
-        let Command { generation, order } = command;
+        let Command { generation, action: order } = command;
         if generation != self.generation {
             self.watchdog.forget();
         }
@@ -234,56 +243,56 @@ impl Shell {
         self.generation = generation;
         let reports = Reports { generation, shell: self.reports.clone() };
         match order {
-            Order::Join => {
+            Action::Join => {
                 self.session = Session::new(&self.config);
-                self.on_leases(reports, Work::Join, async |leases, session| {
+                self.on_leases(reports, Operation::Join, async |leases, session| {
                     leases.join(&session).await.map(|()| Input::Joined)
                 });
             }
-            Order::Look { ready } => {
-                self.on_leases(reports, Work::Look, async move |leases, session| {
+            Action::RenewLease(readiness) => {
+                self.on_leases(reports, Operation::RenewLease, async move |leases, session| {
                     let looked = leases.look(&session, ready).await?;
-                    Ok(looked.map_or(Input::Gone, Input::Looked))
+                    Ok(looked.map_or(Input::SessionExpired, Input::LeaseRenewed))
                 });
             }
-            Order::Take(shards) => {
-                self.on_leases(reports, Work::Take, async move |leases, session| {
-                    leases.take(&session, &shards).await.map(Input::Taken)
+            Action::AcquireShards(shards) => {
+                self.on_leases(reports, Operation::AcquireShards, async move |leases, session| {
+                    leases.take(&session, &shards).await.map(Input::ShardsAcquired)
                 });
             }
-            Order::Release(given) => {
-                self.on_leases(reports, Work::Release, async move |leases, session| {
-                    leases.release(&session, &given).await.map(|()| Input::Released)
+            Action::ReleaseShards(given) => {
+                self.on_leases(reports, Operation::ReleaseShards, async move |leases, session| {
+                    leases.release(&session, &given).await.map(|()| Input::ShardsReleased)
                 });
             }
-            Order::Leave { clean } => {
+            Action::Leave(departure) => {
                 if !clean {
                     tracing::warn!(
                         event = "shards_abandoned",
                         "giving the shards up as they are: whoever takes them fences what is open"
                     );
                 }
-                self.on_leases(reports, Work::Leave, async move |leases, session| {
-                    leases.leave(&session, clean).await.map(|()| Input::Left)
+                self.on_leases(reports, Operation::Leave, async move |leases, session| {
+                    leases.leave(&session, clean).await.map(|()| Input::SessionEnded)
                 });
             }
-            Order::Open => self.open(reports),
-            Order::Fence(leases) => self.fence(reports, leases),
-            Order::ReadCheckpoints(leases) => self.read_checkpoints(reports, leases),
-            Order::Read(places) => self.reads.begin(reports, places),
-            Order::Send(slot, batch) => {
+            Action::OpenProducers => self.open(reports),
+            Action::FencePredecessors(leases) => self.fence(reports, leases),
+            Action::ReadCheckpoints(leases) => self.read_checkpoints(reports, leases),
+            Action::ReadOutbox(places) => self.reads.begin(reports, places),
+            Action::Send(slot, batch) => {
                 let batch = Batch { alone: Arc::clone(&self.suspects), ..batch };
                 self.on_senders(|senders| senders.send(slot, batch));
             }
-            Order::Commit(slot) => self.on_senders(|senders| senders.commit(slot)),
-            Order::Rest { after } => {
+            Action::Commit(slot) => self.on_senders(|senders| senders.commit(slot)),
+            Action::Wait { after } => {
                 let pause = match after {
                     Some(_) => self.waiting.next_delay(),
                     None => self.idle.next_pause(),
                 };
                 self.rest = Some(Box::pin(tokio::time::sleep(pause)));
             }
-            Order::End { .. } => return true,
+            Action::EndProcess { .. } => return true,
         }
         false
     }
@@ -291,7 +300,7 @@ impl Shell {
     fn on_leases<F>(
         &self,
         reports: Reports,
-        work: Work,
+        work: Operation,
         task: impl FnOnce(LeaseTable, Session) -> F,
     ) where
         F: Future<Output = Result<Event, Failure>> + Send + 'static,
@@ -315,7 +324,7 @@ impl Shell {
     fn open(&mut self, reports: Reports) {
         let (config, session) = (Arc::clone(&self.config), self.session.clone());
         let (before, shards) = (self.senders.take(), self.shards);
-        blocking(reports, Work::Open, move |reports| {
+        blocking(reports, Operation::OpenProducers, move |reports| {
             if let Some(before) = before {
                 before.close();
             }
@@ -328,9 +337,11 @@ impl Shell {
         let (config, leases) = (Arc::clone(&self.config), self.leases.clone());
         let session = self.session.clone();
         tokio::spawn(async move {
-            let failed = |failure| Report::Failed { work: Work::Fence, failure };
+            let failed = |failure| Report::Failed { work: Operation::FencePredecessors, failure };
             let fenced = fence(config, leases, session, of).await;
-            reports.send(fenced.map_or_else(failed, |of| Report::Done(Done::Fenced(of))));
+            reports.send(
+                fenced.map_or_else(failed, |of| Report::Done(Completion::PredecessorsFenced(of))),
+            );
         });
     }
 
@@ -345,9 +356,11 @@ impl Shell {
         // Whatever is lost of it will be refused again.
         let refused = std::mem::take(&mut self.refused);
         tokio::spawn(async move {
-            let failed = |failure| Report::Failed { work: Work::ReadCheckpoints, failure };
+            let failed = |failure| Report::Failed { work: Operation::ReadCheckpoints, failure };
             let read = places.read(of, refused).await;
-            reports.send(read.map_or_else(failed, |read| Report::Done(Done::Checkpoints(read))));
+            reports.send(
+                read.map_or_else(failed, |read| Report::Done(Completion::CheckpointsRead(read))),
+            );
         });
     }
 
@@ -358,7 +371,7 @@ impl Shell {
             Report::Leases(event) => {
                 self.waiting.good(Good::Database);
                 self.watchdog.leases_answered();
-                if matches!(event, Input::Gone) {
+                if matches!(event, Input::SessionExpired) {
                     self.said.clear();
                     tracing::warn!(
                         event = "lease_lost",
@@ -375,11 +388,11 @@ impl Shell {
             Report::Opened(senders) if is_current => {
                 self.senders = Some(senders);
                 self.waiting.good(Good::Kafka);
-                if self.machine.is_free() {
+                if self.machine.owns_nothing() {
                     // Others publish what could not be published here.
                     self.waiting.nothing_left();
                 }
-                Done::Opened
+                Completion::ProducersOpened
             }
             Report::Opened(senders) => {
                 // Their session is lost. Nobody waits for them to end.
@@ -401,10 +414,10 @@ impl Shell {
                 self.notes.committed(&self.session, &sent);
                 self.watchdog.published();
                 self.committed.send_modify(|committed| committed.add(sent));
-                Done::Committed(slot)
+                Completion::Committed(slot)
             }
             Report::Done(done) => {
-                if let Done::Page(page) = &done {
+                if let Completion::OutboxRead(page) = &done {
                     self.saw(page, is_current);
                 }
                 done
@@ -413,7 +426,7 @@ impl Shell {
         if is_current {
             self.watchdog.answered(work_of(&done));
         }
-        Some(Input::Done { generation, done })
+        Some(Input::Completed { generation, completion: done })
     }
 
     /// Without a Kafka transaction, what is acknowledged is committed by its checkpoints.
@@ -424,7 +437,7 @@ impl Shell {
             let written = leases.checkpoint(step, &sent.incarnation, &sent.checkpoints).await;
             reports.send(match written {
                 Ok(()) => Report::Written { slot, sent },
-                Err(failure) => Report::Failed { work: Work::Commit, failure },
+                Err(failure) => Report::Failed { work: Operation::Commit, failure },
             });
         });
     }
@@ -440,15 +453,15 @@ impl Shell {
         self.waiting.good(Good::Database);
         self.waiting.good(Good::Read);
         self.idle.saw(page.batch.is_some());
-        let is_empty = page.batch.is_none() && !page.more;
-        if is_empty && is_current && self.machine.is_done() {
+        let is_empty = page.batch.is_none() && !page.has_more;
+        if is_empty && is_current && self.machine.is_drained() {
             self.waiting.nothing_left();
             self.watchdog.published();
         }
     }
 
-    fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
-        let trouble = failure.trouble();
+    fn failed(&mut self, generation: u64, work: Operation, failure: Failure) -> Option<Event> {
+        let class = failure.class();
         if matches!(failure, Failure::Moved) {
             tracing::info!(event = "database_moved", "{failure}");
             self.evidence.forget();
@@ -458,17 +471,17 @@ impl Shell {
         }
         self.watchdog.failed(work, generation == self.generation);
         if generation == self.generation {
-            if work == Work::Send {
+            if work == Operation::Send {
                 // A topic may be gone.
                 self.reads.forget();
             }
-            if trouble == Trouble::Held {
+            if class == FailureClass::Resync {
                 self.hold(failure);
-            } else if trouble.halts() {
+            } else if class.halts() {
                 self.fatal = Some(failure);
-            } else if matches!(work, Work::Send | Work::Commit) {
+            } else if matches!(work, Operation::Send | Operation::Commit) {
                 self.waiting.say_unpublished(&failure);
-            } else if work != Work::Leave || trouble != Trouble::Away {
+            } else if work != Operation::Leave || class != FailureClass::Unavailable {
                 self.waiting.say(&failure);
             } else {
                 let error = &failure as &dyn std::error::Error;
@@ -479,7 +492,7 @@ impl Shell {
                 );
             }
         }
-        Some(Input::Failed { generation, work, trouble })
+        Some(Input::Failed { generation, operation: work, class })
     }
 
     /// Keeps what is to be held until it is known where the shards stand, or finds out first what it is.
@@ -526,14 +539,14 @@ impl Shell {
 }
 
 /// What is answered by this.
-fn work_of(done: &Done<ShardPlace, Batch>) -> Work {
+fn work_of(done: &Completion<ShardPlace, Batch>) -> Operation {
     match done {
-        Done::Opened => Work::Open,
-        Done::Fenced(_) => Work::Fence,
-        Done::Checkpoints(_) => Work::ReadCheckpoints,
-        Done::Page(_) => Work::Read,
-        Done::Acked(_) => Work::Send,
-        Done::Committed(_) => Work::Commit,
+        Completion::ProducersOpened => Operation::OpenProducers,
+        Completion::PredecessorsFenced(_) => Operation::FencePredecessors,
+        Completion::CheckpointsRead(_) => Operation::ReadCheckpoints,
+        Completion::OutboxRead(_) => Operation::ReadOutbox,
+        Completion::Acknowledged(_) => Operation::Send,
+        Completion::Committed(_) => Operation::Commit,
     }
 }
 
@@ -573,7 +586,7 @@ async fn fires(rest: &mut Option<Pin<Box<Sleep>>>) {
 
 fn blocking(
     reports: Reports,
-    work: Work,
+    work: Operation,
     task: impl FnOnce(&Reports) -> Result<Report, Failure> + Send + 'static,
 ) {
     drop(tokio::task::spawn_blocking(move || {

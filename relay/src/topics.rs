@@ -271,7 +271,7 @@ impl Topics {
             }
             let mut state = locked(&self.state);
             state.is_over =
-                failure.filter(|failure| failure.trouble().halts()).or(state.is_over.take());
+                failure.filter(|failure| failure.class().halts()).or(state.is_over.take());
             let refused = used.iter().filter(|category| state.refused.contains_key(*category));
             if refused.count() > 0 {
                 // Whoever publishes finds it out, too, and says so.

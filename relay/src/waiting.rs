@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use annals_relay_machine::Trouble;
+use annals_relay_machine::FailureClass;
 
 use crate::backoff::Backoff;
 use crate::config;
@@ -56,9 +56,14 @@ impl Waiting {
     /// The same of a failure to send or to commit. That producers can be made again does not end it: where records are
     /// refused, they always can.
     pub(crate) fn say_unpublished(&mut self, failure: &Failure) {
-        match failure.trouble() {
-            Trouble::Away | Trouble::Unknown => self.say_until(failure, Good::Published),
-            Trouble::Held | Trouble::Fenced | Trouble::Fork | Trouble::Fault => {
+        match failure.class() {
+            FailureClass::Unavailable | FailureClass::UnknownOutcome => {
+                self.say_until(failure, Good::Published)
+            }
+            FailureClass::Resync
+            | FailureClass::Fenced
+            | FailureClass::DivergedHistory
+            | FailureClass::Fatal => {
                 self.say(failure);
             }
         }

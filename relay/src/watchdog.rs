@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use annals_relay_machine::{Order, Work};
+use annals_relay_machine::{Action, Operation};
 
 use crate::config::Config;
 
@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     limit: Duration,
-    doing: BTreeMap<Work, Instant>,
+    doing: BTreeMap<Operation, Instant>,
     /// When something was last ordered or answered, but for the leases: those are always looked at.
     moved: Instant,
     /// When it was last looked.
@@ -42,7 +42,7 @@ impl Watchdog {
     }
 
     /// Something is begun.
-    pub(crate) fn ordered<P, B>(&mut self, order: &Order<P, B>) {
+    pub(crate) fn ordered<P, B>(&mut self, order: &Action<P, B>) {
         let now = Instant::now();
         let work = work(order);
         self.doing.extend(work.map(|work| (work, now)));
@@ -52,7 +52,7 @@ impl Watchdog {
     }
 
     /// Something has come to an end, and not well. Of work with producers only that of the present ones counts.
-    pub(crate) fn failed(&mut self, work: Work, is_current: bool) {
+    pub(crate) fn failed(&mut self, work: Operation, is_current: bool) {
         if is_on_leases(work) {
             self.leases_answered();
         } else if is_current {
@@ -61,12 +61,12 @@ impl Watchdog {
     }
 
     /// Something has come to an end.
-    pub(crate) fn answered(&mut self, work: Work) {
+    pub(crate) fn answered(&mut self, work: Operation) {
         self.moved = Instant::now();
         self.doing.remove(&work);
     }
 
-    /// Work on the leases has: there is one at a time.
+    /// Operation on the leases has: there is one at a time.
     pub(crate) fn leases_answered(&mut self) {
         self.doing.retain(|work, _| !is_on_leases(*work));
     }
@@ -126,55 +126,59 @@ impl Watchdog {
         if self.doing.is_empty() {
             return "nothing".to_owned();
         }
-        let part = |(work, since): (&Work, &Instant)| {
+        let part = |(work, since): (&Operation, &Instant)| {
             format!("{} for {} ms", name(*work), since.elapsed().as_millis())
         };
         self.doing.iter().map(part).collect::<Vec<_>>().join(", ")
     }
 }
 
-fn work<P, B>(order: &Order<P, B>) -> Option<Work> {
+fn work<P, B>(order: &Action<P, B>) -> Option<Operation> {
     match order {
-        Order::Join => Some(Work::Join),
-        Order::Look { .. } => Some(Work::Look),
-        Order::Take(_) => Some(Work::Take),
-        Order::Release(_) => Some(Work::Release),
-        Order::Leave { .. } => Some(Work::Leave),
-        Order::Open => Some(Work::Open),
-        Order::Fence(_) => Some(Work::Fence),
-        Order::ReadCheckpoints(_) => Some(Work::ReadCheckpoints),
-        Order::Read(_) => Some(Work::Read),
-        Order::Send(..) => Some(Work::Send),
-        Order::Commit(_) => Some(Work::Commit),
-        Order::Rest { .. } | Order::End { .. } => None,
+        Action::Join => Some(Operation::Join),
+        Action::RenewLease { .. } => Some(Operation::RenewLease),
+        Action::AcquireShards(_) => Some(Operation::AcquireShards),
+        Action::ReleaseShards(_) => Some(Operation::ReleaseShards),
+        Action::Leave { .. } => Some(Operation::Leave),
+        Action::OpenProducers => Some(Operation::OpenProducers),
+        Action::FencePredecessors(_) => Some(Operation::FencePredecessors),
+        Action::ReadCheckpoints(_) => Some(Operation::ReadCheckpoints),
+        Action::ReadOutbox(_) => Some(Operation::ReadOutbox),
+        Action::Send(..) => Some(Operation::Send),
+        Action::Commit(_) => Some(Operation::Commit),
+        Action::Wait { .. } | Action::EndProcess { .. } => None,
     }
 }
 
-fn is_on_leases(work: Work) -> bool {
+fn is_on_leases(work: Operation) -> bool {
     match work {
-        Work::Join | Work::Look | Work::Take | Work::Release | Work::Leave => true,
-        Work::Open
-        | Work::Fence
-        | Work::ReadCheckpoints
-        | Work::Read
-        | Work::Send
-        | Work::Commit => false,
+        Operation::Join
+        | Operation::RenewLease
+        | Operation::AcquireShards
+        | Operation::ReleaseShards
+        | Operation::Leave => true,
+        Operation::OpenProducers
+        | Operation::FencePredecessors
+        | Operation::ReadCheckpoints
+        | Operation::ReadOutbox
+        | Operation::Send
+        | Operation::Commit => false,
     }
 }
 
-fn name(work: Work) -> &'static str {
+fn name(work: Operation) -> &'static str {
     match work {
-        Work::Join => "joining the deployment",
-        Work::Look => "looking at the leases",
-        Work::Take => "taking shards",
-        Work::Release => "giving shards back",
-        Work::Leave => "leaving the deployment",
-        Work::Open => "making producers",
-        Work::Fence => "fencing earlier owners",
-        Work::ReadCheckpoints => "reading checkpoints",
-        Work::Read => "reading the outbox",
-        Work::Send => "sending records",
-        Work::Commit => "committing a transaction",
+        Operation::Join => "joining the deployment",
+        Operation::RenewLease => "looking at the leases",
+        Operation::AcquireShards => "taking shards",
+        Operation::ReleaseShards => "giving shards back",
+        Operation::Leave => "leaving the deployment",
+        Operation::OpenProducers => "making producers",
+        Operation::FencePredecessors => "fencing earlier owners",
+        Operation::ReadCheckpoints => "reading checkpoints",
+        Operation::ReadOutbox => "reading the outbox",
+        Operation::Send => "sending records",
+        Operation::Commit => "committing a transaction",
     }
 }
 
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn work_that_is_not_answered_is_begun_again_once_and_then_is_the_end() {
         let mut watchdog = watchdog();
-        let read = Order::<(), ()>::Read(Vec::new());
+        let read = Action::<(), ()>::Read(Vec::new());
         watchdog.ordered(&read);
         assert_eq!(watchdog.tell(), "reading the outbox for 0 ms");
         assert_eq!(look(&mut watchdog, true), Verdict::BeginAgain);
@@ -208,7 +212,7 @@ mod tests {
     fn after_something_was_published_it_may_begin_again_once_more() {
         let mut watchdog = watchdog();
         for _ in 0..2 {
-            watchdog.ordered(&Order::<(), ()>::Open);
+            watchdog.ordered(&Action::<(), ()>::Open);
             assert_eq!(look(&mut watchdog, true), Verdict::BeginAgain);
             watchdog.published();
         }
@@ -217,10 +221,10 @@ mod tests {
     #[test]
     fn nothing_under_way_is_well_while_there_is_nothing_to_do() {
         let mut watchdog = watchdog();
-        watchdog.ordered(&Order::<(), ()>::Open);
-        watchdog.answered(Work::Open);
+        watchdog.ordered(&Action::<(), ()>::Open);
+        watchdog.answered(Operation::OpenProducers);
         let moved = watchdog.moved;
-        watchdog.ordered(&Order::<(), ()>::Join);
+        watchdog.ordered(&Action::<(), ()>::Join);
         assert_eq!(watchdog.moved, moved, "work on the leases is always done");
         watchdog.leases_answered();
         assert_eq!(look(&mut watchdog, true), Verdict::Moving);
@@ -230,10 +234,10 @@ mod tests {
     #[test]
     fn a_process_that_was_frozen_has_not_hung() {
         let mut watchdog = watchdog();
-        watchdog.ordered(&Order::<(), ()>::Open);
+        watchdog.ordered(&Action::<(), ()>::Open);
         let hour = Duration::from_secs(3_600);
         let Some(before) = Instant::now().checked_sub(hour) else { return };
-        watchdog.doing.insert(Work::Open, before);
+        watchdog.doing.insert(Operation::OpenProducers, before);
         watchdog.looked = before;
         assert_eq!(watchdog.look(true), Verdict::Moving);
     }
@@ -241,8 +245,8 @@ mod tests {
     #[test]
     fn what_was_under_way_with_earlier_producers_is_forgotten_but_for_the_leases() {
         let mut watchdog = watchdog();
-        watchdog.ordered(&Order::<(), ()>::Open);
-        watchdog.ordered(&Order::<(), ()>::Join);
+        watchdog.ordered(&Action::<(), ()>::Open);
+        watchdog.ordered(&Action::<(), ()>::Join);
         watchdog.forget();
         assert_eq!(watchdog.tell(), "joining the deployment for 0 ms");
         watchdog.leases_answered();

@@ -28,7 +28,7 @@ impl Slot {
 enum Stage {
     Idle,
     Sending,
-    Acked,
+    Acknowledged,
     Committing,
 }
 
@@ -72,7 +72,7 @@ impl Slots {
         // Where both are busy, the one whose turn is next sent first.
         let first =
             if self.stage(self.next) == Stage::Idle { self.next.other() } else { self.next };
-        (self.stage(first) == Stage::Acked).then_some(first)
+        (self.stage(first) == Stage::Acknowledged).then_some(first)
     }
 
     pub(crate) fn sending(&mut self, slot: Slot) {
@@ -83,8 +83,8 @@ impl Slots {
         };
     }
 
-    pub(crate) fn acked(&mut self, slot: Slot) {
-        self.set(slot, Stage::Acked);
+    pub(crate) fn acknowledged(&mut self, slot: Slot) {
+        self.set(slot, Stage::Acknowledged);
     }
 
     pub(crate) fn committing(&mut self, slot: Slot) {
@@ -118,7 +118,7 @@ mod tests {
     fn one_producer_commits_before_it_sends_again() {
         let mut slots = Slots::new(Producers::One);
         slots.sending(Slot::A);
-        slots.acked(Slot::A);
+        slots.acknowledged(Slot::A);
         assert_eq!((slots.free(), slots.due()), (None, Some(Slot::A)));
         slots.committing(Slot::A);
         assert_eq!((slots.free(), slots.due()), (None, None));
@@ -132,11 +132,11 @@ mod tests {
         assert_eq!((slots.free(), slots.due()), (Some(Slot::A), None));
         slots.sending(Slot::A);
         assert_eq!((slots.free(), slots.due()), (None, None));
-        slots.acked(Slot::A);
+        slots.acknowledged(Slot::A);
         assert_eq!((slots.free(), slots.due()), (Some(Slot::B), Some(Slot::A)));
         slots.committing(Slot::A);
         slots.sending(Slot::B);
-        slots.acked(Slot::B);
+        slots.acknowledged(Slot::B);
         assert_eq!((slots.free(), slots.due()), (None, None));
         slots.committed(Slot::A);
         assert_eq!((slots.free(), slots.due()), (Some(Slot::A), Some(Slot::B)));

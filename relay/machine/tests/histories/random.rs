@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::check::{broken, stuck, unfinished};
 use crate::planted::Plant;
-use crate::world::{Action, Faults, World};
+use crate::world::{Faults, Turn, World};
 
 const SCHEDULES: u64 = 100_000;
 /// Steps with faults, at most; and where something is refused, for which a relay has longer to go.
@@ -109,7 +109,7 @@ pub(crate) struct Schedule {
     fault_odds: u64,
     /// What is noted is noted late.
     is_lazy: bool,
-    actions: Vec<Action>,
+    actions: Vec<Turn>,
 }
 
 impl Schedule {
@@ -154,9 +154,9 @@ impl Schedule {
         let refusals = 1 + u8::try_from(dice.below(3)).unwrap();
         let rows = u8::try_from(dice.below(3)).unwrap();
         let mut world = World::new(relays, Faults { refusals, rows, ..faults }, plant);
-        world.take(Action::Refuse(0, 1));
+        world.take(Turn::Refuse(0, 1));
         if world.faults.refusals > 0 && dice.below(4) > 0 {
-            world.take(Action::Refuse(0, 5));
+            world.take(Turn::Refuse(0, 5));
         }
         let fault_odds = 8 << dice.below(3);
         let is_lazy = dice.below(2) == 0;
@@ -165,7 +165,7 @@ impl Schedule {
     }
 
     /// Runs it, telling each step; what it breaks, if anything.
-    pub(crate) fn run(mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
+    pub(crate) fn run(mut self, tell: &mut dyn FnMut(&Turn, &World)) -> Option<String> {
         let steps = self.dice.below(self.steps_max);
         let tended_from = self.dice.below(self.steps_max);
         for step in 0..steps {
@@ -187,7 +187,7 @@ impl Schedule {
     fn run_until(
         &mut self,
         missing: impl Fn(&World) -> Option<String>,
-        tell: &mut dyn FnMut(&Action, &World),
+        tell: &mut dyn FnMut(&Turn, &World),
     ) -> Option<String> {
         for _ in 0..FAIR_STEPS_MAX {
             missing(&self.world)?;
@@ -198,7 +198,7 @@ impl Schedule {
         missing(&self.world)
     }
 
-    fn step(&mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
+    fn step(&mut self, tell: &mut dyn FnMut(&Turn, &World)) -> Option<String> {
         self.choose();
         let number = self.dice.below(u64::try_from(self.actions.len()).unwrap());
         let action = self.actions[usize::try_from(number).unwrap()];
@@ -223,8 +223,8 @@ impl Schedule {
                 self.actions.retain(|action| !self.world.is_noting(action));
             }
             let (favourite, is_tick) = (self.favourite, self.dice.below(8) == 0);
-            let is_chosen = |action: &Action| {
-                action.relay() == Some(favourite) && matches!(action, Action::Tick(_)) == is_tick
+            let is_chosen = |action: &Turn| {
+                action.relay() == Some(favourite) && matches!(action, Turn::Tick(_)) == is_tick
             };
             if self.dice.below(8) > 0 && self.actions.iter().any(is_chosen) {
                 self.actions.retain(is_chosen);
@@ -235,7 +235,7 @@ impl Schedule {
     /// Notes that come late are rare, and so half of what fails where they are slow.
     fn prefer_notes(&mut self) {
         if self.is_lazy && self.dice.below(2) == 0 {
-            let is_noting = |action: &Action| self.world.is_noting(action);
+            let is_noting = |action: &Turn| self.world.is_noting(action);
             if self.actions.iter().any(is_noting) {
                 self.actions.retain(is_noting);
             }

@@ -116,7 +116,7 @@ impl Reader<'_> {
             more |= self.has_next(number, place.at) || goes_on && is_behind;
             after.push((*shard, place));
         }
-        Some(Page { batch: (!is_empty).then_some(batch), places: after, more })
+        Some(Page { batch: (!is_empty).then_some(batch), cursors: after, has_more: more })
     }
 
     fn checkpoint(&self, place: &mut Place) -> Checkpoint {

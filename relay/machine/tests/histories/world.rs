@@ -59,7 +59,7 @@ pub(crate) struct Faults {
     pub(crate) expiries: u8,
     /// Answers that do not arrive, of work that was done.
     pub(crate) lost: u8,
-    /// Work that is given up, and done later all the same.
+    /// Operation that is given up, and done later all the same.
     pub(crate) late: u8,
     pub(crate) timeouts: u8,
     pub(crate) stops: u8,
@@ -90,7 +90,7 @@ pub(crate) struct Faults {
 
 /// One step of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum Turn {
     Start(usize),
     Execute(usize, usize),
     Deliver(usize, usize),
@@ -139,7 +139,7 @@ impl Going {
     pub(crate) const ALL: [Self; 4] = [Self::Crash, Self::Promotion, Self::Restore, Self::Move];
 }
 
-impl Action {
+impl Turn {
     /// The relay that takes the step.
     pub(crate) fn relay(self) -> Option<usize> {
         match self {

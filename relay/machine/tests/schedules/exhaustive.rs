@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use crate::check::broken;
-use crate::world::{Action, Faults, World};
+use crate::world::{Faults, Turn, World};
 
 /// A world, who runs in it, and what is still allowed.
 #[derive(Clone, Hash)]
@@ -21,7 +21,7 @@ struct Node {
 
 impl Node {
     /// Every next step, with the world after it.
-    fn next(&self) -> Vec<(Action, Self)> {
+    fn next(&self) -> Vec<(Turn, Self)> {
         let mut fair = Vec::new();
         self.world.fair_actions(&mut fair);
         let mut next = self.by_relays(&fair);
@@ -34,10 +34,10 @@ impl Node {
         next
     }
 
-    fn by_relays(&self, fair: &[Action]) -> Vec<(Action, Self)> {
+    fn by_relays(&self, fair: &[Turn]) -> Vec<(Turn, Self)> {
         let mut next = Vec::new();
         let due = |relay| fair.iter().copied().filter(move |action| action.relay() == Some(relay));
-        let is_waiting = |action: &Action| matches!(action, Action::Tick(_) | Action::Resume(_));
+        let is_waiting = |action: &Turn| matches!(action, Turn::Tick(_) | Turn::Resume(_));
         let is_blocked = due(self.running).all(|action| is_waiting(&action));
         for relay in 0..self.world.relays.len() {
             let (mut node, is_running) = (self.clone(), relay == self.running);
@@ -58,7 +58,7 @@ impl Node {
         next
     }
 
-    fn after(&self, action: Action) -> (Action, Self) {
+    fn after(&self, action: Turn) -> (Turn, Self) {
         let mut node = self.clone();
         node.world.take(action);
         (action, node)

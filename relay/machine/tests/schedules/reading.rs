@@ -129,5 +129,5 @@ pub(crate) fn page(
         more |= place.at < database.events[number] || goes_on && is_behind;
         after.push((*shard, place));
     }
-    Page { batch: (!is_empty).then_some(batch), places: after, more }
+    Page { batch: (!is_empty).then_some(batch), cursors: after, has_more: more }
 }

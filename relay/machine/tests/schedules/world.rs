@@ -4,7 +4,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use annals_relay_machine::{
-    Command, Done, Input, Lease, Leases, Machine, Order, Producers, Shard, Slot, Trouble, Work,
+    Action, Command, Completion, Departure, FailureClass, Input, Lease, Leases, Machine, Operation,
+    Producers, Readiness, Shard, Slot,
 };
 
 use crate::broker::{Batch, Broker, Checkpoint, Progress, Refused, State, TransactionalId};
@@ -37,7 +38,7 @@ pub(crate) struct Faults {
     pub(crate) expiries: u8,
     /// Answers that do not arrive, of work that was done.
     pub(crate) lost: u8,
-    /// Work that is given up, and done later all the same.
+    /// Operation that is given up, and done later all the same.
     pub(crate) late: u8,
     pub(crate) timeouts: u8,
     pub(crate) stops: u8,
@@ -115,16 +116,16 @@ struct Task {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum What {
     Join,
-    Look(bool),
-    Take(Vec<Shard>),
-    Release(Vec<Lease>),
+    RenewLease(bool),
+    AcquireShards(Vec<Shard>),
+    ReleaseShards(Vec<Lease>),
     Leave(bool),
     /// One producer after the other: which is next, and the epochs so far.
-    Open(usize, [u8; 2]),
+    OpenProducers(usize, [u8; 2]),
     /// The ids that are to be fenced, once they are known, and those that are.
-    Fence(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
+    FencePredecessors(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
     ReadCheckpoints(Taking),
-    Read(Vec<(Shard, Place)>),
+    ReadOutbox(Vec<(Shard, Place)>),
     Send(Slot, u8, Batch),
     Commit(Slot, u8, Progresses),
     Note(Note),
@@ -152,7 +153,7 @@ enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Answer {
     generation: u64,
-    work: Work,
+    operation: Operation,
     input: In,
     news: News,
 }
@@ -171,7 +172,7 @@ enum News {
 
 /// One step of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum Turn {
     Start(usize),
     Execute(usize, usize),
     Deliver(usize, usize),
@@ -194,7 +195,7 @@ pub(crate) enum Action {
     Ask(usize),
 }
 
-impl Action {
+impl Turn {
     /// The relay that takes the step.
     pub(crate) fn relay(self) -> Option<usize> {
         match self {
@@ -239,35 +240,35 @@ impl World {
     }
 
     /// Every step that can be taken now without a fault.
-    pub(crate) fn fair_actions(&self, actions: &mut Vec<Action>) {
+    pub(crate) fn fair_actions(&self, actions: &mut Vec<Turn>) {
         for (number, relay) in self.relays.iter().enumerate() {
             let Some(relay) = relay else {
-                actions.extend((self.faults.starts > 0).then_some(Action::Start(number)));
+                actions.extend((self.faults.starts > 0).then_some(Turn::Start(number)));
                 continue;
             };
             let executable = |(_, task): &(usize, &Task)| self.can_execute(task);
             let executed = relay.tasks.iter().enumerate().filter(executable);
-            actions.extend(executed.map(|(task, _)| Action::Execute(number, task)));
-            actions.extend((0..relay.answers.len()).map(|answer| Action::Deliver(number, answer)));
+            actions.extend(executed.map(|(task, _)| Turn::Execute(number, task)));
+            actions.extend((0..relay.answers.len()).map(|answer| Turn::Deliver(number, answer)));
             if relay.is_resting {
-                actions.push(Action::Resume(number));
+                actions.push(Turn::Resume(number));
             }
-            actions.push(Action::Tick(number));
+            actions.push(Turn::Tick(number));
         }
-        actions.extend(self.broker.with(State::Committing).into_iter().map(Action::Finish));
+        actions.extend(self.broker.with(State::Committing).into_iter().map(Turn::Finish));
         let dead = |session: &&Session| self.relays[self.database.sessions[*session].0].is_none();
-        actions.extend(self.database.sessions.keys().filter(dead).copied().map(Action::Expire));
+        actions.extend(self.database.sessions.keys().filter(dead).copied().map(Turn::Expire));
         if self.is_tended {
             self.tendings(actions);
         }
     }
 
     /// What somebody can do about what is refused or held.
-    fn tendings(&self, actions: &mut Vec<Action>) {
+    fn tendings(&self, actions: &mut Vec<Turn>) {
         if !self.broker.refused.is_empty() {
-            actions.push(Action::Mend);
+            actions.push(Turn::Mend);
         }
-        actions.extend(self.held().map(Action::Ask));
+        actions.extend(self.held().map(Turn::Ask));
     }
 
     /// The shards in which something is held that nobody has asked for.
@@ -278,130 +279,130 @@ impl World {
     }
 
     /// Every fault that can happen now.
-    pub(crate) fn faults(&self, actions: &mut Vec<Action>) {
+    pub(crate) fn faults(&self, actions: &mut Vec<Turn>) {
         let Faults { crashes, expiries, lost, late, timeouts, stops, appends, .. } = self.faults;
         for (number, relay) in self.relays.iter().enumerate() {
             let Some(relay) = relay else { continue };
             if crashes > 0 {
-                actions.push(Action::Crash(number));
+                actions.push(Turn::Crash(number));
             }
             if stops > 0 && !relay.is_stopped {
-                actions.push(Action::Stop(number));
+                actions.push(Turn::Stop(number));
             }
-            actions.extend((self.faults.overdue > 0).then_some(Action::Overdue(number)));
-            actions.extend((self.faults.stalls > 0).then_some(Action::Stall(number)));
+            actions.extend((self.faults.overdue > 0).then_some(Turn::Overdue(number)));
+            actions.extend((self.faults.stalls > 0).then_some(Turn::Stall(number)));
             if lost > 0 {
-                actions.extend((0..relay.answers.len()).map(|answer| Action::Lose(number, answer)));
+                actions.extend((0..relay.answers.len()).map(|answer| Turn::Lose(number, answer)));
             }
             if late > 0 {
-                actions.extend((0..relay.tasks.len()).map(|task| Action::Late(number, task)));
+                actions.extend((0..relay.tasks.len()).map(|task| Turn::Late(number, task)));
             }
         }
         if expiries > 0 {
-            actions.extend(self.database.sessions.keys().copied().map(Action::Expire));
+            actions.extend(self.database.sessions.keys().copied().map(Turn::Expire));
         }
         if timeouts > 0 {
-            actions.extend(self.broker.with(State::Open).into_iter().map(Action::TimeOut));
+            actions.extend(self.broker.with(State::Open).into_iter().map(Turn::TimeOut));
         }
         if appends > 0 {
-            actions.extend((0..usize::from(SHARDS)).map(Action::Append));
+            actions.extend((0..usize::from(SHARDS)).map(Turn::Append));
         }
         if self.refuses {
             self.refusals(actions);
         }
         let stray = |(_, task): &(usize, &Task)| self.can_execute(task);
         let strays = self.strays.iter().enumerate().filter(stray);
-        actions.extend(strays.map(|(number, _)| Action::Stray(number)));
+        actions.extend(strays.map(|(number, _)| Turn::Stray(number)));
     }
 
-    fn refusals(&self, actions: &mut Vec<Action>) {
+    fn refusals(&self, actions: &mut Vec<Turn>) {
         let Faults { refusals, mendings, askings, .. } = self.faults;
         if refusals > 0 {
             for (shard, events) in self.database.events.iter().enumerate() {
                 let published = self.broker.published(shard).filter(|event| stream(*event) > 0);
                 let published = published.last().map_or(0, |last| last + 1);
                 let waiting = (published..*events).filter(|event| stream(*event) > 0);
-                actions.extend(waiting.map(|event| Action::Refuse(shard, event)));
+                actions.extend(waiting.map(|event| Turn::Refuse(shard, event)));
             }
         }
         if mendings > 0 && !self.broker.refused.is_empty() {
-            actions.push(Action::Mend);
+            actions.push(Turn::Mend);
         }
         if askings > 0 {
-            actions.extend(self.held().map(Action::Ask));
+            actions.extend(self.held().map(Turn::Ask));
         }
     }
 
-    pub(crate) fn take(&mut self, action: Action) {
+    pub(crate) fn take(&mut self, action: Turn) {
         match action {
-            Action::Start(relay) => {
+            Turn::Start(relay) => {
                 self.faults.starts -= 1;
                 self.relays[relay] = Some(Relay::new(relay));
-                self.tell(relay, Input::Tick);
+                self.tell(relay, Input::RenewalDue);
             }
-            Action::Execute(relay, task) => self.execute(relay, task),
-            Action::Deliver(relay, answer) => self.deliver(relay, answer),
-            Action::Stray(number) => {
+            Turn::Execute(relay, task) => self.execute(relay, task),
+            Turn::Deliver(relay, answer) => self.deliver(relay, answer),
+            Turn::Stray(number) => {
                 let task = self.strays.remove(number);
                 let _unheard = self.done(task);
             }
-            Action::Finish(id) => self.broker.finish(id),
-            Action::Tick(relay) => self.tell(relay, Input::Tick),
-            Action::Resume(relay) => {
+            Turn::Finish(id) => self.broker.finish(id),
+            Turn::Tick(relay) => self.tell(relay, Input::RenewalDue),
+            Turn::Resume(relay) => {
                 if self.plant != Some(Plant::ARestNeverEnds) {
                     self.relay(relay).is_resting = false;
-                    self.tell(relay, Input::Resume);
+                    self.tell(relay, Input::WaitOver);
                 }
             }
-            Action::Crash(relay) => {
+            Turn::Crash(relay) => {
                 self.faults.crashes -= 1;
                 let relay = self.relays[relay].take().unwrap();
                 self.strays.extend(relay.tasks);
             }
-            Action::Stop(relay) => {
+            Turn::Stop(relay) => {
                 self.faults.stops -= 1;
                 self.relay(relay).is_stopped = true;
                 self.tell(relay, Input::Stop);
             }
-            Action::Overdue(relay) => {
+            Turn::Overdue(relay) => {
                 self.faults.overdue -= 1;
-                self.tell(relay, Input::Overdue);
+                self.tell(relay, Input::OutageOutlastsLease);
             }
-            Action::Stall(relay) => {
+            Turn::Stall(relay) => {
                 self.faults.stalls -= 1;
                 self.tell(relay, Input::Stalled);
             }
-            Action::Expire(session) => {
+            Turn::Expire(session) => {
                 // That of a dead relay is no fault.
                 self.faults.expiries = self.faults.expiries.saturating_sub(1);
                 self.database.expire(session, self.plant);
             }
-            Action::Lose(relay, answer) => self.lose(relay, answer),
-            Action::Late(relay, task) => self.late(relay, task),
-            Action::TimeOut(id) => {
+            Turn::Lose(relay, answer) => self.lose(relay, answer),
+            Turn::Late(relay, task) => self.late(relay, task),
+            Turn::TimeOut(id) => {
                 self.faults.timeouts -= 1;
                 self.broker.time_out(id);
             }
-            Action::Append(shard) => {
+            Turn::Append(shard) => {
                 self.faults.appends -= 1;
                 self.database.events[shard] += 1;
             }
-            Action::Refuse(..) | Action::Mend | Action::Ask(_) => self.take_of_holds(action),
+            Turn::Refuse(..) | Turn::Mend | Turn::Ask(_) => self.take_of_holds(action),
         }
     }
 
     /// What events are refused for, and what people do about it.
-    fn take_of_holds(&mut self, action: Action) {
+    fn take_of_holds(&mut self, action: Turn) {
         match action {
-            Action::Refuse(shard, event) => {
+            Turn::Refuse(shard, event) => {
                 self.faults.refusals -= 1;
                 self.broker.refused.insert((shard, event));
             }
-            Action::Mend => {
+            Turn::Mend => {
                 self.faults.mendings = self.faults.mendings.saturating_sub(1);
                 self.broker.refused.pop_first();
             }
-            Action::Ask(shard) => {
+            Turn::Ask(shard) => {
                 self.faults.askings = self.faults.askings.saturating_sub(1);
                 self.database.holds[shard].iter_mut().for_each(|hold| hold.is_wanted = true);
             }
@@ -411,57 +412,61 @@ impl World {
 
     fn lose(&mut self, relay: usize, answer: usize) {
         self.faults.lost -= 1;
-        let Answer { generation, work, news, .. } = self.relay(relay).answers.remove(answer);
+        let Answer { generation, operation, news, .. } = self.relay(relay).answers.remove(answer);
         if let News::Noted(_) = news {
             // It is tried again.
             return self.relay(relay).note_next();
         }
-        self.tell(relay, Input::Failed { generation, work, trouble: Trouble::Unknown });
+        self.tell(
+            relay,
+            Input::Failed { generation, operation, class: FailureClass::UnknownOutcome },
+        );
     }
 
     /// Gives a task up that is done later all the same.
     fn late(&mut self, relay: usize, task: usize) {
         self.faults.late -= 1;
         let task = self.relay(relay).tasks.remove(task);
-        let (generation, work) = (task.generation, task.what.work());
+        let (generation, operation) = (task.generation, task.what.operation());
         if let What::Note(_) = task.what {
             self.strays.push(task);
             // It is tried again.
             return self.relay(relay).note_next();
         }
-        let mut input = Input::Failed { generation, work, trouble: Trouble::Unknown };
+        let mut input =
+            Input::Failed { generation, operation, class: FailureClass::UnknownOutcome };
         if let (Some(Plant::AnUnknownCommitCountsAsDone), What::Commit(slot, ..)) =
             (self.plant, &task.what)
         {
-            input = Input::Done { generation, done: Done::Committed(*slot) };
+            input = Input::Completed { generation, completion: Completion::Committed(*slot) };
         }
         self.strays.push(task);
         self.tell(relay, input);
     }
 
     /// Whether this concerns the noting of a hold's progress.
-    pub(crate) fn is_noting(&self, action: &Action) -> bool {
+    pub(crate) fn is_noting(&self, action: &Turn) -> bool {
         let task = match *action {
-            Action::Execute(relay, task) | Action::Late(relay, task) => {
+            Turn::Execute(relay, task) | Turn::Late(relay, task) => {
                 self.relays[relay].as_ref().map(|relay| &relay.tasks[task])
             }
-            Action::Stray(number) => Some(&self.strays[number]),
+            Turn::Stray(number) => Some(&self.strays[number]),
             _ => None,
         };
         task.is_some_and(|task| matches!(task.what, What::Note(_)))
     }
 
     /// An action for people, before it is taken.
-    pub(crate) fn describe(&self, action: &Action) -> String {
+    pub(crate) fn describe(&self, action: &Turn) -> String {
         let of = |relay: usize| self.relays[relay].as_ref().unwrap();
         match action {
-            Action::Execute(relay, task) | Action::Late(relay, task) => {
+            Turn::Execute(relay, task) | Turn::Late(relay, task) => {
                 format!("{action:?}: {:?}", of(*relay).tasks[*task])
             }
-            Action::Deliver(relay, answer) | Action::Lose(relay, answer) => {
+            Turn::Deliver(relay, answer) | Turn::Lose(relay, answer) => {
                 format!("{action:?}: {:?}", of(*relay).answers[*answer].input)
             }
-            Action::Stray(number) => format!("{action:?}: {:?}", self.strays[*number]),
+            Turn::Stray(number) => format!("{action:?}: {:?}", self.strays[*number]),
             _ => format!("{action:?}"),
         }
     }
@@ -503,9 +508,9 @@ impl World {
             self.plant_early(number, &command);
             let relay = self.relay(number);
             relay.generation = command.generation;
-            match command.order {
-                Order::Rest { .. } => relay.is_resting = true,
-                Order::End { .. } => {
+            match command.action {
+                Action::Wait { .. } => relay.is_resting = true,
+                Action::EndProcess { .. } => {
                     let relay = self.relays[number].take().unwrap();
                     self.strays.extend(relay.tasks);
                     return;
@@ -517,19 +522,22 @@ impl World {
 
     /// What some bugs would have seen by now.
     fn plant_early(&mut self, number: usize, command: &Command<Place, Batch>) {
-        let Command { generation, order } = command;
-        match (self.plant, order) {
-            (Some(Plant::CheckpointsAreReadBeforeFencing), Order::Fence(_)) => {
+        let Command { generation, action } = command;
+        match (self.plant, action) {
+            (Some(Plant::CheckpointsAreReadBeforeFencing), Action::FencePredecessors(_)) => {
                 let checkpoints = [0, 1].map(|shard| self.broker.checkpoint(shard));
                 self.relay(number).early.checkpoints = checkpoints;
             }
-            (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Order::ReadCheckpoints(_)) => {
+            (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Action::ReadCheckpoints(_)) => {
                 self.relay(number).early.holds = self.database.holds;
             }
-            (Some(Plant::TheSecondDoesNotWait), Order::Send(slot, _)) => {
-                let input = Input::Done { generation: *generation, done: Done::Acked(*slot) };
-                let (work, generation) = (Work::Send, *generation);
-                let answer = Answer { generation, work, input, news: News::Nothing };
+            (Some(Plant::TheSecondDoesNotWait), Action::Send(slot, _)) => {
+                let input = Input::Completed {
+                    generation: *generation,
+                    completion: Completion::Acknowledged(*slot),
+                };
+                let (operation, generation) = (Operation::Send, *generation);
+                let answer = Answer { generation, operation, input, news: News::Nothing };
                 self.relay(number).answers.push(answer);
             }
             _ => {}
@@ -549,8 +557,8 @@ impl World {
 
     fn execute(&mut self, relay: usize, task: usize) {
         let task = self.relay(relay).tasks.remove(task);
-        let told_already =
-            self.plant == Some(Plant::TheSecondDoesNotWait) && task.what.work() == Work::Send;
+        let told_already = self.plant == Some(Plant::TheSecondDoesNotWait)
+            && task.what.operation() == Operation::Send;
         match self.done(task) {
             Executed::Further(task) => self.relay(relay).tasks.push(task),
             Executed::Answered(_) if told_already => {}
@@ -560,19 +568,20 @@ impl World {
 
     /// Executes a task, or its next part.
     fn done(&mut self, task: Task) -> Executed {
-        let (relay, generation, work) = (task.relay, task.generation, task.what.work());
-        let mut answer = Answer { generation, work, input: Input::Tick, news: News::Nothing };
+        let (relay, generation, operation) = (task.relay, task.generation, task.what.operation());
+        let mut answer =
+            Answer { generation, operation, input: Input::RenewalDue, news: News::Nothing };
         answer.input = match task.what {
             What::Join => {
                 answer.news = News::Session(self.database.join(relay));
                 Input::Joined
             }
-            What::Open(2, epochs) => {
+            What::OpenProducers(2, epochs) => {
                 answer.news = News::Epochs(epochs);
-                Input::Done { generation, done: Done::Opened }
+                Input::Completed { generation, completion: Completion::ProducersOpened }
             }
-            What::Open(..) => return Executed::Further(self.open(task)),
-            What::Fence(..) => match self.fence(task) {
+            What::OpenProducers(..) => return Executed::Further(self.open(task)),
+            What::FencePredecessors(..) => match self.fence(task) {
                 Ok(further) => return further,
                 Err(input) => input,
             },
@@ -580,29 +589,32 @@ impl World {
                 Ok(further) => return further,
                 Err(input) => input,
             },
-            What::Look(_) | What::Take(_) | What::Release(_) | What::Leave(_) => {
-                self.on_database(task)
-            }
+            What::RenewLease(_)
+            | What::AcquireShards(_)
+            | What::ReleaseShards(_)
+            | What::Leave(_) => self.on_database(task),
             What::Note(Note { session, lease, number, progress }) => {
                 let under = Under { session, leases: &[lease], step: number };
                 let is_noted = self.database.went_on(under, &[progress], self.plant);
                 answer.news = News::Noted(is_noted);
-                Input::Tick
+                Input::RenewalDue
             }
-            What::Read(places) => Input::Done { generation, done: self.page(relay, &places) },
+            What::ReadOutbox(places) => {
+                Input::Completed { generation, completion: self.page(relay, &places) }
+            }
             What::Send(..) | What::Commit(..) => {
                 if let What::Commit(_, _, progress) = task.what {
                     answer.news = News::Committed(progress);
                 }
                 match self.on_broker(task) {
-                    Ok(done) => Input::Done { generation, done },
+                    Ok(completion) => Input::Completed { generation, completion },
                     Err(refused) => {
-                        let (trouble, news) = match refused {
-                            Refused::Fenced => (Trouble::Fenced, News::Nothing),
-                            Refused::Events(of) => (Trouble::Held, News::Refused(of)),
+                        let (class, news) = match refused {
+                            Refused::Fenced => (FailureClass::Fenced, News::Nothing),
+                            Refused::Events(of) => (FailureClass::Resync, News::Refused(of)),
                         };
                         answer.news = news;
-                        Input::Failed { generation, work, trouble }
+                        Input::Failed { generation, operation, class }
                     }
                 }
             }
@@ -612,7 +624,7 @@ impl World {
 
     /// Makes the next producer.
     fn open(&mut self, mut task: Task) -> Task {
-        if let What::Open(slot, epochs) = &mut task.what {
+        if let What::OpenProducers(slot, epochs) = &mut task.what {
             let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
             epochs[*slot] = match self.plant {
                 Some(Plant::OpeningFencesNothing) => self.broker.init_without_fencing(id),
@@ -625,12 +637,19 @@ impl World {
 
     /// Looks what is to be fenced, fences the next, or notes that all are.
     fn fence(&mut self, mut task: Task) -> Result<Executed, In> {
-        let (generation, session, work) = (task.generation, task.session, Work::Fence);
-        let What::Fence(leases, ids, fenced) = &mut task.what else { return Err(Input::Tick) };
+        let (generation, session, operation) =
+            (task.generation, task.session, Operation::FencePredecessors);
+        let What::FencePredecessors(leases, ids, fenced) = &mut task.what else {
+            return Err(Input::RenewalDue);
+        };
         match ids {
             None => {
                 let Some(mut found) = self.database.to_fence(session, leases, self.plant) else {
-                    return Err(Input::Failed { generation, work, trouble: Trouble::Fenced });
+                    return Err(Input::Failed {
+                        generation,
+                        operation,
+                        class: FailureClass::Fenced,
+                    });
                 };
                 match self.plant {
                     Some(Plant::NobodyIsFenced) => found.clear(),
@@ -646,8 +665,8 @@ impl World {
                 }
                 None => {
                     self.database.fenced(session, leases, fenced);
-                    let done = Done::Fenced(std::mem::take(leases));
-                    return Err(Input::Done { generation, done });
+                    let completion = Completion::PredecessorsFenced(std::mem::take(leases));
+                    return Err(Input::Completed { generation, completion });
                 }
             },
         }
@@ -657,35 +676,36 @@ impl World {
     fn on_database(&mut self, task: Task) -> In {
         let Task { relay, session, what, .. } = task;
         match what {
-            What::Look(ready) => self.look(relay, session, ready),
-            What::Take(shards) => {
-                self.database.take(session, &shards, self.plant).map_or(Input::Gone, Input::Taken)
-            }
-            What::Release(leases) => {
+            What::RenewLease(ready) => self.look(relay, session, ready),
+            What::AcquireShards(shards) => self
+                .database
+                .take(session, &shards, self.plant)
+                .map_or(Input::SessionExpired, Input::ShardsAcquired),
+            What::ReleaseShards(leases) => {
                 self.database.release(session, &leases);
-                Input::Released
+                Input::ShardsReleased
             }
             What::Leave(clean) => {
                 let clean = clean || self.plant == Some(Plant::EveryLeavingIsClean);
                 self.database.leave(session, clean);
-                Input::Left
+                Input::SessionEnded
             }
-            _ => Input::Tick,
+            _ => Input::RenewalDue,
         }
     }
 
-    fn on_broker(&mut self, task: Task) -> Result<Done<Place, Batch>, Refused> {
+    fn on_broker(&mut self, task: Task) -> Result<Completion<Place, Batch>, Refused> {
         let Task { session, what, .. } = task;
         Ok(match what {
             What::Send(slot, epoch, batch) => {
                 self.broker.send(id(session, slot), epoch, &batch)?;
-                Done::Acked(slot)
+                Completion::Acknowledged(slot)
             }
             What::Commit(slot, epoch, _) => {
                 self.broker.commit(id(session, slot), epoch)?;
-                Done::Committed(slot)
+                Completion::Committed(slot)
             }
-            _ => Done::Opened,
+            _ => Completion::ProducersOpened,
         })
     }
 
@@ -693,7 +713,7 @@ impl World {
     /// shards go on. A step at a time, where there can be holds.
     fn take_up(&mut self, mut task: Task) -> Result<Executed, In> {
         let (relay, generation, session) = (task.relay, task.generation, task.session);
-        let What::ReadCheckpoints(taking) = &mut task.what else { return Err(Input::Tick) };
+        let What::ReadCheckpoints(taking) = &mut task.what else { return Err(Input::RenewalDue) };
         let reader = self.reader_was(relay);
         let under = Under { session, leases: &taking.leases, step: taking.number };
         let is_owned = match taking.step {
@@ -714,14 +734,16 @@ impl World {
                     reader.unwrap_or(taking.checkpoints.map(|checkpoint| checkpoint.place));
                 self.database.hold(under, places, taking.refused, self.plant)
             }
-            Step::Load => return Err(Input::Done { generation, done: self.load(relay, taking) }),
+            Step::Load => {
+                return Err(Input::Completed { generation, completion: self.load(relay, taking) });
+            }
         };
         if !is_owned {
-            let work = Work::ReadCheckpoints;
-            return Err(Input::Failed { generation, work, trouble: Trouble::Fenced });
+            let operation = Operation::ReadCheckpoints;
+            return Err(Input::Failed { generation, operation, class: FailureClass::Fenced });
         }
         if !self.refuses {
-            return Err(Input::Done { generation, done: self.load(relay, taking) });
+            return Err(Input::Completed { generation, completion: self.load(relay, taking) });
         }
         Ok(Executed::Further(task))
     }
@@ -740,7 +762,7 @@ impl World {
         (self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)).then_some(relay.early.places)
     }
 
-    fn load(&self, relay: usize, taking: &Taking) -> Done<Place, Batch> {
+    fn load(&self, relay: usize, taking: &Taking) -> Completion<Place, Batch> {
         let mut early = [None; SHARDS as usize];
         if let (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Some(relay)) =
             (self.plant, &self.relays[relay])
@@ -754,10 +776,10 @@ impl World {
             let hold = row.map(|HoldRow { id, place, .. }| Hold { id, place, standing });
             (*lease, Place { lease: *lease, at: taking.checkpoints[shard].place, hold })
         };
-        Done::Checkpoints(taking.leases.iter().map(place).collect())
+        Completion::CheckpointsRead(taking.leases.iter().map(place).collect())
     }
 
-    fn page(&mut self, relay: usize, places: &[(Shard, Place)]) -> Done<Place, Batch> {
+    fn page(&mut self, relay: usize, places: &[(Shard, Place)]) -> Completion<Place, Batch> {
         let mut noted = [None; SHARDS as usize];
         if let Some(relay) = &self.relays[relay] {
             noted = relay.noted;
@@ -766,17 +788,17 @@ impl World {
         if let Some(relay) = &mut self.relays[relay]
             && self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)
         {
-            for (shard, place) in &page.places {
+            for (shard, place) in &page.cursors {
                 relay.early.places[usize::from(shard.0)] = place.at;
             }
         }
-        Done::Page(page)
+        Completion::OutboxRead(page)
     }
 
     fn look(&mut self, relay: usize, session: Session, ready: bool) -> In {
         let mut found = self.database.look(session, ready);
         let plant = self.plant;
-        let Some(relay) = &mut self.relays[relay] else { return Input::Gone };
+        let Some(relay) = &mut self.relays[relay] else { return Input::SessionExpired };
         match plant {
             Some(Plant::LossOfTheLeaseIsNotHeard) if found.is_none() => {
                 found.clone_from(&relay.early.told);
@@ -787,7 +809,7 @@ impl World {
             _ => {}
         }
         relay.early.told.clone_from(&found);
-        found.map_or(Input::Gone, Input::Looked)
+        found.map_or(Input::SessionExpired, Input::LeaseRenewed)
     }
 }
 
@@ -821,33 +843,35 @@ impl Relay {
 
     fn task(&mut self, relay: usize, command: Command<Place, Batch>) {
         let epochs = self.epochs;
-        let what = match command.order {
-            Order::Join => What::Join,
-            Order::Look { ready } => What::Look(ready),
-            Order::Take(shards) => What::Take(shards),
-            Order::Release(leases) => What::Release(leases),
-            Order::Leave { clean } => What::Leave(clean),
-            Order::Open => {
+        let what = match command.action {
+            Action::Join => What::Join,
+            Action::RenewLease(readiness) => What::RenewLease(readiness == Readiness::Ready),
+            Action::AcquireShards(shards) => What::AcquireShards(shards),
+            Action::ReleaseShards(leases) => What::ReleaseShards(leases),
+            Action::Leave(departure) => What::Leave(departure == Departure::Clean),
+            Action::OpenProducers => {
                 self.opened = command.generation;
-                What::Open(0, [0; 2])
+                What::OpenProducers(0, [0; 2])
             }
-            Order::Fence(leases) => What::Fence(leases, None, BTreeSet::new()),
-            Order::ReadCheckpoints(leases) => {
+            Action::FencePredecessors(leases) => {
+                What::FencePredecessors(leases, None, BTreeSet::new())
+            }
+            Action::ReadCheckpoints(leases) => {
                 // Whatever is lost of it will be refused again.
                 let refused = std::mem::take(&mut self.refused);
                 self.steps += 1;
                 What::ReadCheckpoints(Taking::new(leases, self.steps, refused))
             }
-            Order::Read(places) => What::Read(places),
-            Order::Send(slot, batch) => {
+            Action::ReadOutbox(places) => What::ReadOutbox(places),
+            Action::Send(slot, batch) => {
                 self.sent[usize::from(slot == Slot::B)] = progress(&batch);
                 What::Send(slot, epochs[usize::from(slot == Slot::B)], batch)
             }
-            Order::Commit(slot) => {
+            Action::Commit(slot) => {
                 let number = usize::from(slot == Slot::B);
                 What::Commit(slot, epochs[number], self.sent[number])
             }
-            Order::Rest { .. } | Order::End { .. } => return,
+            Action::Wait { .. } | Action::EndProcess { .. } => return,
         };
         let session = self.session.unwrap_or_default();
         self.tasks.push(Task { relay, session, generation: command.generation, what });
@@ -910,21 +934,21 @@ impl Taking {
 }
 
 impl What {
-    fn work(&self) -> Work {
+    fn operation(&self) -> Operation {
         match self {
-            Self::Join => Work::Join,
-            Self::Look(_) => Work::Look,
-            Self::Take(_) => Work::Take,
-            Self::Release(_) => Work::Release,
-            Self::Leave(_) => Work::Leave,
-            Self::Open(..) => Work::Open,
-            Self::Fence(..) => Work::Fence,
-            Self::ReadCheckpoints(_) => Work::ReadCheckpoints,
-            Self::Read(_) => Work::Read,
-            Self::Send(..) => Work::Send,
-            Self::Commit(..) => Work::Commit,
+            Self::Join => Operation::Join,
+            Self::RenewLease(_) => Operation::RenewLease,
+            Self::AcquireShards(_) => Operation::AcquireShards,
+            Self::ReleaseShards(_) => Operation::ReleaseShards,
+            Self::Leave(_) => Operation::Leave,
+            Self::OpenProducers(..) => Operation::OpenProducers,
+            Self::FencePredecessors(..) => Operation::FencePredecessors,
+            Self::ReadCheckpoints(_) => Operation::ReadCheckpoints,
+            Self::ReadOutbox(_) => Operation::ReadOutbox,
+            Self::Send(..) => Operation::Send,
+            Self::Commit(..) => Operation::Commit,
             // Not the machine's work: it is not told of it.
-            Self::Note(_) => Work::Commit,
+            Self::Note(_) => Operation::Commit,
         }
     }
 }
@@ -936,8 +960,8 @@ fn id(session: Session, slot: Slot) -> TransactionalId {
 /// A machine that hears something else than what happened behaves as one with a bug.
 fn planted_input(input: In, plant: Option<Plant>, now: u64) -> In {
     match (plant, input) {
-        (Some(Plant::RepliesFromBeforeAreHeard), Input::Done { done, .. }) => {
-            Input::Done { generation: now, done }
+        (Some(Plant::RepliesFromBeforeAreHeard), Input::Completed { completion, .. }) => {
+            Input::Completed { generation: now, completion }
         }
         (_, input) => input,
     }

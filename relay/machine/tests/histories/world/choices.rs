@@ -1,44 +1,44 @@
 //! What can be next.
 
 use super::relay::Task;
-use super::{Action, Faults, Going, World};
+use super::{Faults, Going, Turn, World};
 use crate::broker::State;
 use crate::database::{HoldRow, SHARDS, Session};
 
 impl World {
     /// Every step that can be taken now without a fault.
-    pub(crate) fn fair_actions(&self, actions: &mut Vec<Action>) {
+    pub(crate) fn fair_actions(&self, actions: &mut Vec<Turn>) {
         for (number, relay) in self.relays.iter().enumerate() {
             let Some(relay) = relay else {
                 let can_start = self.faults.starts > 0 && !self.is_halted;
-                actions.extend(can_start.then_some(Action::Start(number)));
+                actions.extend(can_start.then_some(Turn::Start(number)));
                 continue;
             };
             let executable = |(_, task): &(usize, &Task)| self.can_execute(task);
             let executed = relay.tasks.iter().enumerate().filter(executable);
-            actions.extend(executed.map(|(task, _)| Action::Execute(number, task)));
-            actions.extend((0..relay.answers.len()).map(|answer| Action::Deliver(number, answer)));
+            actions.extend(executed.map(|(task, _)| Turn::Execute(number, task)));
+            actions.extend((0..relay.answers.len()).map(|answer| Turn::Deliver(number, answer)));
             if relay.is_resting {
-                actions.push(Action::Resume(number));
+                actions.push(Turn::Resume(number));
             }
-            actions.push(Action::Tick(number));
+            actions.push(Turn::Tick(number));
             if relay.committed.iter().any(Option::is_some) {
-                actions.push(Action::Copy(number));
+                actions.push(Turn::Copy(number));
             }
             if self.is_halted && !relay.is_stopped {
-                actions.push(Action::Stop(number));
+                actions.push(Turn::Stop(number));
             }
         }
-        actions.extend(self.broker.with(State::Committing).into_iter().map(Action::Finish));
+        actions.extend(self.broker.with(State::Committing).into_iter().map(Turn::Finish));
         let dead =
             |session: &&Session| self.relays[self.database.sessions[*session].relay].is_none();
-        actions.extend(self.database.sessions.keys().filter(dead).copied().map(Action::Expire));
+        actions.extend(self.database.sessions.keys().filter(dead).copied().map(Turn::Expire));
         if self.database.outbox.is_open() {
-            actions.push(Action::Commit);
+            actions.push(Turn::Commit);
         }
         let is_quiet = self.database.sessions.is_empty() && self.relays.iter().all(Option::is_none);
         if self.is_halted && is_quiet {
-            actions.push(Action::Rebase);
+            actions.push(Turn::Rebase);
         }
         if self.is_tended {
             self.tendings(actions);
@@ -46,11 +46,11 @@ impl World {
     }
 
     /// What somebody can do about what is refused or held.
-    fn tendings(&self, actions: &mut Vec<Action>) {
+    fn tendings(&self, actions: &mut Vec<Turn>) {
         if !self.broker.refused.is_empty() {
-            actions.push(Action::Mend);
+            actions.push(Turn::Mend);
         }
-        actions.extend(self.held().map(Action::Ask));
+        actions.extend(self.held().map(Turn::Ask));
     }
 
     /// The shards in which something is held that nobody has asked for.
@@ -61,33 +61,33 @@ impl World {
     }
 
     /// Every fault that can happen now.
-    pub(crate) fn faults(&self, actions: &mut Vec<Action>) {
+    pub(crate) fn faults(&self, actions: &mut Vec<Turn>) {
         let Faults { crashes, expiries, lost, late, timeouts, stops, appends, .. } = self.faults;
         for (number, relay) in self.relays.iter().enumerate() {
             let Some(relay) = relay else { continue };
             if crashes > 0 {
-                actions.push(Action::Crash(number));
+                actions.push(Turn::Crash(number));
             }
             if stops > 0 && !relay.is_stopped {
-                actions.push(Action::Stop(number));
+                actions.push(Turn::Stop(number));
             }
-            actions.extend((self.faults.overdue > 0).then_some(Action::Overdue(number)));
-            actions.extend((self.faults.stalls > 0).then_some(Action::Stall(number)));
+            actions.extend((self.faults.overdue > 0).then_some(Turn::Overdue(number)));
+            actions.extend((self.faults.stalls > 0).then_some(Turn::Stall(number)));
             if lost > 0 {
-                actions.extend((0..relay.answers.len()).map(|answer| Action::Lose(number, answer)));
+                actions.extend((0..relay.answers.len()).map(|answer| Turn::Lose(number, answer)));
             }
             if late > 0 {
-                actions.extend((0..relay.tasks.len()).map(|task| Action::Late(number, task)));
+                actions.extend((0..relay.tasks.len()).map(|task| Turn::Late(number, task)));
             }
         }
         if expiries > 0 {
-            actions.extend(self.database.sessions.keys().copied().map(Action::Expire));
+            actions.extend(self.database.sessions.keys().copied().map(Turn::Expire));
         }
         if timeouts > 0 {
-            actions.extend(self.broker.with(State::Open).into_iter().map(Action::TimeOut));
+            actions.extend(self.broker.with(State::Open).into_iter().map(Turn::TimeOut));
         }
         if appends > 0 {
-            actions.extend((0..usize::from(SHARDS)).map(Action::Append));
+            actions.extend((0..usize::from(SHARDS)).map(Turn::Append));
         }
         if self.refuses {
             self.refusals(actions);
@@ -97,10 +97,10 @@ impl World {
         }
         let stray = |(_, task): &(usize, &Task)| self.can_execute(task);
         let strays = self.strays.iter().enumerate().filter(stray);
-        actions.extend(strays.map(|(number, _)| Action::Stray(number)));
+        actions.extend(strays.map(|(number, _)| Turn::Stray(number)));
     }
 
-    fn refusals(&self, actions: &mut Vec<Action>) {
+    fn refusals(&self, actions: &mut Vec<Turn>) {
         let Faults { refusals, mendings, askings, .. } = self.faults;
         if refusals > 0 {
             for shard in 0..usize::from(SHARDS) {
@@ -110,32 +110,32 @@ impl World {
                 let events = self.database.outbox.events(shard);
                 let waiting = events.filter(|event| event.can_be_held());
                 let waiting = waiting.map(|event| event.number).filter(is_waiting);
-                actions.extend(waiting.map(|number| Action::Refuse(shard, number)));
+                actions.extend(waiting.map(|number| Turn::Refuse(shard, number)));
             }
         }
         if mendings > 0 && !self.broker.refused.is_empty() {
-            actions.push(Action::Mend);
+            actions.push(Turn::Mend);
         }
         if askings > 0 {
-            actions.extend(self.held().map(Action::Ask));
+            actions.extend(self.held().map(Turn::Ask));
         }
     }
 
     /// What happens to the database and its transactions.
-    fn histories(&self, actions: &mut Vec<Action>) {
+    fn histories(&self, actions: &mut Vec<Turn>) {
         let Faults { hasty, slow, empty, keeps, histories, .. } = self.faults;
         let shards = || 0..usize::from(SHARDS);
         if hasty > 0 {
-            actions.extend(shards().map(Action::AppendHastily));
+            actions.extend(shards().map(Turn::AppendHastily));
         }
         if self.database.outbox.is_open() {
-            actions.push(Action::RollBack);
+            actions.push(Turn::RollBack);
         } else if slow > 0 {
-            actions.extend(shards().map(Action::Begin));
+            actions.extend(shards().map(Turn::Begin));
         }
-        actions.extend((empty > 0).then_some(Action::Empty));
-        actions.extend((keeps > 0).then_some(Action::Keep));
+        actions.extend((empty > 0).then_some(Turn::Empty));
+        actions.extend((keeps > 0).then_some(Turn::Keep));
         let going = Going::ALL.into_iter().zip(histories).filter(|(_, left)| *left > 0);
-        actions.extend(going.map(|(going, _)| Action::GoBack(going)));
+        actions.extend(going.map(|(going, _)| Turn::GoBack(going)));
     }
 }

@@ -1,35 +1,35 @@
 //! How the database goes back to something earlier, and what a person does about it.
 
 use super::relay::Committed;
-use super::{Action, Going, World};
+use super::{Going, Turn, World};
 use crate::broker::TransactionalId;
 use crate::database::{Database, SHARDS};
 use crate::planted::Plant;
 
 impl World {
-    pub(super) fn take_of_histories(&mut self, action: Action) {
+    pub(super) fn take_of_histories(&mut self, action: Turn) {
         match action {
-            Action::AppendHastily(shard) => {
+            Turn::AppendHastily(shard) => {
                 self.faults.hasty -= 1;
                 self.database.outbox.append_asynchronously(shard);
             }
-            Action::Begin(shard) => {
+            Turn::Begin(shard) => {
                 self.faults.slow -= 1;
                 self.database.outbox.begin(shard);
             }
-            Action::Commit => self.database.outbox.commit(),
-            Action::RollBack => self.database.outbox.roll_back(),
-            Action::Empty => {
+            Turn::Commit => self.database.outbox.commit(),
+            Turn::RollBack => self.database.outbox.roll_back(),
+            Turn::Empty => {
                 self.faults.empty -= 1;
                 self.database.outbox.use_transaction_id();
             }
-            Action::Keep => {
+            Turn::Keep => {
                 self.faults.keeps -= 1;
                 self.kept = Some(Box::new(self.database.clone()));
             }
-            Action::GoBack(going) => self.go_back(going),
-            Action::Copy(relay) => self.copy(relay),
-            Action::Rebase => self.rebase(),
+            Turn::GoBack(going) => self.go_back(going),
+            Turn::Copy(relay) => self.copy(relay),
+            Turn::Rebase => self.rebase(),
             other => panic!("{other:?} has nothing to do with histories"),
         }
     }

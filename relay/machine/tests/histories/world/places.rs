@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use annals_relay_machine::{Done, Input, Lease, Trouble, Work};
+use annals_relay_machine::{Completion, FailureClass, Input, Lease, Operation};
 
 use super::World;
 use super::relay::{Answer, News, Task, What};
@@ -49,7 +49,7 @@ pub(super) enum Step {
 enum Ended {
     Next(Step),
     Done(News),
-    Failed(Trouble),
+    Failed(FailureClass),
 }
 
 impl Taking {
@@ -100,17 +100,17 @@ impl World {
     /// Reads checkpoints, verifies the history, notes what the checkpoints say of holds, holds what was refused, and
     /// reads what is held: where the shards go on. A step at a time, where something can come between.
     pub(super) fn take_up(&mut self, mut task: Task) -> Executed {
-        let (generation, work) = (task.generation, Work::ReadCheckpoints);
+        let (generation, operation) = (task.generation, Operation::ReadCheckpoints);
         let What::ReadCheckpoints(taking) = &mut task.what else { unreachable!() };
         let (input, news) = match self.steps(task.relay, task.session, taking) {
             Ended::Next(_) => return Executed::Further(task),
             Ended::Done(news) => {
-                let done = self.load(task.relay, taking);
-                (Input::Done { generation, done }, news)
+                let completion = self.load(task.relay, taking);
+                (Input::Completed { generation, completion }, news)
             }
-            Ended::Failed(trouble) => (Input::Failed { generation, work, trouble }, News::Nothing),
+            Ended::Failed(class) => (Input::Failed { generation, operation, class }, News::Nothing),
         };
-        Executed::Answered(Answer { generation, work, input, news })
+        Executed::Answered(Answer { generation, operation, input, news })
     }
 
     /// The next step; all of them at once where nothing can come between that matters.
@@ -132,7 +132,7 @@ impl World {
         );
         if is_of_database && taking.incarnation != self.database.incarnation {
             // What was learned of the database is no longer true.
-            return Ended::Failed(Trouble::Held);
+            return Ended::Failed(FailureClass::Resync);
         }
         match taking.step {
             Step::Begin => self.begin(relay, taking),
@@ -148,7 +148,7 @@ impl World {
                 taking.checkpoints = self.checkpoints(relay);
                 Ended::Next(taking.after_checkpoints(self.plant))
             }
-            Step::Verify if self.is_forked(taking) => Ended::Failed(Trouble::Fork),
+            Step::Verify if self.is_forked(taking) => Ended::Failed(FailureClass::DivergedHistory),
             Step::Verify => Ended::Next(Step::Note),
             Step::Note | Step::Hold => self.write_holds(relay, session, taking),
             Step::Load if taking.is_unverified => {
@@ -240,7 +240,7 @@ impl World {
             let places = self.reader_was(relay).unwrap_or(checkpoints);
             (self.database.hold(under, places, taking.refused, self.plant), Step::Load)
         };
-        if is_owned { Ended::Next(next) } else { Ended::Failed(Trouble::Fenced) }
+        if is_owned { Ended::Next(next) } else { Ended::Failed(FailureClass::Fenced) }
     }
 
     /// For a planted bug: where the reader was.
@@ -249,7 +249,7 @@ impl World {
         (self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)).then_some(relay.early.places)
     }
 
-    fn load(&self, relay: usize, taking: &Taking) -> Done<Place, Batch> {
+    fn load(&self, relay: usize, taking: &Taking) -> Completion<Place, Batch> {
         let mut early = [None; SHARDS as usize];
         if let (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Some(relay)) =
             (self.plant, &self.relays[relay])
@@ -269,6 +269,6 @@ impl World {
             };
             (*lease, place)
         };
-        Done::Checkpoints(taking.leases.iter().map(place).collect())
+        Completion::CheckpointsRead(taking.leases.iter().map(place).collect())
     }
 }

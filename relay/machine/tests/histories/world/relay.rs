@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use annals_relay_machine::{Command, Lease, Leases, Machine, Order, Producers, Shard, Slot, Work};
+use annals_relay_machine::{
+    Action, Command, Departure, Lease, Leases, Machine, Operation, Producers, Readiness, Shard,
+    Slot,
+};
 
 use super::In;
 use super::places::Taking;
@@ -105,16 +108,16 @@ pub(super) struct Task {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum What {
     Join,
-    Look(bool),
-    Take(Vec<Shard>),
-    Release(Vec<Lease>),
+    RenewLease(bool),
+    AcquireShards(Vec<Shard>),
+    ReleaseShards(Vec<Lease>),
     Leave(bool),
     /// One producer after the other: which is next, and the epochs so far.
-    Open(usize, [u8; 2]),
+    OpenProducers(usize, [u8; 2]),
     /// The ids that are to be fenced, once they are known, and those that are.
-    Fence(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
+    FencePredecessors(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
     ReadCheckpoints(Taking),
-    Read(Vec<(Shard, Place)>),
+    ReadOutbox(Vec<(Shard, Place)>),
     Send(Slot, u8, Batch),
     Commit(Slot, u8, Batches),
     Note(Note),
@@ -123,7 +126,7 @@ pub(super) enum What {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Answer {
     pub(super) generation: u64,
-    pub(super) work: Work,
+    pub(super) operation: Operation,
     pub(super) input: In,
     pub(super) news: News,
 }
@@ -170,33 +173,35 @@ impl Relay {
 
     pub(super) fn task(&mut self, relay: usize, command: Command<Place, Batch>) {
         let epochs = self.epochs;
-        let what = match command.order {
-            Order::Join => What::Join,
-            Order::Look { ready } => What::Look(ready),
-            Order::Take(shards) => What::Take(shards),
-            Order::Release(leases) => What::Release(leases),
-            Order::Leave { clean } => What::Leave(clean),
-            Order::Open => {
+        let what = match command.action {
+            Action::Join => What::Join,
+            Action::RenewLease(readiness) => What::RenewLease(readiness == Readiness::Ready),
+            Action::AcquireShards(shards) => What::AcquireShards(shards),
+            Action::ReleaseShards(leases) => What::ReleaseShards(leases),
+            Action::Leave(departure) => What::Leave(departure == Departure::Clean),
+            Action::OpenProducers => {
                 self.opened = command.generation;
-                What::Open(0, [0; 2])
+                What::OpenProducers(0, [0; 2])
             }
-            Order::Fence(leases) => What::Fence(leases, None, BTreeSet::new()),
-            Order::ReadCheckpoints(leases) => {
+            Action::FencePredecessors(leases) => {
+                What::FencePredecessors(leases, None, BTreeSet::new())
+            }
+            Action::ReadCheckpoints(leases) => {
                 // Whatever is lost of it will be refused again.
                 let refused = std::mem::take(&mut self.refused);
                 self.steps += 1;
                 What::ReadCheckpoints(Taking::new(leases, self.steps, refused, self.copies))
             }
-            Order::Read(places) => What::Read(places),
-            Order::Send(slot, batch) => {
+            Action::ReadOutbox(places) => What::ReadOutbox(places),
+            Action::Send(slot, batch) => {
                 self.sent[usize::from(slot == Slot::B)] = self.sent(&batch);
                 What::Send(slot, epochs[usize::from(slot == Slot::B)], batch)
             }
-            Order::Commit(slot) => {
+            Action::Commit(slot) => {
                 let number = usize::from(slot == Slot::B);
                 What::Commit(slot, epochs[number], self.sent[number])
             }
-            Order::Rest { .. } | Order::End { .. } => return,
+            Action::Wait { .. } | Action::EndProcess { .. } => return,
         };
         let session = self.session.unwrap_or_default();
         self.tasks.push(Task { relay, session, generation: command.generation, what });
@@ -252,21 +257,21 @@ impl Relay {
 }
 
 impl What {
-    pub(super) fn work(&self) -> Work {
+    pub(super) fn operation(&self) -> Operation {
         match self {
-            Self::Join => Work::Join,
-            Self::Look(_) => Work::Look,
-            Self::Take(_) => Work::Take,
-            Self::Release(_) => Work::Release,
-            Self::Leave(_) => Work::Leave,
-            Self::Open(..) => Work::Open,
-            Self::Fence(..) => Work::Fence,
-            Self::ReadCheckpoints(_) => Work::ReadCheckpoints,
-            Self::Read(_) => Work::Read,
-            Self::Send(..) => Work::Send,
-            Self::Commit(..) => Work::Commit,
+            Self::Join => Operation::Join,
+            Self::RenewLease(_) => Operation::RenewLease,
+            Self::AcquireShards(_) => Operation::AcquireShards,
+            Self::ReleaseShards(_) => Operation::ReleaseShards,
+            Self::Leave(_) => Operation::Leave,
+            Self::OpenProducers(..) => Operation::OpenProducers,
+            Self::FencePredecessors(..) => Operation::FencePredecessors,
+            Self::ReadCheckpoints(_) => Operation::ReadCheckpoints,
+            Self::ReadOutbox(_) => Operation::ReadOutbox,
+            Self::Send(..) => Operation::Send,
+            Self::Commit(..) => Operation::Commit,
             // Not the machine's work: it is not told of it.
-            Self::Note(_) => Work::Commit,
+            Self::Note(_) => Operation::Commit,
         }
     }
 }

@@ -1,86 +1,86 @@
 //! What each step does.
 
-use annals_relay_machine::{Command, Done, Input, Order, Trouble, Work};
+use annals_relay_machine::{Action, Command, Completion, FailureClass, Input, Operation};
 
 use super::relay::{Answer, News, Relay, What};
 use super::work::Executed;
-use super::{Action, In, World};
+use super::{In, Turn, World};
 use crate::broker::Batch;
 use crate::planted::Plant;
 use crate::reading::Place;
 
 impl World {
-    pub(crate) fn take(&mut self, action: Action) {
+    pub(crate) fn take(&mut self, action: Turn) {
         match action {
-            Action::Start(relay) => {
+            Turn::Start(relay) => {
                 self.faults.starts -= 1;
                 self.relays[relay] = Some(Relay::new(relay, self.has_histories));
-                self.tell(relay, Input::Tick);
+                self.tell(relay, Input::RenewalDue);
             }
-            Action::Execute(relay, task) => self.execute(relay, task),
-            Action::Deliver(relay, answer) => self.deliver(relay, answer),
-            Action::Stray(number) => {
+            Turn::Execute(relay, task) => self.execute(relay, task),
+            Turn::Deliver(relay, answer) => self.deliver(relay, answer),
+            Turn::Stray(number) => {
                 let task = self.strays.remove(number);
                 let _unheard = self.done(task);
             }
-            Action::Finish(id) => self.broker.finish(id),
-            Action::Tick(relay) => self.tell(relay, Input::Tick),
-            Action::Resume(relay) => {
+            Turn::Finish(id) => self.broker.finish(id),
+            Turn::Tick(relay) => self.tell(relay, Input::RenewalDue),
+            Turn::Resume(relay) => {
                 if self.plant != Some(Plant::ARestNeverEnds) {
                     self.relay(relay).is_resting = false;
-                    self.tell(relay, Input::Resume);
+                    self.tell(relay, Input::WaitOver);
                 }
             }
-            Action::Crash(_) | Action::Stop(_) | Action::Overdue(_) | Action::Stall(_) => {
+            Turn::Crash(_) | Turn::Stop(_) | Turn::Overdue(_) | Turn::Stall(_) => {
                 self.disturb(action);
             }
-            Action::Expire(session) => {
+            Turn::Expire(session) => {
                 // That of a dead relay is no fault.
                 self.faults.expiries = self.faults.expiries.saturating_sub(1);
                 self.database.expire(session, self.plant);
             }
-            Action::Lose(relay, answer) => self.lose(relay, answer),
-            Action::Late(relay, task) => self.late(relay, task),
-            Action::TimeOut(id) => {
+            Turn::Lose(relay, answer) => self.lose(relay, answer),
+            Turn::Late(relay, task) => self.late(relay, task),
+            Turn::TimeOut(id) => {
                 self.faults.timeouts -= 1;
                 self.broker.time_out(id);
             }
-            Action::Append(shard) => {
+            Turn::Append(shard) => {
                 self.faults.appends -= 1;
                 self.database.outbox.append(shard);
             }
-            Action::AppendHastily(_)
-            | Action::Begin(_)
-            | Action::Commit
-            | Action::RollBack
-            | Action::Empty
-            | Action::Keep
-            | Action::GoBack(_)
-            | Action::Copy(_)
-            | Action::Rebase => self.take_of_histories(action),
-            Action::Refuse(..) | Action::Mend | Action::Ask(_) => self.take_of_holds(action),
+            Turn::AppendHastily(_)
+            | Turn::Begin(_)
+            | Turn::Commit
+            | Turn::RollBack
+            | Turn::Empty
+            | Turn::Keep
+            | Turn::GoBack(_)
+            | Turn::Copy(_)
+            | Turn::Rebase => self.take_of_histories(action),
+            Turn::Refuse(..) | Turn::Mend | Turn::Ask(_) => self.take_of_holds(action),
         }
     }
 
     /// What happens to a relay.
-    fn disturb(&mut self, action: Action) {
+    fn disturb(&mut self, action: Turn) {
         match action {
-            Action::Crash(relay) => {
+            Turn::Crash(relay) => {
                 self.faults.crashes -= 1;
                 let relay = self.relays[relay].take().unwrap();
                 self.strays.extend(relay.tasks);
             }
-            Action::Stop(relay) => {
+            Turn::Stop(relay) => {
                 // Before a person acts on a lost history, all are stopped.
                 self.faults.stops = self.faults.stops.saturating_sub(1);
                 self.relay(relay).is_stopped = true;
                 self.tell(relay, Input::Stop);
             }
-            Action::Overdue(relay) => {
+            Turn::Overdue(relay) => {
                 self.faults.overdue -= 1;
-                self.tell(relay, Input::Overdue);
+                self.tell(relay, Input::OutageOutlastsLease);
             }
-            Action::Stall(relay) => {
+            Turn::Stall(relay) => {
                 self.faults.stalls -= 1;
                 self.tell(relay, Input::Stalled);
             }
@@ -89,17 +89,17 @@ impl World {
     }
 
     /// What events are refused for, and what people do about it.
-    fn take_of_holds(&mut self, action: Action) {
+    fn take_of_holds(&mut self, action: Turn) {
         match action {
-            Action::Refuse(shard, event) => {
+            Turn::Refuse(shard, event) => {
                 self.faults.refusals -= 1;
                 self.broker.refused.insert((shard, event));
             }
-            Action::Mend => {
+            Turn::Mend => {
                 self.faults.mendings = self.faults.mendings.saturating_sub(1);
                 self.broker.refused.pop_first();
             }
-            Action::Ask(shard) => {
+            Turn::Ask(shard) => {
                 self.faults.askings = self.faults.askings.saturating_sub(1);
                 self.database.holds[shard].iter_mut().for_each(|hold| hold.is_wanted = true);
             }
@@ -109,57 +109,61 @@ impl World {
 
     fn lose(&mut self, relay: usize, answer: usize) {
         self.faults.lost -= 1;
-        let Answer { generation, work, news, .. } = self.relay(relay).answers.remove(answer);
+        let Answer { generation, operation, news, .. } = self.relay(relay).answers.remove(answer);
         if let News::Noted(_) = news {
             // It is tried again.
             return self.relay(relay).note_next();
         }
-        self.tell(relay, Input::Failed { generation, work, trouble: Trouble::Unknown });
+        self.tell(
+            relay,
+            Input::Failed { generation, operation, class: FailureClass::UnknownOutcome },
+        );
     }
 
     /// Gives a task up that is done later all the same.
     fn late(&mut self, relay: usize, task: usize) {
         self.faults.late -= 1;
         let task = self.relay(relay).tasks.remove(task);
-        let (generation, work) = (task.generation, task.what.work());
+        let (generation, operation) = (task.generation, task.what.operation());
         if let What::Note(_) = task.what {
             self.strays.push(task);
             // It is tried again.
             return self.relay(relay).note_next();
         }
-        let mut input = Input::Failed { generation, work, trouble: Trouble::Unknown };
+        let mut input =
+            Input::Failed { generation, operation, class: FailureClass::UnknownOutcome };
         if let (Some(Plant::AnUnknownCommitCountsAsDone), What::Commit(slot, ..)) =
             (self.plant, &task.what)
         {
-            input = Input::Done { generation, done: Done::Committed(*slot) };
+            input = Input::Completed { generation, completion: Completion::Committed(*slot) };
         }
         self.strays.push(task);
         self.tell(relay, input);
     }
 
     /// Whether this concerns the noting of a hold's progress.
-    pub(crate) fn is_noting(&self, action: &Action) -> bool {
+    pub(crate) fn is_noting(&self, action: &Turn) -> bool {
         let task = match *action {
-            Action::Execute(relay, task) | Action::Late(relay, task) => {
+            Turn::Execute(relay, task) | Turn::Late(relay, task) => {
                 self.relays[relay].as_ref().map(|relay| &relay.tasks[task])
             }
-            Action::Stray(number) => Some(&self.strays[number]),
+            Turn::Stray(number) => Some(&self.strays[number]),
             _ => None,
         };
         task.is_some_and(|task| matches!(task.what, What::Note(_)))
     }
 
     /// An action for people, before it is taken.
-    pub(crate) fn describe(&self, action: &Action) -> String {
+    pub(crate) fn describe(&self, action: &Turn) -> String {
         let of = |relay: usize| self.relays[relay].as_ref().unwrap();
         match action {
-            Action::Execute(relay, task) | Action::Late(relay, task) => {
+            Turn::Execute(relay, task) | Turn::Late(relay, task) => {
                 format!("{action:?}: {:?}", of(*relay).tasks[*task])
             }
-            Action::Deliver(relay, answer) | Action::Lose(relay, answer) => {
+            Turn::Deliver(relay, answer) | Turn::Lose(relay, answer) => {
                 format!("{action:?}: {:?}", of(*relay).answers[*answer].input)
             }
-            Action::Stray(number) => format!("{action:?}: {:?}", self.strays[*number]),
+            Turn::Stray(number) => format!("{action:?}: {:?}", self.strays[*number]),
             _ => format!("{action:?}"),
         }
     }
@@ -207,9 +211,9 @@ impl World {
             self.plant_early(number, &command);
             let relay = self.relay(number);
             relay.generation = command.generation;
-            match command.order {
-                Order::Rest { .. } => relay.is_resting = true,
-                Order::End { halted } => {
+            match command.action {
+                Action::Wait { .. } => relay.is_resting = true,
+                Action::EndProcess { halted } => {
                     self.is_halted |= halted.is_some();
                     let relay = self.relays[number].take().unwrap();
                     self.strays.extend(relay.tasks);
@@ -222,19 +226,22 @@ impl World {
 
     /// What some bugs would have seen by now.
     fn plant_early(&mut self, number: usize, command: &Command<Place, Batch>) {
-        let Command { generation, order } = command;
-        match (self.plant, order) {
-            (Some(Plant::CheckpointsAreReadBeforeFencing), Order::Fence(_)) => {
+        let Command { generation, action } = command;
+        match (self.plant, action) {
+            (Some(Plant::CheckpointsAreReadBeforeFencing), Action::FencePredecessors(_)) => {
                 let checkpoints = self.checkpoints_now();
                 self.relay(number).early.checkpoints = checkpoints;
             }
-            (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Order::ReadCheckpoints(_)) => {
+            (Some(Plant::HoldsAreReadBeforeTheCheckpoint), Action::ReadCheckpoints(_)) => {
                 self.relay(number).early.holds = self.database.holds;
             }
-            (Some(Plant::TheSecondDoesNotWait), Order::Send(slot, _)) => {
-                let input = Input::Done { generation: *generation, done: Done::Acked(*slot) };
-                let (work, generation) = (Work::Send, *generation);
-                let answer = Answer { generation, work, input, news: News::Nothing };
+            (Some(Plant::TheSecondDoesNotWait), Action::Send(slot, _)) => {
+                let input = Input::Completed {
+                    generation: *generation,
+                    completion: Completion::Acknowledged(*slot),
+                };
+                let (operation, generation) = (Operation::Send, *generation);
+                let answer = Answer { generation, operation, input, news: News::Nothing };
                 self.relay(number).answers.push(answer);
             }
             _ => {}
@@ -243,8 +250,8 @@ impl World {
 
     fn execute(&mut self, relay: usize, task: usize) {
         let task = self.relay(relay).tasks.remove(task);
-        let told_already =
-            self.plant == Some(Plant::TheSecondDoesNotWait) && task.what.work() == Work::Send;
+        let told_already = self.plant == Some(Plant::TheSecondDoesNotWait)
+            && task.what.operation() == Operation::Send;
         match self.done(task) {
             Executed::Further(task) => self.relay(relay).tasks.push(task),
             Executed::Answered(_) if told_already => {}
@@ -256,8 +263,8 @@ impl World {
 /// A machine that hears something else than what happened behaves as one with a bug.
 fn planted_input(input: In, plant: Option<Plant>, now: u64) -> In {
     match (plant, input) {
-        (Some(Plant::RepliesFromBeforeAreHeard), Input::Done { done, .. }) => {
-            Input::Done { generation: now, done }
+        (Some(Plant::RepliesFromBeforeAreHeard), Input::Completed { completion, .. }) => {
+            Input::Completed { generation: now, completion }
         }
         (_, input) => input,
     }

@@ -1,6 +1,6 @@
 //! The work of relays, on the database and the broker.
 
-use annals_relay_machine::{Done, Input, Shard, Slot, Trouble, Work};
+use annals_relay_machine::{Completion, FailureClass, Input, Operation, Shard, Slot};
 
 use super::places::Step;
 use super::relay::{Answer, News, Note, Task, What};
@@ -29,32 +29,34 @@ impl World {
 
     /// Executes a task, or its next part.
     pub(super) fn done(&mut self, task: Task) -> Executed {
-        let (relay, generation, work) = (task.relay, task.generation, task.what.work());
-        let mut answer = Answer { generation, work, input: Input::Tick, news: News::Nothing };
+        let (relay, generation, operation) = (task.relay, task.generation, task.what.operation());
+        let mut answer =
+            Answer { generation, operation, input: Input::RenewalDue, news: News::Nothing };
         answer.input = match task.what {
             What::Join => {
                 answer.news = News::Session(self.join(relay));
                 Input::Joined
             }
-            What::Open(2, epochs) => {
+            What::OpenProducers(2, epochs) => {
                 // Before the leases are looked at again: what the database loses later is known from here.
                 if self.has_histories {
                     self.broker.announced.insert(task.session);
                 }
                 answer.news = News::Epochs(epochs);
-                Input::Done { generation, done: Done::Opened }
+                Input::Completed { generation, completion: Completion::ProducersOpened }
             }
-            What::Open(..) => return Executed::Further(self.open(task)),
-            What::Fence(..) => return self.fence(task),
+            What::OpenProducers(..) => return Executed::Further(self.open(task)),
+            What::FencePredecessors(..) => return self.fence(task),
             What::ReadCheckpoints(_) => return self.take_up(task),
-            What::Look(_) | What::Take(_) | What::Release(_) | What::Leave(_) => {
-                self.on_database(task)
-            }
+            What::RenewLease(_)
+            | What::AcquireShards(_)
+            | What::ReleaseShards(_)
+            | What::Leave(_) => self.on_database(task),
             What::Note(note) => {
                 answer.news = News::Noted(self.note(&note));
-                Input::Tick
+                Input::RenewalDue
             }
-            What::Read(places) => self.read(relay, generation, &places),
+            What::ReadOutbox(places) => self.read(relay, generation, &places),
             What::Send(..) | What::Commit(..) => {
                 let (input, news) = self.on_broker(task);
                 answer.news = news;
@@ -86,7 +88,7 @@ impl World {
 
     /// Makes the next producer.
     fn open(&mut self, mut task: Task) -> Task {
-        if let What::Open(slot, epochs) = &mut task.what {
+        if let What::OpenProducers(slot, epochs) = &mut task.what {
             let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
             epochs[*slot] = match self.plant {
                 Some(Plant::OpeningFencesNothing) => self.broker.init_without_fencing(id),
@@ -99,16 +101,17 @@ impl World {
 
     /// Looks what is to be fenced, fences the next, or notes that all are.
     fn fence(&mut self, mut task: Task) -> Executed {
-        let (generation, session, work) = (task.generation, task.session, Work::Fence);
+        let (generation, session, operation) =
+            (task.generation, task.session, Operation::FencePredecessors);
         let answered = |input| {
             let news = News::Nothing;
-            Executed::Answered(Answer { generation, work, input, news })
+            Executed::Answered(Answer { generation, operation, input, news })
         };
-        let What::Fence(leases, ids, fenced) = &mut task.what else { unreachable!() };
+        let What::FencePredecessors(leases, ids, fenced) = &mut task.what else { unreachable!() };
         let Some(known) = ids else {
             let Some(mut found) = self.database.to_fence(session, leases, self.plant) else {
-                let trouble = Trouble::Fenced;
-                return answered(Input::Failed { generation, work, trouble });
+                let class = FailureClass::Fenced;
+                return answered(Input::Failed { generation, operation, class });
             };
             match self.plant {
                 Some(Plant::NobodyIsFenced) => found.clear(),
@@ -120,8 +123,8 @@ impl World {
         };
         let Some(id) = known.pop_first() else {
             self.database.fenced(session, leases, fenced);
-            let done = Done::Fenced(std::mem::take(leases));
-            return answered(Input::Done { generation, done });
+            let completion = Completion::PredecessorsFenced(std::mem::take(leases));
+            return answered(Input::Completed { generation, completion });
         };
         self.broker.init(id);
         fenced.insert(id);
@@ -131,77 +134,79 @@ impl World {
     fn on_database(&mut self, task: Task) -> In {
         let Task { relay, session, what, .. } = task;
         match what {
-            What::Look(ready) => self.look(relay, session, ready),
-            What::Take(shards) => {
-                self.database.take(session, &shards, self.plant).map_or(Input::Gone, Input::Taken)
-            }
-            What::Release(leases) => {
+            What::RenewLease(ready) => self.look(relay, session, ready),
+            What::AcquireShards(shards) => self
+                .database
+                .take(session, &shards, self.plant)
+                .map_or(Input::SessionExpired, Input::ShardsAcquired),
+            What::ReleaseShards(leases) => {
                 self.database.release(session, &leases);
-                Input::Released
+                Input::ShardsReleased
             }
             What::Leave(clean) => {
                 let clean = clean || self.plant == Some(Plant::EveryLeavingIsClean);
                 self.database.leave(session, clean);
-                Input::Left
+                Input::SessionEnded
             }
-            _ => Input::Tick,
+            _ => Input::RenewalDue,
         }
     }
 
     fn on_broker(&mut self, task: Task) -> (In, News) {
-        let (generation, session, work) = (task.generation, task.session, task.what.work());
+        let (generation, session, operation) =
+            (task.generation, task.session, task.what.operation());
         let done = match task.what {
             What::Send(slot, epoch, batch) => {
                 let sent = self.broker.send(id(session, slot), epoch, &batch);
-                sent.map(|()| (Done::Acked(slot), News::Nothing))
+                sent.map(|()| (Completion::Acknowledged(slot), News::Nothing))
             }
             What::Commit(slot, epoch, batches) => {
                 let committed = self.broker.commit(id(session, slot), epoch);
-                committed.map(|ends| (Done::Committed(slot), News::Committed(batches, ends)))
+                committed.map(|ends| (Completion::Committed(slot), News::Committed(batches, ends)))
             }
             other => panic!("{other:?} is not the broker's"),
         };
         match done {
-            Ok((done, news)) => (Input::Done { generation, done }, news),
+            Ok((completion, news)) => (Input::Completed { generation, completion }, news),
             Err(refused) => {
-                let (trouble, news) = match refused {
-                    Refused::Fenced => (Trouble::Fenced, News::Nothing),
-                    Refused::Events(of) => (Trouble::Held, News::Refused(of)),
+                let (class, news) = match refused {
+                    Refused::Fenced => (FailureClass::Fenced, News::Nothing),
+                    Refused::Events(of) => (FailureClass::Resync, News::Refused(of)),
                 };
-                (Input::Failed { generation, work, trouble }, news)
+                (Input::Failed { generation, operation, class }, news)
             }
         }
     }
 
     /// Reads a page, of the history that the places are of.
     fn read(&mut self, relay: usize, generation: u64, places: &[(Shard, Place)]) -> In {
-        let failed = |trouble| Input::Failed { generation, work: Work::Read, trouble };
+        let failed = |class| Input::Failed { generation, operation: Operation::ReadOutbox, class };
         let incarnation = self.database.incarnation;
         if places.iter().any(|(_, place)| place.incarnation != incarnation)
             && self.plant != Some(Plant::TheReaderReadsAnyHistory)
         {
             // The producers are made again, and the history is verified before anything else is published.
-            return failed(Trouble::Held);
+            return failed(FailureClass::Resync);
         }
         let noted = self.relays[relay].as_ref().map_or_else(Default::default, |r| r.noted);
         let rows_max = self.rows_max;
         let reader =
             Reader { database: &self.database, noted: &noted, plant: self.plant, rows_max };
-        let Some(page) = reader.page(places) else { return failed(Trouble::Away) };
+        let Some(page) = reader.page(places) else { return failed(FailureClass::Unavailable) };
         if let Some(relay) = &mut self.relays[relay]
             && self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)
         {
-            for (shard, place) in &page.places {
+            for (shard, place) in &page.cursors {
                 relay.early.places[usize::from(shard.0)] = place.at;
             }
         }
-        Input::Done { generation, done: Done::Page(page) }
+        Input::Completed { generation, completion: Completion::OutboxRead(page) }
     }
 
     fn look(&mut self, relay: usize, session: Session, ready: bool) -> In {
         let mut found = self.database.look(session, ready, self.plant);
         let plant = self.plant;
-        let Some(relay) = &mut self.relays[relay] else { return Input::Gone };
+        let Some(relay) = &mut self.relays[relay] else { return Input::SessionExpired };
         match plant {
             Some(Plant::LossOfTheLeaseIsNotHeard) if found.is_none() => {
                 found.clone_from(&relay.early.told);
@@ -212,7 +217,7 @@ impl World {
             _ => {}
         }
         relay.early.told.clone_from(&found);
-        found.map_or(Input::Gone, Input::Looked)
+        found.map_or(Input::SessionExpired, Input::LeaseRenewed)
     }
 }
 

@@ -38,7 +38,7 @@ impl Leases {
 
     /// Which free shards to take, the lowest first.
     #[must_use]
-    pub fn to_take(&self, shards: usize) -> Vec<Shard> {
+    pub fn to_acquire(&self, shards: usize) -> Vec<Shard> {
         let lacking = self.share(shards).saturating_sub(self.mine.len());
         let free: BTreeSet<Shard> = self.free.iter().copied().collect();
         free.into_iter().take(lacking).collect()
@@ -46,7 +46,7 @@ impl Leases {
 
     /// Which of its shards to give up, the highest first.
     #[must_use]
-    pub fn to_give(&self, shards: usize) -> Vec<Shard> {
+    pub fn to_release(&self, shards: usize) -> Vec<Shard> {
         let surplus = self.mine.len().saturating_sub(self.share(shards));
         let mine: BTreeSet<Shard> = self.mine.iter().map(|lease| lease.shard).collect();
         mine.into_iter().rev().take(surplus).collect()
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn whoever_is_alone_takes_everything() {
-        assert_eq!(leases(0..0, 0..8, (0, 1)).to_take(8).len(), 8);
+        assert_eq!(leases(0..0, 0..8, (0, 1)).to_acquire(8).len(), 8);
     }
 
     #[test]
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn the_surplus_is_given_up_from_the_top_and_the_lack_taken_from_the_bottom() {
-        assert_eq!(leases(0..8, 0..0, (0, 3)).to_give(8), [7, 6, 5, 4, 3].map(Shard));
-        assert_eq!(leases(0..1, 3..8, (1, 3)).to_take(8), [3, 4].map(Shard));
-        assert!(leases(0..3, 3..8, (1, 3)).to_give(8).is_empty());
+        assert_eq!(leases(0..8, 0..0, (0, 3)).to_release(8), [7, 6, 5, 4, 3].map(Shard));
+        assert_eq!(leases(0..1, 3..8, (1, 3)).to_acquire(8), [3, 4].map(Shard));
+        assert!(leases(0..3, 3..8, (1, 3)).to_release(8).is_empty());
     }
 }
