@@ -156,7 +156,7 @@ async fn the_login_in_the_registrys_url_is_used_and_shown_nowhere() {
     ] {
         shown.push(settings.run(arguments).await.unwrap());
     }
-    let holds: Vec<String> = sqlx::query_scalar(include_str!("sql/hold_reasons.sql"))
+    let holds: Vec<String> = sqlx::query_scalar(include_str!("sql/quarantine_reasons.sql"))
         .fetch_all(bed.store().pool())
         .await
         .must("read the holds");

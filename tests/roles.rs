@@ -39,16 +39,16 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "relay_reshard"
         | "relay_deliver"
         | "relay_rebase"
-        | "relay_pass"
+        | "relay_skip_published"
         | "relay_release_topics" => role == "annals_admin",
         "relay_retry" | "relay_skip" | "relay_record_ends" => {
             ["annals_relay", "annals_admin"].contains(&role)
         }
         "relay_lock"
         | "relay_lock_stopped"
-        | "relay_expire"
-        | "relay_step"
-        | "relay_begin_again"
+        | "relay_expire_sessions"
+        | "relay_admit_write"
+        | "relay_begin_generation"
         | "relay_checkpoint_now" => false,
         routine if routine.starts_with("relay_") => role == "annals_relay",
         _ => false,

@@ -244,7 +244,7 @@ async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error
         writeln!(out, "{}", status_line(row)?)?;
     }
     writeln!(out, "{waiting} events wait to be published")?;
-    let held = store.schema().statement(include_str!("../sql/held_count.sql"));
+    let held = store.schema().statement(include_str!("../sql/quarantine_count.sql"));
     let held: i64 = sqlx::query_scalar(held).bind(&publication).fetch_one(store.pool()).await?;
     if held > 0 {
         writeln!(out, "{held} streams or categories are held: see `annals-relay quarantine list`")?;

@@ -192,7 +192,7 @@ impl Copier {
         checkpoints: &BTreeMap<i16, Checkpoint>,
     ) -> Result<(), Failure> {
         let positions = checkpoints.values().map(|checkpoint| checkpoint.place.position());
-        let statement = self.store.schema().statement(include_str!("../sql/checkpoint_copy.sql"));
+        let statement = self.store.schema().statement(include_str!("../sql/checkpoints_copy.sql"));
         sqlx::query(statement)
             .bind(self.config.publication())
             .bind(incarnation)

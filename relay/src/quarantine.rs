@@ -108,7 +108,7 @@ async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::er
     for row in &rows {
         let position: Option<i64> = row.try_get("position")?;
         let position = position.map_or_else(|| "-".to_owned(), |position| position.to_string());
-        let wanted = if row.try_get("is_wanted")? { " (to be tried again)" } else { "" };
+        let wanted = if row.try_get("is_retry_requested")? { " (to be tried again)" } else { "" };
         writeln!(
             text,
             "{:<9} {:<32} {:<7} {position:>12} {:>5}  {:<20}  {}{wanted}",
@@ -116,7 +116,7 @@ async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::er
             row.try_get::<String, _>("name")?,
             row.try_get::<String, _>("cause")?,
             row.try_get::<i32, _>("attempts")?,
-            time(row, "held_us")?,
+            time(row, "quarantined_us")?,
             row.try_get::<String, _>("reason")?,
         )?;
     }
@@ -140,7 +140,7 @@ async fn show(
     writeln!(text, "stream      {stream}")?;
     writeln!(text, "cause       {}", row.try_get::<String, _>("cause")?)?;
     writeln!(text, "why         {}", row.try_get::<String, _>("reason")?)?;
-    writeln!(text, "held since  {}", time(&row, "held_us")?)?;
+    writeln!(text, "held since  {}", time(&row, "quarantined_us")?)?;
     let (tries, tried) = (row.try_get::<i32, _>("attempts")?, time(&row, "tried_us")?);
     writeln!(text, "tried       {tries} times, last {tried}")?;
     writeln!(text, "position    {}", row.try_get::<i64, _>("position")?)?;

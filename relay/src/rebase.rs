@@ -95,7 +95,7 @@ async fn left_open(
     store: &Store,
     deployment: &str,
 ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let begin = store.schema().statement(include_str!("../sql/rebase_begin.sql"));
+    let begin = store.schema().statement(include_str!("../sql/rebase_prerequisites.sql"));
     let begin = sqlx::query(begin).bind(deployment).fetch_one(store.pool()).await?;
     let running: Vec<String> = begin.try_get("running")?;
     if !running.is_empty() {
@@ -107,7 +107,7 @@ async fn left_open(
 
 /// Takes published events for passed; returns how many were not known to be.
 async fn pass(store: &Store, deployment: &str, positions: &[i64]) -> Result<i64, Failure> {
-    let statement = store.schema().statement(include_str!("../sql/pass.sql"));
+    let statement = store.schema().statement(include_str!("../sql/skip_published.sql"));
     sqlx::query_scalar(statement)
         .bind(deployment)
         .bind(positions)

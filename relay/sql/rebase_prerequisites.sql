@@ -1,4 +1,5 @@
--- What a rebase begins with. $1 deployment. One row: relays that run, and transactional ids that may be open.
+-- Reads what a rebase depends on. $1 deployment.
+-- One row: the running relays, and the transactional ids that may have an open transaction.
 select
     array(
         select s.instance from annals.relay_sessions s

@@ -1,4 +1,4 @@
--- What PostgreSQL knows of where these shards stand. $1 deployment, $2 shards. One row a shard that it knows something of.
+-- Reads the origin and the copied checkpoint of shards. $1 deployment, $2 shards. One row for each shard that has one.
 select s.shard, o.checkpoint as origin, c.checkpoint as copy
 from unnest($2::smallint[]) as s (shard)
 left join annals.relay_origins o on o.deployment = $1 and o.shard = s.shard
