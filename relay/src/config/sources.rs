@@ -274,14 +274,14 @@ mod tests {
 
     #[test]
     fn the_example_has_every_key_at_its_default() {
-        let example: Table = toml::from_str(include_str!("../relay.example.toml")).unwrap();
+        let example: Table = toml::from_str(include_str!("../../relay.example.toml")).unwrap();
         assert_eq!(example, Settings::new().defaults);
     }
 
     #[test]
     fn the_example_can_be_used_once_the_servers_are_named() {
         let mut settings = Settings::new();
-        settings.text("relay.example.toml", include_str!("../relay.example.toml")).unwrap();
+        settings.text("relay.example.toml", include_str!("../../relay.example.toml")).unwrap();
         settings.environment(environment(&[
             ("ANNALS_DATABASE_URL", "postgres://h/d"),
             ("ANNALS_KAFKA", "k:1"),

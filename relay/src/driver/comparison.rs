@@ -175,7 +175,7 @@ async fn recorded_ends(
     deployment: &str,
     behind: Behind,
 ) -> Result<TopicEnds, Failure> {
-    let statement = store.schema().statement(include_str!("../sql/topic_ends.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/topic_ends.sql"));
     let rows = sqlx::query(statement).bind(deployment).fetch_all(store.pool()).await;
     let rows = rows.map_err(Failure::database("read how far topics are written"))?;
     let end = |row: &sqlx::postgres::PgRow| {
@@ -218,7 +218,7 @@ async fn known(
 ) -> Result<HashMap<Uuid, (String, i64, i64)>, Failure> {
     let action = "look up what is published";
     let ids: Vec<Uuid> = records.iter().map(|record| record.event_id).collect();
-    let statement = store.schema().statement(include_str!("../sql/events_by_id.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/events_by_id.sql"));
     let rows = sqlx::query(statement).bind(ids).fetch_all(store.pool()).await;
     let known = |row: &sqlx::postgres::PgRow| {
         let place = (row.try_get("stream")?, row.try_get("version")?, row.try_get("position")?);
@@ -236,7 +236,7 @@ async fn instead(
     let action = "look up what is published";
     let streams: Vec<&str> = diverging.iter().map(|of| of.stream.as_str()).collect();
     let versions: Vec<i64> = diverging.iter().map(|of| of.version).collect();
-    let statement = store.schema().statement(include_str!("../sql/events_by_version.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/events_by_version.sql"));
     let rows = sqlx::query(statement).bind(streams).bind(versions).fetch_all(store.pool()).await;
     let place = |row: &sqlx::postgres::PgRow| {
         let place = (row.try_get("stream")?, row.try_get("version")?);

@@ -135,7 +135,7 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
             say(&text)
         }
         Command::Deliver { delivery } => {
-            let statement = store.schema().statement(include_str!("../sql/deliver.sql"));
+            let statement = store.schema().statement(include_str!("../../sql/deliver.sql"));
             let query = sqlx::query(statement).bind(config.publication()).bind(&delivery);
             query.execute(store.pool()).await.map_err(refusal)?;
             let deployment = config.publication();
@@ -144,7 +144,7 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
             ))
         }
         Command::Reshard { shards } => {
-            let statement = store.schema().statement(include_str!("../sql/reshard.sql"));
+            let statement = store.schema().statement(include_str!("../../sql/reshard.sql"));
             sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
             say(&format!("the installation has {shards} shards from now on\n"))
         }
@@ -207,7 +207,7 @@ fn store(config: &Config) -> Result<Store, sqlx::Error> {
 /// Whether a connection is alive, and its session may write: one that began while the database was read-only stays so, and
 /// is replaced. A new one is used as it is.
 async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(include_str!("../sql/may_write.sql")).fetch_one(connection).await
+    sqlx::query_scalar(include_str!("../../sql/may_write.sql")).fetch_one(connection).await
 }
 
 /// Cancelled at the first SIGTERM or SIGINT: what is under way is finished. At the second the process
@@ -228,7 +228,7 @@ fn until_told() -> Result<CancellationToken, std::io::Error> {
 }
 
 async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error::Error>> {
-    let statement = store.schema().statement(include_str!("../sql/status.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/status.sql"));
     let publication = config.publication();
     let rows = sqlx::query(statement).bind(&publication).fetch_all(store.pool()).await?;
     let mut out = std::io::stdout().lock();
@@ -244,7 +244,7 @@ async fn status(config: &Config, store: &Store) -> Result<(), Box<dyn std::error
         writeln!(out, "{}", status_line(row)?)?;
     }
     writeln!(out, "{waiting} events wait to be published")?;
-    let held = store.schema().statement(include_str!("../sql/quarantine_count.sql"));
+    let held = store.schema().statement(include_str!("../../sql/quarantine_count.sql"));
     let held: i64 = sqlx::query_scalar(held).bind(&publication).fetch_one(store.pool()).await?;
     if held > 0 {
         writeln!(out, "{held} streams or categories are held: see `annals-relay quarantine list`")?;

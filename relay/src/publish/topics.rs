@@ -243,7 +243,7 @@ impl Topics {
         let mut recorded = BTreeMap::new();
         // Another relay may record them at this moment: what it has is seen the second time.
         while recorded.len() < topics.len() {
-            let statement = include_str!("../sql/topic_partitions.sql");
+            let statement = include_str!("../../sql/topic_partitions.sql");
             let rows = sqlx::query(self.schema.statement(statement))
                 .bind(&topics)
                 .bind(&partitions)

@@ -381,7 +381,7 @@ impl Reader {
         let mut pause = STANDBY_PAUSE_MIN;
         loop {
             let Parts { store, connection, .. } = self.parts().await?;
-            let statement = store.schema().statement(include_str!("../sql/standby_position.sql"));
+            let statement = store.schema().statement(include_str!("../../sql/standby_position.sql"));
             let row = sqlx::query(statement).bind(place.take()).fetch_one(connection).await;
             let row = row.map_err(Failure::database(action))?;
             if row.try_get("is_flushed").map_err(Failure::database(action))? {
@@ -421,7 +421,7 @@ impl Reader {
     async fn ask(&mut self) -> Result<Asked, Failure> {
         let publication = self.publication.clone();
         let Parts { store, connection, .. } = self.parts().await?;
-        let wanted = store.schema().statement(include_str!("../sql/quarantine_retries.sql"));
+        let wanted = store.schema().statement(include_str!("../../sql/quarantine_retries.sql"));
         let wanted: Vec<i64> = sqlx::query_scalar(wanted)
             .bind(&publication)
             .fetch_all(&mut *connection)

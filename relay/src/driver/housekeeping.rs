@@ -192,7 +192,7 @@ impl Copier {
         checkpoints: &BTreeMap<i16, Checkpoint>,
     ) -> Result<(), Failure> {
         let positions = checkpoints.values().map(|checkpoint| checkpoint.place.position());
-        let statement = self.store.schema().statement(include_str!("../sql/checkpoints_copy.sql"));
+        let statement = self.store.schema().statement(include_str!("../../sql/checkpoints_copy.sql"));
         sqlx::query(statement)
             .bind(self.config.publication())
             .bind(incarnation)
@@ -226,7 +226,7 @@ pub(crate) async fn record_ends(
         Ends::Compared => Some(*end),
         Ends::Written => None,
     };
-    let statement = store.schema().statement(include_str!("../sql/record_ends.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/record_ends.sql"));
     sqlx::query(statement)
         .bind(config.publication())
         .bind(&config.relay.instance)

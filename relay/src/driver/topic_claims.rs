@@ -57,7 +57,7 @@ pub(crate) async fn claim_checkpoints(config: &Config, claiming: Claiming) -> Re
 async fn facts(store: &Store) -> Result<(StoreFacts, Vec<String>), Failure> {
     let failed = Failure::database("read where the store is");
     let identity = store.identity().await?;
-    let statement = store.schema().statement(include_str!("../sql/store_facts.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/store_facts.sql"));
     let row = sqlx::query(statement).fetch_one(store.pool()).await;
     row.and_then(|row| Ok((facts_of(&identity, &row)?, row.try_get("publications")?)))
         .map_err(failed)
@@ -105,7 +105,7 @@ pub async fn release(
         } else {
             format!("{publication} of store {store_id}")
         };
-        let statement = store.schema().statement(include_str!("../sql/release_topics.sql"));
+        let statement = store.schema().statement(include_str!("../../sql/release_topics.sql"));
         sqlx::query(statement).bind(name).bind(reason).execute(store.pool()).await?;
     }
     let config = Arc::new(config.of_store(facts));

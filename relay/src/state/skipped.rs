@@ -50,7 +50,7 @@ impl Passed {
     }
 
     async fn read(&self, position: i64) -> Result<Known, Failure> {
-        let statement = self.store.schema().statement(include_str!("../sql/skipped.sql"));
+        let statement = self.store.schema().statement(include_str!("../../sql/skipped.sql"));
         let positions: Vec<i64> = sqlx::query_scalar(statement)
             .bind(&self.deployment)
             .bind(position)

@@ -217,7 +217,7 @@ impl Registry {
     }
 
     async fn recorded(&self, sought: &Sought<'_>) -> Result<Option<SchemaId>, Failure> {
-        let statement = self.schema_name.statement(include_str!("../sql/schema_id_find.sql"));
+        let statement = self.schema_name.statement(include_str!("../../sql/schema_id_find.sql"));
         let id: Option<i64> = sqlx::query_scalar(statement)
             .bind(&sought.subject)
             .bind(sought.schema.fingerprint().get())
@@ -228,7 +228,7 @@ impl Registry {
     }
 
     async fn record(&self, sought: &Sought<'_>, SchemaId(id): SchemaId) -> Result<(), Failure> {
-        let statement = self.schema_name.statement(include_str!("../sql/schema_id_record.sql"));
+        let statement = self.schema_name.statement(include_str!("../../sql/schema_id_record.sql"));
         sqlx::query(statement)
             .bind(&sought.subject)
             .bind(sought.schema.fingerprint().get())

@@ -96,7 +96,7 @@ pub async fn execute(
 }
 
 async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::error::Error>> {
-    let statement = store.schema().statement(include_str!("../sql/quarantine_list.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/quarantine_list.sql"));
     let rows = sqlx::query(statement).bind(deployment).fetch_all(store.pool()).await?;
     if rows.is_empty() {
         return Ok(format!("nothing is held in deployment {deployment}\n"));
@@ -128,7 +128,7 @@ async fn show(
     deployment: &str,
     stream: &str,
 ) -> Result<String, Box<dyn std::error::Error>> {
-    let statement = store.schema().statement(include_str!("../sql/quarantine_event.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/quarantine_event.sql"));
     let row = sqlx::query(statement).bind(deployment).bind(stream);
     let row = row.fetch_optional(store.pool()).await?;
     let row = row.ok_or_else(|| not_held(stream, deployment))?;
@@ -185,7 +185,7 @@ async fn retry(
     name: Option<&str>,
     reason: Option<&str>,
 ) -> Result<String, Box<dyn std::error::Error>> {
-    let statement = store.schema().statement(include_str!("../sql/quarantine_retry.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/quarantine_retry.sql"));
     let wanted: i64 = sqlx::query_scalar(statement)
         .bind(deployment)
         .bind(name)
@@ -209,7 +209,7 @@ async fn skip(
     if reason.trim().is_empty() {
         return Err(QuarantineError::NoReason.into());
     }
-    let statement = store.schema().statement(include_str!("../sql/quarantine_skip.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/quarantine_skip.sql"));
     let is_skipped: bool = sqlx::query_scalar(statement)
         .bind(deployment)
         .bind(stream)

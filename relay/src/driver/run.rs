@@ -98,7 +98,7 @@ async fn deployment(
 ) -> Result<Deployment, Failure> {
     let failed = |source| Failure::database("read what the deployment is")(source);
     let delivery = config.relay.delivery.name();
-    let row = sqlx::query(schema.statement(include_str!("../sql/deployment_register.sql")))
+    let row = sqlx::query(schema.statement(include_str!("../../sql/deployment_register.sql")))
         .bind(config.publication())
         .bind(delivery)
         .fetch_one(pool)

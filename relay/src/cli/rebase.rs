@@ -81,7 +81,7 @@ pub async fn execute(
     if dry_run {
         return Ok(say("nothing was changed\n")?);
     }
-    let rebase = store.schema().statement(include_str!("../sql/rebase.sql"));
+    let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
     sqlx::query(rebase).bind(&deployment).bind(reason).execute(store.pool()).await?;
     record_ends(store, &config, &end.incarnation, (Ends::Compared, &ends)).await?;
     Ok(say(&format!(
@@ -95,7 +95,7 @@ async fn left_open(
     store: &Store,
     deployment: &str,
 ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let begin = store.schema().statement(include_str!("../sql/rebase_prerequisites.sql"));
+    let begin = store.schema().statement(include_str!("../../sql/rebase_prerequisites.sql"));
     let begin = sqlx::query(begin).bind(deployment).fetch_one(store.pool()).await?;
     let running: Vec<String> = begin.try_get("running")?;
     if !running.is_empty() {
@@ -107,7 +107,7 @@ async fn left_open(
 
 /// Takes published events for passed; returns how many were not known to be.
 async fn pass(store: &Store, deployment: &str, positions: &[i64]) -> Result<i64, Failure> {
-    let statement = store.schema().statement(include_str!("../sql/skip_published.sql"));
+    let statement = store.schema().statement(include_str!("../../sql/skip_published.sql"));
     sqlx::query_scalar(statement)
         .bind(deployment)
         .bind(positions)

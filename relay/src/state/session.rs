@@ -104,7 +104,7 @@ impl LeaseTable {
     ) -> Result<Option<Living>, Failure> {
         let action = "join the deployment";
         let query = self
-            .query(include_str!("../sql/join.sql"))
+            .query(include_str!("../../sql/join.sql"))
             .bind(self.generation)
             .bind(&self.instance)
             .bind(session.id)
@@ -134,7 +134,7 @@ impl LeaseTable {
     ) -> Result<Option<Leases>, Failure> {
         let action = "look at the leases";
         let query = self
-            .query(include_str!("../sql/lease_renew.sql"))
+            .query(include_str!("../../sql/lease_renew.sql"))
             .bind(session.id)
             .bind(ready)
             .bind(self.lease_ms());
@@ -148,18 +148,18 @@ impl LeaseTable {
     ) -> Result<Vec<Lease>, Failure> {
         let action = "take shards";
         let shards: Vec<i16> = shards.iter().map(|shard| number(*shard)).collect();
-        let query = self.query(include_str!("../sql/shards_acquire.sql")).bind(session.id).bind(shards);
+        let query = self.query(include_str!("../../sql/shards_acquire.sql")).bind(session.id).bind(shards);
         let rows = self.rows(action, query).await?;
         rows.iter().map(lease).collect::<Result<_, _>>().map_err(Failure::database(action))
     }
 
     pub(crate) async fn release(&self, session: &Session, leases: &[Lease]) -> Result<(), Failure> {
-        let query = self.of(include_str!("../sql/shards_release.sql"), session, leases);
+        let query = self.of(include_str!("../../sql/shards_release.sql"), session, leases);
         self.rows("give shards back", query).await.map(drop)
     }
 
     pub(crate) async fn leave(&self, session: &Session, clean: bool) -> Result<(), Failure> {
-        let query = self.query(include_str!("../sql/leave.sql")).bind(session.id).bind(clean);
+        let query = self.query(include_str!("../../sql/leave.sql")).bind(session.id).bind(clean);
         self.rows("leave the deployment", query).await.map(drop)
     }
 
@@ -173,7 +173,7 @@ impl LeaseTable {
         leases: &[Lease],
     ) -> Result<Vec<String>, Failure> {
         let action = "read what is to be fenced";
-        let query = self.of(include_str!("../sql/ids_to_fence.sql"), session, leases);
+        let query = self.of(include_str!("../../sql/ids_to_fence.sql"), session, leases);
         let rows = self.rows(action, query).await?;
         let ids = rows.first().map(|row| row.try_get("transactional_ids")).transpose();
         let ids: Option<Vec<String>> = ids.map_err(Failure::database(action))?.flatten();
@@ -186,7 +186,7 @@ impl LeaseTable {
         leases: &[Lease],
         ids: &[String],
     ) -> Result<(), Failure> {
-        let query = self.of(include_str!("../sql/fenced_record.sql"), session, leases).bind(ids.to_vec());
+        let query = self.of(include_str!("../../sql/fenced_record.sql"), session, leases).bind(ids.to_vec());
         self.rows("note what is fenced", query).await.map(drop)
     }
 
@@ -197,7 +197,7 @@ impl LeaseTable {
     ) -> Result<BTreeMap<i16, Known>, Failure> {
         let action = "read checkpoints";
         let shards: Vec<i16> = leases.iter().map(|lease| number(lease.shard)).collect();
-        let query = self.query(include_str!("../sql/checkpoints_read.sql")).bind(shards);
+        let query = self.query(include_str!("../../sql/checkpoints_read.sql")).bind(shards);
         let rows = self.rows(action, query).await?;
         rows.iter().map(known).collect::<Result<_, _>>().map_err(Failure::database(action))
     }
@@ -217,7 +217,7 @@ impl LeaseTable {
         let positions: Vec<i64> =
             checkpoints.iter().map(|(_, checkpoint)| checkpoint.place.position()).collect();
         let checkpoints: Vec<_> = checkpoints.iter().map(|(_, of)| Json(of)).collect();
-        let query = self.in_step(include_str!("../sql/checkpoints_write.sql"), step, &leases);
+        let query = self.in_step(include_str!("../../sql/checkpoints_write.sql"), step, &leases);
         let query = query.bind(incarnation);
         let rows = self.rows(action, query.bind(positions).bind(checkpoints)).await?;
         match is(&rows, "is_written").map_err(Failure::database(action))? {
@@ -239,7 +239,7 @@ impl LeaseTable {
         let holds: Vec<i64> = progress.iter().map(|progress| progress.hold).collect();
         let places: Vec<Option<Json<&Place>>> =
             progress.iter().map(|progress| progress.place.as_ref().map(Json)).collect();
-        let query = self.in_step(include_str!("../sql/quarantine_advance.sql"), step, leases);
+        let query = self.in_step(include_str!("../../sql/quarantine_advance.sql"), step, leases);
         let query = query.bind(incarnation);
         let rows = self.rows(action, query.bind(holds).bind(places)).await?;
         is(&rows, "is_written").map_err(Failure::database(action))
@@ -258,7 +258,7 @@ impl LeaseTable {
     ) -> Result<(), Failure> {
         let action = "hold what cannot be published";
         let places: Vec<Json<&Place>> = places.iter().map(|place| Json(*place)).collect();
-        let query = self.in_step(include_str!("../sql/quarantine_add.sql"), step, leases).bind(incarnation);
+        let query = self.in_step(include_str!("../../sql/quarantine_add.sql"), step, leases).bind(incarnation);
         let rows = self.rows(action, query.bind(places).bind(Json(refused))).await?;
         match is(&rows, "is_written").map_err(Failure::database(action))? {
             true => Ok(()),
@@ -270,7 +270,7 @@ impl LeaseTable {
     pub(crate) async fn holds(&self, leases: &[Lease]) -> Result<BTreeMap<i16, Holds>, Failure> {
         let action = "read what is held";
         let shards: Vec<i16> = leases.iter().map(|lease| number(lease.shard)).collect();
-        let rows = self.rows(action, self.query(include_str!("../sql/quarantine_of_shards.sql")).bind(shards));
+        let rows = self.rows(action, self.query(include_str!("../../sql/quarantine_of_shards.sql")).bind(shards));
         let mut holds: BTreeMap<i16, Vec<_>> = BTreeMap::new();
         for row in rows.await? {
             let (shard, named) = hold(&row).map_err(Failure::database(action))?;
