@@ -112,7 +112,7 @@ async fn stores_share_topics_where_all_of_them_say_so_and_have_sources_of_their_
     assert!(said.contains("topics.prefix"), "{said}");
     assert!(relay.terminate().await.success());
     let same = shared(settings.clone(), "cell-1")
-        .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::held=debug");
+        .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::publish::quarantined=debug");
     let mut relay = RelayProcess::start(&same);
     let said = relay.event("category_still_quarantined").await;
     assert!(said.contains("relay.source"), "{said}");
@@ -170,14 +170,14 @@ async fn a_mistyped_deployment_refuses_and_names_those_that_there_are() {
     let mistyped = bed.relay().variable(DEPLOYMENT, "tset");
     let said = refused(&mistyped, &["run"]).await;
     let publication = format!("test@{}", bed.topic_prefix());
-    assert!(said.contains(&format!("this database knows: {publication}.")), "{said}");
+    assert!(said.contains(&format!("in this database: {publication}.")), "{said}");
     assert!(said.contains("correct relay.deployment"), "{said}");
     append(bed.store(), &account("a"), [deposited(1)]).await;
     follower.until_count(2).await;
     assert!(relay.terminate().await.success());
     // It left nothing behind: the first one's publication is the only one.
     let said = refused(&mistyped, &["run"]).await;
-    assert!(said.contains(&format!("this database knows: {publication}.")), "{said}");
+    assert!(said.contains(&format!("in this database: {publication}.")), "{said}");
     // Unless the first one is given up.
     run(&bed.relay(), &["release-topics", "--reason", "renamed"]).await;
     let mut relay = RelayProcess::start(&mistyped);
@@ -282,7 +282,7 @@ async fn a_store_that_moved_is_published_from_its_new_place_only() {
     assert!(!relay.ended().await.success());
     relay.printed("has moved").await;
     let said = refused(&bed.relay(), &["run"]).await;
-    assert!(said.contains("has moved") && said.contains("history 2"), "{said}");
+    assert!(said.contains("was moved") && said.contains("history 2"), "{said}");
     assert!(next.terminate().await.success());
     moved.pool().close().await;
     copies.administer(include_str!("sql/drop_copy.sql")).await;

@@ -35,11 +35,11 @@ async fn a_new_schema_waits_for_a_registry_that_answers_nonsense_and_is_publishe
         // The schema is new under each topic.
         let stream = StreamName::new(format!("{category}-a")).must("name a stream");
         append(&bed, &stream).await;
-        relay.keeps_waiting_for("the schema registry").await;
+        relay.keeps_waiting_for("registry").await;
         append(&bed, &stream).await;
         assert_eq!(follower.count(), 2 * published, "{garbage:?}");
         registry.is_well();
-        relay.goes_on_after("the schema registry").await;
+        relay.goes_on_after("registry").await;
         follower.until_count(2 * (published + 1)).await;
     }
     assert!(relay.terminate().await.success());

@@ -68,7 +68,7 @@ impl Published {
         let checkpoint = taken.last().must("follow some events").checkpoint.clone();
         relay.turn_page();
         link.cut();
-        relay.waits_for("the database").await;
+        relay.waits_for("database").await;
         let waiting = append(bed.store(), "a", [deposited(3)]).await[0];
         Self { source, bed, link, settings, relay, consumer, checkpoint, waiting }
     }

@@ -109,7 +109,7 @@ async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_aga
     relay.keeps_waiting_for("kafka").await;
     relay.turn_page();
     database.cut();
-    relay.keeps_waiting_for("the database").await;
+    relay.keeps_waiting_for("database").await;
     database.mend();
     kafka.link().mend();
     follower.until_count(2).await;
@@ -126,7 +126,7 @@ async fn a_relay_that_is_told_to_end_while_the_database_is_silent_ends() {
     append(&bed).await;
     follower.until_count(1).await;
     database.silence();
-    relay.keeps_waiting_for("the database").await;
+    relay.keeps_waiting_for("database").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

@@ -65,7 +65,7 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     assert!(shown.contains("\"sequence\": 1") && shown.contains("MoneyDeposited"), "{shown}");
     assert!(shown.contains("behind it   1 events"), "{shown}");
     let status = run(&bed.relay(), &["status"]).await;
-    assert!(status.contains("1 streams or categories are held"), "{status}");
+    assert!(status.contains("1 streams or categories are quarantined"), "{status}");
     // Tried again too early, it is held as before.
     relay.turn_page();
     run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;
@@ -78,7 +78,7 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     follower.until_count(4).await;
     relay.event("quarantine_ended").await;
     let list = run(&bed.relay(), &["quarantine", "list"]).await;
-    assert!(list.contains("nothing is held"), "{list}");
+    assert!(list.contains("nothing is quarantined"), "{list}");
     append(&bed, &account("a"), [deposited(4)]).await;
     follower.until_count(5).await;
     assert!(relay.terminate().await.success());

@@ -46,14 +46,14 @@ async fn the_relay_waits_for_a_role_that_may_not_log_in_and_for_a_password_that_
     relay.turn_page();
 
     administer(&mut administrator, include_str!("sql/revoke_login.sql")).await;
-    waits(&relay, "the database", "not permitted to log in").await;
+    waits(&relay, "database", "not permitted to log in").await;
     administer(&mut administrator, "alter role relay login").await;
-    goes_on(&mut relay, &follower, "the database").await;
+    goes_on(&mut relay, &follower, "database").await;
 
     administer(&mut administrator, include_str!("sql/change_password.sql")).await;
-    waits(&relay, "the database", "password authentication failed").await;
+    waits(&relay, "database", "password authentication failed").await;
     administer(&mut administrator, "alter role relay password 'first'").await;
-    goes_on(&mut relay, &follower, "the database").await;
+    goes_on(&mut relay, &follower, "database").await;
 
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;

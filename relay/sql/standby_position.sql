@@ -1,5 +1,6 @@
 -- Whether a standby has flushed the WAL up to a position. $1 WAL position; null: the current one.
--- One row: the position, whether a standby has flushed it, and whether the user may know (pg_read_all_stats).
+-- One row: the position, whether a standby has flushed it, and whether the user may know
+-- (pg_read_all_stats).
 with wal as materialized (select coalesce($1::pg_lsn, pg_current_wal_insert_lsn()) as lsn)
 select
     wal.lsn::text as lsn,

@@ -1,4 +1,5 @@
--- Reads the progress of a deployment, one row a shard. $1 deployment. `owner` is null if no relay owns the shard.
+-- Reads the progress of a deployment, one row a shard. $1 deployment. `owner` is null if no relay
+-- owns the shard.
 -- `waiting` counts the committed events that the copied checkpoint does not cover.
 select
     s.shard::smallint as shard,

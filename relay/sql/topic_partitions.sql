@@ -1,6 +1,7 @@
 -- Records the partition counts of topics when they are first published to.
 -- $1 topics, $2 current partition counts, in the same order.
--- One row a topic: the count that was recorded first. No row if another relay records it at this moment: ask again.
+-- One row a topic: the count that was recorded first. No row if another relay records it at this
+-- moment: ask again.
 with wanted as (
     select w.topic, w.partitions from unnest($1::text[], $2::int[]) as w (topic, partitions)
 ),

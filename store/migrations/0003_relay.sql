@@ -1,6 +1,7 @@
 -- The relay's state in PostgreSQL: few rows, updated in place. The relay's own statements use them.
 
--- Sessions of relays that run. A session begins with the start of a process, or after the loss of a lease. All times are the database's.
+-- Sessions of relays that run. A session begins with the start of a process, or after the loss of a
+-- lease. All times are the database's.
 create table annals.relay_sessions (
     session uuid primary key,
     deployment text collate "C" not null,
@@ -19,10 +20,12 @@ comment on column annals.relay_sessions.process is
 comment on column annals.relay_sessions.is_ready is
     'has producers and reached Kafka at its last renewal: counts when shards are balanced';
 
--- Below, `deployment` is the name of a publication: the deployment's name, then an @ and the prefix of its topics, if there is one:
+-- Below, `deployment` is the name of a publication: the deployment's name, then an @ and the prefix
+-- of its topics, if there is one:
 -- `annals`, `annals@staging.`.
 
--- Deployments. A new generation begins from `relay_origins`, and ignores what earlier ones wrote to Kafka.
+-- Deployments. A new generation begins from `relay_origins`, and ignores what earlier ones wrote to
+-- Kafka.
 create table annals.relay_deployments (
     deployment text collate "C" primary key,
     delivery text not null check (delivery in ('exactly-once', 'at-least-once')),
@@ -30,7 +33,8 @@ create table annals.relay_deployments (
     begun_at timestamptz not null default now()
 );
 
--- The checkpoints from which a generation begins, one for each shard. The first generation has none: it begins with the first event.
+-- The checkpoints from which a generation begins, one for each shard. The first generation has
+-- none: it begins with the first event.
 create table annals.relay_origins (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -62,8 +66,8 @@ security definer
 set search_path = annals, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
 
--- Ends sessions: expired ones, and those in `gone`. Their shards become free; the next owner of a shard has to fence
--- their transactional ids.
+-- Ends sessions: expired ones, and those in `gone`. Their shards become free; the next owner of a
+-- shard has to fence their transactional ids.
 create function annals.relay_expire_sessions(deployment text, gone uuid[]) returns void
 language plpgsql volatile
 security definer
@@ -101,10 +105,11 @@ begin
 end
 $$;
 
--- Begins a session. An instance has one session at a time: an earlier one of the same process is ended, and so is `gone`, whose
--- process has ended, as the caller knows. While another session of the instance lives, none is begun: two processes
--- with one name would end each other's sessions for ever. One row: `joined`; `begun anew` if the deployment has another
--- generation now; `taken`, with the living session.
+-- Begins a session. An instance has one session at a time: an earlier one of the same process is
+-- ended, and so is `gone`, whose process has ended, as the caller knows. While another session of
+-- the instance lives, none is begun: two processes with one name would end each other's sessions
+-- for ever. One row: `joined`; `begun anew` if the deployment has another generation now; `taken`,
+-- with the living session.
 create function annals.relay_join(
     deployment text, generation int, instance text, session uuid, transactional_ids text[], lease interval, process jsonb,
     gone uuid,
@@ -155,8 +160,9 @@ begin
 end
 $$;
 
--- Renews a session's lease, ends expired sessions, and reads all leases: one row for each shard, with the number of ready
--- sessions, this one included, and the number of those that joined before it. No row: the session does not exist.
+-- Renews a session's lease, ends expired sessions, and reads all leases: one row for each shard,
+-- with the number of ready sessions, this one included, and the number of those that joined before
+-- it. No row: the session does not exist.
 create function annals.relay_renew_lease(deployment text, session uuid, is_ready boolean, lease interval)
 returns table (shard smallint, epoch bigint, is_mine boolean, is_free boolean, members bigint, rank bigint)
 language plpgsql volatile
@@ -187,7 +193,8 @@ begin
 end
 $$;
 
--- Acquires those of the shards that are free, for a living session: one row for each, with its new epoch.
+-- Acquires those of the shards that are free, for a living session: one row for each, with its new
+-- epoch.
 create function annals.relay_acquire_shards(deployment text, session uuid, shards smallint[])
 returns table (shard smallint, epoch bigint)
 language plpgsql volatile
@@ -205,7 +212,8 @@ begin
 end
 $$;
 
--- Releases shards of which everything published is committed, if the session still owns them in this epoch.
+-- Releases shards of which everything published is committed, if the session still owns them in
+-- this epoch.
 create function annals.relay_release_shards(deployment text, session uuid, shards smallint[], epochs bigint[]) returns void
 language plpgsql volatile
 security definer
@@ -241,8 +249,9 @@ begin
 end
 $$;
 
--- What is to be fenced before these leases are published. Null if one of them is no longer the session's: what stood
--- there may be for its next owner to fence, and finding nothing would mean nothing.
+-- The transactional ids to fence before these leases are published. Null if the session has lost one
+-- of the leases: its ids are then for the next owner to fence, and an empty list would not mean that
+-- there are none.
 create function annals.relay_ids_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
 language sql stable
 security definer
@@ -273,9 +282,9 @@ as $$
         and s.owner = relay_record_fenced.session
 $$;
 
--- Quarantined streams and categories: one of their events cannot be published, and later ones wait behind it,
--- while everything else is published. Each entry has a cursor of its own. Its progress is committed in Kafka first, in
--- the shard's checkpoint, and recorded here afterwards.
+-- Quarantined streams and categories: one of their events cannot be published, and later ones wait
+-- behind it, while everything else is published. Each entry has a cursor of its own. Its progress
+-- is committed in Kafka first, in the shard's checkpoint, and recorded here afterwards.
 create table annals.relay_quarantine (
     entry bigint generated always as identity primary key,
     deployment text collate "C" not null,
@@ -297,7 +306,8 @@ comment on column annals.relay_quarantine.cursor is 'every event of the entry be
 comment on column annals.relay_quarantine.position is 'the position of the event that cannot be published; null for a category';
 comment on column annals.relay_quarantine.is_retry_requested is 'an operator asked to retry';
 
--- Events that a deployment does not publish: an operator skipped them, or its topics have them from a lost history.
+-- Events that a deployment does not publish: an operator skipped them, or its topics have them from
+-- a lost history.
 create table annals.relay_skipped (
     deployment text collate "C" not null,
     position bigint not null,
@@ -317,10 +327,11 @@ create table annals.relay_actions (
     done_at timestamptz not null default clock_timestamp()
 );
 
--- Admits a write of a relay: the session owns all of the leases, and no write with a higher number was admitted under
--- them. Without that number, a statement that a relay gave up, or that it began before it lost its producers, could still
--- be executed at any later time. And the database is the one that the cursors are of: a cursor of a lost history means
--- something else in the history that goes on.
+-- Admits a write of a relay: the session owns all of the leases, and no write with a higher number
+-- was admitted under them. Without that number, a statement that a relay gave up, or that it began
+-- before it lost its producers, could still be executed at any later time. And the database is the
+-- one that the cursors are of: a cursor of a lost history means something else in the history that
+-- goes on.
 create function annals.relay_admit_write(
     deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text
 )
@@ -348,8 +359,9 @@ begin
 end
 $$;
 
--- Records the cursors of quarantine entries in committed checkpoints; an entry without a cursor has ended, and is removed. False,
--- and nothing is written, if the write is not admitted: another session may have advanced the entries.
+-- Records the cursors of quarantine entries in committed checkpoints; an entry without a cursor has
+-- ended, and is removed. False, and nothing is written, if the write is not admitted: another
+-- session may have advanced the entries.
 create function annals.relay_advance_quarantine(
     deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, entries bigint[],
     cursors jsonb[]
@@ -374,9 +386,10 @@ begin
 end
 $$;
 
--- Quarantines `[{"kind", "name", "cause", "reason", "position"}]`: a category in all of these shards, a stream in its own shard,
--- if that is among them. An entry begins at the committed cursor of its shard (`cursors`), or at the cursor of its quarantined
--- category. An existing entry keeps its cursor. False if the write is not admitted.
+-- Quarantines `[{"kind", "name", "cause", "reason", "position"}]`: a category in all of these
+-- shards, a stream in its own shard, if that is among them. An entry begins at the committed cursor
+-- of its shard (`cursors`), or at the cursor of its quarantined category. An existing entry keeps
+-- its cursor. False if the write is not admitted.
 create function annals.relay_add_to_quarantine(
     deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, cursors jsonb[],
     refused jsonb
@@ -412,7 +425,8 @@ begin
 end
 $$;
 
--- Asks the relays to retry quarantined streams or categories: one name, or all. Returns the number of entries.
+-- Asks the relays to retry quarantined streams or categories: one name, or all. Returns the number
+-- of entries.
 create function annals.relay_retry(deployment text, name text, reason text) returns bigint
 language plpgsql volatile
 security definer
@@ -436,8 +450,8 @@ begin
 end
 $$;
 
--- Skips the event that a stream is quarantined for, and asks the relays to go on behind it. False if the stream is not
--- quarantined for this event.
+-- Skips the event that a stream is quarantined for, and asks the relays to go on behind it. False
+-- if the stream is not quarantined for this event.
 create function annals.relay_skip(deployment text, stream text, event_position bigint, reason text) returns boolean
 language plpgsql volatile
 security definer
@@ -459,7 +473,8 @@ begin
 end
 $$;
 
--- Copies of the checkpoints in Kafka, for dropping partitions of the outbox and for operators. In at-least-once delivery: the checkpoints.
+-- Copies of the checkpoints in Kafka, for dropping partitions of the outbox and for operators. In
+-- at-least-once delivery: the checkpoints.
 create table annals.relay_checkpoints (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -469,7 +484,8 @@ create table annals.relay_checkpoints (
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
--- Writes the checkpoints of at-least-once delivery. False, and nothing is written, if the write is not admitted.
+-- Writes the checkpoints of at-least-once delivery. False, and nothing is written, if the write is
+-- not admitted.
 create function annals.relay_write_checkpoints(
     deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, positions bigint[],
     checkpoints jsonb[]
@@ -491,9 +507,10 @@ begin
 end
 $$;
 
--- Recorded end offsets of topics. Every record before such an offset came from an event that was committed here before the row
--- was: a database that has the row has these events, whatever later part of the log it has lost. Records behind it
--- are looked up in the store whenever the database may have another history.
+-- Recorded end offsets of topics. Every record before such an offset came from an event that was
+-- committed here before the row was: a database that has the row has these events, whatever later
+-- part of the log it has lost. Records behind it are looked up in the store whenever the database
+-- may have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
     instance text collate "C" not null,
@@ -508,7 +525,8 @@ create table annals.relay_topic_ends (
 comment on column annals.relay_topic_ends.covered_offset is
     'the copied checkpoints of this instance cover what it wrote before this offset; null: nothing is known to be covered';
 
--- Whether a checkpoint covers an event: its window has begun before it, or the position inside the window is behind it.
+-- Whether a checkpoint covers an event: its window has begun before it, or the position inside the
+-- window is behind it.
 create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
 language sql stable
 as $$
@@ -521,8 +539,8 @@ as $$
     )
 $$;
 
--- A checkpoint at the end of the log: every visible event is published. Only while nothing can append: then no
--- running transaction has drawn a position.
+-- A checkpoint at the end of the log: every visible event is published. Only while nothing can
+-- append: then no running transaction has drawn a position.
 create function annals.relay_checkpoint_now() returns jsonb
 language sql volatile
 set search_path = annals, pg_temp
@@ -584,8 +602,8 @@ as $$
     select c.deployment, c.shard, c.checkpoint from relay_checkpoints c where c.deployment = relay_begin_generation.deployment;
 $$;
 
--- Changes the delivery of a deployment while none of its relays runs. After exactly-once, events that were published
--- after the last copy of the checkpoints are published again.
+-- Changes the delivery of a deployment while none of its relays runs. After exactly-once, events
+-- that were published after the last copy of the checkpoints are published again.
 create function annals.relay_deliver(deployment text, delivery text) returns void
 language plpgsql volatile
 security definer
@@ -616,7 +634,8 @@ begin
     for each in select d.deployment from relay_deployments d order by d.deployment loop
         perform relay_lock_stopped(each.deployment);
     end loop;
-    -- Every append locks streams before it computes shards: with this lock, none is between the two.
+    -- Every append locks streams before it computes shards: with this lock, none is between the
+    -- two.
     lock table streams, outbox in access exclusive mode;
     select d.deployment, s.shard into behind
     from relay_deployments d
@@ -659,8 +678,8 @@ begin
 end
 $$;
 
--- Records events that a deployment's topics have as skipped, if its copied checkpoints do not cover them.
--- Returns how many were recorded.
+-- Records events that a deployment's topics have as skipped, if its copied checkpoints do not cover
+-- them. Returns how many were recorded.
 create function annals.relay_skip_published(deployment text, published bigint[]) returns bigint
 language sql volatile
 security definer
@@ -684,9 +703,10 @@ as $$
     select count(*) from recorded
 $$;
 
--- Records the end offsets of topics; never moves one back. `covered` has the same offsets if everything before them was compared with
--- the store, or nulls: then the copied checkpoints of this instance, made just before, cover what it wrote up to the offset that was
--- recorded last. Records nothing if the database is not the one that the caller read from.
+-- Records the end offsets of topics; never moves one back. `covered` has the same offsets if
+-- everything before them was compared with the store, or nulls: then the copied checkpoints of this
+-- instance, made just before, cover what it wrote up to the offset that was recorded last. Records
+-- nothing if the database is not the one that the caller read from.
 create function annals.relay_record_ends(
     deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
 ) returns void
@@ -707,9 +727,9 @@ as $$
     where t.end_offset < excluded.end_offset
 $$;
 
--- Begins a new generation after the database has lost a part of its history, or Kafka the checkpoints: from the copied
--- checkpoints in this history. Events that the topics have beyond them are recorded as skipped before
--- (`relay_skip_published`).
+-- Begins a new generation after the database has lost a part of its history, or Kafka the
+-- checkpoints: from the copied checkpoints in this history. Events that the topics have beyond them
+-- are recorded as skipped before (`relay_skip_published`).
 create function annals.relay_rebase(deployment text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -727,7 +747,8 @@ begin
 end
 $$;
 
--- Records that the topics of a publication are released, while none of its relays runs here. A publication of another store has none here.
+-- Records that the topics of a publication are released, while none of its relays runs here. A
+-- publication of another store has none here.
 create function annals.relay_release_topics(publication text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -742,8 +763,8 @@ begin
 end
 $$;
 
--- Partition counts of topics when they were first published to: the partition of a stream, and so its order, depends
--- on them.
+-- Partition counts of topics when they were first published to: the partition of a stream, and so
+-- its order, depends on them.
 create table annals.relay_topics (
     topic text collate "C" primary key,
     partitions int not null,
@@ -759,8 +780,9 @@ create table annals.relay_schema_ids (
     primary key (subject, fingerprint)
 );
 
--- Removes the checkpoints of a deployment that has ended for good: they keep partitions of the outbox from being dropped. A relay
--- that still runs under this name writes them again. Returns the number of checkpoints.
+-- Removes the checkpoints of a deployment that has ended for good: they keep partitions of the
+-- outbox from being dropped. A relay that still runs under this name writes them again. Returns the
+-- number of checkpoints.
 create function annals.relay_forget(deployment text) returns bigint
 language sql
 security definer
@@ -778,8 +800,9 @@ as $$
     select count(*) from forgotten
 $$;
 
--- The lowest partition of the outbox, if every deployment has published all of it: the checkpoint of each shard is behind
--- it, and its snapshot includes every transaction that wrote to it. No row: it is not published yet.
+-- The lowest partition of the outbox, if every deployment has published all of it: the checkpoint
+-- of each shard is behind it, and its snapshot includes every transaction that wrote to it. No row:
+-- it is not published yet.
 create function annals.outbox_published(
     out partition name, out lower bigint, out upper bigint, out xid_min xid8, out xid_max xid8
 )
@@ -806,8 +829,9 @@ begin
     then
         return;
     end if;
-    -- Inside a window, the events that its end includes are published up to the cursor's position, which is behind the partition.
-    -- A transaction that a snapshot does not include is in its xip, or not below its xmax: the index finds both.
+    -- Inside a window, the events that its end includes are published up to the cursor's position,
+    -- which is behind the partition. A transaction that a snapshot does not include is in its xip,
+    -- or not below its xmax: the index finds both.
     execute format(
         'select
             (select o.xid from %1$I o order by o.xid limit 1),
@@ -839,10 +863,12 @@ begin
 end
 $$;
 
--- Drops the lowest partition of the outbox if it is published; returns how many were dropped, 0 or 1.
+-- Drops the lowest partition of the outbox if it is published; returns how many were dropped, 0 or
+-- 1.
 --
--- Dropping needs an exclusive lock on the outbox, and appends queue behind it. So it gives up at once if a long
--- transaction, such as a backup, has the partition open, and after 20 ms if appends are slow to end.
+-- Dropping needs an exclusive lock on the outbox, and appends queue behind it. So it gives up at
+-- once if a long transaction, such as a backup, has the partition open, and after 20 ms if appends
+-- are slow to end.
 create function annals.outbox_drop_published() returns bigint
 language plpgsql
 security definer
@@ -885,9 +911,10 @@ begin
 end
 $$;
 
--- Adopts the store in its present cluster, after a dump and restore, a logical copy or an upgrade: every event in it
--- counts as visible, whatever its transaction id. With `is_copy` it becomes a store of its own, without the state of the
--- first one's relays. Logged. Refused in the store's own cluster, unless it is to become a copy.
+-- Adopts the store in its present cluster, after a dump and restore, a logical copy or an upgrade:
+-- every event in it counts as visible, whatever its transaction id. With `is_copy` it becomes a
+-- store of its own, without the state of the first one's relays. Logged. Refused in the store's own
+-- cluster, unless it is to become a copy.
 create function annals.adopt(
     reason text, is_copy boolean default false, out store_id uuid, out history int, out system_identifier text, out settled bigint
 )
@@ -904,7 +931,8 @@ begin
     if length(btrim(coalesce(adopt.reason, ''))) = 0 then
         raise exception 'say why the store is adopted: the reason must not be empty' using errcode = 'invalid_parameter_value';
     end if;
-    -- An append locks its streams before it draws positions: after this lock, no position below the limit can still become visible.
+    -- An append locks its streams before it draws positions: after this lock, no position below the
+    -- limit can still become visible.
     lock table streams, identity in share row exclusive mode;
     if not adopt.is_copy and (select i.system_identifier from identity i) = here then
         raise exception 'the store is in its own cluster, %: there is nothing to adopt', here

@@ -1,4 +1,4 @@
-//! Leases: who publishes which shard.
+//! Leases: which session publishes which shard.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(pub u16);
 
-/// A shard that is owned, in the epoch in which it was taken. Each taking makes a new one.
+/// A shard with the epoch in which it was acquired. Each acquisition makes a new epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease {
     /// The shard.
@@ -18,25 +18,25 @@ pub struct Lease {
 /// The leases of a deployment at one moment, as a session sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Leases {
-    /// Those of this session.
+    /// The leases of this session.
     pub mine: Vec<Lease>,
-    /// Shards that nobody owns.
+    /// Shards without an owner.
     pub free: Vec<Shard>,
-    /// How many sessions are alive, this one included.
+    /// The number of ready sessions, this one included.
     pub members: u16,
-    /// How many of them were there before this one.
+    /// The number of them that joined before this one.
     pub rank: u16,
 }
 
 impl Leases {
-    /// How many of `shards` this session should own: all sessions the same number, and those that came first one
-    /// more where that does not come out even.
+    /// The number of shards that this session should own: the same for all sessions, and one more
+    /// for the first ones if the division leaves a rest.
     fn share(&self, shards: usize) -> usize {
         let members = usize::from(self.members.max(1));
         shards / members + usize::from(usize::from(self.rank) < shards % members)
     }
 
-    /// Which free shards to take, the lowest first.
+    /// The free shards to acquire, the lowest first.
     #[must_use]
     pub fn to_acquire(&self, shards: usize) -> Vec<Shard> {
         let lacking = self.share(shards).saturating_sub(self.mine.len());
@@ -44,7 +44,7 @@ impl Leases {
         free.into_iter().take(lacking).collect()
     }
 
-    /// Which of its shards to give up, the highest first.
+    /// The shards to release, the highest first.
     #[must_use]
     pub fn to_release(&self, shards: usize) -> Vec<Shard> {
         let surplus = self.mine.len().saturating_sub(self.share(shards));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_alone_takes_everything() {
+    fn a_single_session_acquires_all_shards() {
         assert_eq!(leases(0..0, 0..8, (0, 1)).to_acquire(8).len(), 8);
     }
 
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_surplus_is_given_up_from_the_top_and_the_lack_taken_from_the_bottom() {
+    fn the_highest_shards_are_released_and_the_lowest_free_ones_acquired() {
         assert_eq!(leases(0..8, 0..0, (0, 3)).to_release(8), [7, 6, 5, 4, 3].map(Shard));
         assert_eq!(leases(0..1, 3..8, (1, 3)).to_acquire(8), [3, 4].map(Shard));
         assert!(leases(0..3, 3..8, (1, 3)).to_release(8).is_empty());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::leases::{Lease, Shard};
-use crate::ownership::{OwnedShard, Takeover};
+use crate::owned_shard::{OwnedShard, Takeover};
 use crate::slots::{Producers, Slots};
 use crate::vocabulary::{Action, Command, FailureClass, Input, Operation};
 
@@ -45,7 +45,8 @@ pub(crate) enum Backlog {
 /// What is under way. Of each kind there is one at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct InFlight {
-    /// The operation on leases, and the generation in which it was ordered, if producers were there.
+    /// The operation on leases, and the generation in which it was ordered, if producers were
+    /// there.
     pub(crate) lease: Option<(Operation, Option<u64>)>,
     /// Operations with producers, except transactions: the slots have these.
     pub(crate) operations: BTreeSet<Operation>,
@@ -199,7 +200,8 @@ impl<P: Clone, B> Machine<P, B> {
             // The lease expires by itself.
             Operation::Leave => self.session_over(),
             _ if generation != self.generation => return,
-            // A quarantine begins at the committed cursor of its shard: no transaction may be in doubt.
+            // A quarantine begins at the committed cursor of its shard: no transaction may be in
+            // doubt.
             _ if class == FailureClass::Resync => self.reset(),
             Operation::OpenProducers
             | Operation::FencePredecessors
@@ -228,7 +230,8 @@ impl<P: Clone, B> Machine<P, B> {
         self.in_flight.is_waiting = false;
     }
 
-    /// Begins again without producers: the outcome of what is under way with them is unknown, and ignored.
+    /// Begins again without producers: the outcome of what is under way with them is unknown, and
+    /// ignored.
     pub(crate) fn reset(&mut self) {
         self.generation += 1;
         self.slots = Slots::new(self.producers);

@@ -1,37 +1,32 @@
-//! Ownership of shards: the session, its lease, and the steps from acquiring a shard to publishing it.
+//! Ownership of shards: the session, its lease, and the steps from acquiring a shard to publishing
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::leases::{Lease, Leases, Shard};
 use crate::machine::{Commands, Intent, Machine, Phase};
+use crate::owned_shard::{OwnedShard, Takeover};
 use crate::vocabulary::{Action, Departure, Operation, Readiness};
 
-/// A shard that this session owns.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct OwnedShard<P> {
-    pub(crate) epoch: u64,
-    /// Whether it is to be released, once nothing of it is under way.
-    pub(crate) is_leaving: bool,
-    pub(crate) takeover: Takeover<P>,
+/// Whether an operation on leases confirms the leases that it returns: it began after the producers
+/// were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Confirmation {
+    Confirmed,
+    Unconfirmed,
 }
 
-/// How far the takeover of a shard is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Takeover<P> {
-    /// The leases were not read since the producers were made.
-    Unconfirmed,
-    /// The lease is confirmed; earlier owners are not fenced.
-    Confirmed,
-    /// Earlier owners are fenced; the checkpoint is not read.
-    Fenced,
-    /// It is published from this cursor on.
-    Live(P),
+impl Confirmation {
+    /// The same, if the producers are still there.
+    fn while_in(self, phase: Phase) -> Self {
+        if phase == Phase::Producing { self } else { Self::Unconfirmed }
+    }
 }
 
 impl<P: Clone, B> Machine<P, B> {
     /// Compares the owned shards with the leases as they are.
     pub(crate) fn renewed(&mut self, leases: &Leases) {
-        let confirms = self.lease_operation_over();
+        let confirmation = self.lease_operation_over();
         let mine: BTreeMap<Shard, u64> =
             leases.mine.iter().map(|lease| (lease.shard, lease.epoch)).collect();
         // Released by a command whose answer was lost.
@@ -43,7 +38,7 @@ impl<P: Clone, B> Machine<P, B> {
             self.owned.retain(|shard, _| mine.contains_key(shard));
             self.reset();
         }
-        self.own(&leases.mine, confirms && self.phase == Phase::Producing);
+        self.own(&leases.mine, confirmation.while_in(self.phase));
         self.has_peers = leases.members > 1;
         if self.readiness() == Readiness::Ready {
             self.is_release_due = true;
@@ -52,8 +47,8 @@ impl<P: Clone, B> Machine<P, B> {
     }
 
     pub(crate) fn acquired(&mut self, leases: &[Lease]) {
-        let confirmed = self.lease_operation_over() && self.phase == Phase::Producing;
-        self.own(leases, confirmed);
+        let confirmation = self.lease_operation_over().while_in(self.phase);
+        self.own(leases, confirmation);
     }
 
     pub(crate) fn released(&mut self) {
@@ -74,24 +69,29 @@ impl<P: Clone, B> Machine<P, B> {
         self.is_renewal_due = true;
     }
 
-    /// Takes over leases that a renewal or an acquisition has returned. They are confirmed if the producers were there
-    /// before it.
-    fn own(&mut self, leases: &[Lease], confirmed: bool) {
+    /// Takes over leases that a renewal or an acquisition has returned. They are confirmed if the
+    /// producers were there before it.
+    fn own(&mut self, leases: &[Lease], confirmation: Confirmation) {
         for Lease { shard, epoch } in leases {
             let acquired =
                 OwnedShard { epoch: *epoch, is_leaving: false, takeover: Takeover::Unconfirmed };
             let owned = self.owned.entry(*shard).or_insert(acquired);
             owned.epoch = *epoch;
-            if confirmed && matches!(owned.takeover, Takeover::Unconfirmed) {
+            if confirmation == Confirmation::Confirmed
+                && matches!(owned.takeover, Takeover::Unconfirmed)
+            {
                 owned.takeover = Takeover::Confirmed;
             }
         }
     }
 
-    /// Ends the operation on leases; returns whether it began in this generation, with producers.
-    fn lease_operation_over(&mut self) -> bool {
-        let ordered = self.in_flight.lease.take();
-        ordered.is_some_and(|(_, generation)| generation == Some(self.generation))
+    /// Ends the operation on leases; it confirms leases if it began in this generation, with
+    /// producers.
+    fn lease_operation_over(&mut self) -> Confirmation {
+        match self.in_flight.lease.take() {
+            Some((_, generation)) if generation == Some(self.generation) => Confirmation::Confirmed,
+            Some(_) | None => Confirmation::Unconfirmed,
+        }
     }
 
     /// Every session owns as many shards as the others.
@@ -115,7 +115,8 @@ impl<P: Clone, B> Machine<P, B> {
         }
     }
 
-    /// Whether Kafka is out of reach, as far as it is known: what failed is tried again until it succeeds.
+    /// Whether Kafka is out of reach, as far as it is known: what failed is tried again until it
+    /// succeeds.
     fn is_out_of_reach(&self) -> bool {
         let is_tried = |owned: &OwnedShard<P>| {
             matches!(owned.takeover, Takeover::Confirmed | Takeover::Fenced)
@@ -124,13 +125,14 @@ impl<P: Clone, B> Machine<P, B> {
             && (self.phase == Phase::NoProducers || self.owned.values().any(is_tried))
     }
 
-    /// Whether other sessions may do better with the shards. Where no session reaches Kafka none is ready, and every shard
-    /// stays with its owner.
+    /// Whether other sessions may do better with the shards. Where no session reaches Kafka none is
+    /// ready, and every shard stays with its owner.
     pub(crate) fn should_leave_to_peers(&self) -> bool {
         self.is_out_of_reach() && self.has_peers && !self.owned.is_empty()
     }
 
-    /// Joins, acquires shards, renews the lease. One at a time: an answer must not be overtaken by a later one.
+    /// Joins, acquires shards, renews the lease. One at a time: an answer must not be overtaken by
+    /// a later one.
     pub(crate) fn keep_leases(&mut self, commands: &mut Commands<P, B>) {
         if self.in_flight.lease.is_some() {
             return;

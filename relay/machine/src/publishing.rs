@@ -2,7 +2,7 @@
 
 use crate::leases::{Lease, Shard};
 use crate::machine::{Backlog, Commands, Machine, Phase};
-use crate::ownership::{OwnedShard, Takeover};
+use crate::owned_shard::{OwnedShard, Takeover};
 use crate::vocabulary::{Action, Completion, Operation, Page};
 
 impl<P: Clone, B> Machine<P, B> {
@@ -109,11 +109,12 @@ impl<P: Clone, B> Machine<P, B> {
         }
     }
 
-    /// While shards are being released nothing is read, so that the transactions under way come to an end.
+    /// While shards are being released nothing is read, so that the transactions under way come to
+    /// an end.
     fn can_read(&self) -> bool {
         let may_read = !self.in_flight.is_waiting || self.has_new_shard;
-        // The end of a live window is fixed as late as possible: it includes what commits until then. With a backlog, one
-        // page is read ahead.
+        // The end of a live window is fixed as late as possible: it includes what commits until
+        // then. With a backlog, one page is read ahead.
         let has_room = self.next_batch.is_none()
             && (self.backlog == Backlog::Pages || self.slots.free().is_some());
         may_read && has_room && !self.is_releasing() && self.live().next().is_some()

@@ -1,4 +1,4 @@
-//! The two producers, and whose turn it is.
+//! The two producers, and which of them sends or commits next.
 
 /// One of the two producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +23,7 @@ impl Slot {
     }
 }
 
-/// How far a producer is with its transaction.
+/// The state of a producer's transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
     Idle,
@@ -44,9 +44,9 @@ pub(crate) struct Slots {
 /// How many producers there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Producers {
-    /// Two, in turns: one sends while the other's transaction is closed.
+    /// Two, in turns: one sends while the broker closes the other's transaction.
     Two,
-    /// One: nothing is sent before everything before it is committed.
+    /// One: each batch is committed before the next one is sent.
     One,
 }
 
@@ -55,21 +55,24 @@ impl Slots {
         Self { producers, a: Stage::Idle, b: Stage::Idle, next: Slot::A }
     }
 
-    /// Whether nothing is under way.
+    /// Whether no transaction is under way.
     pub(crate) fn are_idle(&self) -> bool {
         Slot::ALL.into_iter().all(|slot| self.stage(slot) == Stage::Idle)
     }
 
-    /// Which one can send now: it has no transaction, and every record of the other is acknowledged.
+    /// The producer that can send now: it has no transaction, and every record of the other is
+    /// acknowledged.
+    /// acknowledged.
     pub(crate) fn free(&self) -> Option<Slot> {
         let is_free =
             self.stage(self.next) == Stage::Idle && self.stage(self.next.other()) != Stage::Sending;
         is_free.then_some(self.next)
     }
 
-    /// Which one should commit now: the one that sent first, once its records are acknowledged.
+    /// The producer that can commit now: the one that sent first, once its records are
+    /// acknowledged.
     pub(crate) fn due(&self) -> Option<Slot> {
-        // Where both are busy, the one whose turn is next sent first.
+        // If both have transactions, the next one sent first.
         let first =
             if self.stage(self.next) == Stage::Idle { self.next.other() } else { self.next };
         (self.stage(first) == Stage::Acknowledged).then_some(first)

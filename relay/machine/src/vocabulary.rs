@@ -15,7 +15,8 @@ pub struct Command<P, B> {
 /// What a command orders. Each is answered by one [`Input`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action<P, B> {
-    /// Begin a session: its transactional ids are written to PostgreSQL before anything is published under them.
+    /// Begin a session: its transactional ids are written to PostgreSQL before anything is
+    /// published under them.
     Join,
     /// Renew the session's lease, end expired sessions, and read all leases.
     RenewLease(Readiness),
@@ -25,7 +26,8 @@ pub enum Action<P, B> {
     ReleaseShards(Vec<Lease>),
     /// Release all shards and end the session.
     Leave(Departure),
-    /// Destroy both producers, if there are any, and make them again under the session's transactional ids.
+    /// Destroy both producers, if there are any, and make them again under the session's
+    /// transactional ids.
     OpenProducers,
     /// Fence the transactional ids that earlier owners of these shards used, then forget them.
     FencePredecessors(Vec<Lease>),
@@ -37,7 +39,8 @@ pub enum Action<P, B> {
     Send(Slot, B),
     /// Commit the transaction.
     Commit(Slot),
-    /// Answer [`Input::WaitOver`] after a pause: the poll interval, or a back-off that grows with each failure.
+    /// Answer [`Input::WaitOver`] after a pause: the poll interval, or a back-off that grows with
+    /// each failure.
     Wait {
         /// What failed; `None` when there was nothing to publish.
         after: Option<(Operation, FailureClass)>,
@@ -63,7 +66,8 @@ pub enum Readiness {
 pub enum Departure {
     /// Everything that was sent is committed.
     Clean,
-    /// A transaction may be open: the next owners of the shards must fence the session's transactional ids.
+    /// A transaction may be open: the next owners of the shards must fence the session's
+    /// transactional ids.
     Abandoned,
 }
 
@@ -130,7 +134,8 @@ pub enum Completion<P, B> {
 /// What one [`Action::ReadOutbox`] has read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Page<P, B> {
-    /// The records, with the checkpoints that go with them; `None` when there is nothing to publish.
+    /// The records, with the checkpoints that go with them; `None` when there is nothing to
+    /// publish.
     pub batch: Option<B>,
     /// The cursors of the shards after it.
     pub cursors: Vec<(Shard, P)>,
@@ -166,7 +171,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether it is about the session and its leases, and not about producers. One of these is under way at a time.
+    /// Whether it is about the session and its leases, and not about producers. One of these is
+    /// under way at a time.
     #[must_use]
     pub const fn is_on_leases(self) -> bool {
         match self {
@@ -226,8 +232,9 @@ impl<P, B> Completion<P, B> {
 pub enum FailureClass {
     /// A component is unavailable, or refuses: wait, then try again.
     Unavailable,
-    /// An event, a topic or a schema is refused, or the database may have changed: begin again at once from the
-    /// checkpoints. What is refused is quarantined when they are read, and the rest is published.
+    /// An event, a topic or a schema is refused, or the database may have changed: begin again at
+    /// once from the checkpoints. What is refused is quarantined when they are read, and the rest
+    /// is published.
     Resync,
     /// Another session has fenced the producer.
     Fenced,

@@ -9,20 +9,20 @@ use crate::config::{Log, LogFormat};
 
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter in `log.level` is none.
-    #[error("log.level is not a filter")]
+pub enum LogError {
+    /// `log.level` is no filter.
+    #[error("log.level is no filter")]
     Filter(#[from] ParseError),
-    /// Something in this process logs already.
+    /// This process has a log already.
     #[error("a log is set up already")]
     Taken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Sets the log of the process up: to standard error, so that the output of commands stays clean.
+/// Sets up the log of the process, on standard error: the output of commands stays clean.
 ///
 /// # Errors
-/// [`TelemetryError`] when it cannot be, or is already.
-pub fn init(log: &Log) -> Result<(), TelemetryError> {
+/// [`LogError`] when it cannot be set up, or is already.
+pub fn init(log: &Log) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&log.level)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -32,5 +32,5 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     }
-    .map_err(TelemetryError::Taken)
+    .map_err(LogError::Taken)
 }

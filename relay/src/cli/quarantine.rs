@@ -1,4 +1,4 @@
-//! What people do about what is held: the `quarantine` subcommands.
+//! The `quarantine` subcommands.
 
 use std::fmt::Write as _;
 
@@ -10,86 +10,88 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-/// What can be done about streams and categories that are held.
+/// What operators can do about quarantined streams and categories.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Quarantine {
-    /// Everything that is held, and why.
+pub enum QuarantineCommand {
+    /// List quarantined streams and categories, and why they are quarantined.
     List,
-    /// The event that holds a stream, decoded, and why it cannot be published.
+    /// Show the event that a stream is quarantined for, decoded, and why it cannot be published.
     Show {
         /// The stream.
         stream: String,
     },
-    /// Try again what is held: a stream or a category.
+    /// Retry a stream or a category.
     Retry {
         /// Its name.
         name: String,
-        /// Why it should be possible now; for the record.
+        /// Why it can be published now; recorded.
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Never publish the event that holds a stream, and go on behind it.
+    /// Never publish the event that a stream is quarantined for, and continue behind it.
     Skip {
         /// The stream.
         stream: String,
-        /// The event's position, as `show` says it.
+        /// The event's position, as `show` prints it.
         #[arg(long)]
         position: i64,
-        /// Why the event may be missing from its topic; for the record.
+        /// Why the event may be missing in its topic; recorded.
         #[arg(long)]
         reason: String,
     },
-    /// Try again everything that is held.
+    /// Retry all streams and categories.
     Release {
-        /// Why it should be possible now; for the record.
+        /// Why they can be published now; recorded.
         #[arg(long)]
         reason: Option<String>,
     },
 }
 
-/// A wish that cannot be met.
+/// Why a subcommand is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum QuarantineError {
-    /// Nothing of that name is held.
+pub(super) enum QuarantineError {
+    /// There is no entry of that name.
     #[error(
-        "nothing named {0} is held in deployment {1}: `annals-relay quarantine list` says what is"
+        "nothing named {0} is quarantined in deployment {1}: see `annals-relay quarantine list`"
     )]
-    NotHeld(String, String),
-    /// Another event holds the stream.
+    NoEntry(String, String),
+    /// The stream is quarantined for another event.
     #[error(
-        "it is not the event at position {position} that holds stream {stream} in deployment {deployment}: \
-         `annals-relay quarantine show {stream}` says which one"
+        "stream {stream} of deployment {deployment} is not quarantined for the event at position {position}: \
+         see `annals-relay quarantine show {stream}`"
     )]
     OtherEvent {
         /// The stream.
         stream: String,
-        /// The position that was asked for.
+        /// The given position.
         position: i64,
         /// The deployment.
         deployment: String,
     },
     /// A reason is empty.
-    #[error("say why the event may be missing from its topic: --reason must not be empty")]
+    #[error("say why the event may be missing in its topic: --reason must not be empty")]
     NoReason,
 }
 
-/// Does what `wish` says, and returns what there is to say about it.
+/// Executes a subcommand, and returns its output.
 ///
 /// # Errors
-/// [`QuarantineError`], or what the database says.
-pub async fn execute(
-    wish: &Quarantine,
+/// [`QuarantineError`]; errors of the database.
+pub(super) async fn execute(
+    command: &QuarantineCommand,
     store: &Store,
     deployment: &str,
 ) -> Result<String, Box<dyn std::error::Error>> {
-    match wish {
-        Quarantine::List => list(store, deployment).await,
-        Quarantine::Show { stream } => show(store, deployment, stream).await,
-        Quarantine::Retry { name, reason } => {
+    match command {
+        QuarantineCommand::List => list(store, deployment).await,
+        QuarantineCommand::Show { stream } => show(store, deployment, stream).await,
+        QuarantineCommand::Retry { name, reason } => {
             retry(store, deployment, Some(name), reason.as_deref()).await
         }
-        Quarantine::Release { reason } => retry(store, deployment, None, reason.as_deref()).await,
-        Quarantine::Skip { stream, position, reason } => {
+        QuarantineCommand::Release { reason } => {
+            retry(store, deployment, None, reason.as_deref()).await
+        }
+        QuarantineCommand::Skip { stream, position, reason } => {
             skip(store, deployment, stream, *position, reason).await
         }
     }
@@ -99,7 +101,7 @@ async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::er
     let statement = store.schema().statement(include_str!("../../sql/quarantine_list.sql"));
     let rows = sqlx::query(statement).bind(deployment).fetch_all(store.pool()).await?;
     if rows.is_empty() {
-        return Ok(format!("nothing is held in deployment {deployment}\n"));
+        return Ok(format!("nothing is quarantined in deployment {deployment}\n"));
     }
     let mut text = format!(
         "{:<9} {:<32} {:<7} {:>12} {:>5}  {:<20}  why\n",
@@ -108,10 +110,11 @@ async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::er
     for row in &rows {
         let position: Option<i64> = row.try_get("position")?;
         let position = position.map_or_else(|| "-".to_owned(), |position| position.to_string());
-        let wanted = if row.try_get("is_retry_requested")? { " (to be tried again)" } else { "" };
+        let is_retried = row.try_get("is_retry_requested")?;
+        let retry = if is_retried { " (retry requested)" } else { "" };
         writeln!(
             text,
-            "{:<9} {:<32} {:<7} {position:>12} {:>5}  {:<20}  {}{wanted}",
+            "{:<9} {:<32} {:<7} {position:>12} {:>5}  {:<20}  {}{retry}",
             row.try_get::<String, _>("kind")?,
             row.try_get::<String, _>("name")?,
             row.try_get::<String, _>("cause")?,
@@ -131,7 +134,7 @@ async fn show(
     let statement = store.schema().statement(include_str!("../../sql/quarantine_event.sql"));
     let row = sqlx::query(statement).bind(deployment).bind(stream);
     let row = row.fetch_optional(store.pool()).await?;
-    let row = row.ok_or_else(|| not_held(stream, deployment))?;
+    let row = row.ok_or_else(|| no_entry(stream, deployment))?;
     let fingerprint: i64 = row.try_get("fingerprint")?;
     let fingerprint = Fingerprint::from(fingerprint);
     let payload: Vec<u8> = row.try_get("payload")?;
@@ -140,7 +143,7 @@ async fn show(
     writeln!(text, "stream      {stream}")?;
     writeln!(text, "cause       {}", row.try_get::<String, _>("cause")?)?;
     writeln!(text, "why         {}", row.try_get::<String, _>("reason")?)?;
-    writeln!(text, "held since  {}", time(&row, "quarantined_us")?)?;
+    writeln!(text, "since       {}", time(&row, "quarantined_us")?)?;
     let (tries, tried) = (row.try_get::<i32, _>("attempts")?, time(&row, "tried_us")?);
     writeln!(text, "tried       {tries} times, last {tried}")?;
     writeln!(text, "position    {}", row.try_get::<i64, _>("position")?)?;
@@ -155,7 +158,8 @@ async fn show(
     Ok(text)
 }
 
-/// The name of an event's schema, and the event. What cannot be decoded is shown as it is: that may be why it is held.
+/// The name of an event's schema, and the event. An event that cannot be decoded may be quarantined
+/// for that reason.
 async fn decoded(
     store: &Store,
     fingerprint: Fingerprint,
@@ -186,16 +190,16 @@ async fn retry(
     reason: Option<&str>,
 ) -> Result<String, Box<dyn std::error::Error>> {
     let statement = store.schema().statement(include_str!("../../sql/quarantine_retry.sql"));
-    let wanted: i64 = sqlx::query_scalar(statement)
+    let entries: i64 = sqlx::query_scalar(statement)
         .bind(deployment)
         .bind(name)
         .bind(reason)
         .fetch_one(store.pool())
         .await?;
-    match (wanted, name) {
-        (0, Some(name)) => Err(not_held(name, deployment).into()),
-        (0, None) => Ok(format!("nothing is held in deployment {deployment}\n")),
-        _ => Ok(format!("asked the relays to try again: {wanted} holds\n")),
+    match (entries, name) {
+        (0, Some(name)) => Err(no_entry(name, deployment).into()),
+        (0, None) => Ok(format!("nothing is quarantined in deployment {deployment}\n")),
+        _ => Ok(format!("asked the relays to retry {entries} entries\n")),
     }
 }
 
@@ -222,12 +226,12 @@ async fn skip(
         return Err(QuarantineError::OtherEvent { stream, position, deployment }.into());
     }
     Ok(format!(
-        "the event at position {position} will not be published; {stream} goes on behind it\n"
+        "the event at position {position} will not be published; {stream} continues behind it\n"
     ))
 }
 
-fn not_held(name: &str, deployment: &str) -> QuarantineError {
-    QuarantineError::NotHeld(name.to_owned(), deployment.to_owned())
+fn no_entry(name: &str, deployment: &str) -> QuarantineError {
+    QuarantineError::NoEntry(name.to_owned(), deployment.to_owned())
 }
 
 fn time(row: &PgRow, column: &str) -> Result<String, sqlx::Error> {

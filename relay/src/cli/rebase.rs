@@ -1,10 +1,12 @@
-//! Going on after the database has lost a part of its history (it was restored to an earlier state, or a standby was promoted that
-//! had not got everything), or Kafka its checkpoints: what is published is found out from the topics themselves.
+//! The subcommand `rebase`: a deployment resumes after the database has lost a part of its history
+//! (it was restored to an earlier state, or a standby was promoted that lacked the last
+//! transactions), or Kafka the checkpoints.
 //!
-//! The copies of checkpoints in PostgreSQL are of the history that the database has, and everything before them is
-//! in it: the log is sequential, and a copy is written after what it covers. The same holds for the recorded ends of topics. What
-//! the topics have beyond these is compared with the store: what it has is not published again; what it does not have diverges,
-//! and is listed.
+//! The copied checkpoints are of the history that the database has, and it has every event before
+//! them: the log is sequential, and a copy is written after the events that it covers. The same is
+//! true of the recorded end offsets of topics. The records beyond these are compared with the
+//! store: events that it has are not published again; events that it does not have diverge, and are
+//! listed.
 
 use std::sync::Arc;
 
@@ -12,16 +14,17 @@ use annals_store::Store;
 use sqlx::Row;
 
 use crate::config::{Config, Delivery};
-use crate::copy::{Ends, record_ends};
-use crate::failure::Failure;
-use crate::kafka::TopicEnds;
-use crate::published::{Behind, Comparison, line};
-use crate::sender;
+use crate::driver::comparison::{Comparison, describe};
+use crate::model::execution::Execution;
+use crate::model::offsets::TopicEnds;
+use crate::publish::fence;
+use crate::report::failure::Failure;
+use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
 
-/// Why a deployment is not begun anew.
+/// Why a rebase is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum RebaseError {
-    /// Relays run.
+pub(super) enum RebaseError {
+    /// Relays of the deployment run.
     #[error(
         "relays of deployment {deployment} run: {running}. Stop them, and start them again afterwards"
     )]
@@ -36,62 +39,63 @@ pub enum RebaseError {
     NoReason,
 }
 
-/// Finds out what is published and the store does not have, says it line by line, and lets the deployment go on from there;
-/// with `dry_run`, it only says it. No relay of the deployment may run, neither on this database nor on the one before.
+/// Lists the published events that the store does not have, line by line, and begins a new
+/// generation of the deployment behind the published events. No relay of the deployment may run,
+/// neither on this database nor on the one before.
 ///
 /// # Errors
-/// [`RebaseError`], a [`Failure`] of Kafka, or what the database says.
-pub async fn execute(
+/// [`RebaseError`]; a [`Failure`] of Kafka; errors of the database.
+pub(super) async fn execute(
     config: Config,
     store: &Store,
-    dry_run: bool,
+    execution: Execution,
     reason: &str,
-    say: impl Fn(&str) -> std::io::Result<()>,
+    print: impl Fn(&str) -> std::io::Result<()>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     if reason.trim().is_empty() {
         return Err(RebaseError::NoReason.into());
     }
     let config = Arc::new(config);
     let deployment = config.publication();
-    let ids = left_open(store, &deployment).await?;
-    if !dry_run && config.relay.delivery == Delivery::ExactlyOnce {
+    let ids = ids_to_fence(store, &deployment).await?;
+    if execution == Execution::Apply && config.relay.delivery == Delivery::ExactlyOnce {
         let config = Arc::clone(&config);
-        tokio::task::spawn_blocking(move || sender::fence(&config, &ids)).await??;
+        tokio::task::spawn_blocking(move || fence(&config, &ids)).await??;
     }
     let mut connection = store.pool().acquire().await?;
     let end = store.outbox_bound(&mut connection).await?;
     drop(connection);
-    let mut comparison = Comparison::begin(&config, store, Behind::Covered).await?;
-    let (mut ends, mut has, mut passed, mut diverging) = (TopicEnds::new(), 0, 0, 0);
+    let mut comparison = Comparison::begin(&config, store, StartOffset::Covered).await?;
+    let (mut ends, mut has, mut skipped, mut diverging) = (TopicEnds::new(), 0, 0, 0);
     while let Some(compared) = comparison.next().await? {
         for record in &compared.diverging {
-            say(&format!("{}\n", line(record)))?;
+            print(&format!("{}\n", describe(record)))?;
         }
         diverging += compared.diverging.len();
         has += compared.positions.len();
-        if !dry_run {
-            passed += pass(store, &deployment, &compared.positions).await?;
+        if execution == Execution::Apply {
+            skipped += skip_published(store, &deployment, &compared.positions).await?;
         }
         ends.extend(compared.ends);
     }
-    say(&format!(
+    print(&format!(
         "{} records read; the store has {has} of these events, and {diverging} published versions diverge\n",
         comparison.records()
     ))?;
-    if dry_run {
-        return Ok(say("nothing was changed\n")?);
+    if execution == Execution::DryRun {
+        return Ok(print("nothing was changed\n")?);
     }
     let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
     sqlx::query(rebase).bind(&deployment).bind(reason).execute(store.pool()).await?;
-    record_ends(store, &config, &end.incarnation, (Ends::Compared, &ends)).await?;
-    Ok(say(&format!(
-        "deployment {deployment} begins anew from here, behind {passed} events that were published after the last copies of its \
+    record_ends(store, &config, &end.incarnation, (EndsOrigin::Compared, &ends)).await?;
+    Ok(print(&format!(
+        "deployment {deployment} begins a new generation, and skips {skipped} events that were published after its last copied \
          checkpoints: start its relays\n"
     ))?)
 }
 
-/// The transactional ids that earlier relays may have left open.
-async fn left_open(
+/// The transactional ids that may have an open transaction.
+async fn ids_to_fence(
     store: &Store,
     deployment: &str,
 ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
@@ -105,13 +109,17 @@ async fn left_open(
     Ok(begin.try_get("transactional_ids")?)
 }
 
-/// Takes published events for passed; returns how many were not known to be.
-async fn pass(store: &Store, deployment: &str, positions: &[i64]) -> Result<i64, Failure> {
+/// Records published events as skipped; returns how many of them no checkpoint covered.
+async fn skip_published(
+    store: &Store,
+    deployment: &str,
+    positions: &[i64],
+) -> Result<i64, Failure> {
     let statement = store.schema().statement(include_str!("../../sql/skip_published.sql"));
     sqlx::query_scalar(statement)
         .bind(deployment)
         .bind(positions)
         .fetch_one(store.pool())
         .await
-        .map_err(Failure::database("take published events for passed"))
+        .map_err(Failure::database("record published events as skipped"))
 }

@@ -1,22 +1,23 @@
-//! From what was written to what can be used: every value is checked once, and all problems are said.
+//! Checks every value once, and collects all problems.
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals_store::SchemaName;
-use percent_encoding::percent_decode_str;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{
-    Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Login, RawConfig, RawDatabase,
-    RawKafka, RawLog, RawRegistry, RawRelay, RawTopics, Registry, Relay, Secret, Topics,
+use crate::config::host::host_name;
+use crate::config::raw::{RawConfig, RawDatabase, RawKafka, RawLog, RawRelay, RawTopics};
+use crate::config::settings::{
+    Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Relay, Secret, Topics,
 };
-use crate::settings::{ConfigError, Origins, Problem, Settings, variable_of};
+use crate::config::sources::{ConfigError, Origins, Problem, Sources, variable_of};
 
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
-/// What exactly-once publishing rests on: the relay sets these itself.
+/// Properties that exactly-once publishing relies on: the relay sets these itself.
 const PROPERTIES_OF_THE_RELAY: [&str; 12] = [
     "acks",
     "allow.auto.create.topics",
@@ -32,8 +33,37 @@ const PROPERTIES_OF_THE_RELAY: [&str; 12] = [
     "transactional.id",
 ];
 
-pub(crate) fn check(settings: Settings) -> Result<Config, ConfigError> {
-    let (raw, origins) = settings.finish()?;
+impl Config {
+    /// Reads the file, if one is given, and the environment, which overrides it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names every key that is unknown or wrong, its origin, and the
+    /// allowed values.
+    pub fn read(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut sources = Sources::new();
+        if let Some(path) = file {
+            sources.file(path)?;
+        }
+        sources.environment(environment);
+        check(sources)
+    }
+
+    /// The same for a text instead of a file, and no environment.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let mut sources = Sources::new();
+        sources.text("the configuration", text)?;
+        check(sources)
+    }
+}
+
+pub(crate) fn check(sources: Sources) -> Result<Config, ConfigError> {
+    let (raw, origins) = sources.finish()?;
     let RawConfig { database, kafka, registry, topics, relay, log } = raw;
     let mut checker = Checker { origins, problems: Vec::new() };
     let config = Config {
@@ -49,8 +79,8 @@ pub(crate) fn check(settings: Settings) -> Result<Config, ConfigError> {
     if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(checker.problems)) }
 }
 
-/// Collects problems, and goes on with something harmless in place of what is wrong.
-struct Checker {
+/// Collects problems; a wrong value is replaced by a harmless one, so that the check continues.
+pub(super) struct Checker {
     origins: Origins,
     problems: Vec<Problem>,
 }
@@ -103,54 +133,6 @@ impl Checker {
                 .map(|(name, value)| (name, Secret::new(value)))
                 .collect(),
         }
-    }
-
-    fn registry(&mut self, raw: RawRegistry) -> Registry {
-        let url = self.needed("registry.url", raw.url, "ANNALS_REGISTRY_URL");
-        if !url.is_empty() && !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
-        {
-            self.problem("registry.url", "must begin with http:// or https://".to_owned());
-        }
-        let (url, in_url) = self.without_login(url);
-        let login = match (raw.username.is_empty(), raw.password.is_empty(), raw.token.is_empty()) {
-            (true, true, true) => in_url.unwrap_or(Login::None),
-            (true, true, false) if in_url.is_none() => Login::Token(Secret::new(raw.token)),
-            (false, _, true) if in_url.is_none() => Login::Basic {
-                username: Secret::new(raw.username),
-                password: Secret::new(raw.password),
-            },
-            (_, _, _) => {
-                self.problem(
-                    "registry.username",
-                    "and password, or token, or both in registry.url: one of these ways".to_owned(),
-                );
-                Login::None
-            }
-        };
-        let timeout = self.duration("registry.timeout_ms", raw.timeout_ms, 100..=60_000);
-        let url = url.trim_end_matches('/').to_owned();
-        Registry { url, auto_register: raw.auto_register, login, timeout }
-    }
-
-    /// A registry's URL, and the login in it: apart from each other, so that no log and no error has it.
-    fn without_login(&mut self, url: String) -> (String, Option<Login>) {
-        let Some((scheme, rest)) = url.split_once("://") else { return (url, None) };
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if path.contains('@') {
-            let what = "has an @ behind its host: in a user or a password, write / as %2F, ? as %3F, # as %23 and @ as %40";
-            self.problem("registry.url", what.to_owned());
-            return (format!("{scheme}://"), None);
-        }
-        let Some((login, host)) = authority.rsplit_once('@') else { return (url, None) };
-        let (username, password) = login.split_once(':').unwrap_or((login, ""));
-        let [username, password] =
-            [username, password].map(|text| percent_decode_str(text).decode_utf8());
-        let (Ok(username), Ok(password)) = (username, password) else {
-            self.problem("registry.url", "has a user or a password that is not UTF-8".to_owned());
-            return (format!("{scheme}://{host}{path}"), None);
-        };
-        let (username, password) = (Secret::new(username), Secret::new(password));
-        (format!("{scheme}://{host}{path}"), Some(Login::Basic { username, password }))
     }
 
     fn topics(&mut self, raw: RawTopics) -> Topics {
@@ -247,7 +229,7 @@ impl Checker {
         Log { format, level: raw.level }
     }
 
-    fn needed(&mut self, key: &str, text: String, variable: &str) -> String {
+    pub(super) fn needed(&mut self, key: &str, text: String, variable: &str) -> String {
         if text.is_empty() {
             let what =
                 format!("must be set: in the file, or as {variable} or {}", variable_of(key));
@@ -256,7 +238,7 @@ impl Checker {
         text
     }
 
-    fn number(&mut self, key: &str, number: i64, allowed: RangeInclusive<i64>) -> u64 {
+    pub(super) fn number(&mut self, key: &str, number: i64, allowed: RangeInclusive<i64>) -> u64 {
         if !allowed.contains(&number) {
             let (first, last) = (allowed.start(), allowed.end());
             self.problem(key, format!("is {number}, and must be {first} to {last}"));
@@ -264,11 +246,16 @@ impl Checker {
         number.clamp(*allowed.start(), *allowed.end()).unsigned_abs()
     }
 
-    fn duration(&mut self, key: &str, ms: i64, allowed: RangeInclusive<i64>) -> Duration {
+    pub(super) fn duration(
+        &mut self,
+        key: &str,
+        ms: i64,
+        allowed: RangeInclusive<i64>,
+    ) -> Duration {
         Duration::from_millis(self.number(key, ms, allowed))
     }
 
-    /// Names become parts of topics' names and of transactional ids.
+    /// A name becomes a part of topic names and transactional ids.
     fn name(&mut self, key: &str, text: &str, bytes: RangeInclusive<usize>) {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if !bytes.contains(&text.len()) || !text.bytes().all(legal) {
@@ -279,23 +266,13 @@ impl Checker {
         }
     }
 
-    fn problem(&mut self, key: &str, what: String) {
+    pub(super) fn problem(&mut self, key: &str, what: String) {
         self.problems.push(self.origins.problem(key, what));
     }
 }
 
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// The machine's name: on Linux the kernel says it, elsewhere a program that is everywhere.
-pub(crate) fn host_name() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = kernel.or_else(|_absent| {
-        let output = std::process::Command::new("hostname").output()?;
-        String::from_utf8(output.stdout).map_err(std::io::Error::other)
-    });
-    name.map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -313,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_out_of_bounds_is_said_with_what_is_allowed() {
+    fn every_value_out_of_bounds_is_reported_with_the_allowed_ones() {
         let said = problems(
             "topics = { partitions = 0, replication_factor = 0, prefix = 'a/b' }\n\
              relay = { lease_ms = 1, batch_events_max = -1, source = '', backoff_ms_min = 10, backoff_ms_max = 9 }\n\
@@ -346,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_said_with_the_ways_to_give_it() {
+    fn a_missing_value_is_reported_with_the_ways_to_set_it() {
         let error = Config::parse("").unwrap_err().to_string();
         let lines: Vec<&str> = error.lines().collect();
         assert_eq!(
@@ -363,50 +340,6 @@ mod tests {
     }
 
     #[test]
-    fn one_way_to_log_in_is_enough() {
-        let said = problems("registry.username = 'u'\nregistry.token = 't'");
-        assert_eq!(
-            said,
-            [
-                "the configuration: registry.username and password, or token, or both in registry.url: one of these ways"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_login_in_the_registrys_url_is_used_and_does_not_stay_there() {
-        let of = |url: &str| {
-            Config::parse(&NEEDED.replace("http://r", url)).map(|config| config.registry)
-        };
-        let registry = of("https://ann:hunter%2f2@r:8081/apis/v7/").unwrap();
-        assert_eq!(registry.url, "https://r:8081/apis/v7");
-        assert!(!format!("{registry:?}").contains("hunter"), "{registry:?}");
-        assert!(!format!("{registry:?}").contains("ann"), "{registry:?}");
-        let Login::Basic { username, password } = registry.login else { panic!("no login") };
-        assert_eq!((username.expose(), password.expose()), ("ann", "hunter/2"));
-        let Login::Basic { username, password } = of("http://key:p@ss@r").unwrap().login else {
-            panic!("no login")
-        };
-        assert_eq!((username.expose(), password.expose()), ("key", "p@ss"));
-        assert!(matches!(of("http://r").unwrap().login, Login::None));
-    }
-
-    #[test]
-    fn a_login_that_cannot_be_told_from_the_url_is_refused_without_being_shown() {
-        for url in ["http://ann:hunter/2@r", "http://ann:hunter?2@r/", "http://ann:hunter#2@r"] {
-            let text = NEEDED.replace("http://r", url);
-            let said = Config::parse(&text).unwrap_err().to_string();
-            assert!(said.contains("registry.url has an @ behind its host"), "{said}");
-            assert!(!said.contains("hunter"), "{said}");
-        }
-        let said = problems("registry.token = 't'\nregistry.username = 'u'");
-        assert_eq!(said.len(), 1, "{said:?}");
-        let twice = NEEDED.replace("http://r", "http://ann:hunter2@r");
-        let said = Config::parse(&format!("{twice}registry.token = 't'")).unwrap_err().to_string();
-        assert!(said.contains("one of these ways") && !said.contains("hunter2"), "{said}");
-    }
-
-    #[test]
     fn the_instance_is_named_like_the_machine_unless_it_is_named() {
         let named = Config::parse(&format!("{NEEDED}relay.instance = 'a'")).unwrap();
         assert_eq!(named.relay.instance, "a");
@@ -414,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_one_deployment_are_nobody_elses() {
+    fn names_of_one_deployment_are_unique() {
         let text = format!("{NEEDED}topics.prefix = 'air.'\nrelay.deployment = 'port'");
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.topic("flight"), "air.flight");

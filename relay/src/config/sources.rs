@@ -1,9 +1,10 @@
-//! From where settings come: defaults, then a TOML file, then the environment. Nothing unknown passes.
+//! The sources of the configuration: defaults, overridden by a TOML file, overridden by the
+//! environment. Unknown keys are refused.
 //!
-//! The environment says `ANNALS_RELAY__SECTION__KEY`, in capitals, for the key `section.key`; a whole
-//! number and `true` or `false` are written as in the file, a text without quotes, a table as TOML's inline
-//! table. Three settings that other programs of Annals share have short names, which the long ones override:
-//! `ANNALS_DATABASE_URL`, `ANNALS_KAFKA`, `ANNALS_REGISTRY_URL`.
+//! The environment variable of the key `section.key` is `ANNALS_RELAY__SECTION__KEY`, in capitals;
+//! a whole number and `true` or `false` are written as in the file, a text without quotes, a table
+//! as TOML's inline table. Three settings that other programs of Annals share have short names,
+//! which the long ones override: `ANNALS_DATABASE_URL`, `ANNALS_KAFKA`, `ANNALS_REGISTRY_URL`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use crate::config::RawConfig;
+use crate::config::raw::RawConfig;
 
 const PREFIX: &str = "ANNALS_RELAY__";
 const SHORT: [(&str, &str); 3] = [
@@ -39,19 +40,19 @@ pub enum ConfigError {
         /// What is wrong, and in which line.
         message: String,
     },
-    /// Some settings are unknown or wrong: all of them are here.
+    /// Some keys are unknown or wrong: these are all of them.
     #[error("{}", lines(.0))]
     Wrong(Vec<Problem>),
 }
 
-/// One setting that is unknown or wrong.
+/// One key that is unknown or wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The file or the environment variable.
     pub origin: String,
     /// The key, `section.key`.
     pub key: String,
-    /// What is wrong with it, and what would be right.
+    /// What is wrong, and what would be right.
     pub what: String,
 }
 
@@ -61,17 +62,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Settings as they are collected: the last one that is given holds.
-pub(crate) struct Settings {
+/// Values as they are collected: a later one overrides an earlier one.
+pub(crate) struct Sources {
     values: Table,
     defaults: Table,
     origins: BTreeMap<String, String>,
     problems: Vec<Problem>,
 }
 
-impl Settings {
+impl Sources {
     pub(crate) fn new() -> Self {
-        // Texts, numbers and tables of them: there is nothing in it that TOML could not express.
+        // Texts, numbers and tables of them: TOML can express all of it.
         let defaults = Table::try_from(RawConfig::default()).unwrap_or_default();
         let values = defaults.clone();
         Self { values, defaults, origins: BTreeMap::new(), problems: Vec::new() }
@@ -85,7 +86,7 @@ impl Settings {
     }
 
     pub(crate) fn text(&mut self, origin: &str, text: &str) -> Result<(), ConfigError> {
-        // The parser's own text would quote the line, which can hold a secret.
+        // The parser's own message quotes the line, which can have a secret.
         let given: Table = toml::from_str(text).map_err(|error| ConfigError::Malformed {
             origin: origin.to_owned(),
             message: format!("{}{}", error.message(), line_of(text, error.span())),
@@ -105,7 +106,7 @@ impl Settings {
     pub(crate) fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
         let variables: BTreeMap<String, String> = variables.into_iter().collect();
         for (variable, key) in SHORT {
-            // Set to nothing is how compose files pass on what is not set.
+            // Compose files pass on an unset variable as an empty one.
             if let Some(text) = variables.get(variable).filter(|text| !text.is_empty()) {
                 self.give(variable, key, Value::String(text.clone()));
             }
@@ -121,7 +122,7 @@ impl Settings {
         }
     }
 
-    /// The settings, those left out at their defaults, and where each comes from.
+    /// The values, with the defaults of omitted keys, and the origin of each.
     pub(crate) fn finish(self) -> Result<(RawConfig, Origins), ConfigError> {
         let origins = Origins(self.origins);
         if !self.problems.is_empty() {
@@ -187,7 +188,7 @@ impl Settings {
     }
 }
 
-/// Where each setting was given.
+/// The origin of each value.
 pub(crate) struct Origins(BTreeMap<String, String>);
 
 impl Origins {
@@ -202,7 +203,8 @@ pub(crate) fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.replacen('.', "__", 1).to_uppercase())
 }
 
-/// A text of the environment as the type of a setting; `None` if it is none of that type.
+/// A text of the environment as a value of the same type as another; `None` if it is not of that
+/// type.
 fn read_as(like: &Value, text: &str) -> Option<Value> {
     match like {
         Value::Integer(_) => text.parse().ok().map(Value::Integer),
@@ -216,7 +218,7 @@ fn read_as(like: &Value, text: &str) -> Option<Value> {
     }
 }
 
-/// `sasl.username = ".."` is a table in a table for TOML, and one name for Kafka.
+/// `sasl.username = ".."` is a nested table in TOML, and one name in Kafka.
 fn flat(table: Table) -> Table {
     let mut flattened = Table::new();
     for (name, value) in table {
@@ -254,19 +256,19 @@ mod tests {
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn settings(text: &str, variables: &[(&str, &str)]) -> Settings {
-        let mut settings = Settings::new();
-        settings.text("relay.toml", &format!("{NEEDED}{text}")).unwrap();
-        settings.environment(environment(variables));
-        settings
+    fn sources(text: &str, variables: &[(&str, &str)]) -> Sources {
+        let mut sources = Sources::new();
+        sources.text("relay.toml", &format!("{NEEDED}{text}")).unwrap();
+        sources.environment(environment(variables));
+        sources
     }
 
     fn raw(text: &str, variables: &[(&str, &str)]) -> RawConfig {
-        settings(text, variables).finish().unwrap_or_else(|error| panic!("{error}")).0
+        sources(text, variables).finish().unwrap_or_else(|error| panic!("{error}")).0
     }
 
     fn refused(text: &str, variables: &[(&str, &str)]) -> String {
-        match settings(text, variables).finish() {
+        match sources(text, variables).finish() {
             Ok(_) => panic!("it was taken"),
             Err(error) => error.to_string(),
         }
@@ -275,19 +277,19 @@ mod tests {
     #[test]
     fn the_example_has_every_key_at_its_default() {
         let example: Table = toml::from_str(include_str!("../../relay.example.toml")).unwrap();
-        assert_eq!(example, Settings::new().defaults);
+        assert_eq!(example, Sources::new().defaults);
     }
 
     #[test]
     fn the_example_can_be_used_once_the_servers_are_named() {
-        let mut settings = Settings::new();
-        settings.text("relay.example.toml", include_str!("../../relay.example.toml")).unwrap();
-        settings.environment(environment(&[
+        let mut sources = Sources::new();
+        sources.text("relay.example.toml", include_str!("../../relay.example.toml")).unwrap();
+        sources.environment(environment(&[
             ("ANNALS_DATABASE_URL", "postgres://h/d"),
             ("ANNALS_KAFKA", "k:1"),
             ("ANNALS_REGISTRY_URL", "http://r/"),
         ]));
-        let config = crate::config_check::check(settings).unwrap();
+        let config = crate::config::check::check(sources).unwrap();
         assert_eq!(config.registry.url, "http://r");
         assert_eq!(config.kafka.bootstrap_servers, "k:1");
     }
@@ -360,11 +362,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_toml_is_refused_with_its_line_and_without_its_text() {
-        let mut settings = Settings::new();
-        let error = settings
-            .text("relay.toml", "[registry]\npassword = hunter2\n")
-            .unwrap_err()
-            .to_string();
+        let mut sources = Sources::new();
+        let error =
+            sources.text("relay.toml", "[registry]\npassword = hunter2\n").unwrap_err().to_string();
         assert!(
             error.starts_with("relay.toml is not TOML: ") && error.ends_with(", in line 2"),
             "{error}"

@@ -1,10 +1,11 @@
-//! Growing pauses between tries, never in step with those of other relays.
+//! Growing pauses between attempts, with jitter, so that relays do not retry in step. None is
+//! longer than the configured maximum.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The pauses after one failure after the other: each between half and the whole of a length that doubles
-/// from a first to a last.
+/// Pauses between attempts: each between half and the whole of a length that doubles from the first
+/// to the last.
 pub(crate) struct Backoff {
     first: Duration,
     last: Duration,
@@ -17,7 +18,7 @@ impl Backoff {
     #[must_use]
     pub(crate) fn new(first: Duration, last: Duration) -> Self {
         let mut drawn = 0_u32;
-        // Keyed anew in each process by the operating system: random enough to be out of step.
+        // The operating system keys it anew in each process: random enough.
         let keys = RandomState::new();
         let random = move || {
             drawn = drawn.wrapping_add(1);
@@ -32,7 +33,7 @@ impl Backoff {
         Self { first, last, next: first, random: Box::new(random) }
     }
 
-    /// How long to wait now.
+    /// The next pause.
     pub(crate) fn next_delay(&mut self) -> Duration {
         let longest = self.next;
         self.next = self.next.saturating_mul(2).min(self.last);
@@ -40,7 +41,7 @@ impl Backoff {
         half + half.mul_f64(f64::from((self.random)()) / f64::from(u32::MAX))
     }
 
-    /// Begins again with the first pause: something has succeeded.
+    /// Begins again with the first pause, after a success.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_last_and_begin_again_after_a_success() {
+    fn pauses_double_up_to_the_last_and_start_over_after_a_success() {
         let mut longest = Backoff::with(FIRST, LAST, || u32::MAX);
         assert_eq!(millis(&mut longest, 6), [100, 200, 400, 800, 1_000, 1_000]);
         longest.reset();
@@ -77,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn chance_takes_at_most_half_of_a_pause() {
+    fn jitter_shortens_a_pause_by_at_most_half() {
         let mut shortest = Backoff::with(FIRST, LAST, || 0);
         assert_eq!(millis(&mut shortest, 6), [50, 100, 200, 400, 500, 500]);
     }
 
     #[test]
-    fn two_relays_that_fail_together_do_not_try_together() {
+    fn two_relays_that_fail_together_do_not_retry_together() {
         let pauses = |_| millis(&mut Backoff::new(LAST, LAST), 8);
         let [one, other] = [(), ()].map(pauses);
         assert_ne!(one, other);

@@ -1,9 +1,10 @@
-//! What the topics of a deployment have beyond their recorded ends, compared with the store.
+//! Compares the records that topics have beyond their recorded end offsets with the store.
 //!
-//! An end is recorded in the database after the events before it were read from there. A database that has lost the end of its
-//! log has lost the recorded ends of that time, too: so what may be published and lost lies behind those that it has. The copies of
-//! checkpoints are made a little earlier, by each relay for its own shards: a rebase, which goes on from the copies, begins where all of
-//! them cover what was written.
+//! An end offset is recorded after the events before it were read from the same database. A
+//! database that has lost the end of its log has also lost the offsets recorded in that time:
+//! published events that it has lost are behind the offsets that it still has. Checkpoints are
+//! copied a little earlier, by each relay for its own shards: a rebase, which continues from the
+//! copies, starts where all of them cover what was written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,65 +14,58 @@ use sqlx::Row;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::claims_topic::Claims;
 use crate::config::Config;
-use crate::failure::Failure;
-use crate::kafka::{Desk, Found, TopicEnds, scan};
+use crate::kafka::claims_topic::ClaimsTopic;
+use crate::kafka::scan::{Found, scan};
+use crate::kafka::topic_admin::TopicAdmin;
+use crate::model::offsets::TopicEnds;
+use crate::report::failure::Failure;
+use crate::state::topic_ends::{StartOffset, recorded_ends};
 
-/// Records that are looked up at once.
+/// The number of records that are looked up at once.
 const CHUNK_RECORDS: usize = 1_000;
-/// Chunks that are read ahead.
+/// The number of chunks that are read in advance.
 const CHUNKS_AHEAD: usize = 2;
-/// After so many records the log says how far the reading is.
+/// The number of records between two log entries about the progress.
 const PROGRESS_RECORDS: u64 = 100_000;
 
-/// A record in a topic, by the event that it says it is.
+/// A record in a topic, by the event in its headers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Published {
     pub(crate) stream: String,
     pub(crate) version: i64,
     pub(crate) event_id: Uuid,
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
+    pub(crate) location: RecordLocation,
 }
 
-/// Behind which offsets records are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Behind {
-    /// Behind the recorded ends: what is before them is in the store for certain.
-    Recorded,
-    /// Behind what the copies of checkpoints cover: what is before that is known to be published.
-    Covered,
+/// Where a record is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RecordLocation {
+    topic: Arc<str>,
+    partition: i32,
+    offset: i64,
 }
 
-impl Behind {
-    const fn column(self) -> &'static str {
-        match self {
-            Self::Recorded => "end_offset",
-            Self::Covered => "covered_offset",
-        }
-    }
-}
-
-/// Some records, and how far the topics are read with them.
+/// Some records, and the end offsets of the topics that are read with them.
 #[derive(Default)]
 struct Chunk {
     records: Vec<Published>,
     ends: TopicEnds,
 }
 
-/// What came of comparing some records.
+/// The result of comparing some records.
 pub(crate) struct Compared {
-    /// The positions of the events that the store has, too.
+    /// The positions of the events that the store has.
     pub(crate) positions: Vec<i64>,
-    /// The records whose events it does not have, or has as others, each with what it has instead.
+    /// The records whose events it does not have, each with the event that has their version
+    /// instead.
     pub(crate) diverging: Vec<(Published, Option<Uuid>)>,
-    /// How far topics are read.
+    /// The offsets up to which topics are read.
     pub(crate) ends: TopicEnds,
 }
 
-/// Reads what topics have beyond their recorded ends, and looks it up in the store. Memory is bounded by some chunks of records.
+/// Reads the records beyond the recorded end offsets, and looks their events up in the store.
+/// Memory is bounded by a few chunks.
 pub(crate) struct Comparison {
     store: Store,
     chunks: mpsc::Receiver<Result<Chunk, Failure>>,
@@ -79,44 +73,44 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Begins to read: the topics that the publication claims, for a category may have begun in a part of the log that is lost, and
-    /// those of the recorded ends.
+    /// Begins to read: the topics with recorded end offsets, and those that the publication claims,
+    /// since a category may have begun in the lost part of the log.
     pub(crate) async fn begin(
         config: &Arc<Config>,
         store: &Store,
-        behind: Behind,
+        start: StartOffset,
     ) -> Result<Self, Failure> {
-        let recorded = recorded_ends(store, &config.publication(), behind).await?;
+        let recorded = recorded_ends(store, &config.publication(), start).await?;
         let topics: BTreeSet<String> = recorded.keys().map(|(topic, _)| topic.clone()).collect();
         let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
         let config = Arc::clone(config);
         drop(tokio::task::spawn_blocking(move || {
             if let Err(failure) = read(&config, topics, &recorded, &chunks) {
-                // The other side may have ended.
+                // The comparison may have been dropped.
                 drop(chunks.blocking_send(Err(failure)));
             }
         }));
         Ok(Self { store: store.clone(), chunks: received, read: 0 })
     }
 
-    /// How many records were read.
+    /// The number of records read.
     pub(crate) const fn records(&self) -> u64 {
         self.read
     }
 
-    /// The next records; none when all are compared.
+    /// The next results; none when all records are compared.
     pub(crate) async fn next(&mut self) -> Result<Option<Compared>, Failure> {
         let Some(chunk) = self.chunks.recv().await else { return Ok(None) };
         let Chunk { records, ends } = chunk?;
         let before = self.read;
         self.read += records.len() as u64;
         if before / PROGRESS_RECORDS != self.read / PROGRESS_RECORDS {
-            let topic = records.last().map(|record| record.topic.as_ref());
+            let topic = records.last().map(|record| record.location.topic.as_ref());
             tracing::info!(
                 event = "comparing",
                 topic,
                 records = self.read,
-                "comparing what is published with the store"
+                "comparing published events with the store"
             );
         }
         compare(&self.store, records, ends).await.map(Some)
@@ -130,18 +124,18 @@ fn read(
     recorded: &TopicEnds,
     chunks: &mpsc::Sender<Result<Chunk, Failure>>,
 ) -> Result<(), Failure> {
-    let desk = Desk::open(config)?;
+    let admin = TopicAdmin::open(config)?;
     let begin = config.topics.prefix.len();
-    // Those of checkpoints have a `-` behind the prefix, and no category has.
+    // A topic of checkpoints has a `-` behind the prefix, and no category has one.
     let of_events = |topic: &String| topic.get(begin..).is_some_and(|rest| !rest.contains('-'));
-    let topics = Claims::new(config).own(&desk, written)?.into_iter().filter(of_events);
+    let topics = ClaimsTopic::new(config).own(&admin, written)?.into_iter().filter(of_events);
     let source = config.topics.shared.then_some(config.relay.source.as_str());
     for topic in topics {
         let (name, mut chunk) = (Arc::from(topic.as_str()), Chunk::default());
-        let written = scan(config, &desk, (&topic, recorded), |found| {
+        let written = scan(config, &admin, (&topic, recorded), |found| {
             chunk.take(&name, source, found);
             if chunk.records.len() >= CHUNK_RECORDS {
-                // When nobody listens any more, what is left is read for nothing, once.
+                // If the comparison was dropped, the rest of this topic is read in vain.
                 drop(chunks.blocking_send(Ok(std::mem::take(&mut chunk))));
             }
         })?;
@@ -154,8 +148,8 @@ fn read(
 }
 
 impl Chunk {
-    /// Takes a record, unless it says of no event that it is one.
-    /// In a topic that stores share, their sources tell their events apart.
+    /// Takes a record, unless it is no event. In a shared topic, the source distinguishes the
+    /// events of the stores.
     fn take(&mut self, topic: &Arc<str>, source: Option<&str>, found: Found) {
         let Found { partition, offset, key: stream, headers } = found;
         let header = |name: &str| headers.get(name).map(String::as_str);
@@ -164,26 +158,11 @@ impl Chunk {
         let is_own = source.is_none() || header("ce_source") == source;
         if let (Some(event_id), Some(version), true) = (event_id, version, is_own) {
             let topic = Arc::clone(topic);
-            self.records.push(Published { stream, version, event_id, topic, partition, offset });
+            let location = RecordLocation { topic, partition, offset };
+            self.records.push(Published { stream, version, event_id, location });
         }
         self.ends.insert((topic.to_string(), partition), offset + 1);
     }
-}
-
-async fn recorded_ends(
-    store: &Store,
-    deployment: &str,
-    behind: Behind,
-) -> Result<TopicEnds, Failure> {
-    let statement = store.schema().statement(include_str!("../../sql/topic_ends.sql"));
-    let rows = sqlx::query(statement).bind(deployment).fetch_all(store.pool()).await;
-    let rows = rows.map_err(Failure::database("read how far topics are written"))?;
-    let end = |row: &sqlx::postgres::PgRow| {
-        let partition = (row.try_get("topic")?, row.try_get("partition")?);
-        Ok::<_, sqlx::Error>((partition, row.try_get(behind.column())?))
-    };
-    let ends: Result<TopicEnds, _> = rows.iter().map(end).collect();
-    ends.map_err(Failure::database("read how far topics are written"))
 }
 
 async fn compare(
@@ -216,39 +195,40 @@ async fn known(
     store: &Store,
     records: &[Published],
 ) -> Result<HashMap<Uuid, (String, i64, i64)>, Failure> {
-    let action = "look up what is published";
+    let action = "look up published events";
     let ids: Vec<Uuid> = records.iter().map(|record| record.event_id).collect();
     let statement = store.schema().statement(include_str!("../../sql/events_by_id.sql"));
     let rows = sqlx::query(statement).bind(ids).fetch_all(store.pool()).await;
     let known = |row: &sqlx::postgres::PgRow| {
-        let place = (row.try_get("stream")?, row.try_get("version")?, row.try_get("position")?);
-        Ok::<_, sqlx::Error>((row.try_get("event_id")?, place))
+        let event = (row.try_get("stream")?, row.try_get("version")?, row.try_get("position")?);
+        Ok::<_, sqlx::Error>((row.try_get("event_id")?, event))
     };
     let rows = rows.map_err(Failure::database(action))?;
     rows.iter().map(known).collect::<Result<_, _>>().map_err(Failure::database(action))
 }
 
-/// The events that the store has where others were published.
+/// The events that the store has under the versions of diverging records.
 async fn instead(
     store: &Store,
     diverging: &[Published],
 ) -> Result<BTreeMap<(String, i64), Uuid>, Failure> {
-    let action = "look up what is published";
+    let action = "look up published events";
     let streams: Vec<&str> = diverging.iter().map(|of| of.stream.as_str()).collect();
     let versions: Vec<i64> = diverging.iter().map(|of| of.version).collect();
     let statement = store.schema().statement(include_str!("../../sql/events_by_version.sql"));
     let rows = sqlx::query(statement).bind(streams).bind(versions).fetch_all(store.pool()).await;
     let place = |row: &sqlx::postgres::PgRow| {
-        let place = (row.try_get("stream")?, row.try_get("version")?);
-        Ok::<_, sqlx::Error>((place, row.try_get("event_id")?))
+        let version = (row.try_get("stream")?, row.try_get("version")?);
+        Ok::<_, sqlx::Error>((version, row.try_get("event_id")?))
     };
     let rows = rows.map_err(Failure::database(action))?;
     rows.iter().map(place).collect::<Result<_, _>>().map_err(Failure::database(action))
 }
 
-/// A published version that the store does not have, in one line.
-pub(crate) fn line((record, instead): &(Published, Option<Uuid>)) -> String {
-    let Published { stream, version, event_id, topic, partition, offset } = record;
+/// A diverging record, in one line.
+pub(crate) fn describe((record, instead): &(Published, Option<Uuid>)) -> String {
+    let Published { stream, version, event_id, location } = record;
+    let RecordLocation { topic, partition, offset } = location;
     let has = instead.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
     format!(
         "diverges: {stream} version {version}: published {event_id} ({topic} partition {partition} offset {offset}), the store \

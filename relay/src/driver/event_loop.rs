@@ -1,517 +1,227 @@
-//! The shell around the machine that decides: does what it orders, and tells it what came of it. The one file that
-//! sees all parts.
+//! The driver's event loop: everything that happens becomes an input of the machine, and its
+//! commands are executed.
 
 use std::collections::{BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_machine::{
-    Action, Command, Completion, FailureClass, Input, Lease, Machine, Operation, Page, Producers,
-    Shard, Slot,
-};
+use annals_relay_machine::{FailureClass, Input, Machine, Operation, Producers, Shard};
 use annals_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Batch;
-use crate::checkpoint::Progress;
 use crate::config::{Config, Delivery};
-use crate::copy::Committed;
-use crate::evidence::Evidence;
-use crate::failure::Failure;
-use crate::holds::{Refusal, ShardPlace};
-use crate::idle::Idle;
-use crate::leases::{LeaseTable, Session};
-use crate::notes::Notes;
-use crate::places::Places;
-use crate::reader::Reads;
-use crate::relay;
-use crate::sender::{self, Senders, Sent};
-use crate::waiting::{Good, Waiting};
-use crate::wake::{Wake, Woken};
-use crate::watchdog::{Verdict, Watchdog};
+use crate::driver::evidence::Evidence;
+use crate::driver::housekeeping::Committed;
+use crate::driver::listener::{Listener, Notification, Wanted};
+use crate::driver::outage::Outage;
+use crate::driver::poll_interval::PollInterval;
+use crate::driver::quarantine_progress::ProgressRecorder;
+use crate::driver::watchdog::{Rests, StallAction, Watchdog};
+use crate::model::batch::Batch;
+use crate::model::quarantine::{NewEntry, ShardCursor};
+use crate::publish::{ReaderHandle, Senders, start_reader};
+use crate::report::failure::Failure;
+use crate::report::{ReportReceiver, Reporter, report_channel};
+use crate::state::{RelayTables, Session};
 
-type Event = Input<ShardPlace, Batch>;
+pub(super) type Event = Input<ShardCursor, Batch>;
 
-/// So long after a lease has ended, as far as it was known, it is looked whether it has.
-const LEASE_OVER: Duration = Duration::from_millis(5);
+/// Senders that were opened for one generation. Openings of abandoned generations may end at the
+/// same time.
+const OPENED_MAX: usize = 4;
 
-/// What the parts tell the shell.
-pub(crate) enum Report {
-    /// Operation on the leases is done.
-    Leases(Event),
-    /// Operation of one generation of producers is done.
-    Done(Completion<ShardPlace, Batch>),
-    /// The producers are made.
-    Opened(Senders),
-    /// A transaction is committed.
-    Committed { slot: Slot, sent: Sent },
-    /// The same, and its checkpoints stand in PostgreSQL.
-    Written { slot: Slot, sent: Sent },
-    /// PostgreSQL knows how far a hold got, or that it has ended.
-    Noted(Progress),
-    /// It did not succeed.
-    Failed { work: Operation, failure: Failure },
-}
-
-/// The way to the shell, for one command.
-#[derive(Clone)]
-pub(crate) struct Reports {
-    generation: u64,
-    shell: mpsc::UnboundedSender<(u64, Report)>,
-}
-
-impl Reports {
-    /// The shell hears it, unless the process is ending.
-    pub(crate) fn send(&self, report: Report) {
-        if self.shell.send((self.generation, report)).is_err() {
-            tracing::debug!("a report comes after the end");
-        }
-    }
-}
-
-/// Everything a relay process has.
-pub(crate) struct Shell {
-    config: Arc<Config>,
+/// Everything that a relay process has.
+pub(super) struct Driver {
+    pub(super) config: Arc<Config>,
     store: Store,
-    shards: u16,
-    machine: Machine<ShardPlace, Batch>,
-    generation: u64,
-    leases: LeaseTable,
-    session: Session,
-    senders: Option<Senders>,
-    reads: Reads,
-    evidence: Evidence,
-    committed: watch::Sender<Committed>,
-    waiting: Waiting,
-    watchdog: Watchdog,
-    idle: Idle,
-    rest: Option<Pin<Box<Sleep>>>,
-    /// Until the lease of another session of this instance can be over: the leases are left alone meanwhile.
-    taken: Option<Pin<Box<Sleep>>>,
+    pub(super) shards: u16,
+    pub(super) machine: Machine<ShardCursor, Batch>,
+    pub(super) generation: u64,
+    pub(super) tables: RelayTables,
+    pub(super) session: Session,
+    pub(super) senders: Option<Senders>,
+    /// Where opened senders arrive, with their generation.
+    pub(super) opened: mpsc::Sender<(u64, Senders)>,
+    pub(super) reader: ReaderHandle,
+    pub(super) evidence: Evidence,
+    pub(super) committed: watch::Sender<Committed>,
+    pub(super) outage: Outage,
+    pub(super) watchdog: Watchdog,
+    pub(super) poll_interval: PollInterval,
+    /// The end of the machine's wait.
+    pub(super) wait: Option<Pin<Box<Sleep>>>,
+    /// The time at which the lease of another session of this instance can have expired: no lease
+    /// is renewed before.
+    pub(super) instance_taken: Option<Pin<Box<Sleep>>>,
     live: BTreeSet<Shard>,
-    /// What it last said that it publishes.
-    said: BTreeSet<Shard>,
-    /// What is to be held once it is known where the shards stand.
-    refused: Vec<Refusal>,
-    /// Events that Kafka refused together with others, to be sent each on its own.
-    suspects: Arc<HashSet<i64>>,
-    notes: Notes,
-    reports: mpsc::UnboundedSender<(u64, Report)>,
-    /// What halted it, until the machine has wound down.
-    fatal: Option<Failure>,
+    /// The shards that were last logged as published.
+    pub(super) logged: BTreeSet<Shard>,
+    /// What to quarantine when the checkpoints of its shards are read.
+    pub(super) new_entries: Vec<NewEntry>,
+    /// Positions of events to send individually: Kafka refused one of them together with others.
+    pub(super) send_individually: Arc<HashSet<i64>>,
+    pub(super) progress: ProgressRecorder,
+    pub(super) reporter: Reporter,
+    /// What has halted it, until the machine has wound down.
+    pub(super) halted_by: Option<Failure>,
 }
 
-impl Shell {
-    pub(crate) fn new(
+/// What the event loop receives.
+pub(super) struct Received {
+    reports: ReportReceiver,
+    opened: mpsc::Receiver<(u64, Senders)>,
+}
+
+impl Driver {
+    pub(super) fn new(
         config: &Arc<Config>,
         store: &Store,
         shards: u16,
         committed: watch::Sender<Committed>,
-        reads: Reads,
-    ) -> (Self, mpsc::UnboundedReceiver<(u64, Report)>) {
-        let (reports, received) = mpsc::unbounded_channel();
-        let leases = LeaseTable::new(config, store);
-        let notes = Notes::start(&leases, reports.clone());
+        reader: ReaderHandle,
+    ) -> (Self, Received) {
+        let (reporter, reports) = report_channel();
+        let (opened, received) = mpsc::channel(OPENED_MAX);
+        let tables = RelayTables::new(config, store);
+        let progress = ProgressRecorder::start(&tables, reporter.clone());
         let producers = match config.relay.delivery {
             Delivery::ExactlyOnce => Producers::Two,
             Delivery::AtLeastOnce => Producers::One,
         };
-        let shell = Self {
+        let driver = Self {
             config: Arc::clone(config),
             store: store.clone(),
             shards,
             machine: Machine::new(shards, producers),
             generation: 0,
-            leases,
+            tables,
             session: Session::new(config),
             senders: None,
-            reads,
+            opened,
+            reader,
             evidence: Evidence::new(config, store),
             committed,
-            waiting: Waiting::new(&config.relay),
+            outage: Outage::new(&config.relay),
             watchdog: Watchdog::new(config),
-            idle: Idle::new(config.relay.poll_idle_max),
-            rest: None,
-            taken: None,
+            poll_interval: PollInterval::new(config.relay.poll_idle_max),
+            wait: None,
+            instance_taken: None,
             live: BTreeSet::new(),
-            said: BTreeSet::new(),
-            refused: Vec::new(),
-            suspects: Arc::default(),
-            notes,
-            reports,
-            fatal: None,
+            logged: BTreeSet::new(),
+            new_entries: Vec::new(),
+            send_individually: Arc::default(),
+            progress,
+            reporter,
+            halted_by: None,
         };
-        (shell, received)
+        (driver, Received { reports, opened: received })
     }
 
-    /// Runs the machine until it ends: `Err` with what halted it.
-    pub(crate) async fn run(
+    /// Runs the machine until it ends: `Err` with the failure that halted it.
+    pub(super) async fn run(
         mut self,
-        mut received: mpsc::UnboundedReceiver<(u64, Report)>,
-        mut wake: Wake,
+        received: Received,
+        mut listener: Listener,
         shutdown: &CancellationToken,
     ) -> Result<(), Failure> {
-        let mut ticks = ticks(self.config.relay.lease);
-        let mut is_told = false;
+        let Received { mut reports, mut opened } = received;
+        let mut renewals = renewals(self.config.relay.lease);
+        let mut is_stopping = false;
         loop {
-            let is_idle = self.rest.is_some() && !self.waiting.is_on();
+            let is_idle = self.wait.is_some() && !self.outage.is_ongoing();
+            let wanted = if is_idle { Wanted::All } else { Wanted::Deployment };
             let input = tokio::select! {
                 biased;
-                () = shutdown.cancelled(), if !is_told => {
-                    is_told = true;
+                () = shutdown.cancelled(), if !is_stopping => {
+                    is_stopping = true;
                     Some(Input::Stop)
                 }
-                Some((generation, report)) = received.recv() => self.hear(generation, report),
-                _ = ticks.tick() => self.tick(),
-                () = fires(&mut self.taken) => {
-                    self.taken = None;
+                Some((generation, report)) = reports.recv() => self.on_report(generation, report),
+                Some((generation, senders)) = opened.recv() => self.on_opened(generation, senders),
+                _ = renewals.tick() => self.on_renewal_due(),
+                () = elapsed(&mut self.instance_taken) => {
+                    self.instance_taken = None;
                     Some(Input::RenewalDue)
                 }
-                woken = wake.next(is_idle) => match woken {
-                    Woken::Told => {
-                        self.taken = None;
-                        self.reads.look();
-                        Some(Input::RenewalDue)
-                    }
-                    Woken::Appended => {
-                        self.idle.hinted();
-                        self.resume()
-                    }
-                },
-                () = fires(&mut self.rest) => self.resume(),
+                notification = listener.next(wanted) => self.on_notification(notification),
+                () = elapsed(&mut self.wait) => self.wait_over(),
             };
             let commands = input.map(|input| self.machine.step(input)).unwrap_or_default();
-            // The last one is the end.
-            if commands.into_iter().any(|command| self.obey(command)) {
+            let mut is_over = false;
+            for command in commands {
+                is_over |= self.execute(command).is_break();
+            }
+            if is_over {
+                // Senders that are still to report must not wait for this loop.
+                drop((reports, opened));
                 return self.end().await;
             }
-            self.tell_shards();
+            self.log_shards();
         }
     }
 
-    fn tick(&mut self) -> Option<Event> {
-        let rests = self.rest.is_some() || self.machine.live().next().is_none();
-        match self.watchdog.look(rests) {
-            Verdict::Moving => {}
-            Verdict::BeginAgain => return Some(self.begin_again()),
-            Verdict::End => return Some(self.stalled(Failure::Stalled)),
+    fn on_notification(&mut self, notification: Notification) -> Option<Event> {
+        match notification {
+            Notification::Deployment => {
+                self.instance_taken = None;
+                self.reader.forget_requests();
+                Some(Input::RenewalDue)
+            }
+            Notification::Append => {
+                self.poll_interval.notified();
+                self.wait_over()
+            }
         }
-        let is_overdue = self.waiting.lasts(self.config.relay.lease);
-        // While another session has the name, there is none whose lease could be prolonged.
-        self.taken.is_none().then_some(if is_overdue {
+    }
+
+    fn on_renewal_due(&mut self) -> Option<Event> {
+        let rests = if self.wait.is_some() || self.machine.live().next().is_none() {
+            Rests::Yes
+        } else {
+            Rests::No
+        };
+        match self.watchdog.check(rests) {
+            StallAction::None => {}
+            StallAction::RestartSession => return Some(self.restart_session()),
+            StallAction::EndProcess => return Some(self.halt(Failure::Stalled)),
+        }
+        let outlasts_lease = self.outage.lasts(self.config.relay.lease);
+        // While another session of this instance lives, this process has no lease to renew.
+        self.instance_taken.is_none().then_some(if outlasts_lease {
             Input::OutageOutlastsLease
         } else {
             Input::RenewalDue
         })
     }
 
-    /// With another session, other producers and another reader: of those that hang nothing is waited for.
-    fn begin_again(&mut self) -> Event {
+    /// Begins another session, with other producers and another reader: hung ones are abandoned,
+    /// not awaited.
+    fn restart_session(&mut self) -> Event {
         self.senders = None;
-        match relay::reads(&self.config, &self.store) {
-            Ok(reads) => self.reads = reads,
-            Err(failure) => return self.stalled(failure),
+        match start_reader(&self.config, &self.store) {
+            Ok(reader) => self.reader = reader,
+            Err(failure) => return self.halt(failure),
         }
         Input::Stalled
     }
 
-    fn stalled(&mut self, failure: Failure) -> Event {
+    fn halt(&mut self, failure: Failure) -> Event {
         self.senders = None;
-        self.fatal = Some(failure);
-        Input::Failed {
-            generation: self.generation,
-            operation: Operation::ReadOutbox,
-            class: FailureClass::Fatal,
-        }
+        self.halted_by = Some(failure);
+        let (generation, operation) = (self.generation, Operation::ReadOutbox);
+        Input::Failed { generation, operation, class: FailureClass::Fatal }
     }
 
-    fn resume(&mut self) -> Option<Event> {
-        self.rest = None;
+    fn wait_over(&mut self) -> Option<Event> {
+        self.wait = None;
         Some(Input::WaitOver)
     }
 
-    /// Does what the machine orders, or has it done; true when it is to end.
-    fn obey(&mut self, command: Command<ShardPlace, Batch>) -> bool {
-        let Command { generation, action: order } = command;
-        if generation != self.generation {
-            self.watchdog.forget();
-        }
-        self.watchdog.ordered(&order);
-        self.generation = generation;
-        let reports = Reports { generation, shell: self.reports.clone() };
-        match order {
-            Action::Join => {
-                self.session = Session::new(&self.config);
-                self.on_leases(reports, Operation::Join, async |leases, session| {
-                    leases.join(&session).await.map(|()| Input::Joined)
-                });
-            }
-            Action::RenewLease(readiness) => {
-                self.on_leases(reports, Operation::RenewLease, async move |leases, session| {
-                    let looked = leases.look(&session, ready).await?;
-                    Ok(looked.map_or(Input::SessionExpired, Input::LeaseRenewed))
-                });
-            }
-            Action::AcquireShards(shards) => {
-                self.on_leases(reports, Operation::AcquireShards, async move |leases, session| {
-                    leases.take(&session, &shards).await.map(Input::ShardsAcquired)
-                });
-            }
-            Action::ReleaseShards(given) => {
-                self.on_leases(reports, Operation::ReleaseShards, async move |leases, session| {
-                    leases.release(&session, &given).await.map(|()| Input::ShardsReleased)
-                });
-            }
-            Action::Leave(departure) => {
-                if !clean {
-                    tracing::warn!(
-                        event = "shards_abandoned",
-                        "giving the shards up as they are: whoever takes them fences what is open"
-                    );
-                }
-                self.on_leases(reports, Operation::Leave, async move |leases, session| {
-                    leases.leave(&session, clean).await.map(|()| Input::SessionEnded)
-                });
-            }
-            Action::OpenProducers => self.open(reports),
-            Action::FencePredecessors(leases) => self.fence(reports, leases),
-            Action::ReadCheckpoints(leases) => self.read_checkpoints(reports, leases),
-            Action::ReadOutbox(places) => self.reads.begin(reports, places),
-            Action::Send(slot, batch) => {
-                let batch = Batch { alone: Arc::clone(&self.suspects), ..batch };
-                self.on_senders(|senders| senders.send(slot, batch));
-            }
-            Action::Commit(slot) => self.on_senders(|senders| senders.commit(slot)),
-            Action::Wait { after } => {
-                let pause = match after {
-                    Some(_) => self.waiting.next_delay(),
-                    None => self.idle.next_pause(),
-                };
-                self.rest = Some(Box::pin(tokio::time::sleep(pause)));
-            }
-            Action::EndProcess { .. } => return true,
-        }
-        false
-    }
-
-    fn on_leases<F>(
-        &self,
-        reports: Reports,
-        work: Operation,
-        task: impl FnOnce(LeaseTable, Session) -> F,
-    ) where
-        F: Future<Output = Result<Event, Failure>> + Send + 'static,
-    {
-        let done = task(self.leases.clone(), self.session.clone());
-        tokio::spawn(async move {
-            reports.send(match done.await {
-                Ok(event) => Report::Leases(event),
-                Err(failure) => Report::Failed { work, failure },
-            });
-        });
-    }
-
-    /// Orders to send or commit come only when there are senders.
-    fn on_senders(&self, order: impl FnOnce(&Senders)) {
-        if let Some(senders) = &self.senders {
-            order(senders);
-        }
-    }
-
-    fn open(&mut self, reports: Reports) {
-        let (config, session) = (Arc::clone(&self.config), self.session.clone());
-        let (before, shards) = (self.senders.take(), self.shards);
-        blocking(reports, Operation::OpenProducers, move |reports| {
-            if let Some(before) = before {
-                before.close();
-            }
-            sender::ensure_checkpoint_topic(&config, shards)?;
-            Ok(Report::Opened(Senders::open(&config, &session, reports)?))
-        });
-    }
-
-    fn fence(&self, reports: Reports, of: Vec<Lease>) {
-        let (config, leases) = (Arc::clone(&self.config), self.leases.clone());
-        let session = self.session.clone();
-        tokio::spawn(async move {
-            let failed = |failure| Report::Failed { work: Operation::FencePredecessors, failure };
-            let fenced = fence(config, leases, session, of).await;
-            reports.send(
-                fenced.map_or_else(failed, |of| Report::Done(Completion::PredecessorsFenced(of))),
-            );
-        });
-    }
-
-    fn read_checkpoints(&mut self, reports: Reports, of: Vec<Lease>) {
-        let places = Places {
-            config: Arc::clone(&self.config),
-            reads: self.reads.clone(),
-            leases: self.leases.clone(),
-            evidence: self.evidence.clone(),
-            step: self.session.step(),
-        };
-        // Whatever is lost of it will be refused again.
-        let refused = std::mem::take(&mut self.refused);
-        tokio::spawn(async move {
-            let failed = |failure| Report::Failed { work: Operation::ReadCheckpoints, failure };
-            let read = places.read(of, refused).await;
-            reports.send(
-                read.map_or_else(failed, |read| Report::Done(Completion::CheckpointsRead(read))),
-            );
-        });
-    }
-
-    /// What a report means to the machine.
-    fn hear(&mut self, generation: u64, report: Report) -> Option<Event> {
-        let is_current = generation == self.generation;
-        let done = match report {
-            Report::Leases(event) => {
-                self.waiting.good(Good::Database);
-                self.watchdog.leases_answered();
-                if matches!(event, Input::SessionExpired) {
-                    self.said.clear();
-                    tracing::warn!(
-                        event = "lease_lost",
-                        "the lease was over: joining again, after whoever took the shards"
-                    );
-                }
-                return Some(event);
-            }
-            Report::Noted(progress) => {
-                self.reads.noted(progress);
-                return None;
-            }
-            Report::Failed { work, failure } => return self.failed(generation, work, failure),
-            Report::Opened(senders) if is_current => {
-                self.senders = Some(senders);
-                self.waiting.good(Good::Kafka);
-                if self.machine.owns_nothing() {
-                    // Others publish what could not be published here.
-                    self.waiting.nothing_left();
-                }
-                Completion::ProducersOpened
-            }
-            Report::Opened(senders) => {
-                // Their session is lost. Nobody waits for them to end.
-                drop(tokio::task::spawn_blocking(move || senders.close()));
-                return None;
-            }
-            Report::Committed { slot, sent }
-                if is_current && self.config.relay.delivery == Delivery::AtLeastOnce =>
-            {
-                self.write_checkpoints(generation, slot, sent);
-                return None;
-            }
-            Report::Committed { slot, sent } | Report::Written { slot, sent } => {
-                if is_current {
-                    // What was under way when another one failed says nothing of the next.
-                    self.waiting.good(Good::Published);
-                }
-                self.committed_alone(&sent.alone);
-                self.notes.committed(&self.session, &sent);
-                self.watchdog.published();
-                self.committed.send_modify(|committed| committed.add(sent));
-                Completion::Committed(slot)
-            }
-            Report::Done(done) => {
-                if let Completion::OutboxRead(page) = &done {
-                    self.saw(page, is_current);
-                }
-                done
-            }
-        };
-        if is_current {
-            self.watchdog.answered(work_of(&done));
-        }
-        Some(Input::Completed { generation, completion: done })
-    }
-
-    /// Without a Kafka transaction, what is acknowledged is committed by its checkpoints.
-    fn write_checkpoints(&self, generation: u64, slot: Slot, sent: Sent) {
-        let reports = Reports { generation, shell: self.reports.clone() };
-        let (leases, step) = (self.leases.clone(), self.session.step());
-        tokio::spawn(async move {
-            let written = leases.checkpoint(step, &sent.incarnation, &sent.checkpoints).await;
-            reports.send(match written {
-                Ok(()) => Report::Written { slot, sent },
-                Err(failure) => Report::Failed { work: Operation::Commit, failure },
-            });
-        });
-    }
-
-    fn committed_alone(&mut self, alone: &[i64]) {
-        if !alone.is_empty() {
-            let suspects = Arc::make_mut(&mut self.suspects);
-            suspects.retain(|position| !alone.contains(position));
-        }
-    }
-
-    fn saw(&mut self, page: &Page<ShardPlace, Batch>, is_current: bool) {
-        self.waiting.good(Good::Database);
-        self.waiting.good(Good::Read);
-        self.idle.saw(page.batch.is_some());
-        let is_empty = page.batch.is_none() && !page.has_more;
-        if is_empty && is_current && self.machine.is_drained() {
-            self.waiting.nothing_left();
-            self.watchdog.published();
-        }
-    }
-
-    fn failed(&mut self, generation: u64, work: Operation, failure: Failure) -> Option<Event> {
-        let class = failure.class();
-        if matches!(failure, Failure::Moved) {
-            tracing::info!(event = "database_moved", "{failure}");
-            self.evidence.forget();
-        }
-        if let Failure::InstanceTaken { left, .. } = &failure {
-            self.taken = Some(Box::pin(tokio::time::sleep(*left + LEASE_OVER)));
-        }
-        self.watchdog.failed(work, generation == self.generation);
-        if generation == self.generation {
-            if work == Operation::Send {
-                // A topic may be gone.
-                self.reads.forget();
-            }
-            if class == FailureClass::Resync {
-                self.hold(failure);
-            } else if class.halts() {
-                self.fatal = Some(failure);
-            } else if matches!(work, Operation::Send | Operation::Commit) {
-                self.waiting.say_unpublished(&failure);
-            } else if work != Operation::Leave || class != FailureClass::Unavailable {
-                self.waiting.say(&failure);
-            } else {
-                let error = &failure as &dyn std::error::Error;
-                tracing::warn!(
-                    event = "shards_not_released",
-                    error,
-                    "the shards were not given back: their lease will expire"
-                );
-            }
-        }
-        Some(Input::Failed { generation, operation: work, class })
-    }
-
-    /// Keeps what is to be held until it is known where the shards stand, or finds out first what it is.
-    fn hold(&mut self, failure: Failure) {
-        match failure.refusals() {
-            Ok(refusals) => self.refused.extend(refusals),
-            Err(suspects) => {
-                tracing::info!(
-                    event = "sending_individually",
-                    events = suspects.len(),
-                    "kafka refuses some events together: sending each on its own"
-                );
-                Arc::make_mut(&mut self.suspects).extend(suspects);
-            }
-        }
-    }
-
-    /// Says which shards are published by this relay, when that has changed.
-    fn tell_shards(&mut self) {
+    /// Logs which shards this relay publishes, when that has changed.
+    fn log_shards(&mut self) {
         let live: BTreeSet<Shard> = self.machine.live().collect();
         if live == self.live {
             return;
@@ -519,12 +229,12 @@ impl Shell {
         let shards =
             live.iter().map(|Shard(shard)| shard.to_string()).collect::<Vec<_>>().join(",");
         if live.is_empty() {
-            tracing::debug!("publishing nothing for the moment");
-        } else if self.waiting.is_on() || live == self.said {
-            tracing::debug!(shards, "trying again to publish");
+            tracing::debug!("publishing no shard at the moment");
+        } else if self.outage.is_ongoing() || live == self.logged {
+            tracing::debug!(shards, "trying to publish again");
         } else {
             tracing::info!(event = "publishing", shards, of = self.shards, "publishing");
-            self.said.clone_from(&live);
+            self.logged.clone_from(&live);
         }
         self.live = live;
     }
@@ -534,70 +244,22 @@ impl Shell {
             let closed = tokio::task::spawn_blocking(move || senders.close()).await;
             closed.map_err(|_panicked| Failure::Panicked("senders"))?;
         }
-        self.fatal.map_or(Ok(()), Err)
+        self.halted_by.map_or(Ok(()), Err)
     }
 }
 
-/// What is answered by this.
-fn work_of(done: &Completion<ShardPlace, Batch>) -> Operation {
-    match done {
-        Completion::ProducersOpened => Operation::OpenProducers,
-        Completion::PredecessorsFenced(_) => Operation::FencePredecessors,
-        Completion::CheckpointsRead(_) => Operation::ReadCheckpoints,
-        Completion::OutboxRead(_) => Operation::ReadOutbox,
-        Completion::Acknowledged(_) => Operation::Send,
-        Completion::Committed(_) => Operation::Commit,
-    }
-}
-
-/// Fences what earlier owners of the leases' shards left; returns the leases.
-async fn fence(
-    config: Arc<Config>,
-    leases: LeaseTable,
-    session: Session,
-    of: Vec<Lease>,
-) -> Result<Vec<Lease>, Failure> {
-    let ids = leases.to_fence(&session, &of).await?;
-    if ids.is_empty() {
-        return Ok(of);
-    }
-    tracing::info!(event = "fencing", transactional_ids = ids.len(), "fencing earlier owners");
-    let these = ids.clone();
-    in_a_thread("fencing", move || sender::fence(&config, &these)).await?;
-    leases.fenced(&session, &of, &ids).await?;
-    Ok(of)
-}
-
-/// Several times in the length of a lease, so that one slow answer costs nothing; often enough for a shard that is
-/// given back to be seen.
-fn ticks(lease: Duration) -> Interval {
-    let mut ticks =
+/// Several times in the duration of a lease, so that a slow answer does not lose it; often enough
+/// for a released shard to be acquired soon.
+fn renewals(lease: Duration) -> Interval {
+    let mut renewals =
         interval((lease / 8).clamp(Duration::from_millis(50), Duration::from_millis(250)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    renewals
 }
 
-async fn fires(rest: &mut Option<Pin<Box<Sleep>>>) {
-    match rest {
+async fn elapsed(sleep: &mut Option<Pin<Box<Sleep>>>) {
+    match sleep {
         Some(sleep) => sleep.as_mut().await,
         None => std::future::pending().await,
     }
-}
-
-fn blocking(
-    reports: Reports,
-    work: Operation,
-    task: impl FnOnce(&Reports) -> Result<Report, Failure> + Send + 'static,
-) {
-    drop(tokio::task::spawn_blocking(move || {
-        let report = task(&reports);
-        reports.send(report.unwrap_or_else(|failure| Report::Failed { work, failure }));
-    }));
-}
-
-pub(crate) async fn in_a_thread<T: Send + 'static>(
-    what: &'static str,
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Failure::Panicked(what)))
 }

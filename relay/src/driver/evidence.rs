@@ -1,5 +1,5 @@
-//! Evidence that the database still has everything that was published: looked for before anything is published, at every start
-//! and whenever the database may have another history.
+//! Evidence that the database has all published events: verified before anything is published, at
+//! every start and whenever the database may have another history.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,17 +7,17 @@ use annals_store::Store;
 use annals_store::outbox::{Bound, LogEnd};
 use uuid::Uuid;
 
-use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::copy::{Ends, record_ends};
-use crate::failure::Failure;
-use crate::heard::locked;
-use crate::published::{Behind, Comparison, line};
+use crate::driver::comparison::{Comparison, describe};
+use crate::model::checkpoint::Checkpoint;
+use crate::report::failure::Failure;
+use crate::report::threads::locked;
+use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
 
-/// Diverging versions that a failure names.
+/// The most diverging versions that a failure names.
 const NAMED_MAX: usize = 10;
 
-/// Looks for the evidence, and remembers of which run of the database it was found.
+/// Verifies the evidence, once for each incarnation of the database.
 #[derive(Clone)]
 pub(crate) struct Evidence {
     config: Arc<Config>,
@@ -30,28 +30,29 @@ impl Evidence {
         Self { config: Arc::clone(config), store: store.clone(), verified: Arc::default() }
     }
 
-    /// What was found does not hold any more.
+    /// Has it verified again.
     pub(crate) fn forget(&self) {
         *locked(&self.verified) = None;
     }
 
-    /// Looks once in each run of the database whether everything is there that topics have beyond their recorded ends.
+    /// Verifies that the store has all records that topics have beyond their recorded end offsets.
     ///
     /// # Errors
-    /// [`Failure::Diverged`] where something is not there, or something else is.
+    /// [`Failure::Diverged`] if an event is missing, or another one has its version.
     pub(crate) async fn verify(&self, end: &LogEnd) -> Result<(), Failure> {
         if locked(&self.verified).as_ref() == Some(&end.incarnation) {
             return Ok(());
         }
-        let mut comparison = Comparison::begin(&self.config, &self.store, Behind::Recorded).await?;
+        let mut comparison =
+            Comparison::begin(&self.config, &self.store, StartOffset::Recorded).await?;
         let (mut named, mut diverging) = (Vec::new(), 0_usize);
         while let Some(compared) = comparison.next().await? {
             diverging += compared.diverging.len();
             let room = NAMED_MAX.saturating_sub(named.len());
-            named.extend(compared.diverging.iter().take(room).map(line));
+            named.extend(compared.diverging.iter().take(room).map(describe));
             if diverging == 0 {
-                // What was compared once is not compared again.
-                let ends = (Ends::Compared, &compared.ends);
+                // The next verification begins behind these records.
+                let ends = (EndsOrigin::Compared, &compared.ends);
                 record_ends(&self.store, &self.config, &end.incarnation, ends).await?;
             }
         }
@@ -62,12 +63,12 @@ impl Evidence {
                 found: Box::new(end.history.clone()),
             });
         }
-        tracing::debug!(records = comparison.records(), "what is published is in the store");
+        tracing::debug!(records = comparison.records(), "all published events are in the store");
         *locked(&self.verified) = Some(Arc::clone(&end.incarnation));
         Ok(())
     }
 
-    /// Looks whether these checkpoints are of this store, and the events at their ends are in it.
+    /// Verifies that these checkpoints are of this store, and that it has their last events.
     ///
     /// # Errors
     /// [`Failure::OtherStore`]; [`Failure::Diverged`].
@@ -97,10 +98,10 @@ impl Evidence {
     }
 }
 
-/// The events that a checkpoint says were there: the last one that was published, and those at the ends of windows.
+/// The events that a checkpoint names: the last published one, and the last ones of its windows.
 fn ends(checkpoint: &Checkpoint) -> impl Iterator<Item = (i64, Uuid)> {
-    let progress = checkpoint.holds.iter().filter_map(|progress| progress.place.as_ref());
-    let places = progress.chain([&checkpoint.place]);
-    let bounds = places.flat_map(|place| [Some(&place.since), place.until.as_ref()]).flatten();
+    let progress = checkpoint.quarantine.iter().filter_map(|progress| progress.cursor.as_ref());
+    let cursors = progress.chain([&checkpoint.cursor]);
+    let bounds = cursors.flat_map(|cursor| [Some(&cursor.since), cursor.until.as_ref()]).flatten();
     bounds.filter_map(Bound::last).chain(checkpoint.last.map(|last| (last.position, last.event_id)))
 }

@@ -1,5 +1,5 @@
-//! What is done beside publishing: copies of committed checkpoints in PostgreSQL, for clean-up and for
-//! people, and partitions of the outbox made ahead.
+//! Housekeeping: copies of committed checkpoints, recorded end offsets, and partitions of the
+//! outbox.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -11,39 +11,40 @@ use annals_store::Store;
 use sqlx::types::Json;
 use tokio::sync::watch;
 
-use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Delivery};
-use crate::failure::Failure;
-use crate::heard::locked;
-use crate::kafka::{Desk, Partitions, TopicEnds};
-use crate::leases::number;
-use crate::sender::Sent;
-use crate::shell::in_a_thread;
+use crate::kafka::topic_admin::TopicAdmin;
+use crate::model::batch::SentBatch;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::offsets::Partitions;
+use crate::model::shard_number::number;
+use crate::report::failure::Failure;
+use crate::report::threads::{in_a_thread, locked};
+use crate::state::topic_ends::{EndsOrigin, record_ends};
 
-/// How far the copies may lag behind.
+/// The interval at which checkpoints are copied.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long the last copy may take.
+/// The deadline of the last copy.
 const LAST_DEADLINE: Duration = Duration::from_secs(5);
-/// When no partition of the outbox could be dropped, it is tried again after so long: a try can hold appends up
-/// for some milliseconds.
+/// The interval between attempts to drop a partition of the outbox, after one that dropped none: an
+/// attempt can delay appends for some milliseconds.
 const DROP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What this process has committed so far.
+/// What this process has committed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Committed {
-    /// The run of the database that all of it is from.
+    /// The incarnation of the database that it was read from.
     incarnation: Arc<str>,
-    /// The last checkpoint of each shard that had one.
+    /// The last checkpoint of each shard.
     checkpoints: BTreeMap<i16, Checkpoint>,
-    /// The partitions that were written to since their ends were recorded.
+    /// The partitions that were written to since their end offsets were recorded.
     partitions: Partitions,
 }
 
 impl Committed {
-    pub(crate) fn add(&mut self, sent: Sent) {
-        let Sent { checkpoints, incarnation, partitions, .. } = sent;
+    pub(crate) fn add(&mut self, sent: SentBatch) {
+        let SentBatch { checkpoints, incarnation, partitions, .. } = sent;
         if self.incarnation != incarnation {
-            // What is of an earlier run is not written into this one.
+            // Checkpoints of an earlier incarnation are not written to this one.
             *self = Self { incarnation, ..Self::default() };
         }
         let shard = |lease: Lease| number(lease.shard);
@@ -52,29 +53,30 @@ impl Committed {
     }
 }
 
-/// Copies checkpoints lazily. Nothing that is published rests on the copies.
-pub(crate) struct Copier {
+/// Copies checkpoints in the background: publishing does not depend on the copies.
+pub(crate) struct Housekeeping {
     store: Store,
-    /// Unless what would be copied stands there already.
-    is_needed: bool,
+    /// False in at-least-once delivery, which has its checkpoints in PostgreSQL.
+    copies_checkpoints: bool,
     committed: watch::Sender<Committed>,
     config: Arc<Config>,
-    /// Asks for the ends of topics.
-    desk: Arc<Mutex<Option<Desk>>>,
+    /// The connection for end offsets.
+    admin: Arc<Mutex<Option<TopicAdmin>>>,
 }
 
-impl Copier {
+impl Housekeeping {
     pub(crate) fn new(
         store: &Store,
         config: &Arc<Config>,
         committed: watch::Sender<Committed>,
     ) -> Self {
-        let is_needed = config.relay.delivery == Delivery::ExactlyOnce;
+        let copies_checkpoints = config.relay.delivery == Delivery::ExactlyOnce;
         let (store, config) = (store.clone(), Arc::clone(config));
-        Self { store, is_needed, committed, config, desk: Arc::default() }
+        Self { store, copies_checkpoints, committed, config, admin: Arc::default() }
     }
 
-    /// Copies whenever something was committed, at most once in an interval; also looks after the outbox when nothing is.
+    /// Copies checkpoints after commits, at most once in an interval, and maintains the partitions
+    /// of the outbox.
     pub(crate) async fn run(&self) -> Infallible {
         let mut committed = self.committed.subscribe();
         let mut tried = None;
@@ -82,27 +84,26 @@ impl Copier {
             let is_news = match tokio::time::timeout(DROP_INTERVAL, committed.changed()).await {
                 Ok(Ok(())) => true,
                 Err(_nothing) => false,
-                // The shell has ended, and this is ended with it.
+                // The driver has ended, and this task ends with it.
                 Ok(Err(_ended)) => std::future::pending().await,
             };
-            if let Err(failure) = self.round(is_news, &mut tried).await {
-                // Reading fails as well then, and says so.
+            let copied = if is_news { self.once().await } else { Ok(()) };
+            let done = match copied {
+                Ok(()) => self.maintain_outbox(&mut tried).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = done {
+                // Reading pages fails as well, and is logged.
                 let error = &failure as &dyn std::error::Error;
-                tracing::debug!(error, "checkpoints are not copied for the moment");
+                tracing::debug!(error, "cannot copy the checkpoints");
             }
             tokio::time::sleep(INTERVAL).await;
         }
     }
 
-    async fn round(&self, is_news: bool, tried: &mut Option<Instant>) -> Result<(), Failure> {
-        if is_news {
-            self.once().await?;
-        }
-        self.tend_outbox(tried).await
-    }
-
-    /// Copies what was committed last. A database that does not answer must not keep the process from ending.
-    pub(crate) async fn last(&self) {
+    /// Copies the last checkpoints. A database that does not answer must not keep the process from
+    /// ending.
+    pub(crate) async fn last_copy(&self) {
         let copied = tokio::time::timeout(LAST_DEADLINE, self.once()).await;
         let late = |elapsed| Err(Failure::late("copy the checkpoints", elapsed));
         if let Err(failure) = copied.unwrap_or_else(late) {
@@ -110,13 +111,14 @@ impl Copier {
             tracing::warn!(
                 event = "checkpoints_not_copied",
                 error,
-                "the last checkpoints stand in kafka and were not copied"
+                "the last checkpoints are in kafka and were not copied"
             );
         }
     }
 
-    /// Makes partitions of the outbox ahead, and drops one that everybody has published.
-    async fn tend_outbox(&self, tried: &mut Option<Instant>) -> Result<(), Failure> {
+    /// Creates partitions of the outbox in advance, and drops one that every deployment has
+    /// published.
+    async fn maintain_outbox(&self, tried: &mut Option<Instant>) -> Result<(), Failure> {
         let connection = self.store.pool().acquire().await;
         let mut connection = connection.map_err(Failure::database("connect"))?;
         self.store.extend_outbox(&mut connection).await?;
@@ -128,7 +130,7 @@ impl Copier {
         if dropped > 0 {
             tracing::info!(
                 event = "outbox_partition_dropped",
-                "dropped a partition of the outbox: everything in it is published"
+                "dropped a partition of the outbox: every event in it is published"
             );
         }
         Ok(())
@@ -136,19 +138,20 @@ impl Copier {
 
     async fn once(&self) -> Result<(), Failure> {
         let Committed { incarnation, checkpoints, .. } = self.committed.borrow().clone();
-        if !checkpoints.is_empty() && self.is_needed {
+        if !checkpoints.is_empty() && self.copies_checkpoints {
             self.copy(&incarnation, &checkpoints).await?;
         }
         self.record_ends(&incarnation).await
     }
 
-    /// Records how far the topics are written that were written to. What is below their ends came from events that were committed
-    /// before they were asked for: so wherever the record is, these events are.
+    /// Records the end offsets of the partitions that were written to. The records before an end
+    /// offset came from events that were committed before it was read: a database that has the row
+    /// has these events.
     async fn record_ends(&self, incarnation: &str) -> Result<(), Failure> {
         let mut partitions = Partitions::new();
         self.committed.send_if_modified(|committed| {
             partitions = std::mem::take(&mut committed.partitions);
-            // It is no news.
+            // No receiver needs to know.
             false
         });
         if partitions.is_empty() {
@@ -169,21 +172,21 @@ impl Copier {
         incarnation: &str,
         partitions: &Partitions,
     ) -> Result<(), Failure> {
-        let (desk, config) = (Arc::clone(&self.desk), Arc::clone(&self.config));
+        let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
         let of = partitions.clone();
         let ends = in_a_thread("ends of topics", move || {
-            let mut desk = locked(&desk);
-            let open = match desk.take() {
+            let mut admin = locked(&admin);
+            let open = match admin.take() {
                 Some(open) => open,
-                None => Desk::open(&config)?,
+                None => TopicAdmin::open(&config)?,
             };
-            // After a failure another one is opened.
-            let ends = open.written(&of)?;
-            *desk = Some(open);
+            // After a failure, another connection is opened.
+            let ends = open.end_offsets(&of)?;
+            *admin = Some(open);
             Ok(ends)
         });
         let ends = ends.await?;
-        record_ends(&self.store, &self.config, incarnation, (Ends::Written, &ends)).await
+        record_ends(&self.store, &self.config, incarnation, (EndsOrigin::Written, &ends)).await
     }
 
     async fn copy(
@@ -191,8 +194,9 @@ impl Copier {
         incarnation: &str,
         checkpoints: &BTreeMap<i16, Checkpoint>,
     ) -> Result<(), Failure> {
-        let positions = checkpoints.values().map(|checkpoint| checkpoint.place.position());
-        let statement = self.store.schema().statement(include_str!("../../sql/checkpoints_copy.sql"));
+        let positions = checkpoints.values().map(|checkpoint| checkpoint.cursor.position());
+        let statement =
+            self.store.schema().statement(include_str!("../../sql/checkpoints_copy.sql"));
         sqlx::query(statement)
             .bind(self.config.publication())
             .bind(incarnation)
@@ -204,39 +208,4 @@ impl Copier {
             .map(drop)
             .map_err(Failure::database("copy the checkpoints"))
     }
-}
-
-/// Where ends of topics come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// Everything before them was compared with the store.
-    Compared,
-    /// This instance wrote there, and its checkpoints were copied just before.
-    Written,
-}
-
-/// Records how far topics are written, unless the database is another than the one that the events came from.
-pub(crate) async fn record_ends(
-    store: &Store,
-    config: &Config,
-    incarnation: &str,
-    (origin, ends): (Ends, &TopicEnds),
-) -> Result<(), Failure> {
-    let covered = |end: &i64| match origin {
-        Ends::Compared => Some(*end),
-        Ends::Written => None,
-    };
-    let statement = store.schema().statement(include_str!("../../sql/record_ends.sql"));
-    sqlx::query(statement)
-        .bind(config.publication())
-        .bind(&config.relay.instance)
-        .bind(incarnation)
-        .bind(ends.keys().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>())
-        .bind(ends.keys().map(|(_, partition)| *partition).collect::<Vec<_>>())
-        .bind(ends.values().copied().collect::<Vec<_>>())
-        .bind(ends.values().map(covered).collect::<Vec<_>>())
-        .execute(store.pool())
-        .await
-        .map(drop)
-        .map_err(Failure::database("record how far topics are written"))
 }

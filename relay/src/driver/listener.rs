@@ -1,5 +1,5 @@
-//! What wakes a relay before its time: an append, a change of the leases, or a wish about what is held. All come by LISTEN, on a connection of
-//! their own; what is missed is found by the next look.
+//! Notifications of appends, of changed leases and of operators' requests, by LISTEN on a
+//! connection of its own. The next poll finds what a lost notification was for.
 
 use std::time::Duration;
 
@@ -8,74 +8,88 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// Where changes of leases are told, with the publication's name.
-const LEASES: &str = "annals_relay";
-/// How long a server is left alone that could not be listened to.
-const REST: Duration = Duration::from_secs(1);
+/// The channel of changes to deployments, with the publication's name as payload.
+const DEPLOYMENT_CHANNEL: &str = "annals_relay";
+/// The pause after a failed or lost connection.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What happened.
+/// What was notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// Something was appended.
-    Appended,
-    /// Shards are free, a lease is over, or somebody asked for something.
-    Told,
+pub(crate) enum Notification {
+    /// An append.
+    Append,
+    /// A shard became free, a lease expired, or an operator requested something.
+    Deployment,
 }
 
-/// Hears of what happens.
+/// Which notifications are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Both kinds.
+    All,
+    /// Those of the deployment.
+    Deployment,
+}
+
+/// Receives notifications.
 #[derive(Debug)]
-pub(crate) struct Wake {
-    appended: watch::Receiver<()>,
-    leases: watch::Receiver<()>,
-    listener: AbortHandle,
+pub(crate) struct Listener {
+    appends: watch::Receiver<()>,
+    deployment: watch::Receiver<()>,
+    task: AbortHandle,
 }
 
-impl Drop for Wake {
+impl Drop for Listener {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.task.abort();
     }
 }
 
-/// The other end.
-struct Heard {
-    appended: watch::Sender<()>,
-    leases: watch::Sender<()>,
+/// The other ends of its channels.
+struct Channels {
+    appends: watch::Sender<()>,
+    deployment: watch::Sender<()>,
 }
 
-impl Wake {
-    pub(crate) fn listen(store: &Store, publication: &str) -> Self {
-        let (appended, leases) = (watch::channel(()), watch::channel(()));
-        let heard = Heard { appended: appended.0, leases: leases.0 };
+impl Listener {
+    pub(crate) fn start(store: &Store, publication: &str) -> Self {
+        let (appends, deployment) = (watch::channel(()), watch::channel(()));
+        let channels = Channels { appends: appends.0, deployment: deployment.0 };
         let options = PgConnectOptions::clone(&store.pool().connect_options());
         let channel = store.hint_channel().to_owned();
-        let listener = listen(options, channel, publication.to_owned(), heard);
-        let listener = tokio::spawn(listener).abort_handle();
-        Self { appended: appended.1, leases: leases.1, listener }
+        let task = listen(options, channel, publication.to_owned(), channels);
+        let task = tokio::spawn(task).abort_handle();
+        Self { appends: appends.1, deployment: deployment.1, task }
     }
 
-    /// Waits for what happens next; for appends only if they are waited for.
-    pub(crate) async fn next(&mut self, appends: bool) -> Woken {
+    /// Waits for the next notification.
+    pub(crate) async fn next(&mut self, wanted: Wanted) -> Notification {
         tokio::select! {
-            () = heard(&mut self.leases) => Woken::Told,
-            () = heard(&mut self.appended), if appends => Woken::Appended,
+            () = changed(&mut self.deployment) => Notification::Deployment,
+            () = changed(&mut self.appends), if wanted == Wanted::All => Notification::Append,
         }
     }
 }
 
-async fn heard(receiver: &mut watch::Receiver<()>) {
+async fn changed(receiver: &mut watch::Receiver<()>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-async fn listen(options: PgConnectOptions, channel: String, publication: String, heard: Heard) {
+async fn listen(
+    options: PgConnectOptions,
+    channel: String,
+    publication: String,
+    channels: Channels,
+) {
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     loop {
         if let Ok(mut listener) = PgListener::connect_with(&pool).await {
-            let ended = listen_once(&mut listener, &channel, &publication, &heard).await;
-            tracing::debug!(?ended, "not hearing of appends, looking for them meanwhile");
+            let ended = listen_once(&mut listener, &channel, &publication, &channels).await;
+            tracing::debug!(?ended, "the connection for notifications was lost: polling meanwhile");
         }
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
@@ -83,23 +97,23 @@ async fn listen_once(
     listener: &mut PgListener,
     channel: &str,
     publication: &str,
-    heard: &Heard,
+    channels: &Channels,
 ) -> Result<(), sqlx::Error> {
-    listener.listen_all([channel, LEASES]).await?;
+    listener.listen_all([channel, DEPLOYMENT_CHANNEL]).await?;
     loop {
         match listener.try_recv().await? {
-            Some(notice) if notice.channel() == LEASES => {
+            Some(notice) if notice.channel() == DEPLOYMENT_CHANNEL => {
                 if notice.payload() == publication {
-                    heard.leases.send_replace(());
+                    channels.deployment.send_replace(());
                 }
             }
             Some(_) => {
-                heard.appended.send_replace(());
+                channels.appends.send_replace(());
             }
-            // The connection was lost, and so perhaps a notice.
+            // The connection was lost, and perhaps notifications with it.
             None => {
-                heard.leases.send_replace(());
-                heard.appended.send_replace(());
+                channels.deployment.send_replace(());
+                channels.appends.send_replace(());
             }
         }
     }

@@ -1,133 +1,115 @@
-//! Waiting for what failed: growing pauses, and one line when it begins and one when it ends.
+//! Outages: what the relay waits for, with growing pauses, one log entry at the beginning and one
+//! at the end.
 
 use std::time::{Duration, Instant};
 
 use annals_relay_machine::FailureClass;
 
-use crate::backoff::Backoff;
 use crate::config;
-use crate::failure::Failure;
+use crate::driver::backoff::Backoff;
+use crate::report::failure::Failure;
+use crate::report::{Policy, Recovered};
 
-/// What went well: it ends the waiting for some things.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Good {
-    /// The database has answered.
-    Database,
-    /// A page was read.
-    Read,
-    /// Kafka has.
-    Kafka,
-    /// Something is published: no topic or schema is in the way.
-    Published,
-}
-
-/// What is waited for at the moment.
-pub(crate) struct Waiting {
+/// The present outage, if there is one.
+pub(crate) struct Outage {
     backoff: Backoff,
-    what: Option<Waited>,
+    ongoing: Option<Ongoing>,
 }
 
-struct Waited {
-    what: String,
+struct Ongoing {
+    waiting_for: String,
     since: Instant,
-    until: Good,
+    recovered_by: Recovered,
 }
 
-impl Waiting {
+impl Outage {
     pub(crate) fn new(relay: &config::Relay) -> Self {
-        Self { backoff: Backoff::new(relay.backoff_min, relay.backoff_max), what: None }
+        Self { backoff: Backoff::new(relay.backoff_min, relay.backoff_max), ongoing: None }
     }
 
-    /// Whether something is waited for.
-    pub(crate) fn is_on(&self) -> bool {
-        self.what.is_some()
+    /// Whether there is an outage.
+    pub(crate) fn is_ongoing(&self) -> bool {
+        self.ongoing.is_some()
     }
 
-    /// Whether something has been waited for all that time.
+    /// Whether an outage has lasted that long.
     pub(crate) fn lasts(&self, time: Duration) -> bool {
-        self.what.as_ref().is_some_and(|waited| waited.since.elapsed() >= time)
+        self.ongoing.as_ref().is_some_and(|ongoing| ongoing.since.elapsed() >= time)
     }
 
-    /// Says what is waited for, if that changed.
-    pub(crate) fn say(&mut self, failure: &Failure) {
-        self.say_until(failure, failure.is_over_when());
+    /// Begins an outage, or continues it with this failure.
+    pub(crate) fn failed(&mut self, failure: &Failure) {
+        let Policy { recovered_by, .. } = failure.policy();
+        self.failed_until(failure, recovered_by);
     }
 
-    /// The same of a failure to send or to commit. That producers can be made again does not end it: where records are
-    /// refused, they always can.
-    pub(crate) fn say_unpublished(&mut self, failure: &Failure) {
+    /// The same for a failure to send or to commit. Making producers again does not end that
+    /// outage: it succeeds also while records are refused.
+    pub(crate) fn publishing_failed(&mut self, failure: &Failure) {
         match failure.class() {
             FailureClass::Unavailable | FailureClass::UnknownOutcome => {
-                self.say_until(failure, Good::Published)
+                self.failed_until(failure, Recovered::Published);
             }
             FailureClass::Resync
             | FailureClass::Fenced
             | FailureClass::DivergedHistory
-            | FailureClass::Fatal => {
-                self.say(failure);
-            }
+            | FailureClass::Fatal => self.failed(failure),
         }
     }
 
-    fn say_until(&mut self, failure: &Failure, until: Good) {
-        let what = failure.waits_for();
+    fn failed_until(&mut self, failure: &Failure, recovered_by: Recovered) {
+        let Policy { waiting_for, .. } = failure.policy();
         let error = failure as &dyn std::error::Error;
-        let before = self.what.take();
-        let is_same = before.as_ref().is_some_and(|before| before.what == what);
+        let before = self.ongoing.take();
+        let is_same = before.as_ref().is_some_and(|before| before.waiting_for == waiting_for);
         if is_same {
-            tracing::debug!(
-                event = "outage_continues",
-                waiting_for = what,
-                error,
-                "still waiting for {what}"
-            );
+            tracing::debug!(event = "outage_continues", waiting_for, error, "still waiting");
         } else {
-            tracing::warn!(event = "outage_began", waiting_for = what, error, "waiting for {what}");
+            tracing::warn!(event = "outage_began", waiting_for, error, "waiting for {waiting_for}");
         }
-        // What began as a failure to publish stays one.
-        let until = match &before {
-            Some(Waited { until: Good::Published, .. }) if is_same => Good::Published,
-            Some(_) | None => until,
+        // An outage that began with a failure to publish ends with a success to publish.
+        let recovered_by = match &before {
+            Some(Ongoing { recovered_by: Recovered::Published, .. }) if is_same => {
+                Recovered::Published
+            }
+            Some(_) | None => recovered_by,
         };
         let since = before.map_or_else(Instant::now, |before| before.since);
-        self.what = Some(Waited { what, since, until });
+        self.ongoing = Some(Ongoing { waiting_for, since, recovered_by });
     }
 
-    /// How long to wait before the next try.
+    /// The pause before the next try.
     pub(crate) fn next_delay(&mut self) -> Duration {
         self.backoff.next_delay()
     }
 
-    /// Something went well.
-    pub(crate) fn good(&mut self, what: Good) {
-        if self.what.as_ref().is_none_or(|waited| {
-            waited.until == what || what == Good::Published && waited.until == Good::Kafka
+    /// Takes a success, which may end the outage.
+    pub(crate) fn recovered(&mut self, by: Recovered) {
+        if self.ongoing.as_ref().is_none_or(|ongoing| {
+            ongoing.recovered_by == by
+                || by == Recovered::Published && ongoing.recovered_by == Recovered::Kafka
         }) {
             self.over();
         }
     }
 
-    /// What was waited for before the first session is over.
-    pub(crate) fn begun(&mut self) {
-        self.over();
-    }
-
-    /// There is nothing left that could not be published.
+    /// No event is left that could not be published.
     pub(crate) fn nothing_left(&mut self) {
-        if self.what.as_ref().is_some_and(|waited| waited.until == Good::Published) {
+        if self.ongoing.as_ref().is_some_and(|ongoing| ongoing.recovered_by == Recovered::Published)
+        {
             self.over();
         }
     }
 
-    /// Says that publishing goes on, if it was waited for something.
-    fn over(&mut self) {
-        if let Some(Waited { what, since, .. }) = self.what.take() {
+    /// Ends the outage, if there is one.
+    pub(crate) fn over(&mut self) {
+        if let Some(Ongoing { waiting_for, since, .. }) = self.ongoing.take() {
             let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(
                 event = "outage_ended",
-                waiting_for = what,
+                waiting_for,
                 waited_ms,
-                "publishing again after waiting for {what}"
+                "publishing again after waiting for {waiting_for}"
             );
             self.backoff.reset();
         }

@@ -1,90 +1,115 @@
-//! Notes in PostgreSQL how far holds got, after it is committed in Kafka: for people, and so that checkpoints need not
-//! say it for ever.
+//! Records the progress of quarantine entries in PostgreSQL, after it is committed in Kafka: for
+//! operators, and so that later checkpoints need not repeat it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_relay_machine::Lease;
-use tokio::sync::mpsc;
+use annals_relay_machine::{Lease, Shard};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
-use crate::checkpoint::Progress;
-use crate::leases::{LeaseTable, Session, Step};
-use crate::sender::Sent;
-use crate::shell::Report;
+use crate::model::batch::SentBatch;
+use crate::model::checkpoint::EntryProgress;
+use crate::report::failure::Failure;
+use crate::report::threads::locked;
+use crate::report::{Report, Reporter};
+use crate::state::{RelayTables, Session, WriteNumber};
 
-/// After a failure it is tried again so much later.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a failure.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The way to whoever notes.
-pub(crate) struct Notes(mpsc::UnboundedSender<Note>);
-
-struct Note {
-    step: Step,
-    incarnation: Arc<str>,
-    progress: Vec<Progress>,
-    of: Vec<Lease>,
+/// Records progress in a task of its own, which ends with this.
+pub(crate) struct ProgressRecorder {
+    pending: Arc<Pending>,
+    task: AbortHandle,
 }
 
-impl Notes {
-    /// Starts it; it ends with this. One thing after the other; one that is given up and executed late comes too late.
-    pub(crate) fn start(leases: &LeaseTable, shell: mpsc::UnboundedSender<(u64, Report)>) -> Self {
-        let (notes, received) = mpsc::unbounded_channel::<Note>();
-        tokio::spawn(take(leases.clone(), received, shell));
-        Self(notes)
+impl Drop for ProgressRecorder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What is to be recorded: at most one update for each shard. A later checkpoint of a shard has all
+/// progress that is not recorded yet, so its update replaces an earlier one.
+#[derive(Default)]
+struct Pending {
+    updates: Mutex<BTreeMap<Shard, ProgressUpdate>>,
+    changed: Notify,
+}
+
+struct ProgressUpdate {
+    write: WriteNumber,
+    incarnation: Arc<str>,
+    progress: Vec<EntryProgress>,
+    lease: Lease,
+}
+
+impl ProgressRecorder {
+    pub(crate) fn start(tables: &RelayTables, reporter: Reporter) -> Self {
+        let pending = Arc::<Pending>::default();
+        let task = tokio::spawn(record(tables.clone(), Arc::clone(&pending), reporter));
+        Self { pending, task: task.abort_handle() }
     }
 
     /// These checkpoints are committed, under leases that the session had then.
-    pub(crate) fn committed(&self, session: &Session, sent: &Sent) {
+    pub(crate) fn committed(&self, session: &Session, sent: &SentBatch) {
         for (lease, checkpoint) in &sent.checkpoints {
-            if !checkpoint.holds.is_empty() {
-                let (step, progress) = (session.step(), checkpoint.holds.clone());
-                let incarnation = Arc::clone(&sent.incarnation);
-                // It ends with the process only.
-                drop(self.0.send(Note { step, incarnation, progress, of: vec![*lease] }));
+            if !checkpoint.quarantine.is_empty() {
+                let update = ProgressUpdate {
+                    write: session.next_write(),
+                    incarnation: Arc::clone(&sent.incarnation),
+                    progress: checkpoint.quarantine.clone(),
+                    lease: *lease,
+                };
+                locked(&self.pending.updates).insert(lease.shard, update);
+                self.pending.changed.notify_one();
             }
         }
     }
 }
 
-async fn take(
-    leases: LeaseTable,
-    mut received: mpsc::UnboundedReceiver<Note>,
-    shell: mpsc::UnboundedSender<(u64, Report)>,
-) {
-    while let Some(noting) = received.recv().await {
-        if note(&leases, &noting).await {
-            told(&shell, noting.progress);
-        }
-    }
-}
-
-/// Notes it, however often that takes; false if the leases are lost, the database is another, or a later step is done: the next
-/// owner reads it in Kafka, as did the one who took that step.
-async fn note(leases: &LeaseTable, noting: &Note) -> bool {
-    let Note { step, incarnation, progress, of } = noting;
+async fn record(tables: RelayTables, pending: Arc<Pending>, reporter: Reporter) {
     loop {
-        match leases.holds_went_on(*step, incarnation, of, progress).await {
-            Ok(is_noted) => return is_noted,
-            Err(failure) => tracing::debug!(
-                error = &failure as &dyn std::error::Error,
-                "how far holds got is not noted yet"
-            ),
+        let next = locked(&pending.updates).pop_first();
+        let Some((shard, update)) = next else {
+            pending.changed.notified().await;
+            continue;
+        };
+        match update.write(&tables).await {
+            Ok(true) => report(&reporter, update.progress).await,
+            // The session has lost the lease, the database is another one, or a later write was
+            // admitted: the next owner, or the author of that write, reads the progress in Kafka.
+            Ok(false) => {}
+            Err(failure) => {
+                tracing::debug!(
+                    error = &failure as &dyn std::error::Error,
+                    "the progress of the quarantine is not recorded yet"
+                );
+                locked(&pending.updates).entry(shard).or_insert(update);
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 
-fn told(shell: &mpsc::UnboundedSender<(u64, Report)>, progress: Vec<Progress>) {
+impl ProgressUpdate {
+    async fn write(&self, tables: &RelayTables) -> Result<bool, Failure> {
+        let Self { write, incarnation, progress, lease } = self;
+        tables.advance_quarantine(*write, incarnation, &[*lease], progress).await
+    }
+}
+
+async fn report(reporter: &Reporter, progress: Vec<EntryProgress>) {
     for progress in progress {
-        if progress.place.is_none() {
-            let hold = progress.hold;
+        if progress.cursor.is_none() {
             tracing::info!(
                 event = "quarantine_ended",
-                hold,
-                "what was held is published: the hold has ended"
+                entry = progress.entry,
+                "everything in quarantine is published: the entry has ended"
             );
         }
-        // The shell may have ended.
-        drop(shell.send((0, Report::Noted(progress))));
+        reporter.send(Report::QuarantineRecorded(progress)).await;
     }
 }

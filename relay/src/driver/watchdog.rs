@@ -1,5 +1,5 @@
-//! A watchdog on progress: every part has deadlines of its own, and this is for what they do not cover. A relay is never
-//! alive and idle while there is something to be published.
+//! A watchdog on progress, for what the deadlines of the stages do not cover: a relay is never
+//! alive and idle while events wait to be published.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,170 +8,144 @@ use annals_relay_machine::{Action, Operation};
 
 use crate::config::Config;
 
-/// What is to be done.
+/// What to do about a stall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Nothing.
-    Moving,
-    /// End the session and begin another one: nothing has moved for too long.
-    BeginAgain,
-    /// End the process: beginning again has not helped.
-    End,
+pub(crate) enum StallAction {
+    /// Nothing: there is none.
+    None,
+    /// End the session and begin another one: there was no progress for too long.
+    RestartSession,
+    /// End the process: there was no progress in the new session either.
+    EndProcess,
 }
 
-/// Knows what is under way, and since when.
+/// Whether the relay may be without an operation under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rests {
+    /// It waits, or owns no shard.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// Knows which operations are under way, and since when.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     limit: Duration,
-    doing: BTreeMap<Operation, Instant>,
-    /// When something was last ordered or answered, but for the leases: those are always looked at.
-    moved: Instant,
-    /// When it was last looked.
-    looked: Instant,
-    /// Whether it has begun again, and nothing was published since.
-    has_begun_again: bool,
+    under_way: BTreeMap<Operation, Instant>,
+    /// When an operation was last ordered or answered, those on leases excepted: they never cease.
+    progressed: Instant,
+    /// When it was last checked.
+    checked: Instant,
+    /// Whether the session was restarted, and nothing was published since.
+    has_restarted: bool,
 }
 
 impl Watchdog {
     pub(crate) fn new(config: &Config) -> Self {
-        // What has a deadline by another setting may take that long.
+        // Operations with deadlines of their own may take that long.
         let deadlines = config.kafka.transaction_timeout * 2 + config.relay.lease;
         let limit = config.relay.stall_max + deadlines;
         let now = Instant::now();
-        Self { limit, doing: BTreeMap::new(), moved: now, looked: now, has_begun_again: false }
+        Self {
+            limit,
+            under_way: BTreeMap::new(),
+            progressed: now,
+            checked: now,
+            has_restarted: false,
+        }
     }
 
-    /// Something is begun.
-    pub(crate) fn ordered<P, B>(&mut self, order: &Action<P, B>) {
+    /// An action was ordered.
+    pub(crate) fn ordered<P, B>(&mut self, action: &Action<P, B>) {
         let now = Instant::now();
-        let work = work(order);
-        self.doing.extend(work.map(|work| (work, now)));
-        if work.is_none_or(|work| !is_on_leases(work)) {
-            self.moved = now;
+        let operation = action.operation();
+        self.under_way.extend(operation.map(|operation| (operation, now)));
+        if operation.is_none_or(|operation| !operation.is_on_leases()) {
+            self.progressed = now;
         }
     }
 
-    /// Something has come to an end, and not well. Of work with producers only that of the present ones counts.
-    pub(crate) fn failed(&mut self, work: Operation, is_current: bool) {
-        if is_on_leases(work) {
-            self.leases_answered();
-        } else if is_current {
-            self.answered(work);
-        }
+    /// An operation with the present producers has succeeded or failed.
+    pub(crate) fn answered(&mut self, operation: Operation) {
+        self.progressed = Instant::now();
+        self.under_way.remove(&operation);
     }
 
-    /// Something has come to an end.
-    pub(crate) fn answered(&mut self, work: Operation) {
-        self.moved = Instant::now();
-        self.doing.remove(&work);
-    }
-
-    /// Operation on the leases has: there is one at a time.
+    /// The operation on leases has succeeded or failed: there is one at a time.
     pub(crate) fn leases_answered(&mut self) {
-        self.doing.retain(|work, _| !is_on_leases(*work));
+        self.under_way.retain(|operation, _| !operation.is_on_leases());
     }
 
-    /// Producers of another generation: what was under way with the last ones is not waited for.
-    pub(crate) fn forget(&mut self) {
-        self.doing.retain(|work, _| is_on_leases(*work));
+    /// Operations with earlier producers are not awaited.
+    pub(crate) fn forget_producers(&mut self) {
+        self.under_way.retain(|operation, _| operation.is_on_leases());
     }
 
-    /// Something is published, or there is nothing left to be.
+    /// Events were published, or none are left.
     pub(crate) fn published(&mut self) {
-        self.has_begun_again = false;
+        self.has_restarted = false;
     }
 
-    /// Looks whether everything moves. `rests`: nothing is to be done for the moment, or there is no shard to do it for.
-    pub(crate) fn look(&mut self, rests: bool) -> Verdict {
-        self.wake_up();
-        let is_stuck = self.doing.values().any(|since| since.elapsed() >= self.limit);
-        let is_busy = self.doing.keys().any(|work| !is_on_leases(*work));
-        let is_forgotten = !is_busy && !rests && self.moved.elapsed() >= self.limit;
+    /// Checks whether there is progress.
+    pub(crate) fn check(&mut self, rests: Rests) -> StallAction {
+        self.discount_suspension();
+        let is_stuck = self.under_way.values().any(|since| since.elapsed() >= self.limit);
+        let is_busy = self.under_way.keys().any(|operation| !operation.is_on_leases());
+        let is_forgotten =
+            !is_busy && rests == Rests::No && self.progressed.elapsed() >= self.limit;
         if !is_stuck && !is_forgotten {
-            return Verdict::Moving;
+            return StallAction::None;
         }
-        let (doing, limit_ms) = (self.tell(), self.limit.as_millis());
-        self.doing.clear();
-        self.moved = Instant::now();
-        if std::mem::replace(&mut self.has_begun_again, true) {
+        let (doing, limit_ms) = (self.describe(), self.limit.as_millis());
+        self.under_way.clear();
+        self.progressed = Instant::now();
+        if std::mem::replace(&mut self.has_restarted, true) {
             tracing::error!(
                 event = "stalled_again",
                 doing,
                 limit_ms,
-                "nothing moves, and beginning again has not helped: ending"
+                "no progress in the new session either: ending the process"
             );
-            return Verdict::End;
+            return StallAction::EndProcess;
         }
         tracing::error!(
             event = "stalled",
             doing,
             limit_ms,
-            "nothing moves: beginning again with another session"
+            "no progress: restarting with a new session"
         );
-        Verdict::BeginAgain
+        StallAction::RestartSession
     }
 
-    /// While the process itself was frozen, nothing could move.
-    fn wake_up(&mut self) {
-        let slept = self.looked.elapsed();
-        self.looked = Instant::now();
-        if slept > self.limit / 2 {
-            self.moved += slept;
-            self.doing.values_mut().for_each(|since| *since += slept);
+    /// A process that was suspended has made no progress meanwhile.
+    fn discount_suspension(&mut self) {
+        let suspended = self.checked.elapsed();
+        self.checked = Instant::now();
+        if suspended > self.limit / 2 {
+            self.progressed += suspended;
+            self.under_way.values_mut().for_each(|since| *since += suspended);
         }
     }
 
-    /// What each part does, and for how long.
-    fn tell(&self) -> String {
-        if self.doing.is_empty() {
+    /// The operations under way, and for how long.
+    fn describe(&self) -> String {
+        if self.under_way.is_empty() {
             return "nothing".to_owned();
         }
-        let part = |(work, since): (&Operation, &Instant)| {
-            format!("{} for {} ms", name(*work), since.elapsed().as_millis())
+        let part = |(operation, since): (&Operation, &Instant)| {
+            format!("{} for {} ms", name(*operation), since.elapsed().as_millis())
         };
-        self.doing.iter().map(part).collect::<Vec<_>>().join(", ")
+        self.under_way.iter().map(part).collect::<Vec<_>>().join(", ")
     }
 }
 
-fn work<P, B>(order: &Action<P, B>) -> Option<Operation> {
-    match order {
-        Action::Join => Some(Operation::Join),
-        Action::RenewLease { .. } => Some(Operation::RenewLease),
-        Action::AcquireShards(_) => Some(Operation::AcquireShards),
-        Action::ReleaseShards(_) => Some(Operation::ReleaseShards),
-        Action::Leave { .. } => Some(Operation::Leave),
-        Action::OpenProducers => Some(Operation::OpenProducers),
-        Action::FencePredecessors(_) => Some(Operation::FencePredecessors),
-        Action::ReadCheckpoints(_) => Some(Operation::ReadCheckpoints),
-        Action::ReadOutbox(_) => Some(Operation::ReadOutbox),
-        Action::Send(..) => Some(Operation::Send),
-        Action::Commit(_) => Some(Operation::Commit),
-        Action::Wait { .. } | Action::EndProcess { .. } => None,
-    }
-}
-
-fn is_on_leases(work: Operation) -> bool {
-    match work {
-        Operation::Join
-        | Operation::RenewLease
-        | Operation::AcquireShards
-        | Operation::ReleaseShards
-        | Operation::Leave => true,
-        Operation::OpenProducers
-        | Operation::FencePredecessors
-        | Operation::ReadCheckpoints
-        | Operation::ReadOutbox
-        | Operation::Send
-        | Operation::Commit => false,
-    }
-}
-
-fn name(work: Operation) -> &'static str {
-    match work {
+fn name(operation: Operation) -> &'static str {
+    match operation {
         Operation::Join => "joining the deployment",
-        Operation::RenewLease => "looking at the leases",
-        Operation::AcquireShards => "taking shards",
-        Operation::ReleaseShards => "giving shards back",
+        Operation::RenewLease => "renewing the lease",
+        Operation::AcquireShards => "acquiring shards",
+        Operation::ReleaseShards => "releasing shards",
         Operation::Leave => "leaving the deployment",
         Operation::OpenProducers => "making producers",
         Operation::FencePredecessors => "fencing earlier owners",
@@ -190,66 +164,66 @@ mod tests {
         Watchdog::new(&Config::example())
     }
 
-    /// Looks when everything has been under way for too long.
-    fn look(watchdog: &mut Watchdog, rests: bool) -> Verdict {
+    /// Checks when everything has been under way for too long.
+    fn check(watchdog: &mut Watchdog, rests: Rests) -> StallAction {
         watchdog.limit = Duration::ZERO;
-        watchdog.looked = Instant::now() + Duration::from_secs(1);
-        watchdog.look(rests)
+        watchdog.checked = Instant::now() + Duration::from_secs(1);
+        watchdog.check(rests)
     }
 
     #[test]
-    fn work_that_is_not_answered_is_begun_again_once_and_then_is_the_end() {
+    fn an_unanswered_operation_restarts_the_session_once_and_then_ends_the_process() {
         let mut watchdog = watchdog();
-        let read = Action::<(), ()>::Read(Vec::new());
+        let read = Action::<(), ()>::ReadOutbox(Vec::new());
         watchdog.ordered(&read);
-        assert_eq!(watchdog.tell(), "reading the outbox for 0 ms");
-        assert_eq!(look(&mut watchdog, true), Verdict::BeginAgain);
+        assert_eq!(watchdog.describe(), "reading the outbox for 0 ms");
+        assert_eq!(check(&mut watchdog, Rests::Yes), StallAction::RestartSession);
         watchdog.ordered(&read);
-        assert_eq!(look(&mut watchdog, true), Verdict::End);
+        assert_eq!(check(&mut watchdog, Rests::Yes), StallAction::EndProcess);
     }
 
     #[test]
-    fn after_something_was_published_it_may_begin_again_once_more() {
+    fn after_something_was_published_the_session_may_be_restarted_again() {
         let mut watchdog = watchdog();
         for _ in 0..2 {
-            watchdog.ordered(&Action::<(), ()>::Open);
-            assert_eq!(look(&mut watchdog, true), Verdict::BeginAgain);
+            watchdog.ordered(&Action::<(), ()>::OpenProducers);
+            assert_eq!(check(&mut watchdog, Rests::Yes), StallAction::RestartSession);
             watchdog.published();
         }
     }
 
     #[test]
-    fn nothing_under_way_is_well_while_there_is_nothing_to_do() {
+    fn a_relay_without_operations_is_stalled_only_if_it_does_not_rest() {
         let mut watchdog = watchdog();
-        watchdog.ordered(&Action::<(), ()>::Open);
+        watchdog.ordered(&Action::<(), ()>::OpenProducers);
         watchdog.answered(Operation::OpenProducers);
-        let moved = watchdog.moved;
+        let progressed = watchdog.progressed;
         watchdog.ordered(&Action::<(), ()>::Join);
-        assert_eq!(watchdog.moved, moved, "work on the leases is always done");
+        assert_eq!(watchdog.progressed, progressed, "operations on leases never cease");
         watchdog.leases_answered();
-        assert_eq!(look(&mut watchdog, true), Verdict::Moving);
-        assert_eq!(look(&mut watchdog, false), Verdict::BeginAgain);
+        assert_eq!(check(&mut watchdog, Rests::Yes), StallAction::None);
+        assert_eq!(check(&mut watchdog, Rests::No), StallAction::RestartSession);
     }
 
     #[test]
-    fn a_process_that_was_frozen_has_not_hung() {
+    fn a_suspended_process_is_not_stalled() {
         let mut watchdog = watchdog();
-        watchdog.ordered(&Action::<(), ()>::Open);
+        watchdog.ordered(&Action::<(), ()>::OpenProducers);
         let hour = Duration::from_secs(3_600);
         let Some(before) = Instant::now().checked_sub(hour) else { return };
-        watchdog.doing.insert(Operation::OpenProducers, before);
-        watchdog.looked = before;
-        assert_eq!(watchdog.look(true), Verdict::Moving);
+        watchdog.under_way.insert(Operation::OpenProducers, before);
+        watchdog.checked = before;
+        assert_eq!(watchdog.check(Rests::Yes), StallAction::None);
     }
 
     #[test]
-    fn what_was_under_way_with_earlier_producers_is_forgotten_but_for_the_leases() {
+    fn operations_with_earlier_producers_are_forgotten_and_those_on_leases_are_not() {
         let mut watchdog = watchdog();
-        watchdog.ordered(&Action::<(), ()>::Open);
+        watchdog.ordered(&Action::<(), ()>::OpenProducers);
         watchdog.ordered(&Action::<(), ()>::Join);
-        watchdog.forget();
-        assert_eq!(watchdog.tell(), "joining the deployment for 0 ms");
+        watchdog.forget_producers();
+        assert_eq!(watchdog.describe(), "joining the deployment for 0 ms");
         watchdog.leases_answered();
-        assert_eq!(look(&mut watchdog, true), Verdict::Moving);
+        assert_eq!(check(&mut watchdog, Rests::Yes), StallAction::None);
     }
 }

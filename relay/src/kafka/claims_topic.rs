@@ -1,7 +1,9 @@
-//! The topic of claims: read from its beginning once, then kept up with, and written to in batches. Blocks.
+//! The topic of claims: read from its beginning once, then continuously, and written to in batches.
+//! Blocks.
 //!
-//! A claim is made by writing it after everything was read, and reading on to the end: of claims that exclude each other the
-//! one with the lowest offset is in force, and every reader sees that.
+//! To claim a topic, a relay reads all claims, writes its own, and reads on to the end: of claims
+//! that exclude each other, the one with the lowest offset is in force, and every reader sees the
+//! same order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,41 +11,47 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::claims::{Book, Claim, NotMine};
 use crate::config::Config;
-use crate::failure::Failure;
-use crate::kafka::{ByTopic, Desk, read_keyed, write_keyed};
-use crate::kafka_failure::KafkaFailure;
-use crate::topic_policy::{TopicPlan, ensure_topic_at};
+use crate::kafka::producer::write_keyed;
+use crate::kafka::scan::read_keyed;
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::kafka::topic_plan::{Difference, TopicPlan};
+use crate::kafka::topic_setup::ensure_topic_at;
+use crate::model::claim::{Claim, PublicationRefused};
+use crate::model::claim_book::ClaimBook;
+use crate::model::execution::Execution;
+use crate::report::failure::Failure;
+use crate::report::kafka_failure::KafkaFailure;
 
-/// So long the partition of a new topic may have no leader.
+/// The longest time that the partition of a new topic may have no leader.
 const LEADER_DELAY_MAX: Duration = Duration::from_secs(5);
 
 type Records = Vec<(String, Option<Vec<u8>>)>;
 
-/// What is claimed on this Kafka.
-pub(crate) struct Claims {
+/// The claims on this Kafka cluster.
+pub(crate) struct ClaimsTopic {
     config: Arc<Config>,
-    book: Book,
-    /// The next offset to read; none before the topic was looked at.
+    book: ClaimBook,
+    /// The next offset to read; none before the first read.
     next: Option<i64>,
 }
 
-impl Claims {
+impl ClaimsTopic {
     /// Reads nothing yet.
     pub(crate) fn new(config: &Arc<Config>) -> Self {
-        Self { config: Arc::clone(config), book: Book::default(), next: None }
+        Self { config: Arc::clone(config), book: ClaimBook::default(), next: None }
     }
 
-    /// Whether the configured publication may run at all. Takes over what is claimed by the database whose place this one
-    /// has taken. `known` are the publications that the database knows.
+    /// Checks whether the configured publication may run, and takes over the claims of the database
+    /// that this one replaces. `known` are the publications in the database.
     ///
     /// # Errors
-    /// [`Failure::NotMine`] if it may not; [`Failure::Claims`] and [`Failure::Kafka`] where that is not known.
-    pub(crate) fn begin(&mut self, desk: &Desk, known: &[String]) -> Result<(), Failure> {
-        self.keep_up(desk)?;
+    /// [`Failure::PublicationRefused`] if it may not; [`Failure::Claims`] and
+    /// [`Failure::Kafka`] if the claims cannot be read.
+    pub(crate) fn begin(&mut self, admin: &TopicAdmin, known: &[String]) -> Result<(), Failure> {
+        self.keep_up(admin)?;
         if let Some(claim) = self.book.of_another_deployment(&self.config) {
-            return Err(Failure::NotMine(NotMine::Deployment {
+            return Err(Failure::PublicationRefused(PublicationRefused::Deployment {
                 mine: self.config.publication(),
                 by: Box::new(claim.clone()),
                 known: known.join(", "),
@@ -52,61 +60,62 @@ impl Claims {
         let (store, publication) = (self.config.store.id, self.config.publication());
         let own = self.book.of_publication(store, &publication);
         let own: Vec<String> = own.into_iter().map(|claim| claim.topic.clone()).collect();
-        let moved = self.renew(desk, &own)?;
+        let moved = self.renew(admin, &own)?;
         if moved > 0 {
             tracing::info!(
                 event = "claims_renewed",
                 topics = moved,
                 publication,
-                "claims are written anew"
+                "renewed the claims of this publication"
             );
         }
         Ok(())
     }
 
-    /// Claims topics, those that are not claimed yet; the ones that belong to somebody else, with the reason.
+    /// Claims the topics that are not claimed yet; returns those that another publication claims,
+    /// with the reason.
     ///
     /// # Errors
-    /// [`Failure::NotMine`] when this publication may not run any more; [`Failure::Claims`] and [`Failure::Kafka`] when
-    /// nothing is known.
+    /// [`Failure::PublicationRefused`] when this publication may not run any more;
+    /// [`Failure::Claims`] and [`Failure::Kafka`] if the claims cannot be read.
     pub(crate) fn claim(
         &mut self,
-        desk: &Desk,
+        admin: &TopicAdmin,
         topics: &[String],
     ) -> Result<ByTopic<Failure>, Failure> {
-        self.keep_up(desk)?;
-        self.renew(desk, topics)?;
+        self.keep_up(admin)?;
+        self.renew(admin, topics)?;
         let (mut refused, mut lost) = (ByTopic::new(), Records::new());
         for topic in topics {
             let claim = Claim::new(&self.config, topic);
             let failure = if *topic == self.config.topics.claims {
-                let reason = "claims stand in it: set another topics.prefix".to_owned();
+                let reason = "it is the topic of claims: set another topics.prefix".to_owned();
                 KafkaFailure::TopicUnfit { topic: topic.clone(), reason }.into()
             } else if let Some(taken) = self.book.before(&claim) {
                 lost.push((claim.key(), None));
-                Failure::Taken(Box::new(taken))
+                Failure::TopicClaimed(Box::new(taken))
             } else if let Some(taken) = self.book.against(&claim).filter(|_| !self.has(&claim)) {
-                Failure::Taken(Box::new(taken))
+                Failure::TopicClaimed(Box::new(taken))
             } else {
                 continue;
             };
             refused.insert(topic.clone(), failure);
         }
-        self.write(desk, &lost)?;
+        self.write(admin, &lost)?;
         Ok(refused)
     }
 
-    /// The topics that are the configured publication's: those that it claims, and of `written`, which it has written to, those
-    /// that nobody else claims by now.
+    /// The topics of the configured publication: those that it claims, and those of `written`,
+    /// which it has written to, that no other publication claims.
     ///
     /// # Errors
     /// [`Failure::Claims`] and [`Failure::Kafka`].
     pub(crate) fn own(
         &mut self,
-        desk: &Desk,
+        admin: &TopicAdmin,
         written: BTreeSet<String>,
     ) -> Result<BTreeSet<String>, Failure> {
-        self.read_on(desk).map_err(|failure| self.failed(failure))?;
+        self.read_on(admin).map_err(|failure| self.failed(failure))?;
         let is_free =
             |topic: &String| self.book.against(&Claim::new(&self.config, topic)).is_none();
         let mut own: BTreeSet<String> = written.into_iter().filter(is_free).collect();
@@ -115,29 +124,30 @@ impl Claims {
         Ok(own)
     }
 
-    /// The topics that a publication claims, given up.
+    /// Releases the topics that a publication claims, and returns its claims.
     ///
     /// # Errors
     /// [`Failure::Claims`] and [`Failure::Kafka`].
     pub(crate) fn release(
         &mut self,
-        desk: &Desk,
+        admin: &TopicAdmin,
         store: Uuid,
         publication: &str,
-        is_dry: bool,
+        execution: Execution,
     ) -> Result<Vec<Claim>, Failure> {
-        self.read_on(desk).map_err(|failure| self.failed(failure))?;
+        self.read_on(admin).map_err(|failure| self.failed(failure))?;
         let claims = self.book.of_publication(store, publication);
         let claims: Vec<Claim> = claims.into_iter().cloned().collect();
-        if !is_dry {
+        if execution == Execution::Apply {
             let records: Records = claims.iter().map(|claim| (claim.key(), None)).collect();
-            self.write(desk, &records)?;
+            self.write(admin, &records)?;
         }
         Ok(claims)
     }
 
-    /// Writes the claims to these topics that are not made, or not as they are to be, where nobody is in the way.
-    fn renew(&mut self, desk: &Desk, topics: &[String]) -> Result<usize, Failure> {
+    /// Writes the claims to these topics that are missing or outdated, unless another publication
+    /// claims them.
+    fn renew(&mut self, admin: &TopicAdmin, topics: &[String]) -> Result<usize, Failure> {
         let claims_topic = &self.config.topics.claims;
         let topics = topics.iter().filter(|topic| *topic != claims_topic);
         let claims = topics.map(|topic| Claim::new(&self.config, topic));
@@ -146,7 +156,7 @@ impl Claims {
             .filter_map(|claim| self.book.renewed(claim))
             .filter_map(|claim| Some((claim.key(), Some(claim.value().ok()?))))
             .collect();
-        self.write(desk, &records)?;
+        self.write(admin, &records)?;
         Ok(records.len())
     }
 
@@ -154,33 +164,33 @@ impl Claims {
         self.book.renewed(claim.clone()).is_none()
     }
 
-    /// Reads what has come since, and looks whether this publication may still run.
-    fn keep_up(&mut self, desk: &Desk) -> Result<(), Failure> {
-        self.read_on(desk).map_err(|failure| self.failed(failure))?;
-        self.book.is_mine(&self.config).map_err(Failure::NotMine)
+    /// Reads new claims, and checks whether this publication may still run.
+    fn keep_up(&mut self, admin: &TopicAdmin) -> Result<(), Failure> {
+        self.read_on(admin).map_err(|failure| self.failed(failure))?;
+        self.book.is_mine(&self.config).map_err(Failure::PublicationRefused)
     }
 
-    fn write(&mut self, desk: &Desk, records: &Records) -> Result<(), Failure> {
+    fn write(&mut self, admin: &TopicAdmin, records: &Records) -> Result<(), Failure> {
         if records.is_empty() {
             return Ok(());
         }
         let written = write_keyed(&self.config, &self.config.topics.claims, records);
         written.map_err(|failure| self.failed(failure))?;
-        self.keep_up(desk)
+        self.keep_up(admin)
     }
 
-    fn read_on(&mut self, desk: &Desk) -> Result<(), KafkaFailure> {
+    fn read_on(&mut self, admin: &TopicAdmin) -> Result<(), KafkaFailure> {
         let config = Arc::clone(&self.config);
         let topic = &config.topics.claims;
         let next = match self.next {
             Some(next) => next,
-            None => self.ensure(desk)?,
+            None => self.ensure(admin)?,
         };
-        // Until it is all read, nothing is known.
+        // A read that fails leaves the book empty: the next one begins again.
         self.next = None;
         let mut book = std::mem::take(&mut self.book);
         let mut unreadable = None;
-        let end = read_keyed(&config, desk, topic, next, |record| {
+        let end = read_keyed(&config, admin, topic, next, |record| {
             let taken = book.take(record.offset, &record.key, record.value.as_deref());
             unreadable = unreadable.take().or(taken.err());
         })?;
@@ -189,25 +199,24 @@ impl Claims {
             return Err(KafkaFailure::TopicUnfit { topic: topic.clone(), reason });
         }
         if end < next {
-            // It is another topic than before.
-            return self.read_on(desk);
+            // The topic was created anew.
+            return self.read_on(admin);
         }
         (self.book, self.next) = (book, Some(end));
         Ok(())
     }
 
-    /// Makes sure that the topic is there, as it must be.
-    fn ensure(&self, desk: &Desk) -> Result<i64, KafkaFailure> {
+    /// Creates the topic unless it exists, checks its properties, and returns its first offset.
+    fn ensure(&self, admin: &TopicAdmin) -> Result<i64, KafkaFailure> {
         let plan = TopicPlan::claims(&self.config.topics);
-        let facts = ensure_topic_at(desk, &self.config, &plan)?;
-        let is_compacted =
-            |setting: &crate::topic_policy::Difference| setting.setting == "cleanup.policy";
+        let facts = ensure_topic_at(admin, &self.config, &plan)?;
+        let is_compacted = |setting: &Difference| setting.setting == "cleanup.policy";
         let reason = match facts.differences.iter().find(|difference| is_compacted(difference)) {
             Some(difference) => difference.to_string(),
             None if facts.partitions != 1 => {
                 format!("it has {} partitions, and must have one", facts.partitions)
             }
-            None => return first(desk, &plan.name),
+            None => return first(admin, &plan.name),
         };
         Err(KafkaFailure::TopicUnfit { topic: plan.name, reason })
     }
@@ -222,7 +231,7 @@ impl Claims {
                 let servers = &self.config.kafka.bootstrap_servers;
                 let plan = TopicPlan::claims(&self.config.topics);
                 format!(
-                    "{failure}; this makes it: {}; this allows it: kafka-acls.sh --bootstrap-server {servers} --add \
+                    "{failure}; create it: {}; allow it: kafka-acls.sh --bootstrap-server {servers} --add \
                      --allow-principal User:... --operation Read --operation Write --operation Describe --topic {topic}",
                     plan.command(servers)
                 )
@@ -237,12 +246,13 @@ impl Claims {
     }
 }
 
-/// Where a topic begins, once its partition has a leader: one that was just made has none yet.
-fn first(desk: &Desk, topic: &str) -> Result<i64, KafkaFailure> {
+/// The first offset of a topic, once its partition has a leader: that of a new topic has none at
+/// first.
+fn first(admin: &TopicAdmin, topic: &str) -> Result<i64, KafkaFailure> {
     let deadline = Instant::now() + LEADER_DELAY_MAX;
     loop {
-        match desk.ends(topic, &[0]) {
-            Ok(ends) => return Ok(ends.first().map_or(0, |(_, (first, _))| *first)),
+        match admin.ends(topic, &[0]) {
+            Ok(ends) => return Ok(ends.first().map_or(0, |(_, range)| range.first)),
             Err(failure) if !failure.is_outage() || Instant::now() >= deadline => {
                 return Err(failure);
             }
@@ -251,7 +261,7 @@ fn first(desk: &Desk, topic: &str) -> Result<i64, KafkaFailure> {
     }
 }
 
-/// What is claimed, for people: a line a publication, with the number of its topics.
+/// The claims in words: one line for each publication, with the number of its topics.
 pub(crate) fn summary(claims: &[Claim]) -> String {
     let mut publications: BTreeMap<String, usize> = BTreeMap::new();
     for claim in claims {

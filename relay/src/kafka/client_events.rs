@@ -1,78 +1,75 @@
-//! What Kafka's client tells besides answers, from threads of its own.
+//! The events of one Kafka client: errors of brokers, statistics, logs. librdkafka sends them from
+//! threads of its own.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::tails;
+use crate::kafka::tail_scan;
+use crate::report::threads::locked;
 
-/// A complaint explains failures for so long.
-const COMPLAINT_AGE_MAX: Duration = Duration::from_secs(60);
+/// The age up to which an error of a broker explains a failure.
+const BROKER_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// What one client has told.
+/// The events of one client.
 #[derive(Default)]
-pub(crate) struct Heard {
-    times: AtomicU64,
-    complaint: Mutex<Option<(Instant, String)>>,
+pub(crate) struct ClientEvents {
+    count: AtomicU64,
+    broker_error: Mutex<Option<(Instant, String)>>,
     fetched: Mutex<BTreeMap<i32, i64>>,
 }
 
-impl Heard {
-    /// How many times something was told.
-    pub(crate) fn times(&self) -> u64 {
-        self.times.load(Ordering::Relaxed)
+impl ClientEvents {
+    /// The number of events.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
-    /// Listens until nothing more is told. `listen` takes one thing.
-    pub(crate) fn all(&self, listen: impl Fn()) {
+    /// Polls until no event comes; `poll` takes one.
+    pub(crate) fn poll_until_quiet(&self, poll: impl Fn()) {
         loop {
-            let before = self.times();
-            listen();
-            if self.times() == before {
+            let before = self.count();
+            poll();
+            if self.count() == before {
                 return;
             }
         }
     }
 
-    /// Something was told that nobody needs to know.
-    pub(crate) fn anything(&self) {
-        self.times.fetch_add(1, Ordering::Relaxed);
+    /// Counts an event without content.
+    pub(crate) fn record(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// There is class with a broker.
-    pub(crate) fn complaint(&self, text: &str) {
-        self.anything();
-        *locked(&self.complaint) = Some((Instant::now(), text.to_owned()));
+    /// Records an error of a broker.
+    pub(crate) fn broker_error(&self, text: &str) {
+        self.record();
+        *locked(&self.broker_error) = Some((Instant::now(), text.to_owned()));
     }
 
-    /// The client's statistics, as JSON.
+    /// Takes the client's statistics, as JSON.
     pub(crate) fn statistics(&self, json: &[u8]) {
-        self.anything();
-        if let Some(fetched) = tails::fetched(json) {
+        self.record();
+        if let Some(fetched) = tail_scan::fetched(json) {
             *locked(&self.fetched) = fetched;
         }
     }
 
-    /// The next offset to fetch of each partition, as it was last told.
+    /// The next offset to fetch of each partition, by the last statistics.
     pub(crate) fn fetched(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
         locked(&self.fetched)
     }
 
-    /// A reason, with the last complaint if it can have to do with it.
+    /// A reason, with the last error of a broker if that is recent.
     pub(crate) fn explain(&self, reason: String) -> String {
-        match &*locked(&self.complaint) {
-            Some((at, complaint)) if at.elapsed() < COMPLAINT_AGE_MAX => {
-                format!("{reason}; last heard: {complaint}")
+        match &*locked(&self.broker_error) {
+            Some((at, error)) if at.elapsed() < BROKER_ERROR_AGE_MAX => {
+                format!("{reason}; last error of a broker: {error}")
             }
             Some(_) | None => reason,
         }
     }
-}
-
-/// A poisoned lock means that a callback panicked; what it guards is replaced whole.
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -80,25 +77,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listening_ends_when_nothing_more_is_told() {
-        let heard = Heard::default();
-        heard.all(|| {
-            if heard.times() < 3 {
-                heard.anything();
+    fn polling_ends_when_no_event_comes() {
+        let events = ClientEvents::default();
+        events.poll_until_quiet(|| {
+            if events.count() < 3 {
+                events.record();
             }
         });
-        assert_eq!(heard.times(), 3);
+        assert_eq!(events.count(), 3);
     }
 
     #[test]
-    fn a_failure_is_explained_by_what_was_last_heard() {
-        let heard = Heard::default();
-        assert_eq!(heard.explain("timed out".to_owned()), "timed out");
-        heard.complaint("connection refused");
+    fn the_last_error_of_a_broker_explains_a_failure() {
+        let events = ClientEvents::default();
+        assert_eq!(events.explain("timed out".to_owned()), "timed out");
+        events.broker_error("connection refused");
         assert_eq!(
-            heard.explain("timed out".to_owned()),
-            "timed out; last heard: connection refused"
+            events.explain("timed out".to_owned()),
+            "timed out; last error of a broker: connection refused"
         );
-        assert_eq!(heard.times(), 1);
+        assert_eq!(events.count(), 1);
     }
 }

@@ -1,30 +1,32 @@
-//! The properties that Kafka's client is made with: defaults, then what is configured, then what must be.
+//! The properties of Kafka clients: defaults, overridden by the configuration, overridden by what
+//! the relay relies on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::{Config, Kafka};
 
-/// By property.
+/// Values by property.
 pub(crate) type Properties = BTreeMap<String, String>;
 
-/// A broker that is back is found within a second.
+/// A broker that returns is found within a second.
 const DEFAULTS: [(&str, &str); 3] = [
     ("socket.timeout.ms", "10000"),
     ("socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "1000"),
 ];
-/// A batch above a topic's limit is refused whole, however small its records: hence its size.
+/// Kafka refuses a whole batch above a topic's limit, however small its records: hence half of the
+/// default limit.
 const BATCH_BYTES_MAX: &str = "524288";
 
-/// For asking about topics and partitions.
-pub(crate) fn desk(kafka: &Kafka) -> Properties {
-    // A client that reads committed records only is told the last stable offset instead of the end. The
-    // broker answers a commit before it moves that: what is already committed would be missed.
+/// For metadata and end offsets.
+pub(crate) fn metadata(kafka: &Kafka) -> Properties {
+    // A `read_committed` client gets the last stable offset instead of the end offset. The broker
+    // answers a commit before it moves the last stable offset: committed records would be missed.
     properties(kafka, &[], &[("isolation.level", "read_uncommitted")])
 }
 
-/// For managing topics.
+/// For creating and describing topics.
 pub(crate) fn admin(kafka: &Kafka) -> Properties {
     properties(kafka, &[], &[])
 }
@@ -33,7 +35,7 @@ pub(crate) fn admin(kafka: &Kafka) -> Properties {
 pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Properties {
     let timeout = config.kafka.transaction_timeout;
     let timeout_ms = timeout.as_millis().to_string();
-    // librdkafka does not take a longer one.
+    // The longest that librdkafka takes.
     let socket_timeout_ms = timeout.min(Duration::from_secs(10)).as_millis().to_string();
     let kind = match transactional_id {
         Some(id) => vec![
@@ -41,8 +43,8 @@ pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Prope
             ("transaction.timeout.ms", &timeout_ms),
             ("message.timeout.ms", &timeout_ms),
         ],
-        // A record that librdkafka gives up by itself would be overtaken by later ones. Whoever sends has a deadline, and
-        // gives up the producer with everything in it.
+        // If librdkafka itself gave up a record, later ones would overtake it. The sender has a
+        // deadline, after which it drops the producer with all its records.
         None => vec![("enable.gapless.guarantee", "true"), ("message.timeout.ms", "0")],
     };
     let must_be = [
@@ -50,7 +52,7 @@ pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Prope
         ("acks", "all"),
         ("partitioner", "murmur2_random"),
         ("compression.type", &config.kafka.compression),
-        // What is acknowledged needs no report: that saves this side a callback for each record.
+        // Acknowledged records need no report: that saves a callback for each.
         ("delivery.report.only.error", "true"),
     ];
     let defaults = [
@@ -66,12 +68,12 @@ pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Prope
 pub(crate) fn tail_reader(kafka: &Kafka, topic: &str) -> Properties {
     let must_be = [
         ("isolation.level", "read_committed"),
-        // Partitions are assigned by hand. librdkafka wants a group all the same, and never joins it.
+        // Partitions are assigned manually. librdkafka requires a group, and never joins it.
         ("group.id", topic),
         ("enable.auto.commit", "false"),
         ("auto.offset.reset", "earliest"),
         ("fetch.wait.max.ms", "20"),
-        // How far a partition is fetched, control records included, is said nowhere else.
+        // Only the statistics have the next offset to fetch, control records included.
         ("statistics.interval.ms", "10"),
     ];
     properties(kafka, &[], &must_be)
@@ -84,7 +86,7 @@ fn properties(kafka: &Kafka, defaults: &[(&str, &str)], must_be: &[(&str, &str)]
     properties.extend(configured.map(|(name, value)| (name.clone(), value.expose().to_owned())));
     properties.extend(must_be.iter().map(owned));
     properties.insert("bootstrap.servers".to_owned(), kafka.bootstrap_servers.clone());
-    // A topic that the broker makes by itself has the broker's retention: it would lose events.
+    // A topic that the broker creates by itself has the broker's retention: it would lose events.
     properties.insert("allow.auto.create.topics".to_owned(), "false".to_owned());
     properties
 }
@@ -95,7 +97,7 @@ mod tests {
     use crate::config::Secret;
 
     #[test]
-    fn what_is_configured_replaces_defaults_and_nothing_that_exactly_once_rests_on() {
+    fn the_configuration_replaces_defaults_and_nothing_that_exactly_once_relies_on() {
         let mut config = Config::example();
         for (name, value) in [("linger.ms", "5"), ("acks", "1"), ("sasl.username", "relay")] {
             config.kafka.properties.insert(name.to_owned(), Secret::new(value));
@@ -108,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_are_asked_for_by_a_client_that_is_told_the_true_ones() {
+    fn end_offsets_come_from_a_client_that_gets_the_true_ones() {
         let kafka = Config::example().kafka;
-        assert_eq!(desk(&kafka)["isolation.level"], "read_uncommitted");
+        assert_eq!(metadata(&kafka)["isolation.level"], "read_uncommitted");
         assert_eq!(tail_reader(&kafka, "t")["isolation.level"], "read_committed");
     }
 }

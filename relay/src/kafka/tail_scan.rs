@@ -1,94 +1,99 @@
-//! Reading partitions from their end: a few last records first, and from ever further back where
-//! these do not hold what is looked for. A partition of checkpoints has millions of records, and one of each shard that
-//! counts.
+//! Which part of each partition to read: the last few records first, and more of them while a
+//! shard's record is missing. A partition of checkpoints has millions of records, and only the last
+//! one of each shard counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-/// How many last offsets are read first.
+use crate::model::offsets::OffsetRange;
+
+/// How many offsets before the end are read first.
 const OFFSETS_FIRST: i64 = 500;
-/// How many times as many are read the next time.
+/// The factor by which that grows each time.
 const FACTOR: i64 = 20;
 
-/// The shards whose records are looked for, by partition. Of one without, the end is read.
-pub(crate) type Wanted = BTreeMap<u16, BTreeSet<u16>>;
-/// The last records that were read, by partition and shard; `None` for a deletion.
-pub(crate) type Last = BTreeMap<(i32, u16), Option<Vec<u8>>>;
+/// The shards to find, by partition. Of a partition without any, only the end is read.
+pub(crate) type WantedShards = BTreeMap<u16, BTreeSet<u16>>;
+/// The last record of each partition and shard; `None` for a deletion.
+pub(crate) type LastRecords = BTreeMap<(i32, u16), Option<Vec<u8>>>;
 
-/// What is to be read still, and what was found.
-pub(crate) struct Tails {
-    open: BTreeMap<u16, Tail>,
-    records: Last,
+/// The partitions that are still to be read, and the records found so far.
+pub(crate) struct TailScan {
+    open: BTreeMap<u16, PartitionTail>,
+    records: LastRecords,
 }
 
-/// The end of a partition.
-struct Tail {
-    /// The first offset that there is.
+/// The part of a partition that is to be read.
+struct PartitionTail {
+    /// The first offset of the partition.
     first: i64,
-    /// From where to read.
+    /// The offset to read from.
     start: i64,
-    /// The end at the beginning of the reading: everything before it counts.
+    /// The end offset when the scan began.
     end: i64,
-    /// The shards of which no record was found yet.
+    /// The shards without a record so far.
     wanted: BTreeSet<u16>,
 }
 
-impl Tails {
-    /// For partitions, each with its first offset and its end.
-    pub(crate) fn new(wanted: &Wanted, ends: impl IntoIterator<Item = (u16, (i64, i64))>) -> Self {
-        let tail = |(partition, (first, end)): (u16, (i64, i64))| {
+impl TailScan {
+    /// Partitions with their first and their end offsets.
+    pub(crate) fn new(
+        wanted: &WantedShards,
+        ends: impl IntoIterator<Item = (u16, OffsetRange)>,
+    ) -> Self {
+        let tail = |(partition, OffsetRange { first, end }): (u16, OffsetRange)| {
             let wanted = wanted.get(&partition).cloned().unwrap_or_default();
-            (partition, Tail { first, start: first.max(end - OFFSETS_FIRST), end, wanted })
+            (partition, PartitionTail { first, start: first.max(end - OFFSETS_FIRST), end, wanted })
         };
         let open = ends.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.first);
-        Self { open: open.collect(), records: Last::new() }
+        Self { open: open.collect(), records: LastRecords::new() }
     }
 
-    /// For partitions that are read from given offsets up to their ends.
-    pub(crate) fn between(parts: impl IntoIterator<Item = (u16, (i64, i64))>) -> Self {
-        let tail = |(partition, (start, end))| {
-            (partition, Tail { first: start, start, end, wanted: BTreeSet::new() })
+    /// Partitions that are read from given offsets to their ends.
+    pub(crate) fn between(parts: impl IntoIterator<Item = (u16, OffsetRange)>) -> Self {
+        let tail = |(partition, OffsetRange { first, end })| {
+            (partition, PartitionTail { first, start: first, end, wanted: BTreeSet::new() })
         };
         let open = parts.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.start);
-        Self { open: open.collect(), records: Last::new() }
+        Self { open: open.collect(), records: LastRecords::new() }
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// What was found.
-    pub(crate) fn records(self) -> Last {
+    /// The records that were found.
+    pub(crate) fn records(self) -> LastRecords {
         self.records
     }
 
-    /// Where to read from, by partition.
+    /// The offset to read from, by partition.
     pub(crate) fn starts(&self) -> impl Iterator<Item = (i32, i64)> {
         self.open.iter().map(|(partition, tail)| (i32::from(*partition), tail.start))
     }
 
-    /// Whether every partition was fetched up to its end. `next` is the next offset to fetch.
+    /// Whether every partition is fetched up to its end. `next` has the next offset to fetch.
     pub(crate) fn are_fetched(&self, next: &BTreeMap<i32, i64>) -> bool {
         self.missing_ones(next).next().is_none()
     }
 
-    /// Which partitions were not, for people.
+    /// The partitions that are not, for operators.
     pub(crate) fn missing(&self, next: &BTreeMap<i32, i64>) -> String {
         let missing: Vec<String> = self
             .missing_ones(next)
             .map(|(partition, at, end)| format!("partition {partition} at offset {at} of {end}"))
             .collect();
         format!(
-            "an open transaction of another producer, or a partition without a leader, holds back {}; if that lasts, \
-             look with kafka-transactions.sh find-hanging",
+            "an open transaction of another producer, or a partition without a leader, blocks {}; if that lasts, \
+             see kafka-transactions.sh find-hanging",
             missing.join(", ")
         )
     }
 
-    /// Takes the last records that were read. Partitions in which something is missing are read again from further
-    /// back, unless they were read whole.
-    pub(crate) fn take(&mut self, last: Last) {
+    /// Takes the last records that were read. A partition that lacks a record is read again from an
+    /// earlier offset, unless it was read whole.
+    pub(crate) fn take(&mut self, last: LastRecords) {
         self.records.extend(last);
         for (partition, mut tail) in std::mem::take(&mut self.open) {
             tail.wanted.retain(|shard| !self.records.contains_key(&(partition.into(), *shard)));
@@ -101,7 +106,7 @@ impl Tails {
     }
 
     fn missing_ones(&self, next: &BTreeMap<i32, i64>) -> impl Iterator<Item = (u16, i64, i64)> {
-        let place = |(partition, tail): (&u16, &Tail)| {
+        let place = |(partition, tail): (&u16, &PartitionTail)| {
             let at =
                 next.get(&i32::from(*partition)).copied().unwrap_or(tail.start).max(tail.start);
             (*partition, at, tail.end)
@@ -110,8 +115,8 @@ impl Tails {
     }
 }
 
-/// The next offset to fetch of each partition, out of librdkafka's statistics: of one topic, since a
-/// reader of tails has one.
+/// The next offset to fetch of each partition, from librdkafka's statistics: of all topics, since a
+/// tail reader has one.
 pub(crate) fn fetched(statistics: &[u8]) -> Option<BTreeMap<i32, i64>> {
     #[derive(Deserialize)]
     struct Statistics {
@@ -134,13 +139,16 @@ pub(crate) fn fetched(statistics: &[u8]) -> Option<BTreeMap<i32, i64>> {
 mod tests {
     use super::*;
 
-    /// Of partitions in which the shard of the same number is looked for.
-    fn tails(ends: &[(i64, i64)]) -> Tails {
+    /// Partitions in which the shard of the same number is to be found.
+    fn tails(ends: &[(i64, i64)]) -> TailScan {
         let own = (0..).zip(ends).map(|(partition, _)| (partition, [partition].into()));
-        Tails::new(&own.collect(), (0..).zip(ends.iter().copied()))
+        TailScan::new(
+            &own.collect(),
+            (0..).zip(ends.iter().map(|(first, end)| OffsetRange { first: *first, end: *end })),
+        )
     }
 
-    fn starts(tails: &Tails) -> Vec<(i32, i64)> {
+    fn starts(tails: &TailScan) -> Vec<(i32, i64)> {
         tails.starts().collect()
     }
 
@@ -158,7 +166,7 @@ mod tests {
         assert!(
             tails
                 .missing(&[(0, 10), (1, 19)].into())
-                .contains("back partition 1 at offset 19 of 20;")
+                .contains("blocks partition 1 at offset 19 of 20;")
         );
         assert!(tails.are_fetched(&[(0, 11), (1, 20)].into()));
     }
@@ -185,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_partition_is_read_from_further_back_while_one_of_its_shards_is_missing() {
-        let mut tails = Tails::new(&[(0, [0, 3].into())].into(), [(0, (0, 600))]);
+        let mut tails =
+            TailScan::new(&[(0, [0, 3].into())].into(), [(0, OffsetRange { first: 0, end: 600 })]);
         let (of_0, of_3) = (Some(b"of 0".to_vec()), Some(b"of 3".to_vec()));
         tails.take([((0, 0), of_0.clone()), ((0, 5), Some(b"of 5".to_vec()))].into());
         assert_eq!(starts(&tails), [(0, 0)]);

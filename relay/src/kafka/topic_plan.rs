@@ -1,21 +1,19 @@
-//! How topics should be: what they are created with, and what is wrong with those found.
+//! Topic plans: the properties with which topics are created, and comparing existing topics with
+//! them.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::config::{self, Config};
-use crate::kafka::{ByTopic, Desk};
-use crate::kafka_failure::KafkaFailure;
+use crate::config;
+use crate::report::kafka_failure::KafkaFailure;
 
-/// What keeps a topic of events whole, whatever the broker's defaults are.
+/// The settings that keep a topic of events complete, whatever the broker's defaults are.
 const EVENTS: [(&str, &str, &str); 4] = [
     ("cleanup.policy", "delete", "compaction keeps only the last event of each stream"),
     (
         "retention.ms",
         "-1",
-        "events have their own time: old ones are deleted as soon as they arrive",
+        "records have the time of their event: old events are deleted as soon as they arrive",
     ),
     ("retention.bytes", "-1", "the oldest events are deleted when the topic grows"),
     (
@@ -25,37 +23,35 @@ const EVENTS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// Checkpoints: the last one of each shard is kept; small segments, so that the others do go.
+/// Checkpoints: the last one of each shard stays; small segments, so that earlier ones are
+/// compacted soon.
 const CHECKPOINTS: [(&str, &str, &str); 2] = [
     (
         "cleanup.policy",
         "compact",
-        "a checkpoint can be deleted, and then everything is published again",
+        "a checkpoint can be deleted, and then all events are published again",
     ),
-    ("segment.bytes", "16777216", "old checkpoints are kept for long"),
+    ("segment.bytes", "16777216", "old checkpoints are compacted late"),
 ];
 
-/// Claims: the last record of each key is kept.
+/// Claims: the last record of each key stays.
 const CLAIMS: [(&str, &str, &str); 2] = [
     (
         "cleanup.policy",
         "compact",
-        "a claim can be deleted, and then two stores can publish into one topic",
+        "a claim can be deleted, and then two stores can publish to one topic",
     ),
-    ("segment.bytes", "16777216", "old claims are kept for long"),
+    ("segment.bytes", "16777216", "old claims are compacted late"),
 ];
 
-/// Brokers hear of a new topic one after the other, the last one after so long.
-const NEWS_DELAY_MAX: Duration = Duration::from_secs(5);
-
-/// How one topic should be.
+/// The properties of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPlan {
     /// Its name.
     pub name: String,
-    /// How many partitions it is created with.
+    /// Its partition count at creation.
     pub partitions: i32,
-    /// On how many brokers; -1 is the brokers' default.
+    /// Its replication factor; -1 is the brokers' default.
     pub replication_factor: i32,
     /// Its settings.
     pub settings: BTreeMap<String, String>,
@@ -63,34 +59,35 @@ pub struct TopicPlan {
     pub create: bool,
 }
 
-/// A setting of a topic that is not as planned.
+/// A setting of a topic that differs from the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The setting.
     pub setting: String,
-    /// How it is.
+    /// Its value.
     pub found: String,
-    /// How it should be.
+    /// Its planned value.
     pub planned: String,
-    /// What comes of it.
+    /// The consequence.
     pub consequence: &'static str,
 }
 
-/// A topic as it was found or made.
+/// The properties of an existing topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicFacts {
-    /// How many partitions it has: a stream's order stands on their number.
+    /// Its partition count: the order of streams depends on it.
     pub partitions: i32,
-    /// The largest batch it takes, in bytes, if the broker lets us know.
+    /// The largest batch that it takes, in bytes, if the broker returns that.
     pub batch_bytes_max: Option<usize>,
-    /// What is not as planned. Empty as well where the broker does not show its settings.
+    /// The settings that differ from the plan. Empty as well if the broker does not return the
+    /// settings.
     pub differences: Vec<Difference>,
-    /// Whether it was not there before.
+    /// Whether the relay has just created it.
     pub created: bool,
 }
 
 impl TopicPlan {
-    /// A topic of events by the declared policy.
+    /// A topic of events by the configured policy.
     #[must_use]
     pub fn events(topics: &config::Topics, name: &str) -> Self {
         let mut settings = settings(&EVENTS);
@@ -104,8 +101,8 @@ impl TopicPlan {
         }
     }
 
-    /// The topic of a deployment's checkpoints: one partition for each shard, so that nobody else's
-    /// open transaction can hide one.
+    /// The topic of a deployment's checkpoints: one partition for each shard, so that no other
+    /// owner's open transaction can hide one.
     #[must_use]
     pub fn checkpoints(topics: &config::Topics, name: &str, shards: u16) -> Self {
         Self {
@@ -117,7 +114,7 @@ impl TopicPlan {
         }
     }
 
-    /// The topic of claims: one partition, so that of two claims all readers see the same one first.
+    /// The topic of claims: one partition, so that all readers see the claims in the same order.
     #[must_use]
     pub fn claims(topics: &config::Topics) -> Self {
         Self {
@@ -129,7 +126,7 @@ impl TopicPlan {
         }
     }
 
-    /// What is not as planned in the settings that were found. Those not found are not judged.
+    /// The settings that differ from the plan, of those that the broker has returned.
     #[must_use]
     pub fn differences(&self, found: &BTreeMap<String, String>) -> Vec<Difference> {
         let differs = |(setting, planned): (&String, &String)| {
@@ -144,18 +141,14 @@ impl TopicPlan {
         self.settings.iter().filter_map(differs).collect()
     }
 
-    /// What is known of the topic, from its settings.
-    pub(crate) fn facts(
-        &self,
-        partitions: i32,
-        found: &BTreeMap<String, String>,
-        created: bool,
-    ) -> TopicFacts {
+    /// The properties of the topic, from its settings.
+    pub(crate) fn facts(&self, partitions: i32, found: &BTreeMap<String, String>) -> TopicFacts {
         let batch_bytes_max = found.get("max.message.bytes").and_then(|bytes| bytes.parse().ok());
-        TopicFacts { partitions, batch_bytes_max, differences: self.differences(found), created }
+        let differences = self.differences(found);
+        TopicFacts { partitions, batch_bytes_max, differences, created: false }
     }
 
-    /// Refuses a topic that checkpoints could get lost in.
+    /// Refuses a topic in which checkpoints could be lost.
     pub(crate) fn fits(&self, facts: &TopicFacts) -> Result<(), KafkaFailure> {
         let unfit = |reason| Err(KafkaFailure::TopicUnfit { topic: self.name.clone(), reason });
         if facts.partitions != self.partitions {
@@ -185,11 +178,10 @@ impl TopicPlan {
         )
     }
 
-    /// What to say when the topic is not there and may not be created.
+    /// The failure of a topic that does not exist and may not be created.
     pub(crate) fn missing(&self, bootstrap_servers: &str) -> KafkaFailure {
         let command = self.command(bootstrap_servers);
-        let reason =
-            format!("it does not exist, and topics.create is off; this creates it: {command}");
+        let reason = format!("it does not exist, and topics.create is off; create it: {command}");
         KafkaFailure::TopicMissing { topic: self.name.clone(), reason }
     }
 
@@ -200,121 +192,8 @@ impl TopicPlan {
             .filter(|(name, value, _)| *name == setting && planned == Some(*value))
             .map(|(_, _, consequence)| *consequence)
             .next()
-            .unwrap_or("it is not as declared in [topics] config")
+            .unwrap_or("it differs from [topics] config")
     }
-}
-
-/// Makes sure that a topic is there, by its plan, and says how it is. Blocks.
-///
-/// # Errors
-/// [`KafkaFailure::TopicMissing`] with the command that creates it, when the relay may not;
-/// [`KafkaFailure::TopicUnfit`] when Kafka will not create it so; [`KafkaFailure::Outage`].
-pub fn ensure_topic(config: &Config, plan: &TopicPlan) -> Result<TopicFacts, KafkaFailure> {
-    ensure_topic_at(&Desk::open(config)?, config, plan)
-}
-
-/// The same over connections that are there.
-pub(crate) fn ensure_topic_at(
-    desk: &Desk,
-    config: &Config,
-    plan: &TopicPlan,
-) -> Result<TopicFacts, KafkaFailure> {
-    let found = desk.partitions_of(&[&plan.name])?;
-    let plans = std::slice::from_ref(plan);
-    let mut made = ensure_topics(desk, &config.kafka.bootstrap_servers, plans, &found)?;
-    made.remove(&plan.name).unwrap_or_else(|| Err(unheard_of(&plan.name)))
-}
-
-/// Makes sure of many topics at once, by what was found of them; each on its own succeeds or not. A request for each of:
-/// making, looking whether every broker knows, and reading the settings. Blocks.
-///
-/// # Errors
-/// [`KafkaFailure`] where Kafka does not answer: what was made until then is there.
-pub(crate) fn ensure_topics(
-    desk: &Desk,
-    bootstrap_servers: &str,
-    plans: &[TopicPlan],
-    found: &ByTopic<Result<i32, KafkaFailure>>,
-) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, KafkaFailure> {
-    let (mut there, mut refused) = (ByTopic::new(), ByTopic::new());
-    let mut missing: Vec<&TopicPlan> = Vec::new();
-    for plan in plans {
-        match found.get(&plan.name) {
-            Some(Ok(partitions)) => drop(there.insert(plan.name.clone(), *partitions)),
-            Some(Err(_)) | None if !plan.create || found.contains_key(&plan.name) => {
-                // What is not among many may be there and not shown: asked for by name, the broker says so.
-                match desk.partitions(&plan.name) {
-                    Ok(Some(partitions)) => drop(there.insert(plan.name.clone(), partitions)),
-                    Ok(None) => {
-                        refused.insert(plan.name.clone(), plan.missing(bootstrap_servers));
-                    }
-                    Err(failure) if failure.is_outage() => return Err(failure),
-                    Err(failure) => drop(refused.insert(plan.name.clone(), failure)),
-                }
-            }
-            Some(Err(_)) | None => missing.push(plan),
-        }
-    }
-    let made = make(desk, &missing)?;
-    for (topic, made) in made {
-        match made {
-            Ok(partitions) => drop(there.insert(topic, partitions)),
-            Err(failure) => drop(refused.insert(topic, failure)),
-        }
-    }
-    let names: Vec<&str> = there.keys().map(String::as_str).collect();
-    let mut settings = if names.is_empty() { ByTopic::new() } else { desk.describe(&names)? };
-    let is_new = |name: &str| missing.iter().any(|plan| plan.name == name);
-    let facts = plans.iter().filter_map(|plan| {
-        let partitions = *there.get(&plan.name)?;
-        let settings = settings.remove(&plan.name).unwrap_or_default();
-        Some((plan.name.clone(), Ok(plan.facts(partitions, &settings, is_new(&plan.name)))))
-    });
-    let mut all: ByTopic<_> = facts.collect();
-    all.extend(refused.into_iter().map(|(topic, failure)| (topic, Err(failure))));
-    Ok(all)
-}
-
-/// Makes topics, and waits until the brokers know them; how many partitions each has.
-fn make(
-    desk: &Desk,
-    plans: &[&TopicPlan],
-) -> Result<ByTopic<Result<i32, KafkaFailure>>, KafkaFailure> {
-    if plans.is_empty() {
-        return Ok(ByTopic::new());
-    }
-    let mut made = ByTopic::new();
-    let mut open: Vec<String> = Vec::new();
-    for (topic, result) in desk.create(plans)? {
-        match result {
-            Ok(()) => open.push(topic),
-            Err(failure) => drop(made.insert(topic, Err(failure))),
-        }
-    }
-    let deadline = Instant::now() + NEWS_DELAY_MAX;
-    while !open.is_empty() {
-        let names: Vec<&str> = open.iter().map(String::as_str).collect();
-        let is_late = Instant::now() >= deadline;
-        for (topic, found) in desk.partitions_of(&names)? {
-            // A leader may still be chosen.
-            if found.is_ok() || is_late {
-                made.insert(topic, found);
-            }
-        }
-        open.retain(|topic| !made.contains_key(topic));
-        if is_late {
-            made.extend(open.drain(..).map(|topic| (topic.clone(), Err(unheard_of(&topic)))));
-        }
-        if !open.is_empty() {
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-    Ok(made)
-}
-
-fn unheard_of(topic: &str) -> KafkaFailure {
-    let reason = format!("{topic} was created, and no broker knows of it yet");
-    KafkaFailure::Outage { action: "create a topic", reason }
 }
 
 impl fmt::Display for Difference {
@@ -331,6 +210,7 @@ fn settings(known: &[(&str, &str, &str)]) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn topics() -> config::Topics {
         Config::example().topics
@@ -356,7 +236,7 @@ mod tests {
             said,
             [
                 "cleanup.policy is compact, not delete: compaction keeps only the last event of each stream",
-                "retention.ms is 604800000, not -1: events have their own time: old ones are deleted as soon as they arrive",
+                "retention.ms is 604800000, not -1: records have the time of their event: old events are deleted as soon as they arrive",
             ]
         );
     }

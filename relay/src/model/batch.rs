@@ -1,28 +1,42 @@
-//! Batches: what goes to Kafka in one transaction, records and checkpoints together.
+//! Batches: the records and checkpoints of one Kafka transaction.
 
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use annals_relay_machine::Lease;
+use jiff::Timestamp;
 
-use crate::checkpoint::Checkpoint;
-use crate::hops::Hops;
-use crate::message::Message;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::message::Message;
+use crate::model::offsets::Partitions;
+use crate::model::timings::BatchTimings;
 
-/// The records of one Kafka transaction, and how far their shards are published with it.
+/// The records of one Kafka transaction, with the checkpoints of their shards.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
     pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
-    /// The run of the database that all of it is from.
+    /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
-    /// Events to send each on its own, by position: one of them was refused together with others.
-    pub(crate) alone: Arc<HashSet<i64>>,
-    pub(crate) hops: Hops,
+    /// Positions of events to send individually: Kafka refused one of them together with others.
+    pub(crate) send_individually: Arc<HashSet<i64>>,
+    pub(crate) timings: BatchTimings,
 }
 
-/// How large a batch becomes before it is sent.
+/// What a sent batch has, beside its messages.
+#[derive(Default)]
+pub(crate) struct SentBatch {
+    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    /// The incarnation of the database that it was read from.
+    pub(crate) incarnation: Arc<str>,
+    /// Positions of the events that were sent individually.
+    pub(crate) sent_individually: Vec<i64>,
+    /// The partitions that it was written to.
+    pub(crate) partitions: Partitions,
+}
+
+/// The size of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) events_max: NonZeroUsize,
@@ -33,7 +47,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Collector {
     limits: Limits,
-    /// The limits of whoever collects now.
+    /// The limits of the present share.
     events_stop: usize,
     bytes_stop: usize,
     messages: Vec<Message>,
@@ -48,10 +62,10 @@ impl Collector {
         Self { limits, events_stop, bytes_stop, messages, shards, bytes: 0 }
     }
 
-    /// Gives whoever collects now an equal share of the room that is left, when so many are still to come with it.
-    pub(crate) fn share(&mut self, collecting: usize) {
+    /// Limits what follows to an equal share of the room that is left, of so many shares.
+    pub(crate) fn share(&mut self, shares: usize) {
         let Self { limits, messages, bytes, .. } = self;
-        let share = |max: usize, used: usize| used + (max.saturating_sub(used) / collecting).max(1);
+        let share = |max: usize, used: usize| used + (max.saturating_sub(used) / shares).max(1);
         self.events_stop = share(limits.events_max.get(), messages.len());
         self.bytes_stop = share(limits.bytes_max, *bytes);
     }
@@ -62,12 +76,12 @@ impl Collector {
         self.messages.push(message);
     }
 
-    /// The shard's checkpoint is to be written, also where there is no message of it.
+    /// Has the shard's checkpoint written, also without a message of the shard.
     pub(crate) fn touch(&mut self, shard: i16) {
         self.shards.insert(shard);
     }
 
-    /// Whether there is nothing to write.
+    /// Whether there is neither a message nor a checkpoint to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.shards.is_empty()
     }
@@ -76,7 +90,7 @@ impl Collector {
         self.messages.len() >= self.events_stop || self.bytes >= self.bytes_stop
     }
 
-    /// How many more events there is room for; one at least, for there is always some progress.
+    /// How many more events there is room for; at least one, so that each page makes progress.
     pub(crate) fn room(&self) -> NonZeroUsize {
         let room = self.events_stop.saturating_sub(self.messages.len());
         NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN)
@@ -87,14 +101,16 @@ impl Collector {
         &self.shards
     }
 
-    /// What was collected, with these checkpoints.
+    /// The collected messages, with these checkpoints.
     pub(crate) fn into_batch(
         self,
         checkpoints: Vec<(Lease, Checkpoint)>,
         incarnation: Arc<str>,
     ) -> Batch {
-        let recorded_ms = self.messages.iter().map(|message| message.timestamp_ms).sum();
-        let hops = Hops::read(self.messages.len(), recorded_ms);
-        Batch { messages: self.messages, checkpoints, incarnation, alone: Arc::default(), hops }
+        let recorded = self.messages.iter().map(|message| message.recorded_at);
+        let recorded_ms = recorded.map(Timestamp::as_millisecond).sum();
+        let timings = BatchTimings::read(self.messages.len(), recorded_ms);
+        let send_individually = Arc::default();
+        Batch { messages: self.messages, checkpoints, incarnation, send_individually, timings }
     }
 }

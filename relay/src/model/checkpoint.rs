@@ -1,21 +1,22 @@
-//! How far a shard is published: what stands in Kafka, in the same transaction as the records.
+//! Cursors and checkpoints. A checkpoint is written to Kafka in the same transaction as the records
+//! that it covers.
 
 use annals_store::outbox::{Bound, History};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The form in which checkpoints are written.
+/// The version of the checkpoint format.
 const FORMAT: u8 = 1;
 
-/// A place in the log: everything before it is published.
+/// A position in the log: every event before it is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// Everything that was visible then is published.
+pub struct Cursor {
+    /// Every event that was visible at this bound is published.
     pub since: Bound,
-    /// The end of the window that is being published; none between two windows. Fixed before the
-    /// first page of the window, since another end would give another order.
+    /// The end of the window that is being published; none between two windows. It is fixed before
+    /// the first page of the window: another end would give another order.
     pub until: Option<Bound>,
-    /// Up to this position the window is published; 0 at its begin.
+    /// The window is published up to this position; 0 at its begin.
     pub after: i64,
 }
 
@@ -23,20 +24,20 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     format: u8,
-    /// The history that was published from.
+    /// The history of the database that was published.
     pub history: History,
-    /// Where the shard stands, but for what is held.
+    /// How far the shard is published, quarantined events excepted.
     #[serde(flatten)]
-    pub place: Place,
-    /// The last event that was published of the shard; none before the first one.
+    pub cursor: Cursor,
+    /// The last published event of the shard; none before the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastEvent>,
-    /// How far holds got that PostgreSQL does not know yet.
+    /// The progress of quarantine entries that PostgreSQL has not recorded yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub holds: Vec<Progress>,
+    pub quarantine: Vec<EntryProgress>,
 }
 
-/// The event at a checkpoint's end: evidence of the history that it belongs to.
+/// The last event that a checkpoint covers: evidence of the history that the checkpoint belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEvent {
     /// Its position.
@@ -45,16 +46,16 @@ pub struct LastEvent {
     pub event_id: Uuid,
 }
 
-/// How far what is held got.
+/// How far a quarantine entry is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// The hold's number.
-    pub hold: i64,
-    /// Where it goes on; none when it has ended.
-    pub place: Option<Place>,
+pub struct EntryProgress {
+    /// The entry's number.
+    pub entry: i64,
+    /// The cursor from which it continues; none when it has ended.
+    pub cursor: Option<Cursor>,
 }
 
-/// A checkpoint record that cannot be used, and why.
+/// Why a checkpoint record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// It is not a checkpoint.
@@ -68,7 +69,8 @@ pub enum CheckpointError {
     },
     /// A later version of the relay wrote it.
     #[error(
-        "the checkpoint of shard {shard} has format {found}, this relay reads {FORMAT}: run the version that wrote it, or a later one"
+        "the checkpoint of shard {shard} has format {found}, this relay reads {FORMAT}: run the version that wrote it, \
+         or a later one"
     )]
     Format {
         /// The shard.
@@ -78,14 +80,14 @@ pub enum CheckpointError {
     },
 }
 
-impl Place {
+impl Cursor {
     /// Before the first event of a history.
     #[must_use]
     pub fn origin() -> Self {
         Self { since: Bound::origin(), until: None, after: 0 }
     }
 
-    /// In the middle of a window.
+    /// Inside a window.
     #[must_use]
     pub fn within(&self, until: &Bound, after: i64) -> Self {
         Self { until: Some(until.clone()), after, since: self.since.clone() }
@@ -97,7 +99,7 @@ impl Place {
         Self { since: until.clone(), until: None, after: 0 }
     }
 
-    /// The highest position that this place can have passed, for people.
+    /// The highest position that can be published, for operators.
     #[must_use]
     pub fn position(&self) -> i64 {
         if self.until.is_some() { self.after } else { self.since.position }
@@ -105,13 +107,13 @@ impl Place {
 }
 
 impl Checkpoint {
-    /// A shard that stands there.
+    /// The checkpoint of a shard with this cursor.
     #[must_use]
-    pub const fn new(history: History, place: Place, holds: Vec<Progress>) -> Self {
-        Self { format: FORMAT, history, place, last: None, holds }
+    pub const fn new(history: History, cursor: Cursor, quarantine: Vec<EntryProgress>) -> Self {
+        Self { format: FORMAT, history, cursor, last: None, quarantine }
     }
 
-    /// The same, with the last event that was published.
+    /// The same, with the last published event.
     #[must_use]
     pub fn ending_with(self, last: Option<LastEvent>) -> Self {
         Self { last, ..self }
@@ -120,7 +122,7 @@ impl Checkpoint {
     /// Reads a record's value.
     ///
     /// # Errors
-    /// [`CheckpointError`] when it is something else, or of a later version.
+    /// [`CheckpointError`] when it is no checkpoint, or one of a later version.
     pub fn from_bytes(shard: u16, bytes: &[u8]) -> Result<Self, CheckpointError> {
         #[derive(Deserialize)]
         struct Head {
@@ -153,18 +155,18 @@ mod tests {
             event_id: None,
             settled: 0,
         };
-        let place = Place::origin().within(&until, 42);
-        let holds = vec![
-            Progress { hold: 7, place: Some(place.clone()) },
-            Progress { hold: 8, place: None },
+        let cursor = Cursor::origin().within(&until, 42);
+        let entries = vec![
+            EntryProgress { entry: 7, cursor: Some(cursor.clone()) },
+            EntryProgress { entry: 8, cursor: None },
         ];
-        for holds in [holds, Vec::new()] {
-            let written = Checkpoint::new(history(), place.clone(), holds);
+        for entries in [entries, Vec::new()] {
+            let written = Checkpoint::new(history(), cursor.clone(), entries);
             let bytes = serde_json::to_vec(&written).unwrap();
             let read = Checkpoint::from_bytes(3, &bytes).unwrap();
             assert_eq!(read, written);
         }
-        assert_eq!((place.position(), Place::done(&until).position()), (42, 99));
+        assert_eq!((cursor.position(), Cursor::done(&until).position()), (42, 99));
     }
 
     #[test]

@@ -1,41 +1,43 @@
-//! Messages: what one event looks like in Kafka.
+//! Messages: the Kafka record of an event.
 
 use std::sync::Arc;
 
 use annals_relay_machine::Shard;
 use annals_schemas::{SchemaId, frame};
 use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
+use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// One record to be, complete: nothing is looked up any more when it is sent.
+/// One record, complete: sending it looks nothing up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where to.
+    /// The topic.
     pub topic: Arc<str>,
     /// The partition; `None` leaves it to the hash of the key.
     pub partition: Option<i32>,
     /// The stream's name: it keeps a stream in one partition, and so in order.
     pub key: String,
-    /// The event in Avro, behind the registry's prefix.
+    /// The event in Avro, after the registry's prefix.
     pub payload: Vec<u8>,
-    /// When the event was recorded, in milliseconds since 1970.
-    pub timestamp_ms: i64,
+    /// When the event was recorded: the timestamp of the record, in milliseconds.
+    pub recorded_at: Timestamp,
     /// The free headers of the event, then those of the topic contract.
     pub headers: Headers,
-    /// The event's position; 0 for what is no event.
+    /// The event's position; 0 for a record that is no event.
     pub position: i64,
 }
 
 impl Message {
-    /// The message of an event by the topic contract: the key is the stream and says the partition, the value is Avro with the
-    /// registry's id before it, the headers a CloudEvent in binary mode. `source` becomes `ce_source`.
+    /// The message of an event by the topic contract: the key is the stream and determines the
+    /// partition, the value is Avro after the registry's id, the headers are a CloudEvent in binary
+    /// mode. `source` becomes `ce_source`.
     ///
     /// Free headers come first: where a name occurs twice, readers that keep the last value see the
     /// contract's.
     ///
     /// # Errors
-    /// [`UnreadableDetail`] of an event that does not have what goes into the message.
+    /// [`UnreadableDetail`] if a part of the event's row cannot be read.
     pub fn new(
         event: &OutboxEvent<'_>,
         to: &Destination,
@@ -48,13 +50,13 @@ impl Message {
             partition: Some(to.partition_of(event.stream)),
             key: event.stream.to_owned(),
             payload: frame(schema, event.payload),
-            timestamp_ms: details.recorded_at.as_millisecond(),
+            recorded_at: details.recorded_at,
             headers: headers(event, details, source),
             position: event.position,
         })
     }
 
-    /// A record of the topic of checkpoints, about one shard: how far it is published, or where that is said.
+    /// A record of the topic of checkpoints, about one shard: its checkpoint, or a pointer to it.
     pub(crate) fn about(
         shard: Shard,
         topic: &Arc<str>,
@@ -66,30 +68,30 @@ impl Message {
             partition: Some(partition.0.into()),
             key: shard.0.to_string(),
             payload: serde_json::to_vec(what)?,
-            timestamp_ms: jiff::Timestamp::now().as_millisecond(),
+            recorded_at: Timestamp::now(),
             headers: Headers::default(),
             position: 0,
         })
     }
 
-    /// What the message takes on the wire, uncompressed and without the protocol's own bytes.
+    /// The size of the message on the wire, uncompressed and without the protocol's own bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.key.len() + self.payload.len() + self.headers.bytes()
     }
 }
 
-/// Where the events of a category go.
+/// The topic of a category.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// The topic.
     pub topic: Arc<str>,
-    /// Its partitions when it was first published to. Streams stay where they are when somebody adds some.
+    /// Its partition count when it was first published to. Added partitions move no stream.
     pub partitions: i32,
 }
 
 impl Destination {
-    /// The partition of a key, as Kafka's own default partitioner and Kafka Streams choose it.
+    /// The partition of a key, as Kafka's default partitioner and Kafka Streams choose it.
     #[must_use]
     pub fn partition_of(&self, key: &str) -> i32 {
         let hash = murmur2(key.as_bytes()) & i32::MAX.unsigned_abs();
@@ -117,17 +119,18 @@ fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// The headers of one message, in one piece of memory, since there are thousands of messages at a time.
+/// The headers of one message, in one allocation, since thousands of messages are in memory at a
+/// time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// Each name with its value behind it.
+    /// Each name, followed by its value.
     text: String,
-    /// Where each name ends in it, and where its value does.
+    /// The ends of each name and of its value in `text`.
     ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
-    /// With room for so many, and so many bytes of them.
+    /// With room for a number of headers, of so many bytes in total.
     fn with_room(headers: usize, bytes: usize) -> Self {
         Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(headers) }
     }
@@ -245,7 +248,7 @@ mod tests {
         assert_eq!((&*message.topic, message.partition), ("air.flight", Some(2)));
         assert_eq!(message.key, "flight-UA-1545");
         assert_eq!(message.payload, [0, 0, 0, 1, 2, 1, 2, 3]);
-        assert_eq!(message.timestamp_ms, 1_357_035_420_123);
+        assert_eq!(message.recorded_at.as_millisecond(), 1_357_035_420_123);
         assert_eq!(message.position, 4711);
         let headers: Vec<(&str, &str)> = message.headers.iter().collect();
         assert_eq!(

@@ -1,28 +1,29 @@
-//! Where the time of a batch goes, for the log at level debug.
+//! The timings of a batch, logged at level debug.
 
 use std::time::{Duration, Instant};
 
-/// The moments of one batch, as far as it has come.
+/// How long each stage of one batch took.
 #[derive(Debug)]
-pub(crate) struct Hops {
+pub(crate) struct BatchTimings {
     events: usize,
-    /// From when they were recorded until they were read, by two clocks: the events' mean.
+    /// The mean time from recording an event to reading it, by two clocks.
     age_ms: i64,
     last: Instant,
-    /// Waiting for a producer, sending until the last acknowledgement, waiting for the transaction before, committing.
+    /// Waiting for a producer, sending until the last acknowledgement, waiting for the transaction
+    /// before, committing.
     took: [Duration; 4],
     count: usize,
 }
 
-impl Hops {
-    /// Begins when the events have been read; `recorded_ms` is the sum of their recorded times.
+impl BatchTimings {
+    /// Starts when the events have been read; `recorded_ms` is the sum of their recorded times.
     pub(crate) fn read(events: usize, recorded_ms: i64) -> Self {
         let mean = recorded_ms / i64::try_from(events.max(1)).unwrap_or(i64::MAX);
         let age_ms = jiff::Timestamp::now().as_millisecond() - mean;
         Self { events, age_ms, last: Instant::now(), took: [Duration::ZERO; 4], count: 0 }
     }
 
-    /// The next hop ends now.
+    /// The next stage ends now.
     pub(crate) fn next(&mut self) {
         let now = Instant::now();
         if let Some(took) = self.took.get_mut(self.count) {
@@ -32,8 +33,8 @@ impl Hops {
         self.last = now;
     }
 
-    /// Says it, after the last one.
-    pub(crate) fn tell(&self) {
+    /// Logs the timings, after the last stage.
+    pub(crate) fn log(&self) {
         let Self { events, age_ms, took, .. } = self;
         let [queued_us, sent_us, waited_us, committed_us] =
             took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));

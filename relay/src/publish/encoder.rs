@@ -1,4 +1,4 @@
-//! Events become messages: to which topic, with which registry id.
+//! Events become messages, with their topics and the registry ids of their schemas.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use annals_store::Store;
 use annals_store::outbox::OutboxEvent;
 
 use crate::config::Config;
-use crate::failure::Failure;
-use crate::holds::{Cause, Kind, Refusal};
-use crate::message::{Destination, Message};
-use crate::registry::Registry;
-use crate::topics::Topics;
+use crate::model::message::{Destination, Message};
+use crate::model::quarantine::{Cause, Kind, NewEntry};
+use crate::publish::registry::Registry;
+use crate::publish::topics::Topics;
+use crate::report::failure::Failure;
 
-/// Turns events into messages. What it learns about topics and schemas it keeps.
+/// Turns events into messages. It caches topics and schema ids.
 pub(crate) struct Encoder {
     store: Store,
     topics: Topics,
     registry: Registry,
     source: String,
     known: HashMap<String, Category>,
-    /// Categories of which it is to be learned whether they can be published.
+    /// Categories whose topics are to be prepared.
     wanted: BTreeSet<String>,
 }
 
@@ -32,12 +32,12 @@ struct Category {
 }
 
 /// Why an event cannot become a message.
-pub(crate) enum Obstacle {
-    /// Its topic or its schema is in the way: it is held, and others are not.
-    Refused(Refusal),
-    /// It is not known yet, and what the page has is to be published first.
-    Later,
-    /// It is not known whether it can.
+pub(crate) enum EncodeError {
+    /// Its topic or its schema prevents it: its stream or its category is quarantined.
+    Quarantine(NewEntry),
+    /// Its topic or its schema is not ready yet: the page is published without it.
+    NotReady,
+    /// Another failure prevents finding out.
     Failed(Failure),
 }
 
@@ -53,38 +53,42 @@ impl Encoder {
         }
     }
 
-    /// The message of an event, if its topic is ready. The first event of a schema asks the registry, but not after
-    /// `until`.
+    /// The message of an event, if its topic is ready. For the first event of a schema it asks the
+    /// registry, but not after `until`.
     pub(crate) async fn message(
         &mut self,
         event: &OutboxEvent<'_>,
         until: Instant,
-    ) -> Result<Message, Obstacle> {
-        if !self.is_known(event.category).map_err(|failure| obstacle(failure, event))? {
+    ) -> Result<Message, EncodeError> {
+        if !self.is_known(event.category).map_err(|failure| encode_error(failure, event))? {
             self.want(event.category);
-            return Err(Obstacle::Later);
+            return Err(EncodeError::NotReady);
         }
         let category = &self.known[event.category];
         let id = match category.ids.get(&event.fingerprint) {
             Some(Ok(id)) => *id,
             Some(Err(reason)) => {
-                return Err(Obstacle::Refused(refusal(Cause::Schema, reason.clone(), event)));
+                return Err(EncodeError::Quarantine(new_entry(
+                    Cause::Schema,
+                    reason.clone(),
+                    event,
+                )));
             }
-            None if Instant::now() >= until => return Err(Obstacle::Later),
+            None if Instant::now() >= until => return Err(EncodeError::NotReady),
             None => self.learn(event).await.map_err(|failure| {
-                let obstacle = obstacle(failure, event);
-                // Asked once for all of them.
-                if let (Obstacle::Refused(refusal), Some(category)) =
-                    (&obstacle, self.known.get_mut(event.category))
+                let error = encode_error(failure, event);
+                // The other events of the schema do not ask again.
+                if let (EncodeError::Quarantine(entry), Some(category)) =
+                    (&error, self.known.get_mut(event.category))
                 {
-                    category.ids.insert(event.fingerprint, Err(refusal.reason.clone()));
+                    category.ids.insert(event.fingerprint, Err(entry.reason.clone()));
                 }
-                obstacle
+                error
             })?,
         };
         let to = &self.known[event.category].to;
         Message::new(event, to, id, &self.source).map_err(|unreadable| {
-            Obstacle::Refused(refusal(Cause::Event, unreadable.to_string(), event))
+            EncodeError::Quarantine(new_entry(Cause::Event, unreadable.to_string(), event))
         })
     }
 
@@ -100,20 +104,20 @@ impl Encoder {
         self.topics.refused(category).map_or(Ok(false), Err)
     }
 
-    /// Notes that a category is waited for, unless it is ready.
+    /// Has a category's topic prepared, unless it is ready.
     pub(crate) fn want(&mut self, category: &str) {
         if !self.known.contains_key(category) && !self.wanted.contains(category) {
             self.wanted.insert(category.to_owned());
         }
     }
 
-    /// Makes the topics ready that were waited for, all together, as far as that goes until then.
+    /// Prepares the wanted topics, all together, as far as that goes until then.
     pub(crate) async fn prepare(&mut self, until: Instant) -> Result<(), Failure> {
         let wanted = std::mem::take(&mut self.wanted);
         if wanted.is_empty() { Ok(()) } else { self.topics.prepare(wanted, until).await }
     }
 
-    /// The same for given categories: of each that can be published or not, which of the two.
+    /// Prepares the topics of given categories; returns the result of each that is known then.
     pub(crate) async fn topics_of(
         &mut self,
         categories: BTreeSet<String>,
@@ -139,18 +143,18 @@ impl Encoder {
         Ok(id)
     }
 
-    /// Its view of topics, to watch them with.
+    /// The topics that it uses.
     pub(crate) fn topics(&self) -> Topics {
         self.topics.clone()
     }
 
-    /// Forgets what it learned: after a failure, topics and schemas are looked at again.
+    /// Clears its caches: after a failure, topics and schemas are looked up again.
     pub(crate) fn forget(&mut self) {
         self.known.clear();
         self.topics.forget();
     }
 
-    /// Forgets which schemas were refused: they are asked for again. What can be published is kept.
+    /// Clears the refused schemas from its caches: they are looked up again.
     pub(crate) fn forget_refusals(&mut self) {
         for category in self.known.values_mut() {
             category.ids.retain(|_, id| id.is_ok());
@@ -158,20 +162,20 @@ impl Encoder {
     }
 }
 
-/// What a failure means to the event that met it.
-fn obstacle(failure: Failure, event: &OutboxEvent<'_>) -> Obstacle {
-    match failure.cause_to_hold() {
-        Some(cause) => Obstacle::Refused(refusal(cause, failure.in_full(), event)),
-        None => Obstacle::Failed(failure),
+/// What a failure means for the event that met it.
+fn encode_error(failure: Failure, event: &OutboxEvent<'_>) -> EncodeError {
+    match failure.policy().quarantines {
+        Some(cause) => EncodeError::Quarantine(new_entry(cause, failure.in_full(), event)),
+        None => EncodeError::Failed(failure),
     }
 }
 
-fn refusal(cause: Cause, reason: String, event: &OutboxEvent<'_>) -> Refusal {
+fn new_entry(cause: Cause, reason: String, event: &OutboxEvent<'_>) -> NewEntry {
     let (kind, name, position) = match cause {
         Cause::Topic => (Kind::Category, event.category, None),
         Cause::Record | Cause::Schema | Cause::Event => {
             (Kind::Stream, event.stream, Some(event.position))
         }
     };
-    Refusal { kind, name: name.to_owned(), cause, reason, position }
+    NewEntry { kind, name: name.to_owned(), cause, reason, position }
 }

@@ -1,172 +1,174 @@
-//! Reading what is held, once it is to go on.
+//! Retries: quarantine entries whose events can be published now continue from cursors of their
+//! own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Stretch, Window};
 
-use crate::checkpoint::Place;
-use crate::failure::Failure;
-use crate::holds::{Hold, Kind, ShardPlace};
-use crate::reader::{Parts, Reader, Reading, collect};
+use crate::model::checkpoint::Cursor;
+use crate::model::quarantine::{Entry, EntryState, Kind, ShardCursor};
+use crate::publish::page_builder::PageBuilder;
+use crate::publish::reader::{Parts, Reader};
+use crate::publish::rows::collect;
+use crate::report::failure::Failure;
 
-/// The topic of a held category is looked at so often.
-const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
-/// A page waits for them for so long: what others publish must not wait.
-const TOPICS_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The interval at which the topic of a quarantined category is checked.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest that a page waits for these checks: other streams must not wait.
+const TOPIC_CHECK_MAX: Duration = Duration::from_secs(2);
 
-/// The window of a hold.
+/// The window of an entry.
 #[derive(Clone, Copy)]
-struct HeldWindow<'a> {
-    shard: &'a ShardPlace,
+struct EntryWindow<'a> {
+    shard: &'a ShardCursor,
     name: &'a (Kind, String),
-    hold: &'a Hold,
+    entry: &'a Entry,
     until: &'a Bound,
 }
 
 impl Reader {
-    /// Reads of what is held what somebody wants to go on, and takes each of these holds as far as there is room:
-    /// half of the batch for all of them.
-    pub(crate) async fn held(
+    /// Reads the events of entries that are to be retried, as far as there is room: half of the
+    /// batch for all of them.
+    pub(super) async fn retry_quarantined(
         &mut self,
-        shards: &mut [ShardPlace],
-        reading: &mut Reading,
+        shards: &mut [ShardCursor],
+        page: &mut PageBuilder,
     ) -> Result<(), Failure> {
-        if shards.iter().all(|shard| shard.holds.is_empty()) {
+        if shards.iter().all(|shard| shard.quarantine.is_empty()) {
             return Ok(());
         }
-        self.look_at_topics(shards).await;
-        reading.collector.share(2);
+        self.check_topics(shards).await;
+        page.collector.share(2);
         for shard in shards {
             let mut names: Vec<(i64, (Kind, String))> = shard
-                .holds
+                .quarantine
                 .iter()
-                .filter(|(_, hold)| self.goes_on(hold.id))
-                .map(|(name, hold)| (hold.id, name.clone()))
+                .filter(|(_, entry)| self.is_retried(entry.id))
+                .map(|(name, entry)| (entry.id, name.clone()))
                 .collect();
             names.sort();
             for (_, name) in names {
-                self.hold(shard, &name, reading).await?;
+                self.retry(shard, &name, page).await?;
             }
         }
         Ok(())
     }
 
-    fn goes_on(&self, hold: i64) -> bool {
-        self.asked.wanted.contains(&hold) || self.ready.contains(&hold)
+    fn is_retried(&self, entry: i64) -> bool {
+        self.requests.retry_requested(entry) || self.ready.contains(&entry)
     }
 
-    /// Takes one hold as far as there is room.
-    async fn hold(
+    /// Advances one entry as far as there is room.
+    async fn retry(
         &mut self,
-        shard: &mut ShardPlace,
+        shard: &mut ShardCursor,
         name: &(Kind, String),
-        reading: &mut Reading,
+        page: &mut PageBuilder,
     ) -> Result<(), Failure> {
-        // Its category is not published, either.
+        // A stream waits for its quarantined category.
         let category = name.1.split_once('-').map_or(name.1.as_str(), |(category, _)| category);
-        if name.0 == Kind::Stream && shard.holds.has(Kind::Category, category) {
+        if name.0 == Kind::Stream && shard.quarantine.has(Kind::Category, category) {
             return Ok(());
         }
-        while let Some(hold) = shard.holds.get(name).cloned() {
-            if reading.waits {
-                reading.more = true;
+        while let Some(entry) = shard.quarantine.get(name).cloned() {
+            if page.waits {
+                page.has_more = true;
                 return Ok(());
             }
-            let after = hold.place.after;
-            let place = if shard.is_caught_up(&hold.place) {
-                hold.place
-            } else if reading.collector.is_full() {
-                reading.more = true;
+            let after = entry.cursor.after;
+            let cursor = if shard.is_caught_up(&entry.cursor) {
+                entry.cursor
+            } else if page.collector.is_full() {
+                page.has_more = true;
                 return Ok(());
-            } else if let Some(until) = shard.window_of(&hold).cloned() {
-                let held = HeldWindow { shard, name, hold: &hold, until: &until };
-                self.held_page(&held, reading).await?
+            } else if let Some(until) = shard.window_of(&entry).cloned() {
+                let window = EntryWindow { shard, name, entry: &entry, until: &until };
+                self.entry_page(&window, page).await?
             } else {
                 return Ok(());
             };
-            if reading.waits && place.after <= after {
-                reading.more = true;
+            if page.waits && cursor.after <= after {
+                page.has_more = true;
                 return Ok(());
             }
-            let is_ended = shard.is_caught_up(&place);
-            shard.holds.go_on(name, place, is_ended);
-            // Also where nothing is left to publish, Kafka has to know.
-            reading.collector.touch(shard.shard());
+            let state =
+                if shard.is_caught_up(&cursor) { EntryState::Ended } else { EntryState::Ahead };
+            shard.quarantine.advance(name, cursor, state);
+            // The checkpoint has the progress, also if there was no event left.
+            page.collector.touch(shard.shard());
         }
         Ok(())
     }
 
-    /// Reads the window of a hold, or as much of it as there is room for; where the hold stands then.
-    async fn held_page(
+    /// Reads the window of an entry, or as much of it as there is room for; returns the cursor
+    /// after it.
+    async fn entry_page(
         &mut self,
-        held: &HeldWindow<'_>,
-        reading: &mut Reading,
-    ) -> Result<Place, Failure> {
-        let HeldWindow { shard, name: (kind, name), hold, until } = *held;
-        let window = Window { since: &hold.place.since, until };
-        let events_max = reading.collector.room();
+        of: &EntryWindow<'_>,
+        page: &mut PageBuilder,
+    ) -> Result<Cursor, Failure> {
+        let EntryWindow { shard, name: (kind, name), entry, until } = *of;
+        let window = Window { since: &entry.cursor.since, until };
+        let events_max = page.collector.room();
         let late = self.late(window).await?;
-        // Everything of the window lies behind this.
-        let after = match window.stretch(late, hold.place.after) {
+        // The whole rest of the window is behind this position.
+        let after = match window.stretch(late, entry.cursor.after) {
             Stretch::Late { after } | Stretch::Positions(PositionPage { after, .. }) => after,
-            Stretch::Done => return Ok(Place::done(until)),
+            Stretch::Done => return Ok(Cursor::done(until)),
         };
-        let Parts { store, encoder, connection, passed } = self.parts().await?;
-        let page = LivePage { after, events_max };
+        let Parts { store, encoder, connection, skipped } = self.parts().await?;
+        let limits = LivePage { after, events_max };
         let read = match kind {
             Kind::Stream => {
-                let rows = store.outbox_stream(connection, window, name, page);
-                collect(rows, encoder, passed, reading, |_| false).await?
+                let rows = store.outbox_stream(connection, window, name, limits);
+                collect(rows, encoder, skipped, page, |_| false).await?
             }
             Kind::Category => {
-                let of = (name.as_str(), shard.shard());
-                let rows = store.outbox_category(connection, window, of, page);
-                // A stream that is held by itself goes on by itself.
+                let category = (name.as_str(), shard.shard());
+                let rows = store.outbox_category(connection, window, category, limits);
+                // A stream with an entry of its own continues from its own cursor.
                 let is_left_out =
-                    |event: &OutboxEvent<'_>| shard.holds.has(Kind::Stream, event.stream);
-                collect(rows, encoder, passed, reading, is_left_out).await?
+                    |event: &OutboxEvent<'_>| shard.quarantine.has(Kind::Stream, event.stream);
+                collect(rows, encoder, skipped, page, is_left_out).await?
             }
         };
         if read.events < events_max.get() && !read.is_cut {
-            return Ok(Place::done(until));
+            return Ok(Cursor::done(until));
         }
-        Ok(hold.place.within(until, read.last.unwrap_or(after)))
+        Ok(entry.cursor.within(until, read.last.unwrap_or(after)))
     }
 
-    /// Held categories go on by themselves once their topics can be written to.
-    async fn look_at_topics(&mut self, shards: &[ShardPlace]) {
+    /// Checks the topics of quarantined categories: once a topic can be written to, its category is
+    /// retried.
+    async fn check_topics(&mut self, shards: &[ShardCursor]) {
         let mut categories: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for shard in shards {
-            let held = shard.holds.iter().filter(|((kind, _), _)| *kind == Kind::Category);
-            held.for_each(|((_, name), hold)| {
-                categories.entry(name.clone()).or_default().push(hold.id);
+            let entries = shard.quarantine.iter();
+            let entries = entries.filter(|((kind, _), _)| *kind == Kind::Category);
+            entries.for_each(|((_, name), entry)| {
+                categories.entry(name.clone()).or_default().push(entry.id);
             });
         }
-        let due = categories.iter().filter(|(category, holds)| {
-            let tried = self.tried.get(*category);
-            let is_due = tried.is_none_or(|tried| tried.elapsed() >= TOPIC_INTERVAL);
-            is_due && !holds.iter().all(|hold| self.goes_on(*hold))
-        });
-        let due: BTreeSet<String> = due.map(|(category, _)| category.clone()).collect();
+        let due = self.due_topics(&categories);
         if due.is_empty() {
             return;
         }
         let now = Instant::now();
-        self.tried.extend(due.iter().map(|category| (category.clone(), now)));
-        let tried = match self.encoder.topics_of(due, now + TOPICS_WAIT_MAX).await {
-            Ok(tried) => tried,
+        self.topics_checked.extend(due.iter().map(|category| (category.clone(), now)));
+        let checked = match self.encoder.topics_of(due, now + TOPIC_CHECK_MAX).await {
+            Ok(checked) => checked,
             Err(failure) => {
                 let error = &failure as &dyn std::error::Error;
-                tracing::debug!(error, "the topics of held categories are not looked at");
+                tracing::debug!(error, "cannot check the topics of quarantined categories");
                 return;
             }
         };
-        for (category, known) in tried {
-            match known {
+        for (category, result) in checked {
+            match result {
                 Ok(()) => {
-                    let holds = categories.remove(&category);
-                    self.ready.extend(holds.into_iter().flatten());
+                    let entries = categories.remove(&category);
+                    self.ready.extend(entries.into_iter().flatten());
                 }
                 Err(failure) => {
                     let error = &failure as &dyn std::error::Error;
@@ -174,10 +176,20 @@ impl Reader {
                         event = "category_still_quarantined",
                         category,
                         error,
-                        "the category is held still"
+                        "the category stays in quarantine"
                     );
                 }
             }
         }
+    }
+
+    /// The categories whose topics are to be checked now.
+    fn due_topics(&self, categories: &BTreeMap<String, Vec<i64>>) -> BTreeSet<String> {
+        let due = categories.iter().filter(|(category, entries)| {
+            let checked = self.topics_checked.get(*category);
+            let is_due = checked.is_none_or(|at| at.elapsed() >= TOPIC_CHECK_INTERVAL);
+            is_due && !entries.iter().all(|entry| self.is_retried(*entry))
+        });
+        due.map(|(category, _)| category.clone()).collect()
     }
 }

@@ -1,8 +1,8 @@
-//! The schema registry: which id a schema has there.
+//! The schema registry: the ids of schemas.
 //!
-//! An id goes into every message, so it must mean the same schema for ever. It is kept in the database when it
-//! is first told, checked against the registry whenever that answers, and used without it when it is
-//! away.
+//! Every message has an id, so it must mean the same schema for ever. The relay records it in the
+//! database when the registry first returns it, checks it whenever the registry answers, and uses
+//! it without the registry when that is unavailable.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,70 +15,32 @@ use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredS
 use sqlx::PgPool;
 
 use crate::config::{self, Config, Login};
-use crate::failure::{Component, Failure};
+use crate::report::failure::{Component, Failure};
+use crate::report::registry_failure::RegistryFailure;
 
-/// A registry that did not answer is left alone for so long, where the ids are known without it.
+/// The time without requests after one that failed, while recorded ids suffice.
 const REST: Duration = Duration::from_secs(10);
 
 const ASK: &str = "ask the schema registry";
 
-/// Why a schema has no id that can be used. Waiting helps when somebody mends it.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryFailure {
-    /// It will not have the schema.
-    #[error("the registry refuses the schema under subject {subject}: {reason}")]
-    Refused {
-        /// The subject.
-        subject: String,
-        /// The registry's sentence.
-        reason: String,
-    },
-    /// It does not know the schema, and the relay may not tell it.
-    #[error(
-        "the registry does not have the schema under subject {subject}, and registry.auto_register is off; \
-         this registers it: {command}"
-    )]
-    NotRegistered {
-        /// The subject.
-        subject: String,
-        /// The command that registers it.
-        command: String,
-    },
-    /// It has another schema under the id, or none: it has lost its data, or is another registry.
-    #[error(
-        "id {id} of subject {subject} means {} in the registry: it has lost its data or is another one, and \
-         messages with this id cannot be read with it. Restore it; if nothing was published with the id, \
-         delete its row from relay_schema_ids instead",
-        if *.is_known { "another schema" } else { "nothing" }
-    )]
-    IdMismatch {
-        /// The subject.
-        subject: String,
-        /// The id.
-        id: SchemaId,
-        /// Whether there is another schema under the id.
-        is_known: bool,
-    },
-}
-
-/// Knows the ids of schemas.
+/// A client of the registry, with the recorded ids of schemas.
 pub struct Registry {
     settings: SrSettings,
     config: config::Registry,
     pool: PgPool,
     schema_name: SchemaName,
-    away_since: Option<Instant>,
+    unavailable_since: Option<Instant>,
 }
 
-/// What the registry answers, by what it means here.
+/// The meaning of an answer of the registry.
 enum Answer {
     Found(RawRegisteredSchema),
     Unknown,
     Refused(String),
-    Away(SRCError),
+    Unavailable(SRCError),
 }
 
-/// What is known of one schema.
+/// The schema whose id is wanted.
 struct Sought<'a> {
     subject: String,
     topic: &'a Arc<str>,
@@ -86,7 +48,7 @@ struct Sought<'a> {
 }
 
 impl Registry {
-    /// Makes the client; asks nothing yet.
+    /// Makes the client, without a request.
     ///
     /// # Errors
     /// [`Failure::Outage`] when TLS cannot be set up.
@@ -106,19 +68,19 @@ impl Registry {
         Ok(Self {
             settings: builder
                 .build()
-                .map_err(|error| away("make a client for the schema registry", error))?,
+                .map_err(|error| unavailable("make a client for the schema registry", error))?,
             config,
             pool: store.pool().clone(),
             schema_name: store.schema().clone(),
-            away_since: None,
+            unavailable_since: None,
         })
     }
 
-    /// The id under which a topic's readers find a schema. Subjects are named after topic and record.
+    /// The id of a schema for the readers of a topic. Subjects are named after topic and record.
     ///
     /// # Errors
-    /// [`Failure::Outage`] when the registry is away and the id not known yet, or the database is away;
-    /// [`Failure::Schema`] when the registry does not give one that can be used.
+    /// [`Failure::Outage`] when the registry is unavailable and the id not recorded, or
+    /// the database is unavailable; [`Failure::Schema`] when the registry returns no usable id.
     pub async fn id(&mut self, topic: &Arc<str>, schema: Schema) -> Result<SchemaId, Failure> {
         let subject = format!("{topic}-{}", schema.full_name());
         let sought = Sought { subject, topic, schema };
@@ -128,20 +90,20 @@ impl Registry {
         }
     }
 
-    /// Checks a known id where the registry answers; it need not.
+    /// Checks a recorded id if the registry answers.
     async fn confirm(&mut self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
-        if self.away_since.is_some_and(|since| since.elapsed() < REST) {
+        if self.unavailable_since.is_some_and(|since| since.elapsed() < REST) {
             return Ok(id);
         }
         match self.check(sought, id).await {
-            Err(Failure::Outage { source, .. }) => self.is_away(&*source),
+            Err(Failure::Outage { source, .. }) => self.became_unavailable(&*source),
             Err(failure) => return Err(failure),
-            Ok(()) => self.is_back(),
+            Ok(()) => self.became_available(),
         }
         Ok(id)
     }
 
-    /// Asks for an id that is not known yet, and keeps it.
+    /// Asks the registry for an id that is not recorded, and records it.
     async fn ask(&self, sought: &Sought<'_>) -> Result<SchemaId, Failure> {
         let body =
             serde_json::json!({ "schema": sought.schema.definition(), "schemaType": "AVRO" });
@@ -158,49 +120,59 @@ impl Registry {
                 let subject = sought.subject.clone();
                 return Err(sought.failed(RegistryFailure::Refused { subject, reason }));
             }
-            Answer::Away(error) => return Err(away(ASK, error)),
+            Answer::Unavailable(error) => return Err(unavailable(ASK, error)),
         };
         let Some(id) = found.id.map(SchemaId) else {
-            return Err(away(ASK, SRCError::non_retryable_without_cause("its answer has no id")));
+            return Err(unavailable(
+                ASK,
+                SRCError::non_retryable_without_cause("its answer has no id"),
+            ));
         };
         self.check(sought, id).await?;
         self.record(sought, id).await?;
         Ok(id)
     }
 
-    /// Registers a schema, unless it is registered. Of relays that register the first schema of a subject at once, a
-    /// registry may refuse all but one: what is refused is looked up, and tried once more.
+    /// Registers a schema, unless it is registered. If several relays register the first schema of
+    /// a subject at once, a registry may refuse all but one: a refused schema is looked up, and
+    /// registered once more.
     async fn register(&self, subject: &str, body: &str) -> Answer {
         let refused = match self.call(SrCall::PostNew(subject, body)).await {
             Answer::Refused(reason) => reason,
-            answer @ (Answer::Found(_) | Answer::Unknown | Answer::Away(_)) => return answer,
+            answer @ (Answer::Found(_) | Answer::Unknown | Answer::Unavailable(_)) => {
+                return answer;
+            }
         };
-        tracing::debug!(subject, refused, "looking up what the registry refuses to register");
+        tracing::debug!(
+            subject,
+            refused,
+            "looking up a schema that the registry refuses to register"
+        );
         match self.call(SrCall::PostForVersion(subject, body)).await {
             Answer::Unknown | Answer::Refused(_) => self.call(SrCall::PostNew(subject, body)).await,
-            answer @ (Answer::Found(_) | Answer::Away(_)) => answer,
+            answer @ (Answer::Found(_) | Answer::Unavailable(_)) => answer,
         }
     }
 
-    /// Makes sure that the id means the schema.
+    /// Checks that the id means the schema.
     async fn check(&self, sought: &Sought<'_>, id: SchemaId) -> Result<(), Failure> {
         let mismatch = |is_known| {
             let subject = sought.subject.clone();
             Err(sought.failed(RegistryFailure::IdMismatch { subject, id, is_known }))
         };
         match self.call(SrCall::GetById(id.0)).await {
-            // A proxy's page, say, in JSON: nothing about the id.
+            // A proxy's answer in JSON, for instance: it says nothing about the id.
             Answer::Found(RawRegisteredSchema { schema: None, .. }) => {
                 let no_schema = SRCError::non_retryable_without_cause("its answer has no schema");
-                Err(away(ASK, no_schema))
+                Err(unavailable(ASK, no_schema))
             }
             Answer::Found(found) if is_schema(found.schema.as_deref(), &sought.schema) => Ok(()),
             Answer::Found(_) => mismatch(true),
             Answer::Unknown => mismatch(false),
             Answer::Refused(reason) => {
-                Err(away(ASK, SRCError::non_retryable_without_cause(&reason)))
+                Err(unavailable(ASK, SRCError::non_retryable_without_cause(&reason)))
             }
-            Answer::Away(error) => Err(away(ASK, error)),
+            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
         }
     }
 
@@ -209,11 +181,12 @@ impl Registry {
             Ok(found) => return Answer::Found(found),
             Err(error) => error,
         };
-        // The library calls everything but 502 and 503 permanent; the registry's own code says more.
+        // The library takes every error but 502 and 503 for permanent; the registry's own code is
+        // more precise.
         let source = std::error::Error::source(&error);
         let said = source.and_then(|source| source.downcast_ref::<RawError>());
         let meant = said.and_then(|said| Some(meaning_of(said.error_code)?(said.message.clone())));
-        meant.unwrap_or(Answer::Away(error))
+        meant.unwrap_or(Answer::Unavailable(error))
     }
 
     async fn recorded(&self, sought: &Sought<'_>) -> Result<Option<SchemaId>, Failure> {
@@ -253,19 +226,19 @@ impl Registry {
         RegistryFailure::NotRegistered { subject, command }
     }
 
-    fn is_away(&mut self, error: &(dyn std::error::Error + 'static)) {
-        if self.away_since.replace(Instant::now()).is_none() {
+    fn became_unavailable(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if self.unavailable_since.replace(Instant::now()).is_none() {
             tracing::warn!(
                 event = "registry_unavailable",
                 error,
-                "the schema registry is away: going on with the ids that are known"
+                "the schema registry is unavailable: publishing with recorded schema ids"
             );
         }
     }
 
-    fn is_back(&mut self) {
-        if self.away_since.take().is_some() {
-            tracing::info!(event = "registry_available", "the schema registry is back");
+    fn became_available(&mut self) {
+        if self.unavailable_since.take().is_some() {
+            tracing::info!(event = "registry_available", "the schema registry is available again");
         }
     }
 }
@@ -283,22 +256,24 @@ impl Sought<'_> {
     }
 }
 
-fn away(action: &'static str, error: SRCError) -> Failure {
+fn unavailable(action: &'static str, error: SRCError) -> Failure {
     Failure::outage(Component::Registry, action, error)
 }
 
-/// Whether what the registry has is this schema. It may have printed it anew: what it means counts, not its text.
+/// Whether the registered schema is this one. The registry may print it differently: the meaning
+/// counts, not the text.
 fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
     let registered = registered.and_then(|text| Schema::parse(text).ok());
     registered.is_some_and(|registered| registered.means_the_same_as(schema))
 }
 
-/// What the registry's code of an error means. One without a code comes from something else than a registry, like a
-/// proxy in front of one that is starting, and so does a bare 404: of an id it says nothing.
+/// The meaning of the registry's error code. An error without a code does not come from the
+/// registry, but from a proxy in front of it, for instance, and so does a bare 404: it says nothing
+/// about an id.
 fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
     match error_code {
         40_400..=40_499 => Some(|_| Answer::Unknown),
-        // Not permitted: the registry takes nothing at the moment, whatever it is. That is no judgement on the schema.
+        // Not permitted: the registry refuses all writes at the moment, whatever the schema.
         42_205 => None,
         409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
         _ => None,
@@ -323,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_registrys_own_codes_say_something_about_a_schema() {
+    fn only_the_codes_of_the_registry_concern_a_schema() {
         let answer = |code| meaning_of(code).map(|meaning| meaning("why".to_owned()));
         for code in [0, 401, 403, 404, 429, 42_205, 50_001, 50_003] {
             assert!(answer(code).is_none(), "{code}");

@@ -1,4 +1,5 @@
-//! Sending: two producers, each with a thread of its own, since librdkafka's transactional calls block.
+//! Senders: two producers, each with a thread of its own, since librdkafka's transactional calls
+//! block.
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -7,85 +8,89 @@ use std::thread::JoinHandle;
 use annals_relay_machine::{Completion, Lease, Operation, Shard, Slot};
 use serde::Serialize;
 
-use crate::batch::Batch;
-use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Config, Delivery};
-use crate::failure::Failure;
-use crate::heard::locked;
-use crate::home::{Home, Placing, Signpost};
-use crate::hops::Hops;
-use crate::kafka::{self, Partitions, Producer};
-use crate::leases::Session;
-use crate::message::Message;
-use crate::shell::{Report, Reports};
+use crate::kafka::Producer;
+use crate::kafka::checkpoint_partition::{CheckpointPartition, CheckpointPointer, CheckpointRoute};
+use crate::model::batch::{Batch, SentBatch};
+use crate::model::checkpoint::CheckpointError;
+use crate::model::message::Message;
+use crate::model::timings::BatchTimings;
+use crate::report::failure::Failure;
+use crate::report::threads::locked;
+use crate::report::{Report, Reporter};
 
-/// Both producers of a session, in one generation. Dropped, they finish no transaction any more.
+/// The machine orders a commit after the acknowledgement of a send, and the next send after the
+/// commit: so a sender has one job at a time. The driver never blocks on a sender.
+const JOBS_MAX: usize = 2;
+
+/// Both producers of a session, in one generation. Dropped, they commit no further transaction.
 pub(crate) struct Senders {
     a: Sender,
-    /// There is one alone where there are no transactions.
+    /// None without transactions.
     b: Option<Sender>,
-    home: Mutex<Home>,
+    partition: Mutex<CheckpointPartition>,
 }
 
-/// One producer's thread. It ends when the way to it is closed, or at its first failure: whatever that was, the
-/// producer is not used again.
+/// The thread of one producer. It ends when its channel is closed, or at its first failure: a
+/// producer that has failed is not used again.
 struct Sender {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::SyncSender<SenderJob>,
     thread: JoinHandle<()>,
 }
 
-enum Job {
-    Send(Box<Batch>, Option<Placing>),
+enum SenderJob {
+    Send(Box<Batch>, Option<CheckpointRoute>),
     Commit,
 }
 
 impl Senders {
-    /// Makes both producers under the session's transactional ids, which fences whoever used them before and aborts
-    /// what they left open. Blocks.
+    /// Makes both producers under these transactional ids, which fences earlier producers of the
+    /// ids and aborts their open transactions. Blocks.
     pub(crate) fn open(
         config: &Arc<Config>,
-        session: &Session,
-        reports: &Reports,
+        transactional_ids: &[String; 2],
+        reporter: &Reporter,
     ) -> Result<Self, Failure> {
         if config.relay.delivery == Delivery::AtLeastOnce {
             let producer = Producer::without_transactions(config)?;
-            let a = Sender::start(Slot::A, producer, None, reports)?;
-            return Ok(Self { a, b: None, home: Mutex::default() });
+            let a = Sender::start(Slot::A, producer, None, reporter)?;
+            return Ok(Self { a, b: None, partition: Mutex::default() });
         }
-        let [a, b] = &session.transactional_ids;
+        let [a, b] = transactional_ids;
         let (a, b) = std::thread::scope(|scope| {
             let other = scope.spawn(|| open(config, b));
             (open(config, a), other.join().unwrap_or(Err(Failure::Panicked("opening"))))
         });
         let topic = config.checkpoint_topic();
         Ok(Self {
-            a: Sender::start(Slot::A, a?, Some(Arc::clone(&topic)), reports)?,
-            b: Some(Sender::start(Slot::B, b?, Some(topic), reports)?),
-            home: Mutex::default(),
+            a: Sender::start(Slot::A, a?, Some(Arc::clone(&topic)), reporter)?,
+            b: Some(Sender::start(Slot::B, b?, Some(topic), reporter)?),
+            partition: Mutex::default(),
         })
     }
 
-    /// Begins a transaction and sends everything; reported when all is acknowledged.
+    /// Begins a transaction and sends a batch; reported when every record is acknowledged.
     pub(crate) fn send(&self, slot: Slot, batch: Batch) {
-        // Here, where transactions are in order: whatever comes after a failure goes to another generation.
-        let placing = locked(&self.home).place(&batch.checkpoints);
-        self.of(slot).job(Job::Send(Box::new(batch), placing));
+        // Routed here, where transactions are in order: after a failure, other senders route the
+        // next ones.
+        let route = locked(&self.partition).route(&batch.checkpoints);
+        self.of(slot).order(SenderJob::Send(Box::new(batch), route));
     }
 
-    /// Commits; reported when that is done.
+    /// Commits the transaction; reported when it is committed.
     pub(crate) fn commit(&self, slot: Slot) {
-        self.of(slot).job(Job::Commit);
+        self.of(slot).order(SenderJob::Commit);
     }
 
     /// Waits until both threads have ended and their producers are destroyed. Blocks.
     pub(crate) fn close(self) {
-        let Self { a, b, home: _ } = self;
-        // First of all, both ways are closed.
+        let Self { a, b, partition: _ } = self;
+        // Both channels are closed before the first thread is joined.
         let threads: Vec<_> =
             [Some(a), b].into_iter().flatten().map(|Sender { jobs: _, thread }| thread).collect();
         for thread in threads {
             if thread.join().is_err() {
-                tracing::error!(event = "sender_panicked", "a sender's thread panicked");
+                tracing::error!(event = "sender_panicked", "the thread of a sender panicked");
             }
         }
     }
@@ -98,14 +103,14 @@ impl Senders {
     }
 }
 
-/// Makes a producer, and makes it the only one of its transactional id. Blocks.
+/// Makes a producer, and fences earlier ones of its transactional id. Blocks.
 fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
     let producer = Producer::connect(config, transactional_id)?;
     producer.init()?;
     Ok(producer)
 }
 
-/// Keeps whoever uses the transactional ids from publishing anything more, and aborts what they left open. Blocks.
+/// Fences the producers of these transactional ids, and aborts their open transactions. Blocks.
 pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let ids = transactional_ids.iter();
@@ -118,122 +123,103 @@ pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(),
     })
 }
 
-/// Makes sure of the topic of checkpoints, where there is one. Blocks.
-pub(crate) fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), Failure> {
-    if config.relay.delivery == Delivery::AtLeastOnce {
-        return Ok(());
-    }
-    Ok(kafka::ensure_checkpoint_topic(config, shards)?)
-}
-
 impl Sender {
     fn start(
         slot: Slot,
         producer: Producer,
         topic: Option<Arc<str>>,
-        reports: &Reports,
+        reporter: &Reporter,
     ) -> Result<Self, Failure> {
-        let (jobs, received) = mpsc::channel();
-        let reports = reports.clone();
+        let (jobs, received) = mpsc::sync_channel(JOBS_MAX);
+        let reporter = reporter.clone();
         let thread = std::thread::Builder::new()
             .name(format!("sender-{slot:?}").to_lowercase())
-            .spawn(move || work(slot, &producer, topic.as_ref(), &received, &reports))
+            .spawn(move || run(slot, &producer, topic.as_ref(), &received, &reporter))
             .map_err(Failure::Thread)?;
         Ok(Self { jobs, thread })
     }
 
     /// A thread that has ended has reported why.
-    fn job(&self, job: Job) {
-        if self.jobs.send(job).is_err() {
-            tracing::debug!("a sender that has failed is given more work");
+    fn order(&self, job: SenderJob) {
+        if self.jobs.try_send(job).is_err() {
+            tracing::debug!("a sender that has failed gets another job");
         }
     }
 }
 
-fn work(
+fn run(
     slot: Slot,
     producer: &Producer,
     topic: Option<&Arc<str>>,
-    jobs: &mpsc::Receiver<Job>,
-    reports: &Reports,
+    jobs: &mpsc::Receiver<SenderJob>,
+    reporter: &Reporter,
 ) {
-    let (mut under_way, mut timed) = (Sent::default(), None);
+    let (mut under_way, mut timed) = (SentBatch::default(), None);
     while let Ok(job) = jobs.recv() {
-        let (work, done) = match job {
-            Job::Send(mut batch, placing) => {
-                batch.hops.next();
-                let sent = send(producer, topic.zip(placing), *batch);
-                let done = sent.map(|(sent, mut hops)| {
-                    hops.next();
-                    (under_way, timed) = (sent, Some(hops));
-                    Report::Done(Completion::Acknowledged(slot))
+        let (operation, done) = match job {
+            SenderJob::Send(mut batch, route) => {
+                batch.timings.next();
+                let sent = send(producer, topic.zip(route), *batch);
+                let done = sent.map(|(sent, mut timings)| {
+                    timings.next();
+                    (under_way, timed) = (sent, Some(timings));
+                    Report::Completed(Completion::Acknowledged(slot))
                 });
                 (Operation::Send, done)
             }
-            Job::Commit => {
+            SenderJob::Commit => {
                 let sent = std::mem::take(&mut under_way);
-                timed.iter_mut().for_each(Hops::next);
+                timed.iter_mut().for_each(BatchTimings::next);
                 let committed = producer.commit().map_err(Failure::from);
-                if let Some(mut hops) = timed.take() {
-                    hops.next();
-                    hops.tell();
+                if let Some(mut timings) = timed.take() {
+                    timings.next();
+                    timings.log();
                 }
                 (Operation::Commit, committed.map(|()| Report::Committed { slot, sent }))
             }
         };
         match done {
-            Ok(report) => reports.send(report),
-            Err(failure) => return reports.send(Report::Failed { work, failure }),
+            Ok(report) => reporter.send_blocking(report),
+            Err(failure) => return reporter.send_blocking(Report::Failed { operation, failure }),
         }
     }
 }
 
-/// What a transaction has, beside its messages.
-#[derive(Default)]
-pub(crate) struct Sent {
-    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
-    /// The run of the database that they are of.
-    pub(crate) incarnation: Arc<str>,
-    /// The events that were sent each on its own.
-    pub(crate) alone: Vec<i64>,
-    /// Where the events are.
-    pub(crate) partitions: Partitions,
-}
-
-/// Sends the records of one Kafka transaction, with its checkpoints where there is a topic of them. Each message is
-/// gone once librdkafka has its own copy.
+/// Sends the records of one Kafka transaction, with its checkpoints if there is a topic of
+/// checkpoints. Each message is freed once librdkafka has a copy.
 fn send(
     producer: &Producer,
-    place: Option<(&Arc<str>, Placing)>,
+    route: Option<(&Arc<str>, CheckpointRoute)>,
     batch: Batch,
-) -> Result<(Sent, Hops), Failure> {
-    let Batch { messages, checkpoints, incarnation, alone, hops } = batch;
-    let mut sent = Sent { checkpoints, incarnation, ..Sent::default() };
+) -> Result<(SentBatch, BatchTimings), Failure> {
+    let Batch { messages, checkpoints, incarnation, send_individually, timings } = batch;
+    let mut sent = SentBatch { checkpoints, incarnation, ..SentBatch::default() };
     producer.begin()?;
     sent.partitions =
         messages.iter().filter_map(|of| Some((Arc::clone(&of.topic), of.partition?))).collect();
     for message in messages {
-        let is_alone = !alone.is_empty() && alone.contains(&message.position);
-        if is_alone {
+        let is_individual =
+            !send_individually.is_empty() && send_individually.contains(&message.position);
+        if is_individual {
             producer.drain()?;
-            sent.alone.push(message.position);
+            sent.sent_individually.push(message.position);
         }
         producer.send(&message)?;
-        if is_alone {
+        if is_individual {
             producer.drain()?;
         }
     }
-    if let Some((topic, Placing { partition, signposts })) = place {
+    if let Some((topic, CheckpointRoute { partition, pointers })) = route {
         for (Lease { shard, .. }, checkpoint) in &sent.checkpoints {
             producer.send(&record(*shard, topic, partition, checkpoint)?)?;
         }
-        for shard in signposts {
-            producer.send(&record(shard, topic, shard, &Signpost::to(partition))?)?;
+        for shard in pointers {
+            producer.send(&record(shard, topic, shard, &CheckpointPointer::to(partition))?)?;
         }
     }
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.
     producer.drain()?;
-    Ok((sent, hops))
+    Ok((sent, timings))
 }
 
 fn record(

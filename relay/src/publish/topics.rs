@@ -1,6 +1,8 @@
-//! The topics of categories: claimed, made by declared policy, and looked at before they are first used, many at once.
+//! The topics of categories: claimed, created by the configured policy, and checked before they are
+//! first used, many at once.
 //!
-//! That is done beside the reader: a page waits for it as long as it may, and what was done is kept when the page ends.
+//! A task beside the reader does that: a page waits for it up to a deadline, and the task continues
+//! after that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -10,102 +12,104 @@ use annals_store::{SchemaName, Store};
 use sqlx::{PgPool, Row};
 use tokio::sync::Notify;
 
-use crate::claims_topic::Claims;
 use crate::config::Config;
-use crate::failure::Failure;
-use crate::heard::locked;
-use crate::kafka::{ByTopic, Desk};
-use crate::kafka_failure::KafkaFailure;
-use crate::message::Destination;
-use crate::shell::in_a_thread;
-use crate::topic_policy::{TopicFacts, TopicPlan, ensure_topics};
+use crate::kafka::claims_topic::ClaimsTopic;
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
+use crate::kafka::topic_setup::ensure_topics;
+use crate::model::message::Destination;
+use crate::report::failure::Failure;
+use crate::report::kafka_failure::KafkaFailure;
+use crate::report::threads::{in_a_thread, locked};
 
-/// Topics that are in use are looked at so often: somebody may have added partitions, or claimed them.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-/// So many topics are made, or their settings read, in one request at most, with so many partitions.
+/// The interval at which topics in use are checked: an operator may have added partitions, or
+/// another store claimed them.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// The most topics in one request, and the most partitions that they may have in total.
 const BATCH_TOPICS_MAX: usize = 100;
 const BATCH_PARTITIONS_MAX: usize = 1_200;
 
-/// Makes sure of topics.
+/// Prepares topics.
 #[derive(Clone)]
 pub(crate) struct Topics {
     config: Arc<Config>,
     pool: PgPool,
     schema: SchemaName,
     state: Arc<Mutex<State>>,
-    /// Told when the state has changed.
-    news: Arc<Notify>,
-    /// One at a time talks to Kafka.
+    /// Notified when the state has changed.
+    changed: Arc<Notify>,
+    /// One task at a time uses the connection to Kafka.
     worker: Arc<tokio::sync::Mutex<Worker>>,
 }
 
-/// What is known, by category.
+/// The state of topics, by category.
 #[derive(Default)]
 struct State {
     ready: HashMap<String, Destination>,
     refused: HashMap<String, Failure>,
-    /// Those to be made ready, the ones under way included.
+    /// The categories to be prepared, those under way included.
     wanted: BTreeSet<String>,
-    /// Whether somebody makes them ready.
-    is_at_work: bool,
-    /// Why that came to an end.
+    /// Whether a task prepares them.
+    is_working: bool,
+    /// Why that task has ended.
     failure: Option<Failure>,
     /// Why this publication may not run any more.
-    is_over: Option<Failure>,
-    /// Those that are in use.
+    publication_refused: Option<Failure>,
+    /// The categories in use.
     used: BTreeSet<String>,
-    /// What was said of topics, once each.
-    said: HashSet<String>,
+    /// The differences that were logged, once each.
+    reported: HashSet<String>,
 }
 
-/// The way to Kafka, and what is claimed there.
+/// The connection to Kafka, and the claims.
 struct Worker(Arc<Mutex<Connected>>);
 
 struct Connected {
-    desk: Option<Desk>,
-    claims: Claims,
+    admin: Option<TopicAdmin>,
+    claims: ClaimsTopic,
 }
 
 impl Topics {
     pub(crate) fn new(config: &Arc<Config>, store: &Store) -> Self {
-        let connected = Connected { desk: None, claims: Claims::new(config) };
+        let connected = Connected { admin: None, claims: ClaimsTopic::new(config) };
         let worker = Worker(Arc::new(Mutex::new(connected)));
         Self {
             config: Arc::clone(config),
             pool: store.pool().clone(),
             schema: store.schema().clone(),
             state: Arc::default(),
-            news: Arc::default(),
+            changed: Arc::default(),
             worker: Arc::new(tokio::sync::Mutex::new(worker)),
         }
     }
 
-    /// Where a category's events go, if that is known: its topic is there, and this publication's.
+    /// The topic of a category, if it is ready: it exists, and this publication has claimed it.
     pub(crate) fn ready(&self, category: &str) -> Option<Destination> {
         locked(&self.state).ready.get(category).cloned()
     }
 
-    /// Why a category is not published, if that is known. It is told once: the next time it is tried again.
+    /// Why a category cannot be published, if that is known. Returned once: after that it is tried
+    /// again.
     pub(crate) fn refused(&self, category: &str) -> Option<Failure> {
         locked(&self.state).refused.remove(category)
     }
 
-    /// Why nothing may be published any more.
-    pub(crate) fn over(&self) -> Option<Failure> {
-        locked(&self.state).is_over.take()
+    /// Why this publication may not run any more.
+    pub(crate) fn publication_refused(&self) -> Option<Failure> {
+        locked(&self.state).publication_refused.take()
     }
 
-    /// Topics are looked at again before they are used.
+    /// Has topics checked again before they are used.
     pub(crate) fn forget(&self) {
         let mut state = locked(&self.state);
         state.ready.clear();
         state.refused.clear();
     }
 
-    /// Has categories made ready, and waits until they are, or are refused, but not beyond a time.
+    /// Prepares categories, and waits until they are ready or refused, or until a deadline.
     ///
     /// # Errors
-    /// A [`Failure`] that concerns them all.
+    /// A [`Failure`] that concerns all of them.
     pub(crate) async fn prepare(
         &self,
         categories: BTreeSet<String>,
@@ -113,11 +117,11 @@ impl Topics {
     ) -> Result<(), Failure> {
         self.want(&categories);
         loop {
-            let news = self.news.notified();
+            let changed = self.changed.notified();
             if let Some(outcome) = locked(&self.state).outcome(&categories) {
                 return outcome;
             }
-            if tokio::time::timeout_at(until.into(), news).await.is_err() {
+            if tokio::time::timeout_at(until.into(), changed).await.is_err() {
                 return Ok(());
             }
         }
@@ -128,15 +132,15 @@ impl Topics {
         let new = categories.iter().filter(|category| !state.ready.contains_key(*category));
         let new: Vec<String> = new.cloned().collect();
         state.wanted.extend(new);
-        if !state.wanted.is_empty() && !state.is_at_work {
-            state.is_at_work = true;
-            // A failure of earlier work that nobody waited for.
+        if !state.wanted.is_empty() && !state.is_working {
+            state.is_working = true;
+            // The failure of an earlier task that no page waited for.
             state.failure = None;
             drop(tokio::spawn(self.clone().work()));
         }
     }
 
-    /// Makes everything ready that is wanted.
+    /// Prepares all wanted categories.
     async fn work(self) {
         loop {
             let wanted = locked(&self.state).next();
@@ -147,11 +151,11 @@ impl Topics {
                 let mut state = locked(&self.state);
                 state.failure = Some(failure);
                 state.wanted.clear();
-                state.is_at_work = false;
+                state.is_working = false;
                 break;
             }
         }
-        self.news.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     async fn make_ready(&self, categories: &[String]) -> Result<(), Failure> {
@@ -160,34 +164,28 @@ impl Topics {
         let by_topic: BTreeMap<String, &String> =
             categories.iter().map(|category| (self.config.topic(category), category)).collect();
         let topics: Vec<String> = by_topic.keys().cloned().collect();
-        let (found, taken) = worker.look(&self.config, topics.clone()).await?;
+        let (found, taken) = worker.claim_and_find(&self.config, topics.clone()).await?;
         let found = Arc::new(found);
         let (mut ready, of) = (taken.len(), topics.len());
         let free: Vec<String> =
             topics.into_iter().filter(|topic| !taken.contains_key(topic)).collect();
-        self.know(&by_topic, taken.into_iter().map(|(topic, failure)| (topic, Err(failure))));
+        self.learn(&by_topic, taken.into_iter().map(|(topic, failure)| (topic, Err(failure))));
         let size = BATCH_PARTITIONS_MAX / usize::from(self.config.topics.partitions.get());
         for some in free.chunks(size.clamp(1, BATCH_TOPICS_MAX)) {
             let made = worker.make(&self.config, some.to_vec(), Arc::clone(&found)).await?;
             let destinations = self.record(made).await?;
-            self.know(&by_topic, destinations);
+            self.learn(&by_topic, destinations);
             ready += some.len();
             if of > BATCH_TOPICS_MAX {
                 let seconds = began.elapsed().as_secs();
-                tracing::info!(
-                    event = "topics_prepared",
-                    ready,
-                    of,
-                    seconds,
-                    "making sure of topics"
-                );
+                tracing::info!(event = "topics_prepared", ready, of, seconds, "preparing topics");
             }
         }
         Ok(())
     }
 
-    /// Takes what came of some topics.
-    fn know(
+    /// Takes the results for some topics.
+    fn learn(
         &self,
         categories: &BTreeMap<String, &String>,
         made: impl IntoIterator<Item = (String, Result<Destination, Failure>)>,
@@ -211,17 +209,18 @@ impl Topics {
             }
         }
         drop(state);
-        self.news.notify_waiters();
+        self.changed.notify_waiters();
     }
 
-    /// Compares with how many partitions the topics had when they were first used.
+    /// Records the partition counts of new topics, and compares those of others with the recorded
+    /// ones.
     async fn record(
         &self,
         made: ByTopic<Result<TopicFacts, KafkaFailure>>,
     ) -> Result<Vec<(String, Result<Destination, Failure>)>, Failure> {
         let facts = made.iter().filter_map(|(topic, made)| {
             let facts = made.as_ref().ok()?;
-            self.say(topic, facts);
+            self.log(topic, facts);
             Some((topic.clone(), facts.partitions))
         });
         let recorded = self.recorded_partitions(facts.collect()).await?;
@@ -241,7 +240,7 @@ impl Topics {
         let action = "record the partitions of topics";
         let (topics, partitions): (Vec<String>, Vec<i32>) = found.into_iter().unzip();
         let mut recorded = BTreeMap::new();
-        // Another relay may record them at this moment: what it has is seen the second time.
+        // Another relay may record them at this moment: the second query sees its rows.
         while recorded.len() < topics.len() {
             let statement = include_str!("../../sql/topic_partitions.sql");
             let rows = sqlx::query(self.schema.statement(statement))
@@ -259,29 +258,30 @@ impl Topics {
         Ok(recorded)
     }
 
-    /// Looks at the topics that are in use, now and then, and calls `changed` when one is not as it was.
+    /// Checks the topics in use at an interval, and calls `changed` when one is refused.
     pub(crate) async fn watch(self, changed: impl Fn()) {
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             let used: Vec<String> = locked(&self.state).used.iter().cloned().collect();
             let failure = self.make_ready(&used).await.err();
             if let Some(failure) = &failure {
                 let error = failure as &dyn std::error::Error;
-                tracing::debug!(error, "the topics in use are not looked at for the moment");
+                tracing::debug!(error, "cannot check the topics in use");
             }
             let mut state = locked(&self.state);
-            state.is_over =
-                failure.filter(|failure| failure.class().halts()).or(state.is_over.take());
+            state.publication_refused = failure
+                .filter(|failure| failure.class().halts())
+                .or(state.publication_refused.take());
             let refused = used.iter().filter(|category| state.refused.contains_key(*category));
             if refused.count() > 0 {
-                // Whoever publishes finds it out, too, and says so.
+                // The next page that uses the topic meets the refusal, and reports it.
                 state.refused.clear();
                 changed();
             }
         }
     }
 
-    fn say(&self, topic: &str, facts: &TopicFacts) {
+    fn log(&self, topic: &str, facts: &TopicFacts) {
         if facts.created {
             tracing::info!(
                 event = "topic_created",
@@ -291,14 +291,14 @@ impl Topics {
             );
         }
         for difference in &facts.differences {
-            if locked(&self.state).said.insert(format!("{topic}: {difference}")) {
+            if locked(&self.state).reported.insert(format!("{topic}: {difference}")) {
                 tracing::warn!(
                     event = "topic_differs",
                     topic,
                     setting = difference.setting,
                     found = difference.found,
                     planned = difference.planned,
-                    "a setting of the topic is not as planned: {}",
+                    "a setting of the topic differs from the plan: {}",
                     difference.consequence
                 );
             }
@@ -307,7 +307,7 @@ impl Topics {
 }
 
 impl State {
-    /// What came of making categories ready, once that is known; a failure is told once.
+    /// The result of preparing categories, once it is known; a failure is returned once.
     fn outcome(&mut self, categories: &BTreeSet<String>) -> Option<Result<(), Failure>> {
         if let Some(failure) = self.failure.take() {
             return Some(Err(failure));
@@ -315,14 +315,14 @@ impl State {
         categories.is_disjoint(&self.wanted).then_some(Ok(()))
     }
 
-    /// What is to be made ready next; nothing ends the work.
+    /// The categories to prepare next; none ends the task.
     fn next(&mut self) -> Vec<String> {
-        self.is_at_work = !self.wanted.is_empty();
+        self.is_working = !self.wanted.is_empty();
         self.wanted.iter().cloned().collect()
     }
 }
 
-/// Where a topic's events go, unless it has other partitions than it had.
+/// The destination of a topic, unless its partition count has changed.
 fn destination(topic: &str, recorded: Option<i32>, found: i32) -> Result<Destination, Failure> {
     let recorded = recorded.unwrap_or(found);
     if recorded != found {
@@ -331,27 +331,28 @@ fn destination(topic: &str, recorded: Option<i32>, found: i32) -> Result<Destina
     Ok(Destination { topic: topic.into(), partitions: recorded })
 }
 
-/// How many partitions each topic has, as far as it is there.
+/// The partition counts of existing topics.
 type Found = ByTopic<Result<i32, KafkaFailure>>;
 
 impl Worker {
-    /// Claims topics, and looks which are there; those that are somebody else's, with the reason.
-    async fn look(
+    /// Claims topics, and finds which of them exist; also returns those that another publication
+    /// claims, with the reason.
+    async fn claim_and_find(
         &self,
         config: &Arc<Config>,
         topics: Vec<String>,
     ) -> Result<(Found, ByTopic<Failure>), Failure> {
-        self.in_a_thread(config, move |desk, claims| {
-            let taken = claims.claim(desk, &topics)?;
+        self.in_a_thread(config, move |admin, claims| {
+            let taken = claims.claim(admin, &topics)?;
             let free = topics.iter().filter(|topic| !taken.contains_key(*topic));
             let free: Vec<&str> = free.map(String::as_str).collect();
-            let found = if free.is_empty() { Found::new() } else { desk.partitions_of(&free)? };
+            let found = if free.is_empty() { Found::new() } else { admin.partitions_of(&free)? };
             Ok((found, taken))
         })
         .await
     }
 
-    /// Makes topics that are not there, and reads the settings of all of them.
+    /// Creates missing topics, and reads the settings of all of them.
     async fn make(
         &self,
         config: &Arc<Config>,
@@ -359,10 +360,10 @@ impl Worker {
         found: Arc<Found>,
     ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, Failure> {
         let of = Arc::clone(config);
-        self.in_a_thread(config, move |desk, _claims| {
+        self.in_a_thread(config, move |admin, _claims| {
             let plan = |topic: &String| TopicPlan::events(&of.topics, topic);
             let plans: Vec<TopicPlan> = topics.iter().map(plan).collect();
-            Ok(ensure_topics(desk, &of.kafka.bootstrap_servers, &plans, &found)?)
+            Ok(ensure_topics(admin, &of.kafka.bootstrap_servers, &plans, &found)?)
         })
         .await
     }
@@ -370,19 +371,19 @@ impl Worker {
     async fn in_a_thread<T: Send + 'static>(
         &self,
         config: &Arc<Config>,
-        work: impl FnOnce(&Desk, &mut Claims) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&TopicAdmin, &mut ClaimsTopic) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let (connected, config) = (Arc::clone(&self.0), Arc::clone(config));
         in_a_thread("topics", move || {
             let mut connected = locked(&connected);
-            let Connected { desk, claims } = &mut *connected;
-            let kept = match desk.take() {
-                Some(desk) => desk,
-                None => Desk::open(&config)?,
+            let Connected { admin, claims } = &mut *connected;
+            let kept = match admin.take() {
+                Some(admin) => admin,
+                None => TopicAdmin::open(&config)?,
             };
             let done = work(&kept, claims);
-            // After a failure, connections are made anew.
-            *desk = done.is_ok().then_some(kept);
+            // After a failure, the connections are replaced.
+            *admin = done.is_ok().then_some(kept);
             done
         })
         .await

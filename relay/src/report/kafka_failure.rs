@@ -1,86 +1,87 @@
-//! What can go wrong with Kafka, sorted by what the relay does about it.
+//! Failures of Kafka, by what the relay does about them.
 
-/// A failure of Kafka. A producer that failed may have failed for good: make another one, which fences
-/// it. After [`Refused`](Self::Refused) it can be asked to abort instead, and goes on if it does.
+/// A failure of Kafka. A producer that failed may have failed for good: make another one, which
+/// fences it.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaFailure {
-    /// Nobody answers, or not to us: brokers away, too few replicas, no permission, a producer that has
-    /// failed for good. Nothing is in doubt. Wait and begin again.
+    /// Kafka is unavailable: brokers do not answer, replicas are too few, the credentials are
+    /// refused, or the producer has failed for good. The operation had no effect.
     #[error("cannot {action}: {reason}")]
     Outage {
-        /// What was tried: verb and object.
+        /// The action that failed, as verb and object.
         action: &'static str,
-        /// What Kafka's client says, and what it last heard of the brokers.
+        /// The client's error, with its last error of a broker.
         reason: String,
     },
-    /// Kafka will not take a record, however often it is sent: its stream has to wait for a person.
-    #[error("kafka refuses {}: {reason}", named(suspects))]
+    /// Kafka refuses a record, however often it is sent: the stream has to wait for an operator.
+    #[error("kafka refuses {}: {reason}", named(records))]
     Refused {
-        /// The records of the refused batch, the first ones if there are very many. With a single one
-        /// that is the culprit; a batch that is too large does not say which record made it so.
-        suspects: Vec<RecordId>,
-        /// What the broker says.
+        /// The records of the refused batch, the first thousand if there are more. A single one is
+        /// the refused record; the broker does not say which record of a batch it refuses.
+        records: Vec<RecordId>,
+        /// The broker's error.
         reason: String,
     },
-    /// The topic is not there, or lacks the partition.
+    /// The topic or the partition does not exist.
     #[error("topic {topic} cannot be written to: {reason}")]
     TopicMissing {
         /// The topic.
         topic: String,
-        /// What the broker says; if the relay may not create it, the command that does.
+        /// The broker's error; if the relay may not create it, the command that does.
         reason: String,
     },
-    /// The topic is there, and not as the relay needs it: only a person can change that.
+    /// The topic does not have the properties that the relay needs: an operator has to change it.
     #[error("topic {topic} cannot be used: {reason}")]
     TopicUnfit {
         /// The topic.
         topic: String,
-        /// What is wrong, and what would be right.
+        /// The wrong property, and the right one.
         reason: String,
     },
     /// The relay's user may not do this with the topic.
     #[error("cannot {action}{}: {reason}", of(topic))]
     Forbidden {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The topic.
         topic: String,
-        /// What the broker says.
+        /// The broker's error.
         reason: String,
     },
-    /// Another producer has taken over the transactional id. Look who holds the lease.
-    #[error("cannot {action}: another producer has taken over: {reason}")]
+    /// Another producer has taken over the transactional id: read the leases again.
+    #[error("cannot {action}: another producer has fenced this one: {reason}")]
     Fenced {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// What Kafka's client says.
+        /// The client's error.
         reason: String,
     },
-    /// The broker may have done it or not. Make the producer again, then read the checkpoints.
-    #[error("no telling whether it was done to {action}: {reason}")]
+    /// The operation may have taken effect or not: make the producer again, then read the
+    /// checkpoints.
+    #[error("unknown whether this took effect: {action}: {reason}")]
     UnknownOutcome {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// What Kafka's client says.
+        /// The client's error.
         reason: String,
     },
-    /// The settings are wrong, by librdkafka or by the broker.
+    /// librdkafka or the broker refuses the settings.
     #[error("the settings in [kafka] cannot be used: {reason}")]
     Settings {
-        /// Which one and why.
+        /// Which setting, and why.
         reason: String,
     },
 }
 
 impl KafkaFailure {
-    /// Whether waiting is all that can be done.
+    /// Whether Kafka is unavailable.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Outage { .. })
     }
 
-    /// The same failure of a call that may have had its effect all the same. Whoever is fenced finds out
-    /// anyway.
+    /// The same failure of a call that may have taken effect. A fenced producer stays fenced,
+    /// whatever the effect.
     pub(crate) fn in_doubt(self, action: &'static str) -> Self {
         match self {
             Self::Fenced { action, reason } => Self::Fenced { action, reason },
@@ -94,10 +95,10 @@ impl KafkaFailure {
         }
     }
 
-    /// The same failure, with the topic and the records that it is about.
+    /// The same failure, with its topic and its records.
     pub(crate) fn about(self, of: &str, records: Vec<RecordId>) -> Self {
         match self {
-            Self::Refused { reason, .. } => Self::Refused { suspects: records, reason },
+            Self::Refused { reason, .. } => Self::Refused { records, reason },
             Self::TopicMissing { reason, .. } => {
                 Self::TopicMissing { topic: of.to_owned(), reason }
             }
@@ -113,7 +114,7 @@ impl KafkaFailure {
     }
 }
 
-/// Which record: enough to find its event.
+/// The id of a record: enough to find its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordId {
     /// Its topic.
@@ -128,13 +129,13 @@ fn of(topic: &str) -> String {
     if topic.is_empty() { String::new() } else { format!(" {topic}") }
 }
 
-fn named(suspects: &[RecordId]) -> String {
-    match suspects {
+fn named(records: &[RecordId]) -> String {
+    match records {
         [] => "a record".to_owned(),
         [record] => format!("the event at position {} of stream {}", record.position, record.key),
         [first, .., last] => format!(
             "a batch of {} events of topic {}, positions {} to {}",
-            suspects.len(),
+            records.len(),
             first.topic,
             first.position,
             last.position
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_event_or_the_batch() {
-        let refused = |suspects| KafkaFailure::Refused { suspects, reason: "too large".to_owned() };
+        let refused = |records| KafkaFailure::Refused { records, reason: "too large".to_owned() };
         assert_eq!(
             refused(vec![record(7)]).to_string(),
             "kafka refuses the event at position 7 of stream flight-1: too large"

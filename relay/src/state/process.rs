@@ -1,47 +1,55 @@
-//! Which process this is, and whether another one is gone.
+//! The identity of a process, and whether another one has ended.
 //!
-//! A relay that was killed leaves its session behind until its lease ends. Whoever is started in its place need not wait
-//! for that where it can see that the old process is gone: on the same machine, in the same process namespace.
+//! The session of a killed relay lives until its lease expires. A relay that is started in its
+//! place need not wait for that if it can see that the old process has ended: on the same machine,
+//! in the same process namespace.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A process: told apart from every other one by its id, and found by its home.
+/// A process: identified by its id, and found by its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
     id: Uuid,
-    /// The machine's name, for people.
+    /// The name of its machine.
     host: String,
     pid: u32,
-    /// None where the system does not tell.
-    home: Option<Home>,
+    /// None if the system does not have `/proc`.
+    location: Option<ProcessLocation>,
 }
 
-/// Where a process runs, and since when.
+/// The kernel, namespace and user of a process, and its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Home {
-    /// Of the running kernel: another one after each boot.
+struct ProcessLocation {
+    /// The id of the kernel's run: a new one after each boot.
     boot_id: String,
-    /// Of the process ids. Its number is given out again only once no process is left in it.
+    /// The namespace of process ids. Its number is reused only after its last process has ended.
     pid_namespace: String,
-    /// Processes of other users may be hidden.
+    /// The user: processes of other users may be hidden.
     user: String,
-    /// In ticks since the boot: a process id is given out again, but not with the same start.
+    /// The start in ticks since the boot: a process id is reused, but not with the same start.
     started: u64,
 }
 
 impl Process {
-    /// This one.
+    /// This process.
     pub(crate) fn this(host: &str) -> Self {
         let pid = std::process::id();
-        Self { id: Uuid::now_v7(), host: host.to_owned(), pid, home: Home::of_this() }
+        Self {
+            id: Uuid::now_v7(),
+            host: host.to_owned(),
+            pid,
+            location: ProcessLocation::of_this(),
+        }
     }
 
-    /// Whether it has ended for certain; false where this process cannot know.
+    /// Whether it has ended for certain; false if this process cannot tell.
     pub(crate) fn has_ended(&self) -> bool {
-        let (Some(its), Some(here)) = (&self.home, Home::of_this()) else { return false };
+        let (Some(its), Some(here)) = (&self.location, ProcessLocation::of_this()) else {
+            return false;
+        };
         let is_here = its.boot_id == here.boot_id
             && its.pid_namespace == here.pid_namespace
             && its.user == here.user;
@@ -55,7 +63,7 @@ impl std::fmt::Display for Process {
     }
 }
 
-impl Home {
+impl ProcessLocation {
     fn of_this() -> Option<Self> {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let pid_namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
@@ -70,12 +78,12 @@ impl Home {
     }
 }
 
-/// When a process began, by proc(5); none if it has ended, also if nobody has asked yet how.
+/// The start of a process, by proc(5); none if it has ended, also as a zombie.
 fn start_of(pid: &str) -> Option<u64> {
     const STATE: usize = 0;
     const START: usize = 19;
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).ok()?;
-    // The program's name, which can be anything, stands in brackets before the rest.
+    // The program's name, which can have any character, is in brackets before the other fields.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let is_over = matches!(fields.get(STATE), Some(&("Z" | "X")));
@@ -89,11 +97,12 @@ mod tests {
     #[test]
     fn a_process_that_runs_has_not_ended_and_one_that_was_waited_for_has() {
         let this = Process::this("here");
-        assert!(this.home.is_some() && !this.has_ended());
+        assert!(this.location.is_some() && !this.has_ended());
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let started = start_of(&child.id().to_string()).unwrap();
-        let home = this.home.clone().map(|home| Home { started, ..home });
-        let other = Process { pid: child.id(), home, ..this };
+        let location =
+            this.location.clone().map(|location| ProcessLocation { started, ..location });
+        let other = Process { pid: child.id(), location, ..this };
         assert!(!other.has_ended());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -103,22 +112,25 @@ mod tests {
     #[test]
     fn another_process_with_the_same_number_is_not_the_one_that_ended() {
         let this = Process::this("here");
-        let home = this.home.clone().map(|home| Home { started: home.started + 1, ..home });
-        assert!(Process { home, ..this }.has_ended());
+        let location = this
+            .location
+            .clone()
+            .map(|location| ProcessLocation { started: location.started + 1, ..location });
+        assert!(Process { location, ..this }.has_ended());
     }
 
     #[test]
     fn of_another_machine_or_namespace_or_user_nothing_is_known() {
         let this = Process { pid: u32::MAX, ..Process::this("here") };
-        let home = this.home.clone().unwrap();
+        let location = this.location.clone().unwrap();
         let elsewhere = "elsewhere".to_owned();
-        for home in [
-            Home { boot_id: elsewhere.clone(), ..home.clone() },
-            Home { pid_namespace: elsewhere.clone(), ..home.clone() },
-            Home { user: elsewhere, ..home },
+        for location in [
+            ProcessLocation { boot_id: elsewhere.clone(), ..location.clone() },
+            ProcessLocation { pid_namespace: elsewhere.clone(), ..location.clone() },
+            ProcessLocation { user: elsewhere, ..location },
         ] {
-            assert!(!Process { home: Some(home), ..this.clone() }.has_ended());
+            assert!(!Process { location: Some(location), ..this.clone() }.has_ended());
         }
-        assert!(!Process { home: None, ..this }.has_ended());
+        assert!(!Process { location: None, ..this }.has_ended());
     }
 }

@@ -1,55 +1,56 @@
-//! Events that a deployment does not publish: an operator skipped them, or its topics have them already.
+//! Skipped events: an operator skipped them, or the topics have them already.
 
 use annals_store::Store;
 
-use crate::failure::Failure;
+use crate::report::failure::Failure;
 
-/// Most positions in memory.
+/// The most positions in memory.
 const POSITIONS_MAX: i64 = 50_000;
 
-/// Which events are passed, read as they are asked for: after a rebase there can be many.
-pub(crate) struct Passed {
+/// The skipped events of a deployment, loaded in ranges of positions: after a rebase there can be
+/// many.
+pub(crate) struct SkippedEvents {
     store: Store,
     deployment: String,
-    known: Option<Known>,
+    loaded: Option<LoadedRange>,
 }
 
-/// The passed events from a position on.
-struct Known {
+/// The skipped events from a position on.
+struct LoadedRange {
     first: i64,
-    /// The last position of which it is known; none: of all.
+    /// The last position of the range; none: it has no end.
     last: Option<i64>,
     positions: Vec<i64>,
 }
 
-impl Known {
+impl LoadedRange {
     fn covers(&self, position: i64) -> bool {
         position >= self.first && self.last.is_none_or(|last| position <= last)
     }
 }
 
-impl Passed {
+impl SkippedEvents {
     pub(crate) fn new(store: &Store, deployment: &str) -> Self {
-        Self { store: store.clone(), deployment: deployment.to_owned(), known: None }
+        Self { store: store.clone(), deployment: deployment.to_owned(), loaded: None }
     }
 
-    /// They are read again: an operator may have skipped one.
+    /// Has them loaded again: an operator may have skipped one.
     pub(crate) fn forget(&mut self) {
-        self.known = None;
+        self.loaded = None;
     }
 
-    /// Whether the event at this position is passed.
+    /// Whether the event at this position is skipped.
     pub(crate) async fn contains(&mut self, position: i64) -> Result<bool, Failure> {
-        let known = match self.known.take().filter(|known| known.covers(position)) {
-            Some(known) => known,
-            None => self.read(position).await?,
+        let loaded = match self.loaded.take().filter(|loaded| loaded.covers(position)) {
+            Some(loaded) => loaded,
+            None => self.load(position).await?,
         };
-        let is_passed = known.positions.binary_search(&position).is_ok();
-        self.known = Some(known);
-        Ok(is_passed)
+        let is_skipped = loaded.positions.binary_search(&position).is_ok();
+        self.loaded = Some(loaded);
+        Ok(is_skipped)
     }
 
-    async fn read(&self, position: i64) -> Result<Known, Failure> {
+    async fn load(&self, position: i64) -> Result<LoadedRange, Failure> {
         let statement = self.store.schema().statement(include_str!("../../sql/skipped.sql"));
         let positions: Vec<i64> = sqlx::query_scalar(statement)
             .bind(&self.deployment)
@@ -57,9 +58,9 @@ impl Passed {
             .bind(POSITIONS_MAX)
             .fetch_all(self.store.pool())
             .await
-            .map_err(Failure::database("read which events are passed"))?;
+            .map_err(Failure::database("read the skipped events"))?;
         let is_all = i64::try_from(positions.len()).is_ok_and(|found| found < POSITIONS_MAX);
         let last = if is_all { None } else { positions.last().copied() };
-        Ok(Known { first: position, last, positions })
+        Ok(LoadedRange { first: position, last, positions })
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use annals_relay::config::Config;
 use annals_relay::kafka::{Producer, ensure_checkpoint_topic, read_checkpoints};
-use annals_relay::kafka_failure::KafkaFailure;
-use annals_relay::message::{Headers, Message};
+use annals_relay::model::message::{Headers, Message};
+use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_testkit::Testbed;
 
 use crate::{config, producer, publish, send};
@@ -20,7 +20,7 @@ fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
         partition: Some(shard),
         key: shard.to_string(),
         payload: text.as_bytes().to_vec(),
-        timestamp_ms: 1,
+        recorded_at: jiff::Timestamp::UNIX_EPOCH,
         headers: Headers::default(),
         position: 0,
     }
@@ -155,7 +155,8 @@ async fn a_checkpoint_is_where_its_shards_own_partition_leads() {
     publish(&producer, &[away(&config, 2, 1, "2 in 1"), signpost(&config, 2, 1)]);
     publish(&producer, &[checkpoint(&config, 1, "1"), away(&config, 2, 1, "2 in 1, later")]);
     assert_eq!(found(&config), pairs(&[(0, "0"), (1, "1"), (2, "2 in 1, later")]));
-    // The next owner has it at home, and the one after leads to a partition that has an older one, and the last one.
+    // The next owner has it at home, and the one after leads to a partition that has an older one,
+    // and the last one.
     publish(&producer, &[checkpoint(&config, 2, "2 at home")]);
     assert_eq!(found(&config), pairs(&[(0, "0"), (1, "1"), (2, "2 at home")]));
     publish(&producer, &[away(&config, 2, 0, "2 in 0"), signpost(&config, 2, 0)]);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals_relay::config::Config;
-use annals_relay::registry::{Registry, RegistryFailure};
+use annals_relay::registry::Registry;
+use annals_relay::report::registry_failure::RegistryFailure;
 use annals_relay::{Component, Failure};
 use annals_schemas::{Schema, SchemaId};
 use annals_testkit::{Testbed, ask_registry};

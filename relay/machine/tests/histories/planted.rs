@@ -158,6 +158,6 @@ fn no_planted_bug_of_histories_is_caught_where_the_database_keeps_its_history() 
 fn a_broken_schedule_is_told_as_a_history() {
     let (seed, _) = first_broken(0..SCHEDULES_MAX, Some(Plant::TakingStealsWhatIsOwned)).unwrap();
     let history = Schedule::new(seed, Some(Plant::TakingStealsWhatIsOwned)).history();
-    assert!(history.lines().any(|line| line.contains("Take([Shard(0)")), "{history}");
+    assert!(history.lines().any(|line| line.contains("AcquireShards([Shard(0)")), "{history}");
     assert!(history.lines().last().unwrap().contains("should follow"), "{history}");
 }

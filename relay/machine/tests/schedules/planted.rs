@@ -91,6 +91,6 @@ fn every_planted_bug_is_caught_by_some_schedule() {
 fn a_broken_schedule_is_told_as_a_history() {
     let (seed, _) = first_broken(0..SCHEDULES_MAX, Some(Plant::TakingStealsWhatIsOwned)).unwrap();
     let history = Schedule::new(seed, Some(Plant::TakingStealsWhatIsOwned)).history();
-    assert!(history.lines().any(|line| line.contains("Take([Shard(0)")), "{history}");
+    assert!(history.lines().any(|line| line.contains("AcquireShards([Shard(0)")), "{history}");
     assert!(history.lines().last().unwrap().contains("should follow"), "{history}");
 }
