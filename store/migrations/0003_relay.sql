@@ -249,9 +249,9 @@ begin
 end
 $$;
 
--- The transactional ids to fence before these leases are published. Null if the session has lost one
--- of the leases: its ids are then for the next owner to fence, and an empty list would not mean that
--- there are none.
+-- The transactional ids to fence before these leases are published. Null if the session has lost
+-- one of the leases: its ids are then for the next owner to fence, and an empty list would not mean
+-- that there are none.
 create function annals.relay_ids_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
 language sql stable
 security definer
@@ -513,17 +513,21 @@ $$;
 -- may have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
-    instance text collate "C" not null,
     topic text collate "C" not null,
     partition int not null,
     end_offset bigint not null,
-    covered_offset bigint,
+    covered_offset bigint not null,
+    next_offset bigint not null,
+    next_position bigint not null,
+    instance text collate "C" not null,
     recorded_at timestamptz not null default now(),
-    primary key (deployment, instance, topic, partition)
+    primary key (deployment, topic, partition)
 ) with (fillfactor = 50);
 
-comment on column annals.relay_topic_ends.covered_offset is
-    'the copied checkpoints of this instance cover what it wrote before this offset; null: nothing is known to be covered';
+comment on column annals.relay_topic_ends.covered_offset is 'the copied checkpoints of all shards cover what was written before it';
+comment on column annals.relay_topic_ends.next_offset is
+    'covered once the copied checkpoints of all shards begin behind next_position, the highest visible one when it was the end';
+comment on column annals.relay_topic_ends.instance is 'the relay that recorded the end';
 
 -- Whether a checkpoint covers an event: its window has begun before it, or the position inside the
 -- window is behind it.
@@ -703,10 +707,14 @@ as $$
     select count(*) from recorded
 $$;
 
--- Records the end offsets of topics; never moves one back. `covered` has the same offsets if
--- everything before them was compared with the store, or nulls: then the copied checkpoints of this
--- instance, made just before, cover what it wrote up to the offset that was recorded last. Records
--- nothing if the database is not the one that the caller read from.
+-- Records the end offsets of topics; never moves one back. `covered` has the same offsets if a
+-- rebase skips every event before them, or nulls. Records nothing if the database is not the one
+-- that the caller read from.
+--
+-- An end offset is read before it is recorded: the events before it were visible then. A checkpoint
+-- that begins at a later bound covers them, and a bound whose position is above the highest that
+-- was visible then is a later one, whichever relay wrote the records, and whether or not it learned
+-- that they were committed.
 create function annals.relay_record_ends(
     deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
 ) returns void
@@ -714,16 +722,35 @@ language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    insert into relay_topic_ends as t (deployment, instance, topic, partition, end_offset, covered_offset, recorded_at)
-    select relay_record_ends.deployment, relay_record_ends.instance, n.topic, n.partition, n.end_offset, n.covered_offset, now()
+    with copied as (
+        select min((c.checkpoint -> 'since' ->> 'position')::bigint) as position
+        from relay_checkpoints c
+        where c.deployment = relay_record_ends.deployment
+        having count(*) >= shard_count()
+    )
+    insert into relay_topic_ends as t (
+        deployment, topic, partition, end_offset, covered_offset, next_offset, next_position, instance, recorded_at
+    )
+    select
+        relay_record_ends.deployment, n.topic, n.partition, n.end_offset, coalesce(n.covered_offset, 0), n.end_offset, visible.position,
+        relay_record_ends.instance, now()
     from unnest(
         relay_record_ends.topics, relay_record_ends.partitions, relay_record_ends.ends, relay_record_ends.covered
-    ) as n (topic, partition, end_offset, covered_offset)
+    ) as n (topic, partition, end_offset, covered_offset),
+        (select coalesce(max(e.position), 0) as position from events e) visible
     where relay_record_ends.incarnation = incarnation()
+    -- In one order for all, so that no two can deadlock.
+    order by n.topic, n.partition
     on conflict on constraint relay_topic_ends_pkey do update set
-        end_offset = excluded.end_offset,
-        covered_offset = case when excluded.covered_offset is null then t.end_offset else t.covered_offset end,
-        recorded_at = excluded.recorded_at
+        (end_offset, covered_offset, next_offset, next_position, instance, recorded_at) = (
+            select
+                excluded.end_offset,
+                case when is_covered then t.next_offset else t.covered_offset end,
+                case when is_covered then excluded.next_offset else t.next_offset end,
+                case when is_covered then excluded.next_position else t.next_position end,
+                excluded.instance, excluded.recorded_at
+            from (select coalesce(t.next_position < (select c.position from copied c), false) as is_covered) i
+        )
     where t.end_offset < excluded.end_offset
 $$;
 

@@ -1,4 +1,4 @@
-//! The network between a client and a server, for tests that break it.
+//! A faulty network link between a client and a server, for tests that break it.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::follow::DEADLINE;
 use crate::must::Must;
 
 const BUFFER_BYTES: usize = 65_536;
-/// Kafka's number of the request that ends a transaction.
+/// Kafka's API key of the request that ends a transaction.
 const END_TRANSACTION: i16 = 26;
 
-/// What becomes of what is sent.
+/// The state of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
-    /// It arrives.
+    /// Data arrive.
     Open,
-    /// Connections break, and new ones, too.
+    /// Open connections break, and new ones, too.
     Cut,
-    /// It does not arrive, and nobody hears of that.
+    /// Data do not arrive, and neither side sees an error.
     Silent,
 }
 
@@ -32,14 +32,14 @@ struct State {
     holds_commits: bool,
 }
 
-/// What the bytes mean.
+/// The protocol on the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Any,
     Kafka,
 }
 
-/// A way to a server that can be cut, fall silent, and be mended.
+/// A link to a server that can be cut, silenced, and restored.
 #[derive(Debug)]
 pub struct Link {
     port: u16,
@@ -50,18 +50,19 @@ pub struct Link {
 }
 
 impl Link {
-    /// A way to `host:port`, whatever is spoken there.
+    /// A link to `host:port`, for any protocol.
     ///
     /// # Panics
-    /// If no port can be had.
+    /// If no port is free.
     pub async fn to(server: &str) -> Self {
         Self::start(server, Protocol::Any).await
     }
 
-    /// A way to the server of a URL such as `postgres://user:password@host:port/database`, and the URL that goes it.
+    /// A link to the server of a URL such as `postgres://user:password@host:port/database`, and the
+    /// URL that uses it.
     ///
     /// # Panics
-    /// If the URL has no server, or no port can be had.
+    /// If the URL has no server, or no port is free.
     pub async fn before(url: &str) -> (Self, String) {
         let server = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
         let server = server.must("find the server");
@@ -70,7 +71,7 @@ impl Link {
         (link, near)
     }
 
-    /// A way to a broker, which has to advertise the link's port.
+    /// A link to a broker, which has to advertise the link's port.
     pub(crate) async fn to_broker(server: &str) -> Self {
         Self::start(server, Protocol::Kafka).await
     }
@@ -92,7 +93,8 @@ impl Link {
         self.port
     }
 
-    /// From the next connection on it leads to another server, as a name does that moves: to be said while it is cut.
+    /// Sends later connections to another server, as a name that moves does. Call it while the link
+    /// is cut.
     pub fn lead_to(&self, server: &str) {
         self.server.send_replace(Arc::from(server));
     }
@@ -102,12 +104,12 @@ impl Link {
         self.flow(Flow::Cut);
     }
 
-    /// Keeps what is sent from arriving, in both directions, without a word.
+    /// Drops all data in both directions without an error.
     pub fn silence(&self) {
         self.flow(Flow::Silent);
     }
 
-    /// Lets everything through again, also what was held.
+    /// Lets everything through again, also held requests.
     pub fn mend(&self) {
         self.state.send_replace(State { flow: Flow::Open, holds_commits: false });
     }
@@ -116,13 +118,15 @@ impl Link {
         self.state.send_modify(|state| state.flow = flow);
     }
 
-    /// Holds requests to end a transaction from now on, and all that follows them on their connections.
+    /// Holds requests to end a transaction from now on, and everything after them on their
+    /// connections.
     pub fn hold_commits(&self) {
         self.held.send_replace(0);
         self.state.send_modify(|state| state.holds_commits = true);
     }
 
-    /// Waits until a request to end a transaction is held: its records are there, and it is open.
+    /// Waits until a request to end a transaction is held: the transaction's records are written,
+    /// and it is open.
     ///
     /// # Panics
     /// If none comes.
@@ -159,7 +163,7 @@ async fn connect(client: TcpStream, server: Arc<str>, mut way: Way) {
     if way.state.borrow_and_update().flow == Flow::Cut {
         return;
     }
-    // A server that is away breaks the connection, too.
+    // A server that is down breaks the connection, too.
     let Ok(server) = TcpStream::connect(&*server).await else { return };
     client.set_nodelay(true).must("set up a link");
     server.set_nodelay(true).must("set up a link");
@@ -199,7 +203,7 @@ async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, mut way:
     }
 }
 
-/// What is sent next: of Kafka one request, of others what has come.
+/// The next unit to send: one request for Kafka, all received bytes for other protocols.
 async fn request(client: &mut OwnedReadHalf, protocol: Protocol) -> Option<Vec<u8>> {
     if protocol == Protocol::Any {
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -215,7 +219,7 @@ async fn request(client: &mut OwnedReadHalf, protocol: Protocol) -> Option<Vec<u
     Some(bytes)
 }
 
-/// Which request it is.
+/// The API key of a request.
 fn key(request: &[u8]) -> Option<i16> {
     let key = request.get(4..6)?;
     Some(i16::from_be_bytes([key[0], key[1]]))

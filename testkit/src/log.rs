@@ -1,4 +1,4 @@
-//! What a process wrote, line by line: kept in a file, and waited for as a signal.
+//! The output of a process, line by line: kept in a file, and awaited as a signal.
 
 use std::fmt;
 use std::io::Write;
@@ -13,12 +13,12 @@ use crate::must::Must;
 
 const LAST_LINES: usize = 20;
 
-/// Which line of a log is meant.
+/// A condition on a line of a log.
 #[derive(Debug, Clone)]
 pub(crate) enum Wanted {
-    /// One with this text.
+    /// A line with this text.
     Text(String),
-    /// One with all these fields, as name and value.
+    /// A line with all these fields, as name and value.
     Fields(Vec<(String, String)>),
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// Whether a line has a field, whose value is quoted if it is a text.
+/// Whether a line has a field; a text value is quoted.
 fn has(line: &str, name: &str, value: &str) -> bool {
     let unquoted = format!(" {name}={value}");
     line.contains(&format!(" {name}={value:?}"))
@@ -56,7 +56,7 @@ fn has(line: &str, name: &str, value: &str) -> bool {
         || line.contains(&format!("{unquoted} "))
 }
 
-/// The lines of one process, all its starts included.
+/// The lines of one process, over all its starts.
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessLog {
     path: PathBuf,
@@ -69,7 +69,7 @@ impl ProcessLog {
         Self { path, lines: Arc::default(), count: watch::Sender::new(0) }
     }
 
-    /// Takes in what the process writes to a pipe, until it closes it.
+    /// Reads the process's output from a pipe, until the pipe closes.
     pub(crate) fn capture(&self, pipe: impl AsyncRead + Unpin + Send + 'static) {
         let log = self.clone();
         tokio::spawn(async move {
@@ -84,7 +84,7 @@ impl ProcessLog {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&self.path);
         writeln!(file.must("open a log"), "{line}").must("write a log");
         self.lock().push(line);
-        // Without the lock: whoever waits for the count takes it while looking.
+        // Without the lock: a waiter for the count takes it while it reads the lines.
         self.count.send_modify(|count| *count += 1);
     }
 
@@ -92,7 +92,7 @@ impl ProcessLog {
         self.lock().len()
     }
 
-    /// Waits for a line after the first `from` ones that matches, and returns it.
+    /// Waits for a matching line after the first `from` ones, and returns it.
     #[track_caller]
     pub(crate) fn line(&self, from: usize, wanted: Wanted) -> impl Future<Output = String> {
         let log = self.clone();
@@ -117,7 +117,7 @@ impl ProcessLog {
         self.lock().join("\n")
     }
 
-    /// The last lines, and where all of them are.
+    /// The last lines, and the path of the whole log.
     pub(crate) fn tail(&self) -> String {
         let lines = self.lock();
         let first = lines.len().saturating_sub(LAST_LINES);

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of PostgreSQL that counts what a client waits for.
+//! A TCP proxy in front of PostgreSQL that counts round trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +14,11 @@ use crate::must::Must;
 
 const BUFFER_BYTES: usize = 65_536;
 
-/// Forwards connections to a PostgreSQL server and notes round trips: each time that a client sent
-/// something after the server had answered, over all connections.
+/// Forwards connections to a PostgreSQL server and counts round trips: each time that a client
+/// sends after the server has answered, over all connections.
 ///
-/// On a current-thread runtime nothing is forwarded while a test's own task runs, so that each of its await
-/// points is reached with the answer outstanding, however busy the machine is.
+/// On a current-thread runtime nothing is forwarded while a test's own task runs, so that the task
+/// reaches each of its await points with the answer outstanding, on any machine.
 #[derive(Debug)]
 pub struct CountingProxy {
     port: u16,
@@ -39,7 +39,7 @@ impl CountingProxy {
     /// Starts a proxy in front of the server of a database URL.
     ///
     /// # Panics
-    /// If no port can be had.
+    /// If no port is free.
     pub async fn start(database_url: &str) -> Self {
         let server = server_of(database_url);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a proxy");
@@ -50,7 +50,7 @@ impl CountingProxy {
         Self { port, wire, loses, task }
     }
 
-    /// The same database, by way of the proxy. Without TLS, which could not be read.
+    /// The same database through the proxy. Without TLS, which the proxy could not read.
     #[must_use]
     pub fn url(&self, database_url: &str) -> String {
         let server = server_of(database_url);
@@ -59,13 +59,13 @@ impl CountingProxy {
         format!("{through}?sslmode=disable")
     }
 
-    /// Waits until every request has been answered, those included that spawned tasks of a current-thread
-    /// runtime are about to send; returns how many round trips there have been.
+    /// Waits until every request has been answered, including requests that spawned tasks of a
+    /// current-thread runtime are about to send; returns the number of round trips.
     ///
     /// # Panics
     /// If an answer does not come.
     pub async fn quiet(&self) -> usize {
-        // Lets every task that is ready run, so that what it sends is seen.
+        // Lets every ready task run, so that its requests are seen.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -75,14 +75,14 @@ impl CountingProxy {
         answered.must("wait for the server").must("wait for the server").round_trips.len()
     }
 
-    /// Lets the next answer of the server get lost, and its connection break: what was asked for is done, and the client
-    /// does not hear of it.
+    /// Loses the server's next answer and breaks its connection: the server executes the request,
+    /// and the client receives no answer.
     pub fn lose_next_answer(&self) {
         self.loses.store(true, Ordering::SeqCst);
     }
 
-    /// The round trips after the first `skip` ones, each as the types of the protocol messages that began
-    /// it: `BES` is bind, execute, sync; `S` alone a ping.
+    /// The round trips after the first `skip` ones, each as the types of the protocol messages that
+    /// began it: `BES` is bind, execute, sync; `S` alone a ping.
     #[must_use]
     pub fn round_trips_after(&self, skip: usize) -> Vec<String> {
         self.wire.borrow().round_trips.iter().skip(skip).cloned().collect()
@@ -123,7 +123,7 @@ async fn accept(
     }
 }
 
-/// Which side of one connection sent last.
+/// The side of one connection that sent last.
 #[derive(Debug, Clone)]
 struct Turn {
     is_clients: Arc<AtomicBool>,
@@ -148,8 +148,8 @@ impl Turn {
     }
 }
 
-/// The one-letter types of the messages that begin in these bytes; `^` for what has no type, at a
-/// connection's start.
+/// The one-letter types of the messages that begin in these bytes; `^` for a message without a
+/// type, at a connection's start.
 fn message_types(mut bytes: &[u8]) -> String {
     let mut types = String::new();
     while let [kind, a, b, c, d, ..] = *bytes {

@@ -87,7 +87,7 @@ pub(super) async fn execute(
     }
     let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
     sqlx::query(rebase).bind(&deployment).bind(reason).execute(store.pool()).await?;
-    record_ends(store, &config, &end.incarnation, (EndsOrigin::Compared, &ends)).await?;
+    record_ends(store, &config, &end.incarnation, (EndsOrigin::Skipped, &ends)).await?;
     Ok(print(&format!(
         "deployment {deployment} begins a new generation, and skips {skipped} events that were published after its last copied \
          checkpoints: start its relays\n"

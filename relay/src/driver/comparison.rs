@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
-use crate::kafka::scan::{Found, scan};
-use crate::kafka::topic_admin::TopicAdmin;
-use crate::model::offsets::TopicEnds;
+use crate::kafka::scan::{Found, scan, unread};
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::model::offsets::{Ends, TopicEnds};
 use crate::report::failure::Failure;
 use crate::state::topic_ends::{StartOffset, recorded_ends};
 
@@ -128,40 +128,58 @@ fn read(
     let begin = config.topics.prefix.len();
     // A topic of checkpoints has a `-` behind the prefix, and no category has one.
     let of_events = |topic: &String| topic.get(begin..).is_some_and(|rest| !rest.contains('-'));
-    let topics = ClaimsTopic::new(config).own(&admin, written)?.into_iter().filter(of_events);
+    let topics = ClaimsTopic::new(config).own(&admin, written)?;
+    let topics: Vec<&str> =
+        topics.iter().filter(|topic| of_events(topic)).map(String::as_str).collect();
     let source = config.topics.shared.then_some(config.relay.source.as_str());
-    for topic in topics {
-        let (name, mut chunk) = (Arc::from(topic.as_str()), Chunk::default());
-        let written = scan(config, &admin, (&topic, recorded), |found| {
-            chunk.take(&name, source, found);
+    let ends = admin.ends_of(&topics)?;
+    let mut chunk = Chunk::default();
+    for part in unread(&ends, recorded) {
+        scan(config, &part, |found| {
+            chunk.take(source, found);
             if chunk.records.len() >= CHUNK_RECORDS {
-                // If the comparison was dropped, the rest of this topic is read in vain.
+                // If the comparison was dropped, the rest of this part is read in vain.
                 drop(chunks.blocking_send(Ok(std::mem::take(&mut chunk))));
             }
         })?;
-        chunk.ends.extend(written);
-        if chunks.blocking_send(Ok(chunk)).is_err() {
+        if chunks.is_closed() {
             return Ok(());
         }
+        chunk.end_with(&ends, part.keys());
     }
+    chunk.end_with(&ends, ends.keys());
+    // The comparison may have been dropped.
+    drop(chunks.blocking_send(Ok(chunk)));
     Ok(())
 }
 
 impl Chunk {
     /// Takes a record, unless it is no event. In a shared topic, the source distinguishes the
     /// events of the stores.
-    fn take(&mut self, topic: &Arc<str>, source: Option<&str>, found: Found) {
-        let Found { partition, offset, key: stream, headers } = found;
+    fn take(&mut self, source: Option<&str>, found: Found) {
+        let Found { topic, partition, offset, key: stream, headers } = found;
         let header = |name: &str| headers.get(name).map(String::as_str);
         let event_id = header("ce_id").and_then(|id| id.parse().ok());
         let version = header("ce_streamversion").and_then(|version| version.parse().ok());
         let is_own = source.is_none() || header("ce_source") == source;
+        self.ends.insert((topic.to_string(), partition), offset + 1);
         if let (Some(event_id), Some(version), true) = (event_id, version, is_own) {
-            let topic = Arc::clone(topic);
             let location = RecordLocation { topic, partition, offset };
             self.records.push(Published { stream, version, event_id, location });
         }
-        self.ends.insert((topic.to_string(), partition), offset + 1);
+    }
+
+    /// These topics are read up to their ends.
+    fn end_with(&mut self, ends: &ByTopic<Ends>, topics: impl Iterator<Item = impl AsRef<str>>) {
+        for topic in topics {
+            let topic = topic.as_ref();
+            let partitions = ends.get(topic).into_iter().flatten();
+            self.ends.extend(
+                partitions.map(|(partition, range)| {
+                    ((topic.to_owned(), i32::from(*partition)), range.end)
+                }),
+            );
+        }
     }
 }
 
@@ -170,6 +188,9 @@ async fn compare(
     records: Vec<Published>,
     ends: TopicEnds,
 ) -> Result<Compared, Failure> {
+    if records.is_empty() {
+        return Ok(Compared { positions: Vec::new(), diverging: Vec::new(), ends });
+    }
     let known = known(store, &records).await?;
     let (mut positions, mut diverging) = (Vec::new(), Vec::new());
     for record in records {

@@ -223,7 +223,9 @@ impl Driver {
     /// Logs which shards this relay publishes, when that has changed.
     fn log_shards(&mut self) {
         let live: BTreeSet<Shard> = self.machine.live().collect();
-        if live == self.live {
+        // The shards that were acquired during an outage are logged when it has ended.
+        let is_logged = self.outage.is_ongoing() || live.is_empty() || live == self.logged;
+        if live == self.live && is_logged {
             return;
         }
         let shards =

@@ -52,7 +52,7 @@ impl Evidence {
             named.extend(compared.diverging.iter().take(room).map(describe));
             if diverging == 0 {
                 // The next verification begins behind these records.
-                let ends = (EndsOrigin::Compared, &compared.ends);
+                let ends = (EndsOrigin::Stored, &compared.ends);
                 record_ends(&self.store, &self.config, &end.incarnation, ends).await?;
             }
         }

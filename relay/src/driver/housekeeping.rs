@@ -186,7 +186,7 @@ impl Housekeeping {
             Ok(ends)
         });
         let ends = ends.await?;
-        record_ends(&self.store, &self.config, incarnation, (EndsOrigin::Written, &ends)).await
+        record_ends(&self.store, &self.config, incarnation, (EndsOrigin::Stored, &ends)).await
     }
 
     async fn copy(

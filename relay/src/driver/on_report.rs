@@ -170,6 +170,8 @@ impl Driver {
             self.halted_by = Some(failure);
         } else if matches!(operation, Operation::Send | Operation::Commit) {
             self.outage.publishing_failed(&failure);
+        } else if matches!(operation, Operation::ReadOutbox | Operation::ReadCheckpoints) {
+            self.outage.reading_failed(&failure);
         } else if operation != Operation::Leave || class != FailureClass::Unavailable {
             self.outage.failed(&failure);
         } else {

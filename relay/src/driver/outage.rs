@@ -57,6 +57,17 @@ impl Outage {
         }
     }
 
+    /// The same for a failure to read. Another answer of the database does not end that outage: it
+    /// answers also while a right is missing.
+    pub(crate) fn reading_failed(&mut self, failure: &Failure) {
+        match failure.policy().recovered_by {
+            Recovered::Database if failure.class() == FailureClass::Unavailable => {
+                self.failed_until(failure, Recovered::OutboxRead);
+            }
+            _ => self.failed(failure),
+        }
+    }
+
     fn failed_until(&mut self, failure: &Failure, recovered_by: Recovered) {
         let Policy { waiting_for, .. } = failure.policy();
         let error = failure as &dyn std::error::Error;
@@ -67,11 +78,12 @@ impl Outage {
         } else {
             tracing::warn!(event = "outage_began", waiting_for, error, "waiting for {waiting_for}");
         }
-        // An outage that began with a failure to publish ends with a success to publish.
+        // An outage that began with a failure to publish or to read ends with that success.
         let recovered_by = match &before {
-            Some(Ongoing { recovered_by: Recovered::Published, .. }) if is_same => {
-                Recovered::Published
-            }
+            Some(Ongoing {
+                recovered_by: before @ (Recovered::Published | Recovered::OutboxRead),
+                ..
+            }) if is_same => *before,
             Some(_) | None => recovered_by,
         };
         let since = before.map_or_else(Instant::now, |before| before.since);
@@ -95,8 +107,8 @@ impl Outage {
 
     /// No event is left that could not be published.
     pub(crate) fn nothing_left(&mut self) {
-        if self.ongoing.as_ref().is_some_and(|ongoing| ongoing.recovered_by == Recovered::Published)
-        {
+        let by = self.ongoing.as_ref().map(|ongoing| ongoing.recovered_by);
+        if matches!(by, Some(Recovered::Published | Recovered::OutboxRead)) {
             self.over();
         }
     }

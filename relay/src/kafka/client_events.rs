@@ -1,12 +1,11 @@
 //! The events of one Kafka client: errors of brokers, statistics, logs. librdkafka sends them from
 //! threads of its own.
 
-use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::kafka::tail_scan;
+use crate::kafka::tail_scan::{self, Fetched};
 use crate::report::threads::locked;
 
 /// The age up to which an error of a broker explains a failure.
@@ -17,7 +16,7 @@ const BROKER_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct ClientEvents {
     count: AtomicU64,
     broker_error: Mutex<Option<(Instant, String)>>,
-    fetched: Mutex<BTreeMap<i32, i64>>,
+    statistics: Mutex<Vec<u8>>,
 }
 
 impl ClientEvents {
@@ -48,17 +47,19 @@ impl ClientEvents {
         *locked(&self.broker_error) = Some((Instant::now(), text.to_owned()));
     }
 
-    /// Takes the client's statistics, as JSON.
+    /// Takes the client's statistics, as JSON. They are parsed when they are used: for many
+    /// partitions they arrive faster than they can be parsed.
     pub(crate) fn statistics(&self, json: &[u8]) {
         self.record();
-        if let Some(fetched) = tail_scan::fetched(json) {
-            *locked(&self.fetched) = fetched;
-        }
+        let mut statistics = locked(&self.statistics);
+        statistics.clear();
+        statistics.extend_from_slice(json);
     }
 
-    /// The next offset to fetch of each partition, by the last statistics.
-    pub(crate) fn fetched(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
-        locked(&self.fetched)
+    /// The next offsets to fetch, by the last statistics.
+    pub(crate) fn fetched(&self) -> Fetched {
+        let statistics = locked(&self.statistics).clone();
+        tail_scan::fetched(&statistics).unwrap_or_default()
     }
 
     /// A reason, with the last error of a broker if that is recent.

@@ -1,6 +1,7 @@
 //! Reads topics up to their present ends.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,16 @@ use super::client::{BULK_TIMEOUT, EventContext, REQUEST_TIMEOUT, Result, create}
 use crate::config::Config;
 use crate::kafka::properties;
 use crate::kafka::tail_scan::{LastRecords, TailScan};
-use crate::kafka::topic_admin::TopicAdmin;
-use crate::model::offsets::{OffsetRange, TopicEnds};
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::model::offsets::{Ends, OffsetRange, TopicEnds};
 use crate::report::kafka_failure::KafkaFailure;
 
 /// The longest time without a record while a topic is read whole; the broker aborts timed-out
 /// transactions every 10 s.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// The most partitions, or those of one topic, that one client reads: each of its statistics has
+/// all of them.
+const PARTITIONS_OF_A_READER_MAX: usize = 500;
 
 /// The last committed record of each shard in each partition of a scan, once every partition is
 /// fetched up to its end.
@@ -30,7 +34,7 @@ pub(crate) fn read_tails(
 ) -> Result<LastRecords> {
     let mut last = LastRecords::new();
     let is_late = |_: Poll| Instant::now() >= deadline;
-    read(config, topic, tails, is_late, |message| {
+    read(config, &[(topic, tails)], is_late, |message| {
         let shard = message.key().and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
         if let Some(shard) = shard {
             let record = message.payload().map(<[u8]>::to_vec);
@@ -43,6 +47,7 @@ pub(crate) fn read_tails(
 /// A record in a topic of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     /// The stream.
@@ -51,32 +56,40 @@ pub(crate) struct Found {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-/// Reads every committed record of a topic from recorded end offsets to the present ones, and
-/// returns these. Blocks.
-pub(crate) fn scan(
-    config: &Config,
-    admin: &TopicAdmin,
-    (topic, recorded): (&str, &TopicEnds),
-    mut take: impl FnMut(Found),
-) -> Result<TopicEnds> {
-    let Some(partitions) = admin.partitions(topic)? else { return Ok(TopicEnds::new()) };
-    let numbers: Vec<u16> = (0..partitions).filter_map(|n| u16::try_from(n).ok()).collect();
-    let ends = admin.ends(topic, &numbers)?;
-    let written = ends.iter().map(|(partition, range)| {
-        let key = (topic.to_owned(), i32::from(*partition));
-        (key, range.end)
-    });
-    let written: TopicEnds = written.collect();
-    let start = |partition: u16| recorded.get(&(topic.to_owned(), partition.into())).copied();
-    let parts = ends.into_iter().map(|(partition, OffsetRange { first, end })| {
-        // A topic that ends before its recorded offset was created anew: all of it is read.
-        let start = start(partition).filter(|start| *start <= end).unwrap_or(first);
-        (partition, OffsetRange { first: start.max(first), end })
-    });
-    let tails = TailScan::between(parts);
-    if tails.is_done() {
-        return Ok(written);
+/// Topics that are read together, each from an offset to its end.
+pub(crate) type Unread = BTreeMap<Arc<str>, TailScan>;
+
+/// The records of topics behind recorded end offsets, in parts that are read one after the other:
+/// each part by one client, whatever the number of its topics. Fully read topics are left out.
+pub(crate) fn unread(ends: &ByTopic<Ends>, recorded: &TopicEnds) -> Vec<Unread> {
+    let mut parts = vec![Unread::new()];
+    let mut partitions = 0;
+    for (topic, ends) in ends {
+        let start = |partition: u16| recorded.get(&(topic.clone(), partition.into())).copied();
+        let tails =
+            TailScan::between(ends.iter().map(|&(partition, OffsetRange { first, end })| {
+                // A topic that ends before its recorded offset was created anew: all of it is read.
+                let start = start(partition).filter(|start| *start <= end).unwrap_or(first);
+                (partition, OffsetRange { first: start.max(first), end })
+            }));
+        if tails.is_done() {
+            continue;
+        }
+        if partitions >= PARTITIONS_OF_A_READER_MAX {
+            parts.push(Unread::new());
+            partitions = 0;
+        }
+        partitions += ends.len();
+        if let Some(part) = parts.last_mut() {
+            part.insert(Arc::from(topic.as_str()), tails);
+        }
     }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Reads every committed record of unread topics. Blocks.
+pub(crate) fn scan(config: &Config, unread: &Unread, mut take: impl FnMut(Found)) -> Result<()> {
     let mut last_record = Instant::now();
     let is_late = move |polled: Poll| {
         if polled == Poll::Record {
@@ -84,18 +97,21 @@ pub(crate) fn scan(
         }
         last_record.elapsed() >= SILENCE_MAX
     };
-    read(config, topic, &tails, is_late, |message| {
+    let of: Vec<(&str, &TailScan)> =
+        unread.iter().map(|(topic, tails)| (&**topic, tails)).collect();
+    read(config, &of, is_late, |message| {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
+        let Some((topic, _)) = unread.get_key_value(message.topic()) else { return };
         take(Found {
+            topic: Arc::clone(topic),
             partition: message.partition(),
             offset: message.offset(),
             key: text(message.key()),
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
         });
-    })?;
-    Ok(written)
+    })
 }
 
 /// A record of a compacted topic: the last one of each key counts.
@@ -128,8 +144,7 @@ pub(crate) fn read_keyed(
     let deadline = Instant::now() + BULK_TIMEOUT;
     read(
         config,
-        topic,
-        &tails,
+        &[(topic, &tails)],
         |_| Instant::now() >= deadline,
         |message| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -154,13 +169,12 @@ enum Poll {
 /// `is_late` is asked after each poll.
 fn read(
     config: &Config,
-    topic: &str,
-    tails: &TailScan,
+    of: &[(&str, &TailScan)],
     is_late: impl FnMut(Poll) -> bool,
     take: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
-    let reader = tail_reader(config, topic, tails)?;
-    let read = read_by(&reader, topic, tails, is_late, take);
+    let reader = tail_reader(config, of)?;
+    let read = read_by(&reader, of, is_late, take);
     // rdkafka closes a consumer of a group in slices of 100 ms and without a deadline: nothing
     // depends on it.
     let closing = thread::Builder::new().name("reader-close".into()).spawn(move || drop(reader));
@@ -172,8 +186,7 @@ fn read(
 
 fn read_by(
     reader: &BaseConsumer<EventContext>,
-    topic: &str,
-    tails: &TailScan,
+    of: &[(&str, &TailScan)],
     mut is_late: impl FnMut(Poll) -> bool,
     mut take: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
@@ -189,6 +202,7 @@ fn read_by(
         match found {
             Some(Ok(message)) => take(&message),
             Some(Err(error)) => {
+                let topic = of.first().map_or("", |(topic, _)| topic);
                 let failure = context.failure(ACTION, &error).about(topic, Vec::new());
                 // An outage may end by itself before the deadline.
                 if !failure.is_outage() {
@@ -197,36 +211,47 @@ fn read_by(
             }
             // The queue was empty, and it had everything that the statistics before the poll count
             // as fetched.
-            None if context.events.count() == events
-                && tails.are_fetched(&context.events.fetched()) =>
-            {
+            None if context.events.count() == events && missing(context, of).is_none() => {
                 return Ok(());
             }
             None => {}
         }
         if is_late(polled) {
-            let reason = tails.missing(&context.events.fetched());
+            let reason = missing(context, of).unwrap_or_default();
             let reason = context.events.explain(reason);
             return Err(KafkaFailure::Outage { action: ACTION, reason });
         }
     }
 }
 
-fn tail_reader(
-    config: &Config,
-    topic: &str,
-    tails: &TailScan,
-) -> Result<BaseConsumer<EventContext>> {
-    let reader: BaseConsumer<EventContext> = create(properties::tail_reader(&config.kafka, topic))?;
+/// The partitions of the first topic that has such that are not fetched to their ends, for
+/// operators; none when all are.
+fn missing(context: &EventContext, of: &[(&str, &TailScan)]) -> Option<String> {
+    let fetched = context.events.fetched();
+    let nothing = BTreeMap::new();
+    of.iter().find_map(|(topic, tails)| {
+        let next = fetched.get(*topic).unwrap_or(&nothing);
+        (!tails.are_fetched(next)).then(|| tails.missing(next))
+    })
+}
+
+fn tail_reader(config: &Config, of: &[(&str, &TailScan)]) -> Result<BaseConsumer<EventContext>> {
+    let topic = of.first().map_or("", |(topic, _)| topic);
+    let reader: BaseConsumer<EventContext> =
+        create(properties::tail_reader(&config.kafka, topic, of.len()))?;
     // Waits for a connection: without one, an assignment waits for librdkafka's next leader query,
     // a second later.
+    let (asked, timeout) =
+        if of.len() > 1 { (None, BULK_TIMEOUT) } else { (Some(topic), REQUEST_TIMEOUT) };
     reader
-        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+        .fetch_metadata(asked, timeout)
         .map_err(|error| reader.context().failure("look a topic up", &error))?;
     let mut list = TopicPartitionList::new();
-    let assigned = tails
-        .starts()
-        .try_for_each(|(partition, start)| {
+    let mut starts = of.iter().flat_map(|(topic, tails)| {
+        tails.starts().map(|(partition, start)| (*topic, partition, start))
+    });
+    let assigned = starts
+        .try_for_each(|(topic, partition, start)| {
             list.add_partition_offset(topic, partition, Offset::Offset(start))
         })
         .and_then(|()| reader.assign(&list));

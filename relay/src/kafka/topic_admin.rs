@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::client::{BULK_TIMEOUT, EventContext, REQUEST_TIMEOUT, Result, create}
 use crate::config::Config;
 use crate::kafka::properties::{self, Properties};
 use crate::kafka::topic_plan::TopicPlan;
-use crate::model::offsets::{OffsetRange, Partitions, TopicEnds};
+use crate::model::offsets::{Ends, OffsetRange, Partitions, TopicEnds};
 use crate::report::kafka_failure::KafkaFailure;
 
 /// Describes and creates topics. Its connections stay open for the next request.
@@ -77,7 +77,7 @@ impl TopicAdmin {
     }
 
     /// The first offset and the end offset of each of these partitions.
-    pub(crate) fn ends(&self, topic: &str, partitions: &[u16]) -> Result<Vec<(u16, OffsetRange)>> {
+    pub(crate) fn ends(&self, topic: &str, partitions: &[u16]) -> Result<Ends> {
         let failed = |error| self.failure("find the ends of a topic", &error, topic);
         let end = |partition: &u16| {
             let number = i32::from(*partition);
@@ -88,19 +88,67 @@ impl TopicAdmin {
         partitions.iter().map(end).collect()
     }
 
-    /// The end offsets of these partitions; those that do not exist are left out. One request.
-    pub(crate) fn end_offsets(&self, partitions: &Partitions) -> Result<TopicEnds> {
-        let failed = |error| self.failure("find the ends of topics", &error, "");
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in partitions {
-            list.add_partition_offset(topic, *partition, Offset::End).map_err(failed)?;
+    /// The first and the end offset of every partition of these topics; topics that do not exist
+    /// are left out. A few requests, whatever the number of topics.
+    pub(crate) fn ends_of(&self, topics: &[&str]) -> Result<ByTopic<Ends>> {
+        let mut counts = self.partitions_of(topics)?;
+        for topic in topics {
+            if counts.contains_key(*topic) {
+                continue;
+            }
+            // A broker leaves out of a list the topics that the relay may not describe. Asked for a
+            // topic by its name, it returns an error.
+            let found = self.partitions(topic)?;
+            counts.extend(found.map(|partitions| ((*topic).to_owned(), Ok(partitions))));
         }
-        let found = self.client.offsets_for_times(list, REQUEST_TIMEOUT).map_err(failed)?;
-        let end = |element: TopicPartitionListElem<'_>| match element.offset() {
-            Offset::Offset(end) => Some(((element.topic().to_owned(), element.partition()), end)),
+        let mut partitions = Partitions::new();
+        for (topic, found) in counts {
+            let topic = Arc::<str>::from(topic);
+            partitions.extend((0..found?).map(|number| (Arc::clone(&topic), number)));
+        }
+        let firsts = self.offsets(&partitions, Offset::Beginning, BULK_TIMEOUT)?;
+        let written = self.offsets(&partitions, Offset::End, BULK_TIMEOUT)?;
+        let mut ends: ByTopic<Ends> = ByTopic::new();
+        for (topic, number) in &partitions {
+            let key = (topic.to_string(), *number);
+            let (Some(first), Some(end)) = (firsts.get(&key), written.get(&key)) else {
+                // Without a leader, its end is unknown for the moment.
+                let error = KafkaError::MetadataFetch(Code::LeaderNotAvailable);
+                return Err(self.failure("find the ends of topics", &error, topic));
+            };
+            if let Ok(number) = u16::try_from(*number) {
+                let range = OffsetRange { first: *first, end: *end };
+                ends.entry(key.0).or_default().push((number, range));
+            }
+        }
+        Ok(ends)
+    }
+
+    /// The end offsets of these partitions; those that do not exist are left out.
+    pub(crate) fn end_offsets(&self, partitions: &Partitions) -> Result<TopicEnds> {
+        self.offsets(partitions, Offset::End, REQUEST_TIMEOUT)
+    }
+
+    /// The first or the end offset of each of these partitions; those that do not exist are left
+    /// out. One request to each broker.
+    fn offsets(&self, of: &Partitions, end: Offset, timeout: Duration) -> Result<TopicEnds> {
+        let failed = |error| self.failure("find the ends of topics", &error, "");
+        let mut list = TopicPartitionList::with_capacity(of.len());
+        for (topic, partition) in of {
+            list.add_partition_offset(topic, *partition, end).map_err(failed)?;
+        }
+        if of.is_empty() {
+            return Ok(TopicEnds::new());
+        }
+        let found = self.client.offsets_for_times(list, timeout).map_err(failed)?;
+        let offset = |element: TopicPartitionListElem<'_>| match (element.error(), element.offset())
+        {
+            (Ok(()), Offset::Offset(offset)) => {
+                Some(((element.topic().to_owned(), element.partition()), offset))
+            }
             _ => None,
         };
-        Ok(found.elements().into_iter().filter_map(end).collect())
+        Ok(found.elements().into_iter().filter_map(offset).collect())
     }
 
     /// The settings of topics; none if the broker does not return them. One request.

@@ -12,5 +12,7 @@ pub(crate) struct OffsetRange {
 
 /// The end offsets of topics, by topic and partition: each is the offset behind the last record.
 pub(crate) type TopicEnds = HashMap<(String, i32), i64>;
+/// The partitions of a topic with their offsets.
+pub(crate) type Ends = Vec<(u16, OffsetRange)>;
 /// Partitions of topics.
 pub(crate) type Partitions = HashSet<(Arc<str>, i32)>;

@@ -11,10 +11,10 @@ use crate::report::failure::Failure;
 /// How end offsets were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndsOrigin {
-    /// Everything before them was compared with the store.
-    Compared,
-    /// This instance wrote there, and its checkpoints were copied just before.
-    Written,
+    /// Every event before them is skipped: a rebase has read it.
+    Skipped,
+    /// Every event before them is in the store; the copied checkpoints cover them later.
+    Stored,
 }
 
 /// The recorded offset from which records are compared.
@@ -43,8 +43,8 @@ pub(crate) async fn record_ends(
     (origin, ends): (EndsOrigin, &TopicEnds),
 ) -> Result<(), Failure> {
     let covered = |end: &i64| match origin {
-        EndsOrigin::Compared => Some(*end),
-        EndsOrigin::Written => None,
+        EndsOrigin::Skipped => Some(*end),
+        EndsOrigin::Stored => None,
     };
     let statement = store.schema().statement(include_str!("../../sql/record_ends.sql"));
     sqlx::query(statement)

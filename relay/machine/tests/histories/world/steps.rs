@@ -1,4 +1,4 @@
-//! What each step does.
+//! The effect of each step.
 
 use annals_relay_machine::{Action, Command, Completion, FailureClass, Input, Operation};
 
@@ -35,7 +35,7 @@ impl World {
                 self.disturb(action);
             }
             Turn::Expire(session) => {
-                // That of a dead relay is no fault.
+                // A lost task of a dead relay is no fault.
                 self.faults.expiries = self.faults.expiries.saturating_sub(1);
                 self.database.expire(session, self.plant);
             }
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// What happens to a relay.
+    /// A change of a relay's state.
     fn disturb(&mut self, action: Turn) {
         match action {
             Turn::Crash(relay) => {
@@ -71,7 +71,7 @@ impl World {
                 self.strays.extend(relay.tasks);
             }
             Turn::Stop(relay) => {
-                // Before a person acts on a lost history, all are stopped.
+                // Before an operator acts on a lost history, all relays are stopped.
                 self.faults.stops = self.faults.stops.saturating_sub(1);
                 self.relay(relay).is_stopped = true;
                 self.tell(relay, Input::Stop);
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// What events are refused for, and what people do about it.
+    /// The causes of refusals, and the operator's reaction.
     fn take_of_holds(&mut self, action: Turn) {
         match action {
             Turn::Refuse(shard, event) => {
@@ -111,7 +111,7 @@ impl World {
         self.faults.lost -= 1;
         let Answer { generation, operation, news, .. } = self.relay(relay).answers.remove(answer);
         if let News::Noted(_) = news {
-            // It is tried again.
+            // The relay tries it again.
             return self.relay(relay).note_next();
         }
         self.tell(
@@ -120,14 +120,14 @@ impl World {
         );
     }
 
-    /// Gives a task up that is done later all the same.
+    /// Abandons a task that is still executed later.
     fn late(&mut self, relay: usize, task: usize) {
         self.faults.late -= 1;
         let task = self.relay(relay).tasks.remove(task);
         let (generation, operation) = (task.generation, task.what.operation());
         if let What::Note(_) = task.what {
             self.strays.push(task);
-            // It is tried again.
+            // The relay tries it again.
             return self.relay(relay).note_next();
         }
         let mut input =
@@ -141,7 +141,7 @@ impl World {
         self.tell(relay, input);
     }
 
-    /// Whether this concerns the noting of a hold's progress.
+    /// Whether this task records progress of a quarantine entry.
     pub(crate) fn is_noting(&self, action: &Turn) -> bool {
         let task = match *action {
             Turn::Execute(relay, task) | Turn::Late(relay, task) => {
@@ -153,7 +153,7 @@ impl World {
         task.is_some_and(|task| matches!(task.what, What::Note(_)))
     }
 
-    /// An action for people, before it is taken.
+    /// An operator's action before it is taken.
     pub(crate) fn describe(&self, action: &Turn) -> String {
         let of = |relay: usize| self.relays[relay].as_ref().unwrap();
         match action {
@@ -189,7 +189,7 @@ impl World {
                 }
             }
             News::Refused(_) => {}
-            // Whoever hears of new producers has heard everything of those before.
+            // A relay that learns of new producers has all answers of the earlier ones.
             News::Committed(..) if generation < receiver.heard => {}
             News::Committed(batches, ends) => receiver.committed(batches, ends),
             News::Verified(leases, incarnation) if generation == receiver.generation => {
@@ -203,7 +203,7 @@ impl World {
         self.tell(relay, input);
     }
 
-    /// Tells the machine, and takes its commands.
+    /// Reports to the machine, and receives its commands.
     fn tell(&mut self, number: usize, input: In) {
         let plant = self.plant;
         let input = planted_input(input, plant, self.relay(number).generation);
@@ -224,7 +224,7 @@ impl World {
         }
     }
 
-    /// What some bugs would have seen by now.
+    /// Answers that some planted bugs would have seen by now.
     fn plant_early(&mut self, number: usize, command: &Command<Place, Batch>) {
         let Command { generation, action } = command;
         match (self.plant, action) {
@@ -260,7 +260,7 @@ impl World {
     }
 }
 
-/// A machine that hears something else than what happened behaves as one with a bug.
+/// A machine that receives a false report behaves like one with a bug.
 fn planted_input(input: In, plant: Option<Plant>, now: u64) -> In {
     match (plant, input) {
         (Some(Plant::RepliesFromBeforeAreHeard), Input::Completed { completion, .. }) => {

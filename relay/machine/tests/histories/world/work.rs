@@ -38,7 +38,8 @@ impl World {
                 Input::Joined
             }
             What::OpenProducers(2, epochs) => {
-                // Before the leases are looked at again: what the database loses later is known from here.
+                // Before the lease is renewed again: later losses of the database are known from
+                // here on.
                 if self.has_histories {
                     self.broker.announced.insert(task.session);
                 }
@@ -73,7 +74,8 @@ impl World {
         session
     }
 
-    /// Notes how far a hold got, in the history that it was read from; what the database then knows.
+    /// Records an entry's progress, in the history that it was read from; returns the database's
+    /// state.
     fn note(&mut self, note: &Note) -> Option<Noted> {
         let progress = note.checkpoint().progress?;
         if note.incarnation() != self.database.incarnation {
@@ -86,7 +88,7 @@ impl World {
         is_noted.then_some(Noted { progress, hold_changes })
     }
 
-    /// Makes the next producer.
+    /// Creates the next producer.
     fn open(&mut self, mut task: Task) -> Task {
         if let What::OpenProducers(slot, epochs) = &mut task.what {
             let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
@@ -99,7 +101,7 @@ impl World {
         task
     }
 
-    /// Looks what is to be fenced, fences the next, or notes that all are.
+    /// Queries the ids to fence, fences the next one, or records that all are fenced.
     fn fence(&mut self, mut task: Task) -> Executed {
         let (generation, session, operation) =
             (task.generation, task.session, Operation::FencePredecessors);
@@ -178,14 +180,15 @@ impl World {
         }
     }
 
-    /// Reads a page, of the history that the places are of.
+    /// Reads a page, in the history that the cursors belong to.
     fn read(&mut self, relay: usize, generation: u64, places: &[(Shard, Place)]) -> In {
         let failed = |class| Input::Failed { generation, operation: Operation::ReadOutbox, class };
         let incarnation = self.database.incarnation;
         if places.iter().any(|(_, place)| place.incarnation != incarnation)
             && self.plant != Some(Plant::TheReaderReadsAnyHistory)
         {
-            // The producers are made again, and the history is verified before anything else is published.
+            // The producers are created again, and the history is verified before anything else is
+            // published.
             return failed(FailureClass::Resync);
         }
         let noted = self.relays[relay].as_ref().map_or_else(Default::default, |r| r.noted);
