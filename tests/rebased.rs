@@ -1,4 +1,4 @@
-//! A rebase goes by what the topics have, whatever its age and however much it is: nothing comes twice.
+//! A rebase reads the topics' own records, of any age and number: no event is repeated.
 
 use std::collections::HashSet;
 
@@ -10,14 +10,14 @@ use sqlx::{Connection, PgConnection};
 
 use crate::forked::Pair;
 
-/// What a rebase may use in memory, at most.
+/// Maximum memory of a rebase.
 const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// What is published last, and lost with the primary.
+/// The event that is published last, and lost with the primary.
 const LOST: i64 = 3;
 
-/// A backlog that was recorded three days ago and is published in one go, after the last copy of a checkpoint that the
-/// standby gets; and a promotion that loses what came after it.
+/// A backlog that was recorded three days ago and is published in one go, after the last copy of a
+/// checkpoint that the standby receives; and a promotion that loses the later events.
 async fn nothing_comes_twice(backlog: i64, change: impl Fn(RelaySettings) -> RelaySettings) -> u64 {
     let primary = PrivateStack::up(&[Component::Postgres]).await;
     let pair = Pair::of(primary, "rebased").await;
