@@ -1,4 +1,5 @@
-//! A key's partition is the one that Java's producer computes, so that topics can be joined by partition.
+//! A key's partition is the one that Java's producer computes, so that topics can be joined by
+//! partition.
 
 use annals_relay::message::Message;
 use annals_testkit::{Isolation, Testbed, read_topic};
