@@ -3,6 +3,7 @@
 
 mod append;
 mod backlog;
+mod bulk;
 mod debezium;
 mod drain;
 mod event;
@@ -57,6 +58,8 @@ enum Command {
     Drain(drain::Arguments),
     /// Events per second out of ten million, beside a million.
     Backlog(backlog::Arguments),
+    /// Events per second of large transactions, by relay and follower, beside those of small ones.
+    Bulk(bulk::Arguments),
     /// From append to consumer, at a steady rate.
     Latency(latency::Arguments),
     /// The cost of a relay that has nothing to publish.
@@ -100,6 +103,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
         Command::Backlog(backlog) => backlog::run(backlog, report("backlog")?).await,
+        Command::Bulk(bulk) => bulk::run(bulk, report("bulk")?).await,
         Command::Idle(idle) => idle::run(idle, report("idle")?).await,
         Command::Goals => goals::run(&arguments.output),
         Command::Takeover(takeover) => takeover::run(takeover, report("takeover")?).await,

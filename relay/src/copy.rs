@@ -183,7 +183,7 @@ impl Copier {
             Ok(ends)
         });
         let ends = ends.await?;
-        record_ends(&self.store, &self.config, incarnation, (Ends::Written, &ends)).await
+        record_ends(&self.store, &self.config, incarnation, (Ends::Stored, &ends)).await
     }
 
     async fn copy(
@@ -209,10 +209,10 @@ impl Copier {
 /// Where ends of topics come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
-    /// Everything before them was compared with the store.
-    Compared,
-    /// This instance wrote there, and its checkpoints were copied just before.
-    Written,
+    /// Everything before them is passed: a rebase has read it.
+    Passed,
+    /// Everything before them is in the store; whether the copies of checkpoints cover it is seen later.
+    Stored,
 }
 
 /// Records how far topics are written, unless the database is another than the one that the events came from.
@@ -223,8 +223,8 @@ pub(crate) async fn record_ends(
     (origin, ends): (Ends, &TopicEnds),
 ) -> Result<(), Failure> {
     let covered = |end: &i64| match origin {
-        Ends::Compared => Some(*end),
-        Ends::Written => None,
+        Ends::Passed => Some(*end),
+        Ends::Stored => None,
     };
     let statement = store.schema().statement(include_str!("../sql/record_ends.sql"));
     sqlx::query(statement)

@@ -64,6 +64,16 @@ impl Waiting {
         }
     }
 
+    /// The same of a failure to read. That the database answers otherwise does not end it: where a right is missing, it always does.
+    pub(crate) fn say_unread(&mut self, failure: &Failure) {
+        match failure.is_over_when() {
+            Good::Database if failure.trouble() == Trouble::Away => {
+                self.say_until(failure, Good::Read);
+            }
+            _ => self.say(failure),
+        }
+    }
+
     fn say_until(&mut self, failure: &Failure, until: Good) {
         let what = failure.waits_for();
         let error = failure as &dyn std::error::Error;
@@ -79,9 +89,11 @@ impl Waiting {
         } else {
             tracing::warn!(event = "outage_began", waiting_for = what, error, "waiting for {what}");
         }
-        // What began as a failure to publish stays one.
+        // What began as a failure to publish or to read stays one.
         let until = match &before {
-            Some(Waited { until: Good::Published, .. }) if is_same => Good::Published,
+            Some(Waited { until: before @ (Good::Published | Good::Read), .. }) if is_same => {
+                *before
+            }
             Some(_) | None => until,
         };
         let since = before.map_or_else(Instant::now, |before| before.since);
@@ -109,7 +121,8 @@ impl Waiting {
 
     /// There is nothing left that could not be published.
     pub(crate) fn nothing_left(&mut self) {
-        if self.what.as_ref().is_some_and(|waited| waited.until == Good::Published) {
+        let until = self.what.as_ref().map(|waited| waited.until);
+        if matches!(until, Some(Good::Published | Good::Read)) {
             self.over();
         }
     }
