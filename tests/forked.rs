@@ -1,7 +1,8 @@
-//! A standby is promoted that had not got everything that was published: the relay halts before it publishes anything of
-//! the new history, writes nothing of the lost one into it, and goes on once somebody has seen what diverges. The same way
-//! leads out of lost checkpoints. With `relay.durability = standby` nothing can diverge. Where a standby had everything,
-//! relays and followers go on by themselves.
+//! A standby is promoted that lacks published events: the relay halts before it publishes anything
+//! of the new history, writes no checkpoint of the lost one into it, and continues once an operator
+//! has seen the divergence. The same procedure recovers from lost checkpoints. With
+//! `relay.durability = standby` nothing can diverge. If the standby had everything, relays and
+//! followers continue by themselves.
 
 use std::collections::HashSet;
 
@@ -47,7 +48,7 @@ impl Pair {
         }
     }
 
-    /// The standby gets nothing more from its primary.
+    /// The standby receives nothing more from its primary.
     pub(crate) async fn cut_off(standby: &mut PgConnection) {
         let stop = include_str!("sql/stop_following.sql");
         sqlx::query(stop).execute(&mut *standby).await.must("stop following");
@@ -64,14 +65,14 @@ impl Pair {
     }
 }
 
-/// A pair with a relay that reaches the database by a name, whichever of the two it stands for.
+/// A pair with a relay that reaches the database by a name, which may lead to either of the two.
 struct Named {
     pair: Pair,
     link: Link,
     settings: RelaySettings,
     relay: RelayProcess,
     consumer: Follower,
-    /// Where a follower stands that has had four events.
+    /// The checkpoint of a follower after four events.
     checkpoint: Checkpoint,
 }
 
@@ -96,7 +97,8 @@ impl Named {
         Self { pair, link, settings, relay, consumer, checkpoint }
     }
 
-    /// The standby becomes the primary, and the name stands for it, while the relay waits for the database.
+    /// The standby becomes the primary, and the name leads to it, while the relay waits for the
+    /// database.
     async fn fail_over(&mut self, ending: Ending) -> Testbed {
         self.relay.turn_page();
         self.link.cut();
@@ -110,13 +112,13 @@ impl Named {
     }
 }
 
-/// What the database has of the relay's checkpoints.
+/// The copies of the relay's checkpoints in the database.
 async fn copies(bed: &Testbed) -> String {
     let copies = sqlx::query_scalar(include_str!("sql/copies.sql"));
     copies.fetch_one(bed.store().pool()).await.must("read the copies of checkpoints")
 }
 
-/// A connection to the database, if it has so many events; an error where it is not there itself, or not whole.
+/// A connection to the database, if it has so many events; an error if it is down or incomplete.
 async fn has_events(url: &str, events: i64) -> Result<Option<PgConnection>, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     let asked = sqlx::query_scalar(include_str!("sql/has_events.sql")).bind(events);
@@ -291,11 +293,11 @@ async fn all_go_on_by_themselves(primary: PrivateStack, ending: Ending) {
     named.link.mend();
     named.consumer.until_count(5).await;
     let follow = Follow::all().after(named.checkpoint.clone());
-    let taken = take(promoted.store(), follow, 1).await.must("go on");
+    let taken = take(promoted.store(), follow, 1).await.must("continue");
     assert_eq!(taken[0].event.version.get(), 4);
     let follow = Follow::all().after(taken[0].checkpoint.clone());
     append(promoted.store(), &a, [deposited(5)]).await;
-    let taken = take(promoted.store(), follow, 1).await.must("go on");
+    let taken = take(promoted.store(), follow, 1).await.must("continue");
     assert_eq!(taken[0].event.version.get(), 5);
     named.consumer.until_count(6).await;
     assert!(named.relay.terminate().await.success());

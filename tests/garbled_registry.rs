@@ -1,5 +1,5 @@
-//! A schema registry that answers nonsense is one that is away: what is known flows, what is new waits, and nothing
-//! is published with an id that nobody gave.
+//! A schema registry with invalid answers counts as down: events with known schemas are published,
+//! new schemas wait, and nothing is published with an id that the registry did not assign.
 
 use annals_store::{Append, ExpectedVersion, StreamName};
 use annals_testkit::{
@@ -56,7 +56,7 @@ async fn known_schemas_flow_whatever_the_registry_answers() {
     follower.until_count(1).await;
     for (published, (_, garbage)) in (1..).zip(KINDS) {
         registry.talks(garbage);
-        // A relay that has just started asks whether the id still means the schema.
+        // A relay that has just started checks whether the id still belongs to the schema.
         relay.kill().await;
         relay.restart();
         append(&bed, &account("a")).await;

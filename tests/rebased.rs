@@ -1,4 +1,4 @@
-//! A rebase goes by what the topics have, whatever its age and however much it is: nothing comes twice.
+//! A rebase reads the topics' own records, of any age and number: no event is repeated.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,14 @@ use sqlx::{Connection, PgConnection};
 
 use crate::forked::Pair;
 
-/// What a rebase may use in memory, at most.
+/// Maximum memory of a rebase.
 const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// What is published last, and lost with the primary.
+/// The event that is published last, and lost with the primary.
 const LOST: i64 = 3;
 
-/// A backlog that was recorded three days ago and is published in one go, after the last copy of a checkpoint that the
-/// standby gets; and a promotion that loses what came after it.
+/// A backlog that was recorded three days ago and is published in one go, after the last copy of a
+/// checkpoint that the standby receives; and a promotion that loses the later events.
 async fn nothing_comes_twice(backlog: i64, change: impl Fn(RelaySettings) -> RelaySettings) -> u64 {
     let primary = PrivateStack::up(&[Component::Postgres]).await;
     let pair = Pair::of(primary, "rebased").await;
@@ -111,7 +111,7 @@ async fn what_a_relay_published_that_was_killed_before_it_copied_its_checkpoints
     consumer.until_count(published).await;
     first.kill().await;
     drop(locked);
-    // It finds nothing to publish, and sees that the store has what is published.
+    // It finds nothing to publish, and sees that the store has every published event.
     let mut second = RelayProcess::start(&bed.relay().instance("b"));
     second.event("publishing").await;
     assert!(second.terminate().await.success());

@@ -1,5 +1,5 @@
-//! What is recorded is never changed, and each role can do its own work and nothing else. Tables and functions come
-//! from the catalog: a new one that nobody thought of is a failure.
+//! Recorded events are never changed, and each role can do its own work and nothing else. Tables
+//! and functions come from the catalog: a new one without an expectation is a failure.
 
 use annals_store::{Append, ExpectedVersion, Follow, Read, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited, opened};
@@ -9,7 +9,7 @@ use std::pin::pin;
 
 const ROLES: [&str; 5] = ["annals_append", "annals_read", "annals_relay", "annals_admin", "public"];
 
-/// What each role may do to a table: select, insert, update, delete, truncate.
+/// The rights of each role on a table: select, insert, update, delete, truncate.
 fn allowed_on_table(role: &str, table: &str) -> &'static str {
     match (role, table) {
         ("public", _) => "",

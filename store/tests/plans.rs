@@ -1,5 +1,6 @@
-//! Each page is one indexed query, however large the tables are: the plans are asserted on filled tables, for the
-//! generic plan that PostgreSQL falls back to after some executions, and for those that it makes for given arguments.
+//! Each page is one indexed query, however large the tables are: the plans are asserted on filled
+//! tables, for the generic plan that PostgreSQL falls back to after some executions, and for those
+//! that it makes for given arguments.
 
 use annals_testkit::{Must, Testbed};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -209,8 +210,8 @@ fn check(Plan { name, index, .. }: &Plan, plan: &str) {
     for dear in ["Seq Scan on events", "Seq Scan on outbox_0000000", "Seq Scan on streams"] {
         assert!(!plan.contains(dear), "{name} reads a whole table:\n{plan}");
     }
-    // The rows of a page come in order from their index, so that the rest is never looked at. Where only a page's
-    // worth can be found, it may be sorted.
+    // The rows of a page come in order from their index, so that the rest is never looked at. Where
+    // only a page's worth can be found, it may be sorted.
     let few = ["follow_late", "outbox_late", "outbox_page"];
     // With the id at hand the planner knows how few events belong to it.
     let few_of_an_id = ["read_correlation", "read_causation"];
@@ -223,7 +224,7 @@ fn check(Plan { name, index, .. }: &Plan, plan: &str) {
     assert!(is_bounded || is_cut_off || !is_sorted, "{name} sorts what it reads:\n{plan}");
 }
 
-/// Whether the limit stands directly on the index, and everything else above it.
+/// Whether the limit is directly on the index, and everything else above it.
 fn is_cut_off(plan: &str) -> bool {
     let mut lines = plan.lines().skip_while(|line| !line.contains("Limit"));
     let below = lines.nth(1);

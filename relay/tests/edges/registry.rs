@@ -44,7 +44,7 @@ fn cause(failure: Failure) -> RegistryFailure {
     }
 }
 
-/// A registry where nobody listens.
+/// The URL of a registry without a listener.
 fn away(config: &Config) -> Config {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut away = config.clone();

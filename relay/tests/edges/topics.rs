@@ -1,4 +1,4 @@
-//! Topics are made by policy, and what was made otherwise is said.
+//! Topics are created by policy, and differences of existing ones are logged.
 
 use annals_relay::config::Config;
 use annals_relay::kafka::topic_plan::{TopicFacts, TopicPlan};

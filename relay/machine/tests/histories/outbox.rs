@@ -46,7 +46,7 @@ enum State {
 pub(crate) struct Outbox {
     /// In position order.
     rows: [Vec<Row>; SHARDS as usize],
-    /// Changes whenever the database goes back: later events are new, whatever their number.
+    /// Changes whenever the database goes back: later events are new, for any number.
     branch: u8,
     position_next: u8,
     xid_next: u8,

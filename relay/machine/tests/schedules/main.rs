@@ -5,7 +5,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test that cannot go on says where, and how much was tried"
+    reason = "a failing test prints its place, and the number of tried schedules"
 )]
 
 mod broker;

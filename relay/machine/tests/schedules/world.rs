@@ -409,7 +409,7 @@ impl World {
                 self.faults.askings = self.faults.askings.saturating_sub(1);
                 self.database.holds[shard].iter_mut().for_each(|hold| hold.is_wanted = true);
             }
-            other => panic!("{other:?} has nothing to do with holds"),
+            other => panic!("{other:?} is no quarantine action"),
         }
     }
 
