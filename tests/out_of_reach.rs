@@ -77,7 +77,7 @@ async fn relays_that_are_all_cut_off_from_kafka_keep_their_shards_and_go_on_with
     for _ in 0..ATTEMPTS_IN_A_LEASE {
         for relay in [&mut first, &mut second] {
             relay.turn_page();
-            relay.waits_for("kafka").await;
+            relay.event_with("outage_continues", &[("waiting_for", "kafka")]).await;
             assert!(!relay.has_event("shards_abandoned"));
         }
     }

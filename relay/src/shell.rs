@@ -502,7 +502,9 @@ impl Shell {
     /// Says which shards are published by this relay, when that has changed.
     fn tell_shards(&mut self) {
         let live: BTreeSet<Shard> = self.machine.live().collect();
-        if live == self.live {
+        // During an outage they are not told; they are when it has ended.
+        let is_told = self.waiting.is_on() || live.is_empty() || live == self.said;
+        if live == self.live && is_told {
             return;
         }
         let shards =
