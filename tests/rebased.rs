@@ -126,3 +126,36 @@ async fn what_a_relay_published_that_was_killed_before_it_copied_its_checkpoints
     assert!(third.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), [], "{said}");
 }
+
+#[tokio::test]
+async fn an_end_is_covered_once_all_copies_begin_behind_what_was_visible_when_it_was_the_end() {
+    const SHARDS: i32 = 8;
+    let bed = Testbed::new("covered").await;
+    let next = async || {
+        let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+        bed.store().append(&append).await.must("append");
+    };
+    let copy = async |shards: i32| {
+        let copy = sqlx::query(include_str!("sql/copy_checkpoints.sql")).bind(shards);
+        copy.execute(bed.store().pool()).await.must("copy checkpoints");
+    };
+    let covered = async |end: i64| -> i64 {
+        let record = sqlx::query(include_str!("sql/record_end.sql")).bind(end);
+        record.execute(bed.store().pool()).await.must("record an end");
+        let covered = sqlx::query_scalar(include_str!("sql/covered_offset.sql"));
+        covered.fetch_one(bed.store().pool()).await.must("read what is covered")
+    };
+    next().await;
+    assert_eq!(covered(10).await, 0);
+    // What is before 10 may be of a transaction whose commit was not answered: these checkpoints may be of before it.
+    copy(SHARDS).await;
+    assert_eq!(covered(20).await, 0);
+    next().await;
+    copy(SHARDS - 1).await;
+    assert_eq!(covered(30).await, 0, "of one shard there is no later checkpoint");
+    copy(SHARDS).await;
+    assert_eq!(covered(40).await, 10);
+    next().await;
+    copy(SHARDS).await;
+    assert_eq!(covered(50).await, 40);
+}
