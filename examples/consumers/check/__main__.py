@@ -42,6 +42,9 @@ def main():
         except Missing as reason:
             skipped.append(tool)
             print(f"{tool.name}: skipped: {reason}", flush=True)
+    if not tools:
+        print(f"0 passed, 0 failed, {len(skipped)} skipped")
+        return
     # An orderly end of whatever was started, also then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stage, is_kept = Stage(programs, directory), True

@@ -124,11 +124,17 @@ class Program:
             self.build_fault(fault)
             compare(totals, self.run_to_end(stage, self.state(stage, f"-{fault.name.replace(' ', '-')}.state")))
         except (Wrong, subprocess.TimeoutExpired) as wrong:
-            print(f"  {self.name}, {fault.name}: {str(wrong).strip().splitlines()[-1][:160]}", flush=True)
+            print(f"  {self.name}, {fault.name}: {reason(wrong)[:160]}", flush=True)
             return
         finally:
             self.source = self.folder
         raise Wrong(f"the check did not see the fault {fault.name!r}")
+
+
+def reason(wrong):
+    """The line of what a program says that tells why it ended; a stack of calls is around it."""
+    lines = str(wrong).strip().splitlines()
+    return next((line for line in lines if "fork: " in line or "gap: " in line or "differ: " in line), lines[-1]).strip()
 
 
 def compare(expected, found):
