@@ -15,7 +15,7 @@ const SCHEMA: &str = "ledger";
 /// A handle with a pool of its own, as a process that starts has, on a schema that is not there yet.
 async fn starting(bed: &Testbed) -> Store {
     let schema = SchemaName::new(SCHEMA).must("name a schema");
-    let options = StoreOptions::default().schema(schema).hints(false);
+    let options = StoreOptions::default().schema(schema).without_notifications();
     options.connect(&bed.database_url()).await.must("connect")
 }
 

@@ -1,5 +1,6 @@
 //! How far a shard is published: what stands in Kafka, in the same transaction as the records.
 
+use annals_store::Position;
 use annals_store::outbox::{Bound, History};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -16,7 +17,7 @@ pub struct Place {
     /// first page of the window, since another end would give another order.
     pub until: Option<Bound>,
     /// Up to this position the window is published; 0 at its begin.
-    pub after: i64,
+    pub after: Position,
 }
 
 /// How far one shard is published.
@@ -40,7 +41,7 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEvent {
     /// Its position.
-    pub position: i64,
+    pub position: Position,
     /// Its id.
     pub event_id: Uuid,
 }
@@ -82,25 +83,25 @@ impl Place {
     /// Before the first event of a history.
     #[must_use]
     pub fn origin() -> Self {
-        Self { since: Bound::origin(), until: None, after: 0 }
+        Self { since: Bound::origin(), until: None, after: Position::ORIGIN }
     }
 
     /// In the middle of a window.
     #[must_use]
-    pub fn within(&self, until: &Bound, after: i64) -> Self {
+    pub fn within(&self, until: &Bound, after: Position) -> Self {
         Self { until: Some(until.clone()), after, since: self.since.clone() }
     }
 
     /// At the end of a window.
     #[must_use]
     pub fn done(until: &Bound) -> Self {
-        Self { since: until.clone(), until: None, after: 0 }
+        Self { since: until.clone(), until: None, after: Position::ORIGIN }
     }
 
     /// The highest position that this place can have passed, for people.
     #[must_use]
     pub fn position(&self) -> i64 {
-        if self.until.is_some() { self.after } else { self.since.position }
+        if self.until.is_some() { self.after.get() } else { self.since.position.get() }
     }
 }
 
@@ -149,11 +150,11 @@ mod tests {
         let until = Bound {
             snapshot: "10:12:11".into(),
             next_xid: 14,
-            position: 99,
+            position: Position::new(99).unwrap(),
             event_id: None,
-            settled: 0,
+            settled: Position::ORIGIN,
         };
-        let place = Place::origin().within(&until, 42);
+        let place = Place::origin().within(&until, Position::new(42).unwrap());
         let holds = vec![
             Progress { hold: 7, place: Some(place.clone()) },
             Progress { hold: 8, place: None },

@@ -170,7 +170,7 @@ fn refusal(cause: Cause, reason: String, event: &OutboxEvent<'_>) -> Refusal {
     let (kind, name, position) = match cause {
         Cause::Topic => (Kind::Category, event.category, None),
         Cause::Record | Cause::Schema | Cause::Event => {
-            (Kind::Stream, event.stream, Some(event.position))
+            (Kind::Stream, event.stream, Some(event.position.get()))
         }
     };
     Refusal { kind, name: name.to_owned(), cause, reason, position }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Stretch, Window};
+use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
 
 use crate::checkpoint::Place;
 use crate::failure::Failure;
@@ -108,20 +108,20 @@ impl Reader {
         let events_max = reading.collector.room();
         let late = self.late(window).await?;
         // Everything of the window lies behind this.
-        let after = match window.stretch(late, hold.place.after) {
-            Stretch::Late { after } | Stretch::Positions(PositionPage { after, .. }) => after,
-            Stretch::Done => return Ok(Place::done(until)),
+        let after = match window.next_page(late, hold.place.after) {
+            NextPage::ByXid { after } | NextPage::ByPosition(PositionRange { after, .. }) => after,
+            NextPage::End => return Ok(Place::done(until)),
         };
         let Parts { store, encoder, connection, passed } = self.parts().await?;
-        let page = LivePage { after, events_max };
+        let page = PageLimit { after, events_max };
         let read = match kind {
             Kind::Stream => {
-                let rows = store.outbox_stream(connection, window, name, page);
+                let rows = store.outbox_page_of_stream(connection, window, name, page);
                 collect(rows, encoder, passed, reading, |_| false).await?
             }
             Kind::Category => {
                 let of = (name.as_str(), shard.shard());
-                let rows = store.outbox_category(connection, window, of, page);
+                let rows = store.outbox_page_of_category(connection, window, of, page);
                 // A stream that is held by itself goes on by itself.
                 let is_left_out =
                     |event: &OutboxEvent<'_>| shard.holds.has(Kind::Stream, event.stream);

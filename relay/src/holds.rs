@@ -229,14 +229,20 @@ pub(crate) fn groups(places: &[ShardPlace]) -> Vec<(Place, Vec<i16>)> {
 #[cfg(test)]
 mod tests {
     use annals_relay_core::Shard;
+    use annals_store::Position;
     use annals_store::outbox::History;
     use uuid::Uuid;
 
     use super::*;
 
+    fn at(position: i64) -> Position {
+        Position::new(position).unwrap_or(Position::ORIGIN)
+    }
+
     fn bound(position: i64) -> Bound {
         let snapshot = format!("{position}:{position}:");
-        Bound { snapshot, next_xid: position, position, event_id: None, settled: 0 }
+        let (next_xid, position) = (position, at(position));
+        Bound { snapshot, next_xid, position, event_id: None, settled: Position::ORIGIN }
     }
 
     fn shard(shard: u16, place: Place) -> ShardPlace {
@@ -262,7 +268,7 @@ mod tests {
 
     #[test]
     fn shards_apart_are_read_apart_and_together_where_they_meet() {
-        let behind = Place::origin().within(&bound(99), 42);
+        let behind = Place::origin().within(&bound(99), at(42));
         let read = |places: [Place; 3]| {
             let places: Vec<_> =
                 (0..).zip(places).map(|(number, place)| shard(number, place)).collect();
@@ -286,8 +292,8 @@ mod tests {
 
     #[test]
     fn in_the_window_of_its_shard_a_hold_waits_and_then_goes_on_to_the_end_of_windows_it_left() {
-        let mut shard = shard(1, Place::origin().within(&bound(9), 5));
-        let hold = Place::origin().within(&bound(9), 3);
+        let mut shard = shard(1, Place::origin().within(&bound(9), at(5)));
+        let hold = Place::origin().within(&bound(9), at(3));
         let hold = Hold { id: 7, place: hold, standing: Standing::Noted };
         assert_eq!(shard.window_of(&hold), None);
         shard.place = Place::done(&bound(9));
@@ -303,7 +309,7 @@ mod tests {
         let mut shard = shard(1, Place::done(&bound(9)));
         assert!(shard.is_caught_up(&Place::done(&bound(9))));
         assert!(!shard.is_caught_up(&Place::done(&bound(5))));
-        shard.place = shard.place.within(&bound(12), 10);
+        shard.place = shard.place.within(&bound(12), at(10));
         assert!(
             !shard.is_caught_up(&Place::done(&bound(9))),
             "the shard has left out what came later"

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_relay_core::{Done, Page, Shard, Work};
-use annals_store::Store;
 use annals_store::outbox::{
-    Bound, Late, LivePage, LogEnd, OutboxEvent, OutboxRow, PositionPage, Stretch, Window,
+    Bound, LateEvents, LogEnd, NextPage, OutboxEvent, OutboxRow, PageLimit, PositionRange, Window,
 };
+use annals_store::{Position, Store};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::{mpsc, oneshot};
@@ -165,7 +165,7 @@ pub(crate) struct Reader {
     pub(crate) passed: Passed,
     /// The late events of windows, by both ends: of a page that failed, the next one has the same begin and a later end, by which
     /// more of them have become visible.
-    late: HashMap<(Bound, Bound), Option<Late>>,
+    late: HashMap<(Bound, Bound), Option<LateEvents>>,
     /// The end of the log when it was last read.
     seen: Option<LogEnd>,
     /// How far PostgreSQL knows that holds got.
@@ -336,7 +336,7 @@ impl Reader {
             return Err(Failure::Moved);
         }
         let now = end.bound;
-        let is_news = |shard: &ShardPlace| !shard.place.since.shows_the_same(&now);
+        let is_news = |shard: &ShardPlace| !shard.place.since.is_equivalent_to(&now);
         if self.durability == Durability::Standby && shards.iter().any(is_news) {
             self.on_standby().await?;
         }
@@ -434,15 +434,15 @@ impl Reader {
     /// Reads a group's window, or as much of it as there is room for; where the group stands then.
     async fn group(&mut self, group: &Group<'_>, reading: &mut Reading) -> Result<Place, Failure> {
         let Group { place, until, .. } = *group;
-        if place.until.is_none() && until.shows_the_same(&place.since) {
+        if place.until.is_none() && until.is_equivalent_to(&place.since) {
             return Ok(place.clone());
         }
         let window = Window { since: &place.since, until };
         let late = self.late(window).await?;
         let (mut after, mut step) = (place.after, 0);
         loop {
-            let stretch = window.stretch(late, after);
-            if stretch == Stretch::Done {
+            let stretch = window.next_page(late, after);
+            if stretch == NextPage::End {
                 return Ok(Place::done(until));
             }
             let room = i64::try_from(reading.collector.room().get()).unwrap_or(i64::MAX);
@@ -459,7 +459,7 @@ impl Reader {
             // Where few positions have anything for the page, more of them are looked through at once.
             step = if read.events == 0 { step.saturating_mul(4).min(STEP_MAX) } else { room };
         }
-        if window.stretch(late, after) == Stretch::Done {
+        if window.next_page(late, after) == NextPage::End {
             return Ok(Place::done(until));
         }
         reading.more = true;
@@ -470,44 +470,44 @@ impl Reader {
     async fn stretch(
         &mut self,
         group: &Group<'_>,
-        stretch: Stretch,
+        stretch: NextPage,
         step: i64,
         reading: &mut Reading,
-    ) -> Result<(Read, i64), Failure> {
+    ) -> Result<(Read, Position), Failure> {
         let Group { place, until, shards, sieve } = *group;
         let window = Window { since: &place.since, until };
         let events_max = reading.collector.room();
         let Parts { store, encoder, connection, passed } = self.parts().await?;
         let is_left_out = |event: &OutboxEvent<'_>| sieve.leaves_out(event);
         match stretch {
-            Stretch::Late { after } => {
-                let page = LivePage { after, events_max };
-                let rows = store.outbox_late_page(connection, window, shards, page);
+            NextPage::ByXid { after } => {
+                let page = PageLimit { after, events_max };
+                let rows = store.outbox_page_by_xid(connection, window, shards, page);
                 let read = collect(rows, encoder, passed, reading, is_left_out).await?;
                 // Fewer than there was room for: these were all.
                 let is_all = read.events < events_max.get();
                 let end = if is_all { place.since.position } else { after };
                 Ok((read, end))
             }
-            Stretch::Positions(PositionPage { after, last }) => {
+            NextPage::ByPosition(PositionRange { after, last }) => {
                 let last = last.min(after.saturating_add(step));
-                let page = PositionPage { after, last };
-                let rows = store.outbox_page(connection, window, shards, page);
+                let page = PositionRange { after, last };
+                let rows = store.outbox_page_by_position(connection, window, shards, page);
                 Ok((collect(rows, encoder, passed, reading, is_left_out).await?, last))
             }
-            Stretch::Done => Ok((Read { events: 0, last: None, is_cut: false }, until.position)),
+            NextPage::End => Ok((Read { events: 0, last: None, is_cut: false }, until.position)),
         }
     }
 
     /// The late events of a window.
-    pub(crate) async fn late(&mut self, window: Window<'_>) -> Result<Option<Late>, Failure> {
+    pub(crate) async fn late(&mut self, window: Window<'_>) -> Result<Option<LateEvents>, Failure> {
         let Window { since, until } = window;
         let key = (since.clone(), until.clone());
         if let Some(late) = self.late.get(&key) {
             return Ok(*late);
         }
         let Parts { store, connection, .. } = self.parts().await?;
-        let late = store.outbox_late(connection, since).await?;
+        let late = store.late_events(connection, since).await?;
         self.late.insert(key, late);
         Ok(late)
     }
@@ -535,7 +535,7 @@ impl Reader {
 
     async fn end_of_log(&mut self) -> Result<LogEnd, Failure> {
         let Parts { store, connection, .. } = self.parts().await?;
-        let end = store.outbox_bound(connection).await?;
+        let end = store.log_end(connection).await?;
         let seen = self.seen.replace(end.clone());
         // Also where it says that it is the same: an image of a machine that runs, for instance.
         if seen.is_some_and(|seen| {
@@ -573,7 +573,7 @@ pub(crate) struct Read {
     /// Those that were left out are counted, too.
     pub(crate) events: usize,
     /// The position of the last one.
-    pub(crate) last: Option<i64>,
+    pub(crate) last: Option<Position>,
     /// Whether rows were left: the batch was full, or something has to wait.
     pub(crate) is_cut: bool,
 }
@@ -605,7 +605,7 @@ pub(crate) async fn collect(
             }
             let is_passed = is_left_out(&event)
                 || reading.refused.has(&event)
-                || passed.contains(event.position).await?;
+                || passed.contains(event.position.get()).await?;
             let taken = if is_passed { Taken::Yes } else { take(&event, encoder, reading).await? };
             match taken {
                 Taken::Yes => {

@@ -59,7 +59,7 @@ pub async fn execute(
         tokio::task::spawn_blocking(move || sender::fence(&config, &ids)).await??;
     }
     let mut connection = store.pool().acquire().await?;
-    let end = store.outbox_bound(&mut connection).await?;
+    let end = store.log_end(&mut connection).await?;
     drop(connection);
     let mut comparison = Comparison::begin(&config, store, Behind::Covered).await?;
     let (mut ends, mut has, mut passed, mut diverging) = (TopicEnds::new(), 0, 0, 0);

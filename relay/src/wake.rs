@@ -47,7 +47,7 @@ impl Wake {
         let (appended, leases) = (watch::channel(()), watch::channel(()));
         let heard = Heard { appended: appended.0, leases: leases.0 };
         let options = PgConnectOptions::clone(&store.pool().connect_options());
-        let channel = store.hint_channel().to_owned();
+        let channel = store.notify_channel().to_owned();
         let listener = listen(options, channel, publication.to_owned(), heard);
         let listener = tokio::spawn(listener).abort_handle();
         Self { appended: appended.1, leases: leases.1, listener }

@@ -1,7 +1,7 @@
--- What the relay keeps here: few rows, updated in place. The relay's own statements use them.
+-- The relay's state: few rows, updated in place by the relay's own statements.
 
--- Relays that are alive: one row for each session, which lasts from a start, or from the loss of a lease, to the
--- next. Times are the database's.
+-- Live relays: one row for each session. A session lasts from the start of a relay, or from the
+-- loss of a lease, to the next loss. Times are the database's.
 create table annals.relay_sessions (
     session uuid primary key,
     deployment text collate "C" not null,
@@ -14,15 +14,16 @@ create table annals.relay_sessions (
     expires_at timestamptz not null
 ) with (fillfactor = 50);
 
-comment on column annals.relay_sessions.transactional_ids is 'they stand here before anything is published under them';
+comment on column annals.relay_sessions.transactional_ids is 'recorded before the first publication under them';
 comment on column annals.relay_sessions.process is
-    'which process it is: an id of its own, and where it runs, so that another one there can tell whether it is gone';
-comment on column annals.relay_sessions.is_ready is 'has producers and reaches Kafka, as it said last: counts where shards are shared out';
+    'the id and the host of the process, so that another process on the host can tell whether it has ended';
+comment on column annals.relay_sessions.is_ready is 'whether it last reported producers and a connection to Kafka: only ready sessions get shards';
 
--- In all that follows a deployment stands under the name of its publication: its own, and behind an @ what its topics begin
--- with, if anything: `annals`, `annals@staging.`.
+-- `deployment` is the name of a publication: the name of the deployment, and its topic prefix after
+-- an @, if it has one: `annals`, `annals@staging.`.
 
--- What a deployment is. A new generation begins from `relay_origins`, and knows nothing of what earlier ones wrote to Kafka.
+-- Deployments. A new generation starts from `relay_origins`, without the Kafka checkpoints of
+-- earlier generations.
 create table annals.relay_deployments (
     deployment text collate "C" primary key,
     delivery text not null check (delivery in ('exactly-once', 'at-least-once')),
@@ -30,7 +31,8 @@ create table annals.relay_deployments (
     begun_at timestamptz not null default now()
 );
 
--- From where a generation goes on, a checkpoint for each shard; none in the first: that begins with the first event.
+-- The start of a generation: a checkpoint for each shard. No rows for the first generation, which
+-- starts with the first event.
 create table annals.relay_origins (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -38,7 +40,7 @@ create table annals.relay_origins (
     primary key (deployment, shard)
 );
 
--- Who publishes which shard. The epoch only grows: with each taking, and with each loss.
+-- The owner of each shard. The epoch rises with each acquisition and each loss.
 create table annals.relay_shards (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -51,19 +53,20 @@ create table annals.relay_shards (
 ) with (fillfactor = 50);
 
 comment on column annals.relay_shards.fence is
-    'transactional ids of earlier owners that may still have a transaction open: fenced before the shard is published';
+    'transactional ids of earlier owners that can have an open transaction: fenced before the shard is published';
 comment on column annals.relay_shards.step is
-    'the number of what its owner did last about what is held: what has an earlier one comes too late';
+    'the step of the last change of the quarantine: changes with a lower step are too late';
 
--- One change of a deployment's leases at a time. Each is one statement, so nobody waits for a client.
+-- Serializes the changes of a deployment's leases. Each change is one statement, so the lock does
+-- not wait for a client.
 create function annals.relay_lock(deployment text) returns void
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
 
--- Ends sessions: those whose time is over, and those that are named. Their shards are free; whoever takes one has to fence
--- their transactional ids.
+-- Ends expired sessions and the given sessions. Their shards become free; the next owner of a shard
+-- must fence their transactional ids.
 create function annals.relay_expire(deployment text, gone uuid[]) returns void
 language plpgsql volatile
 security definer
@@ -86,7 +89,7 @@ begin
 end
 $$;
 
--- What a deployment is; it begins with the first relay that asks.
+-- Reads a deployment; the first relay that asks creates it.
 create function annals.relay_begin(deployment text, configured text)
 returns table (delivery text, generation int, shards smallint)
 language plpgsql volatile
@@ -101,10 +104,11 @@ begin
 end
 $$;
 
--- Begins a session. There is one of an instance at a time: an earlier one of the same process is ended, and so is `gone`, whose
--- process the caller knows to have ended. While another one lives nothing is begun, and the row says which: two processes
--- with one name would else end each other's sessions for ever. One row: `joined`; `begun anew` if the deployment has another
--- generation by now; `taken`, with the session that lives.
+-- Begins a session. An instance has one session at a time: an earlier session of the same process
+-- is ended, and so is `gone`, whose process the caller knows to have ended. If another session is
+-- alive, none begins, and the row names it: otherwise two processes with the same name would end
+-- each other's sessions without end. One row: `joined`; `begun anew` if the deployment has another
+-- generation; `taken`, with the live session.
 create function annals.relay_join(
     deployment text, generation int, instance text, session uuid, transactional_ids text[], lease interval, process jsonb,
     gone uuid,
@@ -155,8 +159,9 @@ begin
 end
 $$;
 
--- Prolongs a session's lease, ends those that are over, and reads all: a row for each shard, with how many
--- sessions are ready, this one included, and how many of them joined before it. No row: there is no such session.
+-- Renews a session's lease, ends expired sessions, and reads all shards: one row for each, with the
+-- number of ready sessions, including this one, and the number of those that joined earlier. No
+-- row: there is no such session.
 create function annals.relay_look(deployment text, session uuid, is_ready boolean, lease interval)
 returns table (shard smallint, epoch bigint, is_mine boolean, is_free boolean, members bigint, rank bigint)
 language plpgsql volatile
@@ -165,7 +170,7 @@ set search_path = annals, pg_temp
 as $$
 begin
     perform relay_lock(relay_look.deployment);
-    -- Its own first: a lease that nobody has ended yet can be prolonged, however late.
+    -- This session first: an expired lease that is not ended yet can be renewed.
     update relay_sessions s
     set seen_at = clock_timestamp(), expires_at = clock_timestamp() + relay_look.lease, is_ready = relay_look.is_ready
     where s.session = relay_look.session;
@@ -187,7 +192,7 @@ begin
 end
 $$;
 
--- Takes those of the shards that are free, for a session that is alive: a row for each, with its new epoch.
+-- Acquires the free ones of these shards for a live session: one row for each, with its new epoch.
 create function annals.relay_take(deployment text, session uuid, shards smallint[])
 returns table (shard smallint, epoch bigint)
 language plpgsql volatile
@@ -205,7 +210,8 @@ begin
 end
 $$;
 
--- Gives shards back of which everything published is committed; those that are owned in this epoch still.
+-- Releases shards after all their publications are committed, if they are still owned in this
+-- epoch.
 create function annals.relay_release(deployment text, session uuid, shards smallint[], epochs bigint[]) returns void
 language plpgsql volatile
 security definer
@@ -221,7 +227,7 @@ begin
 end
 $$;
 
--- Ends a session. Unless it is clean, whoever takes its shards has to fence it.
+-- Ends a session. Unless it ends clean, the next owners of its shards must fence it.
 create function annals.relay_leave(deployment text, session uuid, is_clean boolean) returns void
 language plpgsql volatile
 security definer
@@ -241,8 +247,9 @@ begin
 end
 $$;
 
--- What is to be fenced before these leases are published. Null if one of them is no longer the session's: what stood
--- there may be for its next owner to fence, and finding nothing would mean nothing.
+-- The transactional ids to fence before these leases are published. Null if the session has lost
+-- one of the leases: the ids can be for its next owner to fence, and an empty result would be
+-- wrong.
 create function annals.relay_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
 language sql stable
 security definer
@@ -258,7 +265,7 @@ as $$
     where (select count(*) from owned) = cardinality(relay_to_fence.shards)
 $$;
 
--- These transactional ids are fenced: the leases' shards need not remember them, where they are owned still.
+-- Removes fenced transactional ids from the shards of leases that are still owned.
 create function annals.relay_fenced(
     deployment text, session uuid, shards smallint[], epochs bigint[], transactional_ids text[]
 ) returns void
@@ -273,9 +280,9 @@ as $$
         and s.owner = relay_fenced.session
 $$;
 
--- Streams and categories that are held: something of theirs cannot be published, and what follows waits behind it,
--- while everything else is published. Each goes on from a place of its own. How far that got stands in Kafka first, in
--- the shard's checkpoint, and here once that is committed.
+-- Quarantine: streams and categories with an event that cannot be published. Their later events
+-- wait, and all others are published. Each entry has a cursor of its own, which is committed in
+-- Kafka first, in the shard's checkpoint, and then copied here.
 create table annals.relay_holds (
     hold bigint generated always as identity primary key,
     deployment text collate "C" not null,
@@ -293,18 +300,19 @@ create table annals.relay_holds (
     unique (deployment, shard, kind, name)
 );
 
-comment on column annals.relay_holds.place is 'everything of its own before this place in the log is published';
-comment on column annals.relay_holds.position is 'of the event that cannot be published; null for a category';
-comment on column annals.relay_holds.is_wanted is 'somebody asked to try again';
+comment on column annals.relay_holds.place is 'its events before this cursor are published';
+comment on column annals.relay_holds.position is 'the event that cannot be published; null for a category';
+comment on column annals.relay_holds.is_wanted is 'an operator asked for a retry';
 
--- Events that a deployment does not publish: skipped by a person, or published in a history that was lost.
+-- Events that a deployment does not publish: skipped by an operator, or published in a lost
+-- history.
 create table annals.relay_passed (
     deployment text collate "C" not null,
     position bigint not null,
     primary key (deployment, position)
 );
 
--- What people did about what is held.
+-- Operator actions on the quarantine.
 create table annals.relay_actions (
     action bigint generated always as identity primary key,
     deployment text collate "C" not null,
@@ -317,10 +325,10 @@ create table annals.relay_actions (
     done_at timestamptz not null default clock_timestamp()
 );
 
--- Whether this is to be done about what is held in these shards: all of the leases are the session's, and nothing with a
--- later number was done under them. A statement that a relay gave up, or that it began before it lost its producers, may
--- be executed at any time after. And the database is the one whose places these are: a place of a history that was lost means
--- something else in the one that goes on.
+-- Whether a change of the quarantine of these shards is valid: the session owns all leases, and no
+-- change with a higher step was made under them. The server can execute a statement after the relay
+-- has given up on it or has lost its producers. The database must have the history that the cursors
+-- belong to: in another history they have no meaning.
 create function annals.relay_step(
     deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text
 )
@@ -348,8 +356,9 @@ begin
 end
 $$;
 
--- Notes how far holds got by checkpoints that are committed; one without a place has ended. False, and nothing is noted, if
--- one of the leases is no longer the session's, or it comes too late: somebody may have got further.
+-- Records the progress of quarantine entries by committed checkpoints; an entry without a cursor
+-- has ended. False, without effect, if the session has lost a lease or the step is too low: another
+-- relay can have progressed further.
 create function annals.relay_holds_went_on(
     deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, holds bigint[],
     places jsonb[]
@@ -374,9 +383,11 @@ begin
 end
 $$;
 
--- Holds what was refused: `[{"kind", "name", "cause", "reason", "position"}]`. A category is held in all of these shards, a
--- stream in its own, if it is among them. `places` says where the shards stand in Kafka: a hold begins there, or where its
--- category is held. What is held already stays where it is. False if one of the leases is lost, or it comes too late.
+-- Adds refused events to the quarantine: `[{"kind", "name", "cause", "reason", "position"}]`. A
+-- category is quarantined in all of these shards, a stream in its own shard, if it is among them.
+-- `places` are the cursors of the shards in Kafka: an entry starts there, or at the cursor of its
+-- quarantined category. Existing entries keep their cursors. False if a lease is lost or the step
+-- is too low.
 create function annals.relay_hold(
     deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, places jsonb[],
     refused jsonb
@@ -412,7 +423,7 @@ begin
 end
 $$;
 
--- Asks the relays to try again what is held: one name, or everything. Returns how many holds that is.
+-- Asks the relays to retry quarantine entries: one name, or all. Returns their number.
 create function annals.relay_retry(deployment text, name text, reason text) returns bigint
 language plpgsql volatile
 security definer
@@ -436,8 +447,8 @@ begin
 end
 $$;
 
--- Passes over the event that holds a stream, and asks the relays to go on behind it. False if it is not this event that
--- holds the stream.
+-- Skips the event that keeps a stream in quarantine, and asks the relays to continue behind it.
+-- False if another event keeps the stream in quarantine.
 create function annals.relay_skip(deployment text, stream text, event_position bigint, reason text) returns boolean
 language plpgsql volatile
 security definer
@@ -459,7 +470,7 @@ begin
 end
 $$;
 
--- Copies of the checkpoints that stand in Kafka, for clean-up and for people.
+-- Copies of the checkpoints in Kafka, for clean-up and for people.
 create table annals.relay_checkpoints (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -469,8 +480,8 @@ create table annals.relay_checkpoints (
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
--- Writes checkpoints where PostgreSQL is where they stand: at least once. False, and nothing is written, if one of the leases is
--- no longer the session's, or it comes too late.
+-- Writes checkpoints in at-least-once mode, in which PostgreSQL has the only ones. False, without
+-- effect, if the session has lost a lease or the step is too low.
 create function annals.relay_checkpoint(
     deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, positions bigint[],
     checkpoints jsonb[]
@@ -492,9 +503,10 @@ begin
 end
 $$;
 
--- How far each topic was written when a relay last said so. Everything before it came from events that were committed here
--- before: so where this row is, these events are, whatever part of the log was lost behind it. What the topics have beyond
--- is looked up in the store whenever the database may have another history.
+-- The end of each topic, as a relay last recorded it. All records before it come from events that
+-- were committed in this database earlier: a database with this row has these events, even if it
+-- lost a later part of its log. Records after it are compared with the store whenever the database
+-- can have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
     topic text collate "C" not null,
@@ -508,26 +520,26 @@ create table annals.relay_topic_ends (
     primary key (deployment, topic, partition)
 ) with (fillfactor = 50);
 
-comment on column annals.relay_topic_ends.covered_offset is 'what is written before it is covered by the copies of all checkpoints';
+comment on column annals.relay_topic_ends.covered_offset is 'the copies of all checkpoints cover the records before it';
 comment on column annals.relay_topic_ends.next_offset is
-    'is covered once the copies of all checkpoints begin behind next_position, the highest that was visible when it was the end';
+    'covered once the copies of all checkpoints start above next_position, the highest visible position when it was the end';
 comment on column annals.relay_topic_ends.instance is 'the relay that recorded the end';
 
--- The bounds in a checkpoint say what of an event is published: up to the end of the window inside it, otherwise to its begin.
+-- The published position of a checkpoint: the end of the window that it is in, or else its start.
 create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
 language sql stable
 as $$
-    select annals.is_seen(
+    select annals.is_visible_at(
         event_position, xid, (checkpoint -> 'since' ->> 'snapshot')::pg_snapshot,
         (checkpoint -> 'since' ->> 'position')::bigint, (checkpoint -> 'since' ->> 'settled')::bigint
-    ) or checkpoint -> 'until' <> 'null' and event_position <= (checkpoint ->> 'after')::bigint and annals.is_seen(
+    ) or checkpoint -> 'until' <> 'null' and event_position <= (checkpoint ->> 'after')::bigint and annals.is_visible_at(
         event_position, xid, (checkpoint -> 'until' ->> 'snapshot')::pg_snapshot,
         (checkpoint -> 'until' ->> 'position')::bigint, (checkpoint -> 'until' ->> 'settled')::bigint
     )
 $$;
 
--- Where the log stands now, as a checkpoint: everything that is visible is published. Only while nothing can append: then no
--- transaction that runs has drawn a position.
+-- The current end of the log as a checkpoint: all visible events are published. Use it only while
+-- no append is possible: then no running transaction has drawn a position.
 create function annals.relay_checkpoint_now() returns jsonb
 language sql volatile
 set search_path = annals, pg_temp
@@ -553,7 +565,7 @@ as $$
     from identity i, (select pg_current_snapshot() as snapshot) now
 $$;
 
--- Locks a deployment of which no relay runs; an error if one does.
+-- Locks a deployment without a live relay; an error if a relay is alive.
 create function annals.relay_lock_stopped(deployment text) returns void
 language plpgsql volatile
 security definer
@@ -576,7 +588,7 @@ begin
 end
 $$;
 
--- Begins the next generation of a deployment from its checkpoints as they stand here.
+-- Begins the next generation of a deployment from the copies of its checkpoints.
 create function annals.relay_begin_again(deployment text, delivery text) returns void
 language sql volatile
 security definer
@@ -589,8 +601,8 @@ as $$
     select c.deployment, c.shard, c.checkpoint from relay_checkpoints c where c.deployment = relay_begin_again.deployment;
 $$;
 
--- Changes what consumers of a deployment are promised, while none of its relays runs. From exactly once, what was published
--- after the last copy of the checkpoints comes again.
+-- Changes the delivery mode of a deployment without live relays. A change from exactly once repeats
+-- the records after the last copy of the checkpoints.
 create function annals.relay_deliver(deployment text, delivery text) returns void
 language plpgsql volatile
 security definer
@@ -603,7 +615,8 @@ begin
 end
 $$;
 
--- Changes the number of shards, while no relay of any deployment runs and everything is published.
+-- Changes the number of shards, while no relay of any deployment is alive and all events are
+-- published.
 create function annals.relay_reshard(shards int) returns void
 language plpgsql volatile
 security definer
@@ -621,7 +634,7 @@ begin
     for each in select d.deployment from relay_deployments d order by d.deployment loop
         perform relay_lock_stopped(each.deployment);
     end loop;
-    -- Every append touches streams before it works shards out: none is between the two now.
+    -- Each append locks streams before it computes shards: no append is between the two steps now.
     lock table streams, outbox in access exclusive mode;
     select d.deployment, s.shard into behind
     from relay_deployments d
@@ -649,7 +662,7 @@ begin
         format('select %s::smallint', shards)
     );
     origin := relay_checkpoint_now();
-    -- Whoever publishes first has to fence everything that was left.
+    -- The first publisher must fence all earlier transactional ids.
     update relay_shards s set fence = array(
         select distinct id from relay_shards r, unnest(r.fence) as id where r.deployment = s.deployment order by id
     )
@@ -664,8 +677,8 @@ begin
 end
 $$;
 
--- Takes events that a deployment's topics have for passed, of those that the copies of its checkpoints do not say are published.
--- Returns how many these are.
+-- Marks events that are in a deployment's topics as passed, if the copies of its checkpoints do not
+-- cover them. Returns their number.
 create function annals.relay_pass(deployment text, published bigint[]) returns bigint
 language sql volatile
 security definer
@@ -689,12 +702,14 @@ as $$
     select count(*) from passed
 $$;
 
--- Records how far topics are written; never moves an end back. `covered` are the same ends where everything before them is passed by
--- a rebase, or nulls. Nothing when the database is not the one that the caller knew.
+-- Records the ends of topics; never moves an end back. `covered` are the same ends if a rebase has marked
+-- everything before them as passed, or nulls. No effect if the database is not the one that the caller
+-- knows.
 --
--- An end is asked for before it is recorded: what is written before it was visible then. It is covered by a checkpoint that
--- begins at a bound of later, and a bound whose position is above the highest that was visible then is of later, whoever wrote
--- what, and whether or not he learned that it was committed.
+-- The caller asks for an end before it records it, so records before the end come from events that were
+-- visible then. A checkpoint that starts at a later bound covers them, and a bound above the highest
+-- position that was visible then is later, whichever relay wrote the records, and whether or not it
+-- learned of their commit.
 create function annals.relay_record_ends(
     deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
 ) returns void
@@ -719,7 +734,7 @@ as $$
     ) as n (topic, partition, end_offset, covered_offset),
         (select coalesce(max(e.position), 0) as position from events e) visible
     where relay_record_ends.incarnation = incarnation()
-    -- In one order for everybody, so that no two can deadlock.
+    -- In one order, so that two calls cannot deadlock.
     order by n.topic, n.partition
     on conflict on constraint relay_topic_ends_pkey do update set
         (end_offset, covered_offset, next_offset, next_position, instance, recorded_at) = (
@@ -734,8 +749,9 @@ as $$
     where t.end_offset < excluded.end_offset
 $$;
 
--- Begins a deployment anew after its database's history was lost in part, or its checkpoints: from the copies of checkpoints in
--- this history. The events that its topics have beyond them are passed before (`relay_pass`).
+-- Begins a deployment again after a loss of its database's history or of its checkpoints, from the
+-- copies of its checkpoints in this history. `relay_pass` marks the events that its topics have
+-- beyond them first.
 create function annals.relay_rebase(deployment text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -753,7 +769,8 @@ begin
 end
 $$;
 
--- Notes that the topics of a publication are released, while none of its relays runs here; one of another store has none here.
+-- Records that the topics of a publication are released, while none of its relays is alive here. A
+-- publication of another store has no relays here.
 create function annals.relay_release_topics(publication text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -768,15 +785,15 @@ begin
 end
 $$;
 
--- The topics that were published to, as they were when first used: a stream's order stands on the
--- partition count.
+-- The topics of a deployment as of their first use: the order of a stream depends on the number of
+-- partitions.
 create table annals.relay_topics (
     topic text collate "C" primary key,
     partitions int not null,
     recorded_at timestamptz not null default now()
 );
 
--- The registry's answers, so that known schemas need no registry.
+-- Answers of the schema registry, so that known schemas need no registry.
 create table annals.relay_schema_ids (
     subject text collate "C" not null,
     fingerprint bigint not null,
@@ -785,8 +802,8 @@ create table annals.relay_schema_ids (
     primary key (subject, fingerprint)
 );
 
--- Forgets a deployment that is gone for good: its checkpoints hold back the outbox. A relay that still runs under
--- this name writes them again. Returns how many rows there were.
+-- Deletes a deployment that was removed for good: its checkpoints prevent drops from the outbox. A
+-- live relay of this name writes them again. Returns the number of deleted rows.
 create function annals.relay_forget(deployment text) returns bigint
 language sql
 security definer
@@ -804,8 +821,8 @@ as $$
     select count(*) from forgotten
 $$;
 
--- The lowest partition of the outbox, if every deployment has published all of it: each shard's checkpoint is above it,
--- and has seen each transaction that wrote to it. No row: it is not published yet.
+-- The lowest partition of the outbox, if every deployment has published all of it: each shard's
+-- checkpoint is above it and sees each transaction that wrote to it. No row: it is not published.
 create function annals.outbox_published(
     out partition name, out lower bigint, out upper bigint, out xid_min xid8, out xid_max xid8
 )
@@ -825,15 +842,16 @@ begin
     ) o
     order by o.number
     limit 1;
-    -- A deployment without a checkpoint of each shard has published nothing of the others.
+    -- A deployment without a checkpoint for each shard has not published the other shards.
     if not exists (select from relay_checkpoints)
         or exists (select from relay_checkpoints c group by c.deployment having count(*) < shard_count())
         or exists (select from relay_checkpoints c where c.position < upper)
     then
         return;
     end if;
-    -- Inside a window, what its end has seen is published up to the position, and that is beyond the partition. What a
-    -- snapshot has not seen the end of is named in it, or not below its xmax: found in the index.
+    -- Inside a window, events that are visible at its end are published up to the cursor, which is
+    -- above the partition. A transaction that is not visible in a snapshot is listed in it, or is
+    -- not below its xmax: the index finds it.
     execute format(
         'select
             (select o.xid from %1$I o order by o.xid limit 1),
@@ -858,17 +876,19 @@ begin
     if is_unseen then
         return;
     end if;
-    -- In one whose positions went with rollbacks there is no transaction.
+    -- A partition without transactions: all its positions were rolled back.
     xid_min := coalesce(xid_min, '0');
     xid_max := coalesce(xid_max, '0');
     return next;
 end
 $$;
 
--- Drops the lowest partition of the outbox if it is published; returns how many were dropped, 0 or 1.
+-- Drops the lowest partition of the outbox if it is published; returns the number of dropped
+-- partitions, 0 or 1.
 --
--- To drop, nobody may use the outbox, and whoever wants to use it meanwhile waits behind. So it gives up at once where
--- somebody has the partition open for longer, as a backup does, and after 20 ms where appends are slow to end.
+-- A drop needs an exclusive lock on the outbox, behind which other users wait. So it gives up at
+-- once if a long transaction uses the partition, as a backup does, and after 20 ms if appends end
+-- slowly.
 create function annals.outbox_drop_published() returns bigint
 language plpgsql
 security definer
@@ -884,7 +904,7 @@ begin
     end if;
     begin
         execute format('lock table %I in access exclusive mode nowait', published.partition);
-        -- Only tried: whoever drops takes the outbox first, as everybody else does.
+        -- Only tried, to keep the lock order: the outbox first, then the partition.
         raise exception using errcode = 'no_data_found';
     exception
         when no_data_found then
@@ -899,7 +919,7 @@ begin
         when lock_not_available or undefined_table then
             return 0;
     end;
-    -- Somebody may have dropped it, or appended to it, meanwhile.
+    -- Another session can have dropped the partition or appended to it meanwhile.
     if published is distinct from (select p from outbox_published() p) then
         return 0;
     end if;
@@ -911,9 +931,10 @@ begin
 end
 $$;
 
--- Takes the store over into the cluster that it is in now, after a dump and restore, a logical copy or an upgrade: everything
--- that is here counts as visible, whatever transaction ids it has. With `is_copy` it is another store from now on, which knows
--- nothing of what relays of the first one did. Logged. Refused where the store is at home, unless it is to become a copy.
+-- Adopts the store into the current cluster, after a dump and restore, a logical copy or an
+-- upgrade: all present events count as visible, whatever their transaction ids. With `is_copy` it
+-- becomes an independent store, without the state of the original's relays. The adoption is
+-- recorded. It is refused in the store's own cluster, unless the store becomes a copy.
 create function annals.adopt(
     reason text, is_copy boolean default false, out store_id uuid, out history int, out system_identifier text, out settled bigint
 )
@@ -930,14 +951,15 @@ begin
     if length(btrim(coalesce(adopt.reason, ''))) = 0 then
         raise exception 'say why the store is adopted: the reason must not be empty' using errcode = 'invalid_parameter_value';
     end if;
-    -- Who appends has a stream locked before it draws a position: after this, no position below the line is still to be visible.
+    -- Appends lock their streams before they draw positions: after this lock, no event can become
+    -- visible below the settled position.
     lock table streams, identity in share row exclusive mode;
     if not adopt.is_copy and (select i.system_identifier from identity i) = here then
         raise exception 'the store is in its own cluster, %: there is nothing to adopt', here
             using errcode = 'object_not_in_prerequisite_state',
                 hint = 'A copy that is to be a store of its own is adopted as a copy.';
     end if;
-    -- A logical copy does not bring the sequence along.
+    -- A logical copy does not include the sequence.
     perform setval('positions', greatest(
         (select p.last_value from positions p), (select coalesce(max(e.position), 1) from events e)
     ), (select p.is_called from positions p) or exists (select from events));
