@@ -1,5 +1,5 @@
-//! What every deployment has published leaves the outbox, and nothing else does: not a follower nor a relay misses an
-//! event by it, and nobody waits for it.
+//! Outbox rows that every deployment has published are dropped, and no others: no follower or relay
+//! misses an event by it, and none waits for it.
 
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -32,7 +32,7 @@ async fn next_partition(connection: &mut PgConnection) {
     jump.execute(connection).await.must("go to the next partition");
 }
 
-/// As a relay that has published everything up to now.
+/// Like a relay that has published everything up to now.
 async fn publish(connection: &mut PgConnection, deployment: &str, shards: i32) {
     let write = sqlx::query(include_str!("sql/checkpoints_now.sql")).bind(deployment).bind(shards);
     write.execute(connection).await.must("write checkpoints");
@@ -40,7 +40,7 @@ async fn publish(connection: &mut PgConnection, deployment: &str, shards: i32) {
 
 async fn dropped(bed: &Testbed) -> i64 {
     let mut connection = connect_as_relay(bed).await;
-    bed.store().drop_published_outbox(&mut connection).await.must("drop what is published")
+    bed.store().drop_published_outbox(&mut connection).await.must("drop the published partitions")
 }
 
 async fn outbox_size(connection: &mut PgConnection) -> (i64, i64) {
@@ -134,7 +134,8 @@ async fn outbox_read(connection: &mut PgConnection) {
     read.fetch_one(connection).await.must("read the outbox");
 }
 
-/// A log of which the first partition is dropped: begun before `since`, an append ended after it.
+/// A log whose first partition is dropped, with an append that began before `since` and ended after
+/// it.
 struct Dropped {
     bed: Testbed,
     since: Bound,
@@ -143,7 +144,7 @@ struct Dropped {
 
 impl Dropped {
     const EARLY: usize = 5;
-    /// Two that were open at `since`, three after it, four in the partition that is left.
+    /// Two that were open at `since`, three after it, four in the remaining partition.
     const LATER: usize = 9;
 
     async fn new(label: &str) -> Self {

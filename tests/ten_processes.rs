@@ -1,4 +1,5 @@
-//! The same events from ten processes at once are recorded once, whatever was expected, and each gets the same answer.
+//! The same events from ten processes at once are recorded once, for any expected version, and each
+//! process gets the same answer.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -18,16 +19,16 @@ const MODES: [ExpectedVersion; 4] = [
     ExpectedVersion::StreamExists,
     ExpectedVersion::Exactly(Version::FIRST),
 ];
-/// Where a process of this test finds the database.
+/// The database's URL for a process of this test.
 const DATABASE_URL: &str = "ANNALS_TEST_PROCESS_DATABASE_URL";
-/// Begins the lines of a process that are meant for this test: others come from the test harness.
+/// Prefix of a process's lines for this test: other lines come from the test harness.
 const ANSWER: &str = "answer: ";
 
-/// What a process is to append.
+/// The append of a process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     stream: StreamName,
-    /// The place in [`MODES`].
+    /// The index in [`MODES`].
     mode: usize,
     ids: [Uuid; 2],
 }
@@ -46,13 +47,14 @@ impl Order {
     }
 }
 
-/// A process of the test below: this program, running only this. One order a line in, one answer a line out.
+/// A process of the test below: this program, running only this. One order per line in, one answer
+/// per line out.
 #[tokio::test]
 #[ignore = "is run by the test beside it, ten times at once"]
 async fn one_process() {
     let Ok(url) = std::env::var(DATABASE_URL) else { return };
     let store = Store::connect(&url).await.must("connect");
-    // Everything but the schema's registration is behind it when the race begins.
+    // When the race begins, all work but the schema's registration is done.
     let version = store.stream_version(&account("none")).await.must("read a version");
     assert_eq!(version, None);
     say("ready");
@@ -71,7 +73,7 @@ async fn one_process() {
     }
 }
 
-/// On a line of its own, whatever the test harness has begun to write.
+/// On a line of its own, after any incomplete line of the test harness.
 fn say(answer: &str) {
     writeln!(std::io::stdout(), "\n{ANSWER}{answer}").must("answer");
 }
@@ -102,7 +104,7 @@ impl Process {
         loop {
             let line = tokio::time::timeout(DEADLINE, self.answers.next_line()).await;
             let line = line.must("wait for a process").must("read from a process");
-            let line = line.must("hear from a process: it has ended");
+            let line = line.must("read a line of a process before it ends");
             if let Some(answer) = line.strip_prefix(ANSWER) {
                 return answer.to_owned();
             }

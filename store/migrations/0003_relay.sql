@@ -1,7 +1,7 @@
--- The relay's state: few rows, updated in place by the relay's own statements.
+-- The relay's state in PostgreSQL: few rows, updated in place. The relay's own statements use them.
 
--- Live relays: one row for each session. A session lasts from the start of a relay, or from the
--- loss of a lease, to the next loss. Times are the database's.
+-- Sessions of relays that run. A session begins with the start of a process, or after the loss of a
+-- lease. All times are the database's.
 create table annals.relay_sessions (
     session uuid primary key,
     deployment text collate "C" not null,
@@ -14,16 +14,18 @@ create table annals.relay_sessions (
     expires_at timestamptz not null
 ) with (fillfactor = 50);
 
-comment on column annals.relay_sessions.transactional_ids is 'recorded before the first publication under them';
+comment on column annals.relay_sessions.transactional_ids is 'written before anything is published under them';
 comment on column annals.relay_sessions.process is
-    'the id and the host of the process, so that another process on the host can tell whether it has ended';
-comment on column annals.relay_sessions.is_ready is 'whether it last reported producers and a connection to Kafka: only ready sessions get shards';
+    'the process: its id, and where it runs, so that another process there can tell whether it has ended';
+comment on column annals.relay_sessions.is_ready is
+    'has producers and reached Kafka at its last renewal: counts when shards are balanced';
 
--- `deployment` is the name of a publication: the name of the deployment, and its topic prefix after
--- an @, if it has one: `annals`, `annals@staging.`.
+-- Below, `deployment` is the name of a publication: the deployment's name, then an @ and the prefix
+-- of its topics, if there is one:
+-- `annals`, `annals@staging.`.
 
--- Deployments. A new generation starts from `relay_origins`, without the Kafka checkpoints of
--- earlier generations.
+-- Deployments. A new generation begins from `relay_origins`, and ignores what earlier ones wrote to
+-- Kafka.
 create table annals.relay_deployments (
     deployment text collate "C" primary key,
     delivery text not null check (delivery in ('exactly-once', 'at-least-once')),
@@ -31,8 +33,8 @@ create table annals.relay_deployments (
     begun_at timestamptz not null default now()
 );
 
--- The start of a generation: a checkpoint for each shard. No rows for the first generation, which
--- starts with the first event.
+-- The checkpoints from which a generation begins, one for each shard. The first generation has
+-- none: it begins with the first event.
 create table annals.relay_origins (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -40,34 +42,33 @@ create table annals.relay_origins (
     primary key (deployment, shard)
 );
 
--- The owner of each shard. The epoch rises with each acquisition and each loss.
+-- Leases of shards. The epoch only grows: with each acquisition, and with each expiry.
 create table annals.relay_shards (
     deployment text collate "C" not null,
     shard smallint not null,
     owner uuid,
     epoch bigint not null default 0,
     fence text[] not null default '{}',
-    step bigint not null default 0,
+    write_number bigint not null default 0,
     taken_at timestamptz,
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
 comment on column annals.relay_shards.fence is
-    'transactional ids of earlier owners that can have an open transaction: fenced before the shard is published';
-comment on column annals.relay_shards.step is
-    'the step of the last change of the quarantine: changes with a lower step are too late';
+    'transactional ids of earlier owners that may still have a transaction open: fenced before the shard is published';
+comment on column annals.relay_shards.write_number is
+    'the number of the last write that its owner had admitted: a write with a lower number is refused';
 
--- Serializes the changes of a deployment's leases. Each change is one statement, so the lock does
--- not wait for a client.
+-- Serialises changes of a deployment's leases. Each is one statement, so none waits for a client.
 create function annals.relay_lock(deployment text) returns void
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
 
--- Ends expired sessions and the given sessions. Their shards become free; the next owner of a shard
--- must fence their transactional ids.
-create function annals.relay_expire(deployment text, gone uuid[]) returns void
+-- Ends sessions: expired ones, and those in `gone`. Their shards become free; the next owner of a
+-- shard has to fence their transactional ids.
+create function annals.relay_expire_sessions(deployment text, gone uuid[]) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
@@ -77,38 +78,38 @@ declare
 begin
     for over in
         delete from relay_sessions s
-        where s.deployment = relay_expire.deployment
-            and (s.expires_at <= clock_timestamp() or s.session = any (relay_expire.gone))
+        where s.deployment = relay_expire_sessions.deployment
+            and (s.expires_at <= clock_timestamp() or s.session = any (relay_expire_sessions.gone))
         returning s.session, s.transactional_ids
     loop
         update relay_shards s
         set owner = null, epoch = s.epoch + 1, fence = s.fence || over.transactional_ids
-        where s.deployment = relay_expire.deployment and s.owner = over.session;
-        perform pg_notify('annals_relay', relay_expire.deployment);
+        where s.deployment = relay_expire_sessions.deployment and s.owner = over.session;
+        perform pg_notify('annals_relay', relay_expire_sessions.deployment);
     end loop;
 end
 $$;
 
 -- Reads a deployment; the first relay that asks creates it.
-create function annals.relay_begin(deployment text, configured text)
+create function annals.relay_register_deployment(deployment text, configured text)
 returns table (delivery text, generation int, shards smallint)
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    insert into relay_deployments (deployment, delivery) values (relay_begin.deployment, relay_begin.configured)
+    insert into relay_deployments (deployment, delivery) values (relay_register_deployment.deployment, relay_register_deployment.configured)
     on conflict on constraint relay_deployments_pkey do nothing;
     return query
-    select d.delivery, d.generation, shard_count() from relay_deployments d where d.deployment = relay_begin.deployment;
+    select d.delivery, d.generation, shard_count() from relay_deployments d where d.deployment = relay_register_deployment.deployment;
 end
 $$;
 
--- Begins a session. An instance has one session at a time: an earlier session of the same process
--- is ended, and so is `gone`, whose process the caller knows to have ended. If another session is
--- alive, none begins, and the row names it: otherwise two processes with the same name would end
--- each other's sessions without end. One row: `joined`; `begun anew` if the deployment has another
--- generation; `taken`, with the live session.
+-- Begins a session. An instance has one session at a time: an earlier one of the same process is
+-- ended, and so is `gone`, whose process has ended, as the caller knows. While another session of
+-- the instance lives, none is begun: two processes with one name would end each other's sessions
+-- for ever. One row: `joined`; `begun anew` if the deployment has another generation now; `taken`,
+-- with the living session.
 create function annals.relay_join(
     deployment text, generation int, instance text, session uuid, transactional_ids text[], lease interval, process jsonb,
     gone uuid,
@@ -129,7 +130,7 @@ begin
         outcome := 'begun anew';
         return;
     end if;
-    perform relay_expire(relay_join.deployment, array(
+    perform relay_expire_sessions(relay_join.deployment, array(
         select s.session from relay_sessions s
         where s.deployment = relay_join.deployment and s.instance = relay_join.instance
             and (s.session = relay_join.gone or s.process -> 'id' = relay_join.process -> 'id')
@@ -159,75 +160,76 @@ begin
 end
 $$;
 
--- Renews a session's lease, ends expired sessions, and reads all shards: one row for each, with the
--- number of ready sessions, including this one, and the number of those that joined earlier. No
--- row: there is no such session.
-create function annals.relay_look(deployment text, session uuid, is_ready boolean, lease interval)
+-- Renews a session's lease, ends expired sessions, and reads all leases: one row for each shard,
+-- with the number of ready sessions, this one included, and the number of those that joined before
+-- it. No row: the session does not exist.
+create function annals.relay_renew_lease(deployment text, session uuid, is_ready boolean, lease interval)
 returns table (shard smallint, epoch bigint, is_mine boolean, is_free boolean, members bigint, rank bigint)
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_look.deployment);
-    -- This session first: an expired lease that is not ended yet can be renewed.
+    perform relay_lock(relay_renew_lease.deployment);
+    -- Its own first: a lease that no other session has ended can be renewed, however late.
     update relay_sessions s
-    set seen_at = clock_timestamp(), expires_at = clock_timestamp() + relay_look.lease, is_ready = relay_look.is_ready
-    where s.session = relay_look.session;
+    set seen_at = clock_timestamp(), expires_at = clock_timestamp() + relay_renew_lease.lease, is_ready = relay_renew_lease.is_ready
+    where s.session = relay_renew_lease.session;
     if not found then
         return;
     end if;
-    perform relay_expire(relay_look.deployment, null);
+    perform relay_expire_sessions(relay_renew_lease.deployment, null);
     return query
     with ready as (
         select s.session, s.joined_at from relay_sessions s
-        where s.deployment = relay_look.deployment and (s.is_ready or s.session = relay_look.session)
+        where s.deployment = relay_renew_lease.deployment and (s.is_ready or s.session = relay_renew_lease.session)
     ),
-    me as (select r.joined_at from ready r where r.session = relay_look.session)
+    me as (select r.joined_at from ready r where r.session = relay_renew_lease.session)
     select
-        s.shard, s.epoch, s.owner is not distinct from relay_look.session, s.owner is null,
+        s.shard, s.epoch, s.owner is not distinct from relay_renew_lease.session, s.owner is null,
         (select count(*) from ready),
-        (select count(*) from ready r, me where (r.joined_at, r.session) < (me.joined_at, relay_look.session))
-    from relay_shards s where s.deployment = relay_look.deployment order by s.shard;
+        (select count(*) from ready r, me where (r.joined_at, r.session) < (me.joined_at, relay_renew_lease.session))
+    from relay_shards s where s.deployment = relay_renew_lease.deployment order by s.shard;
 end
 $$;
 
--- Acquires the free ones of these shards for a live session: one row for each, with its new epoch.
-create function annals.relay_take(deployment text, session uuid, shards smallint[])
+-- Acquires those of the shards that are free, for a living session: one row for each, with its new
+-- epoch.
+create function annals.relay_acquire_shards(deployment text, session uuid, shards smallint[])
 returns table (shard smallint, epoch bigint)
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_take.deployment);
+    perform relay_lock(relay_acquire_shards.deployment);
     return query
     update relay_shards s
-    set owner = relay_take.session, epoch = s.epoch + 1, step = 0, taken_at = clock_timestamp()
-    where s.deployment = relay_take.deployment and s.shard = any (shards) and s.owner is null
-        and exists (select from relay_sessions r where r.session = relay_take.session)
+    set owner = relay_acquire_shards.session, epoch = s.epoch + 1, write_number = 0, taken_at = clock_timestamp()
+    where s.deployment = relay_acquire_shards.deployment and s.shard = any (shards) and s.owner is null
+        and exists (select from relay_sessions r where r.session = relay_acquire_shards.session)
     returning s.shard, s.epoch;
 end
 $$;
 
--- Releases shards after all their publications are committed, if they are still owned in this
--- epoch.
-create function annals.relay_release(deployment text, session uuid, shards smallint[], epochs bigint[]) returns void
+-- Releases shards of which everything published is committed, if the session still owns them in
+-- this epoch.
+create function annals.relay_release_shards(deployment text, session uuid, shards smallint[], epochs bigint[]) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_release.deployment);
+    perform relay_lock(relay_release_shards.deployment);
     update relay_shards s set owner = null
     from unnest(shards, epochs) as given (shard, epoch)
-    where s.deployment = relay_release.deployment and s.shard = given.shard and s.epoch = given.epoch
-        and s.owner = relay_release.session;
-    perform pg_notify('annals_relay', relay_release.deployment);
+    where s.deployment = relay_release_shards.deployment and s.shard = given.shard and s.epoch = given.epoch
+        and s.owner = relay_release_shards.session;
+    perform pg_notify('annals_relay', relay_release_shards.deployment);
 end
 $$;
 
--- Ends a session. Unless it ends clean, the next owners of its shards must fence it.
+-- Ends a session. Unless it is clean, the next owners of its shards have to fence it.
 create function annals.relay_leave(deployment text, session uuid, is_clean boolean) returns void
 language plpgsql volatile
 security definer
@@ -242,31 +244,31 @@ begin
         perform pg_notify('annals_relay', relay_leave.deployment);
     else
         update relay_sessions s set expires_at = '-infinity' where s.session = relay_leave.session;
-        perform relay_expire(relay_leave.deployment, null);
+        perform relay_expire_sessions(relay_leave.deployment, null);
     end if;
 end
 $$;
 
 -- The transactional ids to fence before these leases are published. Null if the session has lost
--- one of the leases: the ids can be for its next owner to fence, and an empty result would be
--- wrong.
-create function annals.relay_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
+-- one of the leases: its ids are then for the next owner to fence, and an empty list would not mean
+-- that there are none.
+create function annals.relay_ids_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
 language sql stable
 security definer
 set search_path = annals, pg_temp
 as $$
     with owned as (
         select s.fence from relay_shards s
-        join unnest(relay_to_fence.shards, relay_to_fence.epochs) as given (shard, epoch)
+        join unnest(relay_ids_to_fence.shards, relay_ids_to_fence.epochs) as given (shard, epoch)
             on s.shard = given.shard and s.epoch = given.epoch
-        where s.deployment = relay_to_fence.deployment and s.owner = relay_to_fence.session
+        where s.deployment = relay_ids_to_fence.deployment and s.owner = relay_ids_to_fence.session
     )
     select array(select distinct id from owned, unnest(owned.fence) as id order by id)
-    where (select count(*) from owned) = cardinality(relay_to_fence.shards)
+    where (select count(*) from owned) = cardinality(relay_ids_to_fence.shards)
 $$;
 
--- Removes fenced transactional ids from the shards of leases that are still owned.
-create function annals.relay_fenced(
+-- Removes fenced transactional ids from the shards that the session still owns.
+create function annals.relay_record_fenced(
     deployment text, session uuid, shards smallint[], epochs bigint[], transactional_ids text[]
 ) returns void
 language sql volatile
@@ -274,45 +276,45 @@ security definer
 set search_path = annals, pg_temp
 as $$
     update relay_shards s
-    set fence = array(select id from unnest(s.fence) as id where id <> all (relay_fenced.transactional_ids))
-    from unnest(relay_fenced.shards, relay_fenced.epochs) as given (shard, epoch)
-    where s.deployment = relay_fenced.deployment and s.shard = given.shard and s.epoch = given.epoch
-        and s.owner = relay_fenced.session
+    set fence = array(select id from unnest(s.fence) as id where id <> all (relay_record_fenced.transactional_ids))
+    from unnest(relay_record_fenced.shards, relay_record_fenced.epochs) as given (shard, epoch)
+    where s.deployment = relay_record_fenced.deployment and s.shard = given.shard and s.epoch = given.epoch
+        and s.owner = relay_record_fenced.session
 $$;
 
--- Quarantine: streams and categories with an event that cannot be published. Their later events
--- wait, and all others are published. Each entry has a cursor of its own, which is committed in
--- Kafka first, in the shard's checkpoint, and then copied here.
-create table annals.relay_holds (
-    hold bigint generated always as identity primary key,
+-- Quarantined streams and categories: one of their events cannot be published, and later ones wait
+-- behind it, while everything else is published. Each entry has a cursor of its own. Its progress
+-- is committed in Kafka first, in the shard's checkpoint, and recorded here afterwards.
+create table annals.relay_quarantine (
+    entry bigint generated always as identity primary key,
     deployment text collate "C" not null,
     shard smallint not null,
     kind text collate "C" not null check (kind in ('stream', 'category')),
     name text collate "C" not null,
-    place jsonb not null,
+    cursor jsonb not null,
     cause text not null,
     reason text not null,
     position bigint,
     attempts int not null default 1,
-    is_wanted boolean not null default false,
-    held_at timestamptz not null default now(),
+    is_retry_requested boolean not null default false,
+    quarantined_at timestamptz not null default now(),
     tried_at timestamptz not null default now(),
     unique (deployment, shard, kind, name)
 );
 
-comment on column annals.relay_holds.place is 'its events before this cursor are published';
-comment on column annals.relay_holds.position is 'the event that cannot be published; null for a category';
-comment on column annals.relay_holds.is_wanted is 'an operator asked for a retry';
+comment on column annals.relay_quarantine.cursor is 'every event of the entry before it is published';
+comment on column annals.relay_quarantine.position is 'the position of the event that cannot be published; null for a category';
+comment on column annals.relay_quarantine.is_retry_requested is 'an operator asked to retry';
 
--- Events that a deployment does not publish: skipped by an operator, or published in a lost
--- history.
-create table annals.relay_passed (
+-- Events that a deployment does not publish: an operator skipped them, or its topics have them from
+-- a lost history.
+create table annals.relay_skipped (
     deployment text collate "C" not null,
     position bigint not null,
     primary key (deployment, position)
 );
 
--- Operator actions on the quarantine.
+-- The actions of operators.
 create table annals.relay_actions (
     action bigint generated always as identity primary key,
     deployment text collate "C" not null,
@@ -325,12 +327,13 @@ create table annals.relay_actions (
     done_at timestamptz not null default clock_timestamp()
 );
 
--- Whether a change of the quarantine of these shards is valid: the session owns all leases, and no
--- change with a higher step was made under them. The server can execute a statement after the relay
--- has given up on it or has lost its producers. The database must have the history that the cursors
--- belong to: in another history they have no meaning.
-create function annals.relay_step(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text
+-- Admits a write of a relay: the session owns all of the leases, and no write with a higher number
+-- was admitted under them. Without that number, a statement that a relay gave up, or that it began
+-- before it lost its producers, could still be executed at any later time. And the database is the
+-- one that the cursors are of: a cursor of a lost history means something else in the history that
+-- goes on.
+create function annals.relay_admit_write(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text
 )
 returns boolean
 language plpgsql volatile
@@ -338,58 +341,57 @@ security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_step.deployment);
-    if relay_step.incarnation <> incarnation() then
+    perform relay_lock(relay_admit_write.deployment);
+    if relay_admit_write.incarnation <> incarnation() then
         return false;
     end if;
-    if cardinality(relay_step.shards) <> (
+    if cardinality(relay_admit_write.shards) <> (
         select count(*) from relay_shards s
-        join unnest(relay_step.shards, relay_step.epochs) as given (shard, epoch)
+        join unnest(relay_admit_write.shards, relay_admit_write.epochs) as given (shard, epoch)
             on s.shard = given.shard and s.epoch = given.epoch
-        where s.deployment = relay_step.deployment and s.owner = relay_step.session and s.step <= relay_step.step
+        where s.deployment = relay_admit_write.deployment and s.owner = relay_admit_write.session and s.write_number <= relay_admit_write.write_number
     ) then
         return false;
     end if;
-    update relay_shards s set step = relay_step.step
-    where s.deployment = relay_step.deployment and s.shard = any (relay_step.shards);
+    update relay_shards s set write_number = relay_admit_write.write_number
+    where s.deployment = relay_admit_write.deployment and s.shard = any (relay_admit_write.shards);
     return true;
 end
 $$;
 
--- Records the progress of quarantine entries by committed checkpoints; an entry without a cursor
--- has ended. False, without effect, if the session has lost a lease or the step is too low: another
--- relay can have progressed further.
-create function annals.relay_holds_went_on(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, holds bigint[],
-    places jsonb[]
+-- Records the cursors of quarantine entries in committed checkpoints; an entry without a cursor has
+-- ended, and is removed. False, and nothing is written, if the write is not admitted: another
+-- session may have advanced the entries.
+create function annals.relay_advance_quarantine(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, entries bigint[],
+    cursors jsonb[]
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_holds_went_on.deployment, session, shards, epochs, step, relay_holds_went_on.incarnation) then
+    if not relay_admit_write(relay_advance_quarantine.deployment, session, shards, epochs, write_number, relay_advance_quarantine.incarnation) then
         return false;
     end if;
-    delete from relay_holds h
-    using unnest(holds, places) as gone (hold, place)
-    where h.hold = gone.hold and gone.place is null
-        and h.deployment = relay_holds_went_on.deployment and h.shard = any (shards);
-    update relay_holds h set place = went.place
-    from unnest(holds, places) as went (hold, place)
-    where h.hold = went.hold and went.place is not null
-        and h.deployment = relay_holds_went_on.deployment and h.shard = any (shards);
+    delete from relay_quarantine q
+    using unnest(entries, cursors) as ended (entry, cursor)
+    where q.entry = ended.entry and ended.cursor is null
+        and q.deployment = relay_advance_quarantine.deployment and q.shard = any (shards);
+    update relay_quarantine q set cursor = moved.cursor
+    from unnest(entries, cursors) as moved (entry, cursor)
+    where q.entry = moved.entry and moved.cursor is not null
+        and q.deployment = relay_advance_quarantine.deployment and q.shard = any (shards);
     return true;
 end
 $$;
 
--- Adds refused events to the quarantine: `[{"kind", "name", "cause", "reason", "position"}]`. A
--- category is quarantined in all of these shards, a stream in its own shard, if it is among them.
--- `places` are the cursors of the shards in Kafka: an entry starts there, or at the cursor of its
--- quarantined category. Existing entries keep their cursors. False if a lease is lost or the step
--- is too low.
-create function annals.relay_hold(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, places jsonb[],
+-- Quarantines `[{"kind", "name", "cause", "reason", "position"}]`: a category in all of these
+-- shards, a stream in its own shard, if that is among them. An entry begins at the committed cursor
+-- of its shard (`cursors`), or at the cursor of its quarantined category. An existing entry keeps
+-- its cursor. False if the write is not admitted.
+create function annals.relay_add_to_quarantine(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, cursors jsonb[],
     refused jsonb
 ) returns boolean
 language plpgsql volatile
@@ -397,45 +399,46 @@ security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_hold.deployment, session, shards, epochs, step, relay_hold.incarnation) then
+    if not relay_admit_write(relay_add_to_quarantine.deployment, session, shards, epochs, write_number, relay_add_to_quarantine.incarnation) then
         return false;
     end if;
-    insert into relay_holds as h (deployment, shard, kind, name, place, cause, reason, position)
+    insert into relay_quarantine as q (deployment, shard, kind, name, cursor, cause, reason, position)
     select distinct on (s.shard, r.kind, r.name)
-        relay_hold.deployment, s.shard, r.kind, r.name,
+        relay_add_to_quarantine.deployment, s.shard, r.kind, r.name,
         coalesce(
             (
-                select c.place from relay_holds c
+                select c.cursor from relay_quarantine c
                 join events e on e.category = c.name
                 where r.kind = 'stream' and e.position = r.position
-                    and c.deployment = relay_hold.deployment and c.shard = s.shard and c.kind = 'category'
+                    and c.deployment = relay_add_to_quarantine.deployment and c.shard = s.shard and c.kind = 'category'
             ),
-            s.place
+            s.cursor
         ),
         r.cause, r.reason, r.position
     from jsonb_to_recordset(refused) as r (kind text, name text, cause text, reason text, position bigint)
-    join unnest(shards, places) as s (shard, place) on r.kind = 'category' or s.shard = shard_of(r.name)
+    join unnest(shards, cursors) as s (shard, cursor) on r.kind = 'category' or s.shard = shard_of(r.name)
     order by s.shard, r.kind, r.name, r.position
-    on conflict on constraint relay_holds_deployment_shard_kind_name_key do update set
+    on conflict on constraint relay_quarantine_deployment_shard_kind_name_key do update set
         cause = excluded.cause, reason = excluded.reason, position = excluded.position,
-        attempts = h.attempts + 1, is_wanted = false, tried_at = now();
+        attempts = q.attempts + 1, is_retry_requested = false, tried_at = now();
     return true;
 end
 $$;
 
--- Asks the relays to retry quarantine entries: one name, or all. Returns their number.
+-- Asks the relays to retry quarantined streams or categories: one name, or all. Returns the number
+-- of entries.
 create function annals.relay_retry(deployment text, name text, reason text) returns bigint
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 declare
-    wanted bigint;
+    requested bigint;
 begin
-    update relay_holds h set is_wanted = true
-    where h.deployment = relay_retry.deployment and h.name = coalesce(relay_retry.name, h.name);
-    get diagnostics wanted = row_count;
-    if wanted > 0 then
+    update relay_quarantine q set is_retry_requested = true
+    where q.deployment = relay_retry.deployment and q.name = coalesce(relay_retry.name, q.name);
+    get diagnostics requested = row_count;
+    if requested > 0 then
         insert into relay_actions (deployment, verb, name, reason)
         values (
             relay_retry.deployment, case when relay_retry.name is null then 'release' else 'retry' end,
@@ -443,25 +446,25 @@ begin
         );
         perform pg_notify('annals_relay', relay_retry.deployment);
     end if;
-    return wanted;
+    return requested;
 end
 $$;
 
--- Skips the event that keeps a stream in quarantine, and asks the relays to continue behind it.
--- False if another event keeps the stream in quarantine.
+-- Skips the event that a stream is quarantined for, and asks the relays to go on behind it. False
+-- if the stream is not quarantined for this event.
 create function annals.relay_skip(deployment text, stream text, event_position bigint, reason text) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    update relay_holds h set is_wanted = true
-    where h.deployment = relay_skip.deployment and h.kind = 'stream' and h.name = relay_skip.stream
-        and h.position = relay_skip.event_position;
+    update relay_quarantine q set is_retry_requested = true
+    where q.deployment = relay_skip.deployment and q.kind = 'stream' and q.name = relay_skip.stream
+        and q.position = relay_skip.event_position;
     if not found then
         return false;
     end if;
-    insert into relay_passed (deployment, position) values (relay_skip.deployment, relay_skip.event_position)
+    insert into relay_skipped (deployment, position) values (relay_skip.deployment, relay_skip.event_position)
     on conflict do nothing;
     insert into relay_actions (deployment, verb, kind, name, position, reason)
     values (relay_skip.deployment, 'skip', 'stream', relay_skip.stream, relay_skip.event_position, relay_skip.reason);
@@ -470,7 +473,8 @@ begin
 end
 $$;
 
--- Copies of the checkpoints in Kafka, for clean-up and for people.
+-- Copies of the checkpoints in Kafka, for dropping partitions of the outbox and for operators. In
+-- at-least-once delivery: the checkpoints.
 create table annals.relay_checkpoints (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -480,10 +484,10 @@ create table annals.relay_checkpoints (
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
--- Writes checkpoints in at-least-once mode, in which PostgreSQL has the only ones. False, without
--- effect, if the session has lost a lease or the step is too low.
-create function annals.relay_checkpoint(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, positions bigint[],
+-- Writes the checkpoints of at-least-once delivery. False, and nothing is written, if the write is
+-- not admitted.
+create function annals.relay_write_checkpoints(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, positions bigint[],
     checkpoints jsonb[]
 ) returns boolean
 language plpgsql volatile
@@ -491,11 +495,11 @@ security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_checkpoint.deployment, session, shards, epochs, step, relay_checkpoint.incarnation) then
+    if not relay_admit_write(relay_write_checkpoints.deployment, session, shards, epochs, write_number, relay_write_checkpoints.incarnation) then
         return false;
     end if;
     insert into relay_checkpoints as c (deployment, shard, position, checkpoint, recorded_at)
-    select relay_checkpoint.deployment, n.shard, n.position, n.checkpoint, now()
+    select relay_write_checkpoints.deployment, n.shard, n.position, n.checkpoint, now()
     from unnest(shards, positions, checkpoints) as n (shard, position, checkpoint)
     on conflict on constraint relay_checkpoints_pkey do update set
         position = excluded.position, checkpoint = excluded.checkpoint, recorded_at = excluded.recorded_at;
@@ -503,10 +507,10 @@ begin
 end
 $$;
 
--- The end of each topic, as a relay last recorded it. All records before it come from events that
--- were committed in this database earlier: a database with this row has these events, even if it
--- lost a later part of its log. Records after it are compared with the store whenever the database
--- can have another history.
+-- Recorded end offsets of topics. Every record before such an offset came from an event that was
+-- committed here before the row was: a database that has the row has these events, whatever later
+-- part of the log it has lost. Records behind it are looked up in the store whenever the database
+-- may have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
     topic text collate "C" not null,
@@ -520,12 +524,13 @@ create table annals.relay_topic_ends (
     primary key (deployment, topic, partition)
 ) with (fillfactor = 50);
 
-comment on column annals.relay_topic_ends.covered_offset is 'the copies of all checkpoints cover the records before it';
+comment on column annals.relay_topic_ends.covered_offset is 'the copied checkpoints of all shards cover what was written before it';
 comment on column annals.relay_topic_ends.next_offset is
-    'covered once the copies of all checkpoints start above next_position, the highest visible position when it was the end';
+    'covered once the copied checkpoints of all shards begin behind next_position, the highest visible one when it was the end';
 comment on column annals.relay_topic_ends.instance is 'the relay that recorded the end';
 
--- The published position of a checkpoint: the end of the window that it is in, or else its start.
+-- Whether a checkpoint covers an event: its window has begun before it, or the position inside the
+-- window is behind it.
 create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
 language sql stable
 as $$
@@ -538,8 +543,8 @@ as $$
     )
 $$;
 
--- The current end of the log as a checkpoint: all visible events are published. Use it only while
--- no append is possible: then no running transaction has drawn a position.
+-- A checkpoint at the end of the log: every visible event is published. Only while nothing can
+-- append: then no running transaction has drawn a position.
 create function annals.relay_checkpoint_now() returns jsonb
 language sql volatile
 set search_path = annals, pg_temp
@@ -565,7 +570,7 @@ as $$
     from identity i, (select pg_current_snapshot() as snapshot) now
 $$;
 
--- Locks a deployment without a live relay; an error if a relay is alive.
+-- Locks a deployment while none of its relays runs; an error if one does.
 create function annals.relay_lock_stopped(deployment text) returns void
 language plpgsql volatile
 security definer
@@ -575,7 +580,7 @@ declare
     running text;
 begin
     perform relay_lock(relay_lock_stopped.deployment);
-    perform relay_expire(relay_lock_stopped.deployment, null);
+    perform relay_expire_sessions(relay_lock_stopped.deployment, null);
     select string_agg(s.instance, ', ' order by s.instance) into running
     from relay_sessions s where s.deployment = relay_lock_stopped.deployment;
     if running is not null then
@@ -588,21 +593,21 @@ begin
 end
 $$;
 
--- Begins the next generation of a deployment from the copies of its checkpoints.
-create function annals.relay_begin_again(deployment text, delivery text) returns void
+-- Begins the next generation of a deployment from its checkpoints in this database.
+create function annals.relay_begin_generation(deployment text, delivery text) returns void
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    update relay_deployments d set delivery = coalesce(relay_begin_again.delivery, d.delivery), generation = d.generation + 1
-    where d.deployment = relay_begin_again.deployment;
-    delete from relay_origins o where o.deployment = relay_begin_again.deployment;
+    update relay_deployments d set delivery = coalesce(relay_begin_generation.delivery, d.delivery), generation = d.generation + 1
+    where d.deployment = relay_begin_generation.deployment;
+    delete from relay_origins o where o.deployment = relay_begin_generation.deployment;
     insert into relay_origins (deployment, shard, checkpoint)
-    select c.deployment, c.shard, c.checkpoint from relay_checkpoints c where c.deployment = relay_begin_again.deployment;
+    select c.deployment, c.shard, c.checkpoint from relay_checkpoints c where c.deployment = relay_begin_generation.deployment;
 $$;
 
--- Changes the delivery mode of a deployment without live relays. A change from exactly once repeats
--- the records after the last copy of the checkpoints.
+-- Changes the delivery of a deployment while none of its relays runs. After exactly-once, events
+-- that were published after the last copy of the checkpoints are published again.
 create function annals.relay_deliver(deployment text, delivery text) returns void
 language plpgsql volatile
 security definer
@@ -610,13 +615,12 @@ set search_path = annals, pg_temp
 as $$
 begin
     perform relay_lock_stopped(relay_deliver.deployment);
-    perform relay_begin_again(relay_deliver.deployment, relay_deliver.delivery);
+    perform relay_begin_generation(relay_deliver.deployment, relay_deliver.delivery);
     insert into relay_actions (deployment, verb, name) values (relay_deliver.deployment, 'deliver', relay_deliver.delivery);
 end
 $$;
 
--- Changes the number of shards, while no relay of any deployment is alive and all events are
--- published.
+-- Changes the number of shards, while no relay of any deployment runs and everything is published.
 create function annals.relay_reshard(shards int) returns void
 language plpgsql volatile
 security definer
@@ -634,7 +638,8 @@ begin
     for each in select d.deployment from relay_deployments d order by d.deployment loop
         perform relay_lock_stopped(each.deployment);
     end loop;
-    -- Each append locks streams before it computes shards: no append is between the two steps now.
+    -- Every append locks streams before it computes shards: with this lock, none is between the
+    -- two.
     lock table streams, outbox in access exclusive mode;
     select d.deployment, s.shard into behind
     from relay_deployments d
@@ -652,9 +657,9 @@ begin
             using errcode = 'object_in_use',
             hint = 'Let nothing append, run its relays until `annals-relay status` says that nothing waits, and stop them.';
     end if;
-    select h.deployment, h.name into behind from relay_holds h order by h.hold limit 1;
+    select q.deployment, q.name into behind from relay_quarantine q order by q.entry limit 1;
     if found then
-        raise exception '% is held in deployment %', behind.name, behind.deployment
+        raise exception '% is quarantined in deployment %', behind.name, behind.deployment
             using errcode = 'object_in_use', hint = 'See `annals-relay quarantine list`.';
     end if;
     execute format(
@@ -662,7 +667,7 @@ begin
         format('select %s::smallint', shards)
     );
     origin := relay_checkpoint_now();
-    -- The first publisher must fence all earlier transactional ids.
+    -- The next owner of shard 0 has to fence the ids of all former owners.
     update relay_shards s set fence = array(
         select distinct id from relay_shards r, unnest(r.fence) as id where r.deployment = s.deployment order by id
     )
@@ -672,44 +677,44 @@ begin
     insert into relay_checkpoints (deployment, shard, position, checkpoint, recorded_at)
     select d.deployment, s.shard, (origin -> 'since' ->> 'position')::bigint, origin, now()
     from relay_deployments d cross join generate_series(0, shards - 1) s (shard);
-    perform relay_begin_again(d.deployment, null) from relay_deployments d;
+    perform relay_begin_generation(d.deployment, null) from relay_deployments d;
     insert into relay_actions (deployment, verb, name) select d.deployment, 'reshard', shards::text from relay_deployments d;
 end
 $$;
 
--- Marks events that are in a deployment's topics as passed, if the copies of its checkpoints do not
--- cover them. Returns their number.
-create function annals.relay_pass(deployment text, published bigint[]) returns bigint
+-- Records events that a deployment's topics have as skipped, if its copied checkpoints do not cover
+-- them. Returns how many were recorded.
+create function annals.relay_skip_published(deployment text, published bigint[]) returns bigint
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    with passed as (
-        insert into relay_passed (deployment, position)
-        select relay_pass.deployment, e.position
-        from unnest(relay_pass.published) as p (position)
+    with recorded as (
+        insert into relay_skipped (deployment, position)
+        select relay_skip_published.deployment, e.position
+        from unnest(relay_skip_published.published) as p (position)
         join events e on e.position = p.position
-        left join relay_checkpoints c on c.deployment = relay_pass.deployment and c.shard = shard_of(e.stream)
+        left join relay_checkpoints c on c.deployment = relay_skip_published.deployment and c.shard = shard_of(e.stream)
         where c.checkpoint is null
             or not relay_is_published(e.position, e.xid, c.checkpoint)
             or exists (
-                select from relay_holds h
-                where h.deployment = relay_pass.deployment and h.shard = c.shard and h.name in (e.stream, e.category)
+                select from relay_quarantine q
+                where q.deployment = relay_skip_published.deployment and q.shard = c.shard and q.name in (e.stream, e.category)
             )
         on conflict do nothing
         returning 1
     )
-    select count(*) from passed
+    select count(*) from recorded
 $$;
 
--- Records the ends of topics; never moves an end back. `covered` are the same ends if a rebase has marked
--- everything before them as passed, or nulls. No effect if the database is not the one that the caller
--- knows.
+-- Records the end offsets of topics; never moves one back. `covered` has the same offsets if a
+-- rebase skips every event before them, or nulls. Records nothing if the database is not the one
+-- that the caller read from.
 --
--- The caller asks for an end before it records it, so records before the end come from events that were
--- visible then. A checkpoint that starts at a later bound covers them, and a bound above the highest
--- position that was visible then is later, whichever relay wrote the records, and whether or not it
--- learned of their commit.
+-- An end offset is read before it is recorded: the events before it were visible then. A checkpoint
+-- that begins at a later bound covers them, and a bound whose position is above the highest that
+-- was visible then is a later one, whichever relay wrote the records, and whether or not it learned
+-- that they were committed.
 create function annals.relay_record_ends(
     deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
 ) returns void
@@ -734,7 +739,7 @@ as $$
     ) as n (topic, partition, end_offset, covered_offset),
         (select coalesce(max(e.position), 0) as position from events e) visible
     where relay_record_ends.incarnation = incarnation()
-    -- In one order, so that two calls cannot deadlock.
+    -- In one order for all, so that no two can deadlock.
     order by n.topic, n.partition
     on conflict on constraint relay_topic_ends_pkey do update set
         (end_offset, covered_offset, next_offset, next_position, instance, recorded_at) = (
@@ -749,9 +754,9 @@ as $$
     where t.end_offset < excluded.end_offset
 $$;
 
--- Begins a deployment again after a loss of its database's history or of its checkpoints, from the
--- copies of its checkpoints in this history. `relay_pass` marks the events that its topics have
--- beyond them first.
+-- Begins a new generation after the database has lost a part of its history, or Kafka the
+-- checkpoints: from the copied checkpoints in this history. Events that the topics have beyond them
+-- are recorded as skipped before (`relay_skip_published`).
 create function annals.relay_rebase(deployment text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -763,14 +768,14 @@ begin
     perform relay_lock_stopped(relay_rebase.deployment);
     update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{history}', history)
     where c.deployment = relay_rebase.deployment;
-    perform relay_begin_again(relay_rebase.deployment, null);
+    perform relay_begin_generation(relay_rebase.deployment, null);
     delete from relay_topic_ends t where t.deployment = relay_rebase.deployment;
     insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);
 end
 $$;
 
--- Records that the topics of a publication are released, while none of its relays is alive here. A
--- publication of another store has no relays here.
+-- Records that the topics of a publication are released, while none of its relays runs here. A
+-- publication of another store has none here.
 create function annals.relay_release_topics(publication text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -785,15 +790,15 @@ begin
 end
 $$;
 
--- The topics of a deployment as of their first use: the order of a stream depends on the number of
--- partitions.
+-- Partition counts of topics when they were first published to: the partition of a stream, and so
+-- its order, depends on them.
 create table annals.relay_topics (
     topic text collate "C" primary key,
     partitions int not null,
     recorded_at timestamptz not null default now()
 );
 
--- Answers of the schema registry, so that known schemas need no registry.
+-- Registry ids of schemas, so that known schemas need no registry.
 create table annals.relay_schema_ids (
     subject text collate "C" not null,
     fingerprint bigint not null,
@@ -802,8 +807,9 @@ create table annals.relay_schema_ids (
     primary key (subject, fingerprint)
 );
 
--- Deletes a deployment that was removed for good: its checkpoints prevent drops from the outbox. A
--- live relay of this name writes them again. Returns the number of deleted rows.
+-- Removes the checkpoints of a deployment that has ended for good: they keep partitions of the
+-- outbox from being dropped. A relay that still runs under this name writes them again. Returns the
+-- number of checkpoints.
 create function annals.relay_forget(deployment text) returns bigint
 language sql
 security definer
@@ -821,8 +827,9 @@ as $$
     select count(*) from forgotten
 $$;
 
--- The lowest partition of the outbox, if every deployment has published all of it: each shard's
--- checkpoint is above it and sees each transaction that wrote to it. No row: it is not published.
+-- The lowest partition of the outbox, if every deployment has published all of it: the checkpoint
+-- of each shard is behind it, and its snapshot includes every transaction that wrote to it. No row:
+-- it is not published yet.
 create function annals.outbox_published(
     out partition name, out lower bigint, out upper bigint, out xid_min xid8, out xid_max xid8
 )
@@ -842,16 +849,16 @@ begin
     ) o
     order by o.number
     limit 1;
-    -- A deployment without a checkpoint for each shard has not published the other shards.
+    -- A deployment has published nothing of a shard without a checkpoint.
     if not exists (select from relay_checkpoints)
         or exists (select from relay_checkpoints c group by c.deployment having count(*) < shard_count())
         or exists (select from relay_checkpoints c where c.position < upper)
     then
         return;
     end if;
-    -- Inside a window, events that are visible at its end are published up to the cursor, which is
-    -- above the partition. A transaction that is not visible in a snapshot is listed in it, or is
-    -- not below its xmax: the index finds it.
+    -- Inside a window, the events that its end includes are published up to the cursor's position,
+    -- which is behind the partition. A transaction that a snapshot does not include is in its xip,
+    -- or not below its xmax: the index finds both.
     execute format(
         'select
             (select o.xid from %1$I o order by o.xid limit 1),
@@ -876,19 +883,19 @@ begin
     if is_unseen then
         return;
     end if;
-    -- A partition without transactions: all its positions were rolled back.
+    -- A partition whose positions were all rolled back has no transaction.
     xid_min := coalesce(xid_min, '0');
     xid_max := coalesce(xid_max, '0');
     return next;
 end
 $$;
 
--- Drops the lowest partition of the outbox if it is published; returns the number of dropped
--- partitions, 0 or 1.
+-- Drops the lowest partition of the outbox if it is published; returns how many were dropped, 0 or
+-- 1.
 --
--- A drop needs an exclusive lock on the outbox, behind which other users wait. So it gives up at
--- once if a long transaction uses the partition, as a backup does, and after 20 ms if appends end
--- slowly.
+-- Dropping needs an exclusive lock on the outbox, and appends queue behind it. So it gives up at
+-- once if a long transaction, such as a backup, has the partition open, and after 20 ms if appends
+-- are slow to end.
 create function annals.outbox_drop_published() returns bigint
 language plpgsql
 security definer
@@ -904,7 +911,7 @@ begin
     end if;
     begin
         execute format('lock table %I in access exclusive mode nowait', published.partition);
-        -- Only tried, to keep the lock order: the outbox first, then the partition.
+        -- Only a test: the lock order is the outbox first, then its partition.
         raise exception using errcode = 'no_data_found';
     exception
         when no_data_found then
@@ -919,7 +926,7 @@ begin
         when lock_not_available or undefined_table then
             return 0;
     end;
-    -- Another session can have dropped the partition or appended to it meanwhile.
+    -- Another session may have dropped it, or appended to it, meanwhile.
     if published is distinct from (select p from outbox_published() p) then
         return 0;
     end if;
@@ -931,10 +938,10 @@ begin
 end
 $$;
 
--- Adopts the store into the current cluster, after a dump and restore, a logical copy or an
--- upgrade: all present events count as visible, whatever their transaction ids. With `is_copy` it
--- becomes an independent store, without the state of the original's relays. The adoption is
--- recorded. It is refused in the store's own cluster, unless the store becomes a copy.
+-- Adopts the store in its present cluster, after a dump and restore, a logical copy or an upgrade:
+-- every event in it counts as visible, whatever its transaction id. With `is_copy` it becomes a
+-- store of its own, without the state of the first one's relays. Logged. Refused in the store's own
+-- cluster, unless it is to become a copy.
 create function annals.adopt(
     reason text, is_copy boolean default false, out store_id uuid, out history int, out system_identifier text, out settled bigint
 )
@@ -951,15 +958,15 @@ begin
     if length(btrim(coalesce(adopt.reason, ''))) = 0 then
         raise exception 'say why the store is adopted: the reason must not be empty' using errcode = 'invalid_parameter_value';
     end if;
-    -- Appends lock their streams before they draw positions: after this lock, no event can become
-    -- visible below the settled position.
+    -- An append locks its streams before it draws positions: after this lock, no position below the
+    -- limit can still become visible.
     lock table streams, identity in share row exclusive mode;
     if not adopt.is_copy and (select i.system_identifier from identity i) = here then
         raise exception 'the store is in its own cluster, %: there is nothing to adopt', here
             using errcode = 'object_not_in_prerequisite_state',
                 hint = 'A copy that is to be a store of its own is adopted as a copy.';
     end if;
-    -- A logical copy does not include the sequence.
+    -- A logical copy does not include the sequence's value.
     perform setval('positions', greatest(
         (select p.last_value from positions p), (select coalesce(max(e.position), 1) from events e)
     ), (select p.is_called from positions p) or exists (select from events));

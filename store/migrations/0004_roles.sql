@@ -109,7 +109,7 @@ begin
     grant execute on function annals.outbox_drop_published() to annals_relay;
     grant execute on function
         annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
-        annals.relay_rebase(text, text), annals.relay_pass(text, bigint[]),
+        annals.relay_rebase(text, text), annals.relay_skip_published(text, bigint[]),
         annals.relay_record_ends(text, text, text, text[], int[], bigint[], bigint[]), annals.adopt(text, boolean),
         annals.relay_retry(text, text, text),
         annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text)
@@ -128,8 +128,8 @@ begin
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
             and p.proname not in (
-                'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_step', 'relay_forget', 'relay_begin_again', 'relay_reshard',
-                'relay_deliver', 'relay_rebase', 'relay_pass', 'relay_checkpoint_now', 'relay_release_topics'
+                'relay_lock', 'relay_lock_stopped', 'relay_expire_sessions', 'relay_admit_write', 'relay_forget', 'relay_begin_generation', 'relay_reshard',
+                'relay_deliver', 'relay_rebase', 'relay_skip_published', 'relay_checkpoint_now', 'relay_release_topics'
             )
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);

@@ -224,7 +224,7 @@ fn check(Plan { name, index, .. }: &Plan, plan: &str) {
     assert!(is_bounded || is_cut_off || !is_sorted, "{name} sorts what it reads:\n{plan}");
 }
 
-/// Whether the limit stands directly on the index, and everything else above it.
+/// Whether the limit is directly on the index, and everything else above it.
 fn is_cut_off(plan: &str) -> bool {
     let mut lines = plan.lines().skip_while(|line| !line.contains("Limit"));
     let below = lines.nth(1);

@@ -142,10 +142,10 @@ impl Testbed {
         // Over a connection of its own: one from the pool may not have been used since the server
         // last crashed.
         let connection = PgConnection::connect(&self.database_url()).await;
-        let mut connection = connection.must("connect to read what is recorded");
+        let mut connection = connection.must("connect to read the recorded events");
         let rows =
             sqlx::query(include_str!("../sql/recorded.sql")).fetch_all(&mut connection).await;
-        let rows = rows.must("read what is recorded");
+        let rows = rows.must("read the recorded events");
         rows.iter()
             .map(|row| Recorded {
                 id: row.get("event_id"),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_relay::kafka::Producer;
-use annals_relay::kafka_failure::KafkaFailure;
-use annals_relay::message::{Destination, Message};
+use annals_relay::model::message::{Destination, Message};
+use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_schemas::{Fingerprint, SchemaId};
 use annals_store::outbox::{Details, OutboxEvent};
 use annals_store::{Metadata, Position, Version};
