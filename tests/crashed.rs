@@ -46,9 +46,9 @@ impl Unflushed {
 /// Notifications, one after the other, until each was received: its transaction has ended.
 async fn hints(store: &Store) {
     let mut listener = PgListener::connect_with(store.pool()).await.must("listen");
-    listener.listen(store.hint_channel()).await.must("listen");
+    listener.listen(store.notify_channel()).await.must("listen");
     for _ in 0..5 {
-        store.wake_followers();
+        store.notify_followers();
         let heard = tokio::time::timeout(DEADLINE, listener.recv()).await;
         heard.must("wait for a hint").must("wait for a hint");
     }

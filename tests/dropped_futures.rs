@@ -16,9 +16,10 @@ use sqlx::postgres::PgPoolOptions;
 /// Events of the log that is read and followed: more than one page of each.
 const LOG: i64 = 700;
 
-/// The dropped future, and its smallest known number of await points.
-const WORKS: [(Work, usize); 9] = [
+/// What is dropped, and the fewest await points that it is known to have.
+const WORKS: [(Work, usize); 10] = [
     (Work::Append, 6),
+    (Work::AppendQueued, 6),
     (Work::AppendIn, 8),
     (Work::Read, 5),
     (Work::ReadStreamBackwards, 5),
@@ -33,6 +34,8 @@ const WORKS: [(Work, usize); 9] = [
 enum Work {
     /// Including the registration of its schemas, which this store sees for the first time.
     Append,
+    /// Behind another append, so that it goes to the server in a task of its own.
+    AppendQueued,
     AppendIn,
     Read,
     ReadStreamBackwards,
@@ -48,6 +51,7 @@ impl Work {
         let log = account("log");
         match self {
             Self::Append => drop(store.append(append).await.must("append")),
+            Self::AppendQueued => append_behind_another(store, append).await,
             Self::AppendIn => append_and_commit(store, append).await,
             Self::Read => count(store.read(Read::all().events_max(LOG.unsigned_abs()))).await,
             Self::ReadStreamBackwards => {
@@ -65,6 +69,13 @@ impl Work {
             Self::Migrate => store.migrate().await.must("migrate"),
         }
     }
+}
+
+async fn append_behind_another(store: &Store, append: &Append) {
+    let first = Append::to(&account("first"), ExpectedVersion::Any, [deposited(1)]);
+    let (first, queued) = tokio::join!(store.append(&first), store.append(append));
+    first.must("append");
+    queued.must("append");
 }
 
 async fn append_and_commit(store: &Store, append: &Append) {
@@ -96,7 +107,7 @@ async fn pool_of_one(url: &str) -> PgPool {
 
 /// A store with empty caches. A migrating store has a schema of its own, so that there is work.
 fn store_over(pool: &PgPool, work: Work, polls: usize) -> Store {
-    let options = StoreOptions::default().hints(false);
+    let options = StoreOptions::default().without_notifications();
     let options = match work {
         Work::Migrate => {
             options.schema(SchemaName::new(format!("late_{polls}")).must("name a schema"))

@@ -4,8 +4,8 @@
 use std::num::NonZeroUsize;
 use std::pin::pin;
 
-use annals_store::outbox::{Bound, LivePage, OutboxRow, Stretch, Window};
-use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Store};
+use annals_store::outbox::{Bound, NextPage, OutboxRow, PageLimit, Window};
+use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Position, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
@@ -84,7 +84,7 @@ async fn what_a_relay_has_passed_in_a_long_window_is_dropped_before_the_window_e
     next_partition(&mut connection).await;
     append(bed.store(), "a", 10..20).await;
     let within = async |connection: &mut PgConnection| {
-        let until = bed.store().outbox_bound(connection).await.must("look").bound;
+        let until = bed.store().log_end(connection).await.must("look").bound;
         let write =
             sqlx::query(include_str!("sql/checkpoints_within.sql")).bind("relay").bind(SHARDS);
         write.bind(until.snapshot).execute(connection).await.must("write checkpoints");
@@ -155,7 +155,7 @@ impl Dropped {
         let late = Append::to(&account("late"), ExpectedVersion::Any, (0..2).map(deposited));
         bed.store().append_in(&mut open, &late).await.must("append");
         append(bed.store(), "a", 2..5).await;
-        let since = bed.store().outbox_bound(&mut connection).await.must("look").bound;
+        let since = bed.store().log_end(&mut connection).await.must("look").bound;
         let checkpoint = bed.store().end_of_log().await.must("look");
         append(bed.store(), "a", 5..8).await;
         next_partition(&mut connection).await;
@@ -176,45 +176,46 @@ impl Dropped {
         use_up.execute(&mut connection).await.must("use up transaction ids");
     }
 
-    /// The positions of the events that a relay publishes after a bound.
-    async fn window(&self, since: &Bound) -> Vec<i64> {
+    /// The positions of what a relay publishes after a bound.
+    async fn window(&self, since: &Bound) -> Vec<Position> {
         let store = self.bed.store();
         let mut connection = connect_as_relay(&self.bed).await;
-        let until = store.outbox_bound(&mut connection).await.must("look").bound;
+        let until = store.log_end(&mut connection).await.must("look").bound;
         let window = Window { since, until: &until };
-        let late = store.outbox_late(&mut connection, since).await.must("find late events");
+        let late = store.late_events(&mut connection, since).await.must("find late events");
         let shards: Vec<i16> = (0..8).collect();
-        let (mut events, mut after) = (Vec::new(), 0);
+        let (mut events, mut after) = (Vec::new(), Position::ORIGIN);
         loop {
-            let stretch = window.stretch(late, after);
+            let stretch = window.next_page(late, after);
             let events_max = NonZeroUsize::new(2).unwrap();
-            let (page, end): (Vec<OutboxRow>, i64) = match stretch {
-                Stretch::Done => return events,
-                Stretch::Late { after } => {
-                    let page = LivePage { after, events_max };
-                    let page = store.outbox_late_page(&mut connection, window, &shards, page);
+            let (page, end): (Vec<OutboxRow>, Position) = match stretch {
+                NextPage::End => return events,
+                NextPage::ByXid { after } => {
+                    let page = PageLimit { after, events_max };
+                    let page = store.outbox_page_by_xid(&mut connection, window, &shards, page);
                     (page.try_collect().await.must("read a page"), since.position)
                 }
-                Stretch::Positions(page) => {
+                NextPage::ByPosition(page) => {
                     let last = page.last;
-                    let page = store.outbox_page(&mut connection, window, &shards, page);
+                    let page =
+                        store.outbox_page_by_position(&mut connection, window, &shards, page);
                     (page.try_collect().await.must("read a page"), last)
                 }
             };
             let is_whole =
-                page.len() < events_max.get() || matches!(stretch, Stretch::Positions(_));
+                page.len() < events_max.get() || matches!(stretch, NextPage::ByPosition(_));
             events.extend(positions(&page));
             after = if is_whole { end } else { events.last().copied().unwrap_or(end) };
         }
     }
 
-    async fn followed(&self) -> Vec<i64> {
+    async fn followed(&self) -> Vec<Position> {
         let follow = Follow::all().after(self.checkpoint.clone());
         let mut log = pin!(self.bed.store().follow(follow));
         let mut positions = Vec::new();
         while positions.len() < Self::LATER {
             let next = log.try_next().await.must("follow").must("follow for ever");
-            positions.push(next.event.position.get());
+            positions.push(next.event.position);
         }
         positions
     }
@@ -258,6 +259,6 @@ async fn a_new_deployment_publishes_history_that_left_the_outbox() {
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
 
-fn positions(rows: &[OutboxRow]) -> Vec<i64> {
+fn positions(rows: &[OutboxRow]) -> Vec<Position> {
     rows.iter().map(|row| row.event().must("read an event").position).collect()
 }

@@ -52,7 +52,7 @@ async fn an_append_takes_no_lock_but_those_of_its_rows_and_tables() {
 #[tokio::test]
 async fn an_append_notifies_nobody_before_it_is_committed() {
     let bed = Testbed::new("notify").await;
-    let options = annals_store::StoreOptions::default().hints(false);
+    let options = annals_store::StoreOptions::default().without_notifications();
     let silent = options.connect(&bed.database_url()).await.must("connect");
     let mut listener = PgListener::connect(&bed.database_url()).await.must("connect");
     listener.listen("annals_appended").await.must("listen");

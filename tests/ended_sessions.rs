@@ -22,7 +22,7 @@ fn to(stream: &StreamName) -> Append {
 
 async fn store_with(url: &str, settings: &str) -> Store {
     let settings = settings.replace(' ', "%20").replace('=', "%3D");
-    let options = StoreOptions::default().connections_max(1).hints(false);
+    let options = StoreOptions::default().connections_max(1).without_notifications();
     options.connect(&format!("{url}?options={settings}")).await.must("connect")
 }
 

@@ -218,7 +218,7 @@ async fn an_idle_follower_is_woken_by_an_append_in_another_process_and_by_one_in
     let inside = Append::to(&account("a"), ExpectedVersion::Any, [deposited(2)]);
     other.append_in(&mut transaction, &inside).await.must("append");
     transaction.commit().await.must("commit");
-    other.wake_followers();
+    other.notify_followers();
     let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("be woken by NOTIFY");
     assert_eq!(next.must("follow").unwrap().event.version.get(), 2);
 }
@@ -226,7 +226,7 @@ async fn an_idle_follower_is_woken_by_an_append_in_another_process_and_by_one_in
 #[tokio::test]
 async fn a_follower_finds_what_no_hint_told_it_of() {
     let bed = Testbed::new("no_hint").await;
-    let options = annals_store::StoreOptions::default().hints(false);
+    let options = annals_store::StoreOptions::default().without_notifications();
     let silent = options.connect(&bed.database_url()).await.must("connect");
     let mut log = pin!(bed.store().follow(Follow::all()));
     append(&silent, "a", 0..1).await;

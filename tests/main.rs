@@ -20,6 +20,8 @@ mod checker_catches;
 #[cfg(test)]
 mod claimed_topics;
 #[cfg(test)]
+mod coalesced;
+#[cfg(test)]
 mod comes_back;
 #[cfg(test)]
 mod crashed;
@@ -95,6 +97,8 @@ mod roles;
 mod rolling_restart;
 #[cfg(test)]
 mod schema_versions;
+#[cfg(test)]
+mod sequential_model;
 #[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]

@@ -86,13 +86,13 @@ async fn metadata_and_headers_that_no_relay_could_read_are_refused_and_the_trans
     let headers = ["[]", "null", r#"["a"]"#, r#"{"a":1}"#, r#"{"a":null}"#, r#"{"a":["b"]}"#];
     let metadata = metadata.map(|shape| ("metadata", (shape.to_owned(), "{}".to_owned())));
     let headers = headers.map(|shape| ("headers", ("{}".to_owned(), shape.to_owned())));
-    for (place, shape) in metadata.into_iter().chain(headers) {
+    for (field, shape) in metadata.into_iter().chain(headers) {
         let fine = ("{}".to_owned(), "{}".to_owned());
         for shapes in [vec![shape.clone()], vec![fine, shape.clone()]] {
             let (outcome, refusals) = append(&bed, schema, &shapes).await;
             assert_eq!(outcome, "refused", "{shape:?}");
             assert_eq!(refusals[0]["kind"], "malformed", "{shape:?}: {refusals}");
-            assert_eq!(refusals[0]["place"], place, "{shape:?}: {refusals}");
+            assert_eq!(refusals[0]["field"], field, "{shape:?}: {refusals}");
             assert_eq!(refusals.as_array().must("be refused").len(), 1, "{refusals}");
         }
     }

@@ -21,7 +21,7 @@ async fn execute(url: &str, statements: &str) {
 }
 
 async fn store_as(environment: &Environment, login: &str, database: &str) -> Store {
-    let options = StoreOptions::default().connections_max(2).hints(false);
+    let options = StoreOptions::default().connections_max(2).without_notifications();
     options.connect(&url(environment, login, database)).await.must("connect")
 }
 
@@ -91,7 +91,7 @@ async fn a_login_with_too_few_rights_is_told_what_it_needs() {
     let login = format!("{}_login", bed.name());
     execute(&bed.database_url(), &format!("create role {login} login")).await;
     let url = bed.database_url().replacen("annals:annals@", &format!("{login}:any@"), 1);
-    let store = StoreOptions::default().hints(false).connect(&url).await.must("connect");
+    let store = StoreOptions::default().without_notifications().connect(&url).await.must("connect");
     let refused = store.migrate().await.unwrap_err();
     store.pool().close().await;
     execute(&bed.database_url(), &format!("drop role {login}")).await;

@@ -16,7 +16,7 @@ const SCHEMA: &str = "ledger";
 /// yet.
 async fn starting(bed: &Testbed) -> Store {
     let schema = SchemaName::new(SCHEMA).must("name a schema");
-    let options = StoreOptions::default().schema(schema).hints(false);
+    let options = StoreOptions::default().schema(schema).without_notifications();
     options.connect(&bed.database_url()).await.must("connect")
 }
 

@@ -27,7 +27,7 @@ async fn idle(proxy: &CountingProxy, store: &Store) -> usize {
 /// A store that sends no notifications: they have a connection of their own, which no caller waits
 /// for.
 async fn connect(proxy: &CountingProxy, bed: &Testbed) -> Store {
-    let options = StoreOptions::default().hints(false);
+    let options = StoreOptions::default().without_notifications();
     options.connect(&proxy.url(&bed.database_url())).await.must("connect")
 }
 
@@ -113,7 +113,7 @@ async fn between_appends_without_a_pause_there_is_no_round_trip() {
 #[tokio::test]
 async fn whoever_appends_without_a_pause_keeps_nobody_from_the_only_connection() {
     let bed = Testbed::new("only_connection").await;
-    let options = StoreOptions::default().hints(false).connections_max(1);
+    let options = StoreOptions::default().without_notifications().connections_max(1);
     let store = options.connect(&bed.database_url()).await.must("connect");
     let appending = async {
         loop {

@@ -177,7 +177,7 @@ async fn a_reply_to_commit_that_is_lost_changes_nothing_in_any_mode() {
     let bed = Testbed::new("lost_reply").await;
     let proxy = CountingProxy::start(&bed.database_url()).await;
     // One connection and no notifications, so that only the intended answer can be lost.
-    let options = StoreOptions::default().connections_max(1).hints(false);
+    let options = StoreOptions::default().connections_max(1).without_notifications();
     let store = options.connect(&proxy.url(&bed.database_url())).await.must("connect");
     let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann"), deposited(1)]);
     store.append(&warm).await.must("append");

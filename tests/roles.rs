@@ -28,10 +28,14 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
 
 fn may_call(role: &str, routine: &str) -> bool {
     match routine {
-        "append" | "append_and_commit" | "register_schema" => role == "annals_append",
+        "append"
+        | "append_and_commit"
+        | "append_each"
+        | "append_each_and_commit"
+        | "register_schema" => role == "annals_append",
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at" | "shard_of" | "shard_count" | "system_identifier" | "incarnation"
-        | "is_seen" => role != "public",
+        | "is_visible_at" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
         "administer"
         | "adopt"

@@ -60,9 +60,15 @@ async fn one_process() {
     say("ready");
     for line in std::io::stdin().lines() {
         let order: Order = serde_json::from_str(&line.must("read an order")).must("read an order");
-        let appended = store.append(&order.append()).await.must("append");
-        let events = appended.events.iter().map(|(version, at)| (version.get(), at.get()));
-        let answer = Answer { repeated: appended.repeated, events: events.collect() };
+        // Three times at once: the first goes directly, the others through the queue.
+        let append = order.append();
+        let all = (0..3).map(|_| store.append(&append));
+        let all = futures_util::future::try_join_all(all).await.must("append");
+        assert!(all.iter().all(|appended| appended.events == all[0].events), "{all:?}");
+        let events = all[0].events.iter().map(|(version, at)| (version.get(), at.get()));
+        let first = all.iter().filter(|appended| !appended.repeated).count();
+        assert!(first <= 1, "{all:?}");
+        let answer = Answer { repeated: first == 0, events: events.collect() };
         say(&serde_json::to_string(&answer).must("write an answer"));
     }
 }

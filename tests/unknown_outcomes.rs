@@ -15,7 +15,7 @@ const TRIES_MAX: usize = 50;
 /// A store whose sessions have these settings, and one connection kept open.
 async fn store_with(url: &str, settings: &str) -> Store {
     let settings = settings.replace(' ', "%20").replace('=', "%3D");
-    let options = StoreOptions::default().connections_max(1).hints(false);
+    let options = StoreOptions::default().connections_max(1).without_notifications();
     options.connect(&format!("{url}?options={settings}")).await.must("connect")
 }
 
@@ -106,7 +106,7 @@ async fn an_outcome_that_is_unknown_stays_so_when_a_later_try_fails() {
         ["default_transaction_read_only = on", "role = annals_read"].into_iter().enumerate()
     {
         let stream = account(number);
-        let options = StoreOptions::default().connections_max(1).hints(false);
+        let options = StoreOptions::default().connections_max(1).without_notifications();
         let store = options.connect(&proxy.url(&bed.database_url())).await.must("connect");
         let create = Append::to(&stream, ExpectedVersion::Any, [opened("ann"), deposited(1)]);
         store.append(&create).await.must("append");

@@ -534,10 +534,10 @@ comment on column annals.relay_topic_ends.instance is 'the relay that recorded t
 create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
 language sql stable
 as $$
-    select annals.is_seen(
+    select annals.is_visible_at(
         event_position, xid, (checkpoint -> 'since' ->> 'snapshot')::pg_snapshot,
         (checkpoint -> 'since' ->> 'position')::bigint, (checkpoint -> 'since' ->> 'settled')::bigint
-    ) or checkpoint -> 'until' <> 'null' and event_position <= (checkpoint ->> 'after')::bigint and annals.is_seen(
+    ) or checkpoint -> 'until' <> 'null' and event_position <= (checkpoint ->> 'after')::bigint and annals.is_visible_at(
         event_position, xid, (checkpoint -> 'until' ->> 'snapshot')::pg_snapshot,
         (checkpoint -> 'until' ->> 'position')::bigint, (checkpoint -> 'until' ->> 'settled')::bigint
     )

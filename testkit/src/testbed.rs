@@ -252,9 +252,12 @@ impl Testbed {
 }
 
 async fn connect(url: &str) -> Store {
-    // Off for tests through a pooler, whose clients cannot listen.
-    let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
-    let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
+    let options = StoreOptions::default().connections_max(CONNECTIONS_MAX);
+    // For tests through a pooler in transaction mode, where LISTEN does not work.
+    let options = match std::env::var_os("ANNALS_TEST_WITHOUT_NOTIFICATIONS") {
+        Some(_) => options.without_notifications(),
+        None => options,
+    };
     options.connect(url).await.must("connect to the test's database")
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn execute(
         tokio::task::spawn_blocking(move || fence(&config, &ids)).await??;
     }
     let mut connection = store.pool().acquire().await?;
-    let end = store.outbox_bound(&mut connection).await?;
+    let end = store.log_end(&mut connection).await?;
     drop(connection);
     let mut comparison = Comparison::begin(&config, store, StartOffset::Covered).await?;
     let (mut ends, mut has, mut skipped, mut diverging) = (TopicEnds::new(), 0, 0, 0);

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use annals_store::Position;
 use annals_store::Store;
 use annals_store::outbox::{Bound, LogEnd};
 use uuid::Uuid;
@@ -86,7 +87,7 @@ impl Evidence {
         let acquired = self.store.pool().acquire().await;
         let mut connection = acquired.map_err(Failure::database("connect"))?;
         let ends = checkpoints.iter().flat_map(ends);
-        let missing = self.store.outbox_missing(&mut connection, ends).await?;
+        let missing = self.store.missing_events(&mut connection, ends).await?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -99,9 +100,11 @@ impl Evidence {
 }
 
 /// The events that a checkpoint names: the last published one, and the last ones of its windows.
-fn ends(checkpoint: &Checkpoint) -> impl Iterator<Item = (i64, Uuid)> {
+fn ends(checkpoint: &Checkpoint) -> impl Iterator<Item = (Position, Uuid)> {
     let progress = checkpoint.quarantine.iter().filter_map(|progress| progress.cursor.as_ref());
     let cursors = progress.chain([&checkpoint.cursor]);
     let bounds = cursors.flat_map(|cursor| [Some(&cursor.since), cursor.until.as_ref()]).flatten();
-    bounds.filter_map(Bound::last).chain(checkpoint.last.map(|last| (last.position, last.event_id)))
+    bounds
+        .filter_map(Bound::last_event)
+        .chain(checkpoint.last.map(|last| (last.position, last.event_id)))
 }

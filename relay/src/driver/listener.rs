@@ -56,7 +56,7 @@ impl Listener {
         let (appends, deployment) = (watch::channel(()), watch::channel(()));
         let channels = Channels { appends: appends.0, deployment: deployment.0 };
         let options = PgConnectOptions::clone(&store.pool().connect_options());
-        let channel = store.hint_channel().to_owned();
+        let channel = store.notify_channel().to_owned();
         let task = listen(options, channel, publication.to_owned(), channels);
         let task = tokio::spawn(task).abort_handle();
         Self { appends: appends.1, deployment: deployment.1, task }

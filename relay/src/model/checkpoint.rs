@@ -1,6 +1,7 @@
 //! Cursors and checkpoints. A checkpoint is written to Kafka in the same transaction as the records
 //! that it covers.
 
+use annals_store::Position;
 use annals_store::outbox::{Bound, History};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,7 +18,7 @@ pub struct Cursor {
     /// the first page of the window: another end would give another order.
     pub until: Option<Bound>,
     /// The window is published up to this position; 0 at its begin.
-    pub after: i64,
+    pub after: Position,
 }
 
 /// How far one shard is published.
@@ -41,7 +42,7 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEvent {
     /// Its position.
-    pub position: i64,
+    pub position: Position,
     /// Its id.
     pub event_id: Uuid,
 }
@@ -84,25 +85,25 @@ impl Cursor {
     /// Before the first event of a history.
     #[must_use]
     pub fn origin() -> Self {
-        Self { since: Bound::origin(), until: None, after: 0 }
+        Self { since: Bound::origin(), until: None, after: Position::ORIGIN }
     }
 
     /// Inside a window.
     #[must_use]
-    pub fn within(&self, until: &Bound, after: i64) -> Self {
+    pub fn within(&self, until: &Bound, after: Position) -> Self {
         Self { until: Some(until.clone()), after, since: self.since.clone() }
     }
 
     /// At the end of a window.
     #[must_use]
     pub fn done(until: &Bound) -> Self {
-        Self { since: until.clone(), until: None, after: 0 }
+        Self { since: until.clone(), until: None, after: Position::ORIGIN }
     }
 
     /// The highest position that can be published, for operators.
     #[must_use]
     pub fn position(&self) -> i64 {
-        if self.until.is_some() { self.after } else { self.since.position }
+        if self.until.is_some() { self.after.get() } else { self.since.position.get() }
     }
 }
 
@@ -151,11 +152,11 @@ mod tests {
         let until = Bound {
             snapshot: "10:12:11".into(),
             next_xid: 14,
-            position: 99,
+            position: Position::new(99).unwrap(),
             event_id: None,
-            settled: 0,
+            settled: Position::ORIGIN,
         };
-        let cursor = Cursor::origin().within(&until, 42);
+        let cursor = Cursor::origin().within(&until, Position::new(42).unwrap());
         let entries = vec![
             EntryProgress { entry: 7, cursor: Some(cursor.clone()) },
             EntryProgress { entry: 8, cursor: None },

@@ -52,7 +52,7 @@ impl Message {
             payload: frame(schema, event.payload),
             recorded_at: details.recorded_at,
             headers: headers(event, details, source),
-            position: event.position,
+            position: event.position.get(),
         })
     }
 
@@ -210,16 +210,16 @@ fn uuid_text<'a>(id: &Uuid, buffer: &'a mut [u8]) -> &'a str {
 #[cfg(test)]
 mod tests {
     use annals_schemas::Fingerprint;
-    use annals_store::Metadata;
+    use annals_store::{Metadata, Position, Version};
 
     use super::*;
 
     fn event() -> OutboxEvent<'static> {
         OutboxEvent {
-            position: 4711,
+            position: Position::new(4711).unwrap(),
             shard: 3,
             stream: "flight-UA-1545",
-            version: 2,
+            version: Version::new(2).unwrap(),
             event_id: Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
             category: "flight",
             event_type: "FlightDeparted",

@@ -210,14 +210,20 @@ pub(crate) fn groups(shards: &[ShardCursor]) -> Vec<(Cursor, Vec<i16>)> {
 #[cfg(test)]
 mod tests {
     use annals_relay_machine::Shard;
+    use annals_store::Position;
     use annals_store::outbox::History;
     use uuid::Uuid;
 
     use super::*;
 
+    fn at(position: i64) -> Position {
+        Position::new(position).unwrap_or(Position::ORIGIN)
+    }
+
     fn bound(position: i64) -> Bound {
         let snapshot = format!("{position}:{position}:");
-        Bound { snapshot, next_xid: position, position, event_id: None, settled: 0 }
+        let (next_xid, position) = (position, at(position));
+        Bound { snapshot, next_xid, position, event_id: None, settled: Position::ORIGIN }
     }
 
     fn shard(shard: u16, cursor: Cursor) -> ShardCursor {
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn shards_with_one_cursor_are_read_together() {
-        let behind = Cursor::origin().within(&bound(99), 42);
+        let behind = Cursor::origin().within(&bound(99), at(42));
         let read = |cursors: [Cursor; 3]| {
             let cursors: Vec<_> =
                 (0..).zip(cursors).map(|(number, cursor)| shard(number, cursor)).collect();
@@ -273,8 +279,8 @@ mod tests {
 
     #[test]
     fn an_entry_waits_in_the_window_of_its_shard_and_then_continues_to_the_ends_of_windows() {
-        let mut shard = shard(1, Cursor::origin().within(&bound(9), 5));
-        let entry = Cursor::origin().within(&bound(9), 3);
+        let mut shard = shard(1, Cursor::origin().within(&bound(9), at(5)));
+        let entry = Cursor::origin().within(&bound(9), at(3));
         let entry = Entry { id: 7, cursor: entry, state: EntryState::Recorded };
         assert_eq!(shard.window_of(&entry), None);
         shard.cursor = Cursor::done(&bound(9));
@@ -290,7 +296,7 @@ mod tests {
         let mut shard = shard(1, Cursor::done(&bound(9)));
         assert!(shard.is_caught_up(&Cursor::done(&bound(9))));
         assert!(!shard.is_caught_up(&Cursor::done(&bound(5))));
-        shard.cursor = shard.cursor.within(&bound(12), 10);
+        shard.cursor = shard.cursor.within(&bound(12), at(10));
         assert!(
             !shard.is_caught_up(&Cursor::done(&bound(9))),
             "the shard has skipped later events of the entry"

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_relay_machine::{Page, Shard};
-use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Stretch, Window};
+use annals_store::Position;
+use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
 
 use crate::config::Durability;
 use crate::model::batch::{Batch, Collector};
@@ -70,7 +71,7 @@ impl Reader {
             return Err(Failure::DatabaseChanged);
         }
         let now = end.bound;
-        let is_news = |shard: &ShardCursor| !shard.cursor.since.shows_the_same(&now);
+        let is_news = |shard: &ShardCursor| !shard.cursor.since.is_equivalent_to(&now);
         if self.durability == Durability::Standby && shards.iter().any(is_news) {
             let Parts { store, connection, .. } = self.parts().await?;
             standby::until_flushed(connection, store).await?;
@@ -133,15 +134,15 @@ impl Reader {
         page: &mut PageBuilder,
     ) -> Result<Cursor, Failure> {
         let Group { cursor, until, .. } = *group;
-        if cursor.until.is_none() && until.shows_the_same(&cursor.since) {
+        if cursor.until.is_none() && until.is_equivalent_to(&cursor.since) {
             return Ok(cursor.clone());
         }
         let window = Window { since: &cursor.since, until };
         let late = self.late(window).await?;
         let (mut after, mut step) = (cursor.after, 0);
         loop {
-            let stretch = window.stretch(late, after);
-            if stretch == Stretch::Done {
+            let stretch = window.next_page(late, after);
+            if stretch == NextPage::End {
                 return Ok(Cursor::done(until));
             }
             let room = i64::try_from(page.collector.room().get()).unwrap_or(i64::MAX);
@@ -158,7 +159,7 @@ impl Reader {
             // If few positions have events for the page, more of them are read at once.
             step = if read.events == 0 { step.saturating_mul(4).min(STEP_MAX) } else { room };
         }
-        if window.stretch(late, after) == Stretch::Done {
+        if window.next_page(late, after) == NextPage::End {
             return Ok(Cursor::done(until));
         }
         page.has_more = true;
@@ -170,32 +171,32 @@ impl Reader {
     async fn stretch(
         &mut self,
         group: &Group<'_>,
-        stretch: Stretch,
+        stretch: NextPage,
         step: i64,
         page: &mut PageBuilder,
-    ) -> Result<(RowsRead, i64), Failure> {
+    ) -> Result<(RowsRead, Position), Failure> {
         let Group { cursor, until, shards, filter } = *group;
         let window = Window { since: &cursor.since, until };
         let events_max = page.collector.room();
         let Parts { store, encoder, connection, skipped } = self.parts().await?;
         let is_left_out = |event: &OutboxEvent<'_>| filter.leaves_out(event);
         match stretch {
-            Stretch::Late { after } => {
-                let limits = LivePage { after, events_max };
-                let rows = store.outbox_late_page(connection, window, shards, limits);
+            NextPage::ByXid { after } => {
+                let limits = PageLimit { after, events_max };
+                let rows = store.outbox_page_by_xid(connection, window, shards, limits);
                 let read = collect(rows, encoder, skipped, page, is_left_out).await?;
                 // Fewer than there was room for: these were all.
                 let is_all = read.events < events_max.get();
                 let end = if is_all { cursor.since.position } else { after };
                 Ok((read, end))
             }
-            Stretch::Positions(PositionPage { after, last }) => {
+            NextPage::ByPosition(PositionRange { after, last }) => {
                 let last = last.min(after.saturating_add(step));
-                let limits = PositionPage { after, last };
-                let rows = store.outbox_page(connection, window, shards, limits);
+                let limits = PositionRange { after, last };
+                let rows = store.outbox_page_by_position(connection, window, shards, limits);
                 Ok((collect(rows, encoder, skipped, page, is_left_out).await?, last))
             }
-            Stretch::Done => Ok((RowsRead::none(), until.position)),
+            NextPage::End => Ok((RowsRead::none(), until.position)),
         }
     }
 

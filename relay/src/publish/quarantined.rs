@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use annals_store::outbox::{Bound, LivePage, OutboxEvent, PositionPage, Stretch, Window};
+use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
 
 use crate::model::checkpoint::Cursor;
 use crate::model::quarantine::{Entry, EntryState, Kind, ShardCursor};
@@ -113,20 +113,20 @@ impl Reader {
         let events_max = page.collector.room();
         let late = self.late(window).await?;
         // The whole rest of the window is behind this position.
-        let after = match window.stretch(late, entry.cursor.after) {
-            Stretch::Late { after } | Stretch::Positions(PositionPage { after, .. }) => after,
-            Stretch::Done => return Ok(Cursor::done(until)),
+        let after = match window.next_page(late, entry.cursor.after) {
+            NextPage::ByXid { after } | NextPage::ByPosition(PositionRange { after, .. }) => after,
+            NextPage::End => return Ok(Cursor::done(until)),
         };
         let Parts { store, encoder, connection, skipped } = self.parts().await?;
-        let limits = LivePage { after, events_max };
+        let limits = PageLimit { after, events_max };
         let read = match kind {
             Kind::Stream => {
-                let rows = store.outbox_stream(connection, window, name, limits);
+                let rows = store.outbox_page_of_stream(connection, window, name, limits);
                 collect(rows, encoder, skipped, page, |_| false).await?
             }
             Kind::Category => {
                 let category = (name.as_str(), shard.shard());
-                let rows = store.outbox_category(connection, window, category, limits);
+                let rows = store.outbox_page_of_category(connection, window, category, limits);
                 // A stream with an entry of its own continues from its own cursor.
                 let is_left_out =
                     |event: &OutboxEvent<'_>| shard.quarantine.has(Kind::Stream, event.stream);

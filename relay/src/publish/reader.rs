@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use annals_relay_machine::{Completion, Operation, Shard};
 use annals_store::Store;
-use annals_store::outbox::{Bound, Late, LogEnd, Window};
+use annals_store::outbox::{Bound, LateEvents, LogEnd, Window};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -156,7 +156,7 @@ pub(crate) struct Reader {
     pub(super) skipped: SkippedEvents,
     /// The late events of windows, by both ends: the page after a failed one has the same begin and
     /// a later end, by which more events have become visible.
-    pub(super) late: HashMap<(Bound, Bound), Option<Late>>,
+    pub(super) late: HashMap<(Bound, Bound), Option<LateEvents>>,
     /// The end of the log when it was last read.
     seen: Option<LogEnd>,
     /// The quarantine entries that PostgreSQL has recorded.
@@ -238,7 +238,7 @@ impl Reader {
 
     pub(super) async fn end_of_log(&mut self) -> Result<LogEnd, Failure> {
         let Parts { store, connection, .. } = self.parts().await?;
-        let end = store.outbox_bound(connection).await?;
+        let end = store.log_end(connection).await?;
         let seen = self.seen.replace(end.clone());
         // An image of a running machine has the same incarnation, and an earlier end.
         if seen.is_some_and(|seen| {
@@ -250,14 +250,14 @@ impl Reader {
     }
 
     /// The late events of a window.
-    pub(super) async fn late(&mut self, window: Window<'_>) -> Result<Option<Late>, Failure> {
+    pub(super) async fn late(&mut self, window: Window<'_>) -> Result<Option<LateEvents>, Failure> {
         let Window { since, until } = window;
         let key = (since.clone(), until.clone());
         if let Some(late) = self.late.get(&key) {
             return Ok(*late);
         }
         let Parts { store, connection, .. } = self.parts().await?;
-        let late = store.outbox_late(connection, since).await?;
+        let late = store.late_events(connection, since).await?;
         self.late.insert(key, late);
         Ok(late)
     }

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Instant;
 
+use annals_store::Position;
 use annals_store::outbox::{OutboxEvent, OutboxRow};
 use futures_util::TryStreamExt;
 
@@ -16,7 +17,7 @@ pub(crate) struct RowsRead {
     /// The number of events, those left out included.
     pub(crate) events: usize,
     /// The position of the last one.
-    pub(crate) last: Option<i64>,
+    pub(crate) last: Option<Position>,
     /// Whether rows were left: the batch is full, or an event has to wait.
     pub(crate) is_cut: bool,
 }
@@ -54,7 +55,7 @@ pub(crate) async fn collect(
             }
             let is_omitted = is_left_out(&event)
                 || page.new_entries.include(&event)
-                || skipped.contains(event.position).await?;
+                || skipped.contains(event.position.get()).await?;
             let taken = if is_omitted { Taken::Yes } else { take(&event, encoder, page).await? };
             match taken {
                 Taken::Yes => {
