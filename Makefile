@@ -5,7 +5,7 @@
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## A month of real flights through PostgreSQL and Kafka into a projection, with totals checked
+demo: ## A month of real flights through PostgreSQL and Kafka into a checked projection
 	@ops/dev/demo $(ARGS)
 
 bank: ## The tutorial: a bank on the event store, step by step

@@ -1,4 +1,5 @@
-//! Another event under a version that was applied is told, never dropped, and the projection can be rebuilt.
+//! Another event under an applied version is reported, never dropped, and the projection can be
+//! rebuilt.
 
 use annals_consumer::{Projection, RunError, Totals};
 use sqlx::Connection;

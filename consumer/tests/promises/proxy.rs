@@ -51,8 +51,8 @@ impl Proxy {
         self.state.connected.store(true, Ordering::SeqCst);
     }
 
-    /// The next so many commits reach the server, but their answers do not come back: the connection
-    /// breaks instead.
+    /// The next so many commits reach the server, but their answers are lost: the connection breaks
+    /// instead.
     pub(crate) fn lose_answers_to_commits(&self, commits: usize) {
         self.state.commits_to_lose.store(commits, Ordering::SeqCst);
     }

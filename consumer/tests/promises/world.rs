@@ -68,7 +68,7 @@ impl World {
         Self {
             pool: PgPool::connect(&database_url).await.unwrap(),
             admin: client().create().unwrap(),
-            // Without idempotence a producer may reorder what it retries.
+            // Without idempotence a producer may reorder retried records.
             producer: client().set("enable.idempotence", "true").create().unwrap(),
             schema_ids: SCHEMA_IDS.get_or_init(|| register(&registry_url)).await,
             position: AtomicI64::new(0),

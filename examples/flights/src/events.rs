@@ -1,10 +1,11 @@
-//! The events of flights and of aircraft: plain serde types, and the Avro schemas they are written with.
+//! The events of flights and of aircraft: plain serde types, and the Avro schemas they are written
+//! with.
 
 use annals_store::{events, timestamp_millis};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A flight stands in the timetable.
+/// A flight was scheduled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FlightScheduled {
     pub(crate) carrier: String,

@@ -44,7 +44,8 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Kills the relay in the middle of the appending, lets the backlog grow, starts it again and measures.
+    /// Kills the relay in the middle of the appending, lets the backlog grow, starts it again and
+    /// measures.
     pub(crate) async fn play(mut self) -> Result<Outage> {
         let reached = self.counts.flights_appended(percent(self.flights, KILL_PERCENT));
         self.relay.while_it_runs(reached).await?;
@@ -124,7 +125,7 @@ pub(crate) struct Drain {
     pub(crate) events: u64,
 }
 
-/// Waits until what is appended is out, again and again until that takes no time to speak of.
+/// Waits until everything appended is published, repeatedly, until that takes almost no time.
 async fn drain(counts: &mut Counts, before: u64) -> Result<Drain> {
     let begun = Instant::now();
     loop {

@@ -41,7 +41,7 @@ impl Relay {
         self.child.id().context("the relay has ended")
     }
 
-    /// SIGKILL: the process ends in the middle of what it does.
+    /// SIGKILL: the process ends in the middle of its work.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!(self.ended(status));
@@ -115,7 +115,8 @@ fn spawn(program: &Path, run: &Run) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
-        // A group of its own: Ctrl-C reaches the demo alone, which then ends the relay in good order.
+        // A group of its own: Ctrl-C reaches the demo alone, which then ends the relay in good
+        // order.
         .process_group(0)
         .kill_on_drop(true);
     let child = command.spawn().with_context(|| {

@@ -1,5 +1,5 @@
-//! All that the demo prints goes through here: the report to the standard output, the progress bar to the standard
-//! error. Without a terminal there is no bar, but a line now and then.
+//! All that the demo prints goes through here: the report to the standard output, the progress bar
+//! to the standard error. Without a terminal there is no bar, but a line now and then.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -29,7 +29,7 @@ impl Screen {
         self.print(&format!("    {text}"))
     }
 
-    /// Says something that nobody must miss.
+    /// Prints an important message.
     pub(crate) fn shout(&self, text: &str) -> io::Result<()> {
         self.print(&format!("  {}", self.bold(&format!("! {text}"))))
     }

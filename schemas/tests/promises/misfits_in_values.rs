@@ -237,7 +237,7 @@ planted! {
     "`R`: the type cannot be written: out of order, whatever the schema says"
 }
 
-/// Writes the same number, whatever was read.
+/// Writes the same number, for any input.
 struct Forgetful;
 
 impl Serialize for Forgetful {
