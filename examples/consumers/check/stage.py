@@ -159,7 +159,7 @@ class Stage:
         self._abort(last.values(), schema)
 
     def _abort(self, last, paid_in):
-        """Money for every account, in a transaction that is aborted: nobody who reads committed records sees it."""
+        """Money for every account, in a transaction that is aborted: consumers of committed records do not see it."""
         producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "transactional.id": f"{self.name}-aborted"})
         producer.init_transactions(DEADLINE_S)
         producer.begin_transaction()
@@ -175,14 +175,14 @@ class Stage:
         producer.abort_transaction(DEADLINE_S)
 
     def add_garbage(self):
-        """A record of somebody who should not write here: bytes that are no Avro, and no header."""
+        """Records of another producer: bytes that are no Avro, and no headers."""
         producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
         for partition in range(4):
             producer.produce(self.topic, b"hello", b"test", partition)
         producer.flush()
 
     def end(self, is_kept):
-        """Ends the relay, and removes what the check made, unless somebody will want to look at it."""
+        """Ends the relay, and removes what the check made, unless a program failed."""
         if self.relay:
             self.relay.send_signal(signal.SIGTERM)
             self.relay.wait()
