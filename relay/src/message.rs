@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_relay_core::Shard;
-use annals_schemas::{SchemaId, frame};
+use annals_schemas::{SchemaId, to_wire_format};
 use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
 use serde::Serialize;
 use uuid::Uuid;
@@ -47,7 +47,7 @@ impl Message {
             topic: Arc::clone(&to.topic),
             partition: Some(to.partition_of(event.stream)),
             key: event.stream.to_owned(),
-            payload: frame(schema, event.payload),
+            payload: to_wire_format(schema, event.payload),
             timestamp_ms: details.recorded_at.as_millisecond(),
             headers: headers(event, details, source),
             position: event.position,

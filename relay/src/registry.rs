@@ -289,7 +289,7 @@ fn away(action: &'static str, error: SRCError) -> Failure {
 /// Whether what the registry has is this schema. It may have printed it anew: what it means counts, not its text.
 fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
     let registered = registered.and_then(|text| Schema::parse(text).ok());
-    registered.is_some_and(|registered| registered.means_the_same_as(schema))
+    registered.is_some_and(|registered| registered.is_equivalent_to(schema))
 }
 
 /// What the registry's code of an error means. One without a code comes from something else than a registry, like a
