@@ -1,17 +1,17 @@
-# The day's commands. Everything here is a plain cargo line or a script of ops/; `make` lists them.
+# Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help demo bank test check up down status reset migrate bench audit fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## A month of real flights through PostgreSQL and Kafka into a projection that adds up
+demo: ## A month of real flights through PostgreSQL and Kafka into a projection, with totals checked
 	@ops/dev/demo $(ARGS)
 
-bank: ## The tutorial: a bank on the event store; what it does, step by step
+bank: ## The tutorial: a bank on the event store, step by step
 	@ops/dev/dev with -- cargo run --quiet --locked -p annals-bank
 
-test: ## Everything that must hold: checks, then all tests on the real components
+test: ## Checks, then all tests on the real components
 	@ops/test $(ARGS)
 
 check: ## Format, lints, documentation and structure; no component needed
@@ -20,16 +20,16 @@ check: ## Format, lints, documentation and structure; no component needed
 up: ## Start PostgreSQL, Kafka and the schema registry, and wait until they answer
 	@ops/dev/dev up
 
-down: ## Stop what `make up` started; the data stay
+down: ## Stop the components of `make up`; the data stay
 	@ops/dev/dev down
 
-status: ## What runs where
+status: ## Which components run, and where
 	@ops/dev/dev status
 
 reset: ## Stop, and delete the data
 	@ops/dev/dev reset
 
-bench: ## Measure beside the bare components; bench/README.md says what and how
+bench: ## Measure beside the bare components; see bench/README.md
 	@bench/run $(ARGS)
 
 audit: ## Licences, advisories and duplicate dependencies (builds cargo-deny when absent)
@@ -38,6 +38,6 @@ audit: ## Licences, advisories and duplicate dependencies (builds cargo-deny whe
 fmt: ## Format the code
 	@cargo fmt --all
 
-doc: ## Build the documentation and say where it is
+doc: ## Build the documentation and print its path
 	@cargo doc --workspace --no-deps
 	@echo target/doc/annals_store/index.html

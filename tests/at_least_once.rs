@@ -75,9 +75,9 @@ async fn kafka_killed_under_load_costs_repeats_only() {
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(300).await;
     stack.end(Component::Kafka, Ending::Crash).await;
-    relay.logged("waiting for kafka").await;
+    relay.waits_for("kafka").await;
     stack.start(Component::Kafka).await;
-    relay.logged("publishing again after waiting for kafka").await;
+    relay.has_waited_for("kafka").await;
     follower.until_count(follower.count() + 300).await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
@@ -106,7 +106,7 @@ async fn a_record_that_is_refused_is_overtaken_by_nothing_of_its_stream() {
         together = together.and_to(&account(number), ExpectedVersion::Any, events);
     }
     bed.store().append(&together).await.must("append");
-    relay.logged("holding stream account-a").await;
+    relay.quarantines("account-a").await;
     let ids = |events: &[annals_consumer::Delivered]| -> HashSet<Uuid> {
         events.iter().map(|event| event.event_id).collect()
     };

@@ -64,7 +64,7 @@ async fn two_stores_with_the_same_names_publish_what_is_their_own_and_the_second
     ledgers.until_count(100).await;
 
     append(second.store(), &account("b"), [opened("bob")]).await;
-    let said = relay.logged("holding category account").await;
+    let said = relay.quarantines("account").await;
     let id = store_id(first.store()).await;
     assert!(said.contains(&format!("of store {id}")) && said.contains("source annals"), "{said}");
     assert!(said.contains("topics.prefix"), "{said}");
@@ -89,7 +89,7 @@ async fn two_stores_with_the_same_names_publish_what_is_their_own_and_the_second
     let said = {
         let mut late = RelayProcess::start(&first.relay());
         append(first.store(), &account("a"), [deposited(3)]).await;
-        let said = late.logged("holding category account").await;
+        let said = late.quarantines("account").await;
         assert!(late.terminate().await.success());
         said
     };
@@ -108,13 +108,13 @@ async fn stores_share_topics_where_all_of_them_say_so_and_have_sources_of_their_
     let mut owner = RelayProcess::start(&shared(first.relay(), "cell-1"));
     follower.until_count(1).await;
     let mut relay = RelayProcess::start(&settings);
-    let said = relay.logged("holding category account").await;
+    let said = relay.quarantines("account").await;
     assert!(said.contains("topics.prefix"), "{said}");
     assert!(relay.terminate().await.success());
     let same = shared(settings.clone(), "cell-1")
         .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::held=debug");
     let mut relay = RelayProcess::start(&same);
-    let said = relay.logged("held still").await;
+    let said = relay.event("category_still_quarantined").await;
     assert!(said.contains("relay.source"), "{said}");
     assert!(relay.terminate().await.success());
     assert_eq!(follower.count(), 1);
@@ -223,7 +223,7 @@ async fn a_copy_of_the_database_refuses_and_disturbs_nobody_until_it_takes_the_o
     relay.kill().await;
     copies.make().await;
     relay.restart();
-    relay.logged("publishing").await;
+    relay.event("publishing").await;
 
     let copy = bed.relay().database(&copies.url());
     let said = refused(&copy, &["run"]).await;
@@ -233,7 +233,7 @@ async fn a_copy_of_the_database_refuses_and_disturbs_nobody_until_it_takes_the_o
     assert!(said.contains("copy of database"), "{said}");
     append(bed.store(), &account("a"), [deposited(2)]).await;
     follower.until_count(3).await;
-    assert!(!relay.has_logged("waiting for"), "the original's relay was disturbed");
+    assert!(!relay.has_event("outage_began"), "the original's relay was disturbed");
     // With topics of its own, a copy is free.
     let staging = copy.clone().topic_prefix(&format!("{}staging.", bed.topic_prefix()));
     let staged = Follower::start(
@@ -255,7 +255,7 @@ async fn a_copy_of_the_database_refuses_and_disturbs_nobody_until_it_takes_the_o
     let rebased = rebased.unwrap_or_else(|said| panic!("{said}"));
     assert!(rebased.contains("1 published versions diverge"), "{rebased}");
     let mut relay = RelayProcess::start(&bed.relay());
-    relay.logged("publishing").await;
+    relay.event("publishing").await;
     assert!(relay.terminate().await.success());
 }
 
@@ -270,17 +270,17 @@ async fn a_store_that_moved_is_published_from_its_new_place_only() {
     assert!(relay.terminate().await.success());
     copies.make().await;
     relay.restart();
-    relay.logged("publishing").await;
+    relay.event("publishing").await;
     let moved = StoreOptions::default().connect(&copies.url()).await.must("connect");
     let adopt = sqlx::query(include_str!("sql/raise_history.sql"));
     adopt.execute(moved.pool()).await.must("raise the history");
     let mut next = RelayProcess::start(&bed.relay().database(&copies.url()).instance("next"));
-    next.logged("publishing").await;
+    next.event("publishing").await;
     append(&moved, &account("a"), [deposited(2)]).await;
     follower.until_count(3).await;
     // The old one, which runs still, notices by itself and ends; it does not start again.
     assert!(!relay.ended().await.success());
-    relay.logged("has moved").await;
+    relay.printed("has moved").await;
     let said = refused(&bed.relay(), &["run"]).await;
     assert!(said.contains("has moved") && said.contains("history 2"), "{said}");
     assert!(next.terminate().await.success());
@@ -309,7 +309,7 @@ async fn without_rights_on_the_topic_of_claims_the_relay_waits_and_says_which_co
     deny(broker, "relay", Right::Topics).await;
     let follower = bed.follow();
     let mut relay = RelayProcess::start(&settings);
-    let said = relay.logged(&format!("waiting for topic {}", bed.claims_topic())).await;
+    let said = relay.waits_for(&format!("topic {}", bed.claims_topic())).await;
     assert!(said.contains("kafka-acls.sh") && said.contains("kafka-topics.sh"), "{said}");
     allow(broker, "relay", Right::Topics).await;
     follower.until_count(1).await;

@@ -28,11 +28,11 @@ async fn kafka_stopped_and_killed_and_started_again() {
     for ending in [Ending::Orderly, Ending::Crash] {
         relay.turn_page();
         stack.end(Component::Kafka, ending).await;
-        relay.logged("waiting for kafka").await;
+        relay.waits_for("kafka").await;
         // Appending goes on meanwhile.
         append(&bed, deposited(1)).await;
         stack.start(Component::Kafka).await;
-        relay.logged("publishing again after waiting for kafka").await;
+        relay.has_waited_for("kafka").await;
         follower.until_count(follower.count() + 500).await;
     }
     let attempts = load.stop().await;
@@ -60,11 +60,11 @@ async fn the_registry_stopped_and_started_again() {
     follower.until_count(3).await;
     // A schema that the registry has not seen waits, and says so.
     append(&bed, closed()).await;
-    relay.logged("waiting for the schema registry").await;
+    relay.waits_for("the schema registry").await;
     assert_eq!(follower.count(), 3);
     stack.start(Component::Registry).await;
     follower.until_count(4).await;
-    relay.logged("publishing again after waiting for the schema registry").await;
+    relay.has_waited_for("the schema registry").await;
     append(&bed, deposited(1)).await;
     follower.until_count(5).await;
     assert!(relay.terminate().await.success());
@@ -83,9 +83,9 @@ async fn the_database_stopped_and_killed_and_started_again() {
     for ending in [Ending::Orderly, Ending::Crash] {
         relay.turn_page();
         stack.end(Component::Postgres, ending).await;
-        relay.logged("waiting for the database").await;
+        relay.waits_for("the database").await;
         stack.start(Component::Postgres).await;
-        relay.logged("publishing again after waiting for the database").await;
+        relay.has_waited_for("the database").await;
         follower.until_count(follower.count() + 500).await;
     }
     let attempts = load.stop().await;

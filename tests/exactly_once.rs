@@ -88,9 +88,9 @@ async fn another_instance_takes_over_from_a_dead_one() {
     follower.until_count(500).await;
     let second = RelayProcess::start(&bed.relay().instance("b"));
     // Both publish: each half of the shards.
-    second.logged("publishing").await;
+    second.event("publishing").await;
     first.kill().await;
-    second.logged(ALL_SHARDS).await;
+    second.publishes(ALL_SHARDS).await;
     until_more(&follower, 500).await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
@@ -106,13 +106,13 @@ async fn a_relay_that_was_frozen_cannot_publish_once_another_took_over() {
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(500).await;
     let mut second = RelayProcess::start(&bed.relay().instance("b"));
-    second.logged("publishing").await;
+    second.event("publishing").await;
     first.freeze().await;
-    second.logged(ALL_SHARDS).await;
+    second.publishes(ALL_SHARDS).await;
     until_more(&follower, 500).await;
     // It wakes up in the middle of what it was doing, and knows of nothing.
     first.thaw().await;
-    first.logged("the lease was over").await;
+    first.event("lease_lost").await;
     until_more(&follower, 500).await;
     // It is as good as new: it takes over in its turn.
     second.kill().await;

@@ -101,7 +101,7 @@ impl Named {
         self.relay.turn_page();
         self.link.cut();
         self.pair.primary.end(Component::Postgres, ending).await;
-        self.relay.logged("waiting for the database").await;
+        self.relay.waits_for("the database").await;
         let url = self.pair.standby_url();
         let mut standby = PgConnection::connect(&url).await.must("connect to the standby");
         sqlx::query(include_str!("sql/promote.sql")).execute(&mut standby).await.must("promote");
@@ -152,7 +152,7 @@ async fn a_promoted_standby_that_lagged_halts_the_relay_until_it_is_rebased() {
     append(bed.store(), &a, lost).await;
     follower.until_count(7).await;
     pair.primary.end(Component::Postgres, Ending::Crash).await;
-    relay.logged("waiting for the database").await;
+    relay.waits_for("the database").await;
     relay.kill().await;
     sqlx::query(include_str!("sql/promote.sql")).execute(&mut standby).await.must("promote");
 
@@ -233,11 +233,11 @@ async fn with_a_standby_asked_for_nothing_is_published_that_no_standby_has() {
     drop(pair.until_replicated(1).await);
     pair.standby.end(Component::Postgres, Ending::Orderly).await;
     append(bed.store(), &a, [deposited(1)]).await;
-    relay.logged("waiting for a standby of the database").await;
+    relay.waits_for("a standby of the database").await;
     assert_eq!(follower.count(), 1);
     pair.standby.start(Component::Postgres).await;
     follower.until_count(2).await;
-    relay.logged("after waiting for a standby of the database").await;
+    relay.has_waited_for("a standby of the database").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
@@ -259,7 +259,7 @@ async fn nothing_of_the_lost_history_is_written(primary: PrivateStack, delivery:
     named.link.mend();
 
     assert!(!named.relay.ended().await.success(), "the relay ended without an error");
-    named.relay.logged("annals-relay rebase").await;
+    named.relay.printed("annals-relay rebase").await;
     assert_eq!(copies(&promoted).await, before, "a place of the lost history is written");
     let records = read_topic(
         &promoted.environment().kafka,

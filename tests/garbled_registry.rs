@@ -28,14 +28,14 @@ async fn a_new_schema_waits_for_a_registry_that_answers_nonsense_and_is_publishe
     let topics = topics.each_ref().map(String::as_str);
     let follower = Follower::start(&bed.environment().kafka, &topics);
     let mut relay = RelayProcess::start(&bed.relay().impatient().registry(registry.url()));
-    relay.logged("publishing").await;
+    relay.event("publishing").await;
     for (published, (category, garbage)) in KINDS.into_iter().enumerate() {
         relay.turn_page();
         registry.talks(garbage);
         // The schema is new under each topic.
         let stream = StreamName::new(format!("{category}-a")).must("name a stream");
         append(&bed, &stream).await;
-        relay.waits_for("the schema registry").await;
+        relay.keeps_waiting_for("the schema registry").await;
         append(&bed, &stream).await;
         assert_eq!(follower.count(), 2 * published, "{garbage:?}");
         registry.is_well();
@@ -61,8 +61,8 @@ async fn known_schemas_flow_whatever_the_registry_answers() {
         relay.restart();
         append(&bed, &account("a")).await;
         follower.until_count(published + 1).await;
-        relay.logged("the schema registry is away: going on with the ids that are known").await;
-        assert!(!relay.has_logged("waiting"), "it waits, and there is nothing to wait for");
+        relay.event("registry_unavailable").await;
+        assert!(!relay.has_event("outage_began"), "it waits, and there is nothing to wait for");
         assert_eq!(registry.asked(), 1, "{garbage:?}");
     }
     assert!(relay.terminate().await.success());

@@ -124,7 +124,7 @@ async fn a_relay_publishes_with_a_registry_that_prints_schemas_anew() {
     relay.restart();
     bed.store().append(&append(moved())).await.must("append");
     follower.until_count(3).await;
-    assert!(!relay.has_logged("holding"), "nothing is held");
+    assert!(!relay.has_event("quarantined"), "nothing is held");
     assert!(relay.terminate().await.success());
     assert!(registry.requests().iter().any(|head| head.contains("/schemas/ids/")));
     assert_eq!(check(&bed.history(Vec::new()).await), []);
@@ -146,7 +146,7 @@ async fn the_login_in_the_registrys_url_is_used_and_shown_nowhere() {
     let append = Append::to(&account("a"), ExpectedVersion::Any, [opened("ann")]);
     bed.store().append(&append).await.must("append");
     // What is said of a schema that is not registered has the registry's address.
-    relay.logged("holding stream account-a").await;
+    relay.quarantines("account-a").await;
     let mut shown = vec![relay.text()];
     for arguments in [
         &["quarantine", "show", "account-a"][..],

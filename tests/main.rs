@@ -28,6 +28,8 @@ mod dropped_partitions;
 #[cfg(test)]
 mod durable;
 #[cfg(test)]
+mod ended_sessions;
+#[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
 mod following;
@@ -39,6 +41,8 @@ mod garbled_registry;
 mod isolation;
 #[cfg(test)]
 mod java_registry;
+#[cfg(test)]
+mod large_transactions;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]

@@ -46,7 +46,7 @@ async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_
     append(bed.store(), &categories, "a").await;
     let mut relay = RelayProcess::start(&settings);
     for ready in (100..=CATEGORIES).step_by(100) {
-        relay.logged(&format!("ready={ready} of={CATEGORIES}")).await;
+        relay.event_with("topics_prepared", &[("ready", &ready.to_string())]).await;
     }
     // Another one, which knows nothing yet, finds the topics.
     relay.kill().await;
@@ -56,7 +56,7 @@ async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_
     for events in 1..=8 {
         follower.until_count(events * CATEGORIES / 4).await;
     }
-    assert!(!next.has_logged("waiting for"), "a page took too long");
+    assert!(!next.has_event("outage_began"), "a page took too long");
     assert!(next.terminate().await.success());
     let ids: HashSet<_> = follower.seen().iter().map(|event| event.event_id).collect();
     assert_eq!((ids.len(), follower.count()), (2 * CATEGORIES, 2 * CATEGORIES));
@@ -75,7 +75,7 @@ async fn of_categories_that_begin_together_one_whose_topic_kafka_refuses_is_held
     all.insert(FEW / 2, "bad_kind".to_owned());
     append(bed.store(), &all, "a").await;
     let mut relay = RelayProcess::start(&bed.relay());
-    let said = relay.logged("holding category bad_kind").await;
+    let said = relay.quarantines("bad_kind").await;
     assert!(said.contains(&bed.topic("bad_kind")), "{said}");
     follower.until_count(FEW).await;
     delete_topic(&bed.environment().kafka, &bed.topic("bad.kind")).await;

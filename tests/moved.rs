@@ -68,7 +68,7 @@ impl Published {
         let checkpoint = taken.last().must("follow some events").checkpoint.clone();
         relay.turn_page();
         link.cut();
-        relay.logged("waiting for the database").await;
+        relay.waits_for("the database").await;
         let waiting = append(bed.store(), "a", [deposited(3)]).await[0];
         Self { source, bed, link, settings, relay, consumer, checkpoint, waiting }
     }
@@ -88,7 +88,7 @@ impl Published {
 
     async fn everybody_refuses(&mut self, bed: &Testbed) {
         assert!(!self.relay.ended().await.success(), "the relay ended without an error");
-        self.relay.logged("annals-relay adopt").await;
+        self.relay.printed("annals-relay adopt").await;
         let said = self.settings.run(&["run"]).await.expect_err("the relay runs");
         assert!(said.contains("annals-relay adopt"), "{said}");
         let new = Append::to(&account("a"), ExpectedVersion::Any, [deposited(40)]);
@@ -243,7 +243,7 @@ async fn a_copy_for_staging_never_publishes_into_topics_of_production() {
     let copy = Store::connect(&url).await.must("connect to the copy");
     append(&copy, "a", [deposited(20)]).await;
     let mut refused = RelayProcess::start(&settings);
-    let said = refused.logged("holding category account").await;
+    let said = refused.quarantines("account").await;
     assert!(said.contains(&bed.topic_prefix()), "{said}");
     assert!(refused.terminate().await.success());
     let prefix = format!("{}staging-", bed.topic_prefix());

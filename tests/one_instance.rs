@@ -21,10 +21,10 @@ async fn the_second_of_one_name_waits_says_who_lives_and_takes_over_from_one_tha
     let follower = bed.follow();
     let settings = bed.relay().impatient();
     let mut first = RelayProcess::start(&settings);
-    first.logged("publishing").await;
+    first.event("publishing").await;
     let second = settings.clone().in_directory("second");
     let mut second = RelayProcess::start(&second);
-    let said = second.waits_for("the lease of relay a").await;
+    let said = second.keeps_waiting_for("the lease of relay a").await;
     for part in
         ["relay a of this deployment runs already", "process ", " since ", "set relay.instance"]
     {
@@ -35,19 +35,19 @@ async fn the_second_of_one_name_waits_says_who_lives_and_takes_over_from_one_tha
         follower.until_count(usize::try_from(sequence + 1).must("count")).await;
     }
     second.turn_page();
-    second.logged("still waiting for the lease of relay a").await;
-    second.logged("still waiting for the lease of relay a").await;
+    second.event_with("outage_continues", &[("waiting_for", "the lease of relay a")]).await;
+    second.event_with("outage_continues", &[("waiting_for", "the lease of relay a")]).await;
     assert_eq!(epochs(&bed).await, 1, "no session was ended");
     first.kill().await;
-    second.logged("publishing again after waiting for the lease of relay a").await;
+    second.has_waited_for("the lease of relay a").await;
     append(&bed, 20).await;
     follower.until_count(21).await;
     assert_eq!(epochs(&bed).await, 3, "one session was ended, and its shards taken");
     // Whoever comes back in the first one's place waits in turn.
     first.restart();
-    first.waits_for("the lease of relay a").await;
+    first.keeps_waiting_for("the lease of relay a").await;
     assert!(second.terminate().await.success());
-    first.logged("publishing again after waiting for the lease of relay a").await;
+    first.has_waited_for("the lease of relay a").await;
     append(&bed, 21).await;
     follower.until_count(22).await;
     assert!(first.terminate().await.success());
@@ -67,8 +67,8 @@ async fn a_relay_that_is_started_again_after_a_crash_does_not_wait_for_the_lease
         relay.kill().await;
         relay.restart();
     }
-    relay.logged("publishing").await;
-    assert!(!relay.has_logged("waiting"), "it waits for nothing");
+    relay.event("publishing").await;
+    assert!(!relay.has_event("outage_began"), "it waits for nothing");
     assert!(relay.terminate().await.success());
 }
 
@@ -77,9 +77,9 @@ async fn one_that_waits_for_its_name_ends_when_it_is_told_to() {
     let bed = Testbed::new("waiting_instance").await;
     let settings = bed.relay().variable("ANNALS_RELAY__RELAY__LEASE_MS", "600000");
     let first = RelayProcess::start(&settings);
-    first.logged("publishing").await;
+    first.event("publishing").await;
     let mut second = RelayProcess::start(&settings.clone().in_directory("second"));
-    second.logged("waiting for the lease of relay a").await;
+    second.waits_for("the lease of relay a").await;
     assert!(second.terminate().await.success());
     drop(first);
 }

@@ -49,8 +49,8 @@ async fn readers_wait_behind_a_frozen_owners_transaction_only_until_another_has_
     kafka.link().holds_a_commit().await;
     first.freeze().await;
     let mut second = RelayProcess::start(&settings.instance("b"));
-    second.logged(ALL_SHARDS).await;
-    assert!(second.has_logged("fencing earlier owners"));
+    second.publishes(ALL_SHARDS).await;
+    assert!(second.has_event("fencing"));
     // The first is frozen still, and has said nothing to the broker.
     append(&bed).await;
     follower.until_count(3).await;
@@ -63,8 +63,8 @@ async fn readers_wait_behind_a_frozen_owners_transaction_only_until_another_has_
     // It wakes up in the middle of its commit, which arrives at last.
     kafka.link().mend();
     first.thaw().await;
-    first.logged("the lease was over").await;
-    first.logged("publishing").await;
+    first.event("lease_lost").await;
+    first.event("publishing").await;
     append(&bed).await;
     follower.until_count(4).await;
     assert_eq!(copies(&bed).await, [2, 1, 1, 1], "the first has published nothing of its past");
@@ -90,7 +90,7 @@ async fn a_transaction_that_the_broker_gave_up_while_the_relay_was_frozen_is_pub
     kafka.link().mend();
     relay.thaw().await;
     follower.until_count(2).await;
-    relay.goes_on_after("").await;
+    relay.goes_on().await;
     append(&bed).await;
     follower.until_count(3).await;
     assert_eq!(copies(&bed).await, [2, 1, 1]);
@@ -111,7 +111,7 @@ async fn commits_that_arrive_after_the_relay_has_given_them_up_commit_nothing() 
     kafka.link().hold_commits();
     append(&bed).await;
     // It has given up two commits at least; both are on their way still.
-    relay.waits_for("kafka").await;
+    relay.keeps_waiting_for("kafka").await;
     assert_eq!(follower.count(), 1);
     kafka.link().mend();
     relay.goes_on_after("kafka").await;

@@ -21,10 +21,10 @@ async fn append(bed: &Testbed) {
 /// Two relays that share the shards: the second one came later, and has the upper half.
 async fn two_relays(first: &RelaySettings, second: &RelaySettings) -> [RelayProcess; 2] {
     let first = RelayProcess::start(first);
-    first.logged(ALL_SHARDS).await;
+    first.publishes(ALL_SHARDS).await;
     let second = RelayProcess::start(second);
-    second.logged("\"4,5,6,7\"").await;
-    first.logged("\"0,1,2,3\"").await;
+    second.publishes("4,5,6,7").await;
+    first.publishes("0,1,2,3").await;
     [first, second]
 }
 
@@ -43,17 +43,17 @@ async fn the_shards_of_a_relay_that_alone_is_cut_off_from_kafka_are_published_by
 
     // It keeps its lease: it is the database's to end, and that it can reach.
     kafka.link().cut();
-    second.logged(ALL_SHARDS).await;
+    second.publishes(ALL_SHARDS).await;
     follower.until_count(follower.count() + EVENTS).await;
-    assert!(first.has_logged("giving the shards up"));
-    assert!(!first.has_logged("the lease was over"));
+    assert!(first.has_event("shards_abandoned"));
+    assert!(!first.has_event("lease_lost"));
     second.turn_page();
 
     kafka.link().mend();
     first.goes_on_after("kafka").await;
     // It came last, and gets the upper half.
-    first.logged("\"4,5,6,7\"").await;
-    second.logged("\"0,1,2,3\"").await;
+    first.publishes("4,5,6,7").await;
+    second.publishes("0,1,2,3").await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
     assert!(first.terminate().await.success());
@@ -77,13 +77,13 @@ async fn relays_that_are_all_cut_off_from_kafka_keep_their_shards_and_go_on_with
     for _ in 0..ATTEMPTS_IN_A_LEASE {
         for relay in [&mut first, &mut second] {
             relay.turn_page();
-            relay.logged("waiting for kafka").await;
-            assert!(!relay.has_logged("giving the shards up"));
+            relay.event_with("outage_continues", &[("waiting_for", "kafka")]).await;
+            assert!(!relay.has_event("shards_abandoned"));
         }
     }
     kafka.link().mend();
     for relay in [&first, &second] {
-        relay.logged("publishing again after waiting for kafka").await;
+        relay.has_waited_for("kafka").await;
     }
     follower.until_count(follower.count() + EVENTS).await;
     let attempts = load.stop().await;
@@ -106,10 +106,10 @@ async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_aga
     relay.turn_page();
     kafka.link().cut();
     append(&bed).await;
-    relay.waits_for("kafka").await;
+    relay.keeps_waiting_for("kafka").await;
     relay.turn_page();
     database.cut();
-    relay.waits_for("the database").await;
+    relay.keeps_waiting_for("the database").await;
     database.mend();
     kafka.link().mend();
     follower.until_count(2).await;
@@ -126,7 +126,7 @@ async fn a_relay_that_is_told_to_end_while_the_database_is_silent_ends() {
     append(&bed).await;
     follower.until_count(1).await;
     database.silence();
-    relay.waits_for("the database").await;
+    relay.keeps_waiting_for("the database").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

@@ -52,7 +52,7 @@ async fn narrow(label: &str) -> (Testbed, Follower, RelayProcess) {
 async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_tried_again() {
     let (bed, follower, mut relay) = narrow("too_large").await;
     append(&bed, &account("a"), [large(1)]).await;
-    relay.logged("holding stream account-a").await;
+    relay.quarantines("account-a").await;
     append(&bed, &account("a"), [deposited(2)]).await;
     append(&bed, &account("b"), [deposited(3)]).await;
     follower.until_count(2).await;
@@ -69,14 +69,14 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     // Tried again too early, it is held as before.
     relay.turn_page();
     run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;
-    relay.logged("holding stream account-a").await;
+    relay.quarantines("account-a").await;
     let list = run(&bed.relay(), &["quarantine", "list"]).await;
     assert!(list.contains("   2  "), "the second try is counted: {list}");
 
     limit(&bed, LARGE).await;
     run(&bed.relay(), &["quarantine", "retry", "account-a", "--reason", "limit raised"]).await;
     follower.until_count(4).await;
-    relay.logged("the hold has ended").await;
+    relay.event("quarantine_ended").await;
     let list = run(&bed.relay(), &["quarantine", "list"]).await;
     assert!(list.contains("nothing is held"), "{list}");
     append(&bed, &account("a"), [deposited(4)]).await;
@@ -96,7 +96,7 @@ async fn of_many_events_that_are_refused_together_only_the_bad_ones_hold_their_s
     bed.store().append(&together).await.must("append");
     follower.until_count(58).await;
     for number in [7, 27, 47] {
-        relay.logged(&format!("holding stream account-{number}")).await;
+        relay.quarantines(&format!("account-{number}")).await;
     }
     let list = run(&bed.relay(), &["quarantine", "list"]).await;
     assert_eq!(list.lines().count(), 4, "{list}");
@@ -113,7 +113,7 @@ async fn an_event_is_skipped_with_a_reason_only_and_its_stream_goes_on_behind_it
     let bad = large(1);
     let id = bad.id();
     append(&bed, &account("a"), [deposited(0), bad, deposited(2)]).await;
-    relay.logged("holding stream account-a").await;
+    relay.quarantines("account-a").await;
     let shown = run(&bed.relay(), &["quarantine", "show", "account-a"]).await;
     let position = shown.lines().find_map(|line| line.strip_prefix("position")).must("a position");
     let position = position.trim();
@@ -127,7 +127,7 @@ async fn an_event_is_skipped_with_a_reason_only_and_its_stream_goes_on_behind_it
     assert!(refused.contains("`annals-relay quarantine show account-a`"), "{refused}");
     run(&settings, &arguments(position, "a test record")).await;
     follower.until_count(3).await;
-    relay.logged("the hold has ended").await;
+    relay.event("quarantine_ended").await;
 
     let actions = sqlx::query(include_str!("sql/actions.sql")).fetch_all(bed.store().pool()).await;
     let actions = actions.must("read what was done");
@@ -209,7 +209,7 @@ async fn a_time_that_kafka_refuses_holds_the_stream() {
         .must("change an event");
     change.commit().await.must("commit");
     relay.restart();
-    let line = relay.logged("holding stream account-a").await;
+    let line = relay.quarantines("account-a").await;
     assert!(line.to_lowercase().contains("timestamp"), "{line}");
     follower.until_count(2).await;
     configure_topic(brokers, &topic, "message.timestamp.after.max.ms", "86400000").await;
@@ -233,8 +233,8 @@ async fn a_schema_that_the_registry_does_not_have_holds_the_streams_that_use_it(
     append(&bed, &account("a"), [closed(), opened("ann")]).await;
     append(&bed, &account("c"), [closed()]).await;
     append(&bed, &account("b"), [opened("bob")]).await;
-    relay.logged("holding stream account-a").await;
-    relay.logged("holding stream account-c").await;
+    relay.quarantines("account-a").await;
+    relay.quarantines("account-c").await;
     follower.until_count(2).await;
     assert!(relay.terminate().await.success());
 
@@ -255,14 +255,14 @@ async fn a_category_without_a_topic_is_held_and_goes_on_by_itself_once_it_has_on
     let topics = [bed.topic(CATEGORY), bed.topic("ledger")];
     create_topic(brokers, &topics[1], 4).await;
     let made = RelayProcess::start(&bed.relay());
-    made.logged("publishing").await;
+    made.event("publishing").await;
     let mut made = made;
     assert!(made.terminate().await.success());
 
     let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__CREATE", "false");
     let mut relay = RelayProcess::start(&settings);
     append(&bed, &account("a"), [opened("ann"), deposited(1)]).await;
-    let line = relay.logged("holding category account").await;
+    let line = relay.quarantines("account").await;
     assert!(line.contains("kafka-topics.sh"), "{line}");
     append(&bed, &ledger, [deposited(1)]).await;
     let ledgers = Follower::start(brokers, &[&topics[1]]);
@@ -302,13 +302,13 @@ async fn a_topic_with_more_partitions_than_it_had_is_held_until_an_operator_lets
     relay.kill().await;
     relay.restart();
     append(&bed, &account("a"), [deposited(2)]).await;
-    let line = relay.logged("holding category account").await;
+    let line = relay.quarantines("account").await;
     assert!(line.contains("8 partitions and had 4"), "{line}");
     let forget = include_str!("sql/forget_topic.sql");
     sqlx::query(forget).bind(&topic).execute(bed.store().pool()).await.must("forget the topic");
     let follower = bed.follow();
     follower.until_count(3).await;
-    relay.logged("the hold has ended").await;
+    relay.event("quarantine_ended").await;
     assert!(relay.terminate().await.success());
 }
 
@@ -324,7 +324,7 @@ async fn a_topic_that_is_deleted_is_made_again_and_publishing_goes_on() {
     relay.turn_page();
     delete_topic(brokers, &bed.topic(CATEGORY)).await;
     append(&bed, &account("a"), [deposited(1)]).await;
-    relay.logged("created topic").await;
+    relay.event("topic_created").await;
     let follower = bed.follow();
     follower.until_count(1).await;
     append(&bed, &account("a"), [deposited(2)]).await;

@@ -114,7 +114,7 @@ async fn a_relay_publishes_again_once_its_database_may_be_written_to() {
     relay.turn_page();
     administrator.set_read_only(&bed, "on").await;
     administrator.end_sessions().await;
-    relay.waits_for("the database").await;
+    relay.keeps_waiting_for("the database").await;
     administrator.set_read_only(&bed, "off").await;
     bed.store().append(&append(2)).await.must("append to a database that is writable again");
     follower.until_count(2).await;

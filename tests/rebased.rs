@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Component, Ending, Must, PrivateStack, RelayProcess, RelaySettings, account, deposited,
+    Component, Ending, Must, PrivateStack, RelayProcess, RelaySettings, Testbed, account, check,
+    deposited,
 };
 use sqlx::{Connection, PgConnection};
 
@@ -92,4 +93,36 @@ async fn with_another_source_what_is_published_does_not_come_again() {
 async fn a_large_backlog_is_gone_through_in_bounded_memory() {
     let bytes = nothing_comes_twice(150_000, |settings| settings).await;
     assert!(bytes <= BYTES_MAX, "a rebase took {bytes} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_relay_published_that_was_killed_before_it_copied_its_checkpoints_does_not_come_again()
+ {
+    const EVENTS: i64 = 20;
+    let bed = Testbed::new("rebased_uncopied").await;
+    let consumer = bed.follow();
+    let mut locked = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let lock = sqlx::raw_sql(include_str!("sql/keep_from_copying.sql"));
+    lock.execute(&mut locked).await.must("lock a table");
+    let mut first = RelayProcess::start(&bed.relay());
+    let append = Append::to(&account("a"), ExpectedVersion::Any, (0..EVENTS).map(deposited));
+    bed.store().append(&append).await.must("append");
+    let published = usize::try_from(EVENTS).must("count");
+    consumer.until_count(published).await;
+    first.kill().await;
+    drop(locked);
+    // It finds nothing to publish, and sees that the store has what is published.
+    let mut second = RelayProcess::start(&bed.relay().instance("b"));
+    second.event("publishing").await;
+    assert!(second.terminate().await.success());
+
+    let settings = bed.relay().instance("b");
+    let said = settings.run(&["rebase", "--reason", "a test"]).await;
+    let said = said.unwrap_or_else(|said| panic!("{said}"));
+    let mut third = RelayProcess::start(&settings);
+    let append = Append::to(&account("b"), ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&append).await.must("append");
+    consumer.until_count(published + 1).await;
+    assert!(third.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), [], "{said}");
 }

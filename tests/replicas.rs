@@ -17,14 +17,14 @@ async fn three_replicas_are_restarted_one_after_the_other_under_load_and_nobody_
     let mut relays = ["a", "b", "c"].map(|name| RelayProcess::start(&bed.relay().instance(name)));
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     for relay in &relays {
-        relay.logged("publishing").await;
+        relay.event("publishing").await;
     }
     for _ in 0..2 {
         for relay in &mut relays {
             assert!(relay.terminate().await.success());
             follower.until_count(follower.count() + EVENTS_BETWEEN).await;
             relay.restart();
-            relay.logged("publishing").await;
+            relay.event("publishing").await;
             follower.until_count(follower.count() + EVENTS_BETWEEN).await;
         }
     }
@@ -37,17 +37,17 @@ async fn three_replicas_are_restarted_one_after_the_other_under_load_and_nobody_
 async fn replicas_share_the_shards_evenly_and_take_them_over_from_one_that_ends() {
     let bed = Testbed::new("shared").await;
     let mut first = RelayProcess::start(&bed.relay());
-    first.logged(ALL_SHARDS).await;
+    first.publishes(ALL_SHARDS).await;
     first.turn_page();
     let mut second = RelayProcess::start(&bed.relay().instance("b"));
     // The first gives up the upper half, and goes on with the lower.
-    second.logged("\"4,5,6,7\"").await;
-    first.logged("\"0,1,2,3\"").await;
+    second.publishes("4,5,6,7").await;
+    first.publishes("0,1,2,3").await;
     first.turn_page();
     assert!(second.terminate().await.success());
-    first.logged(ALL_SHARDS).await;
+    first.publishes(ALL_SHARDS).await;
     // What ended cleanly has not to be fenced.
-    assert!(!first.has_logged("fencing"), "there was nothing to fence");
+    assert!(!first.has_event("fencing"), "there was nothing to fence");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,14 +58,14 @@ async fn of_three_replicas_two_are_killed_at_once_under_load_and_the_third_publi
     let mut relays = ["a", "b", "c"].map(|name| RelayProcess::start(&bed.relay().instance(name)));
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     for relay in &relays {
-        relay.logged("publishing").await;
+        relay.event("publishing").await;
     }
     follower.until_count(follower.count() + EVENTS_BETWEEN).await;
     let [first, second, third] = &mut relays;
     first.kill().await;
     second.kill().await;
-    third.logged(ALL_SHARDS).await;
-    third.logged("fencing").await;
+    third.publishes(ALL_SHARDS).await;
+    third.event("fencing").await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
     assert_eq!(check(&bed.history(attempts).await), []);

@@ -20,7 +20,7 @@ async fn shards_become_more_and_fewer_and_nobody_misses_or_repeats_an_event() {
             assert_eq!(said, Ok(format!("the installation has {shards} shards from now on\n")));
         }
         let mut relay = RelayProcess::start(&bed.relay());
-        relay.logged(numbers).await;
+        relay.publishes(numbers).await;
         let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
         load.until_acknowledged(600).await;
         attempts.extend(load.stop().await);

@@ -98,7 +98,7 @@ impl Published {
     async fn refusal(&mut self, meanwhile: Meanwhile) -> String {
         if meanwhile == Meanwhile::RelayRuns {
             assert!(!self.relay.ended().await.success(), "the relay ended without an error");
-            return self.relay.logged("annals-relay rebase").await;
+            return self.relay.printed("annals-relay rebase").await;
         }
         self.bed.relay().run(&["run"]).await.expect_err("the relay runs")
     }

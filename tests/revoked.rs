@@ -15,8 +15,8 @@ const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
 
 /// Waits until the relay says what it waits for, and the cause.
 async fn waits(relay: &RelayProcess, what: &str, cause: &str) {
-    relay.waits_for(what).await;
-    relay.logged(cause).await;
+    relay.keeps_waiting_for(what).await;
+    relay.printed(cause).await;
 }
 
 async fn goes_on(relay: &mut RelayProcess, follower: &Follower, what: &str) {
@@ -55,6 +55,32 @@ async fn the_relay_waits_for_a_role_that_may_not_log_in_and_for_a_password_that_
     administer(&mut administrator, "alter role relay password 'first'").await;
     goes_on(&mut relay, &follower, "the database").await;
 
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_to_read_that_is_missing_is_one_outage_though_the_database_answers_otherwise() {
+    let stack = PrivateStack::up(&[Component::Postgres]).await;
+    let bed = Testbed::on("reading_revoked", stack.environment().clone()).await;
+    let mut administrator = PgConnection::connect(&bed.database_url()).await.must("connect");
+    administer(&mut administrator, include_str!("sql/relay_user.sql")).await;
+    let url = bed.database_url().replacen("annals:annals@", "relay:first@", 1);
+    // The shards are not given up meanwhile.
+    let settings = bed.relay().impatient().database(&url);
+    let settings = settings.variable("ANNALS_RELAY__RELAY__LEASE_MS", "60000");
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&settings);
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(EVENTS).await;
+    relay.turn_page();
+    administer(&mut administrator, include_str!("sql/revoke_events.sql")).await;
+    waits(&relay, "the database", "permission denied").await;
+    administer(&mut administrator, include_str!("sql/grant_events.sql")).await;
+    goes_on(&mut relay, &follower, "the database").await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
     assert!(relay.terminate().await.success());

@@ -98,7 +98,7 @@ async fn three_replicas_are_restarted_under_5000_events_a_second_and_every_event
     let follower = bed.follow();
     let mut relays = ["a", "b", "c"].map(|name| RelayProcess::start(&bed.relay().instance(name)));
     for relay in &relays {
-        relay.logged("publishing").await;
+        relay.event("publishing").await;
     }
     let began = Instant::now();
     let offer = Offer::start(bed.store());
@@ -109,7 +109,7 @@ async fn three_replicas_are_restarted_under_5000_events_a_second_and_every_event
         assert!(relay.terminate().await.success());
         follower.until_count(follower.count() + EVENTS_BETWEEN).await;
         relay.restart();
-        relay.logged("publishing").await;
+        relay.event("publishing").await;
         follower.until_count(follower.count() + EVENTS_BETWEEN).await;
     }
     let attempts = offer.stop().await;

@@ -24,7 +24,7 @@ async fn with_one_of_three_brokers_the_relay_waits_and_goes_on_when_the_others_a
     follower.until_count(500).await;
     relay.turn_page();
     brokers.end_two(Ending::Orderly).await;
-    relay.waits_for("kafka").await;
+    relay.keeps_waiting_for("kafka").await;
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
     bed.store().append(&append).await.must("append meanwhile");
     brokers.start_two().await;

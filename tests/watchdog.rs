@@ -36,13 +36,13 @@ async fn a_reader_that_hangs_is_told_and_replaced_and_loses_nothing() {
     relay.turn_page();
     let locked = lock(&bed).await;
     append(&bed).await;
-    let said = relay.logged("nothing moves: beginning again").await;
+    let said = relay.event("stalled").await;
     assert!(said.contains("reading the outbox for"), "{said}");
     locked.close().await.must("unlock the table");
     follower.until_count(2).await;
     append(&bed).await;
     follower.until_count(3).await;
-    assert_eq!(relay.times_logged("nothing moves"), 1);
+    assert_eq!(relay.times("stalled"), 1);
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
@@ -58,7 +58,7 @@ async fn a_relay_that_beginning_again_does_not_help_ends_and_the_next_publishes_
     append(&bed).await;
     let status = relay.ended().await;
     assert!(!status.success(), "a supervisor starts again what has failed");
-    let said = relay.logged("beginning again has not helped: ending").await;
+    let said = relay.event("stalled_again").await;
     assert!(said.contains("reading the outbox for"), "{said}");
     locked.close().await.must("unlock the table");
     relay.restart();

@@ -1,4 +1,5 @@
-//! Draining a backlog of ten million events beside one of a million: the rate must not fall with what waits.
+//! Drains a backlog of ten million events beside one of a million: the rate must not fall with the
+//! size.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ const DROP_DEADLINE: Duration = Duration::from_secs(60);
 /// The rate of draining a large backlog beside that of a small one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each is measured, in turns.
+    /// Rounds.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Events in the large backlog.
@@ -131,7 +132,7 @@ async fn measure(
     Ok(Measured { events, round, events_per_second, outbox_mib_before, outbox_mib_after, used })
 }
 
-/// Waits until the relay has dropped the partitions of the outbox in which everything is published.
+/// Waits until the relay has dropped the fully published partitions of the outbox.
 async fn until_dropped(bed: &Testbed) -> anyhow::Result<()> {
     let deadline = Instant::now() + DROP_DEADLINE;
     loop {
@@ -170,7 +171,7 @@ fn table(arguments: &Arguments, measured: &[Measured]) -> Table {
     for events in [arguments.beside, arguments.events] {
         let Some(rate) = rates(measured, events) else { continue };
         let of = || measured.iter().filter(move |one| one.events == events);
-        // Only the first deployment finds the outbox whole.
+        // Only the first deployment finds the outbox complete.
         let outbox = of().next().map(|one| (one.outbox_mib_before, one.outbox_mib_after));
         let (before, after) = outbox.unwrap_or_default();
         let memory = Spread::of(of().map(|one| one.used.memory_peak_mib));

@@ -28,15 +28,15 @@ pub(crate) struct ParcelScanned {
 }
 
 events! {
-    /// What happens to a parcel.
+    /// The events of a parcel.
     #[derive(Debug, Clone, PartialEq)]
     pub(crate) enum ParcelEvent in "parcel" {
-        /// It was seen.
+        /// It was scanned.
         ParcelScanned = "../avro/ParcelScanned.v1.avsc",
     }
 }
 
-/// The event that a writer appends as its `sequence`th.
+/// A writer's event number `sequence`.
 pub(crate) fn parcel_event(sequence: i64) -> ParcelEvent {
     let spread = i32::try_from(sequence.rem_euclid(1_000)).unwrap_or(0);
     ParcelScanned {
@@ -56,7 +56,7 @@ pub(crate) fn parcel_event(sequence: i64) -> ParcelEvent {
     .into()
 }
 
-/// The same, encoded, with an id.
+/// The same event, encoded, with an id.
 pub(crate) fn new_event(sequence: i64) -> Result<NewEvent, EncodeError> {
     NewEvent::new(&parcel_event(sequence))
 }

@@ -1,4 +1,4 @@
-//! How long a follower that was idle needs to have an event.
+//! The delay until an idle follower has an event.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -16,22 +16,23 @@ use crate::event::{self, CATEGORY, new_event};
 use crate::latency::figures::{Figures, PERCENTILES, Span};
 use crate::report::{Report, Table, print, progress};
 
-/// Appends before those that count: the follower and both ends of the hint have connected by then.
+/// Unmeasured appends at the start: after them the follower and both ends of the notification are
+/// connected.
 const WARM_UP_APPENDS: usize = 20;
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a follower that was idle needs to have an event.
+/// The delay until an idle follower has an event.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// From one append to the next.
+    /// Interval between two appends.
     #[arg(long, default_value_t = 100)]
     interval_ms: u64,
 }
 
-/// What is followed, and whether appends wake the follower.
+/// The followed part of the log, and whether appends send notifications.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Case {
     category: bool,
@@ -74,7 +75,7 @@ fn row(case: Case, figures: &Figures) -> Vec<String> {
     row
 }
 
-/// When an append was called and when it was answered.
+/// The times of an append's call and answer.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     called: Instant,

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::report::{Table, number, print};
 
-/// The kind of a line that holds a [`Figure`].
+/// The kind of a line that contains a [`Figure`].
 pub(crate) const FIGURE: &str = "figure";
 
-/// What a figure should be.
+/// The goal of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {

@@ -1,4 +1,4 @@
-//! What a relay costs that has nothing to publish.
+//! The cost of a relay that has nothing to publish.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use crate::latency::receiver::Receiver;
 use crate::relay::{self, Relay};
 use crate::report::{Report, print};
 
-/// Until it has come to rest; the server's counters follow within a second.
+/// Time until the relay is idle; the server's counters follow within a second.
 const REST: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How long it is watched.
+    /// Duration of the measurement.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
 }
@@ -31,7 +31,7 @@ struct Measured {
     memory_peak_mib: f64,
 }
 
-/// Publishes one event, and watches the relay doing nothing.
+/// Publishes one event, and measures the idle relay.
 pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Result<()> {
     let bed = Testbed::new("bench_idle").await;
     let relay = Relay::start(&relay::Settings {
@@ -67,7 +67,7 @@ async fn watch(relay: &Relay, bed: &Testbed, span: Duration) -> anyhow::Result<M
     tokio::time::sleep(span).await;
     let after = relay.used()?;
     let seconds = began.elapsed().as_secs_f64();
-    // The counters are written late by whoever is busy: at most a second.
+    // A busy session writes the counters late: at most a second.
     let queries = committed(&mut connection).await? - queries;
     Ok(Measured {
         seconds,
@@ -77,7 +77,7 @@ async fn watch(relay: &Relay, bed: &Testbed, span: Duration) -> anyhow::Result<M
     })
 }
 
-/// How many transactions this database has seen, each one query of the relay's.
+/// The number of transactions in this database, each one query of the relay's.
 async fn committed(connection: &mut PgConnection) -> anyhow::Result<i32> {
     let count: i64 =
         sqlx::query_scalar(include_str!("../sql/queries.sql")).fetch_one(connection).await?;

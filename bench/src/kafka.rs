@@ -1,4 +1,4 @@
-//! Topics of the benchmarks, and where they end.
+//! Topics of the benchmarks, and their ends.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-/// How long one question to the brokers may take.
+/// Time limit for one request to the brokers.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the relay gives topics that it makes, and so nothing that it would warn of.
+/// The settings of the relay's own topics, so that it logs no warning.
 const TOPIC_SETTINGS: [(&str, &str); 4] = [
     ("cleanup.policy", "delete"),
     ("retention.ms", "-1"),
@@ -21,14 +21,14 @@ const TOPIC_SETTINGS: [(&str, &str); 4] = [
     ("message.timestamp.type", "CreateTime"),
 ];
 
-/// What every client here is made with.
+/// The properties of every client here.
 pub(crate) fn client(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("allow.auto.create.topics", "false");
     config
 }
 
-/// Makes a topic, and waits until the broker knows all of it.
+/// Creates a topic, and waits until the broker has all of it.
 pub(crate) async fn create_topic(
     brokers: &str,
     topic: &str,
@@ -47,7 +47,7 @@ pub(crate) async fn create_topic(
     Ok(())
 }
 
-/// Deletes a topic, so that what it holds is not on the disk for the next round.
+/// Deletes a topic, so that its records are not on the disk in the next round.
 pub(crate) async fn delete_topic(brokers: &str, topic: &str) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(brokers).create()?;
     for result in admin.delete_topics(&[topic], &options()).await? {
@@ -64,7 +64,7 @@ fn options() -> AdminOptions {
         .request_timeout(Some(REQUEST_TIMEOUT))
 }
 
-/// Asks where a topic ends, in one small request for all of its partitions.
+/// Requests the end of a topic, in one small request for all of its partitions.
 pub(crate) struct Ends {
     consumer: BaseConsumer,
     topic: String,
@@ -75,12 +75,12 @@ impl Ends {
     /// Connects.
     pub(crate) fn connect(brokers: &str, topic: &str, partitions: i32) -> anyhow::Result<Self> {
         let mut config = client(brokers);
-        // Otherwise the broker would answer with the end of what is committed.
+        // Otherwise the broker would answer with the end of the committed records.
         config.set("group.id", "annals-bench").set("isolation.level", "read_uncommitted");
         Ok(Self { consumer: config.create()?, topic: topic.to_owned(), partitions })
     }
 
-    /// The sum of all partitions' ends: records, and the marks that transactions leave.
+    /// The sum of all partitions' ends: records, and transaction markers.
     pub(crate) fn total(&self) -> anyhow::Result<i64> {
         let mut asked = TopicPartitionList::new();
         for partition in 0..self.partitions {
@@ -91,7 +91,7 @@ impl Ends {
         let mut total = 0;
         for element in answer.elements() {
             element.error()?;
-            // A partition in which nothing is yet has no offset.
+            // An empty partition has no offset.
             if let Offset::Offset(end) = element.offset() {
                 total += end;
             }

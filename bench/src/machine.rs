@@ -1,4 +1,4 @@
-//! The machine that a figure belongs to, and how busy it is.
+//! The machine of a figure, and its load.
 
 use std::fs::read_to_string;
 
@@ -13,7 +13,7 @@ use crate::report::print;
 /// Above this, something else ran shortly before, and probably still does.
 const LOAD_QUIET_MAX: f64 = 0.7;
 
-/// What a reader has to know of the machine to compare figures.
+/// The facts about the machine that a reader needs to compare figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     at: Timestamp,
@@ -28,7 +28,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Asks the system, PostgreSQL, and `ANNALS_BENCH_KAFKA` for the version of Kafka: brokers do not tell it.
+    /// Reads them from the system, PostgreSQL, and `ANNALS_BENCH_KAFKA` for the version of Kafka,
+    /// which brokers do not report.
     pub(crate) async fn look() -> anyhow::Result<Self> {
         let mut connection = PgConnection::connect(&Environment::get().database_url)
             .await
@@ -52,7 +53,7 @@ impl Machine {
         })
     }
 
-    /// Prints it, and warns where the figures would mislead.
+    /// Prints it, and warns if the figures would mislead.
     pub(crate) fn print(&self) {
         let Self { cpu, cores, memory_gib, kernel, postgresql, kafka, .. } = self;
         print(&format!("{cpu}, {cores} cores, {memory_gib} GiB, Linux {kernel}"));
@@ -70,7 +71,7 @@ impl Machine {
     }
 }
 
-/// How many cores this program may use.
+/// The number of cores that this program may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -79,7 +80,7 @@ fn memory_kib() -> Option<u64> {
     field(&line("/proc/meminfo", "MemTotal")?, 0)?.parse().ok()
 }
 
-/// What stands behind the colon of the first line that begins with `key`.
+/// The text behind the colon of the first line that begins with `key`.
 pub(crate) fn line(path: &str, key: &str) -> Option<String> {
     let text = read_to_string(path).ok()?;
     let found = text.lines().find(|line| line.starts_with(key))?;
@@ -110,7 +111,7 @@ impl CpuTime {
         Ok(Self { busy: all - idle, all })
     }
 
-    /// Which part of all cores' time was used between then and now, by whomever.
+    /// The share of all cores' time that was used since then, by any process.
     pub(crate) fn busy_since(self, then: Self) -> f64 {
         let all = u32::try_from(self.all - then.all).unwrap_or(u32::MAX).max(1);
         let busy = u32::try_from(self.busy - then.busy).unwrap_or(u32::MAX);

@@ -1,8 +1,9 @@
-//! What Annals costs, measured beside the bare components. README.md says what each command measures and
-//! how to read it; `bench/run` runs them.
+//! The cost of Annals, measured beside the bare components. README.md explains each command and its
+//! figures; `bench/run` runs them.
 
 mod append;
 mod backlog;
+mod bulk;
 mod debezium;
 mod drain;
 mod event;
@@ -30,12 +31,12 @@ use crate::report::{Report, progress};
 
 /// Measures Annals beside the bare components: PostgreSQL alone, Kafka alone.
 ///
-/// Reads `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and `ANNALS_REGISTRY_URL`, as `ops/dev/dev with` sets them.
-/// Works in databases and topics of its own, and removes them.
+/// Reads `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and `ANNALS_REGISTRY_URL`, as `ops/dev/dev with`
+/// sets them. Works in databases and topics of its own, and removes them.
 #[derive(Debug, Parser)]
 #[command(name = "annals-bench")]
 struct Arguments {
-    /// Where each run leaves a file with one JSON object a line.
+    /// Directory for a file per run with one JSON object per line.
     #[arg(long, global = true, default_value = "target/bench")]
     output: PathBuf,
     #[command(subcommand)]
@@ -44,21 +45,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Appends a second: the store beside pgbench, which calls the same SQL procedure.
+    /// Appends per second: the store beside pgbench, which calls the same SQL procedure.
     Append(append::Arguments),
-    /// Appends a second: the store beside other event stores and the smallest insert, on the same server.
+    /// Appends per second: the store beside other event stores and the smallest insert, on the same
+    /// server.
     Peers(peers::Arguments),
-    /// Appends a second with millions of events in the tables, beside empty ones.
+    /// Appends per second with millions of events in the tables, beside empty ones.
     Size(size::Arguments),
-    /// From append to a follower that was idle.
+    /// From append to an idle follower.
     Follow(follow::Arguments),
-    /// Events a second out of a backlog: the relay beside a bare producer of the same bytes.
+    /// Events per second out of a backlog: the relay beside a bare producer of the same bytes.
     Drain(drain::Arguments),
-    /// Events a second out of ten million, beside out of a million.
+    /// Events per second out of ten million, beside a million.
     Backlog(backlog::Arguments),
+    /// Events a second of large transactions, by relay and follower, beside those of small ones.
+    Bulk(bulk::Arguments),
     /// From append to consumer, at a steady rate.
     Latency(latency::Arguments),
-    /// What a relay costs that has nothing to publish.
+    /// The cost of a relay that has nothing to publish.
     Idle(idle::Arguments),
     /// One table of all figures that have a goal, from the files of a directory.
     Goals,
@@ -78,7 +82,7 @@ fn main() -> ExitCode {
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         }
     });
-    // What blocks in librdkafka is of no use any more.
+    // Blocked calls in librdkafka no longer matter.
     runtime.shutdown_background();
     ended.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }
@@ -99,6 +103,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
         Command::Backlog(backlog) => backlog::run(backlog, report("backlog")?).await,
+        Command::Bulk(bulk) => bulk::run(bulk, report("bulk")?).await,
         Command::Idle(idle) => idle::run(idle, report("idle")?).await,
         Command::Goals => goals::run(&arguments.output),
         Command::Takeover(takeover) => takeover::run(takeover, report("takeover")?).await,

@@ -1,24 +1,24 @@
-//! What a process used up, as Linux tells it.
+//! The resource use of a process, as Linux reports it.
 
 use anyhow::Context;
 use serde::Serialize;
 
 use crate::machine::line;
 
-/// Linux tells processor times in these, whatever its own are.
+/// Linux reports processor times in this unit, independently of the kernel's own.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What a process used up since its start.
+/// The resource use of a process since its start.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Used {
     /// Processor time.
     pub(crate) cpu_seconds: f64,
-    /// The most memory it had.
+    /// The peak memory.
     pub(crate) memory_peak_mib: f64,
 }
 
 impl Used {
-    /// Asks for that of a process.
+    /// Reads that of a process.
     pub(crate) fn by(pid: u32) -> anyhow::Result<Self> {
         let memory = line(&format!("/proc/{pid}/status"), "VmHWM");
         let memory = memory.with_context(|| format!("read the memory of process {pid}"))?;

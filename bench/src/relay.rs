@@ -1,4 +1,4 @@
-//! The relay under measurement: the release binary, with its default settings, as a process.
+//! The measured relay: the release binary, with its default settings, as a process.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,29 +14,29 @@ use crate::process::{self, Used};
 const BINARY: &str = "annals-relay";
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Which relay to start, and for what.
+/// The settings of a relay's start.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings<'a> {
     /// The database that it publishes from.
     pub(crate) database_url: &'a str,
-    /// A new one begins at the beginning of the outbox.
+    /// A new deployment begins at the beginning of the outbox.
     pub(crate) deployment: &'a str,
-    /// Which relay of the deployment it is.
+    /// The relay's name in the deployment.
     pub(crate) instance: &'a str,
-    /// What its topics begin with.
+    /// The prefix of its topics.
     pub(crate) topic_prefix: &'a str,
-    /// Where its log goes.
+    /// The path of its log.
     pub(crate) directory: &'a Path,
-    /// What it logs.
+    /// Its log level.
     pub(crate) log: Log,
 }
 
-/// What a relay logs.
+/// A log level of the relay.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Log {
-    /// What it logs unless told otherwise.
+    /// The default.
     Usual,
-    /// Beside that, where the time of each transaction went; as JSON.
+    /// The default, and the parts of each transaction's time; as JSON.
     Hops,
 }
 
@@ -82,12 +82,12 @@ impl Relay {
         Ok(Self { child, pid, log })
     }
 
-    /// What it has used up since its start.
+    /// Its resource use since its start.
     pub(crate) fn used(&self) -> anyhow::Result<Used> {
         Used::by(self.pid)
     }
 
-    /// Waits until it has ended by itself, which it should not; where its log is.
+    /// Waits until it has ended by itself, which is a fault; returns the path of its log.
     pub(crate) async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
             Ok(status) => anyhow::anyhow!("the relay ended with {status}; {}", self.where_log_is()),
@@ -100,7 +100,7 @@ impl Relay {
         format!("the relay's log is {}", self.log.display())
     }
 
-    /// Whether its log has this text.
+    /// Whether its log contains this text.
     pub(crate) fn has_logged(&self, text: &str) -> anyhow::Result<bool> {
         Ok(std::fs::read_to_string(&self.log)?.contains(text))
     }
@@ -116,7 +116,7 @@ impl Relay {
         process::signal(self.pid, signal)
     }
 
-    /// Waits until it is gone, however it ended.
+    /// Waits until it has ended, in any way.
     pub(crate) async fn gone(&mut self) -> anyhow::Result<()> {
         self.child.wait().await.map(drop).context("wait for the relay")
     }

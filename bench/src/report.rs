@@ -1,4 +1,4 @@
-//! Where results go: tables for people, and a file with one JSON object a line.
+//! The output of results: tables for people, and a file with one JSON object per line.
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +20,7 @@ pub(crate) struct Report {
     file: File,
 }
 
-/// One line of the file: what it is, beside what was measured.
+/// One line of the file: its kind, and the measured values.
 #[derive(Serialize)]
 struct Line<'a, T> {
     kind: &'a str,
@@ -61,7 +61,7 @@ impl Report {
         &self.directory
     }
 
-    /// Says where the file is.
+    /// Prints the path of the file.
     pub(crate) fn finish(&self) {
         print(&format!("\nas JSON lines: {}", self.path.display()));
     }
@@ -73,12 +73,12 @@ pub(crate) fn print(text: &impl fmt::Display) {
     println!("{text}");
 }
 
-/// What happens just now: not a result, so not among them.
+/// Progress of the run: not a result, so not printed among them.
 pub(crate) fn progress(text: &impl fmt::Display) {
     eprintln!("{text}");
 }
 
-/// A table in Markdown, its columns aligned: it can be pasted as it is.
+/// A table in Markdown with aligned columns, ready to paste.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -126,7 +126,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A number as people read it: 12 345 or 1.23.
+/// A number for people: 12 345 or 1.23.
 pub(crate) fn number(value: f64) -> String {
     if value.abs() < 100.0 {
         return format!("{value:.2}");

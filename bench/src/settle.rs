@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection};
 const STATEMENTS: [&str; 2] =
     [include_str!("../sql/vacuum.sql"), include_str!("../sql/checkpoint.sql")];
 
-/// Does now what the server would otherwise do during the measurement, or not, as it happens.
+/// Runs the server's background work now, so that it does not run by chance during the measurement.
 pub(crate) async fn settle(database_url: &str) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(database_url).await?;
     for statement in STATEMENTS {

@@ -1,4 +1,4 @@
-//! Appends a second with many events in the tables, beside tables that are nearly empty.
+//! Appends per second with many events in the tables, beside nearly empty tables.
 
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ const STREAMS: usize = 50_000;
 const LOADERS: usize = 4;
 const EVENTS_PER_APPEND: usize = 100;
 const PROGRESS_EVENTS: usize = 500_000;
-/// An event with its indexes, its outbox row and its share of the log takes less.
+/// Upper bound for an event with its indexes, its outbox row and its share of the log.
 const BYTES_PER_EVENT: u64 = 1_200;
 
-/// Appends a second with many events in the tables, beside tables that are nearly empty.
+/// Appends per second with many events in the tables, beside nearly empty tables.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Events that the large tables hold; some 1 GB of disk a million.
+    /// Events in the large tables; some 1 GB of disk per million.
     #[arg(long, default_value_t = 10_000_000)]
     preload: usize,
-    /// How often each is measured, in turns.
+    /// Rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Concurrent clients, each with a connection of its own.
@@ -94,7 +94,7 @@ async fn rate(bed: &Bed, load: Load) -> anyhow::Result<f64> {
     Ok(run.appends_per_second)
 }
 
-/// Says what is missing before hours of loading end in a full disk.
+/// Reports missing disk space before hours of loading end in a full disk.
 pub(crate) async fn check_space(store: &Store, events: usize) -> anyhow::Result<()> {
     let query = sqlx::query_scalar(include_str!("../sql/data_directory.sql"));
     let directory: String = query.fetch_one(store.pool()).await?;
@@ -118,7 +118,7 @@ pub(crate) async fn check_space(store: &Store, events: usize) -> anyhow::Result<
     Ok(())
 }
 
-/// Appends so many events, a hundred a call.
+/// Appends so many events, a hundred per call.
 pub(crate) async fn preload(store: &Store, events: usize) -> anyhow::Result<()> {
     let loaders = (0..LOADERS).map(|loader| {
         let store = store.clone();

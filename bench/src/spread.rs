@@ -1,10 +1,10 @@
-//! What several rounds gave.
+//! The results of several rounds.
 
 use serde::Serialize;
 
 use crate::report::number;
 
-/// The middle of several rounds and its ends.
+/// The median of several rounds, the minimum and the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) min: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// The spread of what the rounds gave; `None` without a round.
+    /// The spread of the rounds' results; `None` without a round.
     pub(crate) fn of(rounds: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = rounds.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -27,13 +27,13 @@ impl Spread {
         Some(Self { min, median, max })
     }
 
-    /// Its ends, for people.
+    /// The minimum and the maximum, for people.
     pub(crate) fn ends(self) -> String {
         format!("{}..{}", number(self.min), number(self.max))
     }
 }
 
-/// A count as a figure to calculate with.
+/// A count as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
 pub(crate) fn as_f64(count: usize) -> f64 {
     count as f64

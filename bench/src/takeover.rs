@@ -1,4 +1,4 @@
-//! How long the shards of a relay that ends stay unpublished.
+//! The time until the shards of an ended relay are published again.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::latency::receiver::Receiver;
 use crate::relay::{self, Relay};
 use crate::report::{Report, Table, print, progress};
 
-/// One event in each of these is an event in every shard.
+/// Events in these streams reach every shard.
 const STREAMS: usize = 64;
 const POLL: Duration = Duration::from_millis(10);
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -23,12 +23,12 @@ const INSTANCES: [&str; 2] = ["a", "b"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How many relays end in each way.
+    /// Takeovers per way to end.
     #[arg(long, default_value_t = 100)]
     rounds: usize,
 }
 
-/// How a relay ends.
+/// The way a relay ends.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Ending {
@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
     Ok(())
 }
 
-/// What the rounds share.
+/// The state that the rounds share.
 struct Bed<'a> {
     testbed: Testbed,
     receiver: Receiver,
@@ -142,7 +142,7 @@ impl Bed<'_> {
             log: relay::Log::Usual,
         })?;
         let deadline = Instant::now() + START_DEADLINE;
-        while !relay.has_logged("publishing shards")? {
+        while !relay.has_logged("event=\"publishing\"")? {
             anyhow::ensure!(
                 Instant::now() < deadline,
                 "relay {instance} does not publish; {}",

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Avro's Java library: no component, but what prints schemas in the tests as a schema registry that is written in Java does.
+# Avro's Java library: not a component; the tests print schemas with it, as a registry in Java does.
 
 command_avro() {
   make_home

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Writes the checksum lists anew from fresh downloads. Read the difference before it is committed.
+# Writes the checksum lists anew from fresh downloads. Read the difference before you commit it.
 
 write_checksums() {
   local scratch

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The backend with containers: the three component services of docker-compose.yml, a project for each home.
+# The backend with containers: the three component services of docker-compose.yml, one project per
+# home.
 
 backend_check() {
   docker_answers || die "ANNALS_DEV_BACKEND=docker, but no engine with Compose v2 answers; start Docker, or use ANNALS_DEV_BACKEND=native"
@@ -13,7 +14,9 @@ compose() {
 
 project() { printf 'annals-%s' "$(home_hash)"; }
 
-# The images are tagged 18.4 where the downloaded builds are called 18.4.0. Empty means the default of the file.
+# The images are tagged 18.4 where the downloaded builds are called 18.4.0. Empty means the default
+# of
+# the file.
 postgres_tag() {
   local version=${ANNALS_POSTGRES_VERSION:-}
   [[ $version != *.*.0 ]] || version=${version%.0}
@@ -23,13 +26,13 @@ postgres_tag() {
 backend_running() { [[ -n $(compose ps --quiet --status running "$1" 2>/dev/null) ]]; }
 backend_detail() { printf 'container'; }
 
-# The engine says itself which port is taken.
+# The Docker engine names an occupied port itself.
 backend_precheck() { :; }
 
 backend_up() {
   local component
   compose up --detach --wait --wait-timeout "$START_SECONDS_MAX" "$@" >&2
-  # Healthy inside is not yet reachable from here.
+  # A container that is healthy inside may not be reachable from here yet.
   for component in "$@"; do
     SECONDS=0
     until "${component}_answers"; do

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Asks components that somebody else provides, named by a URL.
+# Probes external components, given by a URL.
 
 # external_answers COMPONENT URL
 external_answers() {
@@ -11,7 +11,7 @@ external_answers() {
   rest=${rest%%\?*}
   [[ $rest != */* ]] || path=/${rest#*/}
   rest=${rest%%/*}
-  # Of several hosts the first is asked; a login before "@" is none of our business here.
+  # Of several hosts the first one is probed; a login before "@" is ignored.
   rest=${rest%%,*}
   rest=${rest##*@}
   host=${rest%:*}
@@ -29,14 +29,14 @@ default_port() {
   esac
 }
 
-# SSLRequest is answered by one letter, before any login.
+# The server answers SSLRequest with one letter, before any login.
 external_postgres() (
   connect "$1" "$2" || exit 1
   send 0000000804d2162f
   [[ $(receive 1) =~ ^(53|4e)$ ]]
 )
 
-# A broker that wants TLS does not answer in plain text; an open port is all that can be seen then.
+# A broker that requires TLS does not answer in plain text; then an open port is the only evidence.
 external_kafka() {
   kafka_speaks "$1" "$2" || (connect "$1" "$2")
 }

@@ -1,7 +1,10 @@
 # shellcheck shell=bash
-# Downloads into the cache: verified against the committed checksums, whole or not there at all, safe for two at once.
+# Downloads into the cache: verified against the committed checksums, complete or absent, safe for
+# two
+# at once.
 
-# install_once NAME FETCH [ARGUMENT...]: makes $CACHE/NAME by calling FETCH ARGUMENT... DIRECTORY, unless it is there.
+# install_once NAME FETCH [ARGUMENT...]: creates $CACHE/NAME by calling FETCH ARGUMENT... DIRECTORY,
+# unless it exists.
 install_once() {
   local name=$1 target=$CACHE/$1 part lock
   shift
@@ -10,7 +13,7 @@ install_once() {
   exec {lock}>"$CACHE/.$name.lock"
   wait_for_lock "$lock" "which downloads $name"
   if [[ ! -d $target ]]; then
-    # What a killed download left behind; its lock is ours now.
+    # Remove the rest of a killed download, whose lock we have now.
     rm -rf "$CACHE/.$name.part".*
     part=$CACHE/.$name.part.$BASHPID
     mkdir "$part"
@@ -21,7 +24,7 @@ install_once() {
   exec {lock}>&-
 }
 
-# verify_all LIST: the current directory holds what the list names, and nothing else.
+# verify_all LIST: the current directory contains the files of the list, and no others.
 verify_all() {
   local file
   for file in *; do
@@ -30,7 +33,7 @@ verify_all() {
   verify_part "$1" ''
 }
 
-# verify_part LIST PREFIX: every file that the list names below the prefix is here, with its checksum.
+# verify_part LIST PREFIX: every file of the list below the prefix exists, with its checksum.
 verify_part() {
   local wanted
   wanted=$(sed -n "s#^\([0-9a-f]*\)  $2#\1  #p" "$1" 2>/dev/null) || true
@@ -48,10 +51,12 @@ download() {
   say "$component" "downloading $what"
   mkdir -p "$CACHE"
   mkdir -p "$directory"
-  # One at a time: two Mavens that fill one local repository can spoil it for each other.
+  # One at a time: two Maven processes on one local repository can corrupt it.
   exec {turn}>"$CACHE/.maven.lock"
   flock "$turn"
-  # From there, because Maven notes below the current directory what it has unpacked, and would skip it the next time.
+  # In that directory, because Maven records below the current directory which archives it has
+  # unpacked,
+  # and would skip them the next time.
   (cd "$directory" && exec mvn --batch-mode --no-transfer-progress "-DoutputDirectory=$directory" "$@") >"$log" 2>&1 </dev/null &
   pid=$!
   # shellcheck disable=SC2064 # the pid of now is meant

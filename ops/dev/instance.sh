@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# One instance of the stack is one home directory: its data, logs and ports. The ports are remembered there.
+# One instance of the stack is one home directory: its data, logs and ports. The home remembers the
+# ports.
 
 COMPONENTS=(postgres kafka registry)
 
-# Setting, default. What the environment says wins over what the home remembers.
+# Setting, default. The environment overrides the remembered settings of the home.
 SETTINGS=(
   "ANNALS_POSTGRES_PORT 15432"
   "ANNALS_KAFKA_PORT 19092"
@@ -17,7 +18,7 @@ SETTINGS=(
   "ANNALS_DEV_BACKEND auto"
 )
 
-# What the environment said at the start, before the settings were filled in.
+# The environment at the start, before the settings were filled in.
 declare -A GIVEN=()
 declare -A REMEMBERED=()
 
@@ -47,7 +48,7 @@ load_setting() {
   printf -v "$1" '%s' "$value"
 }
 
-# A port nobody listens on, below those the kernel hands out to clients.
+# A port without a listener, below those that the kernel assigns to clients.
 free_port() {
   local port
   until port=$((20000 + RANDOM % 12000)) && ! (connect 127.0.0.1 "$port"); do :; done
@@ -65,7 +66,7 @@ check_ports() {
   done
 }
 
-# What runs keeps the port it was started with, whatever the environment says by now.
+# A running component keeps the port it was started with, also when the environment has changed.
 keep_ports_of_running() {
   local component variable
   for component in "${COMPONENTS[@]}"; do
@@ -103,7 +104,7 @@ lock_home() {
   make_home
   exec 9>"$RUN/lock"
   wait_for_lock 9 "which changes $HOME_DIR"
-  # The one before may have chosen ports.
+  # The previous command may have chosen ports.
   load_settings
   ANNALS_DEV_BACKEND=$backend
   keep_ports_of_running
@@ -119,7 +120,9 @@ url_variable() {
   esac
 }
 
-# external COMPONENT: somebody else provides it. Its own URL, as `dev env` prints it, does not make it foreign.
+# external COMPONENT: it is provided from outside. A URL of our own, as `dev env` prints it, does
+# not
+# make it external.
 external() {
   local variable
   variable=$(url_variable "$1")

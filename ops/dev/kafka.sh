@@ -1,6 +1,9 @@
 # shellcheck shell=bash
-# Apache Kafka, KRaft: one node a home. Node 1 is broker and controller in one process; a node that joins another home's cluster
-# (ANNALS_KAFKA_JOINS) is a broker only. What HOME/kafka.properties says goes before what is written here.
+# Apache Kafka, KRaft: one node per home. Node 1 is broker and controller in one process; a node
+# that
+# joins another home's cluster (ANNALS_KAFKA_JOINS) is a broker only. HOME/kafka.properties
+# overrides
+# the properties below.
 
 kafka_url() { printf '127.0.0.1:%s\n' "$ANNALS_KAFKA_PORT"; }
 kafka_ports() {
@@ -53,7 +56,9 @@ listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT$listeners
 advertised.listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT,CONTROLLER://127.0.0.1:$ANNALS_KAFKA_CONTROLLER_PORT
 log.dirs=$1
 
-# One broker holds every replica; few internal partitions make the first transaction and the first group quick.
+# One broker has every replica; with few internal partitions the first transaction and the first
+# group
+# are quick.
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
@@ -63,18 +68,20 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 
-# A killed broker is let in again only when its last session has expired: five missed heartbeats are enough here.
+# A killed broker may rejoin only when its last session has expired: five missed heartbeats are
+# enough
+# here.
 broker.heartbeat.interval.ms=1000
 broker.session.timeout.ms=5000
 
-# A topic that nobody declared is a mistake, here as in production.
+# An undeclared topic is a mistake, here as in production.
 auto.create.topics.enable=false
 PROPERTIES
-  # Of a property that stands here twice the last one holds.
+  # The last one of a repeated property applies.
   if [[ -e $HOME_DIR/kafka.properties ]]; then cat "$HOME_DIR/kafka.properties"; fi
 }
 
-# The controller of the cluster: here, or in the home whose cluster this node joins.
+# The controller of the cluster: this node, or node 1 of the home whose cluster this node joins.
 kafka_controller_port() {
   if [[ -z $ANNALS_KAFKA_JOINS ]]; then
     printf '%s\n' "$ANNALS_KAFKA_CONTROLLER_PORT"
@@ -83,7 +90,8 @@ kafka_controller_port() {
   fi
 }
 
-# Made beside its place and renamed, so that a killed start leaves no half log directory.
+# Created beside its final path and renamed, so that a killed start leaves no incomplete log
+# directory.
 kafka_format() {
   local data=$HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE part log=$LOGS/kafka-format.log cluster
   part=$data.part.$BASHPID
@@ -100,7 +108,7 @@ kafka_format() {
   mv "$part" "$data"
 }
 
-# An earlier Kafka cannot read what a later one wrote, and says so deep in its log.
+# An earlier Kafka cannot read the data of a later one, and reports it only deep in its log.
 kafka_check_version() {
   local written_by latest
   written_by=$(cat "$HOME_DIR/kafka/version-$ANNALS_KAFKA_NODE" 2>/dev/null || printf 'unknown\n')

@@ -40,9 +40,9 @@ seconds_since() {
   printf '%d.%d' $((tenths / 10)) $((tenths % 10))
 }
 
-# wait_for_lock FD WHAT: takes the lock on an open descriptor, telling once why it waits.
+# wait_for_lock FD WHAT: takes the lock on an open descriptor, and says once why it waits.
 wait_for_lock() {
-  # With the 0: in an EXIT trap a bare return would give back the status of the script.
+  # With the 0: in an EXIT trap a bare return would return the status of the script.
   flock --nonblock "$1" && return 0
   say dev "waiting for another dev command, $2"
   flock --timeout 900 "$1" || die "another dev command still holds the lock after 15 minutes: $2"

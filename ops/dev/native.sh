@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The backend without containers: every component is a process of its own session.
+# The backend without containers: every component is a process in its own session.
 
 # shellcheck source=process.sh
 . "$DEV/process.sh"
@@ -11,7 +11,7 @@ backend_check() {
 backend_running() { component_pid "$1" >/dev/null; }
 backend_detail() { printf 'pid %s' "$(component_pid "$1" || true)"; }
 
-# Before anything starts or is remembered, so that a mistake costs nothing.
+# Checks before anything starts or is remembered, so that a mistake costs nothing.
 backend_precheck() {
   local component
   for component in "$@"; do
@@ -64,7 +64,7 @@ native_explain_death() {
   die "$1 ended while starting: see ops/dev/dev logs $1"
 }
 
-# In this order nothing loses what it stands on while it stops.
+# In this order no component loses a component that it uses while it stops.
 backend_stop() {
   local component
   for component in registry kafka postgres; do

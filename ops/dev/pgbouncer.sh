@@ -1,6 +1,9 @@
 # shellcheck shell=bash
-# PgBouncer: no component, but what the store is tested through. That of the machine if it is new enough, else one that is
-# built here from its pinned source, which the machine's own apt downloads: with its mirrors, proxies and keys.
+# PgBouncer: not a component; the store's tests run through it. Uses the machine's PgBouncer if it
+# is
+# new enough, else builds one here from its pinned source, which the machine's own apt downloads:
+# with
+# its mirrors, proxies and keys.
 
 command_pgbouncer() {
   local program
@@ -18,7 +21,7 @@ command_pgbouncer() {
   printf '%s\n' "$program"
 }
 
-# pgbouncer_usable PROGRAM: it runs, and knows prepared statements.
+# pgbouncer_usable PROGRAM: it runs, and supports prepared statements.
 pgbouncer_usable() {
   local version
   [[ $("$1" --version 2>/dev/null) =~ ^PgBouncer\ ([0-9]+\.[0-9]+) ]] || return 1
@@ -49,7 +52,8 @@ pgbouncer_missing() {
   die "PgBouncer $PGBOUNCER_VERSION_MIN or newer is missing, and $1; install it, and name it by ANNALS_PGBOUNCER if it is not in the PATH"
 }
 
-# pgbouncer_download DIRECTORY LOG: the archive of the source from the first of the machine's repositories that has it.
+# pgbouncer_download DIRECTORY LOG: downloads the archive of the source from the first of the
+# machine's repositories that has it.
 pgbouncer_download() {
   local repository helper=/usr/lib/apt/apt-helper
   while read -r repository; do
@@ -59,8 +63,10 @@ pgbouncer_download() {
   return 1
 }
 
-# pgbouncer_libevent DIRECTORY LOG: sets LIBEVENT, the words for configure; none where the compiler finds libevent by itself.
-# Otherwise the library is linked into the program, so that nothing has to be installed.
+# pgbouncer_libevent DIRECTORY LOG: sets LIBEVENT, the words for configure; none if the compiler
+# finds
+# libevent by itself. Otherwise the library is linked into the program, so that no installation is
+# needed.
 pgbouncer_libevent() {
   local found
   LIBEVENT=()
@@ -69,11 +75,13 @@ pgbouncer_libevent() {
   pgbouncer_apt "$1" download libevent-dev >>"$2" 2>&1 || return 1
   dpkg-deb -x "$1"/libevent-dev_*.deb "$1/libevent" || return 1
   found=$(find "$1/libevent/usr/lib" -name libevent.a) || return 1
-  # Its headers differ from one processor to another in a directory beside the others.
+  # Headers that depend on the processor are in a directory beside the others.
   LIBEVENT=("LIBEVENT_CFLAGS=-I$1/libevent/usr/include -I$1/libevent/usr/include/$(basename "$(dirname "$found")")" "LIBEVENT_LIBS=$found")
 }
 
-# pgbouncer_apt DIRECTORY ARGUMENT...: the machine's apt with lists of its own, which need no root and are not out of date.
+# pgbouncer_apt DIRECTORY ARGUMENT...: the machine's apt with lists of its own, which need no root
+# and
+# are not out of date.
 pgbouncer_apt() {
   local directory=$1
   shift
@@ -82,7 +90,7 @@ pgbouncer_apt() {
     -o Dir::State::status=/var/lib/dpkg/status -o APT::Sandbox::User=root "$@")
 }
 
-# What the tests do not need is left out: it would have to be installed.
+# Features that the tests do not need are disabled: they would need more packages.
 pgbouncer_compile() {
   cd "$1" && mkdir source && tar -xf "${PGBOUNCER_POOL_PATH##*/}" -C source --strip-components=1 && cd source &&
     CFLAGS=-O1 ./configure --without-openssl --without-cares --without-pam --without-systemd --without-ldap "${LIBEVENT[@]}" &&

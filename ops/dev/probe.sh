@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Asks each component a real question over TCP, in its own protocol and in nothing but bash, so that "up" means "answers".
+# Sends each component a real request over TCP, in its own protocol and in bash alone, so that "up"
+# means "answers".
 
 # send HEX: writes bytes to descriptor 3.
 send() {
@@ -11,11 +12,11 @@ hex() { od -An -v -tx1 | tr -d ' \n'; }
 
 hex_of() { printf '%s' "$1" | hex; }
 
-# receive COUNT: so many bytes of descriptor 3, as hex.
+# receive COUNT: the next COUNT bytes of descriptor 3, as hex.
 receive() { timeout 5 head -c "$1" <&3 | hex; }
 
 connect() {
-  # Bash has no deadline for a connection, and a foreign address may never answer.
+  # Bash has no time-out for a connection, and an external address may never answer.
   if [[ $1 != 127.0.0.1 ]]; then
     # shellcheck disable=SC2016 # the inner bash expands these
     timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null || return 1

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Which processes are ours, and who holds a port. A pid file is only a hint: a pid may have gone to another process since.
-# The truth is one word on the command line of everything we start, which names the home and the component.
+# Identifies our processes, and the process that uses a port. A pid file is only a hint: the system
+# may have reused the pid since. The proof is one word on the command line of every process that we
+# start, which names the home and the component.
 
 marks() { printf -- '-Dannals.dev=%s\n--annals.dev=%s\n' "$HOME_DIR/$1" "$HOME_DIR/$1"; }
 
@@ -9,8 +10,8 @@ is_component() {
   grep -qzxF -f <(marks "$1") "/proc/$2/cmdline" 2>/dev/null
 }
 
-# has_ended COMPONENT PID: the process that we started is gone. In the middle of an exec a process has no command line,
-# like a zombie; it is only the zombie that has ended.
+# has_ended COMPONENT PID: the process that we started has ended. During an exec a process has no
+# command line, like a zombie; only the zombie has ended.
 has_ended() {
   local state
   is_component "$1" "$2" && return 1
@@ -18,12 +19,12 @@ has_ended() {
   [[ -z $state || $state == [ZX] ]] || [[ -n $(tr -d '\0' <"/proc/$2/cmdline" 2>/dev/null) ]] && ! is_component "$1" "$2"
 }
 
-# component_pid COMPONENT: its pid; found also when the pid file is stale, or was never written.
+# component_pid COMPONENT: its pid; found also if the pid file is stale, or was never written.
 component_pid() {
   local pid file
   pid=$(cat "$RUN/$1.pid" 2>/dev/null) || true
   if [[ ! $pid =~ ^[0-9]+$ ]] || ! is_component "$1" "$pid"; then
-    # The glob may name processes that end meanwhile.
+    # The glob may match processes that end meanwhile.
     file=$(grep -slzxF -f <(marks "$1") /proc/[0-9]*/cmdline | head -n1) || true
     [[ -n $file ]] || return 1
     pid=${file#/proc/}
@@ -32,19 +33,20 @@ component_pid() {
   printf '%s\n' "$pid"
 }
 
-# launch COMPONENT COMMAND...: in a session of its own, so that neither Ctrl-C nor a closed terminal ends it, and without
-# our lock.
+# launch COMPONENT COMMAND...: starts it in a session of its own, so that neither Ctrl-C nor a
+# closed
+# terminal ends it, and without our lock.
 launch() {
   local component=$1
   shift
   setsid "$@" </dev/null >>"$LOGS/$component.out" 2>&1 9>&- &
   printf '%s\n' "$!" >"$RUN/$component.pid"
-  # Between fork and exec the command line is still ours.
+  # Between fork and exec the process still has our command line.
   local tries=0
   until is_component "$component" "$!" || ((++tries > 100)); do sleep 0.02; done
 }
 
-# end_process COMPONENT PID SIGNAL: asks, waits, then kills.
+# end_process COMPONENT PID SIGNAL: sends the signal, waits, then kills.
 end_process() {
   local deadline=$((SECONDS + STOP_SECONDS_MAX))
   kill "-$3" "$2" 2>/dev/null || true
@@ -69,7 +71,7 @@ require_free_port() {
   die "port $3 for $1 is taken by $(owner_of_socket "$inode"); end that, or choose another port with $2"
 }
 
-# listening_inode PORT: the socket that listens there, on whatever address.
+# listening_inode PORT: the socket that listens on the port, on any address.
 listening_inode() {
   local suffix local_address state inode
   suffix=$(printf ':%04X' "$1")

@@ -14,13 +14,13 @@ registry_answered() { touch "$HOME_DIR/registry/complete"; }
 registry_prepare() {
   need_java "the schema registry"
   install_once "registry-$REGISTRY_VERSION" registry_fetch
-  # It makes its tables at the first start and cannot mend half of them.
+  # The registry creates its tables at the first start and cannot repair an incomplete set of them.
   [[ -e $HOME_DIR/registry/complete ]] || registry_wipe
   mkdir -p "$HOME_DIR/registry"
 }
 
-# WRITE_DELAY=0: an id that was handed out is on disk. Without it the last half second is lost when the process is killed,
-# and the same id is handed out again for another schema.
+# WRITE_DELAY=0: an issued id is on disk. Otherwise a killed process loses the last half second, and
+# issues the same id again for another schema.
 registry_launch() {
   local programs=$CACHE/registry-$REGISTRY_VERSION
   launch registry env "QUARKUS_HTTP_PORT=$ANNALS_REGISTRY_PORT" QUARKUS_HTTP_HOST=127.0.0.1 \

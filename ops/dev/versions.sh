@@ -1,27 +1,30 @@
 # shellcheck shell=bash disable=SC2034
-# Every version the development stack downloads, in one place. After a change here: `ops/dev/dev checksums`.
+# Every version that the development stack downloads. After a change here: `ops/dev/dev checksums`.
 
-# Not 4.3 nor 4.4: there a broker that starts after a crash, and leads partitions that have no other replica, can complete
-# a transaction without its markers, and nobody reads past it (KAFKA-20734).
+# Neither 4.3 nor 4.4: their broker, when it starts after a crash and leads partitions without other
+# replicas, can complete a transaction without its markers, and no reader gets past it
+# (KAFKA-20734).
 KAFKA_VERSION=4.2.1
 LOG4J_VERSION=2.25.4
 REGISTRY_VERSION=2.6.13.Final
 
-# Downloaded when no local PostgreSQL is good enough, or when ANNALS_POSTGRES_VERSION asks for one of these. The first is
-# the default; a bare major version such as 15 means the line that starts with it.
+# Downloaded when no local PostgreSQL is new enough, or when ANNALS_POSTGRES_VERSION names one of
+# these. The first is the default; a bare major version such as 15 means the line that starts with
+# it.
 POSTGRES_VERSIONS=(18.4.0 17.6.0 16.10.0 15.14.0 14.19.0)
 POSTGRES_PLATFORMS=(linux-amd64 linux-arm64v8)
 POSTGRES_MAJOR_MIN=14
 
-# Prints schemas in the tests as a registry that is written in Java does.
+# Prints schemas in the tests as a registry in Java does.
 AVRO_VERSION=1.12.1
 AVRO_SLF4J_VERSION=2.0.17
 
 JAVA_MAJOR_MIN=17
 MAVEN_DEPENDENCY_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 
-# What the store is tested through. Built from source where the machine has none from PGBOUNCER_VERSION_MIN on, the first that
-# knows prepared statements; the path is that in the pool of a Debian archive.
+# The PgBouncer of the store's tests. Built from source if the machine has none from
+# PGBOUNCER_VERSION_MIN on, the first with prepared statements; the path is that in the pool of a
+# Debian archive.
 PGBOUNCER_VERSION=1.24.1
 PGBOUNCER_VERSION_MIN=1.21
 PGBOUNCER_POOL_PATH=pool/main/p/pgbouncer/pgbouncer_$PGBOUNCER_VERSION.orig.tar.gz

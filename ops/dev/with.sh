@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# `dev with`: a command that has the stack for as long as it runs.
+# `dev with`: runs a command with the stack up for its duration.
 
 command_with() {
   local wanted=()
@@ -13,7 +13,7 @@ command_with() {
   lock_home
   BORROWED=()
   trap give_back EXIT
-  # A signal while the stack comes up ends the script, and the trap above cleans up.
+  # A signal while the stack starts ends the script, and the trap above cleans up.
   trap 'exit 130' INT
   trap 'exit 143' TERM
   borrow "${CHOSEN[@]}"
@@ -25,7 +25,7 @@ command_with() {
   run_command "$@"
 }
 
-# Notes which components are up only because a `with` wanted them, and who uses them, so that of two at once the last one
+# Records which components are up only for a `with`, and its users, so that the last one of several
 # stops them.
 borrow() {
   local component
@@ -37,11 +37,11 @@ borrow() {
   done
 }
 
-# A pid alone would be believed after it went to another process.
+# A pid alone could belong to another process by now.
 start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-  # The name, in parentheses, may hold spaces; the start time is field 22, the 20th after it.
+  # The name, in parentheses, may contain spaces; the start time is field 22, the 20th after it.
   read -r -a stat <<<"${stat##*) }"
   printf '%s\n' "${stat[19]}"
 }
@@ -72,14 +72,14 @@ in_use() {
   return 1
 }
 
-# forget_loans COMPONENT...: from now on they stay up, or down, until somebody says otherwise.
+# forget_loans COMPONENT...: from now on they keep their state until an explicit command changes it.
 forget_loans() {
   local component
   for component in "$@"; do rm -f "$RUN/$component.lent"; done
 }
 
-# Runs in the background, so that a signal to this script is handled at once, but keeps our input and our terminal. Bash
-# makes such a child deaf to INT; it gets its ears back before exec.
+# Runs in the background, so that this script handles a signal at once, but keeps our input and our
+# terminal. Bash makes such a child ignore INT; the child restores INT before exec.
 run_command() {
   local child status=0 interrupted=no
   (
@@ -90,8 +90,8 @@ run_command() {
   trap 'interrupted=yes; from_terminal || kill -INT "$child" 2>/dev/null || true' INT
   trap 'interrupted=yes; kill -TERM "$child" 2>/dev/null || true' TERM
   wait "$child" || status=$?
-  # A signal to us ends the wait, not yet the command, whose own exit code is what counts. Bash tells it once the command
-  # is gone; waiting for it once more before that may lose it.
+  # A signal to us ends the wait, but not yet the command, whose own exit code is the result. Bash
+  # returns it once the command has ended; a second wait before that may lose it.
   if [[ $interrupted == yes ]]; then
     while kill -0 "$child" 2>/dev/null; do sleep 0.05 || true; done
     status=0
@@ -100,7 +100,8 @@ run_command() {
   exit "$status"
 }
 
-# Ctrl-C reaches the command directly, because it is in our group; passing it on would make it two.
+# Ctrl-C reaches the command directly, because it is in our group; forwarding it would send it
+# twice.
 from_terminal() {
   local stat
   stat=$(</proc/$$/stat)

@@ -54,7 +54,12 @@ impl Claims {
         let own: Vec<String> = own.into_iter().map(|claim| claim.topic.clone()).collect();
         let moved = self.renew(desk, &own)?;
         if moved > 0 {
-            tracing::info!(topics = moved, publication, "claims are written anew");
+            tracing::info!(
+                event = "claims_renewed",
+                topics = moved,
+                publication,
+                "claims are written anew"
+            );
         }
         Ok(())
     }

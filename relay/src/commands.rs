@@ -120,6 +120,7 @@ pub async fn execute(command: Command, config: Config) -> Result<(), Box<dyn std
             let told = until_told()?;
             // Once this is said, a signal to end is obeyed.
             tracing::info!(
+                event = "started",
                 version = env!("CARGO_PKG_VERSION"),
                 deployment = config.relay.deployment,
                 instance = config.relay.instance,
@@ -218,7 +219,7 @@ fn until_told() -> Result<CancellationToken, std::io::Error> {
     let told = token.clone();
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        tracing::info!("told to stop: finishing what is under way");
+        tracing::info!(event = "stopping", "told to stop: finishing what is under way");
         told.cancel();
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         std::process::exit(130);

@@ -107,7 +107,11 @@ impl Copier {
         let late = |elapsed| Err(Failure::late("copy the checkpoints", elapsed));
         if let Err(failure) = copied.unwrap_or_else(late) {
             let error = &failure as &dyn std::error::Error;
-            tracing::warn!(error, "the last checkpoints stand in kafka and were not copied");
+            tracing::warn!(
+                event = "checkpoints_not_copied",
+                error,
+                "the last checkpoints stand in kafka and were not copied"
+            );
         }
     }
 
@@ -122,7 +126,10 @@ impl Copier {
         let dropped = self.store.drop_published_outbox(&mut connection).await?;
         *tried = (dropped == 0).then(Instant::now);
         if dropped > 0 {
-            tracing::info!("dropped a partition of the outbox: everything in it is published");
+            tracing::info!(
+                event = "outbox_partition_dropped",
+                "dropped a partition of the outbox: everything in it is published"
+            );
         }
         Ok(())
     }
@@ -176,7 +183,7 @@ impl Copier {
             Ok(ends)
         });
         let ends = ends.await?;
-        record_ends(&self.store, &self.config, incarnation, (Ends::Written, &ends)).await
+        record_ends(&self.store, &self.config, incarnation, (Ends::Stored, &ends)).await
     }
 
     async fn copy(
@@ -202,10 +209,10 @@ impl Copier {
 /// Where ends of topics come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
-    /// Everything before them was compared with the store.
-    Compared,
-    /// This instance wrote there, and its checkpoints were copied just before.
-    Written,
+    /// Everything before them is passed: a rebase has read it.
+    Passed,
+    /// Everything before them is in the store; whether the copies of checkpoints cover it is seen later.
+    Stored,
 }
 
 /// Records how far topics are written, unless the database is another than the one that the events came from.
@@ -216,8 +223,8 @@ pub(crate) async fn record_ends(
     (origin, ends): (Ends, &TopicEnds),
 ) -> Result<(), Failure> {
     let covered = |end: &i64| match origin {
-        Ends::Compared => Some(*end),
-        Ends::Written => None,
+        Ends::Passed => Some(*end),
+        Ends::Stored => None,
     };
     let statement = store.schema().statement(include_str!("../sql/record_ends.sql"));
     sqlx::query(statement)

@@ -51,7 +51,7 @@ impl Evidence {
             named.extend(compared.diverging.iter().take(room).map(line));
             if diverging == 0 {
                 // What was compared once is not compared again.
-                let ends = (Ends::Compared, &compared.ends);
+                let ends = (Ends::Stored, &compared.ends);
                 record_ends(&self.store, &self.config, &end.incarnation, ends).await?;
             }
         }

@@ -1,11 +1,10 @@
 //! What Kafka's client tells besides answers, from threads of its own.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::tails;
+use crate::tails::{self, Fetched};
 
 /// A complaint explains failures for so long.
 const COMPLAINT_AGE_MAX: Duration = Duration::from_secs(60);
@@ -15,7 +14,7 @@ const COMPLAINT_AGE_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Heard {
     times: AtomicU64,
     complaint: Mutex<Option<(Instant, String)>>,
-    fetched: Mutex<BTreeMap<i32, i64>>,
+    statistics: Mutex<Vec<u8>>,
 }
 
 impl Heard {
@@ -46,17 +45,18 @@ impl Heard {
         *locked(&self.complaint) = Some((Instant::now(), text.to_owned()));
     }
 
-    /// The client's statistics, as JSON.
+    /// The client's statistics, as JSON. They are kept as they are: of many partitions they come faster than they can be read.
     pub(crate) fn statistics(&self, json: &[u8]) {
         self.anything();
-        if let Some(fetched) = tails::fetched(json) {
-            *locked(&self.fetched) = fetched;
-        }
+        let mut statistics = locked(&self.statistics);
+        statistics.clear();
+        statistics.extend_from_slice(json);
     }
 
-    /// The next offset to fetch of each partition, as it was last told.
-    pub(crate) fn fetched(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
-        locked(&self.fetched)
+    /// What is fetched, as it was last told.
+    pub(crate) fn fetched(&self) -> Fetched {
+        let statistics = locked(&self.statistics).clone();
+        tails::fetched(&statistics).unwrap_or_default()
     }
 
     /// A reason, with the last complaint if it can have to do with it.

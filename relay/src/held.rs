@@ -170,7 +170,12 @@ impl Reader {
                 }
                 Err(failure) => {
                     let error = &failure as &dyn std::error::Error;
-                    tracing::debug!(category, error, "the category is held still");
+                    tracing::debug!(
+                        event = "category_still_quarantined",
+                        category,
+                        error,
+                        "the category is held still"
+                    );
                 }
             }
         }

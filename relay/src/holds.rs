@@ -71,11 +71,15 @@ pub(crate) fn say(refusals: &[Refusal]) {
             Kind::Stream => "see `annals-relay quarantine show`, then retry or skip",
             Kind::Category => "goes on by itself once its topic can be written to",
         };
-        tracing::warn!(?cause, position, reason, "holding {kind} {name}: {hint}");
+        tracing::warn!(event = "quarantined", %kind, name, ?cause, position, reason, "holding {kind} {name}: {hint}");
     }
     if refusals.len() > NAMED_MAX {
         let more = refusals.len() - NAMED_MAX;
-        tracing::warn!(more, "and holding more: see `annals-relay quarantine list`");
+        tracing::warn!(
+            event = "quarantined_more",
+            more,
+            "and holding more: see `annals-relay quarantine list`"
+        );
     }
 }
 

@@ -46,6 +46,8 @@ const ABORT_SLICE: Duration = Duration::from_millis(20);
 /// A topic that is read whole must give something so often; the broker looks every 10 s for transactions that are over
 /// their time.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// So many partitions, or those of one topic, are read by one client: its statistics tell of each of them every time.
+const PARTITIONS_OF_A_READER_MAX: usize = 500;
 /// So many records of a refused batch are named at most.
 const SUSPECTS_MAX: usize = 1_000;
 
@@ -311,7 +313,7 @@ impl Desk {
     }
 
     /// First offset and end of each of these partitions.
-    pub(crate) fn ends(&self, topic: &str, partitions: &[u16]) -> Result<Vec<(u16, (i64, i64))>> {
+    pub(crate) fn ends(&self, topic: &str, partitions: &[u16]) -> Result<Ends> {
         let failed = |error| self.failure("find the ends of a topic", &error, topic);
         let end = |partition: &u16| {
             let number = i32::from(*partition);
@@ -321,19 +323,64 @@ impl Desk {
         partitions.iter().map(end).collect()
     }
 
+    /// First offset and end of every partition of these topics; those that do not exist are left out. A few requests, however
+    /// many topics there are.
+    pub(crate) fn ends_of(&self, topics: &[&str]) -> Result<ByTopic<Ends>> {
+        let mut numbers = self.partitions_of(topics)?;
+        for topic in topics {
+            if numbers.contains_key(*topic) {
+                continue;
+            }
+            // A broker leaves out of a list what it does not let one see. Asked for by its name, it says so.
+            let found = self.partitions(topic)?;
+            numbers.extend(found.map(|partitions| ((*topic).to_owned(), Ok(partitions))));
+        }
+        let mut partitions = Partitions::new();
+        for (topic, found) in numbers {
+            let topic = Arc::<str>::from(topic);
+            partitions.extend((0..found?).map(|number| (Arc::clone(&topic), number)));
+        }
+        let first = self.offsets(&partitions, Offset::Beginning, BULK_TIMEOUT)?;
+        let written = self.offsets(&partitions, Offset::End, BULK_TIMEOUT)?;
+        let mut ends: ByTopic<Ends> = ByTopic::new();
+        for (topic, number) in &partitions {
+            let key = (topic.to_string(), *number);
+            let (Some(first), Some(end)) = (first.get(&key), written.get(&key)) else {
+                // Its leader is gone: where it ends is not known for the moment.
+                let error = KafkaError::MetadataFetch(Code::LeaderNotAvailable);
+                return Err(self.failure("find the ends of topics", &error, topic));
+            };
+            if let Ok(number) = u16::try_from(*number) {
+                ends.entry(key.0).or_default().push((number, (*first, *end)));
+            }
+        }
+        Ok(ends)
+    }
+
     /// How far these partitions are written now; those that are not there are left out.
     pub(crate) fn written(&self, partitions: &Partitions) -> Result<TopicEnds> {
+        self.offsets(partitions, Offset::End, REQUEST_TIMEOUT)
+    }
+
+    /// One end of each of these partitions; those that are not there are left out. One request to each broker.
+    fn offsets(&self, of: &Partitions, end: Offset, timeout: Duration) -> Result<TopicEnds> {
         let failed = |error| self.failure("find the ends of topics", &error, "");
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in partitions {
-            list.add_partition_offset(topic, *partition, Offset::End).map_err(failed)?;
+        let mut list = TopicPartitionList::with_capacity(of.len());
+        for (topic, partition) in of {
+            list.add_partition_offset(topic, *partition, end).map_err(failed)?;
         }
-        let found = self.client.offsets_for_times(list, REQUEST_TIMEOUT).map_err(failed)?;
-        let end = |element: TopicPartitionListElem<'_>| match element.offset() {
-            Offset::Offset(end) => Some(((element.topic().to_owned(), element.partition()), end)),
+        if of.is_empty() {
+            return Ok(TopicEnds::new());
+        }
+        let found = self.client.offsets_for_times(list, timeout).map_err(failed)?;
+        let offset = |element: TopicPartitionListElem<'_>| match (element.error(), element.offset())
+        {
+            (Ok(()), Offset::Offset(offset)) => {
+                Some(((element.topic().to_owned(), element.partition()), offset))
+            }
             _ => None,
         };
-        Ok(found.elements().into_iter().filter_map(end).collect())
+        Ok(found.elements().into_iter().filter_map(offset).collect())
     }
 
     /// The settings of topics; none where the broker does not show them. One request.
@@ -401,7 +448,7 @@ pub(crate) fn read_tails(
 ) -> Result<Last> {
     let mut last = Last::new();
     let is_late = |_: bool| Instant::now() >= deadline;
-    read(config, topic, tails, is_late, |message| {
+    read(config, &[(topic, tails)], is_late, |message| {
         let shard = message.key().and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
         if let Some(shard) = shard {
             let record = message.payload().map(<[u8]>::to_vec);
@@ -414,6 +461,7 @@ pub(crate) fn read_tails(
 /// A record that a topic of events has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     /// The stream.
@@ -424,35 +472,44 @@ pub(crate) struct Found {
 
 /// How far topics are written: the offset behind the last record, by topic and partition.
 pub(crate) type TopicEnds = HashMap<(String, i32), i64>;
+/// The partitions of a topic, each with its first offset and its end.
+pub(crate) type Ends = Vec<(u16, (i64, i64))>;
 /// Partitions of topics.
 pub(crate) type Partitions = HashSet<(Arc<str>, i32)>;
 
-/// Reads every committed record of a topic from recorded ends on, up to the end as it is now; what it has from before these stays
-/// unread. Returns how far it is written. Blocks.
-pub(crate) fn scan(
-    config: &Config,
-    desk: &Desk,
-    (topic, recorded): (&str, &TopicEnds),
-    mut take: impl FnMut(Found),
-) -> Result<TopicEnds> {
-    let Some(partitions) = desk.partitions(topic)? else { return Ok(TopicEnds::new()) };
-    let numbers: Vec<u16> = (0..partitions).filter_map(|n| u16::try_from(n).ok()).collect();
-    let ends = desk.ends(topic, &numbers)?;
-    let written = ends.iter().map(|(partition, (_, end))| {
-        let key = (topic.to_owned(), i32::from(*partition));
-        (key, *end)
-    });
-    let written: TopicEnds = written.collect();
-    let start = |partition: u16| recorded.get(&(topic.to_owned(), partition.into())).copied();
-    let parts = ends.into_iter().map(|(partition, (first, end))| {
-        // A topic that ends before it was written to is another one: all of it is read.
-        let start = start(partition).filter(|start| *start <= end).unwrap_or(first);
-        (partition, (start.max(first), end))
-    });
-    let tails = Tails::between(parts);
-    if tails.is_done() {
-        return Ok(written);
+/// Topics that are read together, each from a place on up to its end as it was.
+pub(crate) type Unread = BTreeMap<Arc<str>, Tails>;
+
+/// What topics have beyond recorded ends, in parts that are read one after the other: each by one client, whatever the number of its
+/// topics. Of one that has nothing more there is nothing.
+pub(crate) fn unread(ends: &ByTopic<Ends>, recorded: &TopicEnds) -> Vec<Unread> {
+    let mut parts = vec![Unread::new()];
+    let mut partitions = 0;
+    for (topic, ends) in ends {
+        let start = |partition: u16| recorded.get(&(topic.clone(), partition.into())).copied();
+        let tails = Tails::between(ends.iter().map(|(partition, (first, end))| {
+            // A topic that ends before it was written to is another one: all of it is read.
+            let start = start(*partition).filter(|start| start <= end).unwrap_or(*first);
+            (*partition, (start.max(*first), *end))
+        }));
+        if tails.is_done() {
+            continue;
+        }
+        if partitions >= PARTITIONS_OF_A_READER_MAX {
+            parts.push(Unread::new());
+            partitions = 0;
+        }
+        partitions += ends.len();
+        if let Some(part) = parts.last_mut() {
+            part.insert(Arc::from(topic.as_str()), tails);
+        }
     }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Reads every committed record of topics as far as they are unread. Blocks.
+pub(crate) fn scan(config: &Config, unread: &Unread, mut take: impl FnMut(Found)) -> Result<()> {
     let mut heard = Instant::now();
     let is_late = move |is_news: bool| {
         if is_news {
@@ -460,18 +517,20 @@ pub(crate) fn scan(
         }
         heard.elapsed() >= SILENCE_MAX
     };
-    read(config, topic, &tails, is_late, |message| {
+    let of: Vec<(&str, &Tails)> = unread.iter().map(|(topic, tails)| (&**topic, tails)).collect();
+    read(config, &of, is_late, |message| {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
+        let Some((topic, _)) = unread.get_key_value(message.topic()) else { return };
         take(Found {
+            topic: Arc::clone(topic),
             partition: message.partition(),
             offset: message.offset(),
             key: text(message.key()),
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
         });
-    })?;
-    Ok(written)
+    })
 }
 
 /// A record of a topic that is read for its keys: none but the last of each counts.
@@ -501,8 +560,7 @@ pub(crate) fn read_keyed(
     let deadline = Instant::now() + BULK_TIMEOUT;
     read(
         config,
-        topic,
-        &tails,
+        &[(topic, &tails)],
         |_| Instant::now() >= deadline,
         |message| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -530,17 +588,16 @@ pub(crate) fn write_keyed(
     producer.drain()
 }
 
-/// Reads every committed record after each start, until everything up to each end has been fetched. `is_late` is
+/// Reads every committed record of topics after each start, until everything up to each end has been fetched. `is_late` is
 /// asked after each look, with whether there was something.
 fn read(
     config: &Config,
-    topic: &str,
-    tails: &Tails,
+    of: &[(&str, &Tails)],
     is_late: impl FnMut(bool) -> bool,
     take: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
-    let reader = tail_reader(config, topic, tails)?;
-    let read = read_by(&reader, topic, tails, is_late, take);
+    let reader = tail_reader(config, of)?;
+    let read = read_by(&reader, of, is_late, take);
     // rdkafka waits until a consumer of a group has closed, in slices of 100 ms and without a deadline: nothing depends on it.
     let closing = thread::Builder::new().name("reader-close".into()).spawn(move || drop(reader));
     if let Err(error) = closing {
@@ -551,8 +608,7 @@ fn read(
 
 fn read_by(
     reader: &BaseConsumer<Listener>,
-    topic: &str,
-    tails: &Tails,
+    of: &[(&str, &Tails)],
     mut is_late: impl FnMut(bool) -> bool,
     mut take: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
@@ -565,6 +621,7 @@ fn read_by(
         match found {
             Some(Ok(message)) => take(&message),
             Some(Err(error)) => {
+                let topic = of.first().map_or("", |(topic, _)| topic);
                 let failure = listener.failure(ACTION, &error).about(topic, Vec::new());
                 // An outage may end by itself before the deadline.
                 if !failure.is_outage() {
@@ -572,31 +629,45 @@ fn read_by(
                 }
             }
             // The queue was empty, and what the statistics before it tell of had been put there.
-            None if listener.heard.times() == heard
-                && tails.are_fetched(&listener.heard.fetched()) =>
-            {
+            None if listener.heard.times() == heard && missing(listener, of).is_none() => {
                 return Ok(());
             }
             None => {}
         }
         if is_late(is_news) {
-            let reason = tails.missing(&listener.heard.fetched());
+            let reason = missing(listener, of).unwrap_or_default();
             let reason = listener.heard.explain(reason);
             return Err(KafkaFailure::Outage { action: ACTION, reason });
         }
     }
 }
 
-fn tail_reader(config: &Config, topic: &str, tails: &Tails) -> Result<BaseConsumer<Listener>> {
-    let reader: BaseConsumer<Listener> = create(properties::tail_reader(&config.kafka, topic))?;
+/// Which partitions of the first topic that has such are not fetched to their ends, for people; none when all are.
+fn missing(listener: &Listener, of: &[(&str, &Tails)]) -> Option<String> {
+    let fetched = listener.heard.fetched();
+    let nothing = BTreeMap::new();
+    of.iter().find_map(|(topic, tails)| {
+        let next = fetched.get(*topic).unwrap_or(&nothing);
+        (!tails.are_fetched(next)).then(|| tails.missing(next))
+    })
+}
+
+fn tail_reader(config: &Config, of: &[(&str, &Tails)]) -> Result<BaseConsumer<Listener>> {
+    let topic = of.first().map_or("", |(topic, _)| topic);
+    let reader: BaseConsumer<Listener> =
+        create(properties::tail_reader(&config.kafka, topic, of.len()))?;
     // Waits for a connection. An assignment that meets none waits for librdkafka's next look for leaders, a second later.
+    let (asked, timeout) =
+        if of.len() > 1 { (None, BULK_TIMEOUT) } else { (Some(topic), REQUEST_TIMEOUT) };
     reader
-        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+        .fetch_metadata(asked, timeout)
         .map_err(|error| reader.context().failure("look a topic up", &error))?;
     let mut list = TopicPartitionList::new();
-    let assigned = tails
-        .starts()
-        .try_for_each(|(partition, start)| {
+    let mut starts = of.iter().flat_map(|(topic, tails)| {
+        tails.starts().map(|(partition, start)| (*topic, partition, start))
+    });
+    let assigned = starts
+        .try_for_each(|(topic, partition, start)| {
             list.add_partition_offset(topic, partition, Offset::Offset(start))
         })
         .and_then(|()| reader.assign(&list));

@@ -62,8 +62,10 @@ pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Prope
     properties(&config.kafka, &defaults, &[&must_be[..], &kind].concat())
 }
 
-/// For reading the ends of a topic's partitions.
-pub(crate) fn tail_reader(kafka: &Kafka, topic: &str) -> Properties {
+/// For reading the ends of the partitions of topics, of which this is the first.
+pub(crate) fn tail_reader(kafka: &Kafka, topic: &str, topics: usize) -> Properties {
+    // They tell of all partitions each time.
+    let interval_ms = if topics > 1 { "100" } else { "10" };
     let must_be = [
         ("isolation.level", "read_committed"),
         // Partitions are assigned by hand. librdkafka wants a group all the same, and never joins it.
@@ -72,7 +74,7 @@ pub(crate) fn tail_reader(kafka: &Kafka, topic: &str) -> Properties {
         ("auto.offset.reset", "earliest"),
         ("fetch.wait.max.ms", "20"),
         // How far a partition is fetched, control records included, is said nowhere else.
-        ("statistics.interval.ms", "10"),
+        ("statistics.interval.ms", interval_ms),
     ];
     properties(kafka, &[], &must_be)
 }
@@ -111,6 +113,6 @@ mod tests {
     fn the_ends_are_asked_for_by_a_client_that_is_told_the_true_ones() {
         let kafka = Config::example().kafka;
         assert_eq!(desk(&kafka)["isolation.level"], "read_uncommitted");
-        assert_eq!(tail_reader(&kafka, "t")["isolation.level"], "read_committed");
+        assert_eq!(tail_reader(&kafka, "t", 1)["isolation.level"], "read_committed");
     }
 }

@@ -78,7 +78,11 @@ fn told(shell: &mpsc::UnboundedSender<(u64, Report)>, progress: Vec<Progress>) {
     for progress in progress {
         if progress.place.is_none() {
             let hold = progress.hold;
-            tracing::info!(hold, "what was held is published: the hold has ended");
+            tracing::info!(
+                event = "quarantine_ended",
+                hold,
+                "what was held is published: the hold has ended"
+            );
         }
         // The shell may have ended.
         drop(shell.send((0, Report::Noted(progress))));

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::claims_topic::Claims;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::kafka::{Desk, Found, TopicEnds, scan};
+use crate::kafka::{ByTopic, Desk, Ends, Found, TopicEnds, scan, unread};
 
 /// Records that are looked up at once.
 const CHUNK_RECORDS: usize = 1_000;
@@ -113,6 +113,7 @@ impl Comparison {
         if before / PROGRESS_RECORDS != self.read / PROGRESS_RECORDS {
             let topic = records.last().map(|record| record.topic.as_ref());
             tracing::info!(
+                event = "comparing",
                 topic,
                 records = self.read,
                 "comparing what is published with the store"
@@ -133,39 +134,56 @@ fn read(
     let begin = config.topics.prefix.len();
     // Those of checkpoints have a `-` behind the prefix, and no category has.
     let of_events = |topic: &String| topic.get(begin..).is_some_and(|rest| !rest.contains('-'));
-    let topics = Claims::new(config).own(&desk, written)?.into_iter().filter(of_events);
+    let topics = Claims::new(config).own(&desk, written)?;
+    let topics: Vec<&str> =
+        topics.iter().filter(|topic| of_events(topic)).map(String::as_str).collect();
     let source = config.topics.shared.then_some(config.relay.source.as_str());
-    for topic in topics {
-        let (name, mut chunk) = (Arc::from(topic.as_str()), Chunk::default());
-        let written = scan(config, &desk, (&topic, recorded), |found| {
-            chunk.take(&name, source, found);
+    let ends = desk.ends_of(&topics)?;
+    let mut chunk = Chunk::default();
+    for part in unread(&ends, recorded) {
+        scan(config, &part, |found| {
+            chunk.take(source, found);
             if chunk.records.len() >= CHUNK_RECORDS {
                 // When nobody listens any more, what is left is read for nothing, once.
                 drop(chunks.blocking_send(Ok(std::mem::take(&mut chunk))));
             }
         })?;
-        chunk.ends.extend(written);
-        if chunks.blocking_send(Ok(chunk)).is_err() {
+        if chunks.is_closed() {
             return Ok(());
         }
+        chunk.end_with(&ends, part.keys());
     }
+    chunk.end_with(&ends, ends.keys());
+    // The other side may have ended.
+    drop(chunks.blocking_send(Ok(chunk)));
     Ok(())
 }
 
 impl Chunk {
     /// Takes a record, unless it says of no event that it is one.
     /// In a topic that stores share, their sources tell their events apart.
-    fn take(&mut self, topic: &Arc<str>, source: Option<&str>, found: Found) {
-        let Found { partition, offset, key: stream, headers } = found;
+    fn take(&mut self, source: Option<&str>, found: Found) {
+        let Found { topic, partition, offset, key: stream, headers } = found;
         let header = |name: &str| headers.get(name).map(String::as_str);
         let event_id = header("ce_id").and_then(|id| id.parse().ok());
         let version = header("ce_streamversion").and_then(|version| version.parse().ok());
         let is_own = source.is_none() || header("ce_source") == source;
+        self.ends.insert((topic.to_string(), partition), offset + 1);
         if let (Some(event_id), Some(version), true) = (event_id, version, is_own) {
-            let topic = Arc::clone(topic);
             self.records.push(Published { stream, version, event_id, topic, partition, offset });
         }
-        self.ends.insert((topic.to_string(), partition), offset + 1);
+    }
+
+    /// These topics are read up to their ends.
+    fn end_with(&mut self, ends: &ByTopic<Ends>, topics: impl Iterator<Item = impl AsRef<str>>) {
+        for topic in topics {
+            let topic = topic.as_ref();
+            let partitions = ends.get(topic).into_iter().flatten();
+            self.ends
+                .extend(partitions.map(|(partition, (_, end))| {
+                    ((topic.to_owned(), i32::from(*partition)), *end)
+                }));
+        }
     }
 }
 
@@ -190,6 +208,9 @@ async fn compare(
     records: Vec<Published>,
     ends: TopicEnds,
 ) -> Result<Compared, Failure> {
+    if records.is_empty() {
+        return Ok(Compared { positions: Vec::new(), diverging: Vec::new(), ends });
+    }
     let known = known(store, &records).await?;
     let (mut positions, mut diverging) = (Vec::new(), Vec::new());
     for record in records {

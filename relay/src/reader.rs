@@ -145,7 +145,7 @@ impl Reads {
 
     fn job(&self, job: Job) {
         if self.jobs.send(job).is_err() {
-            tracing::error!("the reader is gone");
+            tracing::error!(event = "reader_ended", "the reader is gone");
         }
     }
 }

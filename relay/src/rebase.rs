@@ -83,7 +83,7 @@ pub async fn execute(
     }
     let rebase = store.schema().statement(include_str!("../sql/rebase.sql"));
     sqlx::query(rebase).bind(&deployment).bind(reason).execute(store.pool()).await?;
-    record_ends(store, &config, &end.incarnation, (Ends::Compared, &ends)).await?;
+    record_ends(store, &config, &end.incarnation, (Ends::Passed, &ends)).await?;
     Ok(say(&format!(
         "deployment {deployment} begins anew from here, behind {passed} events that were published after the last copies of its \
          checkpoints: start its relays\n"

@@ -256,6 +256,7 @@ impl Registry {
     fn is_away(&mut self, error: &(dyn std::error::Error + 'static)) {
         if self.away_since.replace(Instant::now()).is_none() {
             tracing::warn!(
+                event = "registry_unavailable",
                 error,
                 "the schema registry is away: going on with the ids that are known"
             );
@@ -264,7 +265,7 @@ impl Registry {
 
     fn is_back(&mut self) {
         if self.away_since.take().is_some() {
-            tracing::info!("the schema registry is back");
+            tracing::info!(event = "registry_available", "the schema registry is back");
         }
     }
 }

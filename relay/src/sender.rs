@@ -85,7 +85,7 @@ impl Senders {
             [Some(a), b].into_iter().flatten().map(|Sender { jobs: _, thread }| thread).collect();
         for thread in threads {
             if thread.join().is_err() {
-                tracing::error!("a sender's thread panicked");
+                tracing::error!(event = "sender_panicked", "a sender's thread panicked");
             }
         }
     }

@@ -259,6 +259,7 @@ impl Shell {
             Order::Leave { clean } => {
                 if !clean {
                     tracing::warn!(
+                        event = "shards_abandoned",
                         "giving the shards up as they are: whoever takes them fences what is open"
                     );
                 }
@@ -360,6 +361,7 @@ impl Shell {
                 if matches!(event, Input::Gone) {
                     self.said.clear();
                     tracing::warn!(
+                        event = "lease_lost",
                         "the lease was over: joining again, after whoever took the shards"
                     );
                 }
@@ -391,7 +393,10 @@ impl Shell {
                 return None;
             }
             Report::Committed { slot, sent } | Report::Written { slot, sent } => {
-                self.waiting.good(Good::Published);
+                if is_current {
+                    // What was under way when another one failed says nothing of the next.
+                    self.waiting.good(Good::Published);
+                }
                 self.committed_alone(&sent.alone);
                 self.notes.committed(&self.session, &sent);
                 self.watchdog.published();
@@ -445,7 +450,7 @@ impl Shell {
     fn failed(&mut self, generation: u64, work: Work, failure: Failure) -> Option<Event> {
         let trouble = failure.trouble();
         if matches!(failure, Failure::Moved) {
-            tracing::info!("{failure}");
+            tracing::info!(event = "database_moved", "{failure}");
             self.evidence.forget();
         }
         if let Failure::InstanceTaken { left, .. } = &failure {
@@ -463,11 +468,17 @@ impl Shell {
                 self.fatal = Some(failure);
             } else if matches!(work, Work::Send | Work::Commit) {
                 self.waiting.say_unpublished(&failure);
+            } else if matches!(work, Work::Read | Work::ReadCheckpoints) {
+                self.waiting.say_unread(&failure);
             } else if work != Work::Leave || trouble != Trouble::Away {
                 self.waiting.say(&failure);
             } else {
                 let error = &failure as &dyn std::error::Error;
-                tracing::warn!(error, "the shards were not given back: their lease will expire");
+                tracing::warn!(
+                    event = "shards_not_released",
+                    error,
+                    "the shards were not given back: their lease will expire"
+                );
             }
         }
         Some(Input::Failed { generation, work, trouble })
@@ -479,6 +490,7 @@ impl Shell {
             Ok(refusals) => self.refused.extend(refusals),
             Err(suspects) => {
                 tracing::info!(
+                    event = "sending_individually",
                     events = suspects.len(),
                     "kafka refuses some events together: sending each on its own"
                 );
@@ -490,7 +502,9 @@ impl Shell {
     /// Says which shards are published by this relay, when that has changed.
     fn tell_shards(&mut self) {
         let live: BTreeSet<Shard> = self.machine.live().collect();
-        if live == self.live {
+        // During an outage they are not told; they are when it has ended.
+        let is_told = self.waiting.is_on() || live.is_empty() || live == self.said;
+        if live == self.live && is_told {
             return;
         }
         let shards =
@@ -500,7 +514,7 @@ impl Shell {
         } else if self.waiting.is_on() || live == self.said {
             tracing::debug!(shards, "trying again to publish");
         } else {
-            tracing::info!(shards, of = self.shards, "publishing");
+            tracing::info!(event = "publishing", shards, of = self.shards, "publishing");
             self.said.clone_from(&live);
         }
         self.live = live;
@@ -538,7 +552,7 @@ async fn fence(
     if ids.is_empty() {
         return Ok(of);
     }
-    tracing::info!(transactional_ids = ids.len(), "fencing earlier owners");
+    tracing::info!(event = "fencing", transactional_ids = ids.len(), "fencing earlier owners");
     let these = ids.clone();
     in_a_thread("fencing", move || sender::fence(&config, &these)).await?;
     leases.fenced(&session, &of, &ids).await?;

@@ -110,9 +110,11 @@ impl Tails {
     }
 }
 
-/// The next offset to fetch of each partition, out of librdkafka's statistics: of one topic, since a
-/// reader of tails has one.
-pub(crate) fn fetched(statistics: &[u8]) -> Option<BTreeMap<i32, i64>> {
+/// The next offset to fetch of each partition, by topic.
+pub(crate) type Fetched = BTreeMap<String, BTreeMap<i32, i64>>;
+
+/// What librdkafka's statistics say of it.
+pub(crate) fn fetched(statistics: &[u8]) -> Option<Fetched> {
     #[derive(Deserialize)]
     struct Statistics {
         topics: BTreeMap<String, Topic>,
@@ -126,8 +128,10 @@ pub(crate) fn fetched(statistics: &[u8]) -> Option<BTreeMap<i32, i64>> {
         next_offset: i64,
     }
     let Statistics { topics } = serde_json::from_slice(statistics).ok()?;
-    let partitions = topics.into_values().flat_map(|topic| topic.partitions);
-    Some(partitions.map(|(number, partition)| (number, partition.next_offset)).collect())
+    let partitions = |topic: Topic| {
+        topic.partitions.into_iter().map(|(number, partition)| (number, partition.next_offset))
+    };
+    Some(topics.into_iter().map(|(name, topic)| (name, partitions(topic).collect())).collect())
 }
 
 #[cfg(test)]

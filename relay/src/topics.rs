@@ -174,7 +174,13 @@ impl Topics {
             ready += some.len();
             if of > BATCH_TOPICS_MAX {
                 let seconds = began.elapsed().as_secs();
-                tracing::info!(ready, of, seconds, "making sure of topics");
+                tracing::info!(
+                    event = "topics_prepared",
+                    ready,
+                    of,
+                    seconds,
+                    "making sure of topics"
+                );
             }
         }
         Ok(())
@@ -277,11 +283,17 @@ impl Topics {
 
     fn say(&self, topic: &str, facts: &TopicFacts) {
         if facts.created {
-            tracing::info!(topic, partitions = facts.partitions, "created topic");
+            tracing::info!(
+                event = "topic_created",
+                topic,
+                partitions = facts.partitions,
+                "created topic"
+            );
         }
         for difference in &facts.differences {
             if locked(&self.state).said.insert(format!("{topic}: {difference}")) {
                 tracing::warn!(
+                    event = "topic_differs",
                     topic,
                     setting = difference.setting,
                     found = difference.found,

@@ -64,19 +64,36 @@ impl Waiting {
         }
     }
 
+    /// The same of a failure to read. That the database answers otherwise does not end it: where a right is missing, it always does.
+    pub(crate) fn say_unread(&mut self, failure: &Failure) {
+        match failure.is_over_when() {
+            Good::Database if failure.trouble() == Trouble::Away => {
+                self.say_until(failure, Good::Read);
+            }
+            _ => self.say(failure),
+        }
+    }
+
     fn say_until(&mut self, failure: &Failure, until: Good) {
         let what = failure.waits_for();
         let error = failure as &dyn std::error::Error;
         let before = self.what.take();
         let is_same = before.as_ref().is_some_and(|before| before.what == what);
         if is_same {
-            tracing::debug!(error, "still waiting for {what}");
+            tracing::debug!(
+                event = "outage_continues",
+                waiting_for = what,
+                error,
+                "still waiting for {what}"
+            );
         } else {
-            tracing::warn!(error, "waiting for {what}");
+            tracing::warn!(event = "outage_began", waiting_for = what, error, "waiting for {what}");
         }
-        // What began as a failure to publish stays one.
+        // What began as a failure to publish or to read stays one.
         let until = match &before {
-            Some(Waited { until: Good::Published, .. }) if is_same => Good::Published,
+            Some(Waited { until: before @ (Good::Published | Good::Read), .. }) if is_same => {
+                *before
+            }
             Some(_) | None => until,
         };
         let since = before.map_or_else(Instant::now, |before| before.since);
@@ -104,7 +121,8 @@ impl Waiting {
 
     /// There is nothing left that could not be published.
     pub(crate) fn nothing_left(&mut self) {
-        if self.what.as_ref().is_some_and(|waited| waited.until == Good::Published) {
+        let until = self.what.as_ref().map(|waited| waited.until);
+        if matches!(until, Some(Good::Published | Good::Read)) {
             self.over();
         }
     }
@@ -113,7 +131,12 @@ impl Waiting {
     fn over(&mut self) {
         if let Some(Waited { what, since, .. }) = self.what.take() {
             let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(waited_ms, "publishing again after waiting for {what}");
+            tracing::info!(
+                event = "outage_ended",
+                waiting_for = what,
+                waited_ms,
+                "publishing again after waiting for {what}"
+            );
             self.backoff.reset();
         }
     }

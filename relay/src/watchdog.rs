@@ -95,13 +95,19 @@ impl Watchdog {
         self.moved = Instant::now();
         if std::mem::replace(&mut self.has_begun_again, true) {
             tracing::error!(
+                event = "stalled_again",
                 doing,
                 limit_ms,
                 "nothing moves, and beginning again has not helped: ending"
             );
             return Verdict::End;
         }
-        tracing::error!(doing, limit_ms, "nothing moves: beginning again with another session");
+        tracing::error!(
+            event = "stalled",
+            doing,
+            limit_ms,
+            "nothing moves: beginning again with another session"
+        );
         Verdict::BeginAgain
     }
 

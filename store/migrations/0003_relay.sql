@@ -497,17 +497,21 @@ $$;
 -- is looked up in the store whenever the database may have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
-    instance text collate "C" not null,
     topic text collate "C" not null,
     partition int not null,
     end_offset bigint not null,
-    covered_offset bigint,
+    covered_offset bigint not null,
+    next_offset bigint not null,
+    next_position bigint not null,
+    instance text collate "C" not null,
     recorded_at timestamptz not null default now(),
-    primary key (deployment, instance, topic, partition)
+    primary key (deployment, topic, partition)
 ) with (fillfactor = 50);
 
-comment on column annals.relay_topic_ends.covered_offset is
-    'what this instance wrote before it is covered by the copies of its checkpoints: these were made after this offset was the end; null: nothing is known to be';
+comment on column annals.relay_topic_ends.covered_offset is 'what is written before it is covered by the copies of all checkpoints';
+comment on column annals.relay_topic_ends.next_offset is
+    'is covered once the copies of all checkpoints begin behind next_position, the highest that was visible when it was the end';
+comment on column annals.relay_topic_ends.instance is 'the relay that recorded the end';
 
 -- The bounds in a checkpoint say what of an event is published: up to the end of the window inside it, otherwise to its begin.
 create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
@@ -685,9 +689,12 @@ as $$
     select count(*) from passed
 $$;
 
--- Records how far topics are written; never moves an end back. `covered` are the ends of what was compared with the store, or nulls:
--- then the copies of this instance's checkpoints, made just before, cover what it wrote up to the end that was recorded last.
--- Nothing when the database is not the one that the caller knew.
+-- Records how far topics are written; never moves an end back. `covered` are the same ends where everything before them is passed by
+-- a rebase, or nulls. Nothing when the database is not the one that the caller knew.
+--
+-- An end is asked for before it is recorded: what is written before it was visible then. It is covered by a checkpoint that
+-- begins at a bound of later, and a bound whose position is above the highest that was visible then is of later, whoever wrote
+-- what, and whether or not he learned that it was committed.
 create function annals.relay_record_ends(
     deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
 ) returns void
@@ -695,16 +702,35 @@ language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    insert into relay_topic_ends as t (deployment, instance, topic, partition, end_offset, covered_offset, recorded_at)
-    select relay_record_ends.deployment, relay_record_ends.instance, n.topic, n.partition, n.end_offset, n.covered_offset, now()
+    with copied as (
+        select min((c.checkpoint -> 'since' ->> 'position')::bigint) as position
+        from relay_checkpoints c
+        where c.deployment = relay_record_ends.deployment
+        having count(*) >= shard_count()
+    )
+    insert into relay_topic_ends as t (
+        deployment, topic, partition, end_offset, covered_offset, next_offset, next_position, instance, recorded_at
+    )
+    select
+        relay_record_ends.deployment, n.topic, n.partition, n.end_offset, coalesce(n.covered_offset, 0), n.end_offset, visible.position,
+        relay_record_ends.instance, now()
     from unnest(
         relay_record_ends.topics, relay_record_ends.partitions, relay_record_ends.ends, relay_record_ends.covered
-    ) as n (topic, partition, end_offset, covered_offset)
+    ) as n (topic, partition, end_offset, covered_offset),
+        (select coalesce(max(e.position), 0) as position from events e) visible
     where relay_record_ends.incarnation = incarnation()
+    -- In one order for everybody, so that no two can deadlock.
+    order by n.topic, n.partition
     on conflict on constraint relay_topic_ends_pkey do update set
-        end_offset = excluded.end_offset,
-        covered_offset = case when excluded.covered_offset is null then t.end_offset else t.covered_offset end,
-        recorded_at = excluded.recorded_at
+        (end_offset, covered_offset, next_offset, next_position, instance, recorded_at) = (
+            select
+                excluded.end_offset,
+                case when is_covered then t.next_offset else t.covered_offset end,
+                case when is_covered then excluded.next_offset else t.next_offset end,
+                case when is_covered then excluded.next_position else t.next_position end,
+                excluded.instance, excluded.recorded_at
+            from (select coalesce(t.next_position < (select c.position from copied c), false) as is_covered) i
+        )
     where t.end_offset < excluded.end_offset
 $$;
 

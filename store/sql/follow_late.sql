@@ -4,11 +4,19 @@
 -- at its begin.
 -- Fewer rows than asked for: there are no more of them.
 -- They are found by their transactions alone, first: beside positions, a limit or an order, the planner may walk over all
--- positions instead.
+-- positions instead. One that still ran at the window's end is not looked at, however much it wrote; ids of another history say
+-- nothing of that.
 with of_transactions as materialized (
     select o.position, o.xid from annals.outbox o
-    where o.xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
-        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < $11::text::xid8
+    where o.xid = any (array(
+            select x.xid from pg_snapshot_xip($1::pg_snapshot) x (xid)
+            where $3::bigint <> $6::bigint or pg_visible_in_snapshot(x.xid, $4::pg_snapshot)
+        ))
+        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < (
+            select case
+                when $3::bigint <> $6::bigint then $11::text::xid8 else least($11::text::xid8, pg_snapshot_xmax($4::pg_snapshot))
+            end
+        )
 )
 select
     e.position, e.stream, e.version, e.event_id, e.event_type, e.fingerprint, e.recorded_at, e.payload, e.metadata,

@@ -5,11 +5,20 @@
 -- nulls and 0 where there are none. Where they may be in a dropped partition of the outbox, they are not counted: the partition's
 -- first position stands for them, and `is_counted` is false.
 --
--- They are found by their transactions alone, first: beside their positions, the planner may walk over all of these instead.
-with of_transactions as materialized (
+-- They are found by their transactions alone, first: beside their positions, the planner may walk over all of these instead. One that
+-- still runs has nothing to show, however much it wrote, and is not looked at; ids of another history say nothing of that.
+with now as (
+    select pg_current_snapshot() as snapshot, i.settled <> $4 as is_moved from annals.identity i where i.is_only
+),
+of_transactions as materialized (
     select o.position from annals.outbox o
-    where o.xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
-        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < $2::text::xid8
+    where o.xid = any (array(
+            select x.xid from pg_snapshot_xip($1::pg_snapshot) x (xid), now n
+            where n.is_moved or pg_visible_in_snapshot(x.xid, n.snapshot)
+        ))
+        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < (
+            select case when n.is_moved then $2::text::xid8 else least($2::text::xid8, pg_snapshot_xmax(n.snapshot)) end from now n
+        )
 ),
 late as (
     select t.position from of_transactions t where t.position <= $3 and t.position > $4

@@ -3,11 +3,19 @@
 -- position at its end; $8 position after which to begin, $9 shards, $10 most rows.
 -- Fewer rows than asked for: there are no more of them.
 -- They are found by their transactions alone, first: beside positions, a limit or an order, the planner may walk over all
--- positions instead.
+-- positions instead. One that still ran at the window's end is not looked at, however much it wrote; ids of another history say
+-- nothing of that.
 with of_transactions as materialized (
     select o.position, o.shard, o.xid from annals.outbox o
-    where o.xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
-        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < $2::text::xid8
+    where o.xid = any (array(
+            select x.xid from pg_snapshot_xip($1::pg_snapshot) x (xid)
+            where $4::bigint <> $7::bigint or pg_visible_in_snapshot(x.xid, $5::pg_snapshot)
+        ))
+        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < (
+            select case
+                when $4::bigint <> $7::bigint then $2::text::xid8 else least($2::text::xid8, pg_snapshot_xmax($5::pg_snapshot))
+            end
+        )
 )
 select
     e.position, o.shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint, e.recorded_at,

@@ -1,19 +1,19 @@
-//! Taking a user's rights on a Kafka with access lists, and giving them back: two requests that no client library for
-//! Rust has.
+//! Denies a user's rights on a Kafka with access lists, and restores them: two requests that no
+//! client library for Rust has.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::must::Must;
 
-/// Properties of a broker with access lists, which allow everything until something is denied; whoever does not log in may
-/// do everything.
+/// Properties of a broker with access lists. They allow everything until something is denied; a
+/// client without a login has all rights.
 pub const ACCESS_LISTS: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
     allow.everyone.if.no.acl.found=true\nsuper.users=User:ANONYMOUS\n";
 
 const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;
-/// Of both requests.
+/// The API version of both requests.
 const VERSION: i16 = 1;
 const TOPIC: u8 = 2;
 const TRANSACTIONAL_ID: u8 = 5;
@@ -24,10 +24,10 @@ const DESCRIBE: u8 = 8;
 const DENY: u8 = 2;
 const ALLOW: u8 = 3;
 
-/// What a user may be denied.
+/// A right that can be denied to a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// To write to topics. It may look at them all the same.
+    /// To write to topics. The user may still describe them.
     Topics,
     /// To use transactional ids.
     TransactionalIds,
@@ -42,24 +42,24 @@ impl Right {
     }
 }
 
-/// Denies a user a right, on everything.
+/// Denies a user a right on every resource.
 ///
 /// # Panics
-/// If the broker does not take it.
+/// If the broker refuses.
 pub async fn deny(broker: &str, user: &str, right: Right) {
     ask(broker, CREATE_ACLS, &denial(user, right)).await;
 }
 
-/// Takes back that a user was denied a right.
+/// Restores a denied right.
 ///
 /// # Panics
-/// If the broker does not take it.
+/// If the broker refuses.
 pub async fn allow(broker: &str, user: &str, right: Right) {
     ask(broker, DELETE_ACLS, &denial(user, right)).await;
 }
 
-/// The entries of access lists that a request is about: both kinds of requests are laid out alike. What is not allowed by
-/// name is denied, too, where there is an entry at all.
+/// The entries of access lists in a request: both kinds of requests have the same layout. A
+/// resource with any entry also denies everything that no entry allows.
 fn denial(user: &str, right: Right) -> Vec<u8> {
     let entries = [(WRITE, DENY), (READ, ALLOW), (DESCRIBE, ALLOW)];
     let entry = |(operation, permission)| {
@@ -76,7 +76,7 @@ fn string(text: &str) -> Vec<u8> {
     [&length.to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-/// Sends one request, and looks whether it was granted.
+/// Sends one request and checks that it succeeded.
 async fn ask(broker: &str, key: i16, body: &[u8]) {
     let mut connection = TcpStream::connect(broker).await.must("connect to the broker");
     let header = [key.to_be_bytes(), VERSION.to_be_bytes()].concat();
@@ -87,6 +87,6 @@ async fn ask(broker: &str, key: i16, body: &[u8]) {
     let size = connection.read_u32().await.must("hear the broker");
     let mut answer = vec![0; usize::try_from(size).must("hear the broker")];
     connection.read_exact(&mut answer).await.must("hear the broker");
-    // Its number, the time it was held back, how many results, and the error of the first.
+    // Correlation id, throttle time, number of results, and the error of the first.
     assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "the broker refuses: {answer:?}");
 }

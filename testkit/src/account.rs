@@ -1,4 +1,4 @@
-//! The events of the tests: accounts that are opened, paid into and closed.
+//! The events of the tests: accounts that are opened, credited and closed.
 
 use annals_store::{Aggregate, NewEvent, StreamName, events};
 use serde::{Deserialize, Serialize};
@@ -8,50 +8,50 @@ use crate::must::Must;
 /// The category of the tests' streams.
 pub const CATEGORY: &str = "account";
 
-/// Somebody opened an account.
+/// An account was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountOpened {
-    /// Whose it is.
+    /// The owner.
     pub owner: String,
 }
 
-/// Money was put into an account.
+/// Money was deposited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoneyDeposited {
     /// The depositor's own count of its deposits.
     pub sequence: i64,
-    /// How much.
+    /// The amount.
     pub cents: i64,
-    /// What for.
+    /// The purpose.
     pub note: String,
 }
 
-/// Somebody closed an account.
+/// An account was closed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountClosed {
-    /// Why, where it was said.
+    /// The reason, if one was given.
     pub reason: Option<String>,
 }
 
 events! {
-    /// What happens to an account.
+    /// The events of an account.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub enum AccountEvent in "account" {
-        /// It begins.
+        /// The account begins.
         AccountOpened = "../../schemas/avro/account/AccountOpened.v1.avsc",
-        /// It grows.
+        /// The balance grows.
         MoneyDeposited = "../../schemas/avro/account/MoneyDeposited.v1.avsc",
-        /// It ends.
+        /// The account ends.
         AccountClosed = "../../schemas/avro/account/AccountClosed.v1.avsc",
     }
 }
 
-/// An account as its events make it.
+/// An account, rebuilt from its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Whose it is; `None` before it was opened.
+    /// The owner; `None` before the account was opened.
     pub owner: Option<String>,
-    /// What was put into it.
+    /// The sum of the deposits.
     pub cents: i64,
     /// Whether it was closed.
     pub closed: bool,

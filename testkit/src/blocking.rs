@@ -1,4 +1,4 @@
-//! Cleaning up from a destructor, where nothing can be awaited.
+//! Cleanup from a destructor, which cannot await.
 
 use std::future::Future;
 

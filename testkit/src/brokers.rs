@@ -1,4 +1,4 @@
-//! Kafka set up as tests need it: with a link in front, with a login, with three brokers.
+//! Kafka as tests need it: behind a faulty link, with a login, with three brokers.
 
 use crate::environment::Environment;
 use crate::faulty_link::FaultyLink;
@@ -6,19 +6,19 @@ use crate::kafka;
 use crate::must::Must;
 use crate::stack::{Component, Ending, PrivateStack, free_port};
 
-/// A private Kafka with two listeners: one for the test, and another one.
+/// A private Kafka with two listeners: one for the test, one for clients under test.
 #[derive(Debug)]
 pub struct TwoDoors {
     stack: PrivateStack,
     ports: [u16; 3],
-    /// What is advertised of the other listener, and how it speaks.
+    /// The advertised address of the other listener, and its protocol.
     other: (u16, &'static str),
     link: Option<FaultyLink>,
 }
 
 impl TwoDoors {
-    /// One where the other listener is reached by way of a [`link`](Self::link) only; further properties of the broker
-    /// as lines.
+    /// Starts one whose other listener is reached through a [`link`](Self::link) only. `properties`
+    /// are further lines of the broker's properties.
     ///
     /// # Panics
     /// If it does not start.
@@ -29,8 +29,8 @@ impl TwoDoors {
         Self::start(ports, other, Some(link), properties).await
     }
 
-    /// One where the other listener wants a login with a user and a password (SASL, PLAIN); further properties of the
-    /// broker as lines.
+    /// Starts one whose other listener requires a login with user and password (SASL, PLAIN).
+    /// `properties` are further lines of the broker's properties.
     ///
     /// # Panics
     /// If it does not start.
@@ -64,10 +64,10 @@ impl TwoDoors {
         format!("127.0.0.1:{}", self.other.0)
     }
 
-    /// The way to the other listener.
+    /// The link to the other listener.
     ///
     /// # Panics
-    /// If there is none in between.
+    /// If there is no link.
     #[must_use]
     pub fn link(&self) -> &FaultyLink {
         self.link.as_ref().must("find the link")
@@ -95,15 +95,16 @@ fn listeners([port, controller, other]: [u16; 3], (advertised, protocol): (u16, 
 /// A private Kafka of three brokers, the first of which is the controller.
 #[derive(Debug)]
 pub struct ThreeBrokers {
-    // Dropped first: they need the controller for their end.
+    // Dropped first: these brokers need the controller for their end.
     others: [PrivateStack; 2],
     first: PrivateStack,
     environment: Environment,
 }
 
 impl ThreeBrokers {
-    /// Starts them, and waits until all are there. Every replica counts: topics are on three brokers, internal ones, too.
-    /// Further properties of each broker as lines.
+    /// Starts the brokers, and waits until all have joined. Topics have a replica on each of the
+    /// three brokers, internal topics included, and every replica counts. `properties` are further
+    /// lines of each broker's properties.
     ///
     /// # Panics
     /// If they do not start.

@@ -1,11 +1,11 @@
-//! Giving up on a future part of the way, as a caller's time-out or disconnected client does.
+//! Drops a future halfway, as a caller's time-out or a disconnected client does.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Polls a future, each time it is ready to go on, at most so many times, and drops it then.
-/// `None` when it was dropped before its end.
+/// Polls a future each time it is woken, at most so many times, then drops it. `None` if it was
+/// dropped before its end.
 pub async fn dropped_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -16,7 +16,7 @@ pub async fn dropped_after<T>(polls: usize, future: impl Future<Output = T>) -> 
         left -= 1;
         match future.as_mut().poll(context) {
             Poll::Ready(value) => Poll::Ready(Some(value)),
-            // The last poll has been: nothing will wake this task on behalf of a dropped future.
+            // This was the last poll: nothing will wake this task on behalf of a dropped future.
             Poll::Pending if left == 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }

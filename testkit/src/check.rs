@@ -1,4 +1,4 @@
-//! The checker: finds every promise that a run broke. Pure; it believes nobody.
+//! The checker: finds every promise that a run broke. Pure; it trusts no side of the system.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -7,8 +7,8 @@ use uuid::Uuid;
 use crate::history::{Attempt, Consumed, History, Outcome, Recorded};
 use crate::violation::Violation;
 
-/// Everything that went wrong in a run that has come to rest: no append under way, nothing still to
-/// be published. Sorted; empty when every promise held.
+/// Every broken promise of a finished run, in which no append is in flight and everything is
+/// published. Sorted; empty when every promise held.
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
     let recorded: HashMap<Uuid, &Recorded> =
@@ -87,14 +87,14 @@ fn of_table(recorded: &[Recorded]) -> Vec<Violation> {
     violations
 }
 
-/// The versions from 0 to the last that are not there.
+/// The missing versions from 0 to the last one.
 fn missing_below_last(versions: impl Iterator<Item = i64>) -> impl Iterator<Item = i64> {
     let there: BTreeSet<i64> = versions.collect();
     let last = there.last().copied().unwrap_or(-1);
     (0..=last).filter(move |version| !there.contains(version))
 }
 
-/// What one side has and the other has not, or has otherwise.
+/// Events that one side has and the other lacks, or has with other content.
 fn between(
     recorded: &[Recorded],
     consumed: &[Consumed],
@@ -171,7 +171,7 @@ fn of_stream(stream: &str, events: &[&Consumed]) -> Vec<Violation> {
     violations
 }
 
-/// First occurrences only: what comes again is a duplicate, whatever its place.
+/// First occurrences only: a repeated event is a duplicate, at any place.
 fn inversions(events: &[&Consumed]) -> Vec<Violation> {
     let mut seen = HashSet::new();
     let mut highest: HashMap<i32, i64> = HashMap::new();

@@ -1,6 +1,6 @@
-//! Chance that can be repeated.
+//! Repeatable randomness.
 
-/// A generator of pseudo-random numbers (SplitMix64), by a seed that a failing test prints.
+/// A generator of pseudo-random numbers (SplitMix64) with a seed that a failing test prints.
 #[derive(Debug, Clone)]
 pub struct Dice {
     seed: u64,
@@ -9,7 +9,8 @@ pub struct Dice {
 }
 
 impl Dice {
-    /// Dice with the seed of `ANNALS_TEST_SEED`, or with a new one. A test that panics prints it.
+    /// A generator with the seed of `ANNALS_TEST_SEED`, or with a new one. A panicking test prints
+    /// the seed.
     ///
     /// # Panics
     /// If `ANNALS_TEST_SEED` is not a number.
@@ -24,19 +25,19 @@ impl Dice {
         Self { is_shown: true, ..Self::with_seed(seed) }
     }
 
-    /// Dice with this seed.
+    /// A generator with this seed.
     #[must_use]
     pub const fn with_seed(seed: u64) -> Self {
         Self { seed, state: seed, is_shown: false }
     }
 
-    /// Other dice, for another task, that follow from these.
+    /// A second generator, for another task, derived from this one.
     #[must_use]
     pub fn split(&mut self) -> Self {
         Self::with_seed(self.next())
     }
 
-    /// A number from 0 to `limit` - 1, all about equally often.
+    /// A number from 0 to `limit` - 1, all about equally likely.
     pub fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit.max(1)).unwrap_or(u64::MAX);
         usize::try_from(self.next() % limit).unwrap_or(0)

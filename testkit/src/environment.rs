@@ -1,4 +1,4 @@
-//! Where the real components are.
+//! The addresses of the real components.
 
 use std::env;
 use std::sync::OnceLock;
@@ -7,7 +7,7 @@ const DATABASE_URL: &str = "ANNALS_DATABASE_URL";
 const KAFKA: &str = "ANNALS_KAFKA";
 const REGISTRY_URL: &str = "ANNALS_REGISTRY_URL";
 
-/// The PostgreSQL, Kafka and schema registry that the tests run against.
+/// The PostgreSQL, Kafka and schema registry that the tests use.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// `postgres://user:password@host:port/database`; the user may create databases.
@@ -19,7 +19,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and `ANNALS_REGISTRY_URL`, once a process.
+    /// Reads `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and `ANNALS_REGISTRY_URL`, once per process.
     ///
     /// # Panics
     /// If one is not set, with the commands that set them.
@@ -47,7 +47,8 @@ impl Environment {
     }
 }
 
-/// Whether what a test used stays behind it: after a panic, or when `ANNALS_TEST_KEEP` is set.
+/// Whether a test's databases, topics and logs are kept: after a panic, or when `ANNALS_TEST_KEEP`
+/// is set.
 pub(crate) fn is_kept() -> bool {
     std::thread::panicking() || env::var_os("ANNALS_TEST_KEEP").is_some()
 }

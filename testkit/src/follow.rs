@@ -1,4 +1,4 @@
-//! Consuming what the relay publishes, with the consumer crate that services use.
+//! Consumes the relay's topics with the consumer crate that services use.
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -15,10 +15,11 @@ use uuid::Uuid;
 use crate::history::{Consumed, Recorded};
 use crate::must::Must;
 
-/// How long a test waits for anything: long enough for a busy machine, short enough to notice.
+/// The longest wait of a test: long enough for a busy machine, short enough to notice.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A consumer in the background, from the beginning of its topics: sees each event when a service would.
+/// A consumer in the background, from the beginning of its topics: receives each event when a
+/// service would.
 #[derive(Debug)]
 pub struct Follower {
     seen: Arc<Mutex<Vec<Delivered>>>,
@@ -30,7 +31,7 @@ impl Follower {
     /// Follows topics, which need not exist yet.
     ///
     /// # Panics
-    /// If the consumer cannot be made.
+    /// If the consumer cannot be created.
     #[must_use]
     pub fn start(brokers: &str, topics: &[&str]) -> Self {
         let settings = ConsumerSettings::new(brokers).topic_check_interval(Duration::from_secs(5));
@@ -42,10 +43,11 @@ impl Follower {
         Self { seen, count, task }
     }
 
-    /// Waits until `condition` holds of everything that came so far, in the order in which it came.
+    /// Waits until `condition` holds for all events received so far, in the order in which they
+    /// came.
     ///
     /// # Panics
-    /// If it does not hold within [`DEADLINE`]; the message says `what` was waited for.
+    /// If it does not hold within [`DEADLINE`]; the message names the condition by `what`.
     pub async fn until(&self, what: &str, condition: impl Fn(&[Delivered]) -> bool) {
         let mut count = self.count.clone();
         let holds = count.wait_for(|_| condition(&self.lock()));
@@ -58,7 +60,7 @@ impl Follower {
         }
     }
 
-    /// Waits until so many events came.
+    /// Waits until so many events have come.
     ///
     /// # Panics
     /// If they do not come within [`DEADLINE`].
@@ -66,8 +68,8 @@ impl Follower {
         self.until(&format!("{events} events"), |seen| seen.len() >= events).await;
     }
 
-    /// Waits until everything that is recorded came; false if it did not within [`DEADLINE`]. What came
-    /// instead is for the checker to say.
+    /// Waits until every recorded event has come; false if they do not within [`DEADLINE`]. The
+    /// checker then reports the differences.
     pub async fn caught_up(&self, recorded: &[Recorded]) -> bool {
         let wanted: HashSet<Uuid> = recorded.iter().map(|event| event.id).collect();
         let all_came = |seen: &[Delivered]| {
@@ -75,24 +77,24 @@ impl Follower {
             wanted.is_subset(&came)
         };
         let mut count = self.count.clone();
-        // The comparison is dear: made only when it can succeed.
+        // The comparison is expensive: made only when it can succeed.
         let all = count.wait_for(|count| *count >= wanted.len() && all_came(&self.lock()));
         tokio::time::timeout(DEADLINE, all).await.is_ok_and(|ended| ended.is_ok())
     }
 
-    /// How many events came so far, as it changes.
+    /// The number of events received so far, as it changes.
     #[must_use]
     pub fn counter(&self) -> watch::Receiver<usize> {
         self.count.clone()
     }
 
-    /// How many events came so far.
+    /// The number of events received so far.
     #[must_use]
     pub fn count(&self) -> usize {
         *self.count.borrow()
     }
 
-    /// What came so far.
+    /// The events received so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Delivered> {
         self.lock().clone()
@@ -116,15 +118,16 @@ async fn follow(
 ) {
     while let Some(delivered) = consumer.next().await.must("follow a topic") {
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(delivered);
-        // Without the lock: whoever waits for the count takes it while looking.
+        // Without the lock: a waiter for the count takes it while it reads the events.
         count.send_modify(|count| *count += 1);
     }
 }
 
-/// The next so many events of the log inside PostgreSQL, as a follower gets them; the error that ends it before.
+/// The next so many events of the log inside PostgreSQL, as a follower receives them; or the error
+/// that ends it before.
 ///
 /// # Errors
-/// What the follower is told.
+/// The follower's error.
 ///
 /// # Panics
 /// If they do not come within [`DEADLINE`].
@@ -140,10 +143,10 @@ pub async fn take(store: &Store, follow: Follow, events: usize) -> Result<Vec<Fo
     Ok(taken)
 }
 
-/// Everything committed on these topics up to now, read by a fresh consumer from the beginning.
+/// Every committed event on these topics up to now, read by a fresh consumer from the beginning.
 ///
 /// # Panics
-/// If it cannot be read, or a record is not an event.
+/// If a topic cannot be read, or a record is not an event.
 pub async fn consume(brokers: &str, topics: &[&str]) -> Vec<Consumed> {
     let connect = Consumer::connect(ConsumerSettings::new(brokers));
     let mut consumer = connect.read_to_end(topics).await.must("read topics");

@@ -1,48 +1,48 @@
-//! What a run did, as its observers saw it: the writers, the tables, the consumers.
+//! The record of a run, as its observers saw it: the writers, the tables, the consumers.
 
 use uuid::Uuid;
 
-/// Everything that was seen of one run.
+/// All observations of one run.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// What writers tried, and what they were told.
+    /// The writers' attempts, and the answers they received.
     pub attempts: Vec<Attempt>,
-    /// What the store has.
+    /// The events in the store.
     pub recorded: Vec<Recorded>,
-    /// What a consumer was given, in the order in which it was given.
+    /// The events that a consumer received, in the order in which it received them.
     pub consumed: Vec<Consumed>,
 }
 
 /// One append, with all its repetitions.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// What the writer knows in the end.
+    /// The outcome as the writer knows it.
     pub outcome: Outcome,
     /// Its events.
     pub events: Vec<AttemptedEvent>,
 }
 
-/// What a writer knows of an append.
+/// A writer's knowledge of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// The store said that it is recorded.
+    /// The store answered that it is recorded.
     Acknowledged,
-    /// Nobody said anything: recorded or not, but not half.
+    /// There was no answer: all recorded or nothing, never half.
     Unknown,
-    /// The store said that nothing is recorded.
+    /// The store answered that nothing is recorded.
     Refused,
     /// The writer rolled its transaction back.
     RolledBack,
 }
 
-/// An event that a writer wanted recorded.
+/// An event that a writer tried to record.
 #[derive(Debug, Clone)]
 pub struct AttemptedEvent {
     /// Its id.
     pub id: Uuid,
     /// Its stream.
     pub stream: String,
-    /// The version that the store answered with.
+    /// The version in the store's answer.
     pub version: Option<i64>,
 }
 
@@ -57,11 +57,11 @@ pub struct Recorded {
     pub version: i64,
     /// Its number in the store.
     pub position: i64,
-    /// What was encoded.
+    /// The encoded value.
     pub payload: Vec<u8>,
 }
 
-/// An event as it came from a topic.
+/// An event as received from a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumed {
     /// Its id.
@@ -70,7 +70,7 @@ pub struct Consumed {
     pub stream: String,
     /// Its number in the stream.
     pub version: i64,
-    /// What was encoded.
+    /// The encoded value.
     pub payload: Vec<u8>,
     /// The topic.
     pub topic: String,

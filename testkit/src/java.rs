@@ -1,4 +1,5 @@
-//! Schemas as Avro's Java library prints them, and a registry that gives them out that way, as Confluent's does.
+//! Schemas as Avro's Java library prints them, and a registry that returns them in that form, as
+//! Confluent's does.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -24,10 +25,10 @@ pub struct JavaPrinter {
 }
 
 impl JavaPrinter {
-    /// Starts it; downloads the library where it is not in the cache yet.
+    /// Starts it; downloads the library if it is not in the cache yet.
     ///
     /// # Panics
-    /// If there is no Java, or the library cannot be had.
+    /// If there is no Java, or the library cannot be downloaded.
     pub async fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().must("find the checkout");
         let dev = Command::new(root.join("ops/dev/dev")).arg("avro").output().await;
@@ -48,10 +49,10 @@ impl JavaPrinter {
         Self { wire: Mutex::new((input, BufReader::new(output).lines())), process }
     }
 
-    /// A definition as Java prints it; or why it is none to Java.
+    /// A definition as Java prints it; or Java's reason to reject it.
     ///
     /// # Errors
-    /// In the words of the library.
+    /// The library's message.
     ///
     /// # Panics
     /// If Java has ended.
@@ -69,7 +70,8 @@ impl JavaPrinter {
     }
 }
 
-/// A registry that keeps schemas as Java prints them: what the real one answers, but for the definitions.
+/// A registry that stores schemas as Java prints them: the real registry's answers with other
+/// definitions.
 #[derive(Debug)]
 pub struct JavaRegistry {
     url: String,
@@ -77,7 +79,7 @@ pub struct JavaRegistry {
     task: JoinHandle<()>,
 }
 
-/// What a connection needs.
+/// The state that a connection needs.
 struct Front {
     server: String,
     printer: JavaPrinter,
@@ -85,10 +87,10 @@ struct Front {
 }
 
 impl JavaRegistry {
-    /// One in front of the registry with this base URL.
+    /// Starts one in front of the registry with this base URL.
     ///
     /// # Panics
-    /// If no port can be had, or Java does not start.
+    /// If no port is free, or Java does not start.
     pub async fn start(base_url: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a registry");
         let port = listener.local_addr().must("listen as a registry").port();
@@ -106,13 +108,13 @@ impl JavaRegistry {
         &self.url
     }
 
-    /// The same with a login in it.
+    /// The base URL with a login in it.
     #[must_use]
     pub fn url_with_login(&self, login: &str) -> String {
         self.url.replacen("://", &format!("://{login}@"), 1)
     }
 
-    /// The requests so far: each with its headers.
+    /// The requests so far, each with its headers.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         self.heads.borrow().clone()
@@ -134,7 +136,7 @@ async fn accept(listener: TcpListener, front: Arc<Front>) {
 }
 
 impl Front {
-    /// Answers one request: every connection has one.
+    /// Answers one request: there is one per connection.
     async fn answer(&self, mut client: TcpStream) -> std::io::Result<()> {
         let mut request = Vec::new();
         let head_end = read_head(&mut client, &mut request).await?;
@@ -154,7 +156,7 @@ impl Front {
         client.shutdown().await
     }
 
-    /// What the real registry answers: HTTP/1.0, so that the answer ends with the connection.
+    /// The real registry's answer: HTTP/1.0, so that the answer ends with the connection.
     async fn ask(&self, head: &str, body: &[u8]) -> std::io::Result<(String, Vec<u8>)> {
         let mut server = TcpStream::connect(&self.server).await?;
         let mut lines = head.lines();
@@ -172,7 +174,7 @@ impl Front {
         Ok((status, answer[end..].to_vec()))
     }
 
-    /// An answer whose definition, where it has one, is as Java prints it.
+    /// An answer whose definition, if it has one, is as Java prints it.
     async fn printed(&self, body: &[u8]) -> Vec<u8> {
         let Ok(mut answer) = serde_json::from_slice::<Value>(body) else { return body.to_vec() };
         if let Some(definition) = answer["schema"].as_str()

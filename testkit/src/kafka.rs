@@ -1,4 +1,4 @@
-//! Kafka without anything of Annals in between. No other file of this crate names rdkafka.
+//! Plain Kafka, without Annals in between. No other file of this crate names rdkafka.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct RawRecord {
     /// The partition.
     pub partition: i32,
-    /// Its offset there; given by the broker.
+    /// Its offset there, assigned by the broker.
     pub offset: i64,
     /// Milliseconds since 1970.
     pub timestamp_ms: Option<i64>,
@@ -122,7 +122,7 @@ fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
     }
 }
 
-/// Waits until no transaction is open in a topic: readers of committed records get to its end.
+/// Waits until no transaction is open in a topic: readers of committed records reach its end.
 ///
 /// # Panics
 /// If one stays open, or the topic or the broker is not there.
@@ -151,7 +151,8 @@ fn ends(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<Vec<i64>>
         .collect()
 }
 
-/// Waits until the broker has forgotten so many transactional ids that begin with `prefix`, and knows no other.
+/// Waits until the broker has forgotten so many transactional ids that begin with `prefix`, and has
+/// no other.
 ///
 /// # Panics
 /// If it does not forget them.
@@ -160,7 +161,7 @@ pub async fn until_forgotten(brokers: &str, prefix: &str, count: usize) {
     while Instant::now() < deadline {
         let records = read_topic(brokers, "__transaction_state", Isolation::Uncommitted).await;
         let of_prefix = |record: &RawRecord| {
-            // The id stands behind a version and its length.
+            // The id follows a version and its length.
             let id = record.key.as_ref().and_then(|key| key.get(4..));
             id.is_some_and(|id| id.starts_with(prefix.as_bytes()))
         };
@@ -169,7 +170,7 @@ pub async fn until_forgotten(brokers: &str, prefix: &str, count: usize) {
             .filter(of_prefix)
             .map(|record| (record.key, record.value.is_some()))
             .collect();
-        // The last record of an id says whether it is known.
+        // The last record of an id shows whether it still exists.
         if known.len() >= count && known.values().all(|is_known| !is_known) {
             return;
         }
@@ -177,7 +178,7 @@ pub async fn until_forgotten(brokers: &str, prefix: &str, count: usize) {
     panic!("{count} transactional ids were not forgotten within {DEADLINE:?}");
 }
 
-/// How many partitions a topic has.
+/// The number of partitions of a topic.
 ///
 /// # Panics
 /// If the topic or the broker is not there.
@@ -189,7 +190,7 @@ pub async fn partitions(brokers: &str, topic: &str) -> i32 {
     count.await.must("ask for a topic").must("ask for a topic")
 }
 
-/// Waits until so many brokers are there.
+/// Waits until so many brokers have joined.
 pub(crate) async fn until_brokers(brokers: &str, count: usize) {
     let admin = admin(brokers).must("ask for brokers");
     let come = tokio::task::spawn_blocking(move || {
@@ -205,8 +206,8 @@ pub(crate) async fn until_brokers(brokers: &str, count: usize) {
     assert!(come.await.must("ask for brokers"), "{count} brokers were not there in {DEADLINE:?}");
 }
 
-/// Writes records one by one, each into its partition, in the order given: a producer that knows
-/// nothing of Annals.
+/// Writes records one by one, each into its partition, in the given order: a producer without
+/// Annals.
 ///
 /// # Panics
 /// If the topic or the broker is not there.
@@ -230,7 +231,7 @@ pub async fn write_records(brokers: &str, topic: &str, records: &[RawRecord]) {
     }
 }
 
-/// Makes a topic.
+/// Creates a topic.
 ///
 /// # Panics
 /// If the broker refuses or is not there.
@@ -254,7 +255,7 @@ pub async fn configure_topic(brokers: &str, topic: &str, name: &str, value: &str
     }
 }
 
-/// Adds partitions to a topic, until it has so many.
+/// Adds partitions to a topic until it has so many.
 ///
 /// # Panics
 /// If the topic or the broker is not there.

@@ -1,10 +1,11 @@
-//! For the tests of Annals: throwaway databases, the real relay, servers to stop, writers and a checker.
+//! The tools of Annals' tests: throwaway databases, the real relay, servers to stop, writers and a
+//! checker.
 //!
-//! A test makes a [`Testbed`] (a database and topic names of its own on the shared servers), starts a
-//! [`RelayProcess`], lets a [`Load`] write and a [`Follower`] consume, and hands what everybody saw to
-//! [`check`]. Tests that stop servers bring up a [`PrivateStack`].
+//! A test creates a [`Testbed`] (a database and topic names of its own on the shared servers),
+//! starts a [`RelayProcess`], runs a [`Load`] and a [`Follower`], and hands their observations to
+//! [`check`]. Tests that stop servers start a [`PrivateStack`].
 //!
-//! Everything here panics when the test cannot go on, and says why in one sentence ([`Must`]).
+//! Everything here panics when the test cannot go on, with the reason in one sentence ([`Must`]).
 
 mod access;
 mod account;

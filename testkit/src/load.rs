@@ -1,4 +1,4 @@
-//! Writers that do everything writers do: race, retry, give up, roll back, leave transactions open.
+//! Writers that do what real writers do: race, retry, give up, roll back, leave transactions open.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::history::Attempt;
 use crate::must::Must;
 use crate::writer::Writer;
 
-/// How many writers, and on what.
+/// The number of writers, and their streams.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Concurrent writers.
     pub writers: usize,
     /// Streams that they share.
     pub streams: usize,
-    /// How many acknowledged events may wait to be consumed before the writers wait, too.
+    /// Acknowledged events that may wait to be consumed before the writers wait, too.
     pub ahead_events_max: usize,
 }
 
@@ -33,8 +33,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts writers on a store; `consumed` is how many events have been consumed by now, and holds the
-    /// writers back when they are too far ahead.
+    /// Starts writers on a store. `consumed` is the number of events consumed so far; it stops the
+    /// writers while they are too far ahead.
     #[must_use]
     pub fn start(
         store: &Store,
@@ -70,13 +70,13 @@ impl Load {
         assert!(reached, "the writers did not get {events} events acknowledged in {DEADLINE:?}");
     }
 
-    /// How many events have been acknowledged since the start.
+    /// The number of events acknowledged since the start.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         *self.acknowledged.borrow()
     }
 
-    /// Stops the writers, lets each finish what it does, and returns what they tried.
+    /// Stops the writers, lets each finish its step, and returns their attempts.
     ///
     /// # Panics
     /// If a writer had panicked.
@@ -98,7 +98,7 @@ async fn write(mut writer: Writer, mut brake: Brake) -> Vec<Attempt> {
     writer.finish().await
 }
 
-/// What makes a writer wait or end.
+/// The signals that make a writer wait or end.
 struct Brake {
     stop: watch::Receiver<bool>,
     acknowledged: watch::Sender<usize>,

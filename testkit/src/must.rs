@@ -1,11 +1,11 @@
-//! Failing a test, with a sentence instead of a backtrace to read.
+//! Fails a test with a sentence instead of a backtrace.
 
-/// What a test goes on with, or fails over.
+/// The value that a test needs to go on, or the failure that ends it.
 pub trait Must<T> {
     /// The value.
     ///
     /// # Panics
-    /// If there is none; the message says what was being done, and every cause.
+    /// If there is none; the message names the action, and every cause.
     #[track_caller]
     fn must(self, action: &str) -> T;
 }

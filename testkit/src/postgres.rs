@@ -1,4 +1,5 @@
-//! PostgreSQL servers of a test's own, and what makes histories move: dumps, copies of the data, upgrades.
+//! Private PostgreSQL servers, and the operations that change a history: dumps, copies of the data,
+//! upgrades.
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +33,9 @@ impl PrivateStack {
         stack.postgres_up(&[("ANNALS_POSTGRES_VERSION", version.to_owned())]).await
     }
 
-    /// Starts a new PostgreSQL into which `pg_upgrade` has brought the data of another that is stopped: it has another
-    /// system identifier, and transaction ids and positions go on. Both are of the machine's version.
+    /// Starts a new PostgreSQL whose data `pg_upgrade` took from another, stopped one. It has
+    /// another system identifier; transaction ids and positions continue. Both have the machine's
+    /// version.
     ///
     /// # Panics
     /// If it does not start.
@@ -50,10 +52,11 @@ impl PrivateStack {
         address.must("find a private server's address").to_owned()
     }
 
-    /// Ends its PostgreSQL, copies its data as they are on the disk, as a snapshot of the volume does, and starts it again.
+    /// Ends its PostgreSQL, copies its data as they are on the disk, as a volume snapshot does, and
+    /// starts it again.
     ///
     /// # Panics
-    /// If it cannot be done.
+    /// If a step fails.
     pub async fn snapshot(&self) -> Snapshot {
         self.end(Component::Postgres, Ending::Crash).await;
         let name = format!("data-{}", Uuid::new_v4().simple());
@@ -62,10 +65,10 @@ impl PrivateStack {
         Snapshot { name }
     }
 
-    /// Ends its PostgreSQL, puts the data back as they were, and starts it again.
+    /// Ends its PostgreSQL, restores the copied data, and starts it again.
     ///
     /// # Panics
-    /// If it cannot be done.
+    /// If a step fails.
     pub async fn restore(&self, snapshot: &Snapshot) {
         self.end(Component::Postgres, Ending::Crash).await;
         let data = self.data();
@@ -79,7 +82,7 @@ impl PrivateStack {
     }
 }
 
-/// The data of a private PostgreSQL as they were at a moment.
+/// The data of a private PostgreSQL as they were at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
     name: String,
@@ -89,7 +92,7 @@ async fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-a").arg(from).arg(to)).await;
 }
 
-/// What `pg_dump` wrote of a database. Gone with the value.
+/// A database dump by `pg_dump`. Deleted with the value.
 #[derive(Debug)]
 pub struct Dump {
     file: PathBuf,
@@ -145,7 +148,7 @@ async fn run(command: &mut Command) {
     assert!(output.status.success(), "{name}: {errors}");
 }
 
-/// Makes an empty database.
+/// Creates an empty database.
 ///
 /// # Panics
 /// If the server refuses.
@@ -163,7 +166,7 @@ pub async fn drop_database(environment: &Environment, name: &str) {
     administer(environment, statement, &[("the_database", name)]).await.must("drop a database");
 }
 
-/// Gives a database another name. Nobody may be connected to it.
+/// Renames a database, which must have no sessions.
 ///
 /// # Panics
 /// If the server refuses.
@@ -173,7 +176,8 @@ pub async fn rename_database(environment: &Environment, from: &str, to: &str) {
     administer(environment, statement, &names).await.must("rename a database");
 }
 
-/// Copies a database within its server, by `create database ... template`. Ends all sessions of it before.
+/// Copies a database within its server, by `create database ... template`. First ends all its
+/// sessions.
 ///
 /// # Panics
 /// If the server refuses.
@@ -185,7 +189,7 @@ pub async fn copy_database(environment: &Environment, from: &str, to: &str) {
     administer(environment, copy, &names).await.must("copy a database");
 }
 
-/// Runs a statement about databases that are not connected to: what it is written with is replaced by their names.
+/// Runs a statement about databases without sessions: replaces the placeholders by their names.
 pub(crate) async fn administer(
     environment: &Environment,
     statement: &str,

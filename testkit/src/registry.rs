@@ -1,4 +1,4 @@
-//! The schema registry, asked as any HTTP client would, and one that talks nonsense.
+//! The schema registry through plain HTTP, and a faulty registry.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::must::Must;
 
 const BUFFER_BYTES: usize = 65_536;
 
-/// Gets a path below the base URL of a registry as JSON: HTTP/1.0, so that the answer ends with the connection.
+/// Gets a path below the base URL of a registry as JSON: HTTP/1.0, so that the answer ends with the
+/// connection.
 ///
 /// # Panics
 /// If the registry does not answer with 200 and JSON.
@@ -30,14 +31,14 @@ pub async fn ask_registry(base_url: &str, path: &str) -> serde_json::Value {
     serde_json::from_str(body).must("read the registry's JSON")
 }
 
-/// What a registry answers that is not well.
+/// A faulty answer of a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Garbage {
     /// 500, and an error of the registry's own.
     ServerError,
-    /// 200, and a page for people: that of a proxy.
+    /// 200, and an HTML page, as from a proxy.
     Html,
-    /// 200, and JSON that means something else.
+    /// 200, and JSON with another meaning.
     OtherJson,
     /// 200, and half of an answer, before the connection breaks.
     Half,
@@ -65,7 +66,7 @@ impl Garbage {
     }
 }
 
-/// A registry that is well by handing everything on to the real one, until it is told to talk nonsense.
+/// A registry that forwards every request to the real one, until a test makes it faulty.
 #[derive(Debug)]
 pub struct FaultyRegistry {
     url: String,
@@ -75,10 +76,10 @@ pub struct FaultyRegistry {
 }
 
 impl FaultyRegistry {
-    /// One in front of the registry with this base URL.
+    /// Starts one in front of the registry with this base URL.
     ///
     /// # Panics
-    /// If no port can be had.
+    /// If no port is free.
     pub async fn start(base_url: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a registry");
         let port = listener.local_addr().must("listen as a registry").port();
@@ -96,18 +97,18 @@ impl FaultyRegistry {
         &self.url
     }
 
-    /// From now on it answers this, also on connections that are there.
+    /// Answers every later request with this fault, also on open connections.
     pub fn talks(&self, garbage: Garbage) {
         self.asked.send_replace(0);
         self.garbage.send_replace(Some(garbage));
     }
 
-    /// It is well again.
+    /// Forwards again.
     pub fn is_well(&self) {
         self.garbage.send_replace(None);
     }
 
-    /// How many requests it has answered with what it talks now.
+    /// The number of requests answered with the current fault.
     #[must_use]
     pub fn asked(&self) -> usize {
         *self.asked.borrow()
@@ -155,7 +156,7 @@ async fn answer(
         asked.send_modify(|asked| *asked += 1);
     }
     if talked != Garbage::Half && client.shutdown().await.is_ok() {
-        // Closing before the client has sent everything would take the answer back.
+        // Closing before the client has sent everything would discard the answer.
         while matches!(client.read(&mut buffer).await, Ok(1..)) {}
     }
 }

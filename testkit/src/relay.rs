@@ -9,16 +9,16 @@ use tokio::process::{Child, Command};
 
 use crate::environment::{Environment, is_kept};
 use crate::follow::DEADLINE;
-use crate::log::ProcessLog;
+use crate::log::{ProcessLog, Wanted};
 use crate::must::Must;
 use crate::testbed::Testbed;
 
-/// How often a process is asked for its memory: its peak is what it says last.
+/// Interval of the readings of a process's memory: its peak is the last reading.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
 const BINARY: &str = "annals-relay";
 
-/// How to start a relay.
+/// The settings of a relay's start.
 #[derive(Debug, Clone)]
 pub struct RelaySettings {
     bed: String,
@@ -45,21 +45,22 @@ impl RelaySettings {
         }
     }
 
-    /// Another instance of the same deployment; `a` unless set.
+    /// Another instance of the same deployment; the default is `a`.
     #[must_use]
     pub fn instance(mut self, name: &str) -> Self {
         self.instance = name.to_owned();
         self.in_directory(name)
     }
 
-    /// Another place for the relay's log than one that is named after the instance: for two of one name.
+    /// Another path for the relay's log than the one named after the instance: for two relays with
+    /// one name.
     #[must_use]
     pub fn in_directory(mut self, name: &str) -> Self {
         self.directory = name.to_owned();
         self
     }
 
-    /// Another topic of claims than the test bed's own.
+    /// Another claims topic than the test bed's own.
     #[must_use]
     pub fn claims(mut self, topic: &str) -> Self {
         self.claims = topic.to_owned();
@@ -87,14 +88,15 @@ impl RelaySettings {
         self
     }
 
-    /// Another way to the test bed's database, or another user.
+    /// Another route to the test bed's database, or another user.
     #[must_use]
     pub fn database(mut self, url: &str) -> Self {
         self.database_url = url.to_owned();
         self
     }
 
-    /// Tries again soon after a failure, gives up soon on a broker that does not answer, and tells of each try.
+    /// Short back-off, a short time-out for a broker that does not answer, and a log line for each
+    /// try.
     #[must_use]
     pub fn impatient(self) -> Self {
         self.variable("ANNALS_RELAY__RELAY__BACKOFF_MS_MAX", "500")
@@ -102,17 +104,17 @@ impl RelaySettings {
             .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::waiting=debug")
     }
 
-    /// An environment variable of the relay.
+    /// Sets an environment variable of the relay.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Runs a subcommand of the relay's binary, as an operator does; what it says when it succeeds.
+    /// Runs a subcommand of the relay's binary, as an operator does; returns its output.
     ///
     /// # Errors
-    /// What it says when it does not.
+    /// Its output, if it fails.
     ///
     /// # Panics
     /// If it cannot be started, or does not end.
@@ -129,7 +131,7 @@ impl RelaySettings {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// The same, and the most memory that it had at once, in bytes.
+    /// The same, and its peak memory in bytes.
     ///
     /// # Errors
     /// In the first part, as of [`run`](Self::run).
@@ -167,21 +169,22 @@ impl RelaySettings {
     }
 }
 
-/// A running `annals-relay`. Ends with the test; one that panics says where the relay's log is.
+/// A running `annals-relay`. Ends with the test; a panicking test prints the path of the relay's
+/// log.
 #[derive(Debug)]
 pub struct RelayProcess {
     settings: RelaySettings,
     directory: PathBuf,
     log: ProcessLog,
-    /// Lines of the log that were there before this start.
+    /// Lines of the log from before this start.
     start: usize,
-    /// Lines of the log before the page that is looked at.
+    /// Lines of the log before the current page.
     mark: usize,
     child: Child,
 }
 
 impl RelayProcess {
-    /// Starts a relay, and does not wait for what it does.
+    /// Starts a relay, and returns at once.
     ///
     /// # Panics
     /// If there is no binary, or it cannot be started.
@@ -195,10 +198,10 @@ impl RelayProcess {
         Self { settings: settings.clone(), directory, log, start: 0, mark: 0, child }
     }
 
-    /// Ends the relay at once, as a crash does, and waits until it is gone.
+    /// Kills the relay, as a crash does, and waits until it has ended.
     ///
     /// # Panics
-    /// If it had ended already: a test that kills it needs it alive.
+    /// If it had already ended: a test that kills it needs it alive.
     pub async fn kill(&mut self) {
         if let Some(status) = self.child.try_wait().must("look after the relay") {
             panic!("the relay ended by itself, with {status}\n{}", self.log.tail());
@@ -217,17 +220,17 @@ impl RelayProcess {
         self.child = spawn(&self.settings, &self.directory, &self.log);
     }
 
-    /// Asks it to end (SIGTERM) once it is far enough to hear it, and waits until it has.
+    /// Asks it to end (SIGTERM) once it handles signals, and waits until it has ended.
     ///
     /// # Panics
     /// If it does not start, or does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.log.line(self.start, " started ").await;
+        self.log.line(self.start, Wanted::event("started", &[])).await;
         self.signal("-TERM").await;
         self.ended().await
     }
 
-    /// Freezes it (SIGSTOP), as a machine that swaps or a virtual machine that moves does.
+    /// Freezes it (SIGSTOP), as a swapping machine or a moving virtual machine does.
     ///
     /// # Panics
     /// If it does not run.
@@ -235,7 +238,7 @@ impl RelayProcess {
         self.signal("-STOP").await;
     }
 
-    /// Lets it go on after [`freeze`](Self::freeze).
+    /// Resumes it after [`freeze`](Self::freeze).
     ///
     /// # Panics
     /// If it does not run.
@@ -260,62 +263,119 @@ impl RelayProcess {
         ended.must("wait for the relay's end")
     }
 
-    /// Waits until it has logged a line with this text since its last start, and returns the line.
+    /// Waits until it has written a line with this text since its last start, and returns the line:
+    /// for its output to people when it ends. For log entries use [`event`](Self::event).
+    ///
+    /// # Panics
+    /// If it does not write one.
+    pub async fn printed(&self, text: &str) -> String {
+        self.log.line(self.mark, Wanted::Text(text.to_owned())).await
+    }
+
+    /// Waits until it has logged the event with this id on this page, and returns the line.
     ///
     /// # Panics
     /// If it does not log one.
-    pub async fn logged(&self, text: &str) -> String {
-        self.log.line(self.mark, text).await
+    pub async fn event(&self, id: &str) -> String {
+        self.event_with(id, &[]).await
     }
 
-    /// Begins a new page of the log: [`logged`](Self::logged) looks only at what comes from now on.
+    /// The same, with these fields.
+    ///
+    /// # Panics
+    /// If it does not log one.
+    pub async fn event_with(&self, id: &str, fields: &[(&str, &str)]) -> String {
+        self.log.line(self.mark, Wanted::event(id, fields)).await
+    }
+
+    /// Waits until it publishes these shards, in their order, separated by commas.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn publishes(&self, shards: &str) {
+        self.event_with("publishing", &[("shards", shards)]).await;
+    }
+
+    /// Waits until it has quarantined a stream or a category, and returns the line.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn quarantines(&self, name: &str) -> String {
+        self.event_with("quarantined", &[("name", name)]).await
+    }
+
+    /// Begins a new page of the log: [`event`](Self::event) reads only later lines.
     pub fn turn_page(&mut self) {
         self.mark = self.log.len();
     }
 
-    /// Whether it has logged this text since its last start.
+    /// Whether it has logged the event with this id on this page.
     #[must_use]
-    pub fn has_logged(&self, text: &str) -> bool {
-        self.log.find(self.mark, text).is_some()
+    pub fn has_event(&self, id: &str) -> bool {
+        self.times(id) > 0
     }
 
-    /// Everything that it has logged, in all its starts.
+    /// Its whole log, over all its starts.
     #[must_use]
     pub fn text(&self) -> String {
         self.log.text()
     }
 
-    /// How many lines with this text it has logged on this page.
+    /// The number of log events with this id on this page.
     #[must_use]
-    pub fn times_logged(&self, text: &str) -> usize {
-        self.log.count(self.mark, text)
+    pub fn times(&self, id: &str) -> usize {
+        self.log.count(self.mark, &Wanted::event(id, &[]))
     }
 
-    /// Waits until it says on this page that it waits for something, and has tried again in vain since; returns the line.
+    /// Waits until it logs the begin of an outage on this page, and returns the line.
     ///
     /// # Panics
-    /// If it does not say so, or was not started as [`impatient`](RelaySettings::impatient).
+    /// If it does not log one.
     pub async fn waits_for(&self, what: &str) -> String {
-        let said = self.logged(&format!(" waiting for {what} ")).await;
-        self.logged(&format!("still waiting for {what}")).await;
+        self.event_with("outage_began", &[("waiting_for", what)]).await
+    }
+
+    /// The same, and until it has failed once more since.
+    ///
+    /// # Panics
+    /// If it does not log both, or was not started as [`impatient`](RelaySettings::impatient).
+    pub async fn keeps_waiting_for(&self, what: &str) -> String {
+        let said = self.waits_for(what).await;
+        self.event_with("outage_continues", &[("waiting_for", what)]).await;
         said
     }
 
-    /// Waits until it says on this page that it publishes again after waiting for something.
+    /// Waits until it logs the end of an outage on this page.
     ///
     /// # Panics
-    /// If it does not, or has said more of it than one line at the beginning and one at the end.
+    /// If it does not log it.
+    pub async fn has_waited_for(&self, what: &str) {
+        self.event_with("outage_ended", &[("waiting_for", what)]).await;
+    }
+
+    /// The same, for an outage that is logged exactly once.
+    ///
+    /// # Panics
+    /// If it does not log it, or logs more than one line at the begin and one at the end.
     pub async fn goes_on_after(&self, what: &str) {
-        self.logged(&format!("publishing again after waiting for {what}")).await;
-        let began = self.times_logged("WARN annals_relay::waiting: ");
-        let ended = self.times_logged("INFO annals_relay::waiting: ");
-        assert_eq!((began, ended), (1, 1), "one line for each change\n{}", self.log.tail());
+        self.has_waited_for(what).await;
+        self.goes_on().await;
+    }
+
+    /// Waits until an outage of any kind is over that is logged exactly once.
+    ///
+    /// # Panics
+    /// As [`goes_on_after`](Self::goes_on_after).
+    pub async fn goes_on(&self) {
+        self.event("outage_ended").await;
+        let counts = (self.times("outage_began"), self.times("outage_ended"));
+        assert_eq!(counts, (1, 1), "one line for each change\n{}", self.log.tail());
     }
 
     /// Whether it runs.
     ///
     /// # Panics
-    /// If the system does not say.
+    /// If the system gives no answer.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().must("look after the relay").is_none()
     }
@@ -331,7 +391,7 @@ impl Drop for RelayProcess {
     }
 }
 
-/// The most memory that a process ever had, by its status file; 0 once it has ended.
+/// The peak memory of a process, by its status file; 0 once it has ended.
 fn peak_bytes(status: &str) -> u64 {
     let status = std::fs::read_to_string(status).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -352,7 +412,7 @@ fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child 
     child
 }
 
-/// The binary with the settings, and no subcommand yet.
+/// The binary with the settings, without a subcommand.
 fn command(settings: &RelaySettings, directory: &Path) -> Command {
     let configuration = directory.join("relay.toml");
     std::fs::write(&configuration, settings.configuration()).must("write relay.toml");
@@ -368,7 +428,7 @@ fn command(settings: &RelaySettings, directory: &Path) -> Command {
     command
 }
 
-/// Where the tests of this build put what they write: `target/tmp`.
+/// The directory of this build's test output: `target/tmp`.
 pub(crate) fn output_directory() -> PathBuf {
     let directory = target_directory().parent().must("find the target directory").join("tmp");
     std::fs::create_dir_all(&directory).must("make the tests' directory");

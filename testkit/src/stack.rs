@@ -1,4 +1,4 @@
-//! Servers of a test's own, for tests that stop them.
+//! Private servers, for tests that stop them.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use crate::environment::{Environment, is_kept};
 use crate::must::Must;
 use crate::relay::output_directory;
 
-/// Where ports are taken from: below those that systems give to outgoing connections. From among those,
-/// a client that tries to reconnect to a stopped server could come to hold the server's port itself.
+/// The range of ports: below those that systems assign to outgoing connections. From that range, a
+/// client that reconnects to a stopped server could get the server's port itself.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
-/// What the homes' names begin with; the id of the test's process follows.
+/// Prefix of the homes' names; the id of the test's process follows.
 const HOME_PREFIX: &str = "stack-";
 
-/// A part of the stack.
+/// A component of the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Component {
     /// PostgreSQL.
@@ -49,14 +49,15 @@ impl Component {
 /// How a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Told to.
+    /// By a regular shutdown.
     Orderly,
     /// Killed; PostgreSQL with all its processes at once.
     Crash,
 }
 
 /// Servers of this test only, on free ports, with data of their own; the others of its
-/// [`environment`](Self::environment) are the shared ones. Gone after the test; its logs stay if it panics.
+/// [`environment`](Self::environment) are the shared ones. Removed after the test; the logs stay if
+/// it panics.
 #[derive(Debug)]
 pub struct PrivateStack {
     pub(crate) home: PathBuf,
@@ -78,8 +79,8 @@ impl PrivateStack {
         stack.up_with(components, &ports).await
     }
 
-    /// Starts a Kafka that is set up otherwise than the shared one: with these properties, and with these variables of
-    /// `ops/dev/dev` beside its port, which is chosen before.
+    /// Starts a Kafka with another configuration than the shared one: these properties, and these
+    /// variables of `ops/dev/dev` in addition to its port, which is chosen before.
     pub(crate) async fn kafka(port: u16, properties: &str, variables: &[(&str, String)]) -> Self {
         let stack = Self::home().await;
         std::fs::create_dir_all(&stack.home).must("make a private Kafka's home");
@@ -89,7 +90,8 @@ impl PrivateStack {
         stack.up_with(&[Component::Kafka], &[&own, variables].concat()).await
     }
 
-    /// Starts a standby of a private PostgreSQL that is stopped: it follows it once that runs again.
+    /// Starts a standby of a stopped private PostgreSQL: it follows the primary once that runs
+    /// again.
     ///
     /// # Panics
     /// If it does not start.
@@ -103,7 +105,7 @@ impl PrivateStack {
         stack.postgres_up(&own).await
     }
 
-    /// The version that was asked for, or nothing.
+    /// The requested version, or nothing.
     fn postgres_version(&self) -> String {
         let settings = std::fs::read_to_string(self.home.join("instance"));
         let settings = settings.must("read a private server's settings");
@@ -112,24 +114,24 @@ impl PrivateStack {
         version.unwrap_or_default().to_owned()
     }
 
-    /// Starts a PostgreSQL with these variables of `ops/dev/dev` beside its port.
+    /// Starts a PostgreSQL with these variables of `ops/dev/dev` in addition to its port.
     pub(crate) async fn postgres_up(self, variables: &[(&str, String)]) -> Self {
         let own = [("ANNALS_POSTGRES_PORT", free_port().to_string())];
         self.up_with(&[Component::Postgres], &[&own, variables].concat()).await
     }
 
-    /// Where its data and logs are.
+    /// The directory of its data and logs.
     pub(crate) fn path(&self) -> &Path {
         &self.home
     }
 
-    /// Replaces the properties of a private Kafka: they hold from its next start.
+    /// Replaces the properties of a private Kafka: they apply from its next start.
     pub(crate) fn set_kafka_properties(&self, properties: &str) {
         let file = self.home.join("kafka.properties");
         std::fs::write(file, properties).must("write a private Kafka's properties");
     }
 
-    /// A home in which nothing runs yet.
+    /// A home without running components.
     pub(crate) async fn home() -> Self {
         end_orphans().await;
         let unique = Uuid::new_v4().simple().to_string();
@@ -148,7 +150,7 @@ impl PrivateStack {
         self
     }
 
-    /// Where the servers are: these, and for the rest the shared ones.
+    /// The addresses of the servers: these, and the shared ones for the rest.
     #[must_use]
     pub fn environment(&self) -> &Environment {
         &self.environment
@@ -198,7 +200,7 @@ impl PrivateStack {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Ends the servers, and removes what they wrote unless somebody will want to read it.
+    /// Ends the servers, and removes their files unless they are kept for inspection.
     fn wind_up(&self, command: &str) -> anyhow::Result<()> {
         let output = dev(&self.home).arg(command).output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -221,7 +223,7 @@ impl Drop for PrivateStack {
     }
 }
 
-/// Stops what test programs that were killed left running.
+/// Stops servers of killed test programs.
 async fn end_orphans() {
     let homes = std::fs::read_dir(output_directory()).must("look for private servers");
     for home in homes.filter_map(Result::ok).map(|entry| entry.path()) {
@@ -229,7 +231,7 @@ async fn end_orphans() {
         let Some(rest) = name.strip_prefix(HOME_PREFIX) else { continue };
         let owner = rest.split('-').next().unwrap_or_default();
         let is_orphaned = !Path::new("/proc").join(owner).exists();
-        // Empty when they were stopped, as they are after a test that failed.
+        // Empty after a stop, as after a failed test.
         let run = std::fs::read_dir(home.join("run"));
         let is_running = run.is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_pid_file)));
         if is_orphaned && is_running {
@@ -244,7 +246,7 @@ fn is_pid_file(file: std::fs::DirEntry) -> bool {
     file.path().extension().is_some_and(|extension| extension == "pid")
 }
 
-/// Where a program of PostgreSQL's is on this machine.
+/// The path of a PostgreSQL program on this machine.
 pub(crate) async fn program(name: &str) -> PathBuf {
     let output = Command::new(script()).args(["program", name]).output().await;
     let output = output.must("run ops/dev/dev");

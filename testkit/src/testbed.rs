@@ -1,4 +1,4 @@
-//! One test's own database, topics and deployment name.
+//! A test's own database, topics and deployment name.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,8 +21,8 @@ const CONNECTIONS_MAX: u32 = 20;
 
 /// A database of its own, migrated, and names that no other test uses for topics and deployment.
 ///
-/// All of it is removed at the end of a test that succeeds. A test that panics keeps it, and says where
-/// it is; with `ANNALS_TEST_KEEP` set every test does.
+/// All of it is removed at the end of a successful test. A panicking test keeps it and prints the
+/// names; with `ANNALS_TEST_KEEP` set every test does.
 #[derive(Debug)]
 pub struct Testbed {
     name: String,
@@ -32,7 +32,7 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Makes the test bed; `label` says which test it belongs to.
+    /// Creates the test bed; `label` names the test.
     ///
     /// # Panics
     /// If the environment is not set or does not answer.
@@ -55,7 +55,7 @@ impl Testbed {
         Self { name, environment, store, has_topics: AtomicBool::new(false) }
     }
 
-    /// The same test where its database has moved: it has come to these servers under its name.
+    /// The same test after its database has moved to these servers under its name.
     ///
     /// # Panics
     /// If they do not answer.
@@ -83,13 +83,13 @@ impl Testbed {
         self.environment.url_of_database(&self.name)
     }
 
-    /// The name that everything of this test begins with, and of its deployment.
+    /// The prefix of this test's names, and the name of its deployment.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the names of this test's topics begin with.
+    /// The prefix of this test's topics.
     #[must_use]
     pub fn topic_prefix(&self) -> String {
         self.has_topics.store(true, Ordering::Relaxed);
@@ -102,14 +102,14 @@ impl Testbed {
         format!("{}{category}", self.topic_prefix())
     }
 
-    /// The topic in which this test's relays claim their topics.
+    /// The claims topic of this test's relays.
     #[must_use]
     pub fn claims_topic(&self) -> String {
         self.has_topics.store(true, Ordering::Relaxed);
         format!("{}.claims", self.name)
     }
 
-    /// The topic of the checkpoints of this test's relays.
+    /// The checkpoint topic of this test's relays.
     ///
     /// # Panics
     /// If the database does not answer.
@@ -119,13 +119,13 @@ impl Testbed {
         format!("{}test-checkpoints-{}", self.topic_prefix(), &id.simple().to_string()[..12])
     }
 
-    /// How to start a relay for this test.
+    /// The settings of a relay for this test.
     #[must_use]
     pub fn relay(&self) -> RelaySettings {
         RelaySettings::new(self)
     }
 
-    /// A second handle on the same database, as another process would have: nothing is known to it yet.
+    /// A second handle on the same database, as another process would have: with empty caches.
     ///
     /// # Panics
     /// If the database does not answer.
@@ -134,12 +134,13 @@ impl Testbed {
         options.connect(&self.database_url()).await.must("connect to the test's database")
     }
 
-    /// Every event that is recorded, in position order.
+    /// Every recorded event, in position order.
     ///
     /// # Panics
     /// If the database does not answer.
     pub async fn recorded(&self) -> Vec<Recorded> {
-        // Over a connection of its own: one of the pool's may not have been used since the server last crashed.
+        // Over a connection of its own: one from the pool may not have been used since the server
+        // last crashed.
         let connection = PgConnection::connect(&self.database_url()).await;
         let mut connection = connection.must("connect to read what is recorded");
         let rows =
@@ -179,8 +180,8 @@ impl Testbed {
         query.fetch_one(self.store.pool()).await.must("look at locks")
     }
 
-    /// Returns when a program, by its name in `pg_stat_activity`, has asked where this test's log stands, twice from now on:
-    /// it has come to rest at what is there now.
+    /// Returns when a program, by its name in `pg_stat_activity`, has queried the end of this
+    /// test's log twice from now on: it has read everything recorded so far.
     ///
     /// # Panics
     /// If it does not within [`DEADLINE`].
@@ -202,7 +203,8 @@ impl Testbed {
         looked.must("see who looks at the log")
     }
 
-    /// Returns when PostgreSQL has the checkpoints of everything that is recorded by now: the relay writes nothing more.
+    /// Returns when PostgreSQL has the checkpoints of every event recorded so far: the relay then
+    /// writes nothing more.
     ///
     /// # Panics
     /// If it has not within [`DEADLINE`].
@@ -213,7 +215,7 @@ impl Testbed {
         assert!(copied.is_ok(), "the checkpoints were not copied within {DEADLINE:?}");
     }
 
-    /// One line that differs when anything an append writes differs.
+    /// One line that differs if any written value of an append differs.
     ///
     /// # Panics
     /// If the database does not answer.
@@ -228,19 +230,19 @@ impl Testbed {
         Follower::start(&self.environment.kafka, &[&self.topic(CATEGORY)])
     }
 
-    /// Everything there is to know of a run that has come to rest: what its writers tried, what is recorded, and
-    /// what a fresh consumer is given of this test's accounts.
+    /// The full history of a finished run: the writers' attempts, the recorded events, and the
+    /// events that a fresh consumer reads from this test's accounts.
     ///
     /// # Panics
-    /// If database or broker do not answer.
+    /// If the database or the broker does not answer.
     pub async fn history(&self, attempts: Vec<Attempt>) -> History {
         self.history_of(&[CATEGORY], attempts).await
     }
 
-    /// The same of other categories than the accounts.
+    /// The same for other categories than the accounts.
     ///
     /// # Panics
-    /// If database or broker do not answer.
+    /// If the database or the broker does not answer.
     pub async fn history_of(&self, categories: &[&str], attempts: Vec<Attempt>) -> History {
         let topics: Vec<String> = categories.iter().map(|category| self.topic(category)).collect();
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -250,7 +252,7 @@ impl Testbed {
 }
 
 async fn connect(url: &str) -> Store {
-    // Off for tests through a pooler, where nobody can listen.
+    // Off for tests through a pooler, whose clients cannot listen.
     let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
     let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
     options.connect(url).await.must("connect to the test's database")
@@ -259,7 +261,7 @@ async fn connect(url: &str) -> Store {
 async fn remove(name: String, environment: Environment, has_topics: bool) -> anyhow::Result<()> {
     let statement = include_str!("../sql/drop_database.sql");
     let dropped = administer(&environment, statement, &[("the_database", &name)]).await;
-    // Also where the server is gone by now.
+    // Also if the server has already ended.
     if has_topics {
         kafka::delete_topics(environment.kafka, name).await?;
     }

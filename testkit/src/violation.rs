@@ -1,4 +1,4 @@
-//! What the checker finds, as facts.
+//! The checker's findings, as facts.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub enum Violation {
         /// The stream.
         stream: String,
     },
-    /// The store acknowledged an event at another version than it has it at.
+    /// The store acknowledged an event at another version than the recorded one.
     AnswerWrong {
         /// The event.
         id: Uuid,
@@ -25,23 +25,23 @@ pub enum Violation {
         /// The version in the store.
         recorded: i64,
     },
-    /// The store has an event that its writer was told it has not, or took back.
+    /// The store has an event although it refused the event, or the writer rolled it back.
     Unwanted {
         /// The event.
         id: Uuid,
         /// The stream.
         stream: String,
-        /// What the writer knows.
+        /// The outcome as the writer knows it.
         outcome: Outcome,
     },
-    /// The store has some events of an append and not the others.
+    /// The store has some events of an append and lacks others.
     Torn {
-        /// Those that are there.
+        /// The recorded ones.
         ids_recorded: Vec<Uuid>,
-        /// Those that are not.
+        /// The missing ones.
         ids_missing: Vec<Uuid>,
     },
-    /// A stream in the store leaves out a version.
+    /// A stream in the store lacks a version.
     HoleInStream {
         /// The stream.
         stream: String,
@@ -55,7 +55,7 @@ pub enum Violation {
         /// The version.
         version: i64,
     },
-    /// The store has it, and no topic.
+    /// The store has the event, and no topic has it.
     Lost {
         /// The event.
         id: Uuid,
@@ -64,27 +64,27 @@ pub enum Violation {
         /// The version.
         version: i64,
     },
-    /// A topic has it, and not the store.
+    /// A topic has the event, and the store lacks it.
     Ghost {
         /// The event.
         id: Uuid,
-        /// Where: `topic[partition]@offset`.
+        /// The place: `topic[partition]@offset`.
         place: String,
     },
-    /// A topic has it with another stream, version or content than the store.
+    /// A topic has the event with another stream, version or content than the store.
     Altered {
         /// The event.
         id: Uuid,
-        /// Where: `topic[partition]@offset`.
+        /// The place: `topic[partition]@offset`.
         place: String,
     },
     /// The same event came again.
     Duplicate {
         /// The event.
         id: Uuid,
-        /// Where it came first.
+        /// The first place.
         first: String,
-        /// Where it came again.
+        /// The second place.
         again: String,
     },
     /// Another event came with the same stream and version.
@@ -93,9 +93,9 @@ pub enum Violation {
         stream: String,
         /// The version.
         version: i64,
-        /// Where it came first.
+        /// The first place.
         first: String,
-        /// Where it came again.
+        /// The second place.
         again: String,
     },
     /// A version came for the first time after a later one.
@@ -104,30 +104,30 @@ pub enum Violation {
         stream: String,
         /// The version.
         version: i64,
-        /// The number it came after.
+        /// The later version, which came before.
         after: i64,
-        /// Where: `topic[partition]@offset`.
+        /// The place: `topic[partition]@offset`.
         place: String,
     },
-    /// The topic's stream leaves out a version.
+    /// The stream lacks a version in the topic.
     Gap {
         /// The stream.
         stream: String,
         /// The version.
         version: i64,
     },
-    /// A stream lies in two partitions.
+    /// A stream is in two partitions.
     SplitStream {
         /// The stream.
         stream: String,
-        /// Which.
+        /// The partitions.
         partitions: Vec<String>,
     },
-    /// A partition was handed out in another order than it lies in.
+    /// A partition was delivered in another order than that of its offsets.
     OffsetsInverted {
-        /// Where: `topic[partition]@offset`.
+        /// The place: `topic[partition]@offset`.
         place: String,
-        /// The number it came after.
+        /// The offset that came before.
         after: i64,
     },
 }

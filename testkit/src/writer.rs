@@ -13,22 +13,22 @@ use crate::dice::Dice;
 use crate::history::{Attempt, AttemptedEvent, Outcome};
 use crate::must::Must;
 
-/// One writer, who remembers what it was told.
+/// One writer, with a memory of the store's answers.
 pub(crate) struct Writer {
     store: Store,
     number: usize,
     streams: Arc<[StreamName]>,
-    /// What this writer believes of each stream.
+    /// This writer's assumption about each stream's version.
     expected: Vec<ExpectedVersion>,
     dice: Dice,
-    /// Events acknowledged in the step under way.
+    /// Events acknowledged in the current step.
     acknowledged_events: usize,
     attempts: Vec<Attempt>,
     open: Option<OpenTransaction>,
     sequence: i64,
 }
 
-/// A transaction that stays open over so many further steps.
+/// A transaction that stays open for so many further steps.
 struct OpenTransaction {
     transaction: Transaction<'static, Postgres>,
     plan: Plan,
@@ -42,7 +42,7 @@ struct Plan {
     append: Append,
     /// The stream of each event.
     streams: Vec<StreamName>,
-    /// The shared streams it is about, by number.
+    /// The shared streams of these events, by number.
     places: Vec<usize>,
 }
 
@@ -66,7 +66,7 @@ impl Writer {
         }
     }
 
-    /// Does one of the things that writers do; how many events were acknowledged.
+    /// Takes one random step of a writer; returns the number of acknowledged events.
     pub(crate) async fn step(&mut self) -> usize {
         self.age_open_transaction().await;
         match self.dice.below(100) {
@@ -80,7 +80,7 @@ impl Writer {
         std::mem::take(&mut self.acknowledged_events)
     }
 
-    /// Ends what is open; all that was tried.
+    /// Ends open transactions; returns all attempts.
     pub(crate) async fn finish(mut self) -> Vec<Attempt> {
         if let Some(open) = self.open.take() {
             self.end_transaction(open).await;
@@ -93,7 +93,7 @@ impl Writer {
         self.settle(plan).await;
     }
 
-    /// Appends, the same again after each answer that leaves it open what happened.
+    /// Appends, and appends the same again after each answer with an unknown outcome.
     async fn settle(&mut self, plan: Plan) {
         loop {
             match self.store.append(&plan.append).await {
@@ -105,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// Drops an append part of the way. Afterwards repeats it, or leaves for ever open what became of it.
+    /// Drops an append halfway. Then repeats it, or leaves its outcome unknown for ever.
     async fn give_up(&mut self, repeats: bool) {
         let plan = self.plan(1);
         let polls = 1 + self.dice.below(6);
@@ -128,7 +128,7 @@ impl Writer {
         self.note(&plan, Outcome::RolledBack, &[]);
     }
 
-    /// Appends in a transaction that stays open for a while, to a stream that nobody else uses.
+    /// Appends in a transaction that stays open for a while, to a stream that no other writer uses.
     async fn leave_open(&mut self) {
         if self.open.is_some() {
             return;
@@ -169,7 +169,7 @@ impl Writer {
         }
     }
 
-    /// One to four events for each of so many shared streams, expecting what this writer knows of them.
+    /// One to four events for each of so many shared streams, with this writer's expected versions.
     fn plan(&mut self, streams: usize) -> Plan {
         let first = self.dice.below(self.streams.len());
         let mut plan = Plan { append: Append::default(), streams: Vec::new(), places: Vec::new() };

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# docker-compose.yml is valid and matches the native stack, and ops/dev/dev drives Docker as promised. No engine is needed:
-# the first part asks a Compose client, the second one talks to a stand-in for the docker program.
+# docker-compose.yml is valid and matches the native stack, and ops/dev/dev drives Docker as
+# promised.
+# No engine is needed: the first part uses a Compose client, the second one a stand-in for the
+# docker
+# program.
 # shellcheck source-path=SCRIPTDIR disable=SC2317 # functions are called by name, by check and refute
 set -euo pipefail
 
@@ -51,7 +54,8 @@ ports_are_those_of_the_native_stack() {
   check "clients are told that port" grep -q 'OUTSIDE://127.0.0.1:21234' "$HOMES/moved"
 }
 
-# The two clients write it in their own ways; both name the address, and there is none but the loopback.
+# The two clients print it in their own ways; both name the address, and there is none but the
+# loopback.
 publishes() {
   { grep -qE "127\\.0\\.0\\.1:$1:" "$2" || grep -qE "published: \"?$1\"?" "$2"; } && ! grep -q '0\.0\.0\.0:' "$2"
 }
@@ -65,11 +69,11 @@ versions_are_those_of_the_native_stack() {
 the_relay_waits_to_be_asked_for() {
   "${COMPOSE[@]}" --profile relay config >"$HOMES/with-relay" 2>/dev/null
   check "the relay is there when its profile is asked for" grep -q 'ANNALS_KAFKA: kafka:9092' "$HOMES/with-relay"
-  # Compose 1 lists every service whatever the profile.
+  # Compose 1 lists every service for every profile.
   [[ ${COMPOSE[0]} == docker-compose ]] || refute "the relay is not started otherwise" grep -q annals-relay "$HOMES/config"
 }
 
-# A docker that notes what it is asked, and remembers in files which services "run".
+# A docker that records its arguments, and keeps in files which services "run".
 make_docker() {
   mkdir -p "$HOMES/bin" "$HOMES/running"
   cat >"$HOMES/bin/docker" <<STUB
@@ -89,7 +93,7 @@ STUB
 dev_drives_docker() {
   make_docker
   export ANNALS_POSTGRES_PORT=free
-  # A real database stands behind the port that the stand-in would publish.
+  # A real database listens on the port that the stand-in would publish.
   run_quietly two up postgres
   ANNALS_POSTGRES_PORT=$(port_of two ANNALS_POSTGRES_PORT)
   check "auto takes Docker when an engine answers" docker_dev up postgres

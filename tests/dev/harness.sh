@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# What stack.sh stands on: two instances with free ports, checks that count, data in all three components.
+# The harness of stack.sh: two instances with free ports, checks that count, data in all three
+# components.
 
 DEV=$CHECKOUT/ops/dev/dev
 HOMES=$(mktemp -d)
-# The database runs as another user when root runs this. "one" is open to it, "two" is behind a closed door.
+# The database runs as another user when root runs this. That user can reach "one" but not "two".
 chmod 755 "$HOMES"
 mkdir "$HOMES/closed"
 chmod 700 "$HOMES/closed"
@@ -56,7 +57,7 @@ refute() {
   verdict "$status" "$name"
 }
 
-# expect_failure TEXT NAME COMMAND...: it fails and says so in one line.
+# expect_failure TEXT NAME COMMAND...: it fails and prints TEXT in one line.
 expect_failure() {
   local text=$1 name=$2 status=0
   shift 2
@@ -67,7 +68,7 @@ expect_failure() {
   verdict "$status" "$name"
 }
 
-# A step that must work for the rest to mean anything.
+# A step that must succeed, or the later checks are meaningless.
 run_quietly() {
   local start=$SECONDS
   if ! "$@" >"$HOMES/output" 2>&1; then
@@ -95,7 +96,9 @@ finish() {
   exit 0
 }
 
-# status fails unless everything answers; its lines are what counts here. What runs has "(pid N)" at the end of its state.
+# status fails unless everything answers; its lines are checked here. The state of a running
+# component
+# ends with "(pid N)".
 state_of() { { "$1" status || true; } 2>/dev/null | grep "^$2 "; }
 pid_of() { state_of "$@" | sed -n 's/.*(pid \([0-9]*\)).*/\1/p'; }
 pids() { pid_of "$1" postgres && pid_of "$1" kafka && pid_of "$1" registry; }
@@ -136,13 +139,13 @@ check_data() {
   check "$1: the schema is there, with its id" same_schema_id
 }
 
-# A PATH with every program of the real one but one.
+# A PATH with every program of the real one except one.
 path_without() {
   local directory=$HOMES/without-$1 parts part
   if [[ ! -d $directory ]]; then
     mkdir "$directory"
     IFS=: read -r -a parts <<<"$PATH"
-    # The first of a name wins, as in a search; ln refuses the others.
+    # The first program of a name wins, as in a search; ln refuses the others.
     for part in "${parts[@]}"; do ln -s "$part"/* "$directory/" 2>/dev/null || true; done
     rm -f "$directory/$1"
   fi

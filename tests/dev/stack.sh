@@ -17,7 +17,7 @@ main() {
   a_taken_port_is_named
   a_killed_up_leaves_nothing_half_made
   with_takes_down_what_it_brought_up
-  a_component_of_somebody_else_is_left_alone
+  an_external_component_is_left_alone
   mistakes_get_one_line
   reset_wipes
   finish
@@ -51,7 +51,8 @@ up_repairs_what_was_killed() {
   check "kill -9 right after a schema was registered: it is there" last_schema_is_there
 }
 
-# A pid file that names a stranger: neither is the stranger ended, nor does it stand for the component.
+# A pid file with the pid of a foreign process: that process is neither ended nor taken for the
+# component.
 a_pid_file_is_not_believed() {
   local stranger kafka
   sleep 300 &
@@ -88,7 +89,8 @@ a_killed_up_leaves_nothing_half_made() {
     two reset >/dev/null 2>&1
     setsid "$DEV" --private --home "$HOMES/two" up postgres kafka >/dev/null 2>&1 &
     sleep "$delay"
-    # The whole group: the script, what it runs in parallel, initdb. What has become a component is in its own session.
+    # The whole group: the script, its parallel jobs, initdb. A started component is in its own
+    # session.
     kill -KILL -- "-$!" 2>/dev/null || true
     wait "$!" 2>/dev/null || true
     run_quietly two up postgres kafka
@@ -103,9 +105,9 @@ with_takes_down_what_it_brought_up() {
   # shellcheck disable=SC2016 # the inner shell expands it
   two with postgres kafka -- bash -c '[[ -n $ANNALS_DATABASE_URL && -n $ANNALS_KAFKA && -z ${ANNALS_REGISTRY_URL:-} ]] && exit 7' \
     >/dev/null 2>"$HOMES/output" || status=$?
-  check "with: the command's exit code comes back, its environment has what was asked for" test "$status" = 7
-  refute "with: what it brought up is down" serves two postgres
-  check "with: what was up stays up" serves two kafka
+  check "with: the command's exit code comes back, its environment has the requested variables" test "$status" = 7
+  refute "with: the component that it started is down" serves two postgres
+  check "with: a component that was up stays up" serves two kafka
   signal_ends_with TERM 143 'exec sleep 300'
   signal_ends_with INT 130 'exec sleep 300'
   signal_ends_with INT 5 'trap "exit 5" INT; while :; do sleep 0.1; done'
@@ -113,10 +115,11 @@ with_takes_down_what_it_brought_up() {
   two_withs_share
 }
 
-# signal_ends_with SIGNAL STATUS SCRIPT: the command gets it, its exit code comes back, and the component goes down.
+# signal_ends_with SIGNAL STATUS SCRIPT: the command receives it, its exit code is returned, and the
+# component goes down.
 signal_ends_with() {
   local with status=0 child
-  # Job control gives it its own group and its ears for INT, as a terminal would.
+  # Job control gives the command its own group and its own handling of INT, as a terminal would.
   set -m
   "$DEV" --private --home "$HOMES/two" with postgres -- bash -c "echo \$\$ >'$HOMES/child'; $3" >/dev/null 2>&1 &
   with=$!
@@ -127,7 +130,7 @@ signal_ends_with() {
   child=$(<"$HOMES/child")
   check "with: $1 ends it with $2" test "$status" = "$2"
   refute "with: $1 ends the command" kill -0 "$child"
-  refute "with: $1 takes down what it brought up" serves two postgres
+  refute "with: $1 stops the component that it started" serves two postgres
   rm "$HOMES/child"
 }
 
@@ -142,7 +145,7 @@ two_withs_share() {
   refute "with: the second one stops it" serves two postgres
 }
 
-a_component_of_somebody_else_is_left_alone() {
+an_external_component_is_left_alone() {
   local url
   url=$(one env | sed -n 's/^export ANNALS_DATABASE_URL=//p')
   ANNALS_DATABASE_URL=$url "$DEV" --home "$HOMES/two" up postgres >"$HOMES/output" 2>&1
@@ -150,7 +153,7 @@ a_component_of_somebody_else_is_left_alone() {
   refute "a database named by its URL: nothing is started" serves two postgres
   check "--private ignores the URL" env "ANNALS_DATABASE_URL=$url" "$DEV" --private --home "$HOMES/two" up postgres
   check "--private: the own one answers" serves two postgres
-  expect_failure "does not answer" "a database named by a URL where nobody answers: one line" \
+  expect_failure "does not answer" "a database URL without a server: one line" \
     env ANNALS_DATABASE_URL=postgres://a:secret@127.0.0.1:1/a "$DEV" --home "$HOMES/two" up postgres
   refute "a password in a URL is not shown" grep -q secret "$HOMES/output"
 }

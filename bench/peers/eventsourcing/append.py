@@ -35,7 +35,8 @@ def append(url, client, seconds, streams, state, ready, counted):
     ready.wait()
     begun, appends = time.monotonic(), 0
     while time.monotonic() - begun < seconds:
-        # The version is the client's, as in the smallest insert: no two clients ever choose the same.
+        # The client chooses the version, as in the smallest insert: no two clients ever choose the
+        # same.
         version = client * 1_000_000_000 + appends + 1
         events.insert_events([StoredEvent(stream(random.randrange(streams)), version, TOPIC, state)])
         appends += 1
@@ -58,7 +59,7 @@ def main():
     for process in processes:
         process.start()
     results = [counted.get(timeout=seconds + 120) for _ in processes]
-    # Those before the clock started are recorded, too.
+    # The events from before the clock started are recorded, too.
     recorded = sum(appends for appends, _ in results) + clients + streams
     print(f"number of transactions actually processed: {recorded}")
     print(f"tps = {sum(rate for _, rate in results)} ")

@@ -21,8 +21,8 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// Makes it. Streams that exist are the steady state: otherwise the first seconds would measure how
-    /// fast streams are created.
+    /// Creates it. Existing streams are the steady state: otherwise the first seconds would measure
+    /// the creation of streams.
     pub(crate) async fn make(load: Load) -> anyhow::Result<Self> {
         let testbed = Testbed::new("bench_append").await;
         let url = testbed.database_url();
@@ -42,7 +42,7 @@ impl Bed {
         &self.url
     }
 
-    /// How many events are recorded.
+    /// The number of recorded events.
     pub(crate) async fn events(&self) -> anyhow::Result<i64> {
         let count = sqlx::query_scalar(include_str!("../../sql/count_events.sql"));
         Ok(count.fetch_one(self.testbed.store().pool()).await?)

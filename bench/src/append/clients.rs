@@ -1,4 +1,4 @@
-//! The store's side: as many tasks as clients, each appending as soon as its last append is answered.
+//! The store's side: one task per client, each appending as soon as its last append is answered.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::event::{self, new_event};
 /// Appends of each client before the clock starts: they open its connection and prepare its statement.
 const WARM_UP_APPENDS: usize = 3;
 
-/// Runs the clients for as long as the load says.
+/// Runs the clients for the duration of the load.
 pub(crate) async fn run(store: &Store, load: Load) -> anyhow::Result<Run> {
     let mut dice = Dice::with_seed(u64::from(load.clients));
     let clients =
@@ -50,7 +50,7 @@ impl Client {
         Ok(self)
     }
 
-    /// How many appends were answered, and when the last.
+    /// The number of answered appends, and the time of the last one.
     async fn run_until(mut self, end: Instant) -> anyhow::Result<(u32, Instant)> {
         let mut appends = 0;
         loop {
@@ -63,7 +63,7 @@ impl Client {
         }
     }
 
-    /// All that an application does for it: encoding included.
+    /// The whole work of an application: encoding included.
     async fn append(&mut self) -> anyhow::Result<()> {
         let stream = event::stream(self.dice.below(self.load.streams))?;
         let sequence = i64::try_from(self.dice.below(1_000_000))?;

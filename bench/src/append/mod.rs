@@ -1,4 +1,5 @@
-//! Appends a second: the store beside pgbench, which calls the same SQL procedure with the same sizes.
+//! Appends per second: the store beside pgbench, which calls the same SQL procedure with the same
+//! sizes.
 
 pub(crate) mod bed;
 pub(crate) mod clients;
@@ -14,27 +15,27 @@ use crate::machine::CpuTime;
 use crate::report::{Report, Table, number, print, progress};
 use crate::spread::{Spread, as_f64};
 
-/// Appends a second: the store beside pgbench, which calls the same SQL procedure.
+/// Appends per second: the store beside pgbench, which calls the same SQL procedure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each is measured, in turns.
+    /// Rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Events of one append.
+    /// Events per append.
     #[arg(long, value_delimiter = ',', default_value = "1,10,100")]
     events: Vec<usize>,
     /// Concurrent clients, each with a connection of its own.
     #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
     clients: Vec<u32>,
-    /// Streams that the appends are spread over.
+    /// Number of streams that receive the appends.
     #[arg(long, default_value_t = 50_000)]
     streams: usize,
 }
 
-/// What is measured at a time.
+/// The parameters of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Load {
     pub(crate) events: usize,
@@ -48,7 +49,7 @@ fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Resul
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
-/// Who appends.
+/// The appending program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Side {
@@ -113,7 +114,8 @@ impl Arguments {
     }
 }
 
-/// Each goes first in every other round, so that a machine that slows down or warms up favours nobody.
+/// Each side goes first in every other round, so that a machine that slows down or warms up favours
+/// neither.
 fn sides(round: usize, with_pgbench: bool) -> Vec<Side> {
     let mut sides = vec![Side::Store, Side::Pgbench];
     if round % 2 == 1 {
@@ -123,7 +125,7 @@ fn sides(round: usize, with_pgbench: bool) -> Vec<Side> {
     sides
 }
 
-/// Measures one cell in fresh tables, and makes sure that what was counted is what is recorded.
+/// Measures one cell in fresh tables, and checks that the counted events are the recorded ones.
 async fn measure(
     side: Side,
     round: usize,
@@ -151,10 +153,10 @@ async fn measure(
     Ok(Measured { side, round, load, appends_per_second: run.appends_per_second, cpu_busy })
 }
 
-/// What one measurement counted.
+/// The counts of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Run {
-    /// All of them, also those before the clock started.
+    /// All events, including those from before the clock started.
     pub(crate) appends: i64,
     pub(crate) appends_per_second: f64,
 }

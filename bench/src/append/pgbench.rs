@@ -13,14 +13,14 @@ use crate::machine::cores;
 const SCRIPT: &str = include_str!("../../sql/append.pgbench.sql");
 const PROGRAMS: &str = "/usr/lib/postgresql";
 
-/// pgbench, where it is.
+/// The pgbench program and its path.
 #[derive(Debug)]
 pub(crate) struct Pgbench {
     program: PathBuf,
 }
 
 impl Pgbench {
-    /// Looks for it on PATH and where Debian puts it; of several the last version.
+    /// Looks for it on PATH and where Debian installs it; of several the last version.
     pub(crate) fn find() -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut versions: Vec<PathBuf> = std::fs::read_dir(PROGRAMS)
@@ -35,7 +35,8 @@ impl Pgbench {
         Some(Self { program })
     }
 
-    /// Calls the procedure that the store calls. The script stays in `directory`, to be run by hand.
+    /// Calls the procedure that the store calls. The script remains in `directory`, for manual
+    /// runs.
     pub(crate) async fn append(
         &self,
         url: &str,
@@ -47,7 +48,7 @@ impl Pgbench {
         self.run(url, load, &Script { path, variables: variables(load)? }).await
     }
 
-    /// Runs a script for as long as the load says.
+    /// Runs a script for the duration of the load.
     pub(crate) async fn run(&self, url: &str, load: Load, script: &Script) -> anyhow::Result<Run> {
         let threads = usize::try_from(load.clients)?.min(cores());
         let variables = script.variables.iter();
@@ -59,7 +60,7 @@ impl Pgbench {
             .arg(&script.path)
             .args(variables.flat_map(|(name, value)| ["-D".to_owned(), format!("{name}={value}")]))
             .arg(url)
-            // Message DB's functions name each other without their schema.
+            // Message DB's functions refer to each other without their schema.
             .env("PGOPTIONS", "-c search_path=message_store,public")
             .kill_on_drop(true)
             .output()
@@ -71,7 +72,7 @@ impl Pgbench {
     }
 }
 
-/// What pgbench is to run.
+/// The arguments of a pgbench run.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) path: PathBuf,
@@ -89,7 +90,7 @@ fn variables(load: Load) -> anyhow::Result<Vec<(&'static str, String)>> {
         ("append", "0".to_owned()),
         ("streams", load.streams.to_string()),
         ("stream_of", repeated("1")),
-        // Nineteen digits take the place of append-id, and make a UUID of it.
+        // Nineteen digits replace append-id, which gives a UUID.
         ("event_ids", array((0..load.events).map(|event| format!("append-id{event:013}")))),
         ("event_types", array(encoded.iter().map(|event| event.event_type.to_owned()))),
         ("fingerprints", array(encoded.iter().map(|event| event.fingerprint.get().to_string()))),
@@ -100,7 +101,7 @@ fn variables(load: Load) -> anyhow::Result<Vec<(&'static str, String)>> {
     ])
 }
 
-/// An array literal, its elements quoted.
+/// An array literal with quoted elements.
 fn array(elements: impl IntoIterator<Item = String>) -> String {
     let quoted = |element: String| {
         let escaped = element.replace('\\', "\\\\").replace('"', "\\\"");

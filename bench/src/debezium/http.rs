@@ -1,10 +1,11 @@
-//! As much of HTTP as Kafka Connect's own interface needs.
+//! The subset of HTTP that Kafka Connect's own interface needs.
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Asks a server of this machine, and returns the answer's body; fails unless the answer is good.
+/// Sends a request to a server of this machine, and returns the answer's body; fails unless the
+/// answer is a success.
 pub(crate) async fn ask(port: u16, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let length = body.len();

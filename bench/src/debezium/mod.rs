@@ -1,5 +1,5 @@
-//! Debezium's outbox router, exactly once, as it is run beside the relay: on the same broker and database, with the same
-//! keys and values.
+//! Debezium's outbox router, exactly once, beside the relay: on the same broker and database, with
+//! the same keys and values.
 
 mod http;
 mod worker;
@@ -15,11 +15,11 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use self::worker::Worker;
 use crate::process::Used;
 
-/// A replication slot is let go when the connector's connection has ended.
+/// A replication slot is released when the connector's connection has ended.
 const SLOT_DEADLINE: Duration = Duration::from_secs(30);
 const SLOT_POLL: Duration = Duration::from_millis(20);
 
-/// Who publishes beside the relay.
+/// The peer that publishes beside the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Peer {
     /// Debezium's outbox router in a worker of Kafka Connect, exactly once.
@@ -37,13 +37,13 @@ pub(crate) struct Debezium {
 pub(crate) struct Connector<'a> {
     /// Names the connector and its slot.
     pub(crate) name: &'a str,
-    /// The topic, which exists.
+    /// The existing topic.
     pub(crate) topic: &'a str,
 }
 
 impl Debezium {
-    /// Starts the worker and makes the outbox table in a database; `peers` is where bench/peers/install puts what it
-    /// installs.
+    /// Starts the worker and creates the outbox table in a database; `peers` is the directory of
+    /// bench/peers/install.
     pub(crate) async fn start(
         peers: &Path,
         directory: &Path,
@@ -62,7 +62,7 @@ impl Debezium {
         Ok(Self { worker, database_url: database_url.to_owned() })
     }
 
-    /// Makes the connector's slot: what is written to the table from now on will be published.
+    /// Creates the connector's slot: later rows of the table will be published.
     pub(crate) async fn begin(&self, connector: Connector<'_>) -> anyhow::Result<()> {
         sqlx::query(include_str!("../../sql/debezium_slot_create.sql"))
             .bind(connector.name)
@@ -103,7 +103,7 @@ impl Debezium {
         &self.database_url
     }
 
-    /// What the worker has used up since its start.
+    /// The worker's resource use since its start.
     pub(crate) fn used(&self) -> anyhow::Result<Used> {
         self.worker.used()
     }
@@ -118,13 +118,13 @@ impl Debezium {
     }
 }
 
-/// Drops the slot if nobody reads from it; whether it is still there.
+/// Drops the slot if it has no reader; whether it still exists.
 async fn has_slot(connection: &mut PgConnection, name: &str) -> anyhow::Result<bool> {
     let dropped = sqlx::query_scalar(include_str!("../../sql/debezium_slot_drop.sql"));
     dropped.bind(name).fetch_one(connection).await.context("drop a replication slot")
 }
 
-/// The fastest that were found.
+/// The fastest settings found.
 fn settings(database_url: &str, connector: Connector<'_>) -> anyhow::Result<Value> {
     let Connector { name, topic } = connector;
     let options: PgConnectOptions = database_url.parse()?;

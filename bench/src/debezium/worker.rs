@@ -1,4 +1,4 @@
-//! The process of Kafka Connect that Debezium runs in: distributed, for only so it can do exactly once.
+//! Debezium's Kafka Connect process: distributed, because only this mode supports exactly once.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -16,9 +16,9 @@ use super::http::ask;
 use crate::kafka::delete_topic;
 use crate::process::{self, Used};
 
-/// What it keeps is in these topics, which it makes.
+/// It creates these topics for its state.
 const TOPICS: [&str; 3] = ["configs", "offsets", "status"];
-/// Twice what it was found to need.
+/// Twice its measured need.
 const HEAP: &str = "-Xmx1g";
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ impl Worker {
     pub(crate) async fn connect(&self, name: &str, settings: &Value) -> anyhow::Result<()> {
         let (path, settings) = (format!("/connectors/{name}/config"), settings.to_string());
         let began = Instant::now();
-        // After another one's end it is busy with itself for a moment, and says so.
+        // After another connector's end it is busy for a moment, and answers so.
         while let Err(error) = ask(self.port, "PUT", &path, &settings).await {
             if began.elapsed() > START_DEADLINE {
                 return Err(error.context(self.where_log_is()));
@@ -101,7 +101,7 @@ impl Worker {
         ask(self.port, "DELETE", &format!("/connectors/{name}"), "").await.map(drop)
     }
 
-    /// What it has used up since its start.
+    /// Its resource use since its start.
     pub(crate) fn used(&self) -> anyhow::Result<Used> {
         Used::by(self.pid)
     }
@@ -110,7 +110,7 @@ impl Worker {
         format!("the log of Kafka Connect is {}", self.log.display())
     }
 
-    /// Ends it, and removes what it kept.
+    /// Ends it, and removes its state.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         process::signal(self.pid, "-TERM")?;
         let ended = tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await;

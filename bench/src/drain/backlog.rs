@@ -1,4 +1,4 @@
-//! A backlog: many events that nobody has published yet.
+//! A backlog: many unpublished events.
 
 use std::ops::Range;
 

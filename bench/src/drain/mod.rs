@@ -1,4 +1,5 @@
-//! Draining a backlog: the relay, exactly once, beside a bare idempotent producer with the same bytes, and Debezium.
+//! Draining a backlog: the relay, exactly once, beside a bare idempotent producer with the same
+//! bytes, and Debezium.
 
 mod backlog;
 mod raw;
@@ -24,19 +25,19 @@ use crate::report::{Report, Table, number, print, progress};
 use crate::settle::settle;
 use crate::spread::{Spread, as_f64};
 
-/// Events a second out of a backlog: the relay beside a bare producer of the same bytes.
+/// Events per second out of a backlog: the relay beside a bare producer of the same bytes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each is measured, in turns.
+    /// Rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Events in the backlog.
     #[arg(long, default_value_t = 1_000_000)]
     events: usize,
-    /// Events of one append, which is one transaction: few large ones are what an import leaves behind.
+    /// Events per append, which is one transaction: an import leaves few large ones.
     #[arg(long, default_value_t = 10)]
     append_events: usize,
-    /// Streams that they are spread over.
+    /// Number of streams that receive the events.
     #[arg(long, default_value_t = 50_000)]
     streams: usize,
     /// Partitions of the topic.
@@ -45,15 +46,15 @@ pub(crate) struct Arguments {
     /// `linger.ms` of the bare producer.
     #[arg(long, default_value_t = raw::LINGER_MS)]
     linger_ms: u32,
-    /// Who publishes the same events beside the relay, from a table of its own.
+    /// The peer that publishes the same events beside the relay, from a table of its own.
     #[arg(long)]
     peer: Option<Peer>,
-    /// Where bench/peers/install has put the peers.
+    /// The directory into which bench/peers/install has installed the peers.
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
 }
 
-/// Who publishes.
+/// The publishing program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Side {
@@ -72,7 +73,7 @@ struct Measured {
     /// From the start of the relay, or of sending, to the first record on the topic.
     until_first_seconds: f64,
     cpu_busy: f64,
-    /// By the relay, or by Debezium; the memory from its start on.
+    /// Of the relay or of Debezium; the memory from its start on.
     used: Option<Used>,
 }
 
@@ -113,8 +114,8 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
 }
 
 impl Bench<'_> {
-    /// Measures each side in every round, after one that does not count: it warms everything up, and gives the bare
-    /// producer what it is to send.
+    /// Measures each side in every round. An unmeasured round comes first: it warms everything up,
+    /// and supplies the bare producer's records.
     async fn rounds(&mut self) -> anyhow::Result<(Arc<Records>, Vec<Measured>)> {
         let (_, records) = self.relay(0).await?;
         let records = Arc::new(records);
@@ -135,7 +136,7 @@ impl Bench<'_> {
                 self.note(&one)?;
                 measured.push(one);
             }
-            // Nobody always follows the same neighbour.
+            // The order changes, so that no side always follows the same one.
             sides.rotate_left(1);
         }
         Ok((records, measured))
@@ -152,7 +153,7 @@ impl Bench<'_> {
         self.report.line("drain", one)
     }
 
-    /// Lets a new deployment publish the whole backlog, and reads what it published.
+    /// Lets a new deployment publish the whole backlog, and reads the published records.
     async fn relay(&self, round: usize) -> anyhow::Result<(Measured, Records)> {
         let Arguments { partitions, events, .. } = *self.arguments;
         let deployment = format!("{}_{round}", self.bed.name());

@@ -1,4 +1,4 @@
-//! The bare producer: librdkafka, idempotent, from memory, as fast as it gets.
+//! The bare producer: librdkafka, idempotent, from memory, at its maximum rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +13,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use super::records::{Record, Records};
 use crate::kafka::client;
 
-/// What was fastest among 0, 5, 20 and 100.
+/// The fastest among 0, 5, 20 and 100.
 pub(crate) const LINGER_MS: u32 = 5;
-/// What the relay compresses with, unless told otherwise.
+/// The relay's default compression.
 const COMPRESSION: &str = "lz4";
 /// Enough that the sending thread never waits for the broker.
 const QUEUE_RECORDS_MAX: &str = "2000000";
@@ -24,7 +24,7 @@ const QUEUE_KBYTES_MAX: &str = "2000000";
 const BATCH_BYTES_MAX: &str = "524288";
 const FLUSH_DEADLINE: Duration = Duration::from_secs(120);
 
-/// What is sent with which settings, for the reader of the table.
+/// The settings and the records, for the reader of the table.
 pub(crate) fn describe(linger_ms: u32) -> String {
     format!(
         "one thread, enable.idempotence, acks=all, linger.ms={linger_ms}, compression.type={COMPRESSION}, \
@@ -44,7 +44,7 @@ pub(crate) async fn send(
     tokio::task::spawn_blocking(move || send_all(&producer, &topic, &records)).await?
 }
 
-/// Counts the records that were not taken.
+/// Counts the records that were not accepted.
 #[derive(Default)]
 struct Undelivered(AtomicU64);
 

@@ -1,4 +1,4 @@
-//! What the relay published: read back, checked, and kept to be sent again.
+//! The relay's published records: read back, checked, and kept for the bare producer.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ pub(crate) struct Records {
     pub(crate) records: Vec<Record>,
 }
 
-/// One record, with as few pieces of memory as can be: there are millions.
+/// One record, in as few allocations as possible: there are millions.
 #[derive(Debug)]
 pub(crate) struct Record {
     position: i64,
@@ -50,7 +50,7 @@ impl Records {
 
 /// Reads every committed record of a topic.
 ///
-/// Fails unless each of so many events is there exactly once.
+/// Fails unless each of the given number of events occurs exactly once.
 pub(crate) async fn read(
     brokers: &str,
     topic: &str,
@@ -69,7 +69,7 @@ pub(crate) async fn read(
     Ok(records)
 }
 
-/// Fails unless a topic has so many committed records.
+/// Fails unless a topic has the given number of committed records.
 pub(crate) async fn check_count(
     brokers: &str,
     topic: &str,
@@ -90,7 +90,8 @@ pub(crate) async fn check_count(
     Ok(())
 }
 
-/// Fails unless a topic has so many committed records, each with another `id` in its headers: those of the outbox router.
+/// Fails unless a topic has the given number of committed records of the outbox router, each with
+/// another `id` in its headers.
 pub(crate) async fn check_ids(
     brokers: &str,
     topic: &str,
@@ -124,7 +125,7 @@ fn read_blocking(brokers: &str, topic: &str, partitions: i32) -> anyhow::Result<
     Ok(read)
 }
 
-/// Takes each committed record that a topic has now.
+/// Calls a function with each committed record that a topic has now.
 fn each(
     brokers: &str,
     topic: &str,

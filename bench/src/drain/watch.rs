@@ -1,4 +1,4 @@
-//! When the first and the last record came to a topic, seen from the broker: the same for both sides.
+//! The times of a topic's first and last record, seen from the broker: the same for both sides.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,12 @@ use tokio::task::JoinHandle;
 use crate::kafka::Ends;
 use crate::machine::CpuTime;
 
-/// How often the ends are asked for. It is the precision of what is seen, and takes one small request.
+/// Interval between requests for the ends: one small request each. It is the precision of the
+/// times.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// Nothing more comes when nothing came for so long.
+/// After so long without a record no more will come.
 const QUIET: Duration = Duration::from_secs(2);
-/// Something is wrong when nothing came for so long, and not all is there.
+/// After so long without a record, an incomplete topic is a fault.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// Watches the ends of a topic's partitions until all records are there.
@@ -21,20 +22,21 @@ pub(crate) struct Watch {
     task: JoinHandle<anyhow::Result<Seen>>,
 }
 
-/// What was seen.
+/// The observed times.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
-    /// From when the topic was last seen empty until it had everything, transaction marks included.
+    /// From the last moment at which the topic was empty until it had everything, transaction
+    /// markers included.
     pub(crate) took: Duration,
-    /// From the start of watching until the topic was last seen empty.
+    /// From the start of watching until the last moment at which the topic was empty.
     pub(crate) empty: Duration,
-    /// Which part of all cores' time was used meanwhile, by whomever.
+    /// The share of all cores' time that was used meanwhile, by any process.
     pub(crate) cpu_busy: f64,
 }
 
 impl Watch {
-    /// Starts watching a topic that exists, on a thread of its own. Returns when the first answer is
-    /// there, so that what is started now is seen from its begin.
+    /// Starts watching an existing topic, on a thread of its own. Returns after the first answer,
+    /// so that a later publisher is seen from its begin.
     pub(crate) async fn start(
         brokers: &str,
         topic: &str,

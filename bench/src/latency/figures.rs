@@ -6,23 +6,23 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Names of the percentiles in the table, and which they are.
+/// Names of the percentiles in the table, and their values.
 pub(crate) const PERCENTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
 /// Significant digits of the histogram.
 const DIGITS: u8 = 3;
 
-/// From where to where.
+/// The two ends of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Span {
-    /// From the moment at which the schedule wanted the append until the consumer had the event: what a
-    /// stall costs those that wait behind it is in it.
+    /// From the scheduled time of the append until the consumer had the event: includes the delay
+    /// that a stall causes for later appends.
     Intended,
     /// From the call of append until the consumer had the event.
     Called,
-    /// From the return of append until the consumer had the event; 0 where it was faster.
+    /// From the return of append until the consumer had the event; 0 if it was faster.
     Returned,
     /// From the recorded time, by the database's clock, until the consumer had the event.
     Recorded,

@@ -1,9 +1,10 @@
-//! Where the time between an append and its consumer goes, by what the relay logs of each of its transactions.
+//! The parts of the delay between an append and its consumer, from the relay's log of each
+//! transaction.
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// What the hops of a transaction are called in the log, in their order, and what that is in milliseconds.
+/// The log's names of the parts of a transaction's time, in their order, in milliseconds.
 const FIELDS: [(&str, f64); 5] = [
     ("age_ms", 1.0),
     ("queued_us", 1e-3),
@@ -20,7 +21,7 @@ pub(crate) struct Hops {
 }
 
 impl Hops {
-    /// The means of what was logged; `None` without a transaction.
+    /// The means of the logged transactions; `None` without a transaction.
     pub(crate) fn of(lines: &[Value]) -> Option<Self> {
         let (mut sums, mut all, mut transactions) = ([0.0; 5], 0.0, 0.0);
         for line in lines {
@@ -37,7 +38,8 @@ impl Hops {
         })
     }
 
-    /// For people; what is left of the mean from the recorded time to the consumer is the way from the broker.
+    /// For people; the rest of the mean from the recorded time to the consumer is the time from the
+    /// broker.
     pub(crate) fn describe(&self, recorded_to_received_ms: f64) -> String {
         let [read, queued, sent, waited, committed] = self.means_ms;
         let rest = recorded_to_received_ms - self.means_ms.iter().sum::<f64>();

@@ -26,34 +26,34 @@ use crate::process::Used;
 use crate::report::{Report, Table, print, progress};
 use crate::spread::{Spread, as_f64};
 
-/// How long the last events may take to arrive.
+/// Time limit for the last events to arrive.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// From append to consumer, at a steady rate.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often it is measured, each time with fresh tables, topics and relay.
+    /// Rounds, each with fresh tables, topics and relay.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Appends a second, of one event each.
+    /// Appends per second, of one event each.
     #[arg(long, default_value_t = 1_000)]
     rate: u32,
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     #[arg(long, default_value_t = 30)]
     seconds: u32,
-    /// How long the same load runs before, unmeasured.
+    /// Duration of the same load before it, unmeasured.
     #[arg(long, default_value_t = 10)]
     warm_up_seconds: u32,
     /// Concurrent writers, each with a connection.
     #[arg(long, default_value_t = 16)]
     writers: u32,
-    /// Streams that the events are spread over.
+    /// Number of streams that receive the events.
     #[arg(long, default_value_t = 50_000)]
     streams: usize,
-    /// Who carries the same events beside the relay, from a table of its own.
+    /// The peer that transports the same events beside the relay, from a table of its own.
     #[arg(long)]
     peer: Option<Peer>,
-    /// Where bench/peers/install has put the peers.
+    /// The directory into which bench/peers/install has installed the peers.
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
 }
@@ -107,7 +107,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
     Ok(())
 }
 
-/// What each side used meanwhile, and where the relay's time went.
+/// The resource use of each side, and the parts of the relay's time.
 fn tell_used(arguments: &Arguments, measured: &[Measured]) {
     let seconds = f64::from(arguments.warm_up_seconds + arguments.seconds);
     for side in Side::ALL {
@@ -196,7 +196,7 @@ async fn measure(
     let (target, streams) = (round.target.clone(), arguments.streams);
     let writers = Writers { target, count: arguments.writers, streams };
     let counted = round.receiver.counted();
-    // The first event of all makes the topic, and tells when everybody is ready.
+    // The very first event creates the topic, and shows that both sides are ready.
     writers.append_one().await?;
     let warm_up = arguments.rate * arguments.warm_up_seconds;
     let working = async {
@@ -219,7 +219,7 @@ async fn measure(
     Ok(Measured { side, round: number, events, figures, recorded_mean_ms, hops, used })
 }
 
-/// Puts together what the writers and the consumer noted.
+/// Joins the times of the writers and of the consumer.
 fn figures(sent: &[Sent], received: &[receiver::Received]) -> anyhow::Result<Vec<Figures>> {
     let arrived: HashMap<Uuid, &receiver::Received> =
         received.iter().map(|one| (one.event_id, one)).collect();

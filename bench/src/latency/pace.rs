@@ -1,11 +1,11 @@
-//! A steady schedule that does not wait for anybody.
+//! A steady schedule that waits for no writer.
 
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// The moments of a schedule, each handed out when it has come: a thread of its own keeps them, because
+/// The times of a schedule, each issued when it has come. A thread of its own keeps them, because
 /// the runtime's timers are exact to a millisecond only.
 pub(crate) fn tickets(rate: u32, count: u32) -> (UnboundedReceiver<Instant>, JoinHandle<()>) {
     let (sender, receiver) = unbounded_channel();

@@ -1,4 +1,4 @@
-//! The other end: a consumer, as a service has it, in this process and so by the same clock.
+//! The other end: a consumer, as in a service, in this process and so by the same clock.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,12 +14,13 @@ use uuid::Uuid;
 use super::ARRIVAL_DEADLINE;
 use crate::kafka::client;
 
-/// What the consumer noted of one event.
+/// The consumer's times of one event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Received {
     pub(crate) event_id: Uuid,
     pub(crate) at: Instant,
-    /// Since its recorded time; two clocks, but of one machine. Debezium's records have none.
+    /// Since its recorded time; two clocks, but of one machine. Debezium's records have no recorded
+    /// time.
     pub(crate) since_recorded: Option<Duration>,
 }
 
@@ -41,7 +42,7 @@ impl Receiver {
         Ok(Self { count, stop, task: tokio::spawn(receive(consumer, counted, stopped)) })
     }
 
-    /// Starts one of Debezium's records, with what the other one asks of librdkafka.
+    /// Starts a consumer of Debezium's records, with the other consumer's settings of librdkafka.
     pub(crate) fn start_bare(brokers: &str, topic: &str, partitions: i32) -> anyhow::Result<Self> {
         let mut config = client(brokers);
         config
@@ -59,7 +60,7 @@ impl Receiver {
         Ok(Self { count, stop, task: tokio::spawn(receive_bare(consumer, counted, stopped)) })
     }
 
-    /// Counts what has come, also while this is used otherwise.
+    /// Counts received events in the background.
     pub(crate) fn counted(&self) -> Counted {
         Counted(self.count.clone())
     }
@@ -69,19 +70,19 @@ impl Receiver {
         self.counted().wait_for(events).await
     }
 
-    /// Ends it, and returns what came.
+    /// Ends it, and returns the received events.
     pub(crate) async fn stop(self) -> anyhow::Result<Vec<Received>> {
         drop(self.stop);
         self.task.await.context("stop the consumer")?
     }
 }
 
-/// How many events have come.
+/// The number of received events.
 #[derive(Debug, Clone)]
 pub(crate) struct Counted(watch::Receiver<usize>);
 
 impl Counted {
-    /// Waits until so many have.
+    /// Waits until so many have come.
     pub(crate) async fn wait_for(&self, events: usize) -> anyhow::Result<()> {
         let mut count = self.0.clone();
         let come =

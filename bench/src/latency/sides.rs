@@ -1,4 +1,4 @@
-//! Who carries the events, and how a round of it begins and ends.
+//! The transports of the events, and the begin and end of a round for each.
 
 use std::fmt;
 
@@ -20,16 +20,16 @@ use crate::relay::{self, Relay};
 use crate::report::Report;
 use crate::settle::settle;
 
-/// As many as the relay gives a topic that it makes.
+/// The relay's default number of partitions.
 const PARTITIONS: i32 = 12;
 
-/// Who carries the events.
+/// The transport of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Side {
     /// The relay.
     Relay,
-    /// The relay, while somebody else leaves a transaction open in the database that has written.
+    /// The relay, while another session keeps a transaction open in the database that has written.
     RelayBesideOpen,
     /// Debezium, from a table of its own.
     Debezium,
@@ -50,7 +50,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// What runs during one round.
+/// The programs that run during one round.
 pub(crate) struct Round<'a> {
     pub(crate) target: Target,
     pub(crate) receiver: Receiver,
@@ -58,7 +58,7 @@ pub(crate) struct Round<'a> {
     before: Used,
 }
 
-/// What a round leaves behind.
+/// The results of a round.
 pub(crate) struct Ended {
     pub(crate) used: Used,
     pub(crate) hops: Option<Hops>,
@@ -107,7 +107,7 @@ impl<'a> Round<'a> {
         Ok(Self { target: Target::Store(store), receiver, carrier, before })
     }
 
-    /// Starts a connector in a worker that runs already.
+    /// Starts a connector in a running worker.
     pub(crate) async fn debezium(
         arguments: &Arguments,
         name: String,
@@ -126,7 +126,7 @@ impl<'a> Round<'a> {
         Ok(Self { target: Target::Table(pool), receiver, carrier, before })
     }
 
-    /// Never returns while the events are carried.
+    /// Never returns while the events are transported.
     pub(crate) async fn ended(&mut self) -> anyhow::Error {
         match &mut self.carrier {
             Carrier::Relay { relay, .. } => relay.ended().await,

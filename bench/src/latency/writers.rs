@@ -1,4 +1,4 @@
-//! Writers that append what the schedule wants, as soon as one of them is free.
+//! Writers that append by the schedule, each as soon as it is free.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,17 +15,17 @@ use uuid::Uuid;
 use super::pace::tickets;
 use crate::event::{self, new_event, parcel_event};
 
-/// What a writer noted of one append.
+/// A writer's times of one append.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) event_id: Uuid,
-    /// When the schedule wanted it.
+    /// Its scheduled time.
     pub(crate) intended: Instant,
     pub(crate) called: Instant,
     pub(crate) returned: Instant,
 }
 
-/// What is written to.
+/// The target of the writes.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// The store.
@@ -35,7 +35,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Appends an event to a stream, or inserts the same as a row; its id.
+    /// Appends an event to a stream, or inserts the same as a row; returns its id.
     async fn append(&self, number: usize) -> anyhow::Result<Uuid> {
         let (stream, sequence) = (event::stream(number)?, i64::try_from(number)?);
         match self {
@@ -60,7 +60,7 @@ impl Target {
     }
 }
 
-/// How many writers, on what.
+/// The number of writers, and their target.
 #[derive(Debug)]
 pub(crate) struct Writers {
     pub(crate) target: Target,
@@ -68,7 +68,7 @@ pub(crate) struct Writers {
     pub(crate) streams: usize,
 }
 
-/// The moments still to come, shared by all writers.
+/// The remaining scheduled times, shared by all writers.
 type Tickets = Arc<Mutex<UnboundedReceiver<Instant>>>;
 
 impl Writers {
@@ -77,8 +77,8 @@ impl Writers {
         append(&self.target, 0, Instant::now()).await.map(drop)
     }
 
-    /// Appends so many events, one each, at this rate a second: also while earlier ones are not answered,
-    /// as far as there are writers; what comes too late for that still counts from when it was wanted.
+    /// Appends so many events, one each, at this rate per second. It does not wait for earlier
+    /// answers as long as a writer is free; a late append counts from its scheduled time.
     pub(crate) async fn run(&self, rate: u32, count: u32) -> anyhow::Result<Vec<Sent>> {
         let (receiver, keeper) = tickets(rate, count);
         let tickets: Tickets = Arc::new(Mutex::new(receiver));

@@ -1,4 +1,5 @@
-//! Appends a second of one event: the store beside the smallest insert and other event stores, on the same server.
+//! Appends per second of one event: the store beside the smallest insert and other event stores, on
+//! the same server.
 
 mod peer;
 
@@ -10,22 +11,22 @@ use crate::machine::CpuTime;
 use crate::report::{Report, Table, number, print, progress};
 use crate::spread::Spread;
 
-/// Streams that the appends are spread over; the setup of each peer makes as many.
+/// Number of streams that receive the appends; the setup of each peer creates as many.
 const STREAMS: usize = 50_000;
 
-/// Appends a second of one event: the store beside the smallest insert and other event stores.
+/// Appends per second of one event: the store beside the smallest insert and other event stores.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each is measured, in turns.
+    /// Rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// Concurrent clients, each with a connection of its own.
     #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
     clients: Vec<u32>,
-    /// Where bench/peers/install has put the peers.
+    /// The directory into which bench/peers/install has installed the peers.
     #[arg(long, default_value = "target/peers")]
     peers: std::path::PathBuf,
 }
@@ -57,7 +58,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
                 measured.push(one);
             }
         }
-        // Nobody always follows the same neighbour's checkpoint.
+        // The order changes, so that no peer always follows the same one's checkpoint.
         peers.reverse();
     }
     print(&table(&arguments.clients, &measured));
@@ -72,7 +73,7 @@ impl Arguments {
     }
 }
 
-/// Measures one in a database of its own, and makes sure that what was counted is what is recorded.
+/// Measures one in a database of its own, and checks that the counted events are the recorded ones.
 async fn measure(peer: Peer, round: usize, load: Load, tools: &Tools) -> anyhow::Result<Measured> {
     let ready = peer.prepare(load, tools).await?;
     let before = ready.recorded().await?;
@@ -107,7 +108,7 @@ fn table(clients: &[u32], measured: &[Measured]) -> Table {
             let Some(rate) = Spread::of(of(peer).map(|one| one.appends_per_second)) else {
                 continue;
             };
-            // Rounds are compared with themselves: machines change over minutes.
+            // Ratios are taken within a round: machines change over minutes.
             let ratios = of(peer).filter_map(|one| {
                 let annals = of(Peer::Annals).find(|annals| annals.round == one.round)?;
                 Some(annals.appends_per_second / one.appends_per_second)

@@ -1,4 +1,4 @@
-//! Who appends, how its tables are made, how it is run, and how what it has recorded is counted.
+//! A peer: how its tables are created, how it runs, and how its recorded events are counted.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ const MESSAGE_DB_FILES: [&str; 14] = [
 const MESSAGE_DB_LAST: &str = "indexes/messages-category";
 const SEARCH_PATH: &str = "set search_path = message_store, public;\n";
 
-/// Who appends.
+/// The appending program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Peer {
@@ -58,9 +58,9 @@ impl Peer {
         Self::Eventsourcing,
     ];
 
-    /// Makes a database in which each stream has an event, and brings the server to rest.
+    /// Creates a database in which each stream has an event, and waits until the server is idle.
     pub(crate) async fn prepare(self, load: Load, tools: &Tools) -> anyhow::Result<Ready> {
-        // Annals' own streams are made for Annals only.
+        // Annals' own streams are created for Annals only.
         let streams = if self == Self::Annals { load.streams } else { 0 };
         let bed = Bed::make(Load { streams, ..load }).await?;
         let setup = match self {
@@ -99,7 +99,7 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Runs it for as long as the load says.
+    /// Runs it for the duration of the load.
     pub(crate) async fn run(&self, load: Load, tools: &Tools) -> anyhow::Result<Run> {
         let (script, categories) = match self.peer {
             Peer::Annals => return clients::run(self.bed.store(), load).await,
@@ -123,7 +123,7 @@ impl Ready {
         tools.pgbench.run(self.bed.database_url(), load, &Script { path, variables }).await
     }
 
-    /// How many events are recorded.
+    /// The number of recorded events.
     pub(crate) async fn recorded(&self) -> anyhow::Result<i64> {
         let count = match self.peer {
             Peer::Annals => return self.bed.events().await,
@@ -136,7 +136,7 @@ impl Ready {
         let counted = sqlx::query_scalar(count).fetch_one(self.bed.store().pool()).await;
         match counted {
             Ok(events) => Ok(events),
-            // Its client makes the table.
+            // Its client creates the table.
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|c| c == "42P01") => {
                 Ok(0)
             }
@@ -149,7 +149,7 @@ fn event_json() -> anyhow::Result<String> {
     Ok(parcel_event(0).encode()?.data.get().to_owned())
 }
 
-/// What the peers are run with, where it is.
+/// The programs that run the peers, and their paths.
 #[derive(Debug)]
 pub(crate) struct Tools {
     pgbench: Pgbench,
@@ -159,7 +159,7 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Looks for them; without pgbench there is nothing to compare with.
+    /// Looks for them; without pgbench there is no comparison.
     pub(crate) fn find(peers: &Path, scripts: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             pgbench: Pgbench::find().context("find pgbench")?,

@@ -1,4 +1,4 @@
-//! Each planted fault is found, named as what it is, and nothing else is.
+//! The checker finds each planted fault, names it correctly, and reports nothing else.
 
 use super::*;
 use crate::history::AttemptedEvent;
@@ -32,7 +32,7 @@ fn id(number: u8) -> Uuid {
     Uuid::from_u128(u128::from(number) + 1)
 }
 
-/// The places of stream a's three versions in the lists of `clean`.
+/// The indexes of stream a's three versions in the lists of `clean`.
 const A: [usize; 3] = [0, 2, 4];
 
 fn stream_a() -> String {

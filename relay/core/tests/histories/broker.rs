@@ -1,5 +1,5 @@
-//! Kafka as the machine sees it: transactional ids with epochs, transactions whose markers come later than the
-//! answer, and a log.
+//! A model of Kafka for the machine: transactional ids with epochs, transactions whose markers come
+//! later than the answer, and a log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use annals_relay_core::Lease;
 use crate::database::{SHARDS, Session};
 use crate::outbox::{Event, Mark};
 
-/// A session's first or second.
+/// The first or second id of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TransactionalId(pub(crate) Session, pub(crate) u8);
 
@@ -18,31 +18,33 @@ impl TransactionalId {
     }
 }
 
-/// How far a hold got: its place, or none where it has ended.
+/// A quarantine entry's progress: its cursor, or none if it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
     pub(crate) hold: u8,
     pub(crate) place: Option<Mark>,
 }
 
-/// How far a shard is published, with what the database does not know yet of what is held in it.
+/// The last published cursor of a shard, and the progress of quarantine entries that the database
+/// does not have yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Checkpoint {
     pub(crate) place: Mark,
     pub(crate) progress: Option<Progress>,
-    /// How many changes of the shard's holds the relay knew to be in the database.
+    /// The number of the shard's quarantine changes that the relay knew to be in the database.
     pub(crate) hold_changes: u8,
     /// The timeline on which it was made. For a planted bug.
     pub(crate) timeline: u8,
 }
 
-/// What a transaction has of a shard: an event of what was held, one of the rest, and the checkpoint.
+/// The part of a shard in a transaction: a quarantined event, an event of the shard, and the
+/// checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Records {
     pub(crate) lease: Lease,
     pub(crate) events: [Option<Event>; 2],
     pub(crate) checkpoint: Checkpoint,
-    /// The generation of the deployment: each has a topic of checkpoints of its own.
+    /// The generation of the deployment: each has its own checkpoint topic.
     pub(crate) generation: u8,
     /// The incarnation of the database in which they were read.
     pub(crate) incarnation: u8,
@@ -51,7 +53,7 @@ pub(crate) struct Records {
 /// The records of one transaction.
 pub(crate) type Batch = [Option<Records>; SHARDS as usize];
 
-/// How a record's transaction stands.
+/// The state of a record's transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     Open,
@@ -74,28 +76,28 @@ pub(crate) struct Entry {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Broker {
-    /// Whether offsets count. Where no history moves nobody asks for them.
+    /// Whether offsets count. Where histories are fixed, no relay requests them.
     has_offsets: bool,
     /// The epoch of each id: requests of an earlier one are refused.
     epochs: BTreeMap<TransactionalId, u8>,
-    /// Events that it does not take: their shards and places.
+    /// Events that it refuses: their shards and positions.
     pub(crate) refused: BTreeSet<(usize, u8)>,
     log: [Vec<Entry>; SHARDS as usize],
     /// The topic's end.
     pub(crate) end: u8,
-    /// Sessions that have producers, in a partition of the topic of checkpoints.
+    /// Sessions that have producers, in a partition of the checkpoint topic.
     pub(crate) announced: BTreeSet<Session>,
 }
 
-/// For each shard the end of what is published of it in the topic.
+/// The end of each shard's published records in the topic.
 pub(crate) type Ends = [u8; SHARDS as usize];
 
-/// What the broker says to a producer.
+/// The broker's answer to a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Its epoch is an old one.
+    /// Its epoch is outdated.
     Fenced,
-    /// It does not take events of these shards.
+    /// It refuses events of these shards.
     Events([bool; SHARDS as usize]),
 }
 
@@ -104,7 +106,8 @@ impl Broker {
         Self { has_offsets, ..Self::default() }
     }
 
-    /// A new producer for the id. What its predecessor left open is aborted; what it had decided is finished.
+    /// A new producer for the id. The broker aborts the previous producer's open transaction, and
+    /// finishes its decided one.
     pub(crate) fn init(&mut self, id: TransactionalId) -> u8 {
         self.settle(id, State::Committing, State::Committed);
         self.settle(id, State::Open, State::Aborted);
@@ -113,12 +116,12 @@ impl Broker {
         *epoch
     }
 
-    /// For a planted bug: a producer that is nothing new to the broker.
+    /// For a planted bug: a producer that does not increment the epoch.
     pub(crate) fn init_without_fencing(&mut self, id: TransactionalId) -> u8 {
         *self.epochs.entry(id).or_insert(1)
     }
 
-    /// The transaction before has to be finished first: the broker asks to try again.
+    /// The previous transaction has to be finished first: the broker asks to try again.
     pub(crate) fn can_send(&self, id: TransactionalId) -> bool {
         !self.has(id, State::Committing)
     }
@@ -131,7 +134,7 @@ impl Broker {
     ) -> Result<(), Refused> {
         self.check(id, epoch)?;
         let refused = [0, 1].map(|shard| self.refuses(shard, &batch[shard]));
-        // What it does take of them stands in the log all the same, until it is aborted.
+        // The accepted records of a refused batch are still in the log, until it is aborted.
         for (shard, records) in batch.iter().enumerate().filter(|(shard, _)| !refused[*shard]) {
             if let Some(Records { events, checkpoint, generation, .. }) = *records {
                 let (offset, state) = (self.end, State::Open);
@@ -148,7 +151,8 @@ impl Broker {
             && events.any(|event| self.refused.contains(&(shard, event.number)))
     }
 
-    /// Commits, and says how far each shard's records in the topic are from now on known to be published.
+    /// Commits, and returns the end of each shard's records in the topic that are now known to be
+    /// published.
     pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<Ends, Refused> {
         self.check(id, epoch)?;
         let is = |entry: &&Entry| entry.id == id && entry.state == State::Open;
@@ -163,7 +167,7 @@ impl Broker {
         self.settle(id, State::Committing, State::Committed);
     }
 
-    /// An open transaction is over its time: aborted, and its producer is fenced.
+    /// An open transaction has reached its time-out: aborted, and its producer is fenced.
     pub(crate) fn time_out(&mut self, id: TransactionalId) {
         self.settle(id, State::Open, State::Aborted);
         *self.epochs.entry(id).or_default() += 1;
@@ -182,13 +186,13 @@ impl Broker {
         self.log.iter().flatten().any(|entry| entry.id == id && entry.state == state)
     }
 
-    /// Whether a reader of committed records gets to the shard's end.
+    /// Whether a reader of committed records reaches the shard's end.
     pub(crate) fn can_read(&self, shard: usize) -> bool {
         let is_decided = |entry: &Entry| matches!(entry.state, State::Committed | State::Aborted);
         self.log[shard].iter().all(is_decided)
     }
 
-    /// The last committed checkpoint of a generation before the first record that is undecided.
+    /// The last committed checkpoint of a generation before the first undecided record.
     pub(crate) fn checkpoint(&self, shard: usize, generation: u8) -> Option<Checkpoint> {
         let is_decided = |entry: &&Entry| matches!(entry.state, State::Committed | State::Aborted);
         let decided = self.log[shard].iter().take_while(is_decided);
@@ -201,13 +205,14 @@ impl Broker {
         self.log.iter().flatten().any(|entry| entry.generation > generation)
     }
 
-    /// The next generation that it knows nothing of.
+    /// The next generation without any record in it.
     pub(crate) fn generation_after(&self, generation: u8) -> u8 {
         let known = self.log.iter().flatten().map(|entry| entry.generation).max();
         known.unwrap_or_default().max(generation) + 1
     }
 
-    /// The events of a shard that are published, in the order in which readers of committed records get them.
+    /// The published events of a shard, in the order in which readers of committed records receive
+    /// them.
     pub(crate) fn published(&self, shard: usize) -> impl Iterator<Item = Event> {
         self.published_from(shard, 0)
     }

@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! The invariants of every state.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::database::SHARDS;
 use crate::outbox::{Event, STREAMS};
 use crate::world::World;
 
-/// What a state breaks, if anything.
+/// The broken invariant of a state, if any.
 pub(crate) fn broken(world: &World) -> Option<String> {
     if world.is_halted && !world.is_lossy {
         return Some("a relay halted, and nothing was lost".to_owned());
@@ -15,9 +15,10 @@ pub(crate) fn broken(world: &World) -> Option<String> {
     (0..usize::from(SHARDS)).find_map(|shard| broken_in(world, shard))
 }
 
-/// Every stream's committed records are its events from the first, each once, in order: at every moment, in the order
-/// of the log, since that is the order in which readers of committed records get them. Events of a history that is lost
-/// may stand between them; until a person has acted, no event of the new history does.
+/// Every stream's committed records are its events from the first, each once, in order. This holds
+/// at every moment, in the order of the log, in which readers of committed records receive them.
+/// Events of a lost history may come between them; until an operator has acted, no event of the new
+/// history may.
 fn broken_in(world: &World, shard: usize) -> Option<String> {
     let outbox = &world.database.outbox;
     let mut next = [0, 1];
@@ -45,12 +46,14 @@ fn broken_in(world: &World, shard: usize) -> Option<String> {
     is_mixed.then(|| format!("shard {shard}: a new history is published beside {unknown:?}"))
 }
 
-/// Without anybody's help, everything but the streams that can be held becomes published.
+/// Without an operator, everything is eventually published, except the streams that can be
+/// quarantined.
 pub(crate) fn stuck(world: &World) -> Option<String> {
     missing(world, |event| !event.can_be_held())
 }
 
-/// When nothing fails any more, everything becomes published, nothing is held, and nothing holds readers back.
+/// When faults end, everything is eventually published, no entry is left in quarantine, and no
+/// transaction blocks readers.
 pub(crate) fn unfinished(world: &World) -> Option<String> {
     if let Some(missing) = missing(world, |_| true) {
         return Some(missing);

@@ -1,4 +1,4 @@
-//! PostgreSQL as the machine sees it: sessions and leases, each statement at once.
+//! A model of PostgreSQL for the machine: sessions and leases, each statement at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,42 +10,43 @@ use crate::planted::Plant;
 
 pub(crate) const SHARDS: u16 = 2;
 
-/// A start of a relay, and every later one after it lost its lease.
+/// A start of a relay, or its next session after a lost lease.
 pub(crate) type Session = u8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Database {
-    /// Changes with each start of the server, whatever it starts from.
+    /// Changes with each start of the server, from any data.
     pub(crate) incarnation: u8,
     /// Changes with each promotion.
     pub(crate) timeline: u8,
     pub(crate) sessions: BTreeMap<Session, SessionRow>,
     pub(crate) shards: [Row; SHARDS as usize],
     pub(crate) outbox: Outbox,
-    /// What is held in each shard.
+    /// The quarantine entries of each shard.
     pub(crate) holds: [Option<HoldRow>; SHARDS as usize],
     next_hold: u8,
-    /// How often each shard's holds were changed. It only grows.
+    /// The number of changes of each shard's quarantine entries. It only grows.
     pub(crate) hold_changes: [u8; SHARDS as usize],
     pub(crate) copies: [Copied; SHARDS as usize],
-    /// The end of what is published in the topic, as far as any relay noted it.
+    /// The highest recorded end of the published records in the topic.
     pub(crate) end: u8,
     pub(crate) generation: u8,
-    /// Where the generation begins.
+    /// The start of the generation.
     pub(crate) origins: [Checkpoint; SHARDS as usize],
-    /// What the topic had already when the generation began: it is not published.
+    /// Events that the topic had before the generation began: they are not published.
     pub(crate) passed: BTreeSet<(usize, Event)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionRow {
     pub(crate) relay: usize,
-    /// It can take shards.
+    /// It may acquire shards.
     is_ready: bool,
     incarnation: u8,
 }
 
-/// The copy of a shard's checkpoint, and the end of what was published of the shard in the topic when it was made.
+/// The copy of a shard's checkpoint, and the end of the shard's published records in the topic at
+/// that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Copied {
     pub(crate) checkpoint: Checkpoint,
@@ -57,11 +58,12 @@ pub(crate) struct Row {
     pub(crate) owner: Option<Session>,
     epoch: u64,
     fence: BTreeSet<TransactionalId>,
-    /// The number of what was last done about holds in this epoch: what has an earlier one comes too late.
+    /// The number of the last quarantine change in this epoch: a change with an earlier number is
+    /// too late.
     step: u64,
 }
 
-/// Under which leases something is done about holds, and its number among all that the session does about them.
+/// The leases of a quarantine change, and its number among all quarantine changes of the session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Under<'a> {
     pub(crate) session: Session,
@@ -73,7 +75,7 @@ pub(crate) struct Under<'a> {
 pub(crate) struct HoldRow {
     pub(crate) id: u8,
     pub(crate) place: Mark,
-    /// Somebody asked to try again.
+    /// An operator has requested a retry.
     pub(crate) is_wanted: bool,
 }
 
@@ -98,7 +100,7 @@ impl Database {
 
     pub(crate) fn join(&mut self, relay: usize, session: Session, plant: Option<Plant>) {
         self.end_foreign_sessions(plant);
-        // An earlier process of the instance is gone.
+        // The instance's earlier process has ended.
         let is = |(_, row): &(&Session, &SessionRow)| row.relay == relay;
         let earlier: Vec<Session> = self.sessions.iter().filter(is).map(|(s, _)| *s).collect();
         for session in earlier {
@@ -109,8 +111,8 @@ impl Database {
         self.outbox.flush();
     }
 
-    /// A session ends with the incarnation in which it joined: which shards it had, a history that goes back may not
-    /// know.
+    /// A session ends with the incarnation in which it joined: a history that went back may not
+    /// have its shards.
     fn end_foreign_sessions(&mut self, plant: Option<Plant>) {
         if plant == Some(Plant::SessionsOutliveTheirIncarnation) {
             return;
@@ -191,7 +193,7 @@ impl Database {
         }
     }
 
-    /// A session's lease is over: its shards are free, and whoever takes one has to fence it.
+    /// A session's lease has expired: its shards are free, and the next owner has to fence it.
     pub(crate) fn expire(&mut self, session: Session, plant: Option<Plant>) {
         self.sessions.remove(&session);
         for row in self.shards.iter_mut().filter(|row| row.owner == Some(session)) {
@@ -207,8 +209,8 @@ impl Database {
         }
     }
 
-    /// What is to be fenced before these leases are published; none if one of them is no longer the session's:
-    /// what stood there may be for its next owner to fence.
+    /// The ids to fence before the shards of these leases are published; none if the session no
+    /// longer has one of the leases: the ids recorded there may be the next owner's to fence.
     pub(crate) fn to_fence(
         &self,
         session: Session,
@@ -232,13 +234,13 @@ impl Database {
         }
     }
 
-    /// The hold of a shard that somebody asked to try again.
+    /// A shard's quarantine entry with a requested retry.
     pub(crate) fn wanted(&self, shard: usize) -> Option<u8> {
         self.holds[shard].filter(|hold| hold.is_wanted).map(|hold| hold.id)
     }
 
-    /// Notes how far holds got. False, and nothing is noted, if one of the leases is no longer the session's, or if
-    /// something later was done.
+    /// Records the progress of quarantine entries. False, and no change, if the session no longer
+    /// has one of the leases, or if a later change was made.
     pub(crate) fn went_on(
         &mut self,
         under: Under<'_>,
@@ -263,8 +265,9 @@ impl Database {
         }
     }
 
-    /// Holds what was refused, from these places on. What is held already stays where it is. False, and nothing is
-    /// held, if one of the leases is no longer the session's, or if something later was done.
+    /// Quarantines refused events, from these cursors on. Existing entries keep their cursor.
+    /// False, and no change, if the session no longer has one of the leases, or if a later change
+    /// was made.
     pub(crate) fn hold(
         &mut self,
         under: Under<'_>,
@@ -290,7 +293,7 @@ impl Database {
         true
     }
 
-    /// Whether this is to be done; then nothing earlier is, from now on.
+    /// Whether this change is to be made; then no earlier one is made from now on.
     fn step(&mut self, under: Under<'_>, asks_who_owns: bool, asks_for_later: bool) -> bool {
         let Under { session, leases, step } = under;
         if asks_who_owns && !self.owns(session, leases) {
@@ -308,7 +311,7 @@ impl Database {
         true
     }
 
-    /// Copies checkpoints of shards with the ends of what is published of them.
+    /// Copies checkpoints of shards with the ends of their published records.
     pub(crate) fn copy(&mut self, shard: usize, copied: Copied) {
         if copied.end > self.copies[shard].end {
             self.copies[shard] = copied;
@@ -317,12 +320,12 @@ impl Database {
         self.outbox.flush();
     }
 
-    /// Transactional ids of earlier owners that nobody has fenced.
+    /// Transactional ids of earlier owners that are not fenced yet.
     pub(crate) fn unfenced(&self) -> impl Iterator<Item = TransactionalId> {
         self.shards.iter().flat_map(|row| row.fence.clone())
     }
 
-    /// Begins a generation where the copies end; what the topic has beyond them is passed.
+    /// Begins a generation at the copies; records that the topic has beyond them are skipped.
     pub(crate) fn begin_generation(&mut self, generation: u8, end: u8, plant: Option<Plant>) {
         self.generation = generation;
         for shard in 0..usize::from(SHARDS) {

@@ -1,9 +1,12 @@
-//! The machine where the history of the database moves: it crashes and gives transaction ids out again, a standby is promoted that has
-//! not everything, it is restored to an earlier state or moved to another cluster, and pages are given up half-way. The world is that
-//! of `schedules` with positions, transaction ids and snapshots in it, which is too large to try every schedule: these are random.
+//! The machine with a database whose history changes. The database crashes and issues transaction
+//! ids again, a standby without the last events is promoted, the database is restored to an earlier
+//! state or moved to another cluster, and pages end halfway. The world is that of `schedules` with
+//! positions, transaction ids and snapshots. It is too large to try every schedule: these are
+//! random.
 //!
-//! Three of its rules are ahead of the relay: what was held in a part of the log that is lost is missed, sessions that are lost with
-//! it are fenced by those that come after, and a generation takes a number that Kafka has never seen.
+//! The model is ahead of the relay in three rules: it detects lost quarantine entries, later
+//! sessions fence sessions whose rows were lost, and a generation takes a number that Kafka has
+//! never seen.
 
 #![expect(
     clippy::unwrap_used,

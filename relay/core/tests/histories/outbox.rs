@@ -1,12 +1,13 @@
-//! The outbox: rows with positions and transaction ids, bounds of windows, and what a crash leaves of it.
+//! The outbox: rows with positions and transaction ids, bounds of windows, and the state after a
+//! crash.
 
 use crate::database::SHARDS;
 
-/// How many streams a shard has. The last of them can be held.
+/// The number of streams of a shard. The last of them can be quarantined.
 pub(crate) const STREAMS: u8 = 2;
 
-/// An event. Its number says which stream of the shard it belongs to, and which version it is. Two events with the same
-/// number were appended in different branches of the history.
+/// An event. Its number determines its stream in the shard and its version. Two events with the
+/// same number were appended in different branches of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Event {
     pub(crate) number: u8,
@@ -14,7 +15,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// A shard's streams take turns.
+    /// A shard's streams alternate.
     pub(crate) fn stream(self) -> u8 {
         self.number % STREAMS
     }
@@ -45,13 +46,13 @@ enum State {
 pub(crate) struct Outbox {
     /// In position order.
     rows: [Vec<Row>; SHARDS as usize],
-    /// Changes whenever the database goes back: what is appended then is new, whatever its number.
+    /// Changes whenever the database goes back: later events are new, whatever their number.
     branch: u8,
     position_next: u8,
     xid_next: u8,
-    /// After a crash transaction ids are given out again from here.
+    /// After a crash transaction ids are issued again from here.
     xid_flushed: u8,
-    /// Up to this position everything counts as visible.
+    /// Up to this position every event counts as visible.
     settled: u8,
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct Bound {
     settled: u8,
 }
 
-/// Which parts of a bound count.
+/// The parts of a bound that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     PositionAndTransactionId,
@@ -89,7 +90,7 @@ impl Bound {
     }
 }
 
-/// A place in the log: a window, and the position up to which it is passed.
+/// A cursor in the log: a window, and the last position passed in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Mark {
     since: Bound,
@@ -124,7 +125,8 @@ impl Outbox {
         outbox
     }
 
-    /// The next event of a stream that no running transaction has locked. It is on disk at once.
+    /// Appends the next event of a stream that no running transaction has locked. It is on disk at
+    /// once.
     pub(crate) fn append(&mut self, shard: usize) {
         self.insert(shard, State::Flushed);
         self.flush();
@@ -135,7 +137,7 @@ impl Outbox {
         self.insert(shard, State::Visible);
     }
 
-    /// The same in a transaction that goes on.
+    /// The same in a transaction that stays open.
     pub(crate) fn begin(&mut self, shard: usize) {
         self.insert(shard, State::Open);
     }
@@ -154,7 +156,7 @@ impl Outbox {
         self.rows.iter_mut().for_each(|rows| rows.retain(|row| row.state != State::Open));
     }
 
-    /// A transaction that leaves nothing: rolled back, or with an asynchronous commit.
+    /// A transaction that leaves no event: rolled back, or with an asynchronous commit.
     pub(crate) const fn use_transaction_id(&mut self) {
         self.xid_next += 1;
     }
@@ -186,23 +188,23 @@ impl Outbox {
         next.min().unwrap()
     }
 
-    /// The server ends without warning and starts again.
+    /// The server crashes and starts again.
     pub(crate) fn crash(&mut self, branch: u8) {
         self.rows.iter_mut().for_each(|rows| rows.retain(|row| row.state == State::Flushed));
         self.xid_next = self.xid_flushed;
         self.start(branch);
     }
 
-    /// The server starts from what is committed.
+    /// The server starts from the committed rows.
     pub(crate) fn start(&mut self, branch: u8) {
         self.roll_back();
         self.branch = branch;
-        // A sequence goes back to what was drawn before the log was flushed the last time.
+        // A sequence goes back to its value at the last flush of the log.
         self.position_next = self.position_max() + 1;
         self.flush();
     }
 
-    /// The rows are copied into a cluster that has given out fewer transaction ids.
+    /// The rows are copied into a cluster that has issued fewer transaction ids.
     pub(crate) fn move_to_younger_cluster(&mut self) {
         self.xid_next = 1;
         self.settled = self.position_max();
@@ -222,7 +224,7 @@ impl Outbox {
         committed.map(|row| row.position).max().unwrap_or_default()
     }
 
-    /// The events of a shard that are committed, in position order.
+    /// The committed events of a shard, in position order.
     pub(crate) fn events(&self, shard: usize) -> impl Iterator<Item = Event> {
         self.committed(shard).map(|row| row.event)
     }
@@ -231,7 +233,8 @@ impl Outbox {
         self.events(shard).any(|other| other == event)
     }
 
-    /// Whether what stood at the ends of a place's windows is there: then later positions lie above them.
+    /// Whether the events at the ends of a cursor's windows exist: then later positions are above
+    /// them.
     pub(crate) fn has_ends_of(&self, mark: &Mark) -> bool {
         [mark.since, mark.until].iter().all(|bound| {
             let is_top =
@@ -253,7 +256,8 @@ impl Outbox {
         }
     }
 
-    /// The next event of a shard, and the place after it. Without one, the place has the present as its end.
+    /// The next event of a shard, and the cursor after it. Without an event, the cursor's end is
+    /// the present.
     pub(crate) fn next(&self, shard: usize, mark: Mark, rule: Rule) -> (Option<Event>, Mark) {
         let mark = self.in_window(shard, mark, rule);
         match self.first(shard, &mark, rule) {
@@ -265,7 +269,7 @@ impl Outbox {
         }
     }
 
-    /// A window that is passed is followed by one that ends now.
+    /// After a fully read window comes one that ends now.
     fn in_window(&self, shard: usize, mark: Mark, rule: Rule) -> Mark {
         let closed = self.closed(shard, mark, rule);
         if closed.since == closed.until { Mark { until: self.bound(), ..closed } } else { closed }
@@ -280,7 +284,8 @@ impl Outbox {
         self.committed(shard).find(|row| mark.until.saw(row, rule) && !mark.passed(row, rule))
     }
 
-    /// The next event that can be held and that one place has passed and the other has not, with the place after it.
+    /// The next event that can be quarantined and that one cursor has passed and the other has not,
+    /// with the cursor after it.
     pub(crate) fn next_between(
         &self,
         shard: usize,

@@ -1,8 +1,8 @@
-//! Bugs that are planted, each of which the schedules must catch: a checker that catches none is none.
+//! Planted bugs. The schedules must catch each of them: a checker that catches none proves nothing.
 
 use crate::random::{Schedule, first_broken, first_broken_without_histories};
 
-/// What is wrong.
+/// The kind of bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Plant {
     NobodyIsFenced,
@@ -50,7 +50,7 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    /// Whether only schedules in which something is refused can catch it.
+    /// Whether only schedules with refused events can catch it.
     pub(crate) fn is_of_holds(self) -> bool {
         OF_HOLDS.contains(&self)
     }
@@ -105,7 +105,7 @@ const OF_HISTORIES: [Plant; 10] = [
     Plant::WhatAReadHadDoneIsLost,
 ];
 
-/// No schedule has caught these so far: they need several rare things one after the other.
+/// No schedule has caught these so far: they need several rare steps one after the other.
 const RARE: [Plant; 6] = [
     Plant::OnlyTheLastEventIsVerified,
     Plant::ALaterGenerationIsNotMissed,
@@ -145,7 +145,7 @@ fn catch_all(plants: &[Plant]) {
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
-/// What makes these bugs is that the database goes back, or that time is up: without, they do no harm.
+/// These bugs do no harm unless the database goes back, or a deadline ends a page.
 #[test]
 fn no_planted_bug_of_histories_is_caught_where_the_database_keeps_its_history() {
     for plant in OF_HISTORIES.into_iter().chain(RARE) {

@@ -1,5 +1,5 @@
-//! Random schedules from seeds: some steps with faults, then fair ones without, after which everything must be
-//! published.
+//! Random schedules from seeds: some steps with faults, then fair ones without, after which
+//! everything must be published.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -10,11 +10,11 @@ use crate::planted::Plant;
 use crate::world::{Action, Faults, World};
 
 const SCHEDULES: u64 = 100_000;
-/// Steps with faults, at most; and where something is refused, for which a relay has longer to go.
+/// Maximum number of steps with faults; with refused events, for which a relay needs more steps.
 const STEPS_MAX: u64 = 120;
 const STEPS_OF_HOLDS_MAX: u64 = 300;
 const STEPS_OF_HISTORIES_MAX: u64 = 200;
-/// So many fair steps are enough for everything to be published.
+/// So many fair steps are enough to publish everything.
 const FAIR_STEPS_MAX: usize = 3_000;
 
 #[test]
@@ -24,7 +24,8 @@ fn a_hundred_thousand_schedules_lose_repeat_and_reorder_nothing_and_end() {
     }
 }
 
-/// The first seed in each half of a range whose schedule breaks a promise, and which.
+/// The first seed in each half of a range whose schedule breaks an invariant, and the broken
+/// invariant.
 pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u64, String)> {
     let is_found = AtomicBool::new(false);
     let search = |parity: u64| {
@@ -46,7 +47,8 @@ pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u
     })
 }
 
-/// The first seed of those in which the database keeps its history, and pages have all the time.
+/// The first such seed among schedules in which the database keeps its history and pages have no
+/// deadline.
 pub(crate) fn first_broken_without_histories(
     mut seeds: Range<u64>,
     plant: Plant,
@@ -61,16 +63,16 @@ pub(crate) fn first_broken_without_histories(
     })
 }
 
-/// What a schedule is about, by its seed.
+/// The faults of a schedule, by its seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Theme {
     /// Relays and the network.
     Plain,
-    /// Something is refused, too. Those take longer.
+    /// Also refused events. These schedules take longer.
     Holds,
-    /// The database goes back, too.
+    /// Also a database that goes back.
     Histories,
-    /// Everything.
+    /// All of these.
     All,
 }
 
@@ -105,9 +107,9 @@ pub(crate) struct Schedule {
     dice: Dice,
     favourite: usize,
     steps_max: u64,
-    /// One step in so many is a fault.
+    /// One step out of so many is a fault.
     fault_odds: u64,
-    /// What is noted is noted late.
+    /// Progress is recorded late.
     is_lazy: bool,
     actions: Vec<Action>,
 }
@@ -149,7 +151,7 @@ impl Schedule {
         }
     }
 
-    /// One in which an event is refused from the start, and mostly one that comes later.
+    /// A schedule in which one event is refused from the start, and mostly another one later.
     fn of_holds(relays: usize, faults: Faults, plant: Option<Plant>, mut dice: Dice) -> Self {
         let refusals = 1 + u8::try_from(dice.below(3)).unwrap();
         let rows = u8::try_from(dice.below(3)).unwrap();
@@ -164,7 +166,7 @@ impl Schedule {
         Self { world, dice, favourite: 0, steps_max, fault_odds, is_lazy, actions: Vec::new() }
     }
 
-    /// Runs it, telling each step; what it breaks, if anything.
+    /// Runs it and reports each step; returns the broken invariant, if any.
     pub(crate) fn run(mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
         let steps = self.dice.below(self.steps_max);
         let tended_from = self.dice.below(self.steps_max);
@@ -183,7 +185,8 @@ impl Schedule {
         self.run_until(unfinished, tell)
     }
 
-    /// Goes on without faults until nothing is missing any more; what is broken or missing still, if anything.
+    /// Continues without faults until nothing is missing; returns the broken or missing part that
+    /// remains, if any.
     fn run_until(
         &mut self,
         missing: impl Fn(&World) -> Option<String>,
@@ -207,7 +210,8 @@ impl Schedule {
         broken(&self.world)
     }
 
-    /// What can be next. One relay runs for a while as if the others were frozen: zombies are made of that.
+    /// The next possible steps. One relay runs for a while as if the others were frozen: this
+    /// creates zombies.
     fn choose(&mut self) {
         if self.dice.below(16) == 0 {
             self.favourite = usize::try_from(self.dice.below(3)).unwrap();
@@ -232,7 +236,7 @@ impl Schedule {
         }
     }
 
-    /// Notes that come late are rare, and so half of what fails where they are slow.
+    /// Late records of progress are rare, and cause half of the failures with slow recording.
     fn prefer_notes(&mut self) {
         if self.is_lazy && self.dice.below(2) == 0 {
             let is_noting = |action: &Action| self.world.is_noting(action);
@@ -242,7 +246,7 @@ impl Schedule {
         }
     }
 
-    /// The same for people: a line a step, and at the end what it broke.
+    /// The same for people: a line per step, and the broken invariant at the end.
     pub(crate) fn history(self) -> String {
         let mut history = String::new();
         let broken = self.run(&mut |action, world| {
@@ -252,7 +256,7 @@ impl Schedule {
     }
 }
 
-/// What can happen to the database besides.
+/// Possible changes of the database.
 fn histories(faults: Faults, dice: &mut Dice) -> Faults {
     let mut few = |sides: u64| u8::try_from(dice.below(sides)).unwrap();
     let mut histories = [few(3), few(2), few(2), few(2)];

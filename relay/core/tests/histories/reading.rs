@@ -1,5 +1,5 @@
-//! Reading as the relay does it: what is held first, where somebody wants it to go on, and then the shard, which passes
-//! over what is held still.
+//! Reading as the relay does it: first the quarantine entries with a requested retry, then the
+//! shard, which passes over the events that are still quarantined.
 
 use annals_relay_core::{Lease, Page, Shard};
 
@@ -8,19 +8,19 @@ use crate::database::Database;
 use crate::outbox::{Event, Mark, Rule};
 use crate::planted::Plant;
 
-/// Where a shard stands, and what is held in it.
+/// The cursor of a shard, and its quarantine entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) lease: Lease,
     pub(crate) at: Mark,
     pub(crate) hold: Option<Hold>,
-    /// How many changes of its holds are known to be in the database.
+    /// The number of changes of its quarantine entries that are known to be in the database.
     pub(crate) hold_changes: u8,
     /// The incarnation of the database that it was read in.
     pub(crate) incarnation: u8,
 }
 
-/// A stream that is held, and where it stands.
+/// A quarantined stream, and its cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Hold {
     pub(crate) id: u8,
@@ -28,7 +28,7 @@ pub(crate) struct Hold {
     pub(crate) standing: Standing,
 }
 
-/// Whether the database knows how far a hold got.
+/// Whether the database has an entry's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Standing {
     Noted,
@@ -48,7 +48,7 @@ impl Place {
         event.can_be_held() && self.hold.is_some_and(|hold| hold.standing != Standing::Ended)
     }
 
-    /// What the database knows by now need not stand in checkpoints any more.
+    /// Progress that the database has by now need not be in checkpoints any more.
     fn note(&mut self, noted: Option<Noted>) {
         let Some(Noted { progress, hold_changes }) = noted else { return };
         self.hold_changes = self.hold_changes.max(hold_changes);
@@ -70,7 +70,7 @@ impl Place {
     }
 }
 
-/// That progress of a hold is in the database, and how many changes of the shard's holds are.
+/// The database has this progress of an entry, and so many changes of the shard's entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Noted {
     pub(crate) progress: Progress,
@@ -82,13 +82,13 @@ pub(crate) struct Reader<'a> {
     pub(crate) database: &'a Database,
     pub(crate) noted: &'a [Option<Noted>],
     pub(crate) plant: Option<Plant>,
-    /// So many rows of a shard fit into the time that a page has, if there is a deadline.
+    /// The number of rows of a shard that a page has time for, if there is a deadline.
     pub(crate) rows_max: Option<u8>,
 }
 
 impl Reader<'_> {
-    /// What follows these places: of each shard at most one event, and one of what was held. None where the deadline
-    /// ended it and what it had done is lost, which no relay may do.
+    /// The events after these cursors: of each shard at most one event, and one of a quarantine
+    /// entry. None if the deadline ended the page and its work is lost, which a relay must not do.
     pub(crate) fn page(&self, places: &[(Shard, Place)]) -> Option<Page<Place, Batch>> {
         let mut batch = Batch::default();
         let (mut is_empty, mut more) = (true, false);
@@ -104,7 +104,7 @@ impl Reader<'_> {
             let of_hold = if goes_on { self.go_on(number, &mut place) } else { None };
             let (event, is_passed) = self.pass(number, &mut place)?;
             let checkpoint = self.checkpoint(&mut place);
-            // Where nothing of a hold is left to publish, Kafka has to know that it has ended.
+            // If an entry has nothing left to publish, Kafka has to record that it has ended.
             is_empty &= !goes_on && event.is_none();
             if goes_on || is_passed && place.at != before {
                 let (events, generation) = ([of_hold, event], self.database.generation);
@@ -149,7 +149,8 @@ impl Reader<'_> {
         !passed.is_empty() && passed.contains(&(shard, event))
     }
 
-    /// Takes the hold on by at most one event, which is to be published; or to its end, where it has caught up.
+    /// Advances the entry by at most one event, which is to be published; or to its end, if it has
+    /// caught up.
     fn go_on(&self, shard: usize, place: &mut Place) -> Option<Event> {
         let (at, hold) = (place.at, place.hold.as_mut()?);
         let (event, after) =
@@ -160,7 +161,8 @@ impl Reader<'_> {
         event.filter(|event| !self.is_in_topic(shard, *event))
     }
 
-    /// Takes the shard on until there is an event to be published, or time is up; whether it passed any.
+    /// Advances the shard until there is an event to be published, or time is up; returns whether
+    /// it passed any.
     fn pass(&self, shard: usize, place: &mut Place) -> Option<(Option<Event>, bool)> {
         let keeps_nothing = self.plant == Some(Plant::WhatAReadHadDoneIsLost);
         let mut rows = 0;

@@ -1,5 +1,5 @@
-//! Relays around a database and a broker. Each command is executed some time after it is given, and answered some
-//! time after that; what a dead or reset relay had under way may still be executed.
+//! Relays around a database and a broker. Each command is executed some time after it is given, and
+//! answered some time after that; work in flight of a dead or reset relay may still be executed.
 
 mod choices;
 mod histories;
@@ -26,63 +26,64 @@ pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) broker: Broker,
     pub(crate) relays: Vec<Option<Relay>>,
-    /// What no living relay waits for, and is on its way all the same.
+    /// Work in flight that no live relay waits for.
     strays: Vec<Task>,
     session_next: Session,
-    /// How many faults are still to come.
+    /// The number of faults still to come.
     pub(crate) faults: Faults,
-    /// Whether anything can be refused. Where nothing is, nothing is held, and checkpoints are read in one step.
+    /// Whether events can be refused. If not, there is no quarantine, and checkpoints are read in
+    /// one step.
     refuses: bool,
-    /// Whether somebody mends what is refused, and asks for what is held.
+    /// Whether an operator repairs the cause of refusals, and requests retries.
     pub(crate) is_tended: bool,
-    /// Whether the database can go back. Where it cannot, nothing is copied or verified.
+    /// Whether the database can go back. If not, nothing is copied or verified.
     has_histories: bool,
-    /// So many rows of a shard fit into the time that a page has; none where pages have all the time.
+    /// The number of rows of a shard that a page has time for; none if pages have no deadline.
     rows_max: Option<u8>,
-    /// What the database can go back to.
+    /// Earlier states that the database can go back to.
     kept: Option<Box<Database>>,
     /// Of branches and incarnations of the database.
     last: u8,
-    /// Something was lost since a person last acted.
+    /// Events were lost since an operator last acted.
     pub(crate) is_lossy: bool,
-    /// A relay found that something is missing: nobody starts one until a person has acted.
+    /// A relay found missing events: none is started until an operator has acted.
     pub(crate) is_halted: bool,
-    /// Published events of lost histories that a person has been told of.
+    /// Published events of lost histories that an operator has been told of.
     pub(crate) acknowledged: BTreeSet<(usize, Event)>,
     pub(crate) plant: Option<Plant>,
 }
 
-/// How many faults of each kind a schedule may have.
+/// The number of faults of each kind in a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Faults {
     pub(crate) crashes: u8,
     pub(crate) expiries: u8,
-    /// Answers that do not arrive, of work that was done.
+    /// Lost answers of completed work.
     pub(crate) lost: u8,
-    /// Work that is given up, and done later all the same.
+    /// Abandoned work that is still executed later.
     pub(crate) late: u8,
     pub(crate) timeouts: u8,
     pub(crate) stops: u8,
-    /// Times that nothing could be done for long, and that work is taken for lost.
+    /// The number of times that the relay could do nothing for long, and work counts as lost.
     pub(crate) overdue: u8,
     pub(crate) stalls: u8,
     pub(crate) appends: u8,
     /// Appends with an asynchronous commit.
     pub(crate) hasty: u8,
-    /// Appends in a transaction that goes on for a while.
+    /// Appends in a transaction that stays open for a while.
     pub(crate) slow: u8,
-    /// Transactions that leave nothing but a transaction id.
+    /// Transactions that leave only a transaction id.
     pub(crate) empty: u8,
-    /// Moments of the database that are kept, to go back to.
+    /// The number of states of the database that are kept to go back to.
     pub(crate) keeps: u8,
-    /// How often the database crashes, another one takes its place, it is restored, and it is moved to a younger cluster.
+    /// The number of crashes, promotions, restores, and moves to a younger cluster.
     pub(crate) histories: [u8; 4],
-    /// Rows for which there is time in a page; 0 where there is for all.
+    /// The number of rows that a page has time for; 0 without a deadline.
     pub(crate) rows: u8,
-    /// Events that the broker refuses until they are mended.
+    /// Events that the broker refuses until an operator repairs the cause.
     pub(crate) refusals: u8,
     pub(crate) mendings: u8,
-    /// Askings for what is held, in vain or not.
+    /// Retries of quarantined events, in vain or not.
     pub(crate) askings: u8,
     /// Starts of relays, the first ones included.
     pub(crate) starts: u8,
@@ -98,7 +99,7 @@ pub(crate) enum Action {
     Finish(TransactionalId),
     Tick(usize),
     Resume(usize),
-    // Faults and other choices from outside.
+    // Faults and other external choices.
     Crash(usize),
     Stop(usize),
     Overdue(usize),
@@ -122,16 +123,16 @@ pub(crate) enum Action {
     Ask(usize),
 }
 
-/// How a database gets another history, or the same one again.
+/// The changes of a database's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Going {
-    /// It loses what was not flushed.
+    /// It loses the unflushed log.
     Crash,
-    /// A standby is promoted: it has everything up to what was kept, or everything.
+    /// A standby is promoted: it has everything up to a kept state, or everything.
     Promotion,
-    /// It is what it was when it was kept, or when it was stopped; nothing says so.
+    /// It is restored to a kept state, or to the state at its stop; no sign of this is left.
     Restore,
-    /// The same, in a cluster that has given out fewer transaction ids.
+    /// The same, in a cluster that has issued fewer transaction ids.
     Move,
 }
 

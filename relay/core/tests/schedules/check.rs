@@ -1,15 +1,15 @@
-//! What must hold in every state.
+//! The invariants of every state.
 
 use crate::broker::State;
 use crate::database::SHARDS;
 use crate::reading::{STREAMS, stream};
 use crate::world::World;
 
-/// Every stream's committed records are its events from the first, each once, in order: at every moment, in the order
-/// of the log, since that is the order in which readers of committed records get them.
+/// Every stream's committed records are its events from the first, each once, in order. This holds
+/// at every moment, in the order of the log, in which readers of committed records receive them.
 pub(crate) fn broken(world: &World) -> Option<String> {
     for shard in 0..usize::from(SHARDS) {
-        // A shard's events are numbered through, and its streams take turns.
+        // A shard's events are numbered consecutively, and its streams alternate.
         let mut next = [0, 1];
         for (offset, event) in world.broker.published(shard).enumerate() {
             let expected = &mut next[stream(event)];
@@ -24,12 +24,14 @@ pub(crate) fn broken(world: &World) -> Option<String> {
     None
 }
 
-/// Without anybody's help, everything but the streams that can be held becomes published.
+/// Without an operator, everything is eventually published, except the streams that can be
+/// quarantined.
 pub(crate) fn stuck(world: &World) -> Option<String> {
     missing(world, |event| stream(event) == 0)
 }
 
-/// When nothing fails any more, everything becomes published, nothing is held, and nothing holds readers back.
+/// When faults end, everything is eventually published, no entry is left in quarantine, and no
+/// transaction blocks readers.
 pub(crate) fn unfinished(world: &World) -> Option<String> {
     if let Some(missing) = missing(world, |_| true) {
         return Some(missing);

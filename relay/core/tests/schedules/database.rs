@@ -1,4 +1,4 @@
-//! PostgreSQL as the machine sees it: sessions and leases, each statement at once.
+//! A model of PostgreSQL for the machine: sessions and leases, each statement at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,18 +9,18 @@ use crate::planted::Plant;
 
 pub(crate) const SHARDS: u16 = 2;
 
-/// A start of a relay, and every later one after it lost its lease.
+/// A start of a relay, or its next session after a lost lease.
 pub(crate) type Session = u8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Database {
-    /// Which relay a session is of, and whether it can take shards.
+    /// The relay of a session, and whether it may acquire shards.
     pub(crate) sessions: BTreeMap<Session, (usize, bool)>,
     next: Session,
     pub(crate) shards: [Row; SHARDS as usize],
-    /// How many events each shard has.
+    /// The number of events of each shard.
     pub(crate) events: [u8; SHARDS as usize],
-    /// What is held in each shard.
+    /// The quarantine entries of each shard.
     pub(crate) holds: [Option<HoldRow>; SHARDS as usize],
     next_hold: u8,
 }
@@ -30,11 +30,12 @@ pub(crate) struct Row {
     pub(crate) owner: Option<Session>,
     epoch: u64,
     fence: BTreeSet<TransactionalId>,
-    /// The number of what was last done about holds in this epoch: what has an earlier one comes too late.
+    /// The number of the last quarantine change in this epoch: a change with an earlier number is
+    /// too late.
     step: u64,
 }
 
-/// Under which leases something is done about holds, and its number among all that the session does about them.
+/// The leases of a quarantine change, and its number among all quarantine changes of the session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Under<'a> {
     pub(crate) session: Session,
@@ -46,7 +47,7 @@ pub(crate) struct Under<'a> {
 pub(crate) struct HoldRow {
     pub(crate) id: u8,
     pub(crate) place: u8,
-    /// Somebody asked to try again.
+    /// An operator has requested a retry.
     pub(crate) is_wanted: bool,
 }
 
@@ -54,7 +55,7 @@ impl Database {
     pub(crate) fn join(&mut self, relay: usize) -> Session {
         let session = self.next;
         self.next += 1;
-        // An earlier process of the instance is gone.
+        // The instance's earlier process has ended.
         let earlier: Vec<Session> =
             self.sessions.iter().filter(|(_, (of, _))| *of == relay).map(|(s, _)| *s).collect();
         for session in earlier {
@@ -125,7 +126,7 @@ impl Database {
         }
     }
 
-    /// A session's lease is over: its shards are free, and whoever takes one has to fence it.
+    /// A session's lease has expired: its shards are free, and the next owner has to fence it.
     pub(crate) fn expire(&mut self, session: Session, plant: Option<Plant>) {
         self.sessions.remove(&session);
         for row in self.shards.iter_mut().filter(|row| row.owner == Some(session)) {
@@ -141,8 +142,8 @@ impl Database {
         }
     }
 
-    /// What is to be fenced before these leases are published; none if one of them is no longer the session's:
-    /// what stood there may be for its next owner to fence.
+    /// The ids to fence before the shards of these leases are published; none if the session no
+    /// longer has one of the leases: the ids recorded there may be the next owner's to fence.
     pub(crate) fn to_fence(
         &self,
         session: Session,
@@ -166,13 +167,13 @@ impl Database {
         }
     }
 
-    /// The hold of a shard that somebody asked to try again.
+    /// A shard's quarantine entry with a requested retry.
     pub(crate) fn wanted(&self, shard: usize) -> Option<u8> {
         self.holds[shard].filter(|hold| hold.is_wanted).map(|hold| hold.id)
     }
 
-    /// Notes how far holds got. False, and nothing is noted, if one of the leases is no longer the session's, or if
-    /// something later was done.
+    /// Records the progress of quarantine entries. False, and no change, if the session no longer
+    /// has one of the leases, or if a later change was made.
     pub(crate) fn went_on(
         &mut self,
         under: Under<'_>,
@@ -192,8 +193,9 @@ impl Database {
         true
     }
 
-    /// Holds what was refused, from these places on. What is held already stays where it is. False, and nothing is
-    /// held, if one of the leases is no longer the session's, or if something later was done.
+    /// Quarantines refused events, from these positions on. Existing entries keep their position.
+    /// False, and no change, if the session no longer has one of the leases, or if a later change
+    /// was made.
     pub(crate) fn hold(
         &mut self,
         under: Under<'_>,
@@ -218,7 +220,7 @@ impl Database {
         true
     }
 
-    /// Whether this is to be done; then nothing earlier is, from now on.
+    /// Whether this change is to be made; then no earlier one is made from now on.
     fn step(&mut self, under: Under<'_>, asks_who_owns: bool, asks_for_later: bool) -> bool {
         let Under { session, leases, step } = under;
         if asks_who_owns && !self.owns(session, leases) {

@@ -1,8 +1,8 @@
 //! Every schedule of some small worlds, up to a number of preemptions.
 //!
-//! One relay runs until it has nothing to do but wait; being interrupted before is a preemption. What it has under way is
-//! executed and answered in the order in which it was begun; anything else is a reordering. With few of both, and
-//! each fault at every place, every schedule can be tried.
+//! One relay runs until it can only wait; an earlier interruption is a preemption. Its work in
+//! flight is executed and answered in the order in which it was begun; any other order is a
+//! reordering. With few of both, and each fault at every place, every schedule can be tried.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use crate::check::broken;
 use crate::world::{Action, Faults, World};
 
-/// A world, who runs in it, and what is still allowed.
+/// A world, the running relay, and the remaining budget of preemptions and faults.
 #[derive(Clone, Hash)]
 struct Node {
     world: World,
@@ -25,7 +25,7 @@ impl Node {
         let mut fair = Vec::new();
         self.world.fair_actions(&mut fair);
         let mut next = self.by_relays(&fair);
-        // What brokers and expired leases do by themselves needs no relay.
+        // Steps of brokers and expired leases need no relay.
         let of_nobody = fair.iter().filter(|action| action.relay().is_none());
         next.extend(of_nobody.map(|action| self.after(*action)));
         let mut faults = Vec::new();
@@ -65,10 +65,10 @@ impl Node {
     }
 }
 
-/// Visits every state that can be reached, and says how many there are.
+/// Visits every reachable state, and returns their number.
 ///
 /// # Panics
-/// In the first state that breaks a promise.
+/// In the first state that breaks an invariant.
 fn explore(relays: usize, allowed: (u8, u8), faults: Faults) {
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let world = World::new(relays, faults, None);

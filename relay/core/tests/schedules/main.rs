@@ -1,5 +1,6 @@
-//! The machine in a small world: relays, PostgreSQL, Kafka and the network between them, with every step that any
-//! of them can take a choice of the schedule. Time is a choice, too: a lease is over whenever the schedule says so.
+//! The machine in a small world: relays, PostgreSQL, Kafka and the network between them. The
+//! schedule chooses every step of each of them. Time is a choice, too: the schedule decides when a
+//! lease expires.
 
 #![expect(
     clippy::unwrap_used,

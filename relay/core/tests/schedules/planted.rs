@@ -1,8 +1,8 @@
-//! Bugs that are planted, each of which the schedules must catch: a checker that catches none is none.
+//! Planted bugs. The schedules must catch each of them: a checker that catches none proves nothing.
 
 use crate::random::{Schedule, first_broken};
 
-/// What is wrong.
+/// The kind of bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Plant {
     NobodyIsFenced,
@@ -34,7 +34,7 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    /// Whether only schedules in which something is refused can catch it.
+    /// Whether only schedules with refused events can catch it.
     pub(crate) fn is_of_holds(self) -> bool {
         OF_HOLDS.contains(&self)
     }

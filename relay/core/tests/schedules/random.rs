@@ -1,5 +1,5 @@
-//! Random schedules from seeds: some steps with faults, then fair ones without, after which everything must be
-//! published.
+//! Random schedules from seeds: some steps with faults, then fair ones without, after which
+//! everything must be published.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use crate::planted::Plant;
 use crate::world::{Action, Faults, World};
 
 const SCHEDULES: u64 = 1_000_000;
-/// Steps with faults, at most; and where something is refused, for which a relay has longer to go.
+/// Maximum number of steps with faults; with refused events, for which a relay needs more steps.
 const STEPS_MAX: u64 = 120;
 const STEPS_OF_HOLDS_MAX: u64 = 300;
-/// So many fair steps are enough for everything to be published.
+/// So many fair steps are enough to publish everything.
 const FAIR_STEPS_MAX: usize = 3_000;
 
 #[test]
@@ -23,7 +23,8 @@ fn a_million_schedules_lose_repeat_and_reorder_nothing_and_end() {
     }
 }
 
-/// The first seed in each half of a range whose schedule breaks a promise, and which.
+/// The first seed in each half of a range whose schedule breaks an invariant, and the broken
+/// invariant.
 pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u64, String)> {
     let is_found = AtomicBool::new(false);
     let search = |parity: u64| {
@@ -46,7 +47,8 @@ pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u
     })
 }
 
-/// Whether something is refused in the schedule of this seed. Those take longer, and planted bugs need more of them.
+/// Whether events are refused in the schedule of this seed. These take longer, and planted bugs
+/// need more of them.
 const fn has_holds(seed: u64, plant: Option<Plant>) -> bool {
     let one_in_so_many_pairs = if plant.is_some() { 4 } else { 8 };
     (seed / 2).is_multiple_of(one_in_so_many_pairs)
@@ -58,9 +60,9 @@ pub(crate) struct Schedule {
     dice: Dice,
     favourite: usize,
     steps_max: u64,
-    /// One step in so many is a fault.
+    /// One step out of so many is a fault.
     fault_odds: u64,
-    /// What is noted is noted late.
+    /// Progress is recorded late.
     is_lazy: bool,
     actions: Vec<Action>,
 }
@@ -99,7 +101,7 @@ impl Schedule {
         }
     }
 
-    /// One in which an event is refused from the start, and mostly one that comes later.
+    /// A schedule in which one event is refused from the start, and mostly another one later.
     fn of_holds(relays: usize, faults: Faults, plant: Option<Plant>, mut dice: Dice) -> Self {
         let mut world = World::new(relays, faults, plant);
         world.take(Action::Refuse(0, 1));
@@ -112,7 +114,7 @@ impl Schedule {
         Self { world, dice, favourite: 0, steps_max, fault_odds, is_lazy, actions: Vec::new() }
     }
 
-    /// Runs it, telling each step; what it breaks, if anything.
+    /// Runs it and reports each step; returns the broken invariant, if any.
     pub(crate) fn run(mut self, tell: &mut dyn FnMut(&Action, &World)) -> Option<String> {
         let steps = self.dice.below(self.steps_max);
         let tended_from = self.dice.below(self.steps_max);
@@ -131,7 +133,8 @@ impl Schedule {
         self.run_until(unfinished, tell)
     }
 
-    /// Goes on without faults until nothing is missing any more; what is broken or missing still, if anything.
+    /// Continues without faults until nothing is missing; returns the broken or missing part that
+    /// remains, if any.
     fn run_until(
         &mut self,
         missing: impl Fn(&World) -> Option<String>,
@@ -155,7 +158,8 @@ impl Schedule {
         broken(&self.world)
     }
 
-    /// What can be next. One relay runs for a while as if the others were frozen: zombies are made of that.
+    /// The next possible steps. One relay runs for a while as if the others were frozen: this
+    /// creates zombies.
     fn choose(&mut self) {
         if self.dice.below(16) == 0 {
             self.favourite = usize::try_from(self.dice.below(3)).unwrap();
@@ -180,7 +184,7 @@ impl Schedule {
         }
     }
 
-    /// Notes that come late are rare, and so half of what fails where they are slow.
+    /// Late records of progress are rare, and cause half of the failures with slow recording.
     fn prefer_notes(&mut self) {
         if self.is_lazy && self.dice.below(2) == 0 {
             let is_noting = |action: &Action| self.world.is_noting(action);
@@ -190,7 +194,7 @@ impl Schedule {
         }
     }
 
-    /// The same for people: a line a step, and at the end what it broke.
+    /// The same for people: a line per step, and the broken invariant at the end.
     pub(crate) fn history(self) -> String {
         let mut history = String::new();
         let broken = self.run(&mut |action, world| {

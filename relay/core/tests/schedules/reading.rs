@@ -1,5 +1,5 @@
-//! Reading as the relay does it: what is held first, where somebody wants it to go on, and then the shard, which passes
-//! over what is held still.
+//! Reading as the relay does it: first the quarantine entries with a requested retry, then the
+//! shard, which passes over the events that are still quarantined.
 
 use annals_relay_core::{Lease, Page, Shard};
 
@@ -7,10 +7,10 @@ use crate::broker::{Batch, Checkpoint, Progress, Records};
 use crate::database::Database;
 use crate::planted::Plant;
 
-/// How many streams a shard has. The last of them can be held.
+/// The number of streams of a shard. The last of them can be quarantined.
 pub(crate) const STREAMS: u8 = 2;
 
-/// The stream of an event. A shard's events are numbered through, and its streams take turns.
+/// The stream of an event. A shard's events are numbered consecutively, and its streams alternate.
 pub(crate) fn stream(event: u8) -> usize {
     usize::from(event % STREAMS)
 }
@@ -19,7 +19,7 @@ fn can_be_held(event: u8) -> bool {
     event % STREAMS == STREAMS - 1
 }
 
-/// Where a shard stands: before this event; and what is held in it.
+/// The next event of a shard, and its quarantine entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) lease: Lease,
@@ -27,7 +27,7 @@ pub(crate) struct Place {
     pub(crate) hold: Option<Hold>,
 }
 
-/// A stream that is held, and where it stands.
+/// A quarantined stream, and its next event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Hold {
     pub(crate) id: u8,
@@ -35,7 +35,7 @@ pub(crate) struct Hold {
     pub(crate) standing: Standing,
 }
 
-/// Whether the database knows how far a hold got.
+/// Whether the database has an entry's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Standing {
     Noted,
@@ -55,7 +55,7 @@ impl Place {
         can_be_held(event) && self.hold.is_some_and(|hold| hold.standing != Standing::Ended)
     }
 
-    /// What the database knows by now need not stand in checkpoints any more.
+    /// Progress that the database has by now need not be in checkpoints any more.
     fn note(&mut self, noted: Option<Progress>) {
         if let Some(hold) = &mut self.hold
             && noted == Some(hold.progress())
@@ -72,7 +72,8 @@ impl Place {
         Checkpoint { place: self.at, progress: unknown.map(Hold::progress) }
     }
 
-    /// Takes the hold on by at most one event, which is to be published; or to its end, where it has caught up.
+    /// Advances the entry by at most one event, which is to be published; or to its end, if it has
+    /// caught up.
     fn go_on(&mut self) -> Option<u8> {
         let hold = self.hold.as_mut()?;
         let event = (hold.place..self.at).find(|event| can_be_held(*event));
@@ -82,7 +83,7 @@ impl Place {
         event
     }
 
-    /// Takes the shard on by at most one event, which is to be published unless it is held.
+    /// Advances the shard by at most one event, which is to be published unless it is quarantined.
     fn pass(&mut self, events: u8, plant: Option<Plant>) -> Option<u8> {
         let event = (self.at < events).then_some(self.at)?;
         self.at += 1;
@@ -91,7 +92,7 @@ impl Place {
     }
 }
 
-/// What follows these places: of each shard at most one event, and one of what was held.
+/// The events after these cursors: of each shard at most one event, and one of a quarantine entry.
 pub(crate) fn page(
     database: &Database,
     noted: &[Option<Progress>],
@@ -119,7 +120,7 @@ pub(crate) fn page(
             }
             _ => {}
         }
-        // Where nothing of a hold is left to publish, Kafka has to know that it has ended.
+        // If an entry has nothing left to publish, Kafka has to record that it has ended.
         is_empty &= !goes_on && event.is_none();
         if goes_on || place.at > before {
             let events = [of_hold, event];

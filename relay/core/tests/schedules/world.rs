@@ -1,5 +1,5 @@
-//! Relays around a database and a broker. Each command is executed some time after it is given, and answered some
-//! time after that; what a dead or reset relay had under way may still be executed.
+//! Relays around a database and a broker. Each command is executed some time after it is given, and
+//! answered some time after that; work in flight of a dead or reset relay may still be executed.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -19,36 +19,37 @@ pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) broker: Broker,
     pub(crate) relays: Vec<Option<Relay>>,
-    /// What no living relay waits for, and is on its way all the same.
+    /// Work in flight that no live relay waits for.
     strays: Vec<Task>,
-    /// How many faults are still to come.
+    /// The number of faults still to come.
     pub(crate) faults: Faults,
-    /// Whether anything can be refused. Where nothing is, nothing is held, and checkpoints are read in one step.
+    /// Whether events can be refused. If not, there is no quarantine, and checkpoints are read in
+    /// one step.
     refuses: bool,
-    /// Whether somebody mends what is refused, and asks for what is held.
+    /// Whether an operator repairs the cause of refusals, and requests retries.
     pub(crate) is_tended: bool,
     pub(crate) plant: Option<Plant>,
 }
 
-/// How many faults of each kind a schedule may have.
+/// The number of faults of each kind in a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Faults {
     pub(crate) crashes: u8,
     pub(crate) expiries: u8,
-    /// Answers that do not arrive, of work that was done.
+    /// Lost answers of completed work.
     pub(crate) lost: u8,
-    /// Work that is given up, and done later all the same.
+    /// Abandoned work that is still executed later.
     pub(crate) late: u8,
     pub(crate) timeouts: u8,
     pub(crate) stops: u8,
-    /// Times that nothing could be done for long, and that work is taken for lost.
+    /// The number of times that the relay could do nothing for long, and work counts as lost.
     pub(crate) overdue: u8,
     pub(crate) stalls: u8,
     pub(crate) appends: u8,
-    /// Events that the broker refuses until they are mended.
+    /// Events that the broker refuses until an operator repairs the cause.
     pub(crate) refusals: u8,
     pub(crate) mendings: u8,
-    /// Askings for what is held, in vain or not.
+    /// Retries of quarantined events, in vain or not.
     pub(crate) askings: u8,
     /// Starts of relays, the first ones included.
     pub(crate) starts: u8,
@@ -59,34 +60,36 @@ pub(crate) struct Relay {
     number: usize,
     pub(crate) machine: Machine<Place, Batch>,
     session: Option<Session>,
-    /// The epochs of the producers that it has.
+    /// The epochs of its producers.
     epochs: [u8; 2],
     tasks: Vec<Task>,
     answers: Vec<Answer>,
     is_resting: bool,
     is_stopped: bool,
-    /// Shards of which something was refused, to be held once it is known where they stand.
+    /// Shards with refused events, which are quarantined once their position is known.
     refused: [bool; SHARDS as usize],
-    /// What each producer has sent of holds' progress.
+    /// The progress of quarantine entries that each producer has sent.
     sent: [Progresses; 2],
-    /// What is to be noted, one thing after the other; the first is under way.
+    /// Progress to be recorded, one after the other; the first is in flight.
     notes: VecDeque<Note>,
-    /// The last progress that was noted of each shard.
+    /// The last recorded progress of each shard.
     noted: [Option<Progress>; SHARDS as usize],
-    /// How many things it wanted to do about holds.
+    /// The number of its quarantine changes.
     steps: u64,
-    /// The generation of its last command, of its last order to open, and of the last that it heard of as done.
+    /// The generation of its last command, of its last order to open, and of the last one that it
+    /// knows to be done.
     generation: u64,
     opened: u64,
     heard: u64,
-    /// For planted bugs: what it could have seen too early.
+    /// For planted bugs: answers that it could have seen too early.
     early: Early,
 }
 
-/// The progress of holds that is to be noted, with the leases under which it was sent.
+/// The progress of quarantine entries that is to be recorded, with the leases under which it was
+/// sent.
 type Progresses = [Option<(Lease, Progress)>; SHARDS as usize];
 
-/// How far a hold got, to be noted in the database.
+/// An entry's progress, to be recorded in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Note {
     session: Session,
@@ -103,7 +106,7 @@ struct Early {
     told: Option<Leases>,
 }
 
-/// Something to be executed.
+/// A command to be executed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Task {
     relay: usize,
@@ -119,9 +122,9 @@ enum What {
     Take(Vec<Shard>),
     Release(Vec<Lease>),
     Leave(bool),
-    /// One producer after the other: which is next, and the epochs so far.
+    /// One producer after the other: the next one, and the epochs so far.
     Open(usize, [u8; 2]),
-    /// The ids that are to be fenced, once they are known, and those that are.
+    /// The ids to fence, once they are known, and the fenced ones.
     Fence(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
     ReadCheckpoints(Taking),
     Read(Vec<(Shard, Place)>),
@@ -130,7 +133,7 @@ enum What {
     Note(Note),
 }
 
-/// The reading of checkpoints, and all that goes with it.
+/// The reading of checkpoints, and the steps that belong to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Taking {
     leases: Vec<Lease>,
@@ -140,7 +143,7 @@ struct Taking {
     checkpoints: [Checkpoint; SHARDS as usize],
 }
 
-/// What is next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     Checkpoints,
@@ -157,7 +160,7 @@ struct Answer {
     news: News,
 }
 
-/// What the relay has once it hears an answer.
+/// The relay's state after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum News {
     Nothing,
@@ -165,7 +168,7 @@ enum News {
     Epochs([u8; 2]),
     Refused([bool; SHARDS as usize]),
     Committed(Progresses),
-    /// Whether the first of its notes is noted; the machine is not told.
+    /// Whether the first of its recordings has succeeded; the machine does not receive this.
     Noted(bool),
 }
 
@@ -179,7 +182,7 @@ pub(crate) enum Action {
     Finish(TransactionalId),
     Tick(usize),
     Resume(usize),
-    // Faults and other choices from outside.
+    // Faults and other external choices.
     Crash(usize),
     Stop(usize),
     Overdue(usize),
@@ -238,7 +241,7 @@ impl World {
         }
     }
 
-    /// Every step that can be taken now without a fault.
+    /// Every possible step now without a fault.
     pub(crate) fn fair_actions(&self, actions: &mut Vec<Action>) {
         for (number, relay) in self.relays.iter().enumerate() {
             let Some(relay) = relay else {
@@ -262,7 +265,7 @@ impl World {
         }
     }
 
-    /// What somebody can do about what is refused or held.
+    /// Possible operator actions for refused or quarantined events.
     fn tendings(&self, actions: &mut Vec<Action>) {
         if !self.broker.refused.is_empty() {
             actions.push(Action::Mend);
@@ -270,14 +273,14 @@ impl World {
         actions.extend(self.held().map(Action::Ask));
     }
 
-    /// The shards in which something is held that nobody has asked for.
+    /// The shards that have a quarantine entry without a requested retry.
     fn held(&self) -> impl Iterator<Item = usize> {
         let is_held = |hold: &Option<HoldRow>| hold.is_some_and(|hold| !hold.is_wanted);
         let holds = self.database.holds.iter().enumerate();
         holds.filter(move |(_, hold)| is_held(hold)).map(|(shard, _)| shard)
     }
 
-    /// Every fault that can happen now.
+    /// Every possible fault now.
     pub(crate) fn faults(&self, actions: &mut Vec<Action>) {
         let Faults { crashes, expiries, lost, late, timeouts, stops, appends, .. } = self.faults;
         for (number, relay) in self.relays.iter().enumerate() {
@@ -372,7 +375,7 @@ impl World {
                 self.tell(relay, Input::Stalled);
             }
             Action::Expire(session) => {
-                // That of a dead relay is no fault.
+                // A lost task of a dead relay is no fault.
                 self.faults.expiries = self.faults.expiries.saturating_sub(1);
                 self.database.expire(session, self.plant);
             }
@@ -390,7 +393,7 @@ impl World {
         }
     }
 
-    /// What events are refused for, and what people do about it.
+    /// The causes of refusals, and the operator's reaction.
     fn take_of_holds(&mut self, action: Action) {
         match action {
             Action::Refuse(shard, event) => {
@@ -413,20 +416,20 @@ impl World {
         self.faults.lost -= 1;
         let Answer { generation, work, news, .. } = self.relay(relay).answers.remove(answer);
         if let News::Noted(_) = news {
-            // It is tried again.
+            // The relay tries it again.
             return self.relay(relay).note_next();
         }
         self.tell(relay, Input::Failed { generation, work, trouble: Trouble::Unknown });
     }
 
-    /// Gives a task up that is done later all the same.
+    /// Abandons a task that is still executed later.
     fn late(&mut self, relay: usize, task: usize) {
         self.faults.late -= 1;
         let task = self.relay(relay).tasks.remove(task);
         let (generation, work) = (task.generation, task.what.work());
         if let What::Note(_) = task.what {
             self.strays.push(task);
-            // It is tried again.
+            // The relay tries it again.
             return self.relay(relay).note_next();
         }
         let mut input = Input::Failed { generation, work, trouble: Trouble::Unknown };
@@ -439,7 +442,7 @@ impl World {
         self.tell(relay, input);
     }
 
-    /// Whether this concerns the noting of a hold's progress.
+    /// Whether this task records progress of a quarantine entry.
     pub(crate) fn is_noting(&self, action: &Action) -> bool {
         let task = match *action {
             Action::Execute(relay, task) | Action::Late(relay, task) => {
@@ -451,7 +454,7 @@ impl World {
         task.is_some_and(|task| matches!(task.what, What::Note(_)))
     }
 
-    /// An action for people, before it is taken.
+    /// An operator's action before it is taken.
     pub(crate) fn describe(&self, action: &Action) -> String {
         let of = |relay: usize| self.relays[relay].as_ref().unwrap();
         match action {
@@ -487,7 +490,7 @@ impl World {
                 }
             }
             News::Refused(_) => {}
-            // Whoever hears of new producers has heard everything of those before.
+            // A relay that learns of new producers has all answers of the earlier ones.
             News::Committed(_) if generation < receiver.heard => {}
             News::Committed(progress) => receiver.committed(progress),
             News::Noted(is_noted) => return receiver.has_noted(is_noted),
@@ -495,7 +498,7 @@ impl World {
         self.tell(relay, input);
     }
 
-    /// Tells the machine, and takes its commands.
+    /// Reports to the machine, and receives its commands.
     fn tell(&mut self, number: usize, input: In) {
         let plant = self.plant;
         let input = planted_input(input, plant, self.relay(number).generation);
@@ -515,7 +518,7 @@ impl World {
         }
     }
 
-    /// What some bugs would have seen by now.
+    /// Answers that some planted bugs would have seen by now.
     fn plant_early(&mut self, number: usize, command: &Command<Place, Batch>) {
         let Command { generation, order } = command;
         match (self.plant, order) {
@@ -610,7 +613,7 @@ impl World {
         Executed::Answered(answer)
     }
 
-    /// Makes the next producer.
+    /// Creates the next producer.
     fn open(&mut self, mut task: Task) -> Task {
         if let What::Open(slot, epochs) = &mut task.what {
             let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
@@ -623,7 +626,7 @@ impl World {
         task
     }
 
-    /// Looks what is to be fenced, fences the next, or notes that all are.
+    /// Queries the ids to fence, fences the next one, or records that all are fenced.
     fn fence(&mut self, mut task: Task) -> Result<Executed, In> {
         let (generation, session, work) = (task.generation, task.session, Work::Fence);
         let What::Fence(leases, ids, fenced) = &mut task.what else { return Err(Input::Tick) };
@@ -689,8 +692,9 @@ impl World {
         })
     }
 
-    /// Reads checkpoints, notes what they say of holds, holds what was refused, and reads what is held: where the
-    /// shards go on. A step at a time, where there can be holds.
+    /// Reads checkpoints, records the progress of quarantine entries from them, quarantines refused
+    /// events, and reads the entries: the start positions of the shards. One step at a time if
+    /// there can be a quarantine.
     fn take_up(&mut self, mut task: Task) -> Result<Executed, In> {
         let (relay, generation, session) = (task.relay, task.generation, task.session);
         let What::ReadCheckpoints(taking) = &mut task.what else { return Err(Input::Tick) };
@@ -734,7 +738,7 @@ impl World {
         }
     }
 
-    /// For a planted bug: where the reader was.
+    /// For a planted bug: the reader's position.
     fn reader_was(&self, relay: usize) -> Option<[u8; SHARDS as usize]> {
         let relay = self.relays[relay].as_ref()?;
         (self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)).then_some(relay.early.places)
@@ -833,7 +837,7 @@ impl Relay {
             }
             Order::Fence(leases) => What::Fence(leases, None, BTreeSet::new()),
             Order::ReadCheckpoints(leases) => {
-                // Whatever is lost of it will be refused again.
+                // A lost event will be refused again.
                 let refused = std::mem::take(&mut self.refused);
                 self.steps += 1;
                 What::ReadCheckpoints(Taking::new(leases, self.steps, refused))
@@ -853,7 +857,7 @@ impl Relay {
         self.tasks.push(Task { relay, session, generation: command.generation, what });
     }
 
-    /// The progress of holds in these checkpoints is committed, and to be noted.
+    /// The progress of quarantine entries in these checkpoints is committed, and is to be recorded.
     fn committed(&mut self, progress: Progresses) {
         let is_idle = self.notes.is_empty();
         let session = self.session.unwrap_or_default();
@@ -902,7 +906,7 @@ impl Taking {
         if self.refused == [false; SHARDS as usize] { Step::Load } else { Step::Hold }
     }
 
-    /// What the checkpoints say of holds.
+    /// The progress of quarantine entries in the checkpoints.
     fn progress(&self) -> Vec<Progress> {
         let shards = self.leases.iter().map(|lease| usize::from(lease.shard.0));
         shards.filter_map(|shard| self.checkpoints[shard].progress).collect()
@@ -923,7 +927,7 @@ impl What {
             Self::Read(_) => Work::Read,
             Self::Send(..) => Work::Send,
             Self::Commit(..) => Work::Commit,
-            // Not the machine's work: it is not told of it.
+            // This is not the machine's work, and is not reported to it.
             Self::Note(_) => Work::Commit,
         }
     }
@@ -933,7 +937,7 @@ fn id(session: Session, slot: Slot) -> TransactionalId {
     TransactionalId(session, u8::from(slot == Slot::B))
 }
 
-/// A machine that hears something else than what happened behaves as one with a bug.
+/// A machine that receives a false report behaves like one with a bug.
 fn planted_input(input: In, plant: Option<Plant>, now: u64) -> In {
     match (plant, input) {
         (Some(Plant::RepliesFromBeforeAreHeard), Input::Done { done, .. }) => {

@@ -1,4 +1,4 @@
-//! What can be next.
+//! The possible next steps.
 
 use super::relay::Task;
 use super::{Action, Faults, Going, World};
@@ -6,7 +6,7 @@ use crate::broker::State;
 use crate::database::{HoldRow, SHARDS, Session};
 
 impl World {
-    /// Every step that can be taken now without a fault.
+    /// Every possible step now without a fault.
     pub(crate) fn fair_actions(&self, actions: &mut Vec<Action>) {
         for (number, relay) in self.relays.iter().enumerate() {
             let Some(relay) = relay else {
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// What somebody can do about what is refused or held.
+    /// Possible operator actions for refused or quarantined events.
     fn tendings(&self, actions: &mut Vec<Action>) {
         if !self.broker.refused.is_empty() {
             actions.push(Action::Mend);
@@ -53,14 +53,14 @@ impl World {
         actions.extend(self.held().map(Action::Ask));
     }
 
-    /// The shards in which something is held that nobody has asked for.
+    /// The shards that have a quarantine entry without a requested retry.
     fn held(&self) -> impl Iterator<Item = usize> {
         let is_held = |hold: &Option<HoldRow>| hold.is_some_and(|hold| !hold.is_wanted);
         let holds = self.database.holds.iter().enumerate();
         holds.filter(move |(_, hold)| is_held(hold)).map(|(shard, _)| shard)
     }
 
-    /// Every fault that can happen now.
+    /// Every possible fault now.
     pub(crate) fn faults(&self, actions: &mut Vec<Action>) {
         let Faults { crashes, expiries, lost, late, timeouts, stops, appends, .. } = self.faults;
         for (number, relay) in self.relays.iter().enumerate() {
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// What happens to the database and its transactions.
+    /// Possible changes of the database and its transactions.
     fn histories(&self, actions: &mut Vec<Action>) {
         let Faults { hasty, slow, empty, keeps, histories, .. } = self.faults;
         let shards = || 0..usize::from(SHARDS);

@@ -1,4 +1,4 @@
-//! How the database goes back to something earlier, and what a person does about it.
+//! Changes of the database to an earlier state, and the operator's reaction.
 
 use super::relay::Committed;
 use super::{Action, Going, World};
@@ -64,7 +64,7 @@ impl World {
         self.is_lossy |= has_lost(&before, &self.database);
     }
 
-    /// Copies what a relay has committed, into the history that it is of.
+    /// Copies a relay's committed checkpoints into the history that they belong to.
     fn copy(&mut self, relay: usize) {
         let committed = std::mem::take(&mut self.relay(relay).committed);
         for (shard, committed) in committed.into_iter().enumerate() {
@@ -76,8 +76,8 @@ impl World {
         }
     }
 
-    /// A person begins a new generation, from the copies: what the topic has beyond them is passed where it is there, and
-    /// told where it is not.
+    /// An operator begins a new generation from the copies: events that the topic has beyond them
+    /// are skipped if the store has them, and reported if it does not.
     fn rebase(&mut self) {
         self.fence_everybody();
         let from = self.database.copies.map(|copied| copied.end);
@@ -102,7 +102,8 @@ impl World {
         self.is_lossy = false;
     }
 
-    /// Whoever had producers can publish no more, whether the database knows of it or not.
+    /// Relays that had producers can publish no more, whether the database knows their sessions or
+    /// not.
     fn fence_everybody(&mut self) {
         let announced = std::mem::take(&mut self.broker.announced);
         let mut ids: Vec<TransactionalId> =
@@ -114,7 +115,7 @@ impl World {
     }
 }
 
-/// Whether anything is gone that relays or people had reason to rely on.
+/// Whether an event is lost that relays or operators relied on.
 fn has_lost(before: &Database, after: &Database) -> bool {
     let is_gone = |shard| {
         let mut events = before.outbox.events(shard);

@@ -1,4 +1,5 @@
-//! Where shards go on: checkpoints are read, the history that was published from is verified, and what is held is read.
+//! The start cursors of shards: checkpoints are read, the published history is verified, and the
+//! quarantine entries are read.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ use crate::outbox::Mark;
 use crate::planted::Plant;
 use crate::reading::{Hold, Place, Standing};
 
-/// The reading of checkpoints, and all that goes with it.
+/// The reading of checkpoints, and the steps that belong to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Taking {
     leases: Vec<Lease>,
@@ -29,23 +30,23 @@ pub(super) struct Taking {
     announced: BTreeSet<Session>,
 }
 
-/// What is next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Step {
-    /// To learn the incarnation of the database.
+    /// Query the incarnation of the database.
     Begin,
-    /// To learn from Kafka which sessions there were, and to fence those that the database does not know.
+    /// Read the past sessions from Kafka, and fence those that the database does not know.
     Announced,
     Strangers,
     Checkpoints,
-    /// To look whether everything that is published is there.
+    /// Check that every published event is still there.
     Verify,
     Note,
     Hold,
     Load,
 }
 
-/// How a step ends.
+/// The outcome of a step.
 enum Ended {
     Next(Step),
     Done(News),
@@ -53,7 +54,7 @@ enum Ended {
 }
 
 impl Taking {
-    /// Where no history moves, there is nothing to verify.
+    /// With a fixed history there is nothing to verify.
     pub(super) fn new(
         leases: Vec<Lease>,
         number: u64,
@@ -90,15 +91,16 @@ impl Taking {
         if self.refused == [false; SHARDS as usize] { Step::Load } else { Step::Hold }
     }
 
-    /// What the checkpoints say of holds.
+    /// The progress of quarantine entries in the checkpoints.
     fn progress(&self) -> Vec<Progress> {
         self.shards().filter_map(|shard| self.checkpoints[shard].progress).collect()
     }
 }
 
 impl World {
-    /// Reads checkpoints, verifies the history, notes what the checkpoints say of holds, holds what was refused, and
-    /// reads what is held: where the shards go on. A step at a time, where something can come between.
+    /// Reads checkpoints, verifies the history, records the progress of quarantine entries from the
+    /// checkpoints, quarantines refused events, and reads the entries: the start cursors of the
+    /// shards. One step at a time if another step can come between.
     pub(super) fn take_up(&mut self, mut task: Task) -> Executed {
         let (generation, work) = (task.generation, Work::ReadCheckpoints);
         let What::ReadCheckpoints(taking) = &mut task.what else { unreachable!() };
@@ -113,7 +115,7 @@ impl World {
         Executed::Answered(Answer { generation, work, input, news })
     }
 
-    /// The next step; all of them at once where nothing can come between that matters.
+    /// The next step; all of them at once if no relevant step can come between.
     fn steps(&mut self, relay: usize, session: Session, taking: &mut Taking) -> Ended {
         loop {
             let ended = self.step(relay, session, taking);
@@ -131,7 +133,7 @@ impl World {
             Step::Strangers | Step::Verify | Step::Note | Step::Hold | Step::Load
         );
         if is_of_database && taking.incarnation != self.database.incarnation {
-            // What was learned of the database is no longer true.
+            // The earlier answers of the database no longer hold.
             return Ended::Failed(Trouble::Held);
         }
         match taking.step {
@@ -169,7 +171,7 @@ impl World {
         Ended::Next(if taking.is_unverified { Step::Announced } else { Step::Checkpoints })
     }
 
-    /// Sessions that the database has lost can still publish: they are in no list of what is to be fenced.
+    /// Sessions that the database has lost can still publish: no list of ids to fence has them.
     fn fence_strangers(&mut self, session: Session, taking: &Taking) {
         if self.plant == Some(Plant::LostSessionsAreNotFenced) {
             return;
@@ -199,7 +201,7 @@ impl World {
         [0, 1].map(|shard| self.broker.checkpoint(shard, self.database.generation))
     }
 
-    /// Whether something that is published, or that was done about holds, is not in the database's history.
+    /// Whether the database's history lacks a published event or a quarantine change.
     fn is_forked(&self, taking: &Taking) -> bool {
         if self.plant == Some(Plant::IdentityInsteadOfEvidence) {
             let timelines = taking.shards().map(|shard| taking.checkpoints[shard].timeline);
@@ -229,7 +231,7 @@ impl World {
         is_lost || !has_holds || !has_ends
     }
 
-    /// What is noted of holds, and what is held, under the leases.
+    /// Records progress and quarantine entries, under the leases.
     fn write_holds(&mut self, relay: usize, session: Session, taking: &Taking) -> Ended {
         let under = Under { session, leases: &taking.leases, step: taking.number };
         let (is_owned, next) = if taking.step == Step::Note {
@@ -243,7 +245,7 @@ impl World {
         if is_owned { Ended::Next(next) } else { Ended::Failed(Trouble::Fenced) }
     }
 
-    /// For a planted bug: where the reader was.
+    /// For a planted bug: the reader's cursor.
     fn reader_was(&self, relay: usize) -> Option<[Mark; SHARDS as usize]> {
         let relay = self.relays[relay].as_ref()?;
         (self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)).then_some(relay.early.places)

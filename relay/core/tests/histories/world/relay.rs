@@ -1,4 +1,4 @@
-//! A relay: the machine, what it has under way, and what it remembers.
+//! A relay: the machine, its work in flight, and its memory.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -16,37 +16,39 @@ pub(crate) struct Relay {
     pub(super) number: usize,
     pub(crate) machine: Machine<Place, Batch>,
     pub(super) session: Option<Session>,
-    /// The epochs of the producers that it has.
+    /// The epochs of its producers.
     pub(super) epochs: [u8; 2],
     pub(super) tasks: Vec<Task>,
     pub(super) answers: Vec<Answer>,
     pub(super) is_resting: bool,
     pub(super) is_stopped: bool,
-    /// Shards of which something was refused, to be held once it is known where they stand.
+    /// Shards with refused events, which are quarantined once their cursor is known.
     pub(super) refused: [bool; SHARDS as usize],
     /// Whether checkpoints are copied.
     copies: bool,
-    /// What each producer has sent.
+    /// The records that each producer has sent.
     sent: [Batches; 2],
-    /// The last checkpoints that are committed and not copied.
+    /// The last committed checkpoints that are not copied yet.
     pub(super) committed: [Option<Committed>; SHARDS as usize],
-    /// What is to be noted, one thing after the other; the first is under way.
+    /// Progress to be recorded, one after the other; the first is in flight.
     notes: VecDeque<Note>,
-    /// The last progress that was noted of each shard.
+    /// The last recorded progress of each shard.
     pub(super) noted: [Option<Noted>; SHARDS as usize],
     /// The incarnation of the database in which each shard's history was verified last; 0 if never.
     pub(super) verified: [u8; SHARDS as usize],
-    /// How many things it wanted to do about holds.
+    /// The number of its quarantine changes.
     steps: u64,
-    /// The generation of its last command, of its last order to open, and of the last that it heard of as done.
+    /// The generation of its last command, of its last order to open, and of the last one that it
+    /// knows to be done.
     pub(super) generation: u64,
     pub(super) opened: u64,
     pub(super) heard: u64,
-    /// For planted bugs: what it could have seen too early.
+    /// For planted bugs: answers that it could have seen too early.
     pub(super) early: Early,
 }
 
-/// A checkpoint that was sent, under which lease, and in which incarnation of the database its records were read.
+/// A sent checkpoint, its lease, and the incarnation of the database in which its records were
+/// read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Sent {
     lease: Lease,
@@ -56,14 +58,15 @@ pub(super) struct Sent {
 
 pub(super) type Batches = [Option<Sent>; SHARDS as usize];
 
-/// A checkpoint that is to be copied, and the incarnation of the database in which its records were read.
+/// A checkpoint that is to be copied, and the incarnation of the database in which its records were
+/// read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Committed {
     pub(super) copied: Copied,
     pub(super) incarnation: u8,
 }
 
-/// How far a hold got, to be noted in the database.
+/// An entry's progress, to be recorded in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Note {
     pub(super) session: Session,
@@ -93,7 +96,7 @@ pub(super) struct Early {
     pub(super) told: Option<Leases>,
 }
 
-/// Something to be executed.
+/// A command to be executed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Task {
     pub(super) relay: usize,
@@ -109,9 +112,9 @@ pub(super) enum What {
     Take(Vec<Shard>),
     Release(Vec<Lease>),
     Leave(bool),
-    /// One producer after the other: which is next, and the epochs so far.
+    /// One producer after the other: the next one, and the epochs so far.
     Open(usize, [u8; 2]),
-    /// The ids that are to be fenced, once they are known, and those that are.
+    /// The ids to fence, once they are known, and the fenced ones.
     Fence(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
     ReadCheckpoints(Taking),
     Read(Vec<(Shard, Place)>),
@@ -128,7 +131,7 @@ pub(super) struct Answer {
     pub(super) news: News,
 }
 
-/// What the relay has once it hears an answer.
+/// The relay's state after an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum News {
     Nothing,
@@ -138,7 +141,8 @@ pub(super) enum News {
     Committed(Batches, Ends),
     /// The history of these shards is verified in this incarnation of the database.
     Verified(Vec<Lease>, u8),
-    /// What the database knows now, if the first of its notes is noted; the machine is not told.
+    /// The database's state after the first of its recordings succeeds; the machine does not
+    /// receive this.
     Noted(Option<Noted>),
 }
 
@@ -182,7 +186,7 @@ impl Relay {
             }
             Order::Fence(leases) => What::Fence(leases, None, BTreeSet::new()),
             Order::ReadCheckpoints(leases) => {
-                // Whatever is lost of it will be refused again.
+                // A lost event will be refused again.
                 let refused = std::mem::take(&mut self.refused);
                 self.steps += 1;
                 What::ReadCheckpoints(Taking::new(leases, self.steps, refused, self.copies))
@@ -202,7 +206,7 @@ impl Relay {
         self.tasks.push(Task { relay, session, generation: command.generation, what });
     }
 
-    /// What was sent, as far as something is done with it once it is committed.
+    /// The sent records, as far as their commit has an effect.
     fn sent(&self, batch: &Batch) -> Batches {
         let is_of_use = |records: &Records| self.copies || records.checkpoint.progress.is_some();
         batch.map(|records| {
@@ -211,7 +215,8 @@ impl Relay {
         })
     }
 
-    /// These checkpoints are committed: to be copied, and their progress of holds to be noted.
+    /// These checkpoints are committed: they are to be copied, and the progress of their quarantine
+    /// entries is to be recorded.
     pub(super) fn committed(&mut self, batches: Batches, ends: Ends) {
         let is_idle = self.notes.is_empty();
         let session = self.session.unwrap_or_default();
@@ -265,7 +270,7 @@ impl What {
             Self::Read(_) => Work::Read,
             Self::Send(..) => Work::Send,
             Self::Commit(..) => Work::Commit,
-            // Not the machine's work: it is not told of it.
+            // This is not the machine's work, and is not reported to it.
             Self::Note(_) => Work::Commit,
         }
     }

@@ -1,4 +1,4 @@
-//! What each step does.
+//! The effect of each step.
 
 use annals_relay_core::{Command, Done, Input, Order, Trouble, Work};
 
@@ -35,7 +35,7 @@ impl World {
                 self.disturb(action);
             }
             Action::Expire(session) => {
-                // That of a dead relay is no fault.
+                // A lost task of a dead relay is no fault.
                 self.faults.expiries = self.faults.expiries.saturating_sub(1);
                 self.database.expire(session, self.plant);
             }
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// What happens to a relay.
+    /// A change of a relay's state.
     fn disturb(&mut self, action: Action) {
         match action {
             Action::Crash(relay) => {
@@ -71,7 +71,7 @@ impl World {
                 self.strays.extend(relay.tasks);
             }
             Action::Stop(relay) => {
-                // Before a person acts on a lost history, all are stopped.
+                // Before an operator acts on a lost history, all relays are stopped.
                 self.faults.stops = self.faults.stops.saturating_sub(1);
                 self.relay(relay).is_stopped = true;
                 self.tell(relay, Input::Stop);
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// What events are refused for, and what people do about it.
+    /// The causes of refusals, and the operator's reaction.
     fn take_of_holds(&mut self, action: Action) {
         match action {
             Action::Refuse(shard, event) => {
@@ -111,20 +111,20 @@ impl World {
         self.faults.lost -= 1;
         let Answer { generation, work, news, .. } = self.relay(relay).answers.remove(answer);
         if let News::Noted(_) = news {
-            // It is tried again.
+            // The relay tries it again.
             return self.relay(relay).note_next();
         }
         self.tell(relay, Input::Failed { generation, work, trouble: Trouble::Unknown });
     }
 
-    /// Gives a task up that is done later all the same.
+    /// Abandons a task that is still executed later.
     fn late(&mut self, relay: usize, task: usize) {
         self.faults.late -= 1;
         let task = self.relay(relay).tasks.remove(task);
         let (generation, work) = (task.generation, task.what.work());
         if let What::Note(_) = task.what {
             self.strays.push(task);
-            // It is tried again.
+            // The relay tries it again.
             return self.relay(relay).note_next();
         }
         let mut input = Input::Failed { generation, work, trouble: Trouble::Unknown };
@@ -137,7 +137,7 @@ impl World {
         self.tell(relay, input);
     }
 
-    /// Whether this concerns the noting of a hold's progress.
+    /// Whether this task records progress of a quarantine entry.
     pub(crate) fn is_noting(&self, action: &Action) -> bool {
         let task = match *action {
             Action::Execute(relay, task) | Action::Late(relay, task) => {
@@ -149,7 +149,7 @@ impl World {
         task.is_some_and(|task| matches!(task.what, What::Note(_)))
     }
 
-    /// An action for people, before it is taken.
+    /// An operator's action before it is taken.
     pub(crate) fn describe(&self, action: &Action) -> String {
         let of = |relay: usize| self.relays[relay].as_ref().unwrap();
         match action {
@@ -185,7 +185,7 @@ impl World {
                 }
             }
             News::Refused(_) => {}
-            // Whoever hears of new producers has heard everything of those before.
+            // A relay that learns of new producers has all answers of the earlier ones.
             News::Committed(..) if generation < receiver.heard => {}
             News::Committed(batches, ends) => receiver.committed(batches, ends),
             News::Verified(leases, incarnation) if generation == receiver.generation => {
@@ -199,7 +199,7 @@ impl World {
         self.tell(relay, input);
     }
 
-    /// Tells the machine, and takes its commands.
+    /// Reports to the machine, and receives its commands.
     fn tell(&mut self, number: usize, input: In) {
         let plant = self.plant;
         let input = planted_input(input, plant, self.relay(number).generation);
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    /// What some bugs would have seen by now.
+    /// Answers that some planted bugs would have seen by now.
     fn plant_early(&mut self, number: usize, command: &Command<Place, Batch>) {
         let Command { generation, order } = command;
         match (self.plant, order) {
@@ -253,7 +253,7 @@ impl World {
     }
 }
 
-/// A machine that hears something else than what happened behaves as one with a bug.
+/// A machine that receives a false report behaves like one with a bug.
 fn planted_input(input: In, plant: Option<Plant>, now: u64) -> In {
     match (plant, input) {
         (Some(Plant::RepliesFromBeforeAreHeard), Input::Done { done, .. }) => {

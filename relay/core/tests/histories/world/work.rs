@@ -37,7 +37,8 @@ impl World {
                 Input::Joined
             }
             What::Open(2, epochs) => {
-                // Before the leases are looked at again: what the database loses later is known from here.
+                // Before the lease is renewed again: later losses of the database are known from
+                // here on.
                 if self.has_histories {
                     self.broker.announced.insert(task.session);
                 }
@@ -71,7 +72,8 @@ impl World {
         session
     }
 
-    /// Notes how far a hold got, in the history that it was read from; what the database then knows.
+    /// Records an entry's progress, in the history that it was read from; returns the database's
+    /// state.
     fn note(&mut self, note: &Note) -> Option<Noted> {
         let progress = note.checkpoint().progress?;
         if note.incarnation() != self.database.incarnation {
@@ -84,7 +86,7 @@ impl World {
         is_noted.then_some(Noted { progress, hold_changes })
     }
 
-    /// Makes the next producer.
+    /// Creates the next producer.
     fn open(&mut self, mut task: Task) -> Task {
         if let What::Open(slot, epochs) = &mut task.what {
             let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
@@ -97,7 +99,7 @@ impl World {
         task
     }
 
-    /// Looks what is to be fenced, fences the next, or notes that all are.
+    /// Queries the ids to fence, fences the next one, or records that all are fenced.
     fn fence(&mut self, mut task: Task) -> Executed {
         let (generation, session, work) = (task.generation, task.session, Work::Fence);
         let answered = |input| {
@@ -173,14 +175,15 @@ impl World {
         }
     }
 
-    /// Reads a page, of the history that the places are of.
+    /// Reads a page, in the history that the cursors belong to.
     fn read(&mut self, relay: usize, generation: u64, places: &[(Shard, Place)]) -> In {
         let failed = |trouble| Input::Failed { generation, work: Work::Read, trouble };
         let incarnation = self.database.incarnation;
         if places.iter().any(|(_, place)| place.incarnation != incarnation)
             && self.plant != Some(Plant::TheReaderReadsAnyHistory)
         {
-            // The producers are made again, and the history is verified before anything else is published.
+            // The producers are created again, and the history is verified before anything else is
+            // published.
             return failed(Trouble::Held);
         }
         let noted = self.relays[relay].as_ref().map_or_else(Default::default, |r| r.noted);

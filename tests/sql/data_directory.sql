@@ -1,0 +1,2 @@
+-- Where the server keeps its data: its process id stands in a file there.
+select current_setting('data_directory')

@@ -1,0 +1,2 @@
+-- Relays may read events again.
+grant select on annals.events to annals_relay

@@ -1,0 +1,2 @@
+-- The process id of this session.
+select pg_backend_pid()
