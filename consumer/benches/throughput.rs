@@ -1,8 +1,8 @@
 //! How fast this crate reads, decodes and projects, on the running development stack.
 //!
-//! `cargo bench -p annals-consumer` writes 500,000 events of about 300 bytes each to a topic of 4 partitions, in
-//! transactions as the relay does, and reads them back three times in each way. The environment
-//! variable `EVENTS` sets another number.
+//! `cargo bench -p annals-consumer` writes 500,000 events of about 300 bytes each to a topic of 4
+//! partitions, in transactions as the relay does, and reads them back three times in each way. The
+//! environment variable `EVENTS` sets another number.
 #![expect(clippy::unwrap_used, reason = "a measurement fails where it stands")]
 #![expect(clippy::print_stdout, reason = "a measurement prints its figures")]
 

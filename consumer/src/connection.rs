@@ -73,8 +73,8 @@ impl KeptConnection {
         }
     }
 
-    /// Completes a query outside a transaction: returns its answer, or `None` after the delay before
-    /// the next attempt.
+    /// Completes a query outside a transaction: returns its answer, or `None` after the delay
+    /// before the next attempt.
     pub(crate) async fn finish_query<T>(
         &mut self,
         connection: PgConnection,

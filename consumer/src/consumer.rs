@@ -135,8 +135,8 @@ impl Consumer {
     /// While topics are missing or brokers are unavailable it waits, and logs the cause.
     ///
     /// # Errors
-    /// [`ConsumeError`]; after [`Envelope`](ConsumeError::Envelope) the next call returns the record
-    /// behind it.
+    /// [`ConsumeError`]; after [`Envelope`](ConsumeError::Envelope) the next call returns the
+    /// record behind it.
     pub async fn next(&mut self) -> Result<Option<Delivered>, ConsumeError> {
         if matches!(self.mode, Mode::Bounded(_)) {
             return self.next_before_end().await;
@@ -176,13 +176,14 @@ impl Consumer {
     /// processed. Waits for the broker's confirmation.
     ///
     /// # Errors
-    /// [`ConsumeError::Kafka`] if the broker refuses, for example because the group has assigned the
-    /// partition to another member: then that member receives the record too.
+    /// [`ConsumeError::Kafka`] if the broker refuses, for example because the group has assigned
+    /// the partition to another member: then that member receives the record too.
     pub async fn commit(&self, delivered: &Delivered) -> Result<(), ConsumeError> {
         Ok(self.fetcher.commit(delivered.location().next()).await?)
     }
 
-    /// Leaves the group and closes the connections. Dropping the consumer does the same, but blocks.
+    /// Leaves the group and closes the connections. Dropping the consumer does the same, but
+    /// blocks.
     pub async fn close(self) {
         self.fetcher.close().await;
     }

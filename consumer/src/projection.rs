@@ -163,8 +163,8 @@ impl Projection {
     }
 
     /// Makes the next run apply all events again. Call it in the transaction that empties the read
-    /// model. After [`RunError::Forked`](crate::RunError::Forked) publish the topics anew first: the
-    /// fork comes again in topics with both histories.
+    /// model. After [`RunError::Forked`](crate::RunError::Forked) publish the topics anew first:
+    /// the fork comes again in topics with both histories.
     ///
     /// # Errors
     /// [`ProjectionError::Database`].

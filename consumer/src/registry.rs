@@ -105,8 +105,8 @@ impl SchemaRegistry {
         })
     }
 
-    /// Returns the schema with this id. Waits while the registry is unavailable, and logs it; can be
-    /// cancelled.
+    /// Returns the schema with this id. Waits while the registry is unavailable, and logs it; can
+    /// be cancelled.
     ///
     /// # Errors
     /// [`SchemaLookupError`] if the schema does not exist or cannot be used.
@@ -124,8 +124,8 @@ impl SchemaRegistry {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
     }
 
-    /// Uses the free function of schema_registry_converter, which has no cache: the decoders of that
-    /// crate cache errors of an outage permanently.
+    /// Uses the free function of schema_registry_converter, which has no cache: the decoders of
+    /// that crate cache errors of an outage permanently.
     async fn fetch(&self, id: SchemaId) -> Result<RegisteredSchema, SchemaLookupError> {
         let mut outage = Outage::of(format!("the schema registry at {}", self.name));
         let SchemaId(number) = id;

@@ -55,8 +55,8 @@ where
     Ok(())
 }
 
-/// Determines from the stored offsets whether another runner has changed them. Returns `None` if all
-/// of them lie behind the batch: an earlier attempt was committed, and its answer was lost.
+/// Determines from the stored offsets whether another runner has changed them. Returns `None` if
+/// all of them lie behind the batch: an earlier attempt was committed, and its answer was lost.
 pub(crate) fn superseded(
     projection: &Arc<str>,
     updates: &[OffsetUpdate],

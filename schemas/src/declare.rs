@@ -3,18 +3,18 @@
 /// Declares the events of one category: an enum whose variants hold the structs of the same names,
 /// each with its Avro schema.
 ///
-/// The struct of each variant must be in scope and implement `Serialize` and `DeserializeOwned`. Its
-/// name is also the name of the Avro record and the event type on the wire.
+/// The struct of each variant must be in scope and implement `Serialize` and `DeserializeOwned`.
+/// Its name is also the name of the Avro record and the event type on the wire.
 ///
-/// A path is relative to the file that contains `events!`, as with `include_str!`; an expression such
-/// as `concat!(env!("CARGO_MANIFEST_DIR"), "/avro/..")` works too. The schema is compiled into the
-/// program, and a change of the file recompiles it.
+/// A path is relative to the file that contains `events!`, as with `include_str!`; an expression
+/// such as `concat!(env!("CARGO_MANIFEST_DIR"), "/avro/..")` works too. The schema is compiled into
+/// the program, and a change of the file recompiles it.
 ///
 /// It generates:
 /// - the enum, with its attributes and documentation;
 /// - its [`EventSet`](crate::EventSet), and a `From` for each struct;
-/// - a test with the name of the enum, which fails with a [`FitReport`](crate::FitReport) if a type does not
-///   fit its schema, if a record is named differently, or if a file is no schema.
+/// - a test with the name of the enum, which fails with a [`FitReport`](crate::FitReport) if a type
+///   does not fit its schema, if a record is named differently, or if a file is no schema.
 ///
 /// An illegal category does not compile.
 ///

@@ -64,7 +64,8 @@
 //!
 //! Each event stores the [`Fingerprint`] of the schema that wrote it. [`Schema::decode`] resolves
 //! that schema to the program's own by Avro's rules: new fields get their defaults, renamed fields
-//! are found by their aliases, numbers widen. [`can_read`] checks whether that works for every event.
+//! are found by their aliases, numbers widen. [`can_read`] checks whether that works for every
+//! event.
 
 #[macro_use]
 mod declare;

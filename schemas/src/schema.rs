@@ -47,8 +47,8 @@ impl Schema {
     /// it included.
     ///
     /// # Errors
-    /// [`SchemaError`] if it is not valid Avro, not a record, refers to itself, has a name that is no
-    /// legal registry subject, or an array whose items take no bytes.
+    /// [`SchemaError`] if it is not valid Avro, not a record, refers to itself, has a name that is
+    /// no legal registry subject, or an array whose items take no bytes.
     pub fn parse(definition: &str) -> Result<Self, SchemaError> {
         let definition = definition::minified(definition);
         let known = PARSED.read().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +141,8 @@ impl Schema {
         crate::json::decode(self.root(), payload).map_err(|error| self.malformed(error))
     }
 
-    /// Whether another schema is equivalent: both read and write the same bytes under the same names.
+    /// Whether another schema is equivalent: both read and write the same bytes under the same
+    /// names.
     ///
     /// These may differ: white space, the order of attributes, the split of names into name and
     /// namespace, the notation of numbers, attributes at their defaults, docs, and attributes that

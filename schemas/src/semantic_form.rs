@@ -4,8 +4,8 @@
 //! attributes at their defaults. Two definitions are equivalent if they read and write the same
 //! bytes under the same names.
 //!
-//! Full names and defaults (as bytes) come from the parsed schema. The sort order, and logical types
-//! that Avro's Rust library does not know, are in the text only.
+//! Full names and defaults (as bytes) come from the parsed schema. The sort order, and logical
+//! types that Avro's Rust library does not know, are in the text only.
 
 use std::collections::BTreeMap;
 

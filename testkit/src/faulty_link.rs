@@ -1,4 +1,5 @@
-//! A TCP proxy between a client and a server, for tests that break the network or count round trips.
+//! A TCP proxy between a client and a server, for tests that break the network or count round
+//! trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,8 +46,8 @@ enum Protocol {
 
 /// A proxy that can be cut, fall silent, lose answers, and be mended.
 ///
-/// On a current-thread runtime it forwards nothing while a test's own task runs. So the test reaches
-/// each of its await points with the answer outstanding, however busy the machine is.
+/// On a current-thread runtime it forwards nothing while a test's own task runs. So the test
+/// reaches each of its await points with the answer outstanding, however busy the machine is.
 #[derive(Debug)]
 pub struct FaultyLink {
     port: u16,
@@ -201,8 +202,8 @@ impl FaultyLink {
         self.losses.commits.load(Ordering::SeqCst)
     }
 
-    /// Waits until every request is answered, including those that spawned tasks of a current-thread
-    /// runtime are about to send; returns the number of round trips.
+    /// Waits until every request is answered, including those that spawned tasks of a
+    /// current-thread runtime are about to send; returns the number of round trips.
     ///
     /// # Panics
     /// If an answer does not come.

@@ -72,8 +72,8 @@ impl Turn {
     }
 }
 
-/// The one-letter types of the messages that begin in these bytes; `^` for a message without a type,
-/// at the start of a connection.
+/// The one-letter types of the messages that begin in these bytes; `^` for a message without a
+/// type, at the start of a connection.
 fn message_types(mut bytes: &[u8]) -> String {
     let mut types = String::new();
     while let [kind, a, b, c, d, ..] = *bytes {

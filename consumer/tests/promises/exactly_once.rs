@@ -127,7 +127,8 @@ async fn runs_killed_at_any_moment_add_up() {
     book::open(&world.pool).await;
     world.write(&topic, &book::orders(&world, 100, 0..20)).await;
     let projection = world.projection(&[&topic]).await.batch_events_max(some(20));
-    // The task is dropped wherever it is, its connection with it: in the middle of a transaction, mostly.
+    // The task is dropped wherever it is, its connection with it: in the middle of a transaction,
+    // mostly.
     for kill_after_ms in 0..40 {
         let shutdown = CancellationToken::new();
         let run = world.runner(&projection).run(&shutdown, book::add);

@@ -1,4 +1,5 @@
-//! Another event under a version that was applied is told, never dropped, and the projection can be rebuilt.
+//! Another event under a version that was applied is told, never dropped, and the projection can be
+//! rebuilt.
 
 use annals_consumer::{Projection, RunError, RunTotals};
 use sqlx::Connection;

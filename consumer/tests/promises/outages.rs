@@ -49,7 +49,7 @@ async fn brokers_that_are_away_at_the_start_are_waited_for() {
     world.write(&topic, &[world.draft("order-1", 0, &placed(7))]).await;
     let link = FaultyLink::to(&world.brokers).await;
     link.cut();
-    let connect = Consumer::connect(ConsumerSettings::new(&link.address()));
+    let connect = Consumer::connect(ConsumerSettings::new(link.address()));
     let mut consumer = connect.assign_from_beginning(&[&topic]).unwrap();
     let reading = tokio::spawn(async move { consumer.next().await });
     patiently(link.accepted(3)).await;
@@ -123,14 +123,15 @@ async fn topic_made_anew_in_another_order_is_recognised_by_its_last_event() {
     let run = || world.runner(&projection).run_until(&shutdown, book::to_the_end, book::add);
     assert_eq!(patiently(run()).await.unwrap().events, 200);
 
-    // As long as it was, and longer: the offset to go on at exists, but what is new lies before it too.
+    // As long as it was, and longer: the offset to go on at exists, but what is new lies before it
+    // too.
     world.delete(&topic).await;
     world.create(&topic, 1).await;
     world.write(&topic, &other_order(&drafts, &book::orders(&world, 20, 10..12))).await;
     let again = patiently(run()).await.unwrap();
     assert_eq!((again.events, again.duplicates), (40, 200));
     assert_eq!(book::sums(&world.pool).await, book::sums_of(20, 12));
-    assert_eq!(logs::count(&["WARN", "starts over", &topic]), 1);
+    assert_eq!(logs::count(&["WARN", "was created again", &topic]), 1);
     world.clean(&[&topic]).await;
 }
 

@@ -35,8 +35,9 @@ pub(crate) struct TransferReceived {
     pub(crate) from: String,
 }
 
-// Each event has its Avro schema in a file: that file is the contract with everybody who consumes the topic.
-// The macro makes a test that holds the types against the schemas: what does not fit is found by `cargo test`.
+// Each event has its Avro schema in a file: that file is the contract with everybody who consumes
+// the topic. The macro makes a test that holds the types against the schemas: what does not fit is
+// found by `cargo test`.
 events! {
     /// What happens to an account: the streams of category `bank_account`.
     #[derive(Debug, Clone, PartialEq, Eq)]

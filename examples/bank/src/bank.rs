@@ -1,11 +1,13 @@
-//! Step 2: the bank. Each operation loads what it decides on, decides, and appends under the version it decided on.
+//! Step 2: the bank. Each operation loads what it decides on, decides, and appends under the
+//! version it decided on.
 
 use annals_store::{Append, AppendError, NewEvent, Store, StreamName};
 use anyhow::Result;
 
 use crate::account::{Account, AccountEvent, Declined};
 
-/// How many events a conflict carries, so that a decision can be made again without another reading.
+/// How many events a conflict carries, so that a decision can be made again without another
+/// reading.
 const CONFLICT_EVENTS_MAX: u16 = 100;
 
 /// The bank: nothing but the store.
@@ -105,8 +107,8 @@ impl Bank {
     }
 }
 
-/// Appends until it is known what became of it. The events keep their ids, so that they are recorded once,
-/// however often the connection breaks.
+/// Appends until it is known what became of it. The events keep their ids, so that they are
+/// recorded once, however often the connection breaks.
 async fn settle(store: &Store, append: &Append) -> Result<(), AppendError> {
     loop {
         match store.append(append).await {

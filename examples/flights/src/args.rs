@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Real flights, from a file through PostgreSQL and Kafka into a read model, with totals that must agree.
+/// Real flights, from a file through PostgreSQL and Kafka into a read model, with totals that must
+/// agree.
 #[derive(Debug, Parser)]
 #[command(name = "annals-flights", version)]
 pub(crate) struct Cli {
@@ -15,8 +16,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Appends a month of flights while a relay publishes them, kills the relay on the way, and proves that
-    /// everything came out once. Reads `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and `ANNALS_REGISTRY_URL`.
+    /// Appends a month of flights while a relay publishes them, kills the relay on the way, and
+    /// proves that everything came out once. Reads `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and
+    /// `ANNALS_REGISTRY_URL`.
     Demo(Demo),
     /// Shows a stream as the store has it and as the topic has it, event by event.
     Show(Show),

@@ -11,8 +11,8 @@ const KEPT: usize = 1;
 /// The name that the statements are written with.
 const WRITTEN: &str = "annals_demo_run";
 
-/// Creates the database of this run and drops those of earlier runs, but the last of them. Returns how
-/// many it dropped.
+/// Creates the database of this run and drops those of earlier runs, but the last of them. Returns
+/// how many it dropped.
 pub(crate) async fn create(environment: &Environment, run: &Run) -> Result<usize> {
     let options: sqlx::postgres::PgConnectOptions =
         environment.database_url.parse().context("read ANNALS_DATABASE_URL")?;

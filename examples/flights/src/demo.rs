@@ -31,8 +31,8 @@ use crate::{
     totals_kafka,
 };
 
-/// Plays the demo. Success is that everything came out once and every total agrees. Whatever ends it, the
-/// relay ends, too.
+/// Plays the demo. Success is that everything came out once and every total agrees. Whatever ends
+/// it, the relay ends, too.
 pub(crate) async fn run(args: &args::Demo) -> Result<ExitCode> {
     let environment = Environment::read()?;
     let screen = Screen::new();
@@ -153,7 +153,8 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// One flight alone: once it is applied, topics, schemas and projections are there, and times count.
+    /// One flight alone: once it is applied, topics, schemas and projections are there, and times
+    /// count.
     async fn first_flight(&mut self) -> Result<()> {
         self.screen
             .heading("The relay and two projections are started; the first flight goes its way")?;

@@ -1,4 +1,5 @@
-//! The events of flights and of aircraft: plain serde types, and the Avro schemas they are written with.
+//! The events of flights and of aircraft: plain serde types, and the Avro schemas they are written
+//! with.
 
 use annals_store::{events, timestamp_millis};
 use jiff::Timestamp;

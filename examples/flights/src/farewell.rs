@@ -23,7 +23,8 @@ pub(crate) fn say(screen: &Screen, run: &Run, relay: &Path, streams: &[String]) 
     for stream in streams {
         screen.say(&format!("  {} show {stream}", from_here(&this).display()))?;
     }
-    // A variable that is set in the user's shell would win over the file, and name another database.
+    // A variable that is set in the user's shell would win over the file, and name another
+    // database.
     screen.say(&format!(
         "  env -u ANNALS_DATABASE_URL {} status --config {}",
         from_here(relay).display(),

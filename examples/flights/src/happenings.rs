@@ -1,4 +1,5 @@
-//! From a row to what happened: the events of the flight and of its aircraft, and the append that records both.
+//! From a row to what happened: the events of the flight and of its aircraft, and the append that
+//! records both.
 
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use anyhow::{Context, Result};

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 /// A longer time counts as this one: an hour.
 const LAG_MICROS_MAX: u64 = 3_600_000_000;
 
-/// What the times belong to: events of before the kill, those that it delayed, and those recorded after the
-/// relay had caught up.
+/// What the times belong to: events of before the kill, those that it delayed, and those recorded
+/// after the relay had caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Before,

@@ -1,10 +1,10 @@
-//! The demo of Annals: real flights, from a file through PostgreSQL and Kafka into a read model that must add
-//! up, with the relay killed on the way.
+//! The demo of Annals: real flights, from a file through PostgreSQL and Kafka into a read model
+//! that must add up, with the relay killed on the way.
 //!
-//! The way of a flight through the files: a row (`rows`) becomes events (`happenings`, `events`) that writers append
-//! to the store (`writers`); a relay publishes them (`relay`, `outage`); two projections consume the topics into a read
-//! model (`projections`, `read_model`); its totals must be those of the file (`totals_csv`, `totals_kafka`,
-//! `comparison`). `demo` sees them all.
+//! The way of a flight through the files: a row (`rows`) becomes events (`happenings`, `events`)
+//! that writers append to the store (`writers`); a relay publishes them (`relay`, `outage`); two
+//! projections consume the topics into a read model (`projections`, `read_model`); its totals must
+//! be those of the file (`totals_csv`, `totals_kafka`, `comparison`). `demo` sees them all.
 
 mod args;
 mod background;

@@ -44,7 +44,8 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Kills the relay in the middle of the appending, lets the backlog grow, starts it again and measures.
+    /// Kills the relay in the middle of the appending, lets the backlog grow, starts it again and
+    /// measures.
     pub(crate) async fn play(mut self) -> Result<Outage> {
         let reached = self.counts.flights_appended(percent(self.flights, KILL_PERCENT));
         self.relay.while_it_runs(reached).await?;

@@ -79,8 +79,8 @@ async fn runner<E: EventSet>(pool: &PgPool, run: &Run) -> Result<Runner> {
     Ok(projection.runner(pool, settings(run, E::CATEGORY), schemas))
 }
 
-/// Waits until the projections have applied all that is expected. Gives up when nothing moves any more, and
-/// says what is missing.
+/// Waits until the projections have applied all that is expected. Gives up when nothing moves any
+/// more, and says what is missing.
 pub(crate) async fn wait_for(
     applied: &mut watch::Receiver<Applied>,
     expected: Applied,

@@ -26,8 +26,8 @@ pub(crate) enum Unapplied {
 
 /// Connections for those who keep the read model.
 ///
-/// PostgreSQL keeps the plans of statements that are used often, and here it makes them while the tables are
-/// almost empty: a plan that reads a whole table would stay when that has grown long.
+/// PostgreSQL keeps the plans of statements that are used often, and here it makes them while the
+/// tables are almost empty: a plan that reads a whole table would stay when that has grown long.
 pub(crate) async fn connect(database_url: &str) -> Result<PgPool> {
     let options: PgConnectOptions = database_url.parse()?;
     let options = options
@@ -43,7 +43,8 @@ pub(crate) async fn create(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// Applies events of flights, one statement a type of event. Types follow each other as they do in a stream.
+/// Applies events of flights, one statement a type of event. Types follow each other as they do in
+/// a stream.
 pub(crate) async fn apply_flights(
     connection: &mut PgConnection,
     events: &[DeliveredEvent<FlightEvent>],

@@ -115,7 +115,8 @@ fn spawn(program: &Path, run: &Run) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
-        // A group of its own: Ctrl-C reaches the demo alone, which then ends the relay in good order.
+        // A group of its own: Ctrl-C reaches the demo alone, which then ends the relay in good
+        // order.
         .process_group(0)
         .kill_on_drop(true);
     let child = command.spawn().with_context(|| {

@@ -1,4 +1,5 @@
-//! What the demo prints at its end: the read model, the totals from both sides, and how fast it was.
+//! What the demo prints at its end: the read model, the totals from both sides, and how fast it
+//! was.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +31,8 @@ pub(crate) struct Measured {
     pub(crate) relay_memory: Option<(u64, u64)>,
 }
 
-/// Prints flights, cancellations and delays by carrier and by destination, and what the aircraft have flown.
+/// Prints flights, cancellations and delays by carrier and by destination, and what the aircraft
+/// have flown.
 pub(crate) fn flights(screen: &Screen, totals: &Totals) -> io::Result<()> {
     screen.heading("The read model, which was made from the topics alone")?;
     tallies(screen, "carrier", &totals.by_carrier, usize::MAX)?;

@@ -1,4 +1,5 @@
-//! One run of the demo: a database, topics and a directory of its own, so that it can be run again at once.
+//! One run of the demo: a database, topics and a directory of its own, so that it can be run again
+//! at once.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! All that the demo prints goes through here: the report to the standard output, the progress bar to the standard
-//! error. Without a terminal there is no bar, but a line now and then.
+//! All that the demo prints goes through here: the report to the standard output, the progress bar
+//! to the standard error. Without a terminal there is no bar, but a line now and then.
 
 use std::io::{self, IsTerminal, Write};
 

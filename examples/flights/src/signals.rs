@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for one of them. Returns what a shell expects of a program that ends for it: 128 and its number.
+/// Waits for one of them. Returns what a shell expects of a program that ends for it: 128 and its
+/// number.
 pub(crate) async fn told_to_end() -> Result<ExitCode> {
     let listen = |kind| signal(kind).context("listen for signals");
     let mut interrupt = listen(SignalKind::interrupt())?;

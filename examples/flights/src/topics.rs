@@ -1,4 +1,5 @@
-//! The proof by reading again: every record of both topics from its beginning to its end, beside what the store has.
+//! The proof by reading again: every record of both topics from its beginning to its end, beside
+//! what the store has.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -30,8 +31,8 @@ pub(crate) async fn of_store(store: &Store, category: &str) -> Result<Contents> 
     Ok(contents)
 }
 
-/// Reads all committed records of a category's topic. Fails at the first duplicate, and at the first event that
-/// comes before the one it follows.
+/// Reads all committed records of a category's topic. Fails at the first duplicate, and at the
+/// first event that comes before the one it follows.
 pub(crate) async fn of_topic(run: &Run, category: &str) -> Result<Contents> {
     let topic = run.topic(category);
     let reading = || format!("read topic {topic} to its end");

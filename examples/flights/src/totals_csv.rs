@@ -1,5 +1,5 @@
-//! The totals straight from the file: by column, without the types and events that the rest of the demo uses, so
-//! that a mistake there shows as a difference.
+//! The totals straight from the file: by column, without the types and events that the rest of the
+//! demo uses, so that a mistake there shows as a difference.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -46,7 +46,8 @@ pub(crate) async fn append_first(
 
 /// Appends all flights of a file but the first, by so many writers at the same time.
 ///
-/// What concerns an aircraft always goes to the same writer: its legs are recorded in the order of the file.
+/// What concerns an aircraft always goes to the same writer: its legs are recorded in the order of
+/// the file.
 pub(crate) async fn append_rest(
     store: &Store,
     csv: &Path,
@@ -125,7 +126,8 @@ async fn append_row(
     Ok(())
 }
 
-/// Tries with the same events, which is always safe, while that can succeed. Returns how often it had to try again.
+/// Tries with the same events, which is always safe, while that can succeed. Returns how often it
+/// had to try again.
 async fn append_until_known(store: &Store, append: &Append) -> Result<u64, AppendError> {
     let begun = Instant::now();
     let mut retries = 0;

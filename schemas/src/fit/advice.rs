@@ -2,7 +2,8 @@
 
 use crate::node::{Logical, Node, Shape};
 
-/// Advice for a type that makes this request where the schema says `node`; empty where none is needed.
+/// Advice for a type that makes this request where the schema says `node`; empty where none is
+/// needed.
 pub(super) fn advice(wanted: &str, node: Node) -> String {
     match (wanted, node.shape()) {
         ("an Option", Shape::Union(_)) => "an Option is null and one other branch".into(),

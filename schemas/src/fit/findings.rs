@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Misfit;
 use crate::node::Node;
 
-const NO_FIELD: &str = "the schema has no such field";
+pub(super) const NO_FIELD: &str = "the schema has no such field";
+const VARIANT: &str = "variant ";
 const NO_EXAMPLE: &str = "the schema has no example that it takes";
 const EXAMPLES: &str = "if it is right to, add \"examples\": [..] to this field of the schema, with \
                         values that the type takes";
@@ -91,7 +92,8 @@ pub(super) struct Findings {
     root: Option<Node>,
     misfits: Vec<Misfit>,
     turns: BTreeMap<String, Turn>,
-    /// Places, as shown, where a [`Placeholder`](super::placeholder::Placeholder) is read from now on.
+    /// Places, as shown, where a [`Placeholder`](super::placeholder::Placeholder) is read from now
+    /// on.
     replaced: BTreeSet<String>,
     /// Fields, by the place of their record, that the type requires and the schema lacks.
     required: BTreeMap<String, BTreeSet<String>>,
@@ -164,11 +166,12 @@ impl Findings {
         chosen
     }
 
-    /// Takes a symbol; or a variant that is none, which stands in for the first symbol in the datum.
+    /// Takes a symbol; or a variant that is none, which stands in for the first symbol in the
+    /// datum.
     pub(super) fn choose_symbol(&mut self, place: &Place, symbols: &[String]) -> usize {
         let variants = self.variants.get(&place.shown).cloned().unwrap_or_default();
         let labels = symbols.iter().map(|symbol| format!("symbol {symbol}"));
-        let labels = labels.chain(variants.iter().map(|variant| format!("variant {variant}")));
+        let labels = labels.chain(variants.iter().map(|variant| format!("{VARIANT}{variant}")));
         let chosen = self.choose(place, symbols.len() + variants.len(), labels.collect());
         let Some(variant) = chosen.checked_sub(symbols.len()).and_then(|n| variants.get(n)) else {
             return chosen;
@@ -223,7 +226,8 @@ impl Findings {
         }
     }
 
-    /// Notes that the type asks for what the schema does not have. From now on a placeholder is read there.
+    /// Notes that the type asks for what the schema does not have. From now on a placeholder is
+    /// read there.
     pub(super) fn unreadable(&mut self, shown: &str, rust: &str, avro: &str, advice: &str) {
         self.read_misfit(shown, rust.to_owned(), avro, advice);
         self.progress |= self.replaced.insert(shown.to_owned());
@@ -265,7 +269,8 @@ impl Findings {
         self.round.told = true;
     }
 
-    /// Notes one refused alternative. Returns whether it was the last one of those that any would do.
+    /// Notes one refused alternative. Returns whether it was the last one of those that any would
+    /// do.
     fn refuse(&mut self, key: &str, index: usize, text: &str) -> bool {
         let Some(turn) = self.turns.get_mut(key) else { return false };
         if let Some(outcome @ Outcome::Open) = turn.outcomes.get_mut(index) {
@@ -295,13 +300,16 @@ impl Findings {
         let accepted = |turn: &Turn| turn.outcomes.contains(&Outcome::Accepted);
         let none_accepted = !turns.values().any(accepted);
         let found = self.misfits.len();
-        for turn in turns.values() {
-            for (label, outcome) in turn.labels.iter().zip(&turn.outcomes) {
-                let Outcome::Refused(text) = outcome else { continue };
-                if !self.is_told(&turn.shown, found) {
-                    let refuses = format!("the type refuses {label}: {text}");
-                    self.misfit(&turn.shown, refuses, "which the schema has", "");
-                }
+        let labelled = turns.values().flat_map(|turn| {
+            let outcomes = turn.labels.iter().zip(&turn.outcomes);
+            outcomes.map(|(label, outcome)| (turn.shown.as_str(), label, outcome))
+        });
+        for (shown, label, outcome) in labelled {
+            if let Outcome::Refused(text) = outcome
+                && !self.is_told(shown, found)
+            {
+                let refuses = format!("the type refuses {label}: {text}");
+                self.misfit(shown, refuses, &schema_has(label), "");
             }
         }
         let samples = turns.values().filter(|turn| turn.labels.is_empty());
@@ -318,11 +326,21 @@ impl Findings {
         self.misfits
     }
 
-    /// Whether one of the first `found` misfits lies at a place or inside it: reason enough to refuse it.
+    /// Whether one of the first `found` misfits lies at a place or inside it: reason enough to
+    /// refuse it.
     fn is_told(&self, shown: &str, found: usize) -> bool {
         self.misfits.iter().take(found).any(|known| match known.field.strip_prefix(shown) {
             Some(rest) => shown.is_empty() || rest.is_empty() || rest.starts_with(['.', '[', '{']),
             None => false,
         })
+    }
+}
+
+/// What the schema says of an alternative. Variants that are no symbols are alternatives, too.
+fn schema_has(label: &str) -> String {
+    if label.starts_with(VARIANT) {
+        "the schema has no such symbol".into()
+    } else {
+        format!("the schema has {label}")
     }
 }

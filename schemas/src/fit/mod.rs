@@ -1,10 +1,13 @@
 //! Proves that a type fits its schema, in a test, so that no append ever fails on it.
 //!
-//! Round after round, [`sample`] writes a datum by the schema, the type decodes it as the store decodes an
-//! event, and encodes it again; the bytes must be the same. [`probe`] stands between the library's
-//! deserializer and the type: it only notes which field asked for what, so that a failure has a place.
+//! Round after round, [`sample`] writes a datum by the schema, the type decodes it as the store
+//! decodes an event, and encodes it again; the bytes must be the same. [`probe`] stands between the
+//! library's deserializer and the type: it only notes which field asked for what, so that a failure
+//! has a place.
 
 mod advice;
+mod at;
+mod error_text;
 mod findings;
 mod placeholder;
 mod probe;
@@ -15,11 +18,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use crate::{DecodeError, EncodeError, Schema};
-use findings::with;
+use findings::{Findings, NO_FIELD, with};
 use probe::Probed;
 use round_trip::RoundTrips;
 
-/// More than any schema needs: each round tries the next alternative at every place that it reaches.
+/// More than any schema needs: each round tries the next alternative at every place that it
+/// reaches.
 const ROUNDS_MAX: usize = 20_000;
 /// Rounds without news that end the search while some alternatives were never accepted.
 const IDLE_ROUNDS_MAX: usize = 1_000;
@@ -41,24 +45,24 @@ pub struct Misfit {
 
 /// Proves, without an instance, that values of a type can be written and read with a schema.
 ///
-/// Sample values are made by the schema: each branch of each union, each symbol, empty and filled arrays and
-/// maps, the least and greatest numbers, dates and instants of logical types. The type decodes each one as
-/// an event is decoded, and encodes it again. The result must be the same bytes; only text may come back in
-/// a normal form.
+/// Sample values are made by the schema: each branch of each union, each symbol, empty and filled
+/// arrays and maps, the least and greatest numbers, dates and instants of logical types. The type
+/// decodes each one as an event is decoded, and encodes it again. The result must be the same
+/// bytes; only text may come back in a normal form.
 ///
 /// A type that takes few values (a flight number, say) may refuse all samples. Then the schema
 /// gives some: `{"name": "flight", "type": "string", "examples": ["UA1545"]}`.
 ///
-/// Stricter than encoding is: a field of the schema that the type lacks is a misfit even if it has a
-/// default, since the default would be stored for ever in the place of what a reader expects.
+/// Stricter than encoding is: a field of the schema that the type lacks is a misfit even if it has
+/// a default, since the default would be stored for ever in the place of what a reader expects.
 ///
-/// What it cannot find: code that treats one value unlike the samples; a unit of time that the type does not
-/// name (a plain `i64` fits any timestamp); behind `#[serde(flatten)]`, a field that is skipped in every
-/// sample and is not in the schema.
+/// What it cannot find: code that treats one value unlike the samples; a unit of time that the type
+/// does not name (a plain `i64` fits any timestamp); behind `#[serde(flatten)]`, a field that is
+/// skipped in every sample and is not in the schema.
 ///
 /// # Errors
-/// Every [`Misfit`] of reading; if there is none, those of writing, one of each sample. In untagged enums and
-/// behind `#[serde(flatten)]` serde tells one at a time.
+/// Every [`Misfit`] of reading; if there is none, those of writing, one of each sample. In untagged
+/// enums and behind `#[serde(flatten)]` serde tells one at a time.
 pub fn check_fit<T: Serialize + DeserializeOwned>(schema: &Schema) -> Result<(), Vec<Misfit>> {
     with(|findings| findings.begin(schema.root()));
     let mut round_trips = RoundTrips::default();
@@ -90,17 +94,56 @@ fn round<T: Serialize + DeserializeOwned>(schema: Schema, round_trips: &mut Roun
         Ok(Probed(value)) => value,
         Err(error) => return with(|findings| findings.refused("", reason(error))),
     };
-    with(|findings| findings.accept());
+    with(Findings::accept);
     if with(|findings| findings.reading_failed()) {
         return;
     }
-    if let Err((field, rust, avro)) = write(schema, &value, &datum, round_trips) {
-        with(|findings| findings.misfit(&field, rust, &avro, ""));
+    if let Err(Unwritten { field, rust, avro, advice }) = write(schema, &value, &datum, round_trips)
+    {
+        with(|findings| findings.misfit(&field, rust, &avro, advice));
     }
 }
 
-/// Where a value is not written as it was read: the field, what the type does, what the schema says.
-type Unwritten = (String, String, String);
+/// Why a value is not written as it was read.
+struct Unwritten {
+    field: String,
+    rust: String,
+    avro: String,
+    advice: &'static str,
+}
+
+impl Unwritten {
+    fn whole(rust: &str, cause: String) -> Self {
+        Self { field: String::new(), rust: rust.to_owned(), avro: cause, advice: "" }
+    }
+
+    fn of(error: EncodeError) -> Self {
+        let EncodeError::Misfit { field, reason, .. } = error else {
+            return Self::whole("the type cannot be written", error.to_string());
+        };
+        let name = field.rsplit('.').next().unwrap_or_default();
+        let (rust, avro, advice) = match reason.split_once(", ") {
+            Some(("the value has it", _)) => {
+                (format!("the type writes field {name}"), NO_FIELD, "")
+            }
+            Some(("the value lacks it", _)) => {
+                let lacks = "the schema has no default for it";
+                ("the type leaves it out at times".into(), lacks, "do not skip it")
+            }
+            Some((gives, says)) => {
+                (gives.replacen("the value gives", "the type writes", 1), says, "")
+            }
+            None => ("the type cannot be written".into(), custom(&reason), ""),
+        };
+        let avro = avro.to_owned();
+        Self { field, rust, avro, advice }
+    }
+}
+
+/// The text of an error that the type itself has raised.
+fn custom(text: &str) -> &str {
+    text.strip_prefix("Failed to serialize value into Avro value: ").unwrap_or(text)
+}
 
 fn write<T: Serialize + DeserializeOwned>(
     schema: Schema,
@@ -108,21 +151,15 @@ fn write<T: Serialize + DeserializeOwned>(
     datum: &[u8],
     round_trips: &mut RoundTrips,
 ) -> Result<(), Unwritten> {
-    let whole = |rust: &str, cause: String| (String::new(), rust.to_owned(), cause);
-    let payload = schema.encode(value).map_err(|error| match error {
-        EncodeError::Misfit { field, reason, .. } => match reason.split_once(", ") {
-            Some((rust, avro)) => (field, rust.to_owned(), avro.to_owned()),
-            None => (field, "the type cannot be written".into(), reason),
-        },
-        other => whole("the type cannot be written", other.to_string()),
-    })?;
+    let payload = schema.encode(value).map_err(Unwritten::of)?;
     let decoded = schema.decode::<T>(&payload, &schema);
-    let decoded = decoded.map_err(|error| whole("the type cannot read it again", reason(error)))?;
+    let decoded = decoded
+        .map_err(|error| Unwritten::whole("the type cannot read it again", reason(error)))?;
     if schema.encode(&decoded).ok().as_ref() != Some(&payload) {
-        return Err(whole("the type, decoded and encoded again", "differs".into()));
+        return Err(Unwritten::whole("the type, decoded and encoded again", "differs".into()));
     }
     serde_json::to_value(value)
-        .map_err(|error| whole("the type has no JSON form", error.to_string()))?;
+        .map_err(|error| Unwritten::whole("the type has no JSON form", error.to_string()))?;
     if with(|findings| findings.is_sample())
         && let (Ok(given), Ok(back)) = (schema.decode_json(datum), schema.decode_json(&payload))
     {

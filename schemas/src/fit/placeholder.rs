@@ -1,5 +1,5 @@
-//! Some value of whatever is asked for, in the place of one that does not fit: reading goes on, and finds
-//! what does not fit behind it.
+//! Some value of whatever is asked for, in the place of one that does not fit: reading goes on, and
+//! finds what does not fit behind it.
 
 use std::fmt;
 

@@ -1,18 +1,20 @@
-//! Stands between a deserializer and the type that reads from it, forwards everything, and notes at which
-//! place of the schema something does not go on.
+//! Stands between a deserializer and the type that reads from it, forwards everything, and notes at
+//! which place of the schema something does not go on.
 
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error, Expected, IntoDeserializer,
-    MapAccess, SeqAccess, VariantAccess, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess,
+    SeqAccess, VariantAccess, Visitor,
 };
 
 use super::advice::advice;
-use super::findings::{dotted, with};
+use super::at::At;
+use super::error_text::{is_of_the_request, plain};
+use super::findings::{Findings, with};
 use super::placeholder::{Drained, Placeholder};
-use crate::node::{Logical, Node, Shape};
+use crate::node::{Fields, Node, Shape};
 
 /// Reads a type through a [`Probe`].
 pub(super) struct Probed<T>(pub(super) T);
@@ -22,101 +24,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Probed<T> {
         let node = with(|findings| findings.root());
         T::deserialize(Probe { inner, at: At { node, shown: String::new() } }).map(Self)
     }
-}
-
-/// A place of the schema.
-#[derive(Clone)]
-struct At {
-    node: Option<Node>,
-    shown: String,
-}
-
-impl At {
-    fn field(&self, index: usize) -> Self {
-        match self.node.and_then(Node::record).and_then(|fields| fields.get(index)) {
-            Some((field, node)) => {
-                Self { node: Some(node), shown: dotted(&self.shown, &field.name) }
-            }
-            None => self.clone(),
-        }
-    }
-
-    fn inside(&self, node: Option<Node>, shown: &str) -> Self {
-        Self { node, shown: format!("{}{shown}", self.shown) }
-    }
-
-    /// The branch that this round's sample takes, in a union.
-    fn branch(&self) -> Self {
-        let branches = self.node.and_then(Node::union);
-        let taken = branches.zip(with(|findings| findings.branch(&self.shown)));
-        let node = taken.and_then(|(branches, index)| branches.get(index));
-        Self { node: node.or(self.node), shown: self.shown.clone() }
-    }
-
-    fn says(&self) -> String {
-        self.node.map_or_else(
-            || "the schema says nothing".into(),
-            |node| format!("the schema says {node}"),
-        )
-    }
-
-    fn unreadable(&self, wanted: &str) {
-        let advice = self.node.map(|node| advice(wanted, node)).unwrap_or_default();
-        let wants = format!("the type wants {wanted}");
-        with(|findings| findings.unreadable(&self.shown, &wants, &self.says(), &advice));
-    }
-
-    /// The schema's fields of which the type says that it has none.
-    fn check_fields(&self, known: &[&str]) {
-        for (field, node) in
-            self.node.and_then(Node::record).iter().flat_map(|record| record.iter())
-        {
-            if !known.contains(&field.name.as_str()) {
-                let lacks = "the type has no such field".into();
-                let says = format!("the schema says {node}");
-                let shown = dotted(&self.shown, &field.name);
-                with(|findings| findings.read_misfit(&shown, lacks, &says, ""));
-            }
-        }
-    }
-
-    /// Numbers of milliseconds and microseconds look alike: what a type says that it expects is the only sign.
-    fn check_unit<'de, V: Visitor<'de>>(&self, visitor: &V) {
-        const UNITS: [&str; 4] = ["nanosecond", "microsecond", "millisecond", "second"];
-        let expecting = Expecting(visitor).to_string();
-        let lower = expecting.to_ascii_lowercase();
-        let wanted = UNITS.into_iter().find(|unit| lower.contains(unit));
-        if let (Some(wanted), Some(said)) =
-            (wanted, self.node.and_then(Node::logical).and_then(unit))
-            && wanted != said
-        {
-            let wants = format!("the type wants {expecting}");
-            with(|findings| {
-                findings.unreadable(&self.shown, &wants, &self.says(), "use the same unit");
-            });
-        }
-    }
-}
-
-struct Expecting<'v, V>(&'v V);
-
-impl<'de, V: Visitor<'de>> fmt::Display for Expecting<'_, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Expected::fmt(self.0, f)
-    }
-}
-
-/// The unit that a logical type counts.
-fn unit(logical: Logical) -> Option<&'static str> {
-    let name = logical.to_string();
-    let units = [("-millis", "millisecond"), ("-micros", "microsecond"), ("-nanos", "nanosecond")];
-    units.into_iter().find_map(|(suffix, unit)| name.ends_with(suffix).then_some(unit))
-}
-
-/// What the library says that was not its input's fault: it has no such request for such a schema.
-fn is_of_the_request(error: &str) -> bool {
-    error.contains(": Expected Schema::")
-        || error.contains("Only expected `deserialize_identifier`")
 }
 
 /// One value of the sample, about to be read.
@@ -202,7 +109,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Probe<D> {
         visitor: V,
     ) -> Result<V::Value, D::Error> {
         let wanted = format!("struct {name}");
-        let record = self.at.node.and_then(Node::record).map(|record| record.name());
+        let record = self.at.node.and_then(Node::record).map(Fields::name);
         if record.is_some_and(|record| record != name) {
             let advice = self.at.node.map(|node| advice(&wanted, node)).unwrap_or_default();
             let wants = format!("the type wants {wanted}");
@@ -278,22 +185,10 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Part<S> {
         if with(|findings| findings.is_replaced(&shown)) {
             Drained::deserialize(inner)?;
             let read = seed.deserialize(Placeholder).map_err(D::Error::custom);
-            return read.inspect_err(|_error| with(|findings| findings.give_up()));
+            return read.inspect_err(|_error| with(Findings::give_up));
         }
         let read = seed.deserialize(Probe { inner, at });
         read.inspect_err(|error| with(|findings| findings.refused(&shown, plain(error))))
-    }
-}
-
-/// The text of an error without the library's introduction.
-fn plain(error: &impl fmt::Display) -> String {
-    let text = error.to_string();
-    let values = text.rsplit_once("Failed to deserialize Avro value into value: ");
-    match (values, text.starts_with("Failed to deserialize value of type")) {
-        (Some((_, text)), _) => text.to_owned(),
-        // `.. using schema <the whole schema>: what is wrong`
-        (None, true) => text.rsplit_once("}: ").map_or(text.clone(), |(_, text)| text.to_owned()),
-        (None, false) => text,
     }
 }
 
@@ -307,7 +202,7 @@ macro_rules! visits {
     ($($method:ident($($argument:ident: $type:ty)?)),+ $(,)?) => {
         $(
             fn $method<E: Error>(self, $($argument: $type)?) -> Result<V::Value, E> {
-                with(|findings| findings.visited());
+                with(Findings::visited);
                 self.inner.$method($($argument)?)
             }
         )+
@@ -347,29 +242,29 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Seen<V> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        with(|findings| findings.visited());
+        with(Findings::visited);
         let Self { inner: visitor, at } = self;
         visitor.visit_some(Probe { inner, at: at.branch() })
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        with(|findings| findings.visited());
+        with(Findings::visited);
         let Self { inner: visitor, at } = self;
         visitor.visit_newtype_struct(Probe { inner, at: at.field(0) })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        with(|findings| findings.visited());
-        self.inner.visit_seq(Parts::new(inner, self.at))
+        with(Findings::visited);
+        self.inner.visit_seq(Parts::new(inner, &self.at))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        with(|findings| findings.visited());
-        self.inner.visit_map(Parts::new(inner, self.at))
+        with(Findings::visited);
+        self.inner.visit_map(Parts::new(inner, &self.at))
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        with(|findings| findings.visited());
+        with(Findings::visited);
         self.inner.visit_enum(Variant { inner, at: self.at.branch() })
     }
 }
@@ -384,7 +279,7 @@ struct Parts<A> {
 }
 
 impl<A> Parts<A> {
-    fn new(inner: A, at: At) -> Self {
+    fn new(inner: A, at: &At) -> Self {
         let at = at.branch();
         let mut required = with(|findings| findings.required(&at.shown));
         required.reverse();
@@ -439,7 +334,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Parts<A> {
         if self.is_over() {
             self.required.pop();
             let read = seed.deserialize(Placeholder).map_err(A::Error::custom);
-            return read.inspect_err(|_error| with(|findings| findings.give_up()));
+            return read.inspect_err(|_error| with(Findings::give_up));
         }
         let at = match self.at.node.and_then(Node::values) {
             Some(values) => self.at.inside(Some(values), "{}"),

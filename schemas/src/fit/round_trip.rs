@@ -44,8 +44,8 @@ impl RoundTrips {
         }
     }
 
-    /// A type may bring text into a normal form. Everything else must come back as it was, and a text must
-    /// not always come back the same.
+    /// A type may bring text into a normal form. Everything else must come back as it was, and a
+    /// text must not always come back the same.
     pub(super) fn misfits(self) -> Vec<Misfit> {
         let is_misfit = |(_, seen): &(String, Seen)| {
             let constant = seen.given.len() > 1 && seen.back.len() == 1;

@@ -103,7 +103,8 @@ impl Sampler<'_> {
     }
 }
 
-/// The datums to try at a place without parts: the schema's examples, then those of its type. Not empty.
+/// The datums to try at a place without parts: the schema's examples, then those of its type. Not
+/// empty.
 fn values(node: Node, examples: &[Value]) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
     for example in examples {
