@@ -1,11 +1,11 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test check up down status reset migrate bench audit fmt doc
+.PHONY: help demo bank test test-consumers check up down status reset migrate bench audit fmt doc
 
 help: ## List these commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## A month of real flights through PostgreSQL and Kafka into a projection, with totals checked
+demo: ## A month of real flights through PostgreSQL and Kafka into a checked projection
 	@ops/dev/demo $(ARGS)
 
 bank: ## The tutorial: a bank on the event store, step by step
@@ -13,6 +13,9 @@ bank: ## The tutorial: a bank on the event store, step by step
 
 test: ## Checks, then all tests on the real components
 	@ops/test $(ARGS)
+
+test-consumers: ## The consumers of examples/consumers, in each language that this machine has; ARGS=python for one
+	@ops/test-consumers $(ARGS)
 
 check: ## Format, lints, documentation and structure; no component needed
 	@ops/check

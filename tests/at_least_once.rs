@@ -1,5 +1,5 @@
-//! With `relay.delivery = at-least-once` nothing is lost and each stream comes in order; what comes again after a
-//! failure is all that differs from exactly once.
+//! With `relay.delivery = at-least-once` no event is lost and each stream comes in order; only
+//! repetitions after a failure differ from exactly once.
 
 use std::collections::HashSet;
 
@@ -19,8 +19,7 @@ fn at_least_once(bed: &Testbed) -> RelaySettings {
     bed.relay().variable(DELIVERY, "at-least-once")
 }
 
-/// What the checker finds wrong, once what came again is left out: it is what a consumer sees that remembers
-/// what it had.
+/// The checker's findings without repetitions, as for a consumer that remembers its events.
 fn check_first(mut history: History) -> Vec<Violation> {
     let mut seen = HashSet::new();
     history.consumed.retain(|event| seen.insert(event.id));

@@ -29,7 +29,7 @@ async fn stale_writer_gets_a_conflict_and_records_nothing() {
         let conflict = error.conflict_of(&stream).must("find the conflict");
         assert_eq!((&conflict.stream, conflict.expected), (&stream, stale));
         assert_eq!(conflict.actual, annals_store::Version::new(1));
-        assert!(conflict.events.is_empty(), "events that nobody asked for");
+        assert!(conflict.events.is_empty(), "events that were not requested");
         assert!(!error.is_retryable());
     }
     assert_eq!(bed.fingerprint().await, before);
@@ -86,7 +86,7 @@ async fn rollback_of_the_callers_transaction_leaves_no_trace() {
     transaction.rollback().await.must("roll back");
 
     assert_eq!(bed.fingerprint().await, before);
-    let again = bed.store().append(&append).await.must("append what was rolled back");
+    let again = bed.store().append(&append).await.must("append the rolled back events");
     assert!(!again.repeated, "a rolled-back append was taken for recorded");
 }
 
@@ -110,8 +110,7 @@ async fn refusal_leaves_the_callers_transaction_usable() {
 #[tokio::test]
 async fn a_transaction_left_open_holds_back_only_appends_to_its_own_streams() {
     let bed = Testbed::new("holds_back").await;
-    // The first to append a deposit, and the only one with a connection: what it does about the schema, it
-    // must do elsewhere.
+    // The first append of a deposit: its schema must be registered outside this open transaction.
     let store = bed.another_store().await;
     let mut open = store.pool().begin().await.must("begin");
     let own = Append::to(&account("own"), ExpectedVersion::NoStream, [deposited(1)]);
@@ -123,7 +122,7 @@ async fn a_transaction_left_open_holds_back_only_appends_to_its_own_streams() {
         appended.must("append beside an open transaction").must("append");
     }
     open.rollback().await.must("roll back");
-    store.append(&own).await.must("append what was rolled back");
+    store.append(&own).await.must("append the rolled back events");
 }
 
 #[tokio::test]
@@ -176,7 +175,7 @@ async fn appends_to_the_same_streams_in_opposite_order_do_not_deadlock() {
     }
 }
 
-/// Each append writes to both; without a retry, so that a deadlock would show as an error.
+/// Each append writes to both; without a retry, so that a deadlock shows as an error.
 async fn append_to_both(store: Store, [first, second]: [StreamName; 2], appends: i64) {
     for number in 0..appends {
         let append = Append::to(&first, ExpectedVersion::Any, [deposited(number)]).and_to(

@@ -1,4 +1,5 @@
-//! What cannot be published cannot be committed: names, sizes and schemas are checked in the append.
+//! An event that cannot be published cannot be committed: the append checks names, sizes and
+//! schemas.
 
 use annals_store::{
     Append, AppendError, EVENTS_PER_APPEND_MAX, ExpectedVersion, Metadata, NewEvent, Refusal,
@@ -8,8 +9,8 @@ use annals_testkit::{Must, Testbed, account, deposited, deposited_for};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
-/// Empty, without a category or an id, ways out of a directory, names of Kafka's own, quotes, SQL, letters that look like
-/// others, and what a terminal does not show.
+/// Empty, without a category or an id, path traversal, names that Kafka reserves, quotes, SQL,
+/// look-alike letters, and invisible characters.
 const HOSTILE_NAMES: [&str; 22] = [
     "",
     "-a",
@@ -39,7 +40,7 @@ const DEPOSIT_SCHEMA: &str = "annals.test.account.MoneyDeposited";
 mod later {
     use super::{Deserialize, Serialize, events};
 
-    /// With a field that old events have not.
+    /// With a field that old events lack.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub(super) struct MoneyDeposited {
         pub(super) sequence: i64,
@@ -80,7 +81,7 @@ async fn a_name_that_no_topic_could_carry_is_refused_by_the_client_and_by_the_da
     assert_eq!((long.len(), longer.len()), (201, 300));
     for name in HOSTILE_NAMES.into_iter().chain([long.as_str(), longer.as_str()]) {
         assert!(StreamName::new(name).is_err(), "the client took {name:?}");
-        // A client of another make, or of another mind.
+        // A client without the checks of this crate.
         let row = append_raw(&bed, name, fingerprint).await.must("append past the client's checks");
         assert_eq!(row.get::<&str, _>("outcome"), "refused", "the database took {name:?}");
         let refusals: serde_json::Value =

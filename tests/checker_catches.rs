@@ -1,5 +1,5 @@
-//! The checker is believed because it finds what is planted: on a real topic, read back by the consumer
-//! that the other tests use.
+//! The checker catches planted faults: on a real topic, read back by the consumer that the other
+//! tests use.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
@@ -28,7 +28,7 @@ async fn clean_run(label: &str) -> (Testbed, Vec<RawRecord>) {
     (bed, records)
 }
 
-/// What the checker says of the run when its topic is this one.
+/// The checker's findings if the run's topic is this one.
 async fn verdict(bed: &Testbed, records: &[RawRecord]) -> Vec<Violation> {
     let brokers = &bed.environment().kafka;
     let doctored = bed.topic("doctored");
@@ -39,7 +39,7 @@ async fn verdict(bed: &Testbed, records: &[RawRecord]) -> Vec<Violation> {
     check(&History { attempts: Vec::new(), recorded: bed.recorded().await, consumed })
 }
 
-/// The place of a version of the first stream among the records.
+/// The index of a version of the first stream among the records.
 fn place(records: &[RawRecord], version: &str) -> usize {
     let is_it = |record: &RawRecord| {
         record.header("ce_subject") == Some("account-0")

@@ -1,5 +1,6 @@
-//! Nobody publishes into somebody else's topics unnoticed: no other store, no other deployment, no copy of the database. The
-//! second one refuses and says who the first is; another prefix is a publication of its own.
+//! Two publications never share a topic unnoticed: no other store, no other deployment, no copy of
+//! the database. The second one refuses and names the first; another prefix is a publication of its
+//! own.
 
 use annals_store::{Append, ExpectedVersion, NewEvent, Store, StoreOptions, StreamName};
 use annals_testkit::{
@@ -42,7 +43,7 @@ async fn records(bed: &Testbed, topic: &str) -> usize {
     read_topic(&bed.environment().kafka, topic, Isolation::Uncommitted).await.len()
 }
 
-/// Two stores whose relays are configured alike, topics and deployment included.
+/// Two stores whose relays have the same settings, topics and deployment included.
 async fn alike(label: &str) -> (Testbed, Testbed, RelaySettings) {
     let (first, second) = (Testbed::new(label).await, Testbed::new(label).await);
     let settings = second.relay().topic_prefix(&first.topic_prefix()).claims(&first.claims_topic());
@@ -74,7 +75,7 @@ async fn two_stores_with_the_same_names_publish_what_is_their_own_and_the_second
     accounts.until_count(3).await;
     assert_eq!(records(&first, &first.topic(CATEGORY)).await, 3);
 
-    // Given up by its owner, a topic is the next one's.
+    // After its owner has released a topic, another store may claim it.
     let release = ["release-topics", "--reason", "moved elsewhere"];
     let said = refused(&first.relay(), &release).await;
     assert!(said.contains(" run: a"), "{said}");
@@ -84,7 +85,7 @@ async fn two_stores_with_the_same_names_publish_what_is_their_own_and_the_second
     run(&first.relay(), &release).await;
     accounts.until_count(4).await;
     let actions = sqlx::query(include_str!("sql/actions.sql")).fetch_all(first.store().pool());
-    assert_eq!(actions.await.must("read what was done").len(), 1);
+    assert_eq!(actions.await.must("read the recorded actions").len(), 1);
     assert!(relay.terminate().await.success());
     let said = {
         let mut late = RelayProcess::start(&first.relay());
@@ -112,7 +113,7 @@ async fn stores_share_topics_where_all_of_them_say_so_and_have_sources_of_their_
     assert!(said.contains("topics.prefix"), "{said}");
     assert!(relay.terminate().await.success());
     let same = shared(settings.clone(), "cell-1")
-        .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::held=debug");
+        .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::publish::quarantined=debug");
     let mut relay = RelayProcess::start(&same);
     let said = relay.event("category_still_quarantined").await;
     assert!(said.contains("relay.source"), "{said}");
@@ -170,15 +171,15 @@ async fn a_mistyped_deployment_refuses_and_names_those_that_there_are() {
     let mistyped = bed.relay().variable(DEPLOYMENT, "tset");
     let said = refused(&mistyped, &["run"]).await;
     let publication = format!("test@{}", bed.topic_prefix());
-    assert!(said.contains(&format!("this database knows: {publication}.")), "{said}");
+    assert!(said.contains(&format!("in this database: {publication}.")), "{said}");
     assert!(said.contains("correct relay.deployment"), "{said}");
     append(bed.store(), &account("a"), [deposited(1)]).await;
     follower.until_count(2).await;
     assert!(relay.terminate().await.success());
-    // It left nothing behind: the first one's publication is the only one.
+    // It left no state: the first publication is the only one.
     let said = refused(&mistyped, &["run"]).await;
-    assert!(said.contains(&format!("this database knows: {publication}.")), "{said}");
-    // Unless the first one is given up.
+    assert!(said.contains(&format!("in this database: {publication}.")), "{said}");
+    // Until the first one is released.
     run(&bed.relay(), &["release-topics", "--reason", "renamed"]).await;
     let mut relay = RelayProcess::start(&mistyped);
     follower.until_count(4).await;
@@ -219,7 +220,7 @@ async fn a_copy_of_the_database_refuses_and_disturbs_nobody_until_it_takes_the_o
     let follower = bed.follow();
     let mut relay = RelayProcess::start(&bed.relay());
     follower.until_count(2).await;
-    // As a crash leaves it: the copy has the transactional ids.
+    // As after a crash: the copy has the transactional ids.
     relay.kill().await;
     copies.make().await;
     relay.restart();
@@ -234,7 +235,7 @@ async fn a_copy_of_the_database_refuses_and_disturbs_nobody_until_it_takes_the_o
     append(bed.store(), &account("a"), [deposited(2)]).await;
     follower.until_count(3).await;
     assert!(!relay.has_event("outage_began"), "the original's relay was disturbed");
-    // With topics of its own, a copy is free.
+    // With topics of its own, a copy works.
     let staging = copy.clone().topic_prefix(&format!("{}staging.", bed.topic_prefix()));
     let staged = Follower::start(
         &bed.environment().kafka,
@@ -244,7 +245,8 @@ async fn a_copy_of_the_database_refuses_and_disturbs_nobody_until_it_takes_the_o
     staged.until_count(2).await;
     assert!(other.terminate().await.success());
 
-    // Dropped, and restored under its name: it takes the original's place, and has lost what came after the copy.
+    // Dropped, and restored under its name: it replaces the original, and lacks the events recorded
+    // after the copy.
     assert!(relay.terminate().await.success());
     copies.administer(include_str!("sql/end_sessions.sql")).await;
     copies.administer(include_str!("sql/drop_database.sql")).await;
@@ -278,17 +280,17 @@ async fn a_store_that_moved_is_published_from_its_new_place_only() {
     next.event("publishing").await;
     append(&moved, &account("a"), [deposited(2)]).await;
     follower.until_count(3).await;
-    // The old one, which runs still, notices by itself and ends; it does not start again.
+    // The old relay, which still runs, notices by itself and ends; it does not start again.
     assert!(!relay.ended().await.success());
-    relay.printed("has moved").await;
+    relay.printed("was moved").await;
     let said = refused(&bed.relay(), &["run"]).await;
-    assert!(said.contains("has moved") && said.contains("history 2"), "{said}");
+    assert!(said.contains("was moved") && said.contains("history 2"), "{said}");
     assert!(next.terminate().await.success());
     moved.pool().close().await;
     copies.administer(include_str!("sql/drop_copy.sql")).await;
 }
 
-/// A broker whose other listener takes one user with this password.
+/// A broker whose other listener accepts one user with this password.
 const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
     listener.name.other.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
     user_relay=\"the_password\";\n";

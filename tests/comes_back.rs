@@ -1,5 +1,5 @@
-//! A component away: the relay waits, says for what, and goes on by itself. Each test stops a server of
-//! its own, never the shared one.
+//! A component is down: the relay waits, names the component, and continues by itself. Each test
+//! stops a server of its own, never the shared one.
 
 use annals_store::{Append, ExpectedVersion, NewEvent};
 use annals_testkit::{
@@ -20,7 +20,7 @@ async fn kafka_stopped_and_killed_and_started_again() {
     let bed = Testbed::on("kafka_away", stack.environment().clone()).await;
     let mut dice = Dice::of_this_run();
     let follower = bed.follow();
-    // How long a record may be on its way before the relay takes Kafka for away.
+    // The time that a record may be in flight before the relay counts Kafka as down.
     let settings = bed.relay().variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "3000");
     let mut relay = RelayProcess::start(&settings);
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
@@ -29,7 +29,7 @@ async fn kafka_stopped_and_killed_and_started_again() {
         relay.turn_page();
         stack.end(Component::Kafka, ending).await;
         relay.waits_for("kafka").await;
-        // Appending goes on meanwhile.
+        // Appends continue meanwhile.
         append(&bed, deposited(1)).await;
         stack.start(Component::Kafka).await;
         relay.has_waited_for("kafka").await;
@@ -51,20 +51,21 @@ async fn the_registry_stopped_and_started_again() {
     follower.until_count(1).await;
     stack.end(Component::Registry, Ending::Orderly).await;
 
-    // What is known flows, also through a relay that starts while the registry is away.
+    // Events with known schemas are published, also by a relay that starts during the registry's
+    // outage.
     append(&bed, opened("ann")).await;
     follower.until_count(2).await;
     relay.kill().await;
     relay.restart();
     append(&bed, opened("ann")).await;
     follower.until_count(3).await;
-    // A schema that the registry has not seen waits, and says so.
+    // An event whose schema the registry has not seen waits, and the relay logs it.
     append(&bed, closed()).await;
-    relay.waits_for("the schema registry").await;
+    relay.waits_for("registry").await;
     assert_eq!(follower.count(), 3);
     stack.start(Component::Registry).await;
     follower.until_count(4).await;
-    relay.has_waited_for("the schema registry").await;
+    relay.has_waited_for("registry").await;
     append(&bed, deposited(1)).await;
     follower.until_count(5).await;
     assert!(relay.terminate().await.success());
@@ -83,9 +84,9 @@ async fn the_database_stopped_and_killed_and_started_again() {
     for ending in [Ending::Orderly, Ending::Crash] {
         relay.turn_page();
         stack.end(Component::Postgres, ending).await;
-        relay.waits_for("the database").await;
+        relay.waits_for("database").await;
         stack.start(Component::Postgres).await;
-        relay.has_waited_for("the database").await;
+        relay.has_waited_for("database").await;
         follower.until_count(follower.count() + 500).await;
     }
     let attempts = load.stop().await;

@@ -1,6 +1,7 @@
-//! PostgreSQL crashes, and gives transaction ids out again whose first owners never reached the disk: rolled back, committed
-//! without waiting, or our own hints. Whoever had taken them for ended, and lives through the crash, loses nothing of what
-//! is committed under them next.
+//! PostgreSQL crashes and issues transaction ids again whose first transactions never reached the
+//! disk: rolled back, committed asynchronously, or Annals' own notifications. A follower or relay
+//! that counted them as ended, and lives through the crash, misses no event that is committed under
+//! them later.
 
 use std::pin::pin;
 
@@ -13,15 +14,16 @@ use futures_util::{Stream, TryStreamExt};
 use sqlx::postgres::PgListener;
 use sqlx::{Connection, PgConnection};
 
-/// What does not wait for the disk stays in memory, so that the crash need not come within milliseconds.
+/// Unflushed log stays in memory, so that the crash need not come within milliseconds.
 const SETTINGS: [&str; 1] = ["wal_writer_delay=10s"];
 const APPENDS: i64 = 20;
-/// The log is written to the disk for other reasons, too, now and then; a crash after that proves nothing.
+/// Now and then the log is written to the disk for other reasons, too; a crash after that proves
+/// nothing.
 const ROUNDS_MAX: usize = 5;
-/// A relay that cannot prolong its lease for a while keeps it.
+/// A relay that cannot renew its lease for a while keeps it.
 const LEASE_MS: &str = "120000";
 
-/// What takes transaction ids without waiting for the disk.
+/// Transactions that consume ids without waiting for the disk.
 #[derive(Debug, Clone, Copy)]
 enum Unflushed {
     Rollbacks,
@@ -41,12 +43,12 @@ impl Unflushed {
     }
 }
 
-/// Hints, one after the other, until each was heard: its transaction has ended.
+/// Notifications, one after the other, until each was received: its transaction has ended.
 async fn hints(store: &Store) {
     let mut listener = PgListener::connect_with(store.pool()).await.must("listen");
-    listener.listen(store.hint_channel()).await.must("listen");
+    listener.listen(store.notify_channel()).await.must("listen");
     for _ in 0..5 {
-        store.wake_followers();
+        store.notify_followers();
         let heard = tokio::time::timeout(DEADLINE, listener.recv()).await;
         heard.must("wait for a hint").must("wait for a hint");
     }
@@ -66,7 +68,7 @@ async fn append(store: &Store, number: i64) {
     store.append(&append).await.must("append");
 }
 
-/// A store that is published by a relay which lives through the crash.
+/// A store with a relay that lives through the crash.
 struct Published {
     bed: Testbed,
     link: FaultyLink,
@@ -89,15 +91,15 @@ impl Published {
         Self { bed, link, relay, consumer }
     }
 
-    /// Appends, and waits until the relay has nothing more to do.
+    /// Appends, and waits until the relay is idle.
     async fn settle(&self) {
         append(self.bed.store(), 0).await;
         self.consumer.until_count(self.consumer.count() + 1).await;
         self.bed.until_copied().await;
     }
 
-    /// From here on no lease is prolonged: that waits for the disk, several times a second, and all that was written before
-    /// gets there with it. Ends with the connection.
+    /// From here on no lease is renewed: a renewal waits for the disk, several times a second, and
+    /// flushes everything written before. Ends with the connection.
     async fn silence(&self) -> PgConnection {
         let mut connection = connect(&self.bed).await;
         let lock = sqlx::raw_sql(include_str!("sql/lock_sessions.sql"));
@@ -105,7 +107,7 @@ impl Published {
         connection
     }
 
-    /// The relay comes back, and everything that is recorded comes, once and in order.
+    /// The relay reconnects, and every recorded event comes, once and in order.
     async fn assert_nothing_is_lost(mut self) {
         let recorded = self.bed.recorded().await;
         self.link.mend();
@@ -115,7 +117,7 @@ impl Published {
     }
 }
 
-/// The next so many events of a follower that lives on, by their stream and version.
+/// The next so many events of a follower that lives through the crash, by their stream and version.
 async fn take(
     log: &mut (impl Stream<Item = Result<Followed, annals_store::Error>> + Unpin),
     events: i64,
@@ -131,7 +133,8 @@ async fn take(
     checkpoint.must("take an event")
 }
 
-/// What is unflushed happens; followers and relays see that it has ended; the server crashes, and gives the ids out again.
+/// Unflushed transactions run; followers and relays see that they have ended; the server crashes,
+/// and issues the ids again.
 #[expect(clippy::cognitive_complexity, reason = "one story, told in its order")]
 async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
     let stack = PrivateStack::postgres_with(version, &SETTINGS).await;
@@ -158,7 +161,7 @@ async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
         drop(silent);
         stack.start(Component::Postgres).await;
         let are_given_again = next_transaction_id(&exactly.bed).await < before;
-        // Both databases have their share of the ids that come again.
+        // Both databases consume some of the ids that are issued again.
         for number in 0..APPENDS {
             append(exactly.bed.store(), number).await;
             append(at_least.bed.store(), number).await;

@@ -1,5 +1,5 @@
-//! Whatever future of the store is dropped, at whichever of its await points: nothing is half written, and the next one to
-//! use the connection loses nothing, be it the store or the application.
+//! Any future of the store may be dropped, at any of its await points: no write is incomplete, and
+//! the next user of the connection loses nothing, whether it is the store or the application.
 
 use std::pin::pin;
 
@@ -17,8 +17,9 @@ use sqlx::postgres::PgPoolOptions;
 const LOG: i64 = 700;
 
 /// What is dropped, and the fewest await points that it is known to have.
-const WORKS: [(Work, usize); 9] = [
+const WORKS: [(Work, usize); 10] = [
     (Work::Append, 6),
+    (Work::AppendQueued, 6),
     (Work::AppendIn, 8),
     (Work::Read, 5),
     (Work::ReadStreamBackwards, 5),
@@ -31,8 +32,10 @@ const WORKS: [(Work, usize); 9] = [
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// With the registration of its schemas, which is the first time that this store sees them.
+    /// Including the registration of its schemas, which this store sees for the first time.
     Append,
+    /// Behind another append, so that it goes to the server in a task of its own.
+    AppendQueued,
     AppendIn,
     Read,
     ReadStreamBackwards,
@@ -48,6 +51,7 @@ impl Work {
         let log = account("log");
         match self {
             Self::Append => drop(store.append(append).await.must("append")),
+            Self::AppendQueued => append_behind_another(store, append).await,
             Self::AppendIn => append_and_commit(store, append).await,
             Self::Read => count(store.read(Read::all().events_max(LOG.unsigned_abs()))).await,
             Self::ReadStreamBackwards => {
@@ -65,6 +69,13 @@ impl Work {
             Self::Migrate => store.migrate().await.must("migrate"),
         }
     }
+}
+
+async fn append_behind_another(store: &Store, append: &Append) {
+    let first = Append::to(&account("first"), ExpectedVersion::Any, [deposited(1)]);
+    let (first, queued) = tokio::join!(store.append(&first), store.append(append));
+    first.must("append");
+    queued.must("append");
 }
 
 async fn append_and_commit(store: &Store, append: &Append) {
@@ -85,7 +96,7 @@ async fn take<T>(log: impl futures_util::Stream<Item = Result<T, annals_store::E
     }
 }
 
-/// One connection, so that the next to use one is sure to get that of the dropped future.
+/// One connection, so that the next user certainly gets that of the dropped future.
 async fn pool_of_one(url: &str) -> PgPool {
     let pool = PgPoolOptions::new().max_connections(1).connect(url).await.must("connect");
     while pool.num_idle() == 0 {
@@ -94,9 +105,9 @@ async fn pool_of_one(url: &str) -> PgPool {
     pool
 }
 
-/// A store that knows nothing yet. What migrates has a schema of its own, so that there is something to do.
+/// A store with empty caches. A migrating store has a schema of its own, so that there is work.
 fn store_over(pool: &PgPool, work: Work, polls: usize) -> Store {
-    let options = StoreOptions::default().hints(false);
+    let options = StoreOptions::default().without_notifications();
     let options = match work {
         Work::Migrate => {
             options.schema(SchemaName::new(format!("late_{polls}")).must("name a schema"))
@@ -133,13 +144,13 @@ async fn whatever_is_dropped_wherever_the_next_user_of_the_connection_loses_noth
 }
 
 struct Next {
-    /// The future came to its end before it was dropped.
+    /// The future finished before it was dropped.
     is_finished: bool,
-    /// An insert of the application's that was acknowledged afterwards is not there.
+    /// An insert of the application that was acknowledged afterwards is missing.
     is_lost: bool,
 }
 
-/// Drops the work after so many polls, and lets the application and another store go on.
+/// Drops the work after so many polls, and lets the application and another store continue.
 async fn drop_and_go_on(bed: &Testbed, url: &str, work: Work, polls: usize) -> Next {
     let pool = pool_of_one(url).await;
     let store = store_over(&pool, work, polls);
@@ -149,9 +160,10 @@ async fn drop_and_go_on(bed: &Testbed, url: &str, work: Work, polls: usize) -> N
     let before = count_plain(bed).await;
     let insert = sqlx::query(include_str!("sql/plain_insert.sql")).execute(&pool).await;
     insert.must("insert");
-    // Nothing else on this connection: what commits later would commit the insert, too.
+    // No other write on this connection: a later commit would commit the insert, too.
     pool.close().await;
-    // Where the application's own `begin` was dropped, sqlx 0.9.0 loses the insert: tests/poisoned_connections.rs.
+    // If the application's own `begin` was dropped, sqlx 0.9.0 loses the insert:
+    // tests/poisoned_connections.rs.
     let is_lost = work != Work::AppendIn && count_plain(bed).await == before;
 
     let settled = bed.store().append(&append).await.must("append, perhaps again");

@@ -1,11 +1,11 @@
-//! What every deployment has published leaves the outbox, and nothing else does: not a follower nor a relay misses an
-//! event by it, and nobody waits for it.
+//! Outbox rows that every deployment has published are dropped, and no others: no follower or relay
+//! misses an event by it, and none waits for it.
 
 use std::num::NonZeroUsize;
 use std::pin::pin;
 
-use annals_store::outbox::{Bound, LivePage, OutboxRow, Stretch, Window};
-use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Store};
+use annals_store::outbox::{Bound, NextPage, OutboxRow, PageLimit, Window};
+use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Position, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
@@ -32,7 +32,7 @@ async fn next_partition(connection: &mut PgConnection) {
     jump.execute(connection).await.must("go to the next partition");
 }
 
-/// As a relay that has published everything up to now.
+/// Like a relay that has published everything up to now.
 async fn publish(connection: &mut PgConnection, deployment: &str, shards: i32) {
     let write = sqlx::query(include_str!("sql/checkpoints_now.sql")).bind(deployment).bind(shards);
     write.execute(connection).await.must("write checkpoints");
@@ -40,7 +40,7 @@ async fn publish(connection: &mut PgConnection, deployment: &str, shards: i32) {
 
 async fn dropped(bed: &Testbed) -> i64 {
     let mut connection = connect_as_relay(bed).await;
-    bed.store().drop_published_outbox(&mut connection).await.must("drop what is published")
+    bed.store().drop_published_outbox(&mut connection).await.must("drop the published partitions")
 }
 
 async fn outbox_size(connection: &mut PgConnection) -> (i64, i64) {
@@ -84,7 +84,7 @@ async fn what_a_relay_has_passed_in_a_long_window_is_dropped_before_the_window_e
     next_partition(&mut connection).await;
     append(bed.store(), "a", 10..20).await;
     let within = async |connection: &mut PgConnection| {
-        let until = bed.store().outbox_bound(connection).await.must("look").bound;
+        let until = bed.store().log_end(connection).await.must("look").bound;
         let write =
             sqlx::query(include_str!("sql/checkpoints_within.sql")).bind("relay").bind(SHARDS);
         write.bind(until.snapshot).execute(connection).await.must("write checkpoints");
@@ -134,7 +134,8 @@ async fn outbox_read(connection: &mut PgConnection) {
     read.fetch_one(connection).await.must("read the outbox");
 }
 
-/// A log of which the first partition is dropped: begun before `since`, an append ended after it.
+/// A log whose first partition is dropped, with an append that began before `since` and ended after
+/// it.
 struct Dropped {
     bed: Testbed,
     since: Bound,
@@ -143,7 +144,7 @@ struct Dropped {
 
 impl Dropped {
     const EARLY: usize = 5;
-    /// Two that were open at `since`, three after it, four in the partition that is left.
+    /// Two that were open at `since`, three after it, four in the remaining partition.
     const LATER: usize = 9;
 
     async fn new(label: &str) -> Self {
@@ -154,7 +155,7 @@ impl Dropped {
         let late = Append::to(&account("late"), ExpectedVersion::Any, (0..2).map(deposited));
         bed.store().append_in(&mut open, &late).await.must("append");
         append(bed.store(), "a", 2..5).await;
-        let since = bed.store().outbox_bound(&mut connection).await.must("look").bound;
+        let since = bed.store().log_end(&mut connection).await.must("look").bound;
         let checkpoint = bed.store().end_of_log().await.must("look");
         append(bed.store(), "a", 5..8).await;
         next_partition(&mut connection).await;
@@ -176,44 +177,45 @@ impl Dropped {
     }
 
     /// The positions of what a relay publishes after a bound.
-    async fn window(&self, since: &Bound) -> Vec<i64> {
+    async fn window(&self, since: &Bound) -> Vec<Position> {
         let store = self.bed.store();
         let mut connection = connect_as_relay(&self.bed).await;
-        let until = store.outbox_bound(&mut connection).await.must("look").bound;
+        let until = store.log_end(&mut connection).await.must("look").bound;
         let window = Window { since, until: &until };
-        let late = store.outbox_late(&mut connection, since).await.must("find late events");
+        let late = store.late_events(&mut connection, since).await.must("find late events");
         let shards: Vec<i16> = (0..8).collect();
-        let (mut events, mut after) = (Vec::new(), 0);
+        let (mut events, mut after) = (Vec::new(), Position::ORIGIN);
         loop {
-            let stretch = window.stretch(late, after);
+            let stretch = window.next_page(late, after);
             let events_max = NonZeroUsize::new(2).unwrap();
-            let (page, end): (Vec<OutboxRow>, i64) = match stretch {
-                Stretch::Done => return events,
-                Stretch::Late { after } => {
-                    let page = LivePage { after, events_max };
-                    let page = store.outbox_late_page(&mut connection, window, &shards, page);
+            let (page, end): (Vec<OutboxRow>, Position) = match stretch {
+                NextPage::End => return events,
+                NextPage::ByXid { after } => {
+                    let page = PageLimit { after, events_max };
+                    let page = store.outbox_page_by_xid(&mut connection, window, &shards, page);
                     (page.try_collect().await.must("read a page"), since.position)
                 }
-                Stretch::Positions(page) => {
+                NextPage::ByPosition(page) => {
                     let last = page.last;
-                    let page = store.outbox_page(&mut connection, window, &shards, page);
+                    let page =
+                        store.outbox_page_by_position(&mut connection, window, &shards, page);
                     (page.try_collect().await.must("read a page"), last)
                 }
             };
             let is_whole =
-                page.len() < events_max.get() || matches!(stretch, Stretch::Positions(_));
+                page.len() < events_max.get() || matches!(stretch, NextPage::ByPosition(_));
             events.extend(positions(&page));
             after = if is_whole { end } else { events.last().copied().unwrap_or(end) };
         }
     }
 
-    async fn followed(&self) -> Vec<i64> {
+    async fn followed(&self) -> Vec<Position> {
         let follow = Follow::all().after(self.checkpoint.clone());
         let mut log = pin!(self.bed.store().follow(follow));
         let mut positions = Vec::new();
         while positions.len() < Self::LATER {
             let next = log.try_next().await.must("follow").must("follow for ever");
-            positions.push(next.event.position.get());
+            positions.push(next.event.position);
         }
         positions
     }
@@ -257,6 +259,6 @@ async fn a_new_deployment_publishes_history_that_left_the_outbox() {
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
 
-fn positions(rows: &[OutboxRow]) -> Vec<i64> {
+fn positions(rows: &[OutboxRow]) -> Vec<Position> {
     rows.iter().map(|row| row.event().must("read an event").position).collect()
 }

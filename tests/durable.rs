@@ -1,5 +1,5 @@
-//! An acknowledgement means the server's disk, whatever a role or a database has set; and nothing on the way to it makes
-//! appends wait for each other.
+//! An acknowledged append is on the server's disk, with any setting of a role or a database; and
+//! its way there does not make appends wait for each other.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{DEADLINE, Must, Testbed, account, deposited};
@@ -23,7 +23,7 @@ async fn a_commit_waits_for_the_disk_whatever_the_database_has_set() {
         assert_eq!(setting(&mut transaction).await, set);
         let append = Append::to(&account(set), ExpectedVersion::NoStream, [deposited(1)]);
         bed.store().append_in(&mut transaction, &append).await.must("append");
-        // What counts is the setting at the commit.
+        // The setting at the commit counts.
         assert_eq!(setting(&mut transaction).await, expected, "set to {set}");
         transaction.commit().await.must("commit");
     }
@@ -37,7 +37,7 @@ async fn an_append_takes_no_lock_but_those_of_its_rows_and_tables() {
     };
     bed.store().append(&append(0, 1)).await.must("append");
     let written = ["relation AccessShareLock", "relation RowExclusiveLock"];
-    // Several events lock their streams before they are looked at.
+    // Several events lock their streams before they are read.
     let locked = [&written[..], &["relation RowShareLock"]].concat();
     for (id, events, expected) in [(1, 1, written.to_vec()), (2, 2, locked)] {
         let mut transaction = bed.store().pool().begin().await.must("begin");
@@ -52,7 +52,7 @@ async fn an_append_takes_no_lock_but_those_of_its_rows_and_tables() {
 #[tokio::test]
 async fn an_append_notifies_nobody_before_it_is_committed() {
     let bed = Testbed::new("notify").await;
-    let options = annals_store::StoreOptions::default().hints(false);
+    let options = annals_store::StoreOptions::default().without_notifications();
     let silent = options.connect(&bed.database_url()).await.must("connect");
     let mut listener = PgListener::connect(&bed.database_url()).await.must("connect");
     listener.listen("annals_appended").await.must("listen");

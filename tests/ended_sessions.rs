@@ -1,5 +1,5 @@
-//! Sessions that the server ends, by a timeout or because it shuts down: nothing that was acknowledged is missing, and what is said
-//! not to be written is not there.
+//! Sessions that the server ends, by a timeout or at its shutdown: no acknowledged event is
+//! missing, and an event that the store reports as not written is absent.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ fn to(stream: &StreamName) -> Append {
 
 async fn store_with(url: &str, settings: &str) -> Store {
     let settings = settings.replace(' ', "%20").replace('=', "%3D");
-    let options = StoreOptions::default().connections_max(1).hints(false);
+    let options = StoreOptions::default().connections_max(1).without_notifications();
     options.connect(&format!("{url}?options={settings}")).await.must("connect")
 }
 
@@ -95,7 +95,7 @@ async fn shut_down(pid_file: &Path, signal: &str) {
     tokio::time::timeout(DEADLINE, ended).await.must("wait for the server's end");
 }
 
-/// As if a consumer had been given exactly what is recorded.
+/// As if a consumer had received exactly the recorded events.
 fn as_consumed(recorded: &[Recorded]) -> Vec<Consumed> {
     let consumed = |(offset, event): (usize, &Recorded)| Consumed {
         id: event.id,
@@ -111,7 +111,7 @@ fn as_consumed(recorded: &[Recorded]) -> Vec<Consumed> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_survive_fast_and_immediate_shutdowns_or_were_never_acknowledged() {
-    // Each commit takes a while: many are under way when the server is told.
+    // Each commit takes a while: many are in progress when the server receives the signal.
     let settings = ["commit_delay=20000", "commit_siblings=0"];
     let stack = PrivateStack::postgres_with("", &settings).await;
     let bed = Testbed::on("shutdowns", stack.environment().clone()).await;

@@ -1,5 +1,5 @@
-//! However a relay ends, the next one publishes nothing twice and leaves nothing out, for whoever reads
-//! committed records.
+//! After any end of a relay, the next one repeats and omits nothing for readers of committed
+//! records.
 
 use std::collections::HashSet;
 
@@ -10,8 +10,8 @@ use annals_testkit::{
 };
 
 const KILLS: usize = 20;
-/// Appends of the stopwatch from one start to the next kill, at most: from the first moments of a relay
-/// to well into its work.
+/// Maximum number of appends from one start to the next kill: from the relay's first moments to
+/// well into its work.
 const APPENDS_TO_A_KILL_MAX: usize = 600;
 const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 16, ahead_events_max: 2_000 };
@@ -25,7 +25,7 @@ async fn a_relay_killed_20_times_at_random_moments_under_load_loses_repeats_and_
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     let mut attempts = Vec::new();
     for _ in 0..KILLS {
-        // Moments are counted in appends, not in time: a busy machine is slow in both.
+        // Moments are counted in appends, not in time: a busy machine slows both.
         let moment = dice.below(APPENDS_TO_A_KILL_MAX);
         attempts.extend(run_stopwatch(&bed, moment).await);
         relay.kill().await;
@@ -63,7 +63,7 @@ async fn a_relay_that_is_told_to_end_ends_cleanly_and_the_next_repeats_nothing_f
     for _ in 0..5 {
         until_more(&follower, 200).await;
         let status = relay.terminate().await;
-        assert!(status.success(), "told to end, it ended with {status}");
+        assert!(status.success(), "after SIGTERM it ended with {status}");
         relay.restart();
     }
     let attempts = load.stop().await;
@@ -71,7 +71,8 @@ async fn a_relay_that_is_told_to_end_ends_cleanly_and_the_next_repeats_nothing_f
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(attempts).await), []);
 
-    // Nothing was under way when it ended: not even readers of uncommitted records see an event twice.
+    // There was no work in flight at its end: even readers of uncommitted records see each event
+    // once.
     let topic = bed.topic(CATEGORY);
     let records = read_topic(&bed.environment().kafka, &topic, Isolation::Uncommitted).await;
     let ids: HashSet<_> = records.iter().map(|record| record.header("ce_id")).collect();
@@ -110,11 +111,11 @@ async fn a_relay_that_was_frozen_cannot_publish_once_another_took_over() {
     first.freeze().await;
     second.publishes(ALL_SHARDS).await;
     until_more(&follower, 500).await;
-    // It wakes up in the middle of what it was doing, and knows of nothing.
+    // It resumes in the middle of its work, without knowledge of the takeover.
     first.thaw().await;
     first.event("lease_lost").await;
     until_more(&follower, 500).await;
-    // It is as good as new: it takes over in its turn.
+    // It works as before: it takes over in its turn.
     second.kill().await;
     until_more(&follower, 500).await;
     let attempts = load.stop().await;

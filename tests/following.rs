@@ -1,5 +1,5 @@
-//! Whoever follows the log gets each event once, the events of each stream in version order, from the beginning of
-//! history into live, whatever transactions are open.
+//! A follower of the log receives each event once, the events of each stream in version order, from
+//! the beginning of history into live, with any open transactions.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,8 @@ use futures_util::TryStreamExt;
 use sqlx::Row;
 use tokio::sync::watch;
 
-/// Events from one restart of a follower to the next, at most: often within a page, sometimes over several.
+/// Maximum number of events from one restart of a follower to the next: often within a page,
+/// sometimes over several.
 const EVENTS_TO_A_RESTART_MAX: usize = 1_200;
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 10, ahead_events_max: 5_000 };
 
@@ -54,7 +55,7 @@ async fn take(
     (taken, checkpoint)
 }
 
-/// A follower that is ended again and again, and goes on from the checkpoint that it wrote down.
+/// A follower that is ended again and again, and continues from its saved checkpoint.
 struct Restarted {
     seen: Arc<Mutex<Vec<Consumed>>>,
     count: watch::Receiver<usize>,
@@ -77,7 +78,7 @@ impl Restarted {
 
     async fn end(mut self, events: usize) -> Vec<Consumed> {
         let all = self.count.wait_for(|count| *count >= events);
-        // What did not come is for the checker to say.
+        // The checker reports missing events.
         drop(tokio::time::timeout(DEADLINE, all).await);
         self.task.abort();
         std::mem::take(&mut *self.seen.lock().unwrap())
@@ -133,7 +134,7 @@ async fn from_the_beginning_of_history_into_live_without_a_gap_also_where_the_ou
     let bed = Testbed::new("history").await;
     append(bed.store(), "a", 0..1_300).await;
     append(bed.store(), "b", 0..10).await;
-    // As after the partitions of what is published have been dropped.
+    // As after the drop of the published partitions.
     sqlx::raw_sql(include_str!("sql/forget_outbox.sql"))
         .execute(bed.store().pool())
         .await
@@ -161,7 +162,8 @@ async fn a_transaction_left_open_delays_only_its_own_events_and_loses_none() {
         let next = log.try_next().await.must("follow").must("follow for ever");
         assert_eq!(next.event.stream, account("a"));
     }
-    // The classical follower remembers the highest position, and so passes over what commits below it.
+    // The classical follower remembers the highest position, and so skips events that commit below
+    // it.
     let highest = sqlx::query(include_str!("sql/naive_follow.sql")).bind(0_i64);
     let rows = highest.fetch_all(bed.store().pool()).await.must("follow by position");
     let last: i64 = rows.last().unwrap().get("position");
@@ -189,7 +191,7 @@ async fn a_transaction_left_open_delays_only_its_own_events_and_loses_none() {
         consumed: seen_by_naive,
     });
     let lost = violations.iter().filter(|found| matches!(found, Violation::Lost { .. })).count();
-    assert_eq!(lost, 2, "the checker must see what a follower by position loses: {violations:?}");
+    assert_eq!(lost, 2, "the checker must find the lost events: {violations:?}");
 
     for version in 0..2 {
         let next = log.try_next().await.must("follow").must("follow for ever");
@@ -202,29 +204,29 @@ async fn an_idle_follower_is_woken_by_an_append_in_another_process_and_by_one_in
     let bed = Testbed::new("woken").await;
     append(bed.store(), "a", 0..1).await;
     let (_, checkpoint) = take(bed.store(), Follow::all(), 1).await;
-    // Without a hint nothing would come before the test gives up.
+    // Without a notification no event would come before the test's deadline.
     let follow = || Follow::all().poll_idle_max(10 * DEADLINE);
     let mut log = pin!(bed.store().follow(follow().after(checkpoint.unwrap())));
     let asleep = tokio::time::timeout(Duration::from_secs(2), log.try_next()).await;
     assert!(asleep.is_err(), "there was nothing to come");
     let other = bed.another_store().await;
     append(&other, "a", 1..2).await;
-    let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("be woken by a hint");
+    let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("be woken by NOTIFY");
     assert_eq!(next.must("follow").unwrap().event.version.get(), 1);
 
     let mut transaction = other.pool().begin().await.must("begin");
     let inside = Append::to(&account("a"), ExpectedVersion::Any, [deposited(2)]);
     other.append_in(&mut transaction, &inside).await.must("append");
     transaction.commit().await.must("commit");
-    other.wake_followers();
-    let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("be woken by a hint");
+    other.notify_followers();
+    let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("be woken by NOTIFY");
     assert_eq!(next.must("follow").unwrap().event.version.get(), 2);
 }
 
 #[tokio::test]
 async fn a_follower_finds_what_no_hint_told_it_of() {
     let bed = Testbed::new("no_hint").await;
-    let options = annals_store::StoreOptions::default().hints(false);
+    let options = annals_store::StoreOptions::default().without_notifications();
     let silent = options.connect(&bed.database_url()).await.must("connect");
     let mut log = pin!(bed.store().follow(Follow::all()));
     append(&silent, "a", 0..1).await;

@@ -1,7 +1,8 @@
-//! A standby is promoted that had not got everything that was published: the relay halts before it publishes anything of
-//! the new history, writes nothing of the lost one into it, and goes on once somebody has seen what diverges. The same way
-//! leads out of lost checkpoints. With `relay.durability = standby` nothing can diverge. Where a standby had everything,
-//! relays and followers go on by themselves.
+//! A standby is promoted that lacks published events: the relay halts before it publishes anything
+//! of the new history, writes no checkpoint of the lost one into it, and continues once an operator
+//! has seen the divergence. The same procedure recovers from lost checkpoints. With
+//! `relay.durability = standby` nothing can diverge. If the standby had everything, relays and
+//! followers continue by themselves.
 
 use std::collections::HashSet;
 
@@ -47,7 +48,7 @@ impl Pair {
         }
     }
 
-    /// The standby gets nothing more from its primary.
+    /// The standby receives nothing more from its primary.
     pub(crate) async fn cut_off(standby: &mut PgConnection) {
         let stop = include_str!("sql/stop_following.sql");
         sqlx::query(stop).execute(&mut *standby).await.must("stop following");
@@ -64,14 +65,14 @@ impl Pair {
     }
 }
 
-/// A pair with a relay that reaches the database by a name, whichever of the two it stands for.
+/// A pair with a relay that reaches the database by a name, which may lead to either of the two.
 struct Named {
     pair: Pair,
     link: FaultyLink,
     settings: RelaySettings,
     relay: RelayProcess,
     consumer: Follower,
-    /// Where a follower stands that has had four events.
+    /// The checkpoint of a follower after four events.
     checkpoint: Checkpoint,
 }
 
@@ -96,12 +97,13 @@ impl Named {
         Self { pair, link, settings, relay, consumer, checkpoint }
     }
 
-    /// The standby becomes the primary, and the name stands for it, while the relay waits for the database.
+    /// The standby becomes the primary, and the name leads to it, while the relay waits for the
+    /// database.
     async fn fail_over(&mut self, ending: Ending) -> Testbed {
         self.relay.turn_page();
         self.link.cut();
         self.pair.primary.end(Component::Postgres, ending).await;
-        self.relay.waits_for("the database").await;
+        self.relay.waits_for("database").await;
         let url = self.pair.standby_url();
         let mut standby = PgConnection::connect(&url).await.must("connect to the standby");
         sqlx::query(include_str!("sql/promote.sql")).execute(&mut standby).await.must("promote");
@@ -110,13 +112,13 @@ impl Named {
     }
 }
 
-/// What the database has of the relay's checkpoints.
+/// The copies of the relay's checkpoints in the database.
 async fn copies(bed: &Testbed) -> String {
     let copies = sqlx::query_scalar(include_str!("sql/copies.sql"));
     copies.fetch_one(bed.store().pool()).await.must("read the copies of checkpoints")
 }
 
-/// A connection to the database, if it has so many events; an error where it is not there itself, or not whole.
+/// A connection to the database, if it has so many events; an error if it is down or incomplete.
 async fn has_events(url: &str, events: i64) -> Result<Option<PgConnection>, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     let asked = sqlx::query_scalar(include_str!("sql/has_events.sql")).bind(events);
@@ -152,7 +154,7 @@ async fn a_promoted_standby_that_lagged_halts_the_relay_until_it_is_rebased() {
     append(bed.store(), &a, lost).await;
     follower.until_count(7).await;
     pair.primary.end(Component::Postgres, Ending::Crash).await;
-    relay.waits_for("the database").await;
+    relay.waits_for("database").await;
     relay.kill().await;
     sqlx::query(include_str!("sql/promote.sql")).execute(&mut standby).await.must("promote");
 
@@ -179,7 +181,7 @@ async fn a_promoted_standby_that_lagged_halts_the_relay_until_it_is_rebased() {
     assert!(said.contains("annals-relay rebase"), "a dry run changes nothing: {said}");
 
     let said = settings.run(&arguments).await.unwrap_or_else(|said| panic!("{said}"));
-    assert!(said.contains("begins anew"), "{said}");
+    assert!(said.contains("begins a new generation"), "{said}");
     let mut relay = RelayProcess::start(&settings);
     follower.until_count(9).await;
     append(&promoted, &a, [deposited(41)]).await;
@@ -233,11 +235,11 @@ async fn with_a_standby_asked_for_nothing_is_published_that_no_standby_has() {
     drop(pair.until_replicated(1).await);
     pair.standby.end(Component::Postgres, Ending::Orderly).await;
     append(bed.store(), &a, [deposited(1)]).await;
-    relay.waits_for("a standby of the database").await;
+    relay.waits_for("standby").await;
     assert_eq!(follower.count(), 1);
     pair.standby.start(Component::Postgres).await;
     follower.until_count(2).await;
-    relay.has_waited_for("a standby of the database").await;
+    relay.has_waited_for("standby").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
@@ -291,11 +293,11 @@ async fn all_go_on_by_themselves(primary: PrivateStack, ending: Ending) {
     named.link.mend();
     named.consumer.until_count(5).await;
     let follow = Follow::all().after(named.checkpoint.clone());
-    let taken = take(promoted.store(), follow, 1).await.must("go on");
+    let taken = take(promoted.store(), follow, 1).await.must("continue");
     assert_eq!(taken[0].event.version.get(), 4);
     let follow = Follow::all().after(taken[0].checkpoint.clone());
     append(promoted.store(), &a, [deposited(5)]).await;
-    let taken = take(promoted.store(), follow, 1).await.must("go on");
+    let taken = take(promoted.store(), follow, 1).await.must("continue");
     assert_eq!(taken[0].event.version.get(), 5);
     named.consumer.until_count(6).await;
     assert!(named.relay.terminate().await.success());

@@ -1,5 +1,5 @@
-//! A schema registry that answers nonsense is one that is away: what is known flows, what is new waits, and nothing
-//! is published with an id that nobody gave.
+//! A schema registry with invalid answers counts as down: events with known schemas are published,
+//! new schemas wait, and nothing is published with an id that the registry did not assign.
 
 use annals_store::{Append, ExpectedVersion, StreamName};
 use annals_testkit::{
@@ -35,11 +35,11 @@ async fn a_new_schema_waits_for_a_registry_that_answers_nonsense_and_is_publishe
         // The schema is new under each topic.
         let stream = StreamName::new(format!("{category}-a")).must("name a stream");
         append(&bed, &stream).await;
-        relay.keeps_waiting_for("the schema registry").await;
+        relay.keeps_waiting_for("registry").await;
         append(&bed, &stream).await;
         assert_eq!(follower.count(), 2 * published, "{garbage:?}");
         registry.is_well();
-        relay.goes_on_after("the schema registry").await;
+        relay.goes_on_after("registry").await;
         follower.until_count(2 * (published + 1)).await;
     }
     assert!(relay.terminate().await.success());
@@ -56,7 +56,7 @@ async fn known_schemas_flow_whatever_the_registry_answers() {
     follower.until_count(1).await;
     for (published, (_, garbage)) in (1..).zip(KINDS) {
         registry.talks(garbage);
-        // A relay that has just started asks whether the id still means the schema.
+        // A relay that has just started checks whether the id still belongs to the schema.
         relay.kill().await;
         relay.restart();
         append(&bed, &account("a")).await;

@@ -1,5 +1,5 @@
-//! An append inside a caller's transaction of any isolation level: a refusal leaves it usable, and a race that is lost
-//! is a typed error that says so, never a wrong answer.
+//! An append inside a caller's transaction of any isolation level: a refusal leaves it usable, and
+//! a lost race is a typed error, never a wrong answer.
 
 use annals_store::{Append, AppendError, ExpectedVersion, Version};
 use annals_testkit::{Must, Testbed, account, deposited, opened};
@@ -10,7 +10,7 @@ const LEVELS: [&str; 2] = [
     "set transaction isolation level serializable",
 ];
 
-/// A transaction that sees the store as it is now, whatever happens later.
+/// A transaction whose snapshot is taken now.
 async fn begin(bed: &Testbed, level: &'static str) -> PgTransaction<'static> {
     let mut transaction = bed.store().pool().begin().await.must("begin");
     sqlx::raw_sql(level).execute(&mut *transaction).await.must("set the isolation level");
@@ -43,7 +43,7 @@ async fn a_lost_race_in_a_transaction_of_any_level_is_typed_and_retryable() {
             assert!(lost.is_retryable());
             late.rollback().await.must("roll back");
 
-            // Run again, it sees what was faster.
+            // Run again, it sees the faster append.
             let mut again = begin(&bed, level).await;
             let decided = bed.store().append_in(&mut again, &append).await;
             match expected {
@@ -77,7 +77,7 @@ async fn a_refusal_leaves_a_transaction_of_any_level_usable() {
     for level in LEVELS {
         let bed = Testbed::new("usable").await;
         let mut transaction = begin(&bed, level).await;
-        // The first use of a schema: its registration is later than what this transaction sees.
+        // The first use of a schema: its registration is later than this transaction's snapshot.
         let opens = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("ann")]);
         let lost = bed.store().append_in(&mut transaction, &opens).await.unwrap_err();
         assert!(matches!(lost, AppendError::LostRace(None)), "{lost:?}");

@@ -1,5 +1,5 @@
-//! A registry that prints schemas anew, as Confluent's does with Avro's Java library, has not lost its data: what a
-//! definition means counts, not its text.
+//! A registry that prints schemas anew, as Confluent's does with Avro's Java library, has not lost
+//! its data: the meaning of a definition counts, not its text.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub(crate) struct MoneyMoved {
 }
 
 annals_schemas::events! {
-    /// Events whose schema Java prints otherwise than it is written.
+    /// Events whose schema Java prints differently from its source.
     #[derive(Debug, Clone, PartialEq)]
     pub enum Moved in "account" {
         /// Money was moved.
@@ -28,7 +28,7 @@ fn moved() -> NewEvent {
     NewEvent::new(&Moved::from(MoneyMoved { note: "x".to_owned() })).must("encode an event")
 }
 
-/// Written in every way that Java writes otherwise.
+/// Contains everything that Java prints differently.
 const NASTY: &str = r#"{"fields":[
     {"name":"id","type":{"type":"string"},"order":"ascending","aliases":[],"doc":"caf\u00e9 \"x\""},
     {"name":"kind","type":{"type":"enum","name":"com.acme.inner.Kind","symbols":["A","B"],"default":"B"}},
@@ -48,7 +48,7 @@ const NASTY: &str = r#"{"fields":[
     {"name":"map","type":{"type":"map","values":["null",{"type":"int"}]},"default":{"b":1,"a":null}}
   ],"pii":true,"name":"com.acme.Nasty","type":"record","aliases":["Nastier"],"doc":"why"}"#;
 
-/// Changes of [`NASTY`] that make another schema of it.
+/// Changes of [`NASTY`] that give another schema.
 const CHANGES: [(&str, &str); 14] = [
     ("\"name\":\"id\"", "\"name\":\"key\""),
     ("[\"A\",\"B\"]", "[\"B\",\"A\"]"),
@@ -119,12 +119,12 @@ async fn a_relay_publishes_with_a_registry_that_prints_schemas_anew() {
     bed.store().append(&append(moved())).await.must("append");
     bed.store().append(&append(deposited(1))).await.must("append");
     follower.until_count(2).await;
-    // One that starts asks whether the ids still mean the schemas.
+    // A starting relay checks whether the ids still belong to the schemas.
     relay.kill().await;
     relay.restart();
     bed.store().append(&append(moved())).await.must("append");
     follower.until_count(3).await;
-    assert!(!relay.has_event("quarantined"), "nothing is held");
+    assert!(!relay.has_event("quarantined"), "nothing is quarantined");
     assert!(relay.terminate().await.success());
     assert!(registry.requests().iter().any(|head| head.contains("/schemas/ids/")));
     assert_eq!(check(&bed.history(Vec::new()).await), []);
@@ -145,7 +145,7 @@ async fn the_login_in_the_registrys_url_is_used_and_shown_nowhere() {
     let relay = RelayProcess::start(&settings);
     let append = Append::to(&account("a"), ExpectedVersion::Any, [opened("ann")]);
     bed.store().append(&append).await.must("append");
-    // What is said of a schema that is not registered has the registry's address.
+    // The message about an unregistered schema contains the registry's address.
     relay.quarantines("account-a").await;
     let mut shown = vec![relay.text()];
     for arguments in [
@@ -156,10 +156,10 @@ async fn the_login_in_the_registrys_url_is_used_and_shown_nowhere() {
     ] {
         shown.push(settings.run(arguments).await.unwrap());
     }
-    let holds: Vec<String> = sqlx::query_scalar(include_str!("sql/hold_reasons.sql"))
+    let holds: Vec<String> = sqlx::query_scalar(include_str!("sql/quarantine_reasons.sql"))
         .fetch_all(bed.store().pool())
         .await
-        .must("read the holds");
+        .must("read the quarantine");
     assert_eq!(holds.len(), 1);
     shown.extend(holds);
     for text in &shown {

@@ -1,5 +1,5 @@
-//! Transactions of thousands of events, as imports make them: each event comes once and in order, beside small appends that go on
-//! meanwhile, and these do not wait for the large one.
+//! Transactions of thousands of events, as imports make them: each event comes once and in order,
+//! and small appends at the same time do not wait for the large one.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,7 +7,7 @@ use annals_store::{Append, ExpectedVersion, Follow, Followed, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited, take};
 use futures_util::{StreamExt, stream};
 
-/// The most that one append may have.
+/// The maximum number of events of an append.
 const EVENTS_OF_AN_APPEND: i64 = 10_000;
 const STREAMS_OF_AN_APPEND: i64 = 100;
 const TRANSACTIONS: i64 = 4;
@@ -56,7 +56,8 @@ async fn large_transactions_are_published_and_followed_event_by_event_once_and_i
     let events = usize::try_from(TRANSACTIONS * EVENTS_OF_AN_APPEND).must("count") + SMALL_APPENDS;
     follower.until_count(events).await;
 
-    // What is appended while a large transaction is open is published before that one is committed.
+    // An event that is appended while a large transaction is open is published before that one is
+    // committed.
     let mut transaction = store.pool().begin().await.must("begin");
     for number in 0..APPENDS_OF_ONE {
         store.append_in(&mut transaction, &large(number)).await.must("append");
@@ -89,7 +90,7 @@ async fn a_follower_that_lives_through_a_large_transaction_gets_each_event_once_
     let mut transaction = store.pool().begin().await.must("begin");
     store.append_in(&mut transaction, &large(0)).await.must("append");
     append_small(store, "meanwhile", SMALL_APPENDS).await;
-    // Its window begins beside the open transaction.
+    // Its window begins during the open transaction.
     let early = take(store, Follow::all(), 7 + SMALL_APPENDS).await.must("follow");
     store.append_in(&mut transaction, &large(1)).await.must("append");
     transaction.commit().await.must("commit");

@@ -1,11 +1,13 @@
-//! The promises of Annals, tested on the real components: PostgreSQL, Kafka, a schema registry, and the
-//! relay as a process of its own. One module a promise; each test has its own database and topics.
+//! The promises of Annals, tested on the real components: PostgreSQL, Kafka, a schema registry, and
+//! the relay as a process of its own. One module per promise; each test has its own database and
+//! topics.
 //!
-//! `make test` brings up what they need. To run them alone: `make up`, `eval "$(ops/dev/dev env)"`,
-//! `cargo build -p annals-relay`, `cargo test -p annals-tests`.
+//! `make test` starts the components. To run the tests alone: `make up`, `eval "$(ops/dev/dev
+//! env)"`, `cargo build -p annals-relay`, `cargo test -p annals-tests`.
 //!
-//! A test that fails says where its database, its topics and the relay's log are, and with which
-//! `ANNALS_TEST_SEED` to throw the same dice again. `ANNALS_TEST_KEEP=1` keeps all of it after success, too.
+//! A failing test prints its database, its topics and the path of the relay's log, and the
+//! `ANNALS_TEST_SEED` that repeats its random choices. `ANNALS_TEST_KEEP=1` keeps all of it after
+//! success, too.
 
 #[cfg(test)]
 mod at_least_once;
@@ -17,6 +19,8 @@ mod checked_before_commit;
 mod checker_catches;
 #[cfg(test)]
 mod claimed_topics;
+#[cfg(test)]
+mod coalesced;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
@@ -93,6 +97,8 @@ mod roles;
 mod rolling_restart;
 #[cfg(test)]
 mod schema_versions;
+#[cfg(test)]
+mod sequential_model;
 #[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]

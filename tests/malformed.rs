@@ -1,4 +1,5 @@
-//! What no relay could publish is refused by the database, too, whoever calls its functions.
+//! The database, too, refuses events that a relay could not publish, from every caller of its
+//! functions.
 
 use annals_testkit::{Must, Testbed, deposited};
 use serde_json::Value;
@@ -9,7 +10,7 @@ const DEFINITION: &str =
 const FULL_NAME: &str = "annals.test.MoneyDeposited";
 const UUID: &str = "0198c0de-0000-7000-8000-000000000007";
 
-/// Registers a definition under a name, with the fingerprint that it has or another one.
+/// Registers a definition under a name, with its own fingerprint or another one.
 async fn register(
     bed: &Testbed,
     fingerprint: Option<i64>,
@@ -21,7 +22,7 @@ async fn register(
     query.fetch_one(bed.store().pool()).await
 }
 
-/// Appends events with these metadata and headers, past the checks of the client.
+/// Appends events with these metadata and headers, without the client's checks.
 async fn append(bed: &Testbed, fingerprint: i64, shapes: &[(String, String)]) -> (String, Value) {
     let query = sqlx::query(include_str!("sql/append_shapes.sql"));
     let ids: Vec<_> = shapes.iter().map(|_| deposited(1).id().get()).collect();
@@ -85,13 +86,13 @@ async fn metadata_and_headers_that_no_relay_could_read_are_refused_and_the_trans
     let headers = ["[]", "null", r#"["a"]"#, r#"{"a":1}"#, r#"{"a":null}"#, r#"{"a":["b"]}"#];
     let metadata = metadata.map(|shape| ("metadata", (shape.to_owned(), "{}".to_owned())));
     let headers = headers.map(|shape| ("headers", ("{}".to_owned(), shape.to_owned())));
-    for (place, shape) in metadata.into_iter().chain(headers) {
+    for (field, shape) in metadata.into_iter().chain(headers) {
         let fine = ("{}".to_owned(), "{}".to_owned());
         for shapes in [vec![shape.clone()], vec![fine, shape.clone()]] {
             let (outcome, refusals) = append(&bed, schema, &shapes).await;
             assert_eq!(outcome, "refused", "{shape:?}");
             assert_eq!(refusals[0]["kind"], "malformed", "{shape:?}: {refusals}");
-            assert_eq!(refusals[0]["place"], place, "{shape:?}: {refusals}");
+            assert_eq!(refusals[0]["field"], field, "{shape:?}: {refusals}");
             assert_eq!(refusals.as_array().must("be refused").len(), 1, "{refusals}");
         }
     }

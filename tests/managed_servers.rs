@@ -1,5 +1,5 @@
-//! On a managed server nobody is a superuser: an administrator with CREATEROLE migrates, gives logins their roles, and
-//! these do their work.
+//! A managed server has no superuser: an administrator with CREATEROLE migrates, gives logins their
+//! roles, and these do their work.
 
 use annals_store::{Append, Error, ExpectedVersion, MigrationError, Store, StoreOptions};
 use annals_testkit::{Environment, Must, PrivateStack, RelayProcess, Testbed, account, deposited};
@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 const FIRST: &str = "first_admin";
 const SECOND: &str = "second_admin";
 
-/// A database of a private server, for a login of it.
+/// A database of a private server, for one of its logins.
 fn url(environment: &Environment, login: &str, database: &str) -> String {
     environment.url_of_database(database).replacen("annals:annals@", &format!("{login}:any@"), 1)
 }
@@ -21,11 +21,11 @@ async fn execute(url: &str, statements: &str) {
 }
 
 async fn store_as(environment: &Environment, login: &str, database: &str) -> Store {
-    let options = StoreOptions::default().connections_max(2).hints(false);
+    let options = StoreOptions::default().connections_max(2).without_notifications();
     options.connect(&url(environment, login, database)).await.must("connect")
 }
 
-/// Makes a database and migrates it as an administrator, twice.
+/// Creates a database and migrates it as an administrator, twice.
 async fn migrate_as(environment: &Environment, administrator: &str, database: &str) -> Store {
     let create = format!("create database {database} owner {administrator}");
     execute(&environment.database_url, &create).await;
@@ -47,7 +47,8 @@ async fn append_as_service(environment: &Environment, database: &str) {
     service.append(&append).await.must("append with the right to append only");
 }
 
-/// `second_owner` is who owns what another administrator than the one that made the roles migrates.
+/// `second_owner` owns the objects that a second administrator migrates; another one created the
+/// roles.
 async fn administrators_migrate(version: &str, second_owner: &str) {
     let stack = PrivateStack::postgres(version).await;
     let environment = stack.environment();
@@ -80,7 +81,7 @@ async fn administrators_who_are_no_superusers_migrate_on_postgresql_15() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn administrators_who_are_no_superusers_migrate_on_postgresql_18() {
-    // Since 16 only whoever made a role may give it to others.
+    // Since 16 only the creator of a role may grant it.
     administrators_migrate("18", SECOND).await;
 }
 
@@ -90,7 +91,7 @@ async fn a_login_with_too_few_rights_is_told_what_it_needs() {
     let login = format!("{}_login", bed.name());
     execute(&bed.database_url(), &format!("create role {login} login")).await;
     let url = bed.database_url().replacen("annals:annals@", &format!("{login}:any@"), 1);
-    let store = StoreOptions::default().hints(false).connect(&url).await.must("connect");
+    let store = StoreOptions::default().without_notifications().connect(&url).await.must("connect");
     let refused = store.migrate().await.unwrap_err();
     store.pool().close().await;
     execute(&bed.database_url(), &format!("drop role {login}")).await;

@@ -1,5 +1,5 @@
-//! Thousands of categories that begin at once are all published, whether their topics are there or not; one whose topic cannot be
-//! used keeps no other waiting.
+//! Thousands of categories that begin at once are all published, with or without existing topics;
+//! one with an unusable topic delays no other.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use annals_testkit::{
 };
 
 const CATEGORIES: usize = 2_000;
-/// So many streams go into one append.
+/// Number of streams per append.
 const STREAMS: usize = 200;
 
 fn categories(count: usize) -> Vec<String> {
@@ -35,7 +35,8 @@ fn follow(bed: &Testbed, categories: &[String]) -> Follower {
     Follower::start(&bed.environment().kafka, &topics)
 }
 
-/// On a Kafka of its own: each topic is a directory of the broker. Its topic of claims has the name that it has by default.
+/// On a Kafka of its own: each topic is a directory of the broker. Its claims topic has the default
+/// name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_starts() {
     let stack = PrivateStack::up(&[Component::Kafka, Component::Registry]).await;
@@ -48,7 +49,7 @@ async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_
     for ready in (100..=CATEGORIES).step_by(100) {
         relay.event_with("topics_prepared", &[("ready", &ready.to_string())]).await;
     }
-    // Another one, which knows nothing yet, finds the topics.
+    // Another relay, with empty caches, finds the topics.
     relay.kill().await;
     append(bed.store(), &categories, "b").await;
     let mut next = RelayProcess::start(&settings.instance("next"));
@@ -70,7 +71,7 @@ async fn of_categories_that_begin_together_one_whose_topic_kafka_refuses_is_held
     let bed = Testbed::new("one_bad_category").await;
     let mut all = categories(FEW);
     let follower = follow(&bed, &all);
-    // Kafka makes no topic whose name differs from another one's only in that.
+    // Kafka creates no topic whose name differs from another one's only in that.
     create_topic(&bed.environment().kafka, &bed.topic("bad.kind"), 1).await;
     all.insert(FEW / 2, "bad_kind".to_owned());
     append(bed.store(), &all, "a").await;

@@ -1,5 +1,5 @@
-//! Every process migrates when it starts: one does the work, the others wait for it, and nobody waits for ever, also
-//! through a pooler that gives each transaction another connection.
+//! Every process migrates when it starts: one does the work, the others wait for it, and none waits
+//! for ever, also through a pooler that gives each transaction another connection.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use tokio::sync::Barrier;
 const STARTING: usize = 10;
 const SCHEMA: &str = "ledger";
 
-/// A handle with a pool of its own, as a process that starts has, on a schema that is not there yet.
+/// A handle with a pool of its own, as in a process that starts, on a schema that does not exist
+/// yet.
 async fn starting(bed: &Testbed) -> Store {
     let schema = SchemaName::new(SCHEMA).must("name a schema");
-    let options = StoreOptions::default().schema(schema).hints(false);
+    let options = StoreOptions::default().schema(schema).without_notifications();
     options.connect(&bed.database_url()).await.must("connect")
 }
 
@@ -44,7 +45,7 @@ async fn of_ten_that_start_at_once_one_migrates_and_none_leaves_a_lock() {
     assert_eq!(advisory_locks(&bed).await, 0, "a lock was left behind");
     for (number, store) in stores.iter().enumerate() {
         let append = Append::to(&account(number), ExpectedVersion::NoStream, [opened("ann")]);
-        store.append(&append).await.must("append to what was migrated");
+        store.append(&append).await.must("append after the migration");
     }
 }
 
@@ -53,7 +54,7 @@ async fn a_migration_that_fails_says_why_and_keeps_nobody_waiting() {
     let bed = Testbed::new("migration_fails").await;
     let changed = sqlx::raw_sql(include_str!("sql/change_migration.sql"));
     changed.execute(bed.store().pool()).await.must("pretend that a migration was edited");
-    // Both stay, with what their connections hold.
+    // Both stay alive, with the locks of their connections.
     for store in [bed.store(), &bed.another_store().await] {
         let refused = tokio::time::timeout(DEADLINE, store.migrate()).await.must("be answered");
         let refused = refused.unwrap_err();

@@ -1,6 +1,7 @@
-//! A store comes into another cluster: by a dump, by logical replication, by an upgrade. There nobody appends, follows or
-//! publishes until somebody says that this is where it lives now (`annals-relay adopt`); then everybody goes on, and nothing is
-//! lost or comes again, also where the transaction ids of the cluster begin anew.
+//! A store moves into another cluster: by a dump, by logical replication, by an upgrade. There
+//! append, follow and relay refuse until an operator declares that the store lives there now
+//! (`annals-relay adopt`). Then all of them continue, and no event is lost or repeated, also if the
+//! cluster's transaction ids begin anew.
 
 use std::collections::HashSet;
 
@@ -14,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
 const ADOPT: [&str; 3] = ["adopt", "--reason", "the old machine is retired"];
-/// How many events there are before the move, the last of them not yet published.
+/// The number of events before the move, the last of them not yet published.
 const BEFORE: usize = 6;
 
 async fn append(store: &Store, id: &str, events: impl IntoIterator<Item = NewEvent>) -> Vec<Uuid> {
@@ -34,7 +35,7 @@ async fn followed(store: &Store, follow: Follow, events: usize) -> Vec<Uuid> {
     taken.iter().map(|followed| followed.event.id.get()).collect()
 }
 
-/// A store that is published, by a relay that reaches the database by a way that can lead elsewhere.
+/// A store with a relay that reaches the database through a link that can lead elsewhere.
 struct Published {
     bed: Testbed,
     source: PrivateStack,
@@ -42,7 +43,7 @@ struct Published {
     settings: RelaySettings,
     relay: RelayProcess,
     consumer: Follower,
-    /// Where a follower stands that has had all but the last event.
+    /// The checkpoint of a follower that has had all but the last event.
     checkpoint: Checkpoint,
     /// The last event, which neither the follower nor the relay had.
     waiting: Uuid,
@@ -52,7 +53,7 @@ impl Published {
     /// The relay is cut off, and the source still runs.
     async fn new(source: PrivateStack) -> Self {
         let bed = Testbed::on("moved", source.environment().clone()).await;
-        // The events have ids that a younger cluster has not come to.
+        // The events have ids that a younger cluster has not issued yet.
         let use_up = include_str!("sql/use_up_transaction_ids.sql");
         sqlx::raw_sql(use_up).execute(bed.store().pool()).await.must("use up transaction ids");
         let (link, near) = FaultyLink::before(&bed.database_url()).await;
@@ -68,12 +69,12 @@ impl Published {
         let checkpoint = taken.last().must("follow some events").checkpoint.clone();
         relay.turn_page();
         link.cut();
-        relay.waits_for("the database").await;
+        relay.waits_for("database").await;
         let waiting = append(bed.store(), "a", [deposited(3)]).await[0];
         Self { source, bed, link, settings, relay, consumer, checkpoint, waiting }
     }
 
-    /// The database stands on another server now, complete.
+    /// The database is on another server now, complete.
     async fn has_come_to(mut self, target: &PrivateStack) {
         let bed = self.bed.moved_to(target.environment()).await;
         self.link.lead_to(&target.postgres_address());
@@ -142,7 +143,7 @@ async fn a_new_deployment_publishes_all(bed: &Testbed) {
     assert_eq!((seen, consumer.count()), (all.clone(), all.len()));
 }
 
-/// A cluster that has the roles of Annals, as one has after `pg_dumpall --roles-only` was restored.
+/// A cluster with the roles of Annals, as after a restore of `pg_dumpall --roles-only`.
 async fn younger(version: &str) -> PrivateStack {
     let target = PrivateStack::postgres(version).await;
     let roles = Testbed::on("roles", target.environment().clone()).await;
@@ -165,13 +166,13 @@ async fn execute(connection: &mut PgConnection, statement: &'static str, action:
     sqlx::raw_sql(statement).execute(connection).await.must(action);
 }
 
-/// Waits until a copy has everything, and its source's log up to now.
+/// Waits until a copy has everything, up to its source's current log.
 async fn until_replicated(copy: &mut PgConnection, events: usize) {
     let question = include_str!("sql/is_replicated.sql");
     let replicated = async {
         loop {
             let asked = sqlx::query_scalar(question).bind(i64::try_from(events).unwrap());
-            if asked.fetch_one(&mut *copy).await.must("ask what is replicated") {
+            if asked.fetch_one(&mut *copy).await.must("query the replicated events") {
                 return;
             }
         }

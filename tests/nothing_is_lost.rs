@@ -1,5 +1,5 @@
-//! Every committed event reaches its topic, each stream in version order; a transaction left open
-//! anywhere delays only its own events; what is not committed leaves no trace.
+//! Every committed event reaches its topic, each stream in version order; a transaction that stays
+//! open anywhere delays only its own events; uncommitted events leave no trace.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
@@ -27,7 +27,7 @@ async fn a_transaction_left_open_delays_nobody_elses_events_and_loses_none_of_it
         .await
         .must("take an id");
 
-    // Each of these is in a window of its own, since the next waits until it came.
+    // Each of these is in a window of its own, since the next one waits until it has come.
     for round in 1..=10 {
         let append = Append::to(&account(round), ExpectedVersion::NoStream, [opened("ann")]);
         bed.store().append(&append).await.must("append");

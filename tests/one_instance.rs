@@ -1,5 +1,5 @@
-//! Two relays with the name of one instance: one publishes and the other waits, says who lives, and takes over once that
-//! one is gone.
+//! Two relays with the name of one instance: one publishes and the other waits, names the live
+//! process, and takes over once that one has ended.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
@@ -9,7 +9,7 @@ async fn append(bed: &Testbed, sequence: i64) {
     bed.store().append(&append).await.must("append");
 }
 
-/// The highest epoch of a shard: it rises with each taking, and with each session that is ended.
+/// The highest epoch of a shard: it rises with each change of owner, and with each ended session.
 async fn epochs(bed: &Testbed) -> i64 {
     let epochs = sqlx::query_scalar(include_str!("sql/sessions_ended.sql"));
     epochs.fetch_one(bed.store().pool()).await.must("read the epochs")
@@ -24,7 +24,7 @@ async fn the_second_of_one_name_waits_says_who_lives_and_takes_over_from_one_tha
     first.event("publishing").await;
     let second = settings.clone().in_directory("second");
     let mut second = RelayProcess::start(&second);
-    let said = second.keeps_waiting_for("the lease of relay a").await;
+    let said = second.keeps_waiting_for("instance a").await;
     for part in
         ["relay a of this deployment runs already", "process ", " since ", "set relay.instance"]
     {
@@ -35,19 +35,19 @@ async fn the_second_of_one_name_waits_says_who_lives_and_takes_over_from_one_tha
         follower.until_count(usize::try_from(sequence + 1).must("count")).await;
     }
     second.turn_page();
-    second.event_with("outage_continues", &[("waiting_for", "the lease of relay a")]).await;
-    second.event_with("outage_continues", &[("waiting_for", "the lease of relay a")]).await;
+    second.event_with("outage_continues", &[("waiting_for", "instance a")]).await;
+    second.event_with("outage_continues", &[("waiting_for", "instance a")]).await;
     assert_eq!(epochs(&bed).await, 1, "no session was ended");
     first.kill().await;
-    second.has_waited_for("the lease of relay a").await;
+    second.has_waited_for("instance a").await;
     append(&bed, 20).await;
     follower.until_count(21).await;
     assert_eq!(epochs(&bed).await, 3, "one session was ended, and its shards taken");
-    // Whoever comes back in the first one's place waits in turn.
+    // The restarted first relay waits in turn.
     first.restart();
-    first.keeps_waiting_for("the lease of relay a").await;
+    first.keeps_waiting_for("instance a").await;
     assert!(second.terminate().await.success());
-    first.has_waited_for("the lease of relay a").await;
+    first.has_waited_for("instance a").await;
     append(&bed, 21).await;
     follower.until_count(22).await;
     assert!(first.terminate().await.success());
@@ -79,7 +79,7 @@ async fn one_that_waits_for_its_name_ends_when_it_is_told_to() {
     let first = RelayProcess::start(&settings);
     first.event("publishing").await;
     let mut second = RelayProcess::start(&settings.clone().in_directory("second"));
-    second.waits_for("the lease of relay a").await;
+    second.waits_for("instance a").await;
     assert!(second.terminate().await.success());
     drop(first);
 }

@@ -1,18 +1,20 @@
-//! An append costs one round trip to the server: counted by a proxy, for any number of events and streams.
+//! An append costs one round trip to the server: counted by a proxy, for any number of events and
+//! streams.
 
 use annals_store::{Append, ExpectedVersion, Store, StoreOptions};
 use annals_testkit::{FaultyLink, Must, Testbed, account, deposited, opened};
 
 const APPENDS: usize = 20;
 
-/// What the caller of one append waits for; `appended` is what came before it, done with by now.
+/// The round trips of one append, without those of earlier work.
 async fn round_trips(proxy: &FaultyLink, store: &Store, append: &Append) -> Vec<String> {
     let before = idle(proxy, store).await;
     store.append(append).await.must("append");
     proxy.round_trips_after(before)
 }
 
-/// Waits until every connection is back in the pool: its sign of life is no round trip that an append waits for.
+/// Waits until every connection is back in the pool: no append waits for the round trip of the
+/// pool's liveness check.
 async fn idle(proxy: &FaultyLink, store: &Store) -> usize {
     loop {
         let round_trips = proxy.quiet().await;
@@ -22,9 +24,10 @@ async fn idle(proxy: &FaultyLink, store: &Store) -> usize {
     }
 }
 
-/// A store that sends no hints: they have a connection of their own, which no caller waits for.
+/// A store that sends no notifications: they have a connection of their own, which no caller waits
+/// for.
 async fn connect(proxy: &FaultyLink, bed: &Testbed) -> Store {
-    let options = StoreOptions::default().hints(false);
+    let options = StoreOptions::default().without_notifications();
     options.connect(&proxy.url(&bed.database_url())).await.must("connect")
 }
 
@@ -43,7 +46,8 @@ async fn the_caller_of_an_append_waits_for_one_round_trip() {
         let append = Append::to(&account(number), ExpectedVersion::NoStream, events)
             .and_to(&account("shared"), ExpectedVersion::Any, [deposited(1)])
             .and_check(&account("warm"), ExpectedVersion::StreamExists);
-        // Bind, execute, close the portal, sync: sent at once, answered at once. A retry is the same.
+        // Bind, execute, close the portal, sync: sent at once, answered at once. A retry is the
+        // same.
         assert_eq!(round_trips(&proxy, &store, &append).await, ["BECS"]);
         assert_eq!(round_trips(&proxy, &store, &append).await, ["BECS"]);
     }
@@ -103,13 +107,13 @@ async fn between_appends_without_a_pause_there_is_no_round_trip() {
         store.append(&append(1 + number)).await.must("append");
     }
     let signs_of_life = proxy.round_trips_after(before).iter().filter(|sent| *sent == "S").count();
-    assert!(signs_of_life <= 1, "{signs_of_life} signs of life between {APPENDS} appends");
+    assert!(signs_of_life <= 1, "{signs_of_life} liveness checks between {APPENDS} appends");
 }
 
 #[tokio::test]
 async fn whoever_appends_without_a_pause_keeps_nobody_from_the_only_connection() {
     let bed = Testbed::new("only_connection").await;
-    let options = StoreOptions::default().hints(false).connections_max(1);
+    let options = StoreOptions::default().without_notifications().connections_max(1);
     let store = options.connect(&bed.database_url()).await.must("connect");
     let appending = async {
         loop {
@@ -122,7 +126,7 @@ async fn whoever_appends_without_a_pause_keeps_nobody_from_the_only_connection()
         () = appending => {}
         acquired = store.pool().acquire() => drop(acquired.must("acquire")),
     }
-    // Nor does one that has just ended.
+    // Nor does an append that has just ended.
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
     store.append(&append).await.must("append");
     store.pool().begin().await.must("begin").rollback().await.must("roll back");

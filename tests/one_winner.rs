@@ -1,4 +1,4 @@
-//! Of several writers at one version of a stream, one wins; the others learn what they collided with.
+//! Of several writers at one version of a stream, one wins; the others receive the conflict.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ async fn writers_that_try_again_after_a_conflict_leave_no_version_out_and_none_t
     assert_eq!(recorded, all);
 }
 
-/// The versions that this writer's events were acknowledged at.
+/// The versions at which this writer's events were acknowledged.
 async fn insist(store: Store, stream: StreamName) -> Vec<i64> {
     let mut expected = ExpectedVersion::NoStream;
     let mut versions = Vec::new();

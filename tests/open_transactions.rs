@@ -1,5 +1,5 @@
-//! Transactions that stay open, are given up by the broker, or are ended too late: nothing is repeated, and readers of
-//! committed records are not held back for longer than it takes to find out.
+//! Transactions that stay open, are aborted by the broker, or are ended too late: nothing is
+//! repeated, and readers of committed records wait only until this is detected.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use annals_testkit::{
 
 const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const TRANSACTION_TIMEOUT: &str = "ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS";
-/// The broker looks often for transactions that are over their time.
+/// The broker checks often for timed-out transactions.
 const LOOKS_OFTEN: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n";
 
 async fn append(bed: &Testbed) {
@@ -19,7 +19,8 @@ async fn append(bed: &Testbed) {
     bed.store().append(&append).await.must("append");
 }
 
-/// How often each event stands in the topic, those of aborted transactions included, most often first.
+/// The number of occurrences of each event in the topic, aborted transactions included, highest
+/// first.
 async fn copies(bed: &Testbed) -> Vec<usize> {
     let topic = bed.topic(CATEGORY);
     let records = read_topic(&bed.environment().kafka, &topic, Isolation::Uncommitted).await;
@@ -39,7 +40,7 @@ async fn readers_wait_behind_a_frozen_owners_transaction_only_until_another_has_
     let kafka = TwoDoors::linked("").await;
     let bed = Testbed::on("held_back", kafka.environment().clone()).await;
     let follower = bed.follow();
-    // The broker itself would give the transaction up long after the test.
+    // The broker itself would abort the transaction long after the test.
     let settings = bed.relay().variable(TRANSACTION_TIMEOUT, "600000");
     let first = RelayProcess::start(&settings.clone().kafka(&kafka.other()));
     append(&bed).await;
@@ -51,7 +52,7 @@ async fn readers_wait_behind_a_frozen_owners_transaction_only_until_another_has_
     let mut second = RelayProcess::start(&settings.instance("b"));
     second.publishes(ALL_SHARDS).await;
     assert!(second.has_event("fencing"));
-    // The first is frozen still, and has said nothing to the broker.
+    // The first is still frozen, and has sent nothing to the broker.
     append(&bed).await;
     follower.until_count(3).await;
     assert_eq!(
@@ -60,7 +61,7 @@ async fn readers_wait_behind_a_frozen_owners_transaction_only_until_another_has_
         "the second event was in an aborted transaction, too"
     );
 
-    // It wakes up in the middle of its commit, which arrives at last.
+    // It resumes in the middle of its commit, which arrives at last.
     kafka.link().mend();
     first.thaw().await;
     first.event("lease_lost").await;
@@ -110,7 +111,7 @@ async fn commits_that_arrive_after_the_relay_has_given_them_up_commit_nothing() 
     relay.turn_page();
     kafka.link().hold_commits();
     append(&bed).await;
-    // It has given up two commits at least; both are on their way still.
+    // It has abandoned two commits at least; both are still in flight.
     relay.keeps_waiting_for("kafka").await;
     assert_eq!(follower.count(), 1);
     kafka.link().mend();

@@ -1,5 +1,5 @@
-//! A relay that alone cannot reach Kafka leaves its shards to those that can, and takes part again when it can. One that
-//! can reach nothing at all waits for both, and can be ended.
+//! A relay that alone cannot reach Kafka leaves its shards to the others, and takes part again when
+//! it can. One that can reach nothing at all waits for both, and can be ended.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
@@ -10,7 +10,7 @@ use annals_testkit::{
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000 };
 const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const EVENTS: usize = 300;
-/// An attempt that reaches nobody takes 5 s.
+/// An attempt without an answer takes 5 s.
 const ATTEMPTS_IN_A_LEASE: usize = 2;
 
 async fn append(bed: &Testbed) {
@@ -41,7 +41,7 @@ async fn the_shards_of_a_relay_that_alone_is_cut_off_from_kafka_are_published_by
     first.turn_page();
     second.turn_page();
 
-    // It keeps its lease: it is the database's to end, and that it can reach.
+    // It keeps its lease, which the database ends, and it can reach the database.
     kafka.link().cut();
     second.publishes(ALL_SHARDS).await;
     follower.until_count(follower.count() + EVENTS).await;
@@ -73,7 +73,8 @@ async fn relays_that_are_all_cut_off_from_kafka_keep_their_shards_and_go_on_with
     follower.until_count(EVENTS).await;
 
     kafka.link().cut();
-    // For longer than a lease lasts, so that each of them could have given up what nobody would take.
+    // For longer than a lease, so that each of them could have released shards that no other would
+    // acquire.
     for _ in 0..ATTEMPTS_IN_A_LEASE {
         for relay in [&mut first, &mut second] {
             relay.turn_page();
@@ -109,7 +110,7 @@ async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_aga
     relay.keeps_waiting_for("kafka").await;
     relay.turn_page();
     database.cut();
-    relay.keeps_waiting_for("the database").await;
+    relay.keeps_waiting_for("database").await;
     database.mend();
     kafka.link().mend();
     follower.until_count(2).await;
@@ -126,7 +127,7 @@ async fn a_relay_that_is_told_to_end_while_the_database_is_silent_ends() {
     append(&bed).await;
     follower.until_count(1).await;
     database.silence();
-    relay.keeps_waiting_for("the database").await;
+    relay.keeps_waiting_for("database").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

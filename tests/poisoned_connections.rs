@@ -1,6 +1,6 @@
-//! sqlx 0.9.0 returns a connection to its pool inside a transaction when the future of `begin` is dropped at
-//! the wrong moment. What the next borrower inserts is then acknowledged, and lost when the connection
-//! closes. An append is not.
+//! sqlx 0.9.0 returns a connection to its pool inside a transaction when the future of `begin` is
+//! dropped at the wrong moment. An insert of the next borrower is then acknowledged, and lost when
+//! the connection closes. An append is not.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use annals_testkit::{
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-/// More than `begin` has await points.
+/// More than the number of await points of `begin`.
 const POLLS_MAX: usize = 8;
-/// Far more than it takes to get a connection that nobody holds.
+/// Far more than it takes to get a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One connection, so that the next borrower is sure to get the poisoned one.
 async fn pool_of_one(url: &str) -> PgPool {
     let options = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
     let pool = options.connect(url).await.must("connect");
-    // It is handed back to the pool by a task of its own.
+    // A task of its own returns it to the pool.
     while pool.num_idle() == 0 {
         tokio::task::yield_now().await;
     }
     pool
 }
 
-/// Drops a `begin` before its end; false when it had come to its end by then.
+/// Drops a `begin` before its end; false if it had finished by then.
 async fn drop_begin(pool: &PgPool, polls: usize) -> bool {
     match dropped_after(polls, pool.begin()).await {
         None => true,
@@ -73,7 +73,7 @@ async fn an_append_after_a_dropped_begin_is_recorded_when_it_is_acknowledged() {
     for polls in 0..POLLS_MAX {
         let pool = pool_of_one(&proxy.url(&bed.database_url())).await;
         let store = StoreOptions::default().with_pool(pool.clone());
-        // Registers the schema, so that the append that counts is one statement.
+        // Registers the schema, so that the counted append is one statement.
         let warm = Append::to(&account("warm"), ExpectedVersion::Any, [deposited(1)]);
         store.append(&warm).await.must("append");
         dropped += usize::from(drop_begin(&pool, polls).await);

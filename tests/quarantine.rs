@@ -1,5 +1,5 @@
-//! What cannot be published is held, with what must wait for it, and everything else flows; nothing is dropped
-//! without a person who says so.
+//! An event that cannot be published is quarantined, with the events that must wait for it, and
+//! everything else is published; no event is skipped without an operator's command.
 
 use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
@@ -14,7 +14,7 @@ use uuid::Uuid;
 const SMALL: &str = "3000";
 const LARGE: &str = "1000000";
 
-/// An event that a topic with [`SMALL`] does not take: what is in it does not compress.
+/// An event that a topic with [`SMALL`] refuses: its content does not compress.
 fn large(sequence: i64) -> NewEvent {
     let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
     deposited_for(sequence, &note)
@@ -37,7 +37,7 @@ async fn run(settings: &RelaySettings, arguments: &[&str]) -> String {
     }
 }
 
-/// A test bed whose topic exists and takes small events only.
+/// A test bed whose topic exists and accepts small events only.
 async fn narrow(label: &str) -> (Testbed, Follower, RelayProcess) {
     let bed = Testbed::new(label).await;
     let follower = bed.follow();
@@ -65,8 +65,8 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     assert!(shown.contains("\"sequence\": 1") && shown.contains("MoneyDeposited"), "{shown}");
     assert!(shown.contains("behind it   1 events"), "{shown}");
     let status = run(&bed.relay(), &["status"]).await;
-    assert!(status.contains("1 streams or categories are held"), "{status}");
-    // Tried again too early, it is held as before.
+    assert!(status.contains("1 streams or categories are quarantined"), "{status}");
+    // Retried too early, it is quarantined again.
     relay.turn_page();
     run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;
     relay.quarantines("account-a").await;
@@ -78,7 +78,7 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     follower.until_count(4).await;
     relay.event("quarantine_ended").await;
     let list = run(&bed.relay(), &["quarantine", "list"]).await;
-    assert!(list.contains("nothing is held"), "{list}");
+    assert!(list.contains("nothing is quarantined"), "{list}");
     append(&bed, &account("a"), [deposited(4)]).await;
     follower.until_count(5).await;
     assert!(relay.terminate().await.success());
@@ -130,7 +130,7 @@ async fn an_event_is_skipped_with_a_reason_only_and_its_stream_goes_on_behind_it
     relay.event("quarantine_ended").await;
 
     let actions = sqlx::query(include_str!("sql/actions.sql")).fetch_all(bed.store().pool()).await;
-    let actions = actions.must("read what was done");
+    let actions = actions.must("read the recorded actions");
     let [action] = &actions[..] else { panic!("{} actions", actions.len()) };
     assert_eq!(action.get::<String, _>("verb"), "skip");
     assert_eq!(action.get::<i64, _>("position").to_string(), position);
@@ -268,7 +268,7 @@ async fn a_category_without_a_topic_is_held_and_goes_on_by_itself_once_it_has_on
     let ledgers = Follower::start(brokers, &[&topics[1]]);
     ledgers.until_count(1).await;
     append(&bed, &account("a"), [deposited(2)]).await;
-    // Also a relay that takes over knows of it.
+    // A relay that takes over knows of it, too.
     relay.kill().await;
     relay.restart();
     append(&bed, &ledger, [deposited(2)]).await;
@@ -296,7 +296,7 @@ async fn a_topic_with_more_partitions_than_it_had_is_held_until_an_operator_lets
     follower.until_count(1).await;
     let topic = bed.topic(CATEGORY);
     add_partitions(brokers, &topic, 8).await;
-    // A relay that runs goes on with the partitions that it knows; one that starts refuses.
+    // A running relay continues with the known number of partitions; a starting one refuses.
     append(&bed, &account("a"), [deposited(1)]).await;
     follower.until_count(2).await;
     relay.kill().await;
@@ -330,6 +330,6 @@ async fn a_topic_that_is_deleted_is_made_again_and_publishing_goes_on() {
     append(&bed, &account("a"), [deposited(2)]).await;
     follower.until_count(2).await;
     let versions: Vec<i64> = follower.seen().iter().map(|event| event.version.get()).collect();
-    assert_eq!(versions, [1, 2], "what the deleted topic had is gone with it");
+    assert_eq!(versions, [1, 2], "the deleted topic's records are lost with it");
     assert!(relay.terminate().await.success());
 }

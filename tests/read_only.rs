@@ -1,5 +1,5 @@
-//! A database that is read-only for a while, as one is during a failover: store and relay go on by themselves once it is
-//! writable again, though sessions that began meanwhile stay read-only.
+//! A database is read-only for a while, as during a failover: store and relay continue by
+//! themselves once it is writable again, though sessions that began meanwhile stay read-only.
 
 use annals_store::{Append, AppendError, ExpectedVersion};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
@@ -11,7 +11,7 @@ fn append(number: i64) -> Append {
     Append::to(&account("a"), ExpectedVersion::Any, [deposited(number)])
 }
 
-/// Who makes the database read-only and writable again. May always write.
+/// The session that makes the database read-only and writable again. It may always write.
 struct Administrator(PgConnection);
 
 impl Administrator {
@@ -93,7 +93,7 @@ async fn an_append_in_a_transaction_succeeds_again_once_its_database_may_be_writ
     let error = bed.store().append_in(&mut transaction, &append(2)).await.unwrap_err();
     assert!(is_read_only(&error), "{error:?}");
     drop(transaction);
-    // Of all the sessions that began meanwhile this was the only one that is met.
+    // Of all the sessions that began meanwhile the store meets only this one.
     for number in 3..10 {
         let mut transaction = bed.store().pool().begin().await.must("begin");
         let append = append(number);
@@ -114,7 +114,7 @@ async fn a_relay_publishes_again_once_its_database_may_be_written_to() {
     relay.turn_page();
     administrator.set_read_only(&bed, "on").await;
     administrator.end_sessions().await;
-    relay.keeps_waiting_for("the database").await;
+    relay.keeps_waiting_for("database").await;
     administrator.set_read_only(&bed, "off").await;
     bed.store().append(&append(2)).await.must("append to a database that is writable again");
     follower.until_count(2).await;

@@ -1,4 +1,5 @@
-//! A stream and a category are read whole and in order, however long; an aggregate is what its events say.
+//! A stream and a category are read completely and in order, at any length; an aggregate is the
+//! result of its events.
 
 use annals_store::{
     Append, Category, ExpectedVersion, Key, Metadata, Position, Read, RecordedEvent, Store,
@@ -81,17 +82,18 @@ async fn an_aggregate_is_rebuilt_from_all_its_events_and_says_what_to_expect() {
         .await
         .must("append");
 
-    // Another process: it has the schemas to load first.
+    // Another process: it has to load the schemas first.
     let loaded = bed.another_store().await.load::<Account>(&stream).await.must("load");
     let cents = MANY * (MANY + 1) / 2;
     let expected = Account { owner: Some("ann".to_owned()), cents, closed: true };
     assert_eq!((&loaded.state, loaded.version), (&expected, Version::new(MANY + 1)));
     let next = Append::to(&stream, loaded.expected(), [deposited(1)]);
-    bed.store().append(&next).await.must("append on top of what was loaded");
+    bed.store().append(&next).await.must("append after the loaded version");
     bed.store().append(&Append::to(&stream, loaded.expected(), [deposited(1)])).await.unwrap_err();
 }
 
-/// Streams of two categories, some events with correlation and causation, one append a second apart in time.
+/// Streams of two categories, some events with correlation and causation, the appends one second
+/// apart in time.
 async fn mixed(bed: &Testbed) -> Vec<annals_testkit::Recorded> {
     let store = bed.store();
     let metadata = |correlation, causation| Metadata {
@@ -177,7 +179,7 @@ async fn events_are_found_by_what_they_belong_to_and_what_caused_them() {
     let caused = |number: u128| {
         let stream = account(number).to_string();
         let own = recorded.iter().find(|event| event.stream == stream && event.version == 1);
-        own.must("find what was caused").position
+        own.must("find the caused event").position
     };
     let odd = Read::correlation(Uuid::from_u128(1));
     assert_eq!(positions(store, odd.clone()).await, [1, 3, 5].map(caused));
@@ -207,7 +209,7 @@ async fn reading_from_a_time_misses_nothing_recorded_since() {
     assert_eq!(recorded.len(), events.len());
 }
 
-/// A choice of each kind; what is read must be what a plain filter over all events says.
+/// A combination of all criteria; the result must be that of a plain filter over all events.
 #[derive(Debug, Clone)]
 struct Choice {
     is_backwards: bool,
@@ -245,7 +247,7 @@ impl Choice {
         self.events_max.into_iter().fold(read, Read::events_max)
     }
 
-    /// What is to come of `events`, which are in the order of their keys.
+    /// The remaining part of `events`, which are in the order of their keys.
     fn expected(
         &self,
         events: impl Iterator<Item = RecordedEvent>,
@@ -343,6 +345,6 @@ async fn an_event_carries_the_trace_context_of_its_append_unless_it_has_its_own(
         .map(|event| (event.metadata.traceparent.as_deref(), event.metadata.tracestate.as_deref()))
         .collect();
     assert_eq!(found, [(Some(SPAN), Some("a=1")), (Some(OWN), None)]);
-    // A retry runs in a span of its own, and is the same append all the same.
+    // A retry runs in a span of its own, and is still the same append.
     assert!(bed.store().append(&append).await.must("repeat").repeated);
 }

@@ -1,4 +1,4 @@
-//! A rebase goes by what the topics have, whatever its age and however much it is: nothing comes twice.
+//! A rebase reads the topics' own records, of any age and number: no event is repeated.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,14 @@ use sqlx::{Connection, PgConnection};
 
 use crate::forked::Pair;
 
-/// What a rebase may use in memory, at most.
+/// Maximum memory of a rebase.
 const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// What is published last, and lost with the primary.
+/// The event that is published last, and lost with the primary.
 const LOST: i64 = 3;
 
-/// A backlog that was recorded three days ago and is published in one go, after the last copy of a checkpoint that the
-/// standby gets; and a promotion that loses what came after it.
+/// A backlog that was recorded three days ago and is published in one go, after the last copy of a
+/// checkpoint that the standby receives; and a promotion that loses the later events.
 async fn nothing_comes_twice(backlog: i64, change: impl Fn(RelaySettings) -> RelaySettings) -> u64 {
     let primary = PrivateStack::up(&[Component::Postgres]).await;
     let pair = Pair::of(primary, "rebased").await;
@@ -111,7 +111,7 @@ async fn what_a_relay_published_that_was_killed_before_it_copied_its_checkpoints
     consumer.until_count(published).await;
     first.kill().await;
     drop(locked);
-    // It finds nothing to publish, and sees that the store has what is published.
+    // It finds nothing to publish, and sees that the store has every published event.
     let mut second = RelayProcess::start(&bed.relay().instance("b"));
     second.event("publishing").await;
     assert!(second.terminate().await.success());
@@ -125,4 +125,37 @@ async fn what_a_relay_published_that_was_killed_before_it_copied_its_checkpoints
     consumer.until_count(published + 1).await;
     assert!(third.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), [], "{said}");
+}
+
+#[tokio::test]
+async fn an_end_is_covered_once_all_copies_begin_behind_what_was_visible_when_it_was_the_end() {
+    const SHARDS: i32 = 8;
+    let bed = Testbed::new("covered").await;
+    let next = async || {
+        let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+        bed.store().append(&append).await.must("append");
+    };
+    let copy = async |shards: i32| {
+        let copy = sqlx::query(include_str!("sql/copy_checkpoints.sql")).bind(shards);
+        copy.execute(bed.store().pool()).await.must("copy checkpoints");
+    };
+    let covered = async |end: i64| -> i64 {
+        let record = sqlx::query(include_str!("sql/record_end.sql")).bind(end);
+        record.execute(bed.store().pool()).await.must("record an end");
+        let covered = sqlx::query_scalar(include_str!("sql/covered_offset.sql"));
+        covered.fetch_one(bed.store().pool()).await.must("read what is covered")
+    };
+    next().await;
+    assert_eq!(covered(10).await, 0);
+    // What is before 10 may be of a transaction whose commit was not answered: these checkpoints may be of before it.
+    copy(SHARDS).await;
+    assert_eq!(covered(20).await, 0);
+    next().await;
+    copy(SHARDS - 1).await;
+    assert_eq!(covered(30).await, 0, "of one shard there is no later checkpoint");
+    copy(SHARDS).await;
+    assert_eq!(covered(40).await, 10);
+    next().await;
+    copy(SHARDS).await;
+    assert_eq!(covered(50).await, 40);
 }

@@ -1,5 +1,5 @@
-//! Events that an administrator has removed: what is left of their stream is read and followed all the same, whatever
-//! the size of the hole, and whoever reads is told how many are missing.
+//! Events that an administrator has removed: the rest of their stream is read and followed all the
+//! same, for any size of the gap, and the reader receives the number of missing events.
 
 use std::ops::Range;
 use std::pin::pin;
@@ -14,7 +14,7 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Events of a long stream: more than the largest hole, and than any page.
+/// Events of a long stream: more than the largest gap, and than any page.
 const MANY: i64 = 10_500;
 
 async fn append(bed: &Testbed, stream: &StreamName, sequences: Range<i64>) {
@@ -37,12 +37,12 @@ fn version(number: i64) -> Version {
     Version::new(number).unwrap()
 }
 
-/// Versions, each with how many events were removed before it.
+/// Versions, each with the number of removed events before it.
 fn told(events: &[RecordedEvent]) -> Vec<(i64, u64)> {
     events.iter().map(|event| (event.version.get(), event.removed_before)).collect()
 }
 
-/// A stream as it should be read: each version's event, or none where it was removed.
+/// The expected stream: each version's event, or none if it was removed.
 struct Expected {
     events: Vec<Option<RecordedEvent>>,
 }
@@ -60,7 +60,7 @@ impl Expected {
         }
     }
 
-    /// What a plain walk over all versions tells.
+    /// The expected result, by a plain loop over all versions.
     fn told(&self, choice: &Choice) -> Vec<(i64, u64)> {
         let mut walk: Vec<_> = self.events.iter().zip(0_i64..).collect();
         if choice.is_backwards {
@@ -137,7 +137,8 @@ async fn check_reads(bed: &Testbed, stream: &StreamName, expected: &Expected, ho
     }
 }
 
-/// A long stream; some of its events are of another type, and each tenth of it was recorded at a time of its own.
+/// A long stream; some of its events have another type, and every tenth event was recorded at a
+/// time of its own.
 async fn long_stream(bed: &Testbed) -> StreamName {
     let stream = account("long");
     for tenth in 0..10 {
@@ -172,7 +173,7 @@ async fn a_stream_is_read_on_behind_every_hole_and_tells_how_many_events_were_re
     }
     append(&bed, &stream, 0..3).await;
     let read = bed.store().read(Read::stream(&stream).from(version(MANY)));
-    let new: Vec<_> = read.try_collect().await.must("read what is new");
+    let new: Vec<_> = read.try_collect().await.must("read the new events");
     expected.events.extend(new.into_iter().map(Some));
     check_reads(&bed, &stream, &expected, "events behind the removed end").await;
 }
@@ -188,7 +189,7 @@ async fn a_stream_without_any_event_left_is_read_as_empty() {
         assert_eq!(told(&events), []);
     }
     let last = bed.store().stream_version(&stream).await.must("read a version");
-    assert_eq!(last, Version::new(4), "what was removed is not given again");
+    assert_eq!(last, Version::new(4), "removed versions are not assigned again");
     append(&bed, &stream, 5..6).await;
     let events: Vec<_> = bed.store().read(Read::stream(&stream)).try_collect().await.must("read");
     assert_eq!(told(&events), [(5, 5)]);
@@ -221,7 +222,8 @@ async fn who_follows_a_stream_gets_what_is_behind_a_hole_of_any_size() {
     append(&bed, &stream, 0..2).await;
     assert_eq!(next().await, (MANY, 30));
     assert_eq!(next().await, (MANY + 1, 0));
-    // It waits for the next event, and that is removed before it was seen together with those behind it.
+    // It waits for the next event, which is removed before the follower sees it together with the
+    // later ones.
     let mut removed = bed.store().pool().begin().await.must("begin");
     let late = Append::to(&stream, ExpectedVersion::Any, (0..200).map(deposited));
     bed.store().append_in(&mut removed, &late).await.must("append");
@@ -243,7 +245,7 @@ async fn an_aggregate_says_how_many_of_its_events_were_removed_and_can_be_append
     let append = Append::to(&stream, ExpectedVersion::NoStream, events);
     bed.store().append(&append).await.must("append");
     let whole: i64 = (1..=300).sum();
-    // Each hole, what is left then, and how many are removed in all.
+    // Each gap, the remaining versions, and the total number of removed events.
     let holes = [
         (100..250, whole - (100..250).sum::<i64>(), true, 150),
         (298..302, whole - (100..250).sum::<i64>() - 298 - 299 - 300, false, 154),
@@ -297,7 +299,8 @@ async fn readers_and_followers_by_position_pass_over_what_was_removed() {
     append(&bed, &other, 0..3).await;
     let category = Category::new(CATEGORY).unwrap();
 
-    // One follows from here on: its first window has events that are removed while it stands before them.
+    // A follower starts here: its first window has events that are removed while it is positioned
+    // before them.
     let end = bed.store().end_of_log().await.must("find the end");
     append(&bed, &stream, 900..1_000).await;
     remove(&bed, &stream, 950..990).await;

@@ -1,10 +1,10 @@
-//! Several relays of a deployment publish at once, and the consumers of what they publish notice nothing of how
-//! they come and go.
+//! Several relays of a deployment publish at once, and their consumers notice nothing of starts and
+//! ends.
 
 use annals_testkit::{Dice, Load, LoadOptions, RelayProcess, Testbed, check};
 
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 24, ahead_events_max: 4_000 };
-/// What a relay says that publishes every shard.
+/// The log field of a relay that publishes every shard.
 const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 /// Events between one restart and the next.
 const EVENTS_BETWEEN: usize = 400;
@@ -40,13 +40,13 @@ async fn replicas_share_the_shards_evenly_and_take_them_over_from_one_that_ends(
     first.publishes(ALL_SHARDS).await;
     first.turn_page();
     let mut second = RelayProcess::start(&bed.relay().instance("b"));
-    // The first gives up the upper half, and goes on with the lower.
+    // The first releases the upper half, and continues with the lower.
     second.publishes("4,5,6,7").await;
     first.publishes("0,1,2,3").await;
     first.turn_page();
     assert!(second.terminate().await.success());
     first.publishes(ALL_SHARDS).await;
-    // What ended cleanly has not to be fenced.
+    // A cleanly ended relay need not be fenced.
     assert!(!first.has_event("fencing"), "there was nothing to fence");
 }
 

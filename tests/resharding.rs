@@ -1,4 +1,5 @@
-//! The number of shards changes only while everything is published and no relay runs, and costs nothing then.
+//! The number of shards changes only while everything is published and no relay runs, and costs
+//! nothing then.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{

@@ -1,6 +1,7 @@
-//! A database is put back to an earlier state, from a dump or from a snapshot of its volume. Where something is missing that
-//! was published, the relay halts before it publishes anything else, and says what; a follower is told only if something
-//! is missing that it had. Where nothing is missing, everything goes on by itself.
+//! A database is restored to an earlier state, from a dump or from a snapshot of its volume. If
+//! published events are missing, the relay halts before it publishes anything else, and lists them;
+//! a follower fails only if events are missing that it had. If nothing is missing, both continue by
+//! themselves.
 
 use std::collections::HashSet;
 
@@ -12,7 +13,7 @@ use annals_testkit::{
 };
 use uuid::Uuid;
 
-/// How the state was kept.
+/// The way the state was saved.
 enum Kept {
     Dump(Dump),
     Volume(Snapshot),
@@ -41,13 +42,13 @@ impl Way {
 }
 
 impl Kept {
-    /// Puts the state back, under the same name and on the same server.
+    /// Restores the state, under the same name and on the same server.
     async fn restore(&self, stack: &PrivateStack, bed: &Testbed) {
         match self {
             Self::Volume(snapshot) => stack.restore(snapshot).await,
             Self::Dump(dump) => {
                 let environment = stack.environment();
-                // Beside the old one, so that nobody ever sees half of it.
+                // Beside the old one, so that no client ever sees an incomplete database.
                 let part = format!("{}_part", bed.name());
                 create_database(environment, &part).await;
                 dump.restore(&environment.url_of_database(&part)).await;
@@ -58,14 +59,14 @@ impl Kept {
     }
 }
 
-/// A store that is published, with a state of it that was kept.
+/// A store with a relay, and a saved state of it.
 struct Published {
     bed: Testbed,
     stack: PrivateStack,
     consumer: Follower,
     relay: RelayProcess,
     kept: Kept,
-    /// Where a follower stood when the state was kept.
+    /// The checkpoint of a follower when the state was saved.
     checkpoint: Checkpoint,
 }
 
@@ -84,7 +85,7 @@ impl Published {
         Self { stack, bed, consumer, relay, kept, checkpoint }
     }
 
-    /// Puts the state back, and appends what was never there before.
+    /// Restores the state, and appends events that did not exist before.
     async fn go_back(&mut self, meanwhile: Meanwhile) -> [Uuid; 2] {
         if meanwhile == Meanwhile::RelayIsStopped {
             assert!(self.relay.terminate().await.success());
@@ -94,7 +95,7 @@ impl Published {
         [append(store, "a", [deposited(40)]).await[0], append(store, "b", [opened("bob")]).await[0]]
     }
 
-    /// What the relay says before it ends by itself.
+    /// The relay's output before it ends by itself.
     async fn refusal(&mut self, meanwhile: Meanwhile) -> String {
         if meanwhile == Meanwhile::RelayRuns {
             assert!(!self.relay.ended().await.success(), "the relay ended without an error");
@@ -138,10 +139,10 @@ async fn with_loss(stack: PrivateStack, way: Way, meanwhile: Meanwhile) {
         read_topic(&bed.environment().kafka, &bed.topic(CATEGORY), Isolation::Uncommitted).await;
     assert_eq!(records.len(), 7, "something of the new history is published");
 
-    // Of what this one had nothing is missing, and of what the other had something is.
+    // This follower lost none of its events, the other one lost some.
     assert_eq!(followed(bed.store(), &published.checkpoint, 2).await, new);
     let told = take(bed.store(), Follow::all().after(lost), 1).await;
-    let told = told.err().must("be told that something is missing");
+    let told = told.err().must("receive the error about missing events");
     assert!(!told.is_retryable(), "{told}");
 
     let arguments = ["rebase", "--reason", "the disk was full"];

@@ -1,4 +1,4 @@
-//! The same event ids give the original answer, whatever was expected and whoever asks.
+//! The same event ids give the original answer, for any expected version and any caller.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ async fn a_retry_gets_the_original_answer_in_every_mode() {
         let append = Append::to(&stream, expected, [deposited(1), deposited(2)]);
         let original = store.append(&append).await.must("append");
         assert!(!original.repeated);
-        // Meanwhile the stream moves on: the expectation does not hold any more, and does not matter.
+        // Meanwhile the stream advances: the expectation no longer holds, and does not matter.
         store
             .append(&Append::to(&stream, ExpectedVersion::Any, [deposited(3)]))
             .await
@@ -176,8 +176,8 @@ async fn an_append_that_shares_only_some_ids_with_another_is_refused() {
 async fn a_reply_to_commit_that_is_lost_changes_nothing_in_any_mode() {
     let bed = Testbed::new("lost_reply").await;
     let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
-    // One connection and no hints, so that no answer but the one that is meant can be lost.
-    let options = StoreOptions::default().connections_max(1).hints(false);
+    // One connection and no notifications, so that only the intended answer can be lost.
+    let options = StoreOptions::default().connections_max(1).without_notifications();
     let store = options.connect(&proxy.url(&bed.database_url())).await.must("connect");
     let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann"), deposited(1)]);
     store.append(&warm).await.must("append");
@@ -193,7 +193,7 @@ async fn a_reply_to_commit_that_is_lost_changes_nothing_in_any_mode() {
         }
         let append = |stream| Append::to(stream, expected, [deposited(1), deposited(2)]);
         let lost = append(&alone);
-        // A connection that was just given back is asked whether it is alive: that answer is not meant.
+        // The pool checks a just returned connection: that answer is not the intended one.
         while store.pool().num_idle() == 0 {
             tokio::task::yield_now().await;
         }
@@ -221,11 +221,11 @@ async fn a_reply_to_commit_that_is_lost_changes_nothing_in_any_mode() {
 #[tokio::test]
 async fn an_append_dropped_at_any_await_point_is_recorded_whole_or_not_and_once_when_repeated() {
     let bed = Testbed::new("dropped").await;
-    // By way of the proxy, on this thread, no answer can arrive while this task runs: each await point is
-    // reached with the answer outstanding.
+    // Through the proxy, on this thread, no answer can arrive while this task runs: each await
+    // point is reached with the answer outstanding.
     let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let url = proxy.url(&bed.database_url());
-    // A store that knows nothing yet registers the schemas first; another one only appends.
+    // A store with empty caches registers the schemas first; another one only appends.
     let connect = async || Store::connect(&url).await.must("connect");
     let fresh = drop_at_each_await_point(&bed, "fresh", &connect).await;
     let store = connect().await;
@@ -237,7 +237,7 @@ async fn an_append_dropped_at_any_await_point_is_recorded_whole_or_not_and_once_
     assert_eq!(recorded.len(), 2 + 3 * (fresh + warm + 2), "events are missing or double");
 }
 
-/// How many await points the append had.
+/// The number of await points of the append.
 async fn drop_at_each_await_point(
     bed: &Testbed,
     name: &str,
@@ -248,7 +248,7 @@ async fn drop_at_each_await_point(
         let events = [opened("ann"), deposited(1), deposited(2)];
         let append = Append::to(&stream, ExpectedVersion::NoStream, events);
         let finished = dropped_after(polls, store().await.append(&append)).await.is_some();
-        // What the dropped call began may still be under way: the retry waits for it at the stream's row.
+        // The dropped call's statement may still run: the retry waits for it at the stream's row.
         let settled = bed.store().append(&append).await.must("repeat a dropped append");
         let versions: Vec<_> = settled.events.iter().map(|(version, _)| version.get()).collect();
         assert_eq!(versions, [0, 1, 2]);

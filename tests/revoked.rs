@@ -1,4 +1,5 @@
-//! Credentials that are taken away: the relay waits, says for what and why, and goes on by itself when it has them again.
+//! Revoked credentials: the relay waits, names the component and the cause, and continues by itself
+//! when it has them again.
 
 use annals_testkit::{
     ACCESS_LISTS, Component, Dice, Follower, Load, LoadOptions, Must, PrivateStack, RelayProcess,
@@ -8,12 +9,12 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const LOAD: LoadOptions = LoadOptions { writers: 2, streams: 8, ahead_events_max: 2_000 };
 const EVENTS: usize = 300;
-/// A broker whose other listener takes one user with this password.
+/// A broker whose other listener accepts one user with this password.
 const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
     listener.name.other.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
     user_relay=\"the_password\";\n";
 
-/// Waits until the relay says what it waits for, and the cause.
+/// Waits until the relay logs the component that it waits for, and the cause.
 async fn waits(relay: &RelayProcess, what: &str, cause: &str) {
     relay.keeps_waiting_for(what).await;
     relay.printed(cause).await;
@@ -46,14 +47,14 @@ async fn the_relay_waits_for_a_role_that_may_not_log_in_and_for_a_password_that_
     relay.turn_page();
 
     administer(&mut administrator, include_str!("sql/revoke_login.sql")).await;
-    waits(&relay, "the database", "not permitted to log in").await;
+    waits(&relay, "database", "not permitted to log in").await;
     administer(&mut administrator, "alter role relay login").await;
-    goes_on(&mut relay, &follower, "the database").await;
+    goes_on(&mut relay, &follower, "database").await;
 
     administer(&mut administrator, include_str!("sql/change_password.sql")).await;
-    waits(&relay, "the database", "password authentication failed").await;
+    waits(&relay, "database", "password authentication failed").await;
     administer(&mut administrator, "alter role relay password 'first'").await;
-    goes_on(&mut relay, &follower, "the database").await;
+    goes_on(&mut relay, &follower, "database").await;
 
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
@@ -68,7 +69,7 @@ async fn a_right_to_read_that_is_missing_is_one_outage_though_the_database_answe
     let mut administrator = PgConnection::connect(&bed.database_url()).await.must("connect");
     administer(&mut administrator, include_str!("sql/relay_user.sql")).await;
     let url = bed.database_url().replacen("annals:annals@", "relay:first@", 1);
-    // The shards are not given up meanwhile.
+    // The relay keeps its shards meanwhile.
     let settings = bed.relay().impatient().database(&url);
     let settings = settings.variable("ANNALS_RELAY__RELAY__LEASE_MS", "60000");
     let mut dice = Dice::of_this_run();
@@ -78,9 +79,9 @@ async fn a_right_to_read_that_is_missing_is_one_outage_though_the_database_answe
     follower.until_count(EVENTS).await;
     relay.turn_page();
     administer(&mut administrator, include_str!("sql/revoke_events.sql")).await;
-    waits(&relay, "the database", "permission denied").await;
+    waits(&relay, "database", "permission denied").await;
     administer(&mut administrator, include_str!("sql/grant_events.sql")).await;
-    goes_on(&mut relay, &follower, "the database").await;
+    goes_on(&mut relay, &follower, "database").await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
     assert!(relay.terminate().await.success());

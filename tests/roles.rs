@@ -1,5 +1,5 @@
-//! What is recorded is never changed, and each role can do its own work and nothing else. Tables and functions come
-//! from the catalog: a new one that nobody thought of is a failure.
+//! Recorded events are never changed, and each role can do its own work and nothing else. Tables
+//! and functions come from the catalog: a new one without an expectation is a failure.
 
 use annals_store::{Append, ExpectedVersion, Follow, Read, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited, opened};
@@ -9,7 +9,7 @@ use std::pin::pin;
 
 const ROLES: [&str; 5] = ["annals_append", "annals_read", "annals_relay", "annals_admin", "public"];
 
-/// What each role may do to a table: select, insert, update, delete, truncate.
+/// The rights of each role on a table: select, insert, update, delete, truncate.
 fn allowed_on_table(role: &str, table: &str) -> &'static str {
     match (role, table) {
         ("public", _) => "",
@@ -28,10 +28,14 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
 
 fn may_call(role: &str, routine: &str) -> bool {
     match routine {
-        "append" | "append_and_commit" | "register_schema" => role == "annals_append",
+        "append"
+        | "append_and_commit"
+        | "append_each"
+        | "append_each_and_commit"
+        | "register_schema" => role == "annals_append",
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at" | "shard_of" | "shard_count" | "system_identifier" | "incarnation"
-        | "is_seen" => role != "public",
+        | "is_visible_at" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
         "administer"
         | "adopt"
@@ -39,16 +43,16 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "relay_reshard"
         | "relay_deliver"
         | "relay_rebase"
-        | "relay_pass"
+        | "relay_skip_published"
         | "relay_release_topics" => role == "annals_admin",
         "relay_retry" | "relay_skip" | "relay_record_ends" => {
             ["annals_relay", "annals_admin"].contains(&role)
         }
         "relay_lock"
         | "relay_lock_stopped"
-        | "relay_expire"
-        | "relay_step"
-        | "relay_begin_again"
+        | "relay_expire_sessions"
+        | "relay_admit_write"
+        | "relay_begin_generation"
         | "relay_checkpoint_now" => false,
         routine if routine.starts_with("relay_") => role == "annals_relay",
         _ => false,

@@ -1,5 +1,5 @@
-//! Replicas are restarted one after the other while events come at a steady rate: readers of committed records get each
-//! once, in order, and for how long nothing comes is told.
+//! Replicas are restarted one after the other under a steady rate of events: readers of committed
+//! records receive each once, in order, and the test prints the longest pause.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use tokio::time::MissedTickBehavior;
 const EVENTS_A_SECOND: u64 = 5_000;
 const EVENTS_AN_APPEND: u64 = 25;
 const STREAMS: u64 = 60;
-/// As many as the store has connections.
+/// The number of the store's connections.
 const APPENDS_AT_ONCE: usize = 20;
 /// Events between one restart and the next.
 const EVENTS_BETWEEN: usize = 2_500;
 
-/// Offers events at a steady rate, whatever becomes of those before.
+/// Offers events at a steady rate, without waiting for earlier ones.
 struct Offer {
     stop: watch::Sender<bool>,
     task: JoinHandle<Vec<Attempt>>,
@@ -43,7 +43,7 @@ impl Offer {
 async fn offer(store: Store, stop: watch::Receiver<bool>) -> Vec<Attempt> {
     let pause = Duration::from_secs(1) / u32::try_from(EVENTS_A_SECOND / EVENTS_AN_APPEND).unwrap();
     let mut ticks = tokio::time::interval(pause);
-    // What was missed is caught up with.
+    // Missed events are appended late.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let (mut appends, room) = (JoinSet::new(), Arc::new(Semaphore::new(APPENDS_AT_ONCE)));
     let mut number = 0;
@@ -73,7 +73,7 @@ async fn append(store: &Store, stream: u64) -> Attempt {
     Attempt { outcome: Outcome::Acknowledged, events }
 }
 
-/// The longest time in which no event came, from now until the count has reached an end.
+/// The longest time without an event, from now until the count has reached an end.
 async fn longest_gap(
     mut count: watch::Receiver<usize>,
     mut end: watch::Receiver<usize>,

@@ -1,4 +1,5 @@
-//! A new version of a schema reads what every earlier one of its category and name wrote, or is refused.
+//! A new version of a schema reads the data of every earlier one of its category and name, or is
+//! refused.
 
 use annals_store::{
     Append, AppendError, EventSet, ExpectedVersion, Fingerprint, NewEvent, Refusal, Store,
@@ -111,7 +112,7 @@ async fn a_version_that_reads_the_last_one_but_not_an_earlier_one_is_refused_wit
     }
     assert_eq!(bed.fingerprint().await, before);
     let read = bed.store().read_events::<second::Event>(&counter("counter-a"), Version::FIRST);
-    let read: Vec<_> = read.try_collect().await.must("read what every version wrote");
+    let read: Vec<_> = read.try_collect().await.must("read every version's events");
     assert_eq!(read.len(), 2);
 }
 

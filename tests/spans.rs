@@ -1,5 +1,5 @@
-//! The store's spans, in a process of their own: tracing keeps for a whole process whether a span is wanted, by the
-//! subscribers there are when some thread first comes by, and tests beside this one have none.
+//! The store's spans, in a process of their own: tracing decides once per process whether a span is
+//! enabled, by the subscribers present when a thread first reaches it, and other tests have none.
 
 #[cfg(test)]
 mod tests {
@@ -14,7 +14,7 @@ mod tests {
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
     use tracing_subscriber::registry::LookupSpan;
 
-    /// What was recorded on the store's spans after they had begun: `span field=value`.
+    /// The values recorded on the store's spans after they had begun: `span field=value`.
     #[derive(Default, Clone)]
     struct Spans(Arc<Mutex<Vec<String>>>);
 
@@ -25,7 +25,7 @@ mod tests {
         }
     }
 
-    /// Writes each value down, behind its span's name.
+    /// Writes each value down, after its span's name.
     struct Noted<'a>(&'static str, &'a mut Vec<String>);
 
     impl Visit for Noted<'_> {

@@ -1,5 +1,5 @@
-//! What was acknowledged survives any crash of the database, what was refused is not there, and what nobody knows is
-//! settled by repeating it.
+//! Acknowledged events survive any crash of the database, refused ones are absent, and a repeated
+//! append settles an unknown outcome.
 
 use annals_store::{Error, Store, StoreOptions};
 use annals_testkit::{
@@ -9,11 +9,12 @@ use annals_testkit::{
 use tokio::sync::watch;
 
 const CRASHES: usize = 100;
-/// Events that are acknowledged from one start of the database to its next crash, at most.
+/// Maximum number of acknowledged events from one start of the database to its next crash.
 const EVENTS_TO_A_CRASH_MAX: usize = 300;
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX };
 
-/// As if a consumer had been given exactly what is recorded: here only the writers and the tables are compared.
+/// As if a consumer had received exactly the recorded events: here only the writers and the tables
+/// are compared.
 fn as_consumed(recorded: &[Recorded]) -> Vec<Consumed> {
     let number = |number: usize| i64::try_from(number).unwrap();
     let events = recorded.iter().enumerate();
@@ -49,7 +50,7 @@ async fn appends_survive_100_crashes_of_the_database_or_were_never_acknowledged(
     let mut history = History { attempts, recorded, consumed };
     assert_eq!(check(&history), []);
 
-    // The checker is believed because it sees one acknowledged event that is missing.
+    // The checker proves itself: it finds one missing acknowledged event.
     let acknowledged =
         |attempt: &&annals_testkit::Attempt| attempt.outcome == Outcome::Acknowledged;
     let lost = history.attempts.iter().find(acknowledged).unwrap().events[0].id;
@@ -66,7 +67,7 @@ async fn a_server_that_does_not_wait_for_its_disk_is_refused_unless_told() {
     {
         sqlx::raw_sql(setting).execute(bed.store().pool()).await.must("turn fsync off");
     }
-    // The server takes the setting up in its own time.
+    // The server applies the setting with a delay.
     let url = bed.database_url();
     let connect = || Store::connect(&url);
     let refused = async {
@@ -81,5 +82,5 @@ async fn a_server_that_does_not_wait_for_its_disk_is_refused_unless_told() {
     assert!(refused.to_string().contains("fsync"), "{refused}");
     assert!(matches!(bed.store().migrate().await, Err(Error::NotDurable)));
     let told = StoreOptions::default().allow_fsync_off().connect(&bed.database_url()).await;
-    told.must("connect when told").migrate().await.must("migrate when told");
+    told.must("connect with the option").migrate().await.must("migrate with the option");
 }

@@ -1,4 +1,4 @@
-//! What the store tells about its work, through a facade: the test is the exporter here.
+//! The store's metrics through a facade: the test is the exporter here.
 
 use std::collections::BTreeMap;
 use std::pin::pin;

@@ -1,4 +1,5 @@
-//! The same events from ten processes at once are recorded once, whatever was expected, and each gets the same answer.
+//! The same events from ten processes at once are recorded once, for any expected version, and each
+//! process gets the same answer.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -18,16 +19,16 @@ const MODES: [ExpectedVersion; 4] = [
     ExpectedVersion::StreamExists,
     ExpectedVersion::Exactly(Version::FIRST),
 ];
-/// Where a process of this test finds the database.
+/// The database's URL for a process of this test.
 const DATABASE_URL: &str = "ANNALS_TEST_PROCESS_DATABASE_URL";
-/// Begins the lines of a process that are meant for this test: others come from the test harness.
+/// Prefix of a process's lines for this test: other lines come from the test harness.
 const ANSWER: &str = "answer: ";
 
-/// What a process is to append.
+/// The append of a process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     stream: StreamName,
-    /// The place in [`MODES`].
+    /// The index in [`MODES`].
     mode: usize,
     ids: [Uuid; 2],
 }
@@ -46,26 +47,33 @@ impl Order {
     }
 }
 
-/// A process of the test below: this program, running only this. One order a line in, one answer a line out.
+/// A process of the test below: this program, running only this. One order per line in, one answer
+/// per line out.
 #[tokio::test]
 #[ignore = "is run by the test beside it, ten times at once"]
 async fn one_process() {
     let Ok(url) = std::env::var(DATABASE_URL) else { return };
     let store = Store::connect(&url).await.must("connect");
-    // Everything but the schema's registration is behind it when the race begins.
+    // When the race begins, all work but the schema's registration is done.
     let version = store.stream_version(&account("none")).await.must("read a version");
     assert_eq!(version, None);
     say("ready");
     for line in std::io::stdin().lines() {
         let order: Order = serde_json::from_str(&line.must("read an order")).must("read an order");
-        let appended = store.append(&order.append()).await.must("append");
-        let events = appended.events.iter().map(|(version, at)| (version.get(), at.get()));
-        let answer = Answer { repeated: appended.repeated, events: events.collect() };
+        // Three times at once: the first goes directly, the others through the queue.
+        let append = order.append();
+        let all = (0..3).map(|_| store.append(&append));
+        let all = futures_util::future::try_join_all(all).await.must("append");
+        assert!(all.iter().all(|appended| appended.events == all[0].events), "{all:?}");
+        let events = all[0].events.iter().map(|(version, at)| (version.get(), at.get()));
+        let first = all.iter().filter(|appended| !appended.repeated).count();
+        assert!(first <= 1, "{all:?}");
+        let answer = Answer { repeated: first == 0, events: events.collect() };
         say(&serde_json::to_string(&answer).must("write an answer"));
     }
 }
 
-/// On a line of its own, whatever the test harness has begun to write.
+/// On a line of its own, after any incomplete line of the test harness.
 fn say(answer: &str) {
     writeln!(std::io::stdout(), "\n{ANSWER}{answer}").must("answer");
 }
@@ -96,7 +104,7 @@ impl Process {
         loop {
             let line = tokio::time::timeout(DEADLINE, self.answers.next_line()).await;
             let line = line.must("wait for a process").must("read from a process");
-            let line = line.must("hear from a process: it has ended");
+            let line = line.must("read a line of a process before it ends");
             if let Some(answer) = line.strip_prefix(ANSWER) {
                 return answer.to_owned();
             }

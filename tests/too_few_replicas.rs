@@ -1,4 +1,4 @@
-//! Brokers that are too few for what a topic demands: nothing is published half, and nothing is lost.
+//! Fewer brokers than a topic requires: no batch is published partially, and no event is lost.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{

@@ -1,4 +1,4 @@
-//! What a record in Kafka looks like, byte by byte, to a reader that knows nothing of Annals.
+//! A record in Kafka, byte by byte, for a reader without Annals.
 
 use annals_schemas::EventSet;
 use annals_store::{Append, ExpectedVersion, Metadata, NewEvent, Position, Version};
@@ -15,7 +15,7 @@ fn event() -> MoneyDeposited {
     MoneyDeposited { sequence: -3, cents: 1_000_000, note: "Miete für März".to_owned() }
 }
 
-/// Appends an event with all that an event can have, behind another one, and lets a relay publish it.
+/// Appends an event with every optional part, after another one, and lets a relay publish it.
 async fn published(bed: &Testbed, metadata: &Metadata) -> RawRecord {
     let stream = account("a");
     let event = NewEvent::new(&AccountEvent::from(event())).must("encode");
@@ -159,7 +159,7 @@ async fn a_stream_lies_in_the_partition_that_java_producers_and_kafka_streams_wo
     }
 }
 
-/// Kafka's `Utils.murmur2`, by which its default partitioner places keys.
+/// Kafka's `Utils.murmur2`, by which its default partitioner maps keys.
 fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let length = u32::try_from(data.len()).unwrap();

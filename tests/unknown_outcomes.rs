@@ -1,4 +1,5 @@
-//! An append says that nothing is written only where that is certain; what is unknown stays so until the store answers.
+//! An append answers that nothing is written only if that is certain; an unknown outcome stays
+//! unknown until the store answers.
 
 use annals_store::{
     Append, AppendError, ExpectedVersion, Store, StoreOptions, StreamName, Version,
@@ -11,10 +12,10 @@ const SLOW_COMMITS: &str = "-c commit_delay=100000 -c commit_siblings=0 -c state
 const LATE_CANCELS: usize = 3;
 const TRIES_MAX: usize = 50;
 
-/// A store whose sessions have these settings, and a connection that stays.
+/// A store whose sessions have these settings, and one connection kept open.
 async fn store_with(url: &str, settings: &str) -> Store {
     let settings = settings.replace(' ', "%20").replace('=', "%3D");
-    let options = StoreOptions::default().connections_max(1).hints(false);
+    let options = StoreOptions::default().connections_max(1).without_notifications();
     options.connect(&format!("{url}?options={settings}")).await.must("connect")
 }
 
@@ -64,7 +65,7 @@ async fn an_append_that_is_cancelled_while_it_waits_has_an_unknown_outcome_and_k
         let append = to(&stream);
         let error = store.append(&append).await.unwrap_err();
         assert!(matches!(error, AppendError::Unknown(_)) && error.is_retryable(), "{error:?}");
-        // The session lives on.
+        // The session stays alive.
         assert_eq!(store.pool().size(), 1, "{settings}");
         holder.rollback().await.must("roll back");
         let settled = bed.store().append(&append).await.must("append again");
@@ -78,7 +79,7 @@ async fn an_error_that_can_only_come_before_the_commit_is_a_failure() {
     bed.store().append(&to(&account("first"))).await.must("append");
     let before = bed.fingerprint().await;
     let mut administrator = PgConnection::connect(&bed.database_url()).await.must("connect");
-    // A right that is missing, a session that is read-only, and a constraint that is checked at the commit.
+    // A missing right, a read-only session, and a constraint that is checked at the commit.
     for settings in ["-c role=annals_read", "-c default_transaction_read_only=on"] {
         let store = store_with(&bed.database_url(), settings).await;
         let error = store.append(&to(&account("a"))).await.unwrap_err();
@@ -100,12 +101,12 @@ async fn an_outcome_that_is_unknown_stays_so_when_a_later_try_fails() {
     let bed = Testbed::new("stays_unknown").await;
     let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let mut administrator = PgConnection::connect(&bed.database_url()).await.must("connect");
-    // What the session of the second try has, unlike that of the first.
+    // The settings of the second attempt's session that the first one lacks.
     for (number, setting) in
         ["default_transaction_read_only = on", "role = annals_read"].into_iter().enumerate()
     {
         let stream = account(number);
-        let options = StoreOptions::default().connections_max(1).hints(false);
+        let options = StoreOptions::default().connections_max(1).without_notifications();
         let store = options.connect(&proxy.url(&bed.database_url())).await.must("connect");
         let create = Append::to(&stream, ExpectedVersion::Any, [opened("ann"), deposited(1)]);
         store.append(&create).await.must("append");

@@ -1,5 +1,5 @@
-//! An event that somebody has damaged holds its stream and nothing else; readers are told which one it is, after
-//! everything before it.
+//! A damaged event quarantines its stream and nothing else; readers receive its position, after
+//! every event before it.
 
 use std::pin::pin;
 
@@ -8,7 +8,7 @@ use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, deposited};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
-/// What no append writes, in one column each.
+/// Changes that no append makes, in one column each.
 #[derive(Debug, Clone, Copy, Default)]
 struct Damage {
     headers: Option<&'static str>,
@@ -22,7 +22,7 @@ const NOTHING: Damage =
 const UNKNOWN: i64 = 4711;
 const WRONG: i64 = 4712;
 
-/// Each with the cause of its hold, and what the reason says.
+/// Each with the cause of its quarantine, and a part of the reason.
 const DAMAGES: [(Damage, &str, &str); 9] = [
     (Damage { headers: Some(r#"{"n":1}"#), ..NOTHING }, "event", "headers"),
     (Damage { headers: Some(r#"{"n":null}"#), ..NOTHING }, "event", "headers"),
@@ -86,7 +86,7 @@ async fn an_event_that_cannot_be_read_holds_its_stream_and_everything_else_flows
     let list = settings.run(&["quarantine", "list"]).await.unwrap();
     for (number, (_, cause, reason)) in DAMAGES.into_iter().enumerate() {
         let name = format!("account-bad{number} ");
-        let line = list.lines().find(|line| line.contains(&name)).must("find the hold");
+        let line = list.lines().find(|line| line.contains(&name)).must("find the quarantine entry");
         assert!(line.contains(&format!(" {cause} ")) && line.contains(reason), "{line}");
         let stream = name.trim();
         let shown = settings.run(&["quarantine", "show", stream]).await.unwrap();
@@ -98,7 +98,7 @@ async fn an_event_that_cannot_be_read_holds_its_stream_and_everything_else_flows
             settings.run(&skip).await.unwrap();
         }
     }
-    // What is mended is published after all: the first, with the headers of an event without any.
+    // A repaired event is published after all: the first, with the headers of an event without any.
     damage(&bed, ids[0], Damage { headers: Some("{}"), ..NOTHING }).await;
     settings.run(&["quarantine", "retry", "account-bad0"]).await.unwrap();
     let skipped = DAMAGES.len() / 2;
@@ -130,7 +130,7 @@ async fn a_reader_and_a_follower_are_told_which_event_cannot_be_read_and_can_go_
     let (mut passed, mut checkpoint) = (Vec::<Position>::new(), None);
     let mut seen = 0;
     while seen < 2 * DAMAGES.len() {
-        let follow = Follow::all().passing(passed.iter().copied());
+        let follow = Follow::all().skipping(passed.iter().copied());
         let follow = match checkpoint.clone() {
             Some(checkpoint) => follow.after(checkpoint),
             None => follow,
@@ -166,7 +166,7 @@ fn told(error: Error, why: &str) -> (i64, Position) {
     match error {
         Error::UnreadableEvent { version, position, reason, .. } => {
             assert!(reason.contains(why), "{reason}");
-            (version, position)
+            (version.get(), position)
         }
         other => panic!("{other}"),
     }

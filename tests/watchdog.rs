@@ -1,11 +1,11 @@
-//! A relay is never alive and idle while events wait: what hangs is told, begun again, and in the end left to whoever
-//! supervises the process.
+//! A relay is never alive and idle while events wait: hung work is logged, restarted, and in the
+//! end left to the supervisor of the process.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{Must, RelayProcess, RelaySettings, Testbed, account, check, deposited};
 use sqlx::{Connection, PgConnection};
 
-/// What hangs is noticed soon.
+/// Hung work is noticed soon.
 fn watchful(settings: RelaySettings) -> RelaySettings {
     settings
         .variable("ANNALS_RELAY__RELAY__STALL_MS_MAX", "1000")
@@ -18,7 +18,8 @@ async fn append(bed: &Testbed) {
     bed.store().append(&append).await.must("append");
 }
 
-/// Locks what the relay reads from, as a careless change of a table does, and leaves the transaction open.
+/// Locks the tables that the relay reads, as a careless change of a table does, and leaves the
+/// transaction open.
 async fn lock(bed: &Testbed) -> PgConnection {
     let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
     let lock = sqlx::raw_sql(include_str!("sql/lock_what_is_read.sql"));
@@ -57,7 +58,7 @@ async fn a_relay_that_beginning_again_does_not_help_ends_and_the_next_publishes_
     let locked = lock(&bed).await;
     append(&bed).await;
     let status = relay.ended().await;
-    assert!(!status.success(), "a supervisor starts again what has failed");
+    assert!(!status.success(), "a supervisor restarts only a failed process");
     let said = relay.event("stalled_again").await;
     assert!(said.contains("reading the outbox for"), "{said}");
     locked.close().await.must("unlock the table");

@@ -1,5 +1,5 @@
-//! Events of large transactions, as an import leaves them behind, beside the same number from small appends: relay and follower
-//! must take them at the same rate.
+//! Events of large transactions, as an import leaves them, beside the same number from small
+//! appends: relay and follower must read them at the same rate.
 
 use std::pin::pin;
 use std::time::Instant;
@@ -20,14 +20,14 @@ use crate::settle::settle;
 use crate::size::preload;
 use crate::spread::{Spread, as_f64};
 
-/// Events of one append, at most.
+/// Maximum number of events per append.
 const EVENTS_PER_APPEND: usize = 10_000;
 const STREAMS: usize = 50_000;
 
 /// The rate of relay and follower with events of large transactions, beside those of small ones.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each is measured, in turns.
+    /// Rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Events in each backlog.
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     partitions: i32,
 }
 
-/// What wrote the events.
+/// The transactions that wrote the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Written {
@@ -162,7 +162,7 @@ async fn write(written: Written, events: usize) -> anyhow::Result<Testbed> {
     Ok(bed)
 }
 
-/// Appends of the most events that one may have, a hundred to a stream, to ever other streams.
+/// Appends with the maximum number of events, a hundred per stream, each time to new streams.
 fn appends(events: usize) -> impl Iterator<Item = anyhow::Result<Append>> {
     const EVENTS_PER_STREAM: usize = 100;
     (0..events).step_by(EVENTS_PER_APPEND).map(move |first| {
@@ -210,7 +210,7 @@ async fn drain(
     Ok(as_f64(events) / seen.took.as_secs_f64())
 }
 
-/// Follows from the beginning until all of it has come.
+/// Follows from the beginning until every event has come.
 async fn follow(events: usize, bed: &Testbed) -> anyhow::Result<f64> {
     let mut log = pin!(bed.store().follow(Follow::all()));
     let began = Instant::now();
@@ -250,7 +250,7 @@ fn of(
     of.map(|one| (one.round, one.events_per_second))
 }
 
-/// The rounds' ratios to what was written by small transactions.
+/// The rounds' ratios to the events of small transactions.
 fn ratio(measured: &[Measured], reader: Reader, written: Written) -> Option<Spread> {
     let small = |round| {
         of(measured, reader, Written::Small).find_map(|(of, rate)| (of == round).then_some(rate))

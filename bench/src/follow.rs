@@ -84,7 +84,8 @@ struct Times {
 
 async fn measure(case: Case, arguments: &Arguments) -> anyhow::Result<Vec<Figures>> {
     let testbed = Testbed::new("bench_follow").await;
-    let options = StoreOptions::default().hints(case.hints);
+    let options = StoreOptions::default();
+    let options = if case.hints { options } else { options.without_notifications() };
     let store = options.connect(&testbed.database_url()).await?;
     let (sender, mut received) = mpsc::unbounded_channel();
     let follower = tokio::spawn(follow(store.clone(), case, sender));

@@ -58,7 +58,7 @@ enum Command {
     Drain(drain::Arguments),
     /// Events per second out of ten million, beside a million.
     Backlog(backlog::Arguments),
-    /// Events a second of large transactions, by relay and follower, beside those of small ones.
+    /// Events per second of large transactions, by relay and follower, beside those of small ones.
     Bulk(bulk::Arguments),
     /// From append to consumer, at a steady rate.
     Latency(latency::Arguments),

@@ -24,7 +24,8 @@ impl Used {
         let memory = memory.with_context(|| format!("read the memory of process {pid}"))?;
         let kib: u32 = memory.trim_end_matches(" kB").trim().parse()?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // Behind the name, in parentheses, the first field is the third; user and system time are 14 and 15.
+        // Behind the name, in parentheses, the first field is the third; user and system time are
+        // 14 and 15.
         let fields =
             stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
         let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;

@@ -60,7 +60,7 @@ impl Relay {
         let mut command = Command::new(&binary);
         if matches!(logged, Log::Hops) {
             command
-                .env("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::hops=debug")
+                .env("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::model::timings=debug")
                 .env("ANNALS_RELAY__LOG__FORMAT", "json");
         }
         let child = command

@@ -68,7 +68,7 @@ impl Report {
 }
 
 /// A result, or a part of one.
-#[expect(clippy::print_stdout, reason = "the results of this program are what it prints")]
+#[expect(clippy::print_stdout, reason = "this program prints its results")]
 pub(crate) fn print(text: &impl fmt::Display) {
     println!("{text}");
 }

@@ -1,4 +1,4 @@
-//! How fast this crate reads, decodes and projects, on the running development stack.
+//! Measures how fast this crate reads, decodes and projects, on the running development stack.
 //!
 //! `cargo bench -p annals-consumer` writes 500,000 events of about 300 bytes each to a topic of 4
 //! partitions, in transactions as the relay does, and reads them back three times in each way. The
@@ -37,7 +37,7 @@ struct OrderPlaced {
 }
 
 events! {
-    /// What is written and read.
+    /// The records to write and read.
     #[derive(Debug)]
     enum Orders in "order" {
         OrderPlaced = "../tests/avro/OrderPlaced.avsc",

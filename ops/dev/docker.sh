@@ -15,8 +15,7 @@ compose() {
 project() { printf 'annals-%s' "$(home_hash)"; }
 
 # The images are tagged 18.4 where the downloaded builds are called 18.4.0. Empty means the default
-# of
-# the file.
+# of the file.
 postgres_tag() {
   local version=${ANNALS_POSTGRES_VERSION:-}
   [[ $version != *.*.0 ]] || version=${version%.0}

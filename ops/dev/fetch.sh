@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # Downloads into the cache: verified against the committed checksums, complete or absent, safe for
-# two
-# at once.
+# two at once.
 
 # install_once NAME FETCH [ARGUMENT...]: creates $CACHE/NAME by calling FETCH ARGUMENT... DIRECTORY,
 # unless it exists.
@@ -55,8 +54,7 @@ download() {
   exec {turn}>"$CACHE/.maven.lock"
   flock "$turn"
   # In that directory, because Maven records below the current directory which archives it has
-  # unpacked,
-  # and would skip them the next time.
+  # unpacked, and would skip them the next time.
   (cd "$directory" && exec mvn --batch-mode --no-transfer-progress "-DoutputDirectory=$directory" "$@") >"$log" 2>&1 </dev/null &
   pid=$!
   # shellcheck disable=SC2064 # the pid of now is meant

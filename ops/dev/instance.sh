@@ -121,8 +121,7 @@ url_variable() {
 }
 
 # external COMPONENT: it is provided from outside. A URL of our own, as `dev env` prints it, does
-# not
-# make it external.
+# not make it external.
 external() {
   local variable
   variable=$(url_variable "$1")

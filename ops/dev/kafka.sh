@@ -1,9 +1,7 @@
 # shellcheck shell=bash
 # Apache Kafka, KRaft: one node per home. Node 1 is broker and controller in one process; a node
-# that
-# joins another home's cluster (ANNALS_KAFKA_JOINS) is a broker only. HOME/kafka.properties
-# overrides
-# the properties below.
+# that joins another home's cluster (ANNALS_KAFKA_JOINS) is a broker only. HOME/kafka.properties
+# overrides the properties below.
 
 kafka_url() { printf '127.0.0.1:%s\n' "$ANNALS_KAFKA_PORT"; }
 kafka_ports() {
@@ -57,8 +55,7 @@ advertised.listeners=PLAINTEXT://127.0.0.1:$ANNALS_KAFKA_PORT,CONTROLLER://127.0
 log.dirs=$1
 
 # One broker has every replica; with few internal partitions the first transaction and the first
-# group
-# are quick.
+# group are quick.
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
@@ -69,8 +66,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 
 # A killed broker may rejoin only when its last session has expired: five missed heartbeats are
-# enough
-# here.
+# enough here.
 broker.heartbeat.interval.ms=1000
 broker.session.timeout.ms=5000
 

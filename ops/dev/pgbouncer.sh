@@ -1,9 +1,7 @@
 # shellcheck shell=bash
 # PgBouncer: not a component; the store's tests run through it. Uses the machine's PgBouncer if it
-# is
-# new enough, else builds one here from its pinned source, which the machine's own apt downloads:
-# with
-# its mirrors, proxies and keys.
+# is new enough, else builds one here from its pinned source, which the machine's own apt downloads:
+# with its mirrors, proxies and keys.
 
 command_pgbouncer() {
   local program
@@ -64,9 +62,8 @@ pgbouncer_download() {
 }
 
 # pgbouncer_libevent DIRECTORY LOG: sets LIBEVENT, the words for configure; none if the compiler
-# finds
-# libevent by itself. Otherwise the library is linked into the program, so that no installation is
-# needed.
+# finds libevent by itself. Otherwise the library is linked into the program, so that no
+# installation is needed.
 pgbouncer_libevent() {
   local found
   LIBEVENT=()
@@ -80,8 +77,7 @@ pgbouncer_libevent() {
 }
 
 # pgbouncer_apt DIRECTORY ARGUMENT...: the machine's apt with lists of its own, which need no root
-# and
-# are not out of date.
+# and are not out of date.
 pgbouncer_apt() {
   local directory=$1
   shift

@@ -10,8 +10,7 @@ postgres_ports() { printf '%s\n' ANNALS_POSTGRES_PORT; }
 postgres_answers() { postgres_selects 127.0.0.1 "$ANNALS_POSTGRES_PORT" "$POSTGRES_USER_NAME" "$POSTGRES_DATABASE"; }
 
 # Prints the major version that the server at the URL sends at the start of a connection; nothing,
-# if
-# the server requires a password or TLS.
+# if the server requires a password or TLS.
 postgres_major() {
   local url reply name
   url=$(url_of postgres)
@@ -257,8 +256,7 @@ postgres_init() {
 }
 
 # postgres_init_standby PART: copies the data of another home, whose server is stopped, and follows
-# it
-# once it runs again. The downloaded builds have no pg_basebackup.
+# it once it runs again. The downloaded builds have no pg_basebackup.
 postgres_init_standby() {
   local of=$ANNALS_POSTGRES_STANDBY_OF port
   port=$(sed -n 's/^ANNALS_POSTGRES_PORT=//p' "$of/instance")
@@ -272,8 +270,7 @@ postgres_init_standby() {
 }
 
 # postgres_init_upgrade PART LOG: moves the data of another home, whose server is stopped, into a
-# new
-# cluster, as an upgrade to a later version does. A server of the pinned builds cannot do that.
+# new cluster, as an upgrade to a later version does. A server of the pinned builds cannot do that.
 postgres_init_upgrade() {
   local of=$ANNALS_POSTGRES_UPGRADE_OF
   [[ -x $POSTGRES_BIN/pg_upgrade ]] || die "$POSTGRES_BIN has no pg_upgrade; install it, for example: apt-get install postgresql"

@@ -34,8 +34,7 @@ component_pid() {
 }
 
 # launch COMPONENT COMMAND...: starts it in a session of its own, so that neither Ctrl-C nor a
-# closed
-# terminal ends it, and without our lock.
+# closed terminal ends it, and without our lock.
 launch() {
   local component=$1
   shift

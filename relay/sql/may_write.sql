@@ -1,2 +1,3 @@
--- Whether this session may write: not on a standby, nor where server, database or login are read-only. Always one row.
+-- Whether this session may write: false on a standby, and where server, database or login are
+-- read-only. One row.
 select not current_setting('transaction_read_only')::boolean

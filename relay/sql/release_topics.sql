@@ -1,2 +1,3 @@
--- Notes that a publication's topics are released. $1 publication, $2 reason. An error where one of its relays runs.
+-- Records that a publication's topics are released. $1 publication, $2 reason. An error while one
+-- of its relays runs.
 select annals.relay_release_topics($1, $2)

@@ -1,2 +1,2 @@
--- Changes the number of shards of the installation. $1 how many.
+-- Changes the number of shards of the installation. $1 number.
 select annals.relay_reshard($1)

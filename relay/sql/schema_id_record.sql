@@ -1,4 +1,4 @@
--- Keeps the registry's id of a schema. An id that is there already stays: events were published with it.
+-- Records the registry id of a schema. A recorded id stays: events were published with it.
 -- $1 subject, $2 fingerprint, $3 id.
 insert into annals.relay_schema_ids (subject, fingerprint, id)
 values ($1, $2, $3)

@@ -1,5 +1,6 @@
--- How far a deployment has got, a row a shard. $1 deployment. `owner` is null where nobody publishes the shard.
--- `waiting` counts the events that are committed and, by the copy of the shard's checkpoint, unpublished.
+-- Reads the progress of a deployment, one row a shard. $1 deployment. `owner` is null if no relay
+-- owns the shard.
+-- `waiting` counts the committed events that the copied checkpoint does not cover.
 select
     s.shard::smallint as shard,
     c.position,

@@ -1,4 +1,5 @@
--- Where the store is: one row. `databases` are those of the cluster, `publications` those that the store knows.
+-- Reads which store and cluster this is, in one row. `databases` are those of the cluster,
+-- `publications` those that the store knows.
 select
     annals.system_identifier() as system_identifier,
     (select d.oid::bigint from pg_database d where d.datname = current_database()) as database_oid,

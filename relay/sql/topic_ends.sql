@@ -1,5 +1,6 @@
--- How far the topics of a deployment were written when a relay last said so, and up to where the copies of all checkpoints are known
--- to cover what was written. $1 deployment. A row for each partition.
+-- Reads the recorded end offsets of a deployment's topics, one row for each partition.
+-- $1 deployment.
+-- Up to `covered_offset`, the copied checkpoints cover what was written.
 select topic, partition, end_offset, covered_offset
 from annals.relay_topic_ends
 where deployment = $1

@@ -1,58 +1,26 @@
 //! Publishes the outbox of an Annals event store to Kafka.
 //!
-//! The relay is a service, and this library is what its binary runs: [`run`] takes its configuration and
-//! its shutdown from the caller.
+//! The relay is a service, and this library is what its binary runs: [`run`] takes its
+//! configuration and its shutdown from the caller.
 //!
 //! ```text
 //! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> topics and checkpoints
-//!   `------------- ordered by the machine of annals_relay_core -------------'
+//!   `------------- ordered by the machine of annals_relay_machine ----------'
 //! ```
+//!
+//! The folders, each of which uses only those before it: `config` (the configuration), `model`
+//! (data), `report` (reports and failures of the stages), `kafka`, `state` (PostgreSQL), `publish`
+//! (the stages), `driver` (executes the machine's actions), `cli` (the subcommands).
 
-mod backoff;
-mod batch;
-pub mod checkpoint;
-mod checkpoint_topic;
-pub mod claims;
-mod claims_topic;
-pub mod commands;
+pub mod cli;
 pub mod config;
-mod config_check;
-mod copy;
-mod encode;
-mod evidence;
-pub mod failure;
-mod heard;
-mod held;
-pub mod holds;
-mod home;
-mod hops;
-mod idle;
+mod driver;
 pub mod kafka;
-pub mod kafka_failure;
-mod kafka_properties;
-mod leases;
-pub mod message;
-mod notes;
-pub mod ownership;
-mod passed;
-mod places;
-mod process;
-mod published;
-pub mod quarantine;
-mod reader;
-pub mod rebase;
-pub mod registry;
-mod relay;
-mod sender;
-pub mod settings;
-mod shell;
-mod tails;
-pub mod telemetry;
-pub mod topic_policy;
-mod topics;
-mod waiting;
-mod wake;
-mod watchdog;
+pub mod model;
+mod publish;
+pub mod report;
+mod state;
 
-pub use failure::{Component, Failure, Outcome};
-pub use relay::run;
+pub use driver::run;
+pub use publish::registry;
+pub use report::failure::{Component, Failure};

@@ -1,9 +1,10 @@
 -- The store: streams, their events, and the schemas the events were encoded with.
 
--- Which store this is, and which history of it.
+-- The identity of the store, and its history.
 --
--- Transaction ids mean something only in the cluster that gave them out. Up to `settled`, events count as visible whatever their
--- transaction ids say: they came here by a dump, a logical copy or an upgrade, and `adopt` moved the line.
+-- Transaction ids have a meaning only in the cluster that assigned them. Events up to the position
+-- `settled` count as visible, whatever their transaction ids: they came by a dump, a logical copy
+-- or an upgrade, and `adopt` raised `settled`.
 create table annals.identity (
     is_only boolean primary key default true check (is_only),
     store_id uuid not null default gen_random_uuid(),
@@ -13,10 +14,10 @@ create table annals.identity (
 );
 insert into annals.identity (system_identifier) select system_identifier::text from pg_control_system();
 
-comment on column annals.identity.system_identifier is 'of the cluster that this history belongs to; in another one, nothing is appended or followed';
+comment on column annals.identity.system_identifier is 'the cluster that this history belongs to; other clusters refuse appends and followers';
 comment on column annals.identity.history is 'grows with each adoption';
 
--- Who took a store over into another cluster, and why.
+-- The adoptions of the store by other clusters, with their reasons.
 create table annals.adoptions (
     history int primary key,
     store_id uuid not null,
@@ -27,9 +28,9 @@ create table annals.adoptions (
     role text not null default session_user,
     adopted_at timestamptz not null default clock_timestamp()
 );
-comment on table annals.adoptions is 'a row for each adoption, with what it made of the identity; insert-only';
+comment on table annals.adoptions is 'one row for each adoption, with the resulting identity; insert-only';
 
--- The identifier of the cluster that this session is in. Reading it means reading a file, so a session reads it once.
+-- The identifier of the cluster of this session. It is in a file, so a session reads it once.
 create function annals.system_identifier() returns text
 language plpgsql volatile
 as $$
@@ -44,8 +45,9 @@ begin
 end
 $$;
 
--- Which run of which history this is: changes with everything after which what a client knew of the database may not hold any
--- more: a crash, a promotion, a restore, an adoption. An error on a standby that is not promoted.
+-- Identifies the current run of the current history. It changes with each event that can invalidate
+-- a client's knowledge of the database: a crash, a promotion, a restore, an adoption. An error on a
+-- standby.
 create function annals.incarnation() returns text
 language plpgsql stable
 set search_path = annals, pg_temp
@@ -63,18 +65,18 @@ begin
 end
 $$;
 
--- Whether an event was visible at a bound of the log: a snapshot, the highest position that was visible then, and the line up to
--- which everything counts as visible. The transaction id alone does not say it: after a crash, the server gives out again the
--- ids of transactions whose log was not flushed, and snapshots from before the crash call them completed. Their events have
--- higher positions than any that was visible before.
-create function annals.is_seen(event_position bigint, xid xid8, snapshot pg_snapshot, bound_position bigint, settled bigint)
+-- Whether an event was visible at a bound of the log: a snapshot, the highest visible position, and
+-- the settled position. The transaction id alone is not sufficient: after a crash, the server
+-- reuses the ids of transactions whose log was not flushed, and older snapshots regard these ids as
+-- completed. Their events have higher positions than all events that were visible before.
+create function annals.is_visible_at(event_position bigint, xid xid8, snapshot pg_snapshot, bound_position bigint, settled bigint)
 returns boolean
 language sql immutable parallel safe
 as $$
     select event_position <= bound_position and (event_position <= settled or pg_visible_in_snapshot(xid, snapshot))
 $$;
 
--- What administrators did to recorded events, and why.
+-- Transactions in which administrators changed recorded events, with their reasons.
 create table annals.admin_log (
     number bigint generated always as identity primary key,
     xid xid8 not null default pg_current_xact_id(),
@@ -84,16 +86,16 @@ create table annals.admin_log (
 );
 create index admin_log_xid on annals.admin_log (xid);
 
-comment on table annals.admin_log is 'one row for each transaction that was allowed to change recorded events; insert-only';
+comment on table annals.admin_log is 'one row for each transaction that may change recorded events; insert-only';
 
--- Lets the rest of this transaction change recorded events, and says so for ever.
+-- Lets the rest of this transaction change recorded events, and logs the reason.
 create function annals.administer(reason text) returns void
 language sql
 security definer
 set search_path = annals, pg_temp
 as $$ insert into annals.admin_log (reason) values (administer.reason) $$;
 
--- Refuses to change or remove what is recorded, whoever asks: owners and superusers, too.
+-- Refuses changes of recorded rows, also by owners and superusers.
 create function annals.refuse_change() returns trigger
 language plpgsql
 security definer
@@ -105,13 +107,13 @@ begin
     then
         return null;
     end if;
-    raise exception '% of %.% is refused: what is recorded is never changed', tg_op, tg_table_schema, tg_table_name
+    raise exception '% of %.% is refused: recorded rows are never changed', tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege',
             hint = 'For administration: select annals.administer(''the reason'') first, in the same transaction. It is logged.';
 end
 $$;
 
--- Makes a table insert-only: for everybody, replication included.
+-- Makes a table insert-only for all roles, including replication.
 create function annals.make_insert_only(target regclass) returns void
 language plpgsql
 set search_path = annals, pg_temp
@@ -128,7 +130,8 @@ $$;
 select annals.make_insert_only('annals.admin_log');
 select annals.make_insert_only('annals.adoptions');
 
--- Whether a definition is an Avro record of this full name, as far as SQL can tell. What is no JSON at all is an error.
+-- Whether a definition is an Avro record with this full name, as far as SQL can check. Text that is
+-- not JSON is an error.
 create function annals.is_record(definition text, full_name text) returns boolean
 language sql immutable parallel safe
 as $$
@@ -143,8 +146,9 @@ as $$
     from (select is_record.definition::json as definition) d
 $$;
 
--- A schema of an event type, as the producing service had it compiled in, for each category whose events it wrote: a new
--- version has to read all that the earlier ones of its category and name wrote. The relay needs no files.
+-- The schemas of event types, as compiled into the producing services, for each category with such
+-- events. A new version must be able to read the events of all earlier versions of its category and
+-- name.
 create table annals.schemas (
     fingerprint bigint not null,
     category text collate "C" not null,
@@ -166,7 +170,7 @@ comment on table annals.schemas is
 
 select annals.make_insert_only('annals.schemas');
 
--- Registers a version of a schema for the events of a category; harmless when it is registered.
+-- Registers a version of a schema for the events of a category; no effect if it is registered.
 create function annals.register_schema(category text, fingerprint bigint, full_name text, definition text) returns void
 language sql
 security definer
@@ -180,16 +184,17 @@ as $$
     on conflict on constraint schemas_pkey do nothing
 $$;
 
--- Whether a text can name a stream: the category begins with a letter, and after a first - comes what
--- tells the stream from the others. Each category is a legal end of a topic's name, and no two collide
--- in Kafka's metric names, where . and _ are the same.
+-- Whether a text is a legal stream name: a category that begins with a letter, and an identifier
+-- after the first `-`. Each category is a legal end of a topic name, and no two categories collide
+-- in Kafka's metric names, which do not distinguish `.` and `_`.
 create function annals.is_stream_name(name text) returns boolean
 language sql immutable parallel safe
 as $$
     select octet_length(name) <= 200 and name ~ '^[A-Za-z][A-Za-z0-9_]{0,99}(-[A-Za-z0-9._:@+=~-]+)?$'
 $$;
 
--- A stream's row is its lock and its version. Every append updates it: the free space keeps these updates HOT.
+-- The row of a stream is its lock and its version. Each append updates it; the free space keeps
+-- these updates HOT.
 create table annals.streams (
     name text collate "C" primary key,
     category text collate "C" not null,
@@ -197,13 +202,13 @@ create table annals.streams (
 ) with (fillfactor = 70);
 
 comment on column annals.streams.version is
-    'version of the last event, 0-based; -1 only inside the transaction that creates the row';
+    'version of the last event, 0-based; -1 only in the transaction that creates the row';
 
--- Drawn inside the append, after the stream rows are locked. The cache must stay 1: a session that
--- keeps a block of numbers would give a later event of a stream a lower position than an earlier one.
+-- Drawn in the append, after the stream rows are locked. The cache must stay 1: with a larger
+-- cache, a later event of a stream could get a lower position than an earlier one.
 create sequence annals.positions as bigint cache 1;
 
--- The one copy of the truth. `payload` is the contract, `data` the same event for people and SQL.
+-- The source of truth. Consumers depend on `payload`; `data` is the same event for people and SQL.
 create table annals.events (
     position bigint primary key,
     stream text collate "C" not null,
@@ -231,7 +236,8 @@ select annals.make_insert_only('annals.events');
 
 comment on table annals.events is 'all events; insert-only';
 
--- What administrators removed from the events: followers and relays that passed such an event know by it that it was there.
+-- Events that administrators removed. Followers and relays that have processed such an event
+-- recognize it here.
 create table annals.removed_events (
     position bigint primary key,
     stream text collate "C" not null,
@@ -245,7 +251,7 @@ create table annals.removed_events (
 );
 create index removed_events_event_id on annals.removed_events (event_id);
 select annals.make_insert_only('annals.removed_events');
-comment on table annals.removed_events is 'a row for each removed event, without its content; insert-only; admin_log has the reason, by removed_by';
+comment on table annals.removed_events is 'one row for each removed event, without its content; insert-only; admin_log has the reason, by removed_by';
 
 create function annals.keep_removed() returns trigger
 language plpgsql
@@ -263,14 +269,14 @@ create trigger keep_removed after delete on annals.events
     referencing old table as removed for each statement execute function annals.keep_removed();
 alter table annals.events enable always trigger keep_removed;
 comment on column annals.events.metadata is
-    'correlation_id, causation_id, actor, traceparent, tracestate, where known';
+    'correlation_id, causation_id, actor, traceparent, tracestate, if known';
 comment on column annals.events.xid is
-    'the transaction that wrote the event: says whether a snapshot sees it, also when its row of the outbox is gone';
+    'the transaction that wrote the event: determines its visibility in a snapshot, also after its outbox row is dropped';
 comment on column annals.events.headers is 'free headers of the producing service, text to text';
 
--- The position from which reading forwards misses nothing that was recorded at `moment` or later; above
--- all positions when there is no such event. A search by halves over the primary key: times rise with
--- positions, but for appends at the same moment, for which a second is let in hand.
+-- The position from which a forward read misses no event recorded at `moment` or later; above all
+-- positions if there is no such event. A binary search over the primary key: times rise with
+-- positions, except among concurrent appends, for which one second is allowed.
 create function annals.position_at(moment timestamptz) returns bigint
 language plpgsql stable
 set search_path = annals, pg_temp
@@ -296,8 +302,8 @@ begin
 end
 $$;
 
--- What is still to be published: thin, never updated, never deleted. Old partitions are dropped.
--- The transaction id, not the position, says what became visible between two snapshots.
+-- The events to publish: few columns, never updated, never deleted. Old partitions are dropped. The
+-- transaction id, not the position, determines what became visible between two snapshots.
 create table annals.outbox (
     position bigint not null,
     xid xid8 not null default pg_current_xact_id(),
@@ -307,28 +313,30 @@ create table annals.outbox (
 create index outbox_xid on annals.outbox (xid);
 select annals.make_insert_only('annals.outbox');
 
--- The number of shards is a constant of the installation, not of a replica or a topic: it is fixed
--- here and changed only by a drained operation that replaces this function (relay_reshard). Stable, though a constant:
--- plans that have an immutable function worked out are not made again when it is replaced.
+-- The number of shards is a constant of the installation, not of a replica or a topic. Only
+-- relay_reshard changes it, by replacing this function while nothing waits for publication. Stable
+-- and not immutable: plans with a pre-evaluated immutable function would not notice the
+-- replacement.
 create function annals.shard_count() returns smallint
 language sql stable parallel safe
 as $$ select 8::smallint $$;
 
--- The shard of a stream. PostgreSQL keeps this hash stable, since hash partitioning stands on it.
+-- The shard of a stream. PostgreSQL keeps this hash stable, because hash partitioning depends on
+-- it.
 create function annals.shard_of(stream text) returns smallint
 language sql stable parallel safe
 as $$
     select mod(hashtextextended(shard_of.stream collate "C", 0) & 9223372036854775807, annals.shard_count()::bigint)::smallint
 $$;
 
--- Positions in one partition of the outbox: some 350 MB with its indexes when full.
+-- Positions per partition of the outbox: a full one has some 350 MB with its indexes.
 create function annals.outbox_partition_positions() returns bigint
 language sql immutable parallel safe
 as $$ select 4194304::bigint $$;
 
--- Makes sure that the outbox has partitions for at least `ahead` more positions than are drawn now;
--- returns the first position that has none. Harmless at any time and from anybody: the lock makes
--- one caller create and the others wait, and attaching a table does not lock out inserts.
+-- Creates partitions of the outbox for at least `ahead` positions above the drawn ones, if
+-- necessary; returns the first position without a partition. Safe at any time and for concurrent
+-- callers: a lock serializes them, and attaching a table does not lock out inserts.
 create function annals.outbox_extend(ahead bigint) returns bigint
 language plpgsql
 security definer
@@ -365,8 +373,9 @@ $$;
 
 select annals.outbox_extend(4 * annals.outbox_partition_positions());
 
--- What was dropped from the outbox. A window that reaches back to these transactions is read from the events: to those that had
--- not ended in the snapshot of a window's begin, and had in the one that the partition was dropped under.
+-- Dropped partitions of the outbox. A window that includes their transactions is read from the
+-- events: transactions that had not ended in the snapshot of the window's start, and had ended in
+-- the snapshot of the drop.
 create table annals.outbox_dropped (
     lower bigint primary key,
     upper bigint not null,
@@ -379,4 +388,4 @@ create table annals.outbox_dropped (
 select annals.make_insert_only('annals.outbox_dropped');
 
 comment on table annals.outbox_dropped is
-    'a row for each dropped partition of the outbox: its positions from lower, below upper, the lowest and highest transaction id in it, and the snapshot and settled position when it was dropped; insert-only';
+    'one row for each dropped partition of the outbox: its positions from lower, below upper, its lowest and highest transaction id, and the snapshot and settled position at the drop; insert-only';

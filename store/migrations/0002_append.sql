@@ -1,7 +1,8 @@
--- Appending: the one way in which events are written.
+-- Appending: the functions through which all events are written.
 
--- Whether these are metadata that can be read and published: an object, of whose known keys each is a text or null, and the
--- ids UUIDs. Other keys are the producer's own. No settings, so that it becomes a part of the statements that use it.
+-- Whether metadata can be read and published: an object in which each known key is a text or null,
+-- and the ids are UUIDs. Other keys belong to the producer. Without settings, so that the planner
+-- inlines it.
 create function annals.is_metadata(metadata jsonb) returns boolean
 language sql immutable parallel safe
 as $$
@@ -16,37 +17,37 @@ as $$
     )')
 $$;
 
--- Whether these are headers that can be published: an object of text to text.
+-- Whether headers can be published: an object of text to text.
 create function annals.are_headers(headers jsonb) returns boolean
 language sql immutable parallel safe
 as $$
     select jsonb_typeof(headers) = 'object' and not jsonb_path_exists(headers, 'strict $.* ? (@.type() != "string")')
 $$;
 
--- Appends events to one or several streams, or says why not; all or nothing, under the version checks.
+-- Appends events to one or several streams, all or nothing, under version checks.
 --
--- Everything about one stream stands at the same place of `streams` and `expected`; everything about
--- one event at the same place of the other arrays. A stream without events is checked only.
+-- `streams` and `expected` have an element for each stream; the other arrays have an element for
+-- each event. A stream without events is only checked.
 --
---   streams             names, each once
---   expected            version v >= 0, or -1 no stream, -2 any, -3 stream exists
---   stream_of           for each event the 1-based place of its stream in `streams`
---   conflict_events_max how many of the events since the expected version a conflict carries
+--   streams             names, without duplicates
+--   expected            version v >= 0, or -1 no stream, -2 any version, -3 existing stream
+--   stream_of           for each event, the 1-based index of its stream in `streams`
+--   conflict_events_max maximum number of events since the expected version in a conflict
 --
 -- Returns one row. `outcome` is
---   'appended'  written: versions and positions of the events, in the order given
---   'repeated'  these very events were there already: their original versions and positions. What is compared is what
---               was decided: stream, event type, schema and payload. Metadata and headers say how a request went, and
---               those of a retry may differ: what the first try recorded stays
---   'refused'   nothing is written; `refusals` has every reason, as objects with a `kind`:
+--   'appended'  written: versions and positions of the events, in the order of the arguments
+--   'repeated'  an earlier call recorded the same events: their original versions and positions. Stream,
+--               event type, schema and payload are compared. Metadata and headers describe a request and
+--               may differ in a retry; those of the first attempt stay
+--   'refused'   nothing is written; `refusals` has all reasons, as objects with a `kind`:
 --                 conflict       stream, expected, actual (null: no such stream), events
---                 id_taken       event_id, stream, and `differs`: what was decided otherwise than is recorded
+--                 id_taken       event_id, stream, and `differs`: the fields that differ
 --                 partly_known   event_ids that are recorded while others of this append are not
 --                 illegal_stream stream
 --                 unknown_schema category, fingerprint: not registered for the category
---                 malformed      event_id, and `place`: its metadata or headers could not be published
---                 other_cluster  recorded, found: the store came here from another cluster and is not adopted
---               and the transaction stays usable.
+--                 malformed      event_id, and `field`: its metadata or headers cannot be published
+--                 other_cluster  recorded, found: the store came from another cluster and is not adopted
+--               The transaction stays usable.
 create function annals.append(
     streams text[],
     expected bigint[],
@@ -66,11 +67,11 @@ create function annals.append(
     out refusals jsonb
 )
 language plpgsql
--- Who may call it may append; nobody needs a right on the tables.
+-- EXECUTE on this function is the only privilege that an appender needs.
 security definer
 set search_path = annals, pg_temp
--- The statements below touch single rows by key. Planning them anew for each call would cost more than
--- running them, and a plan made while the tables were empty must not scan them once they have grown.
+-- All statements access single rows by key. Planning them for each call would cost more than their
+-- execution, and a plan made for empty tables must not scan them after they have grown.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -81,40 +82,41 @@ declare
     shards smallint[];
     created text[];
     place int;
-    held bigint;
+    new_version bigint;
     known int;
     unpublishable int;
     refused boolean := false;
     cluster text;
 begin
-    -- The reply must mean that the events are durable, whatever a role or a database has set.
+    -- The reply means that the events are durable, whatever the settings of the role or the
+    -- database.
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
     end if;
 
     cluster := annals.system_identifier();
 
-    -- One event, the usual case: in the fewest statements and expressions, since each is made ready anew in every
-    -- transaction, which costs more than what it does. Whatever is not as it should be leaves the stream as it was, for
-    -- the general way below to say what.
+    -- One event, the usual case, in the fewest statements and expressions: each one is prepared
+    -- again in each transaction, which costs more than its execution. If a check fails, the stream
+    -- is restored, and the general path below finds the reason.
     if cardinality(event_ids) = 1 and cardinality(streams) = 1 then
         update annals.streams s set version = s.version + 1
         where s.name = streams[1] and (expected[1] in (-2, -3) or s.version = expected[1])
-        returning s.version into held;
+        returning s.version into new_version;
         if not found and expected[1] in (-1, -2) and annals.is_stream_name(streams[1]) then
             insert into annals.streams (name, category, version) values (streams[1], split_part(streams[1], '-', 1), 0)
             on conflict (name) do nothing
-            returning version into held;
+            returning version into new_version;
         end if;
         if found then
-            -- Only after the lock, as below.
+            -- After the lock, as below.
             select count(*) into known from annals.schemas s, annals.identity i
             where s.fingerprint = fingerprints[1] and s.category = split_part(streams[1], '-', 1)
                 and i.is_only and i.system_identifier = cluster
                 and annals.is_metadata(metadata[1]) and annals.are_headers(headers[1])
                 and not exists (select from annals.events e where e.event_id = event_ids[1]);
             if known = 1 then
-                versions := array[held];
+                versions := array[new_version];
                 positions := array[nextval('annals.positions')];
                 recorded_at := clock_timestamp();
                 with queued as (
@@ -123,25 +125,22 @@ begin
                 insert into annals.events (
                     position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
                 ) values (
-                    positions[1], streams[1], held, event_ids[1], split_part(streams[1], '-', 1), event_types[1],
+                    positions[1], streams[1], new_version, event_ids[1], split_part(streams[1], '-', 1), event_types[1],
                     fingerprints[1], recorded_at, payloads[1], data[1], metadata[1], headers[1]
                 );
                 outcome := 'appended';
                 return;
             end if;
-            -- At 0 it was made just now: one that was there is beyond.
-            if held = 0 then
+            -- Version 0: this call created the stream. An existing stream has a higher version.
+            if new_version = 0 then
                 delete from annals.streams s where s.name = streams[1];
             else
-                update annals.streams s set version = held - 1 where s.name = streams[1];
+                update annals.streams s set version = new_version - 1 where s.name = streams[1];
             end if;
         end if;
     end if;
 
-    -- Transaction ids mean nothing in another cluster, and readers go by them.
-    select jsonb_build_array(jsonb_build_object('kind', 'other_cluster', 'recorded', i.system_identifier, 'found', cluster))
-    into refusals
-    from annals.identity i where i.is_only and i.system_identifier <> cluster;
+    refusals := annals.append_other_cluster(cluster);
     if refusals is not null then
         outcome := 'refused';
         return;
@@ -152,15 +151,31 @@ begin
         counts[stream_of[i]] := counts[stream_of[i]] + 1;
     end loop;
 
-    -- Lock the streams, in one order for everybody, so that no two appends can deadlock. A stream that
-    -- does not exist is created at once: its row is the lock that keeps others from creating it.
-    for place in select s.place from unnest(streams) with ordinality s (name, place) order by s.name collate "C" loop
-        select s.version into held from annals.streams s where s.name = streams[place] for update;
+    -- Lock the streams in the order of their names, so that two appends cannot deadlock. In one
+    -- statement if all streams exist.
+    if cardinality(streams) = (select count(*) from annals.streams s where s.name = any (streams)) then
+        for place, new_version in
+            select n.place, s.version
+            from unnest(streams) with ordinality n (name, place) join annals.streams s on s.name = n.name
+            order by s.name
+            for update of s
+        loop
+            current[place] := new_version;
+        end loop;
+    end if;
+    -- A stream that does not exist is created: its row is the lock that keeps others from creating
+    -- it.
+    for place in
+        select n.place from unnest(streams) with ordinality n (name, place)
+        where current[n.place] is null
+        order by n.name collate "C"
+    loop
+        select s.version into new_version from annals.streams s where s.name = streams[place] for update;
         while not found loop
-            -- Checked where a stream begins to exist; all later appends find its row.
+            -- Checked when a stream is created; later appends find its row.
             if not annals.is_stream_name(streams[place]) then
                 refused := true;
-                held := -1;
+                new_version := -1;
                 exit;
             end if;
             insert into annals.streams (name, category, version)
@@ -168,21 +183,23 @@ begin
             on conflict (name) do nothing;
             if found then
                 created := created || streams[place];
-                held := -1;
+                new_version := -1;
                 exit;
             end if;
-            -- Somebody else created it and has committed by now.
-            select s.version into held from annals.streams s where s.name = streams[place] for update;
+            -- Another transaction created it and has committed.
+            select s.version into new_version from annals.streams s where s.name = streams[place] for update;
         end loop;
-        current[place] := held;
-        refused := refused or not case expected[place]
+        current[place] := new_version;
+    end loop;
+    for i in 1 .. cardinality(streams) loop
+        refused := refused or not case expected[i]
             when -2 then true
-            when -3 then held >= 0
-            else held = expected[place]
+            when -3 then current[i] >= 0
+            else current[i] = expected[i]
         end;
     end loop;
 
-    -- Only after the locks: a concurrent append of the same events has then either committed or gone.
+    -- After the locks: a concurrent append of the same events has either committed or rolled back.
     select
         (select count(*) from annals.events e where e.event_id = any (event_ids)),
         (select count(*)
@@ -207,7 +224,8 @@ begin
         return;
     end if;
 
-    -- Versions follow the order of the events; positions are drawn after the locks, in the same order.
+    -- Versions follow the order of the events. Positions are drawn after the locks, in the same
+    -- order.
     positions := array(select nextval('annals.positions') from generate_series(1, cardinality(event_ids)));
     for i in 1 .. cardinality(event_ids) loop
         place := stream_of[i];
@@ -221,6 +239,12 @@ begin
     with queued as (
         insert into annals.outbox (position, shard)
         select o.position, shards[o.place] from unnest(positions, stream_of) as o (position, place)
+    ),
+    advanced as (
+        -- A created stream has its final version already.
+        update annals.streams s set version = n.version
+        from unnest(streams, current, counts) as n (name, version, events)
+        where s.name = n.name and n.events > 0 and n.version >= n.events
     )
     insert into annals.events (
         position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
@@ -231,12 +255,7 @@ begin
     from unnest(positions, stream_of, versions, event_ids, event_types, fingerprints, payloads, data, metadata, headers)
         as e (position, place, version, event_id, event_type, fingerprint, payload, data, metadata, headers);
 
-    for i in 1 .. cardinality(streams) loop
-        if counts[i] > 0 and current[i] >= counts[i] then
-            update annals.streams s set version = current[i] where s.name = streams[i];
-        end if;
-    end loop;
-    -- A stream that was only checked does not begin to exist.
+    -- A stream that was only checked is not created.
     if created is not null and 0 = any (counts) then
         delete from annals.streams s where s.name = any (created) and s.version = -1;
     end if;
@@ -244,8 +263,273 @@ begin
 end
 $$;
 
--- The answer to an append of events of which at least one is recorded: the original answer when all
--- of them are, with the same content, and otherwise a refusal that says what differs.
+-- The refusal in a cluster that the store does not belong to, as a JSON array; null in its own
+-- cluster. Transaction ids have no meaning in another cluster, and readers depend on them.
+create function annals.append_other_cluster(cluster text) returns jsonb
+language sql stable
+set search_path = annals, pg_temp
+as $$
+    select jsonb_build_array(jsonb_build_object('kind', 'other_cluster', 'recorded', i.system_identifier, 'found', cluster))
+    from annals.identity i where i.is_only and i.system_identifier <> cluster
+$$;
+
+-- Makes independent appends to single streams in one transaction, each with its own outcome: the
+-- outcomes of the same appends one after the other, in their order.
+--
+-- `streams` has an element for each stream, in the order of their names in C collation;
+-- `append_streams`, `expected` and `conflict_events_max` for each append; the other arrays for each
+-- event. The events of an append are adjacent, in the order of the appends. No event id occurs
+-- twice.
+--
+--   append_streams  for each append, the 1-based index of its stream in `streams`
+--   append_of       for each event, the 1-based index of its append
+--
+-- Returns one row. `outcomes`, `recorded_at` and `refusals` (a JSON array) have an element for each
+-- append, as `append` returns them; `versions` and `positions` an element for each event. An
+-- outcome can also be
+--   'skipped'   nothing is written, because another transaction has locked the stream or is creating it,
+--               or its name is illegal: use `append`, which waits
+create function annals.append_each(
+    streams text[],
+    append_streams int[],
+    expected bigint[],
+    append_of int[],
+    event_ids uuid[],
+    event_types text[],
+    fingerprints bigint[],
+    payloads bytea[],
+    data jsonb[],
+    metadata jsonb[],
+    headers jsonb[],
+    conflict_events_max int[],
+    out outcomes text[],
+    out versions bigint[],
+    out positions bigint[],
+    out recorded_at timestamptz[],
+    out refusals jsonb
+)
+language plpgsql
+security definer
+set search_path = annals, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+#variable_conflict use_variable
+declare
+    appends constant int := cardinality(append_streams);
+    cluster text;
+    now timestamptz;
+    first int[] := array_fill(null::int, array[appends]);
+    counts int[] := array_fill(0, array[appends]);
+    -- For each stream: the version before the next append, null where it is skipped, and that of
+    -- its row.
+    current bigint[];
+    stored bigint[];
+    created bigint[];
+    known int[];
+    unpublishable int[];
+    -- For each append that is written: the version and the number of written events before it.
+    base bigint[] := array_fill(null::bigint, array[appends]);
+    offsets int[] := array_fill(null::int, array[appends]);
+    written int := 0;
+    drawn bigint[];
+    stream int;
+    recorded record;
+    refusal jsonb;
+begin
+    -- The reply means that the events are durable, whatever the settings of the role or the
+    -- database.
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+    cluster := annals.system_identifier();
+    outcomes := array_fill('refused'::text, array[appends]);
+    recorded_at := array_fill(null::timestamptz, array[appends]);
+    refusal := annals.append_other_cluster(cluster);
+    if refusal is not null then
+        refusals := (select jsonb_agg(refusal) from generate_series(1, appends));
+        return;
+    end if;
+
+    for i in 1 .. cardinality(append_of) loop
+        counts[append_of[i]] := counts[append_of[i]] + 1;
+        if counts[append_of[i]] = 1 then
+            first[append_of[i]] := i;
+        end if;
+    end loop;
+
+    -- Lock the streams without waiting.
+    with locked as (
+        select n.place, l.version
+        from unnest(streams) with ordinality n (name, place)
+        cross join lateral (
+            select s.version from annals.streams s where s.name = n.name for update skip locked
+        ) l
+    )
+    select array_agg(l.version order by n.place) into current
+    from unnest(streams) with ordinality n (name, place) left join locked l on l.place = n.place;
+    stored := current;
+    if array_position(current, null) is not null then
+        created := annals.append_create_streams(streams, append_streams, append_of, current);
+        for i in 1 .. coalesce(cardinality(created), 0) loop
+            if created[i] is not null then
+                current[i] := -1;
+                stored[i] := created[i];
+            end if;
+        end loop;
+    end if;
+
+    -- After the locks: a concurrent append of the same events has either committed or rolled back.
+    known := array(
+        select distinct e.append
+        from unnest(append_of, event_ids) e (append, event_id)
+        where exists (select from annals.events r where r.event_id = e.event_id)
+    );
+    unpublishable := array(
+        select f.append
+        from (
+            select distinct e.append, e.fingerprint, split_part(streams[append_streams[e.append]], '-', 1) as category
+            from unnest(append_of, fingerprints) e (append, fingerprint)
+        ) f
+        where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint and s.category = f.category)
+        union
+        select e.append
+        from unnest(append_of, metadata, headers) e (append, metadata, headers)
+        where (annals.is_metadata(e.metadata) and annals.are_headers(e.headers)) is not true
+    );
+
+    for i in 1 .. appends loop
+        stream := append_streams[i];
+        if current[stream] is null then
+            outcomes[i] := 'skipped';
+        elsif not i = any (known) and not i = any (unpublishable) and (
+            expected[i] = -2 or expected[i] = current[stream] or expected[i] = -3 and current[stream] >= 0
+        ) then
+            outcomes[i] := 'appended';
+            base[i] := current[stream];
+            offsets[i] := written;
+            current[stream] := current[stream] + counts[i];
+            written := written + counts[i];
+        elsif not i = any (known) then
+            -- The version that the append met; the events since then are collected below.
+            base[i] := -2 - current[stream];
+        end if;
+    end loop;
+
+    -- Positions are drawn after the locks, in the order of the events.
+    drawn := array(select nextval('annals.positions') from generate_series(1, written));
+    now := clock_timestamp();
+    select
+        array_agg(case when outcomes[e.append] = 'appended' then base[e.append] + 1 + e.place - first[e.append] end order by e.place),
+        array_agg(
+            case when outcomes[e.append] = 'appended' then drawn[offsets[e.append] + 1 + e.place - first[e.append]] end
+            order by e.place
+        )
+    into versions, positions
+    from unnest(append_of) with ordinality e (append, place);
+
+    with queued as (
+        insert into annals.outbox (position, shard)
+        select o.position, annals.shard_of(streams[append_streams[o.append]])
+        from unnest(positions, append_of) as o (position, append)
+        where o.position is not null
+    ),
+    advanced as (
+        update annals.streams s set version = n.version
+        from unnest(streams, current, stored) as n (name, version, stored)
+        where s.name = n.name and n.version >= 0 and n.version <> n.stored
+    )
+    insert into annals.events (
+        position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
+    )
+    select
+        e.position, streams[append_streams[e.append]], e.version, e.event_id,
+        split_part(streams[append_streams[e.append]], '-', 1), e.event_type, e.fingerprint, now, e.payload, e.data, e.metadata,
+        e.headers
+    from unnest(positions, append_of, versions, event_ids, event_types, fingerprints, payloads, data, metadata, headers)
+        as e (position, append, version, event_id, event_type, fingerprint, payload, data, metadata, headers)
+    where e.position is not null;
+    -- A stream that was created for refused appends only does not stay.
+    if created is not null and -1 = any (current) then
+        delete from annals.streams s
+        using unnest(streams, current, created) as n (name, version, created)
+        where s.name = n.name and n.version = -1 and n.created is not null;
+    end if;
+
+    for i in 1 .. appends loop
+        if outcomes[i] = 'appended' then
+            recorded_at[i] := now;
+        elsif outcomes[i] = 'refused' then
+            refusals := coalesce(refusals, (select jsonb_agg(null::int) from generate_series(1, appends)));
+            if i = any (known) then
+                select k.* into recorded
+                from annals.append_known(
+                    array[streams[append_streams[i]]], array_fill(1, array[counts[i]]),
+                    event_ids[first[i] : first[i] + counts[i] - 1], event_types[first[i] : first[i] + counts[i] - 1],
+                    fingerprints[first[i] : first[i] + counts[i] - 1], payloads[first[i] : first[i] + counts[i] - 1]
+                ) k;
+                outcomes[i] := recorded.outcome;
+                recorded_at[i] := recorded.recorded_at;
+                refusal := recorded.refusals;
+                for e in 1 .. coalesce(cardinality(recorded.versions), 0) loop
+                    versions[first[i] + e - 1] := recorded.versions[e];
+                    positions[first[i] + e - 1] := recorded.positions[e];
+                end loop;
+            else
+                refusal := annals.append_conflicts(
+                    array[streams[append_streams[i]]], array[expected[i]], array[-2 - base[i]], conflict_events_max[i]
+                ) || annals.append_unpublishable(
+                    array[streams[append_streams[i]]], array_fill(1, array[counts[i]]),
+                    event_ids[first[i] : first[i] + counts[i] - 1], fingerprints[first[i] : first[i] + counts[i] - 1],
+                    metadata[first[i] : first[i] + counts[i] - 1], headers[first[i] : first[i] + counts[i] - 1]
+                );
+            end if;
+            refusals := jsonb_set(refusals, array[(i - 1)::text], coalesce(refusal, 'null'));
+        end if;
+    end loop;
+end
+$$;
+
+-- Creates the streams that have no version in `current` and do not exist; their rows get the
+-- version after all appends of the call. Returns the version of each created row, null for other
+-- streams; null if another transaction is creating one of the streams: an insert waits for it, for
+-- at most 1 ms.
+create function annals.append_create_streams(streams text[], append_streams int[], append_of int[], current bigint[])
+returns bigint[]
+language plpgsql
+set search_path = annals, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    lock_timeout constant text := current_setting('lock_timeout');
+    created bigint[];
+begin
+    perform set_config('lock_timeout', '1ms', true);
+    with counted as (
+        select append_streams[e.append] as place, count(*) as events from unnest(append_of) e (append) group by 1
+    ),
+    inserted as (
+        insert into annals.streams (name, category, version)
+        select n.name, split_part(n.name, '-', 1), c.events - 1
+        from unnest(streams) with ordinality n (name, place) join counted c on c.place = n.place
+        where current[n.place] is null and annals.is_stream_name(n.name)
+            and not exists (select from annals.streams s where s.name = n.name)
+        order by n.place
+        on conflict (name) do nothing
+        returning name, version
+    )
+    select array_agg(i.version order by n.place) into created
+    from unnest(streams) with ordinality n (name, place) left join inserted i on i.name = n.name;
+    perform set_config('lock_timeout', lock_timeout, true);
+    return created;
+exception
+    when lock_not_available then
+        return null;
+end
+$$;
+
+-- The result of an append of which at least one event is recorded: the original result if all
+-- events are recorded with the same content, and otherwise a refusal with the differences.
 create function annals.append_known(
     streams text[],
     stream_of int[],
@@ -259,9 +543,11 @@ create function annals.append_known(
     out recorded_at timestamptz,
     out refusals jsonb
 )
-language sql
+language plpgsql
 set search_path = annals, pg_temp
 as $$
+#variable_conflict use_variable
+begin
     with given as (
         select streams[g.stream_of] as stream, g.*
         from unnest(stream_of, event_ids, event_types, fingerprints, payloads) with ordinality
@@ -293,10 +579,13 @@ as $$
         case when not exists (select from refused) then (select array_agg(c.position order by c.place) from compared c) end,
         case when not exists (select from refused) then (select min(c.recorded_at) from compared c) end,
         (select jsonb_agg(r.refusal) from refused r)
+    into outcome, versions, positions, recorded_at, refusals;
+end
 $$;
 
--- The events of a stream after a version, at most `events_max`, as a JSON array in version order.
-create function annals.events_since(stream text, version bigint, events_max int) returns jsonb
+-- The events of a stream after a version, up to another one, at most `events_max`, as a JSON array
+-- in version order.
+create function annals.events_since(stream text, version bigint, until bigint, events_max int) returns jsonb
 language sql stable
 set search_path = annals, pg_temp
 as $$
@@ -306,13 +595,13 @@ as $$
             e.position, e.stream, e.version, e.event_id, e.event_type, e.fingerprint, e.recorded_at,
             encode(e.payload, 'hex') as payload, e.data, e.metadata, e.headers
         from annals.events e
-        where e.stream = events_since.stream and e.version > events_since.version
+        where e.stream = events_since.stream and e.version > events_since.version and e.version <= events_since.until
         order by e.version
         limit events_max
     ) e
 $$;
 
--- What is not as expected of streams whose versions are `current` (-1: no such stream), as a JSON array.
+-- The conflicts of streams at versions `current` (-1: no such stream), as a JSON array.
 create function annals.append_conflicts(streams text[], expected bigint[], current bigint[], conflict_events_max int)
 returns jsonb
 language sql stable
@@ -320,13 +609,13 @@ set search_path = annals, pg_temp
 as $$
     select coalesce(jsonb_agg(jsonb_build_object(
         'kind', 'conflict', 'stream', c.stream, 'expected', c.expected, 'actual', nullif(c.actual, -1),
-        'events', annals.events_since(c.stream, greatest(c.expected, -1), conflict_events_max)
+        'events', annals.events_since(c.stream, greatest(c.expected, -1), c.actual, conflict_events_max)
     )), '[]')
     from unnest(streams, expected, current) as c (stream, expected, actual)
     where not case c.expected when -2 then true when -3 then c.actual >= 0 else c.actual = c.expected end
 $$;
 
--- Everything in an append that could not be published, as a JSON array.
+-- The reasons why an append cannot be published, as a JSON array.
 create function annals.append_unpublishable(
     streams text[], stream_of int[], event_ids uuid[], fingerprints bigint[], metadata jsonb[], headers jsonb[]
 ) returns jsonb
@@ -344,19 +633,19 @@ as $$
         ) f
         where not exists (select from annals.schemas s where s.fingerprint = f.fingerprint and s.category = f.category)
         union all
-        select jsonb_build_object('kind', 'malformed', 'event_id', m.event_id, 'place', p.place)
+        select jsonb_build_object('kind', 'malformed', 'event_id', m.event_id, 'field', p.field)
         from unnest(event_ids, metadata, headers) as m (event_id, metadata, headers)
         cross join lateral (
             values ('metadata', annals.is_metadata(m.metadata)), ('headers', annals.are_headers(m.headers))
-        ) as p (place, is_fit)
+        ) as p (field, is_fit)
         where p.is_fit is not true
     ) r
 $$;
 
--- Appends in a transaction that is exactly this call, and commits it; the same arguments and answer as
--- `append`. Inside a transaction block the commit is refused by the server (SQLSTATE 2D000) and
--- nothing is written: so an answer from here proves that the events are committed, whatever state the
--- connection was in. No search_path is set, for a procedure with a setting may not commit.
+-- Appends in a transaction that consists of this call, and commits it; arguments and result as of
+-- `append`. Inside a transaction block the server refuses the commit (SQLSTATE 2D000) and nothing
+-- is written: so a reply proves that the events are committed, whatever the state of the connection
+-- was. Without a search_path, because a procedure with settings may not commit.
 create procedure annals.append_and_commit(
     streams text[],
     expected bigint[],
@@ -383,6 +672,41 @@ begin
     into outcome, versions, positions, recorded_at, refusals
     from annals.append(
         streams, expected, stream_of, event_ids, event_types, fingerprints, payloads, data, metadata, headers,
+        conflict_events_max
+    ) a;
+    commit;
+end
+$$;
+
+-- Calls `append_each` in a transaction that consists of this call, and commits it, as
+-- `append_and_commit` does.
+create procedure annals.append_each_and_commit(
+    streams text[],
+    append_streams int[],
+    expected bigint[],
+    append_of int[],
+    event_ids uuid[],
+    event_types text[],
+    fingerprints bigint[],
+    payloads bytea[],
+    data jsonb[],
+    metadata jsonb[],
+    headers jsonb[],
+    conflict_events_max int[],
+    inout outcomes text[],
+    inout versions bigint[],
+    inout positions bigint[],
+    inout recorded_at timestamptz[],
+    inout refusals jsonb
+)
+language plpgsql
+as $$
+#variable_conflict use_variable
+begin
+    select a.outcomes, a.versions, a.positions, a.recorded_at, a.refusals
+    into outcomes, versions, positions, recorded_at, refusals
+    from annals.append_each(
+        streams, append_streams, expected, append_of, event_ids, event_types, fingerprints, payloads, data, metadata, headers,
         conflict_events_max
     ) a;
     commit;

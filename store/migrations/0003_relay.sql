@@ -1,7 +1,7 @@
--- What the relay keeps here: few rows, updated in place. The relay's own statements use them.
+-- The relay's state in PostgreSQL: few rows, updated in place. The relay's own statements use them.
 
--- Relays that are alive: one row for each session, which lasts from a start, or from the loss of a lease, to the
--- next. Times are the database's.
+-- Sessions of relays that run. A session begins with the start of a process, or after the loss of a
+-- lease. All times are the database's.
 create table annals.relay_sessions (
     session uuid primary key,
     deployment text collate "C" not null,
@@ -14,15 +14,18 @@ create table annals.relay_sessions (
     expires_at timestamptz not null
 ) with (fillfactor = 50);
 
-comment on column annals.relay_sessions.transactional_ids is 'they stand here before anything is published under them';
+comment on column annals.relay_sessions.transactional_ids is 'written before anything is published under them';
 comment on column annals.relay_sessions.process is
-    'which process it is: an id of its own, and where it runs, so that another one there can tell whether it is gone';
-comment on column annals.relay_sessions.is_ready is 'has producers and reaches Kafka, as it said last: counts where shards are shared out';
+    'the process: its id, and where it runs, so that another process there can tell whether it has ended';
+comment on column annals.relay_sessions.is_ready is
+    'has producers and reached Kafka at its last renewal: counts when shards are balanced';
 
--- In all that follows a deployment stands under the name of its publication: its own, and behind an @ what its topics begin
--- with, if anything: `annals`, `annals@staging.`.
+-- Below, `deployment` is the name of a publication: the deployment's name, then an @ and the prefix
+-- of its topics, if there is one:
+-- `annals`, `annals@staging.`.
 
--- What a deployment is. A new generation begins from `relay_origins`, and knows nothing of what earlier ones wrote to Kafka.
+-- Deployments. A new generation begins from `relay_origins`, and ignores what earlier ones wrote to
+-- Kafka.
 create table annals.relay_deployments (
     deployment text collate "C" primary key,
     delivery text not null check (delivery in ('exactly-once', 'at-least-once')),
@@ -30,7 +33,8 @@ create table annals.relay_deployments (
     begun_at timestamptz not null default now()
 );
 
--- From where a generation goes on, a checkpoint for each shard; none in the first: that begins with the first event.
+-- The checkpoints from which a generation begins, one for each shard. The first generation has
+-- none: it begins with the first event.
 create table annals.relay_origins (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -38,33 +42,33 @@ create table annals.relay_origins (
     primary key (deployment, shard)
 );
 
--- Who publishes which shard. The epoch only grows: with each taking, and with each loss.
+-- Leases of shards. The epoch only grows: with each acquisition, and with each expiry.
 create table annals.relay_shards (
     deployment text collate "C" not null,
     shard smallint not null,
     owner uuid,
     epoch bigint not null default 0,
     fence text[] not null default '{}',
-    step bigint not null default 0,
+    write_number bigint not null default 0,
     taken_at timestamptz,
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
 comment on column annals.relay_shards.fence is
     'transactional ids of earlier owners that may still have a transaction open: fenced before the shard is published';
-comment on column annals.relay_shards.step is
-    'the number of what its owner did last about what is held: what has an earlier one comes too late';
+comment on column annals.relay_shards.write_number is
+    'the number of the last write that its owner had admitted: a write with a lower number is refused';
 
--- One change of a deployment's leases at a time. Each is one statement, so nobody waits for a client.
+-- Serialises changes of a deployment's leases. Each is one statement, so none waits for a client.
 create function annals.relay_lock(deployment text) returns void
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
 
--- Ends sessions: those whose time is over, and those that are named. Their shards are free; whoever takes one has to fence
--- their transactional ids.
-create function annals.relay_expire(deployment text, gone uuid[]) returns void
+-- Ends sessions: expired ones, and those in `gone`. Their shards become free; the next owner of a
+-- shard has to fence their transactional ids.
+create function annals.relay_expire_sessions(deployment text, gone uuid[]) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
@@ -74,37 +78,38 @@ declare
 begin
     for over in
         delete from relay_sessions s
-        where s.deployment = relay_expire.deployment
-            and (s.expires_at <= clock_timestamp() or s.session = any (relay_expire.gone))
+        where s.deployment = relay_expire_sessions.deployment
+            and (s.expires_at <= clock_timestamp() or s.session = any (relay_expire_sessions.gone))
         returning s.session, s.transactional_ids
     loop
         update relay_shards s
         set owner = null, epoch = s.epoch + 1, fence = s.fence || over.transactional_ids
-        where s.deployment = relay_expire.deployment and s.owner = over.session;
-        perform pg_notify('annals_relay', relay_expire.deployment);
+        where s.deployment = relay_expire_sessions.deployment and s.owner = over.session;
+        perform pg_notify('annals_relay', relay_expire_sessions.deployment);
     end loop;
 end
 $$;
 
--- What a deployment is; it begins with the first relay that asks.
-create function annals.relay_begin(deployment text, configured text)
+-- Reads a deployment; the first relay that asks creates it.
+create function annals.relay_register_deployment(deployment text, configured text)
 returns table (delivery text, generation int, shards smallint)
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    insert into relay_deployments (deployment, delivery) values (relay_begin.deployment, relay_begin.configured)
+    insert into relay_deployments (deployment, delivery) values (relay_register_deployment.deployment, relay_register_deployment.configured)
     on conflict on constraint relay_deployments_pkey do nothing;
     return query
-    select d.delivery, d.generation, shard_count() from relay_deployments d where d.deployment = relay_begin.deployment;
+    select d.delivery, d.generation, shard_count() from relay_deployments d where d.deployment = relay_register_deployment.deployment;
 end
 $$;
 
--- Begins a session. There is one of an instance at a time: an earlier one of the same process is ended, and so is `gone`, whose
--- process the caller knows to have ended. While another one lives nothing is begun, and the row says which: two processes
--- with one name would else end each other's sessions for ever. One row: `joined`; `begun anew` if the deployment has another
--- generation by now; `taken`, with the session that lives.
+-- Begins a session. An instance has one session at a time: an earlier one of the same process is
+-- ended, and so is `gone`, whose process has ended, as the caller knows. While another session of
+-- the instance lives, none is begun: two processes with one name would end each other's sessions
+-- for ever. One row: `joined`; `begun anew` if the deployment has another generation now; `taken`,
+-- with the living session.
 create function annals.relay_join(
     deployment text, generation int, instance text, session uuid, transactional_ids text[], lease interval, process jsonb,
     gone uuid,
@@ -125,7 +130,7 @@ begin
         outcome := 'begun anew';
         return;
     end if;
-    perform relay_expire(relay_join.deployment, array(
+    perform relay_expire_sessions(relay_join.deployment, array(
         select s.session from relay_sessions s
         where s.deployment = relay_join.deployment and s.instance = relay_join.instance
             and (s.session = relay_join.gone or s.process -> 'id' = relay_join.process -> 'id')
@@ -155,73 +160,76 @@ begin
 end
 $$;
 
--- Prolongs a session's lease, ends those that are over, and reads all: a row for each shard, with how many
--- sessions are ready, this one included, and how many of them joined before it. No row: there is no such session.
-create function annals.relay_look(deployment text, session uuid, is_ready boolean, lease interval)
+-- Renews a session's lease, ends expired sessions, and reads all leases: one row for each shard,
+-- with the number of ready sessions, this one included, and the number of those that joined before
+-- it. No row: the session does not exist.
+create function annals.relay_renew_lease(deployment text, session uuid, is_ready boolean, lease interval)
 returns table (shard smallint, epoch bigint, is_mine boolean, is_free boolean, members bigint, rank bigint)
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_look.deployment);
-    -- Its own first: a lease that nobody has ended yet can be prolonged, however late.
+    perform relay_lock(relay_renew_lease.deployment);
+    -- Its own first: a lease that no other session has ended can be renewed, however late.
     update relay_sessions s
-    set seen_at = clock_timestamp(), expires_at = clock_timestamp() + relay_look.lease, is_ready = relay_look.is_ready
-    where s.session = relay_look.session;
+    set seen_at = clock_timestamp(), expires_at = clock_timestamp() + relay_renew_lease.lease, is_ready = relay_renew_lease.is_ready
+    where s.session = relay_renew_lease.session;
     if not found then
         return;
     end if;
-    perform relay_expire(relay_look.deployment, null);
+    perform relay_expire_sessions(relay_renew_lease.deployment, null);
     return query
     with ready as (
         select s.session, s.joined_at from relay_sessions s
-        where s.deployment = relay_look.deployment and (s.is_ready or s.session = relay_look.session)
+        where s.deployment = relay_renew_lease.deployment and (s.is_ready or s.session = relay_renew_lease.session)
     ),
-    me as (select r.joined_at from ready r where r.session = relay_look.session)
+    me as (select r.joined_at from ready r where r.session = relay_renew_lease.session)
     select
-        s.shard, s.epoch, s.owner is not distinct from relay_look.session, s.owner is null,
+        s.shard, s.epoch, s.owner is not distinct from relay_renew_lease.session, s.owner is null,
         (select count(*) from ready),
-        (select count(*) from ready r, me where (r.joined_at, r.session) < (me.joined_at, relay_look.session))
-    from relay_shards s where s.deployment = relay_look.deployment order by s.shard;
+        (select count(*) from ready r, me where (r.joined_at, r.session) < (me.joined_at, relay_renew_lease.session))
+    from relay_shards s where s.deployment = relay_renew_lease.deployment order by s.shard;
 end
 $$;
 
--- Takes those of the shards that are free, for a session that is alive: a row for each, with its new epoch.
-create function annals.relay_take(deployment text, session uuid, shards smallint[])
+-- Acquires those of the shards that are free, for a living session: one row for each, with its new
+-- epoch.
+create function annals.relay_acquire_shards(deployment text, session uuid, shards smallint[])
 returns table (shard smallint, epoch bigint)
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_take.deployment);
+    perform relay_lock(relay_acquire_shards.deployment);
     return query
     update relay_shards s
-    set owner = relay_take.session, epoch = s.epoch + 1, step = 0, taken_at = clock_timestamp()
-    where s.deployment = relay_take.deployment and s.shard = any (shards) and s.owner is null
-        and exists (select from relay_sessions r where r.session = relay_take.session)
+    set owner = relay_acquire_shards.session, epoch = s.epoch + 1, write_number = 0, taken_at = clock_timestamp()
+    where s.deployment = relay_acquire_shards.deployment and s.shard = any (shards) and s.owner is null
+        and exists (select from relay_sessions r where r.session = relay_acquire_shards.session)
     returning s.shard, s.epoch;
 end
 $$;
 
--- Gives shards back of which everything published is committed; those that are owned in this epoch still.
-create function annals.relay_release(deployment text, session uuid, shards smallint[], epochs bigint[]) returns void
+-- Releases shards of which everything published is committed, if the session still owns them in
+-- this epoch.
+create function annals.relay_release_shards(deployment text, session uuid, shards smallint[], epochs bigint[]) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_release.deployment);
+    perform relay_lock(relay_release_shards.deployment);
     update relay_shards s set owner = null
     from unnest(shards, epochs) as given (shard, epoch)
-    where s.deployment = relay_release.deployment and s.shard = given.shard and s.epoch = given.epoch
-        and s.owner = relay_release.session;
-    perform pg_notify('annals_relay', relay_release.deployment);
+    where s.deployment = relay_release_shards.deployment and s.shard = given.shard and s.epoch = given.epoch
+        and s.owner = relay_release_shards.session;
+    perform pg_notify('annals_relay', relay_release_shards.deployment);
 end
 $$;
 
--- Ends a session. Unless it is clean, whoever takes its shards has to fence it.
+-- Ends a session. Unless it is clean, the next owners of its shards have to fence it.
 create function annals.relay_leave(deployment text, session uuid, is_clean boolean) returns void
 language plpgsql volatile
 security definer
@@ -236,30 +244,31 @@ begin
         perform pg_notify('annals_relay', relay_leave.deployment);
     else
         update relay_sessions s set expires_at = '-infinity' where s.session = relay_leave.session;
-        perform relay_expire(relay_leave.deployment, null);
+        perform relay_expire_sessions(relay_leave.deployment, null);
     end if;
 end
 $$;
 
--- What is to be fenced before these leases are published. Null if one of them is no longer the session's: what stood
--- there may be for its next owner to fence, and finding nothing would mean nothing.
-create function annals.relay_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
+-- The transactional ids to fence before these leases are published. Null if the session has lost
+-- one of the leases: its ids are then for the next owner to fence, and an empty list would not mean
+-- that there are none.
+create function annals.relay_ids_to_fence(deployment text, session uuid, shards smallint[], epochs bigint[]) returns text[]
 language sql stable
 security definer
 set search_path = annals, pg_temp
 as $$
     with owned as (
         select s.fence from relay_shards s
-        join unnest(relay_to_fence.shards, relay_to_fence.epochs) as given (shard, epoch)
+        join unnest(relay_ids_to_fence.shards, relay_ids_to_fence.epochs) as given (shard, epoch)
             on s.shard = given.shard and s.epoch = given.epoch
-        where s.deployment = relay_to_fence.deployment and s.owner = relay_to_fence.session
+        where s.deployment = relay_ids_to_fence.deployment and s.owner = relay_ids_to_fence.session
     )
     select array(select distinct id from owned, unnest(owned.fence) as id order by id)
-    where (select count(*) from owned) = cardinality(relay_to_fence.shards)
+    where (select count(*) from owned) = cardinality(relay_ids_to_fence.shards)
 $$;
 
--- These transactional ids are fenced: the leases' shards need not remember them, where they are owned still.
-create function annals.relay_fenced(
+-- Removes fenced transactional ids from the shards that the session still owns.
+create function annals.relay_record_fenced(
     deployment text, session uuid, shards smallint[], epochs bigint[], transactional_ids text[]
 ) returns void
 language sql volatile
@@ -267,44 +276,45 @@ security definer
 set search_path = annals, pg_temp
 as $$
     update relay_shards s
-    set fence = array(select id from unnest(s.fence) as id where id <> all (relay_fenced.transactional_ids))
-    from unnest(relay_fenced.shards, relay_fenced.epochs) as given (shard, epoch)
-    where s.deployment = relay_fenced.deployment and s.shard = given.shard and s.epoch = given.epoch
-        and s.owner = relay_fenced.session
+    set fence = array(select id from unnest(s.fence) as id where id <> all (relay_record_fenced.transactional_ids))
+    from unnest(relay_record_fenced.shards, relay_record_fenced.epochs) as given (shard, epoch)
+    where s.deployment = relay_record_fenced.deployment and s.shard = given.shard and s.epoch = given.epoch
+        and s.owner = relay_record_fenced.session
 $$;
 
--- Streams and categories that are held: something of theirs cannot be published, and what follows waits behind it,
--- while everything else is published. Each goes on from a place of its own. How far that got stands in Kafka first, in
--- the shard's checkpoint, and here once that is committed.
-create table annals.relay_holds (
-    hold bigint generated always as identity primary key,
+-- Quarantined streams and categories: one of their events cannot be published, and later ones wait
+-- behind it, while everything else is published. Each entry has a cursor of its own. Its progress
+-- is committed in Kafka first, in the shard's checkpoint, and recorded here afterwards.
+create table annals.relay_quarantine (
+    entry bigint generated always as identity primary key,
     deployment text collate "C" not null,
     shard smallint not null,
     kind text collate "C" not null check (kind in ('stream', 'category')),
     name text collate "C" not null,
-    place jsonb not null,
+    cursor jsonb not null,
     cause text not null,
     reason text not null,
     position bigint,
     attempts int not null default 1,
-    is_wanted boolean not null default false,
-    held_at timestamptz not null default now(),
+    is_retry_requested boolean not null default false,
+    quarantined_at timestamptz not null default now(),
     tried_at timestamptz not null default now(),
     unique (deployment, shard, kind, name)
 );
 
-comment on column annals.relay_holds.place is 'everything of its own before this place in the log is published';
-comment on column annals.relay_holds.position is 'of the event that cannot be published; null for a category';
-comment on column annals.relay_holds.is_wanted is 'somebody asked to try again';
+comment on column annals.relay_quarantine.cursor is 'every event of the entry before it is published';
+comment on column annals.relay_quarantine.position is 'the position of the event that cannot be published; null for a category';
+comment on column annals.relay_quarantine.is_retry_requested is 'an operator asked to retry';
 
--- Events that a deployment does not publish: skipped by a person, or published in a history that was lost.
-create table annals.relay_passed (
+-- Events that a deployment does not publish: an operator skipped them, or its topics have them from
+-- a lost history.
+create table annals.relay_skipped (
     deployment text collate "C" not null,
     position bigint not null,
     primary key (deployment, position)
 );
 
--- What people did about what is held.
+-- The actions of operators.
 create table annals.relay_actions (
     action bigint generated always as identity primary key,
     deployment text collate "C" not null,
@@ -317,12 +327,13 @@ create table annals.relay_actions (
     done_at timestamptz not null default clock_timestamp()
 );
 
--- Whether this is to be done about what is held in these shards: all of the leases are the session's, and nothing with a
--- later number was done under them. A statement that a relay gave up, or that it began before it lost its producers, may
--- be executed at any time after. And the database is the one whose places these are: a place of a history that was lost means
--- something else in the one that goes on.
-create function annals.relay_step(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text
+-- Admits a write of a relay: the session owns all of the leases, and no write with a higher number
+-- was admitted under them. Without that number, a statement that a relay gave up, or that it began
+-- before it lost its producers, could still be executed at any later time. And the database is the
+-- one that the cursors are of: a cursor of a lost history means something else in the history that
+-- goes on.
+create function annals.relay_admit_write(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text
 )
 returns boolean
 language plpgsql volatile
@@ -330,55 +341,57 @@ security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    perform relay_lock(relay_step.deployment);
-    if relay_step.incarnation <> incarnation() then
+    perform relay_lock(relay_admit_write.deployment);
+    if relay_admit_write.incarnation <> incarnation() then
         return false;
     end if;
-    if cardinality(relay_step.shards) <> (
+    if cardinality(relay_admit_write.shards) <> (
         select count(*) from relay_shards s
-        join unnest(relay_step.shards, relay_step.epochs) as given (shard, epoch)
+        join unnest(relay_admit_write.shards, relay_admit_write.epochs) as given (shard, epoch)
             on s.shard = given.shard and s.epoch = given.epoch
-        where s.deployment = relay_step.deployment and s.owner = relay_step.session and s.step <= relay_step.step
+        where s.deployment = relay_admit_write.deployment and s.owner = relay_admit_write.session and s.write_number <= relay_admit_write.write_number
     ) then
         return false;
     end if;
-    update relay_shards s set step = relay_step.step
-    where s.deployment = relay_step.deployment and s.shard = any (relay_step.shards);
+    update relay_shards s set write_number = relay_admit_write.write_number
+    where s.deployment = relay_admit_write.deployment and s.shard = any (relay_admit_write.shards);
     return true;
 end
 $$;
 
--- Notes how far holds got by checkpoints that are committed; one without a place has ended. False, and nothing is noted, if
--- one of the leases is no longer the session's, or it comes too late: somebody may have got further.
-create function annals.relay_holds_went_on(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, holds bigint[],
-    places jsonb[]
+-- Records the cursors of quarantine entries in committed checkpoints; an entry without a cursor has
+-- ended, and is removed. False, and nothing is written, if the write is not admitted: another
+-- session may have advanced the entries.
+create function annals.relay_advance_quarantine(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, entries bigint[],
+    cursors jsonb[]
 ) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_holds_went_on.deployment, session, shards, epochs, step, relay_holds_went_on.incarnation) then
+    if not relay_admit_write(relay_advance_quarantine.deployment, session, shards, epochs, write_number, relay_advance_quarantine.incarnation) then
         return false;
     end if;
-    delete from relay_holds h
-    using unnest(holds, places) as gone (hold, place)
-    where h.hold = gone.hold and gone.place is null
-        and h.deployment = relay_holds_went_on.deployment and h.shard = any (shards);
-    update relay_holds h set place = went.place
-    from unnest(holds, places) as went (hold, place)
-    where h.hold = went.hold and went.place is not null
-        and h.deployment = relay_holds_went_on.deployment and h.shard = any (shards);
+    delete from relay_quarantine q
+    using unnest(entries, cursors) as ended (entry, cursor)
+    where q.entry = ended.entry and ended.cursor is null
+        and q.deployment = relay_advance_quarantine.deployment and q.shard = any (shards);
+    update relay_quarantine q set cursor = moved.cursor
+    from unnest(entries, cursors) as moved (entry, cursor)
+    where q.entry = moved.entry and moved.cursor is not null
+        and q.deployment = relay_advance_quarantine.deployment and q.shard = any (shards);
     return true;
 end
 $$;
 
--- Holds what was refused: `[{"kind", "name", "cause", "reason", "position"}]`. A category is held in all of these shards, a
--- stream in its own, if it is among them. `places` says where the shards stand in Kafka: a hold begins there, or where its
--- category is held. What is held already stays where it is. False if one of the leases is lost, or it comes too late.
-create function annals.relay_hold(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, places jsonb[],
+-- Quarantines `[{"kind", "name", "cause", "reason", "position"}]`: a category in all of these
+-- shards, a stream in its own shard, if that is among them. An entry begins at the committed cursor
+-- of its shard (`cursors`), or at the cursor of its quarantined category. An existing entry keeps
+-- its cursor. False if the write is not admitted.
+create function annals.relay_add_to_quarantine(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, cursors jsonb[],
     refused jsonb
 ) returns boolean
 language plpgsql volatile
@@ -386,45 +399,46 @@ security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_hold.deployment, session, shards, epochs, step, relay_hold.incarnation) then
+    if not relay_admit_write(relay_add_to_quarantine.deployment, session, shards, epochs, write_number, relay_add_to_quarantine.incarnation) then
         return false;
     end if;
-    insert into relay_holds as h (deployment, shard, kind, name, place, cause, reason, position)
+    insert into relay_quarantine as q (deployment, shard, kind, name, cursor, cause, reason, position)
     select distinct on (s.shard, r.kind, r.name)
-        relay_hold.deployment, s.shard, r.kind, r.name,
+        relay_add_to_quarantine.deployment, s.shard, r.kind, r.name,
         coalesce(
             (
-                select c.place from relay_holds c
+                select c.cursor from relay_quarantine c
                 join events e on e.category = c.name
                 where r.kind = 'stream' and e.position = r.position
-                    and c.deployment = relay_hold.deployment and c.shard = s.shard and c.kind = 'category'
+                    and c.deployment = relay_add_to_quarantine.deployment and c.shard = s.shard and c.kind = 'category'
             ),
-            s.place
+            s.cursor
         ),
         r.cause, r.reason, r.position
     from jsonb_to_recordset(refused) as r (kind text, name text, cause text, reason text, position bigint)
-    join unnest(shards, places) as s (shard, place) on r.kind = 'category' or s.shard = shard_of(r.name)
+    join unnest(shards, cursors) as s (shard, cursor) on r.kind = 'category' or s.shard = shard_of(r.name)
     order by s.shard, r.kind, r.name, r.position
-    on conflict on constraint relay_holds_deployment_shard_kind_name_key do update set
+    on conflict on constraint relay_quarantine_deployment_shard_kind_name_key do update set
         cause = excluded.cause, reason = excluded.reason, position = excluded.position,
-        attempts = h.attempts + 1, is_wanted = false, tried_at = now();
+        attempts = q.attempts + 1, is_retry_requested = false, tried_at = now();
     return true;
 end
 $$;
 
--- Asks the relays to try again what is held: one name, or everything. Returns how many holds that is.
+-- Asks the relays to retry quarantined streams or categories: one name, or all. Returns the number
+-- of entries.
 create function annals.relay_retry(deployment text, name text, reason text) returns bigint
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 declare
-    wanted bigint;
+    requested bigint;
 begin
-    update relay_holds h set is_wanted = true
-    where h.deployment = relay_retry.deployment and h.name = coalesce(relay_retry.name, h.name);
-    get diagnostics wanted = row_count;
-    if wanted > 0 then
+    update relay_quarantine q set is_retry_requested = true
+    where q.deployment = relay_retry.deployment and q.name = coalesce(relay_retry.name, q.name);
+    get diagnostics requested = row_count;
+    if requested > 0 then
         insert into relay_actions (deployment, verb, name, reason)
         values (
             relay_retry.deployment, case when relay_retry.name is null then 'release' else 'retry' end,
@@ -432,25 +446,25 @@ begin
         );
         perform pg_notify('annals_relay', relay_retry.deployment);
     end if;
-    return wanted;
+    return requested;
 end
 $$;
 
--- Passes over the event that holds a stream, and asks the relays to go on behind it. False if it is not this event that
--- holds the stream.
+-- Skips the event that a stream is quarantined for, and asks the relays to go on behind it. False
+-- if the stream is not quarantined for this event.
 create function annals.relay_skip(deployment text, stream text, event_position bigint, reason text) returns boolean
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    update relay_holds h set is_wanted = true
-    where h.deployment = relay_skip.deployment and h.kind = 'stream' and h.name = relay_skip.stream
-        and h.position = relay_skip.event_position;
+    update relay_quarantine q set is_retry_requested = true
+    where q.deployment = relay_skip.deployment and q.kind = 'stream' and q.name = relay_skip.stream
+        and q.position = relay_skip.event_position;
     if not found then
         return false;
     end if;
-    insert into relay_passed (deployment, position) values (relay_skip.deployment, relay_skip.event_position)
+    insert into relay_skipped (deployment, position) values (relay_skip.deployment, relay_skip.event_position)
     on conflict do nothing;
     insert into relay_actions (deployment, verb, kind, name, position, reason)
     values (relay_skip.deployment, 'skip', 'stream', relay_skip.stream, relay_skip.event_position, relay_skip.reason);
@@ -459,7 +473,8 @@ begin
 end
 $$;
 
--- Copies of the checkpoints that stand in Kafka, for clean-up and for people.
+-- Copies of the checkpoints in Kafka, for dropping partitions of the outbox and for operators. In
+-- at-least-once delivery: the checkpoints.
 create table annals.relay_checkpoints (
     deployment text collate "C" not null,
     shard smallint not null,
@@ -469,10 +484,10 @@ create table annals.relay_checkpoints (
     primary key (deployment, shard)
 ) with (fillfactor = 50);
 
--- Writes checkpoints where PostgreSQL is where they stand: at least once. False, and nothing is written, if one of the leases is
--- no longer the session's, or it comes too late.
-create function annals.relay_checkpoint(
-    deployment text, session uuid, shards smallint[], epochs bigint[], step bigint, incarnation text, positions bigint[],
+-- Writes the checkpoints of at-least-once delivery. False, and nothing is written, if the write is
+-- not admitted.
+create function annals.relay_write_checkpoints(
+    deployment text, session uuid, shards smallint[], epochs bigint[], write_number bigint, incarnation text, positions bigint[],
     checkpoints jsonb[]
 ) returns boolean
 language plpgsql volatile
@@ -480,11 +495,11 @@ security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    if not relay_step(relay_checkpoint.deployment, session, shards, epochs, step, relay_checkpoint.incarnation) then
+    if not relay_admit_write(relay_write_checkpoints.deployment, session, shards, epochs, write_number, relay_write_checkpoints.incarnation) then
         return false;
     end if;
     insert into relay_checkpoints as c (deployment, shard, position, checkpoint, recorded_at)
-    select relay_checkpoint.deployment, n.shard, n.position, n.checkpoint, now()
+    select relay_write_checkpoints.deployment, n.shard, n.position, n.checkpoint, now()
     from unnest(shards, positions, checkpoints) as n (shard, position, checkpoint)
     on conflict on constraint relay_checkpoints_pkey do update set
         position = excluded.position, checkpoint = excluded.checkpoint, recorded_at = excluded.recorded_at;
@@ -492,9 +507,10 @@ begin
 end
 $$;
 
--- How far each topic was written when a relay last said so. Everything before it came from events that were committed here
--- before: so where this row is, these events are, whatever part of the log was lost behind it. What the topics have beyond
--- is looked up in the store whenever the database may have another history.
+-- Recorded end offsets of topics. Every record before such an offset came from an event that was
+-- committed here before the row was: a database that has the row has these events, whatever later
+-- part of the log it has lost. Records behind it are looked up in the store whenever the database
+-- may have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
     topic text collate "C" not null,
@@ -508,26 +524,27 @@ create table annals.relay_topic_ends (
     primary key (deployment, topic, partition)
 ) with (fillfactor = 50);
 
-comment on column annals.relay_topic_ends.covered_offset is 'what is written before it is covered by the copies of all checkpoints';
+comment on column annals.relay_topic_ends.covered_offset is 'the copied checkpoints of all shards cover what was written before it';
 comment on column annals.relay_topic_ends.next_offset is
-    'is covered once the copies of all checkpoints begin behind next_position, the highest that was visible when it was the end';
+    'covered once the copied checkpoints of all shards begin behind next_position, the highest visible one when it was the end';
 comment on column annals.relay_topic_ends.instance is 'the relay that recorded the end';
 
--- The bounds in a checkpoint say what of an event is published: up to the end of the window inside it, otherwise to its begin.
+-- Whether a checkpoint covers an event: its window has begun before it, or the position inside the
+-- window is behind it.
 create function annals.relay_is_published(event_position bigint, xid xid8, checkpoint jsonb) returns boolean
 language sql stable
 as $$
-    select annals.is_seen(
+    select annals.is_visible_at(
         event_position, xid, (checkpoint -> 'since' ->> 'snapshot')::pg_snapshot,
         (checkpoint -> 'since' ->> 'position')::bigint, (checkpoint -> 'since' ->> 'settled')::bigint
-    ) or checkpoint -> 'until' <> 'null' and event_position <= (checkpoint ->> 'after')::bigint and annals.is_seen(
+    ) or checkpoint -> 'until' <> 'null' and event_position <= (checkpoint ->> 'after')::bigint and annals.is_visible_at(
         event_position, xid, (checkpoint -> 'until' ->> 'snapshot')::pg_snapshot,
         (checkpoint -> 'until' ->> 'position')::bigint, (checkpoint -> 'until' ->> 'settled')::bigint
     )
 $$;
 
--- Where the log stands now, as a checkpoint: everything that is visible is published. Only while nothing can append: then no
--- transaction that runs has drawn a position.
+-- A checkpoint at the end of the log: every visible event is published. Only while nothing can
+-- append: then no running transaction has drawn a position.
 create function annals.relay_checkpoint_now() returns jsonb
 language sql volatile
 set search_path = annals, pg_temp
@@ -553,7 +570,7 @@ as $$
     from identity i, (select pg_current_snapshot() as snapshot) now
 $$;
 
--- Locks a deployment of which no relay runs; an error if one does.
+-- Locks a deployment while none of its relays runs; an error if one does.
 create function annals.relay_lock_stopped(deployment text) returns void
 language plpgsql volatile
 security definer
@@ -563,7 +580,7 @@ declare
     running text;
 begin
     perform relay_lock(relay_lock_stopped.deployment);
-    perform relay_expire(relay_lock_stopped.deployment, null);
+    perform relay_expire_sessions(relay_lock_stopped.deployment, null);
     select string_agg(s.instance, ', ' order by s.instance) into running
     from relay_sessions s where s.deployment = relay_lock_stopped.deployment;
     if running is not null then
@@ -576,21 +593,21 @@ begin
 end
 $$;
 
--- Begins the next generation of a deployment from its checkpoints as they stand here.
-create function annals.relay_begin_again(deployment text, delivery text) returns void
+-- Begins the next generation of a deployment from its checkpoints in this database.
+create function annals.relay_begin_generation(deployment text, delivery text) returns void
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    update relay_deployments d set delivery = coalesce(relay_begin_again.delivery, d.delivery), generation = d.generation + 1
-    where d.deployment = relay_begin_again.deployment;
-    delete from relay_origins o where o.deployment = relay_begin_again.deployment;
+    update relay_deployments d set delivery = coalesce(relay_begin_generation.delivery, d.delivery), generation = d.generation + 1
+    where d.deployment = relay_begin_generation.deployment;
+    delete from relay_origins o where o.deployment = relay_begin_generation.deployment;
     insert into relay_origins (deployment, shard, checkpoint)
-    select c.deployment, c.shard, c.checkpoint from relay_checkpoints c where c.deployment = relay_begin_again.deployment;
+    select c.deployment, c.shard, c.checkpoint from relay_checkpoints c where c.deployment = relay_begin_generation.deployment;
 $$;
 
--- Changes what consumers of a deployment are promised, while none of its relays runs. From exactly once, what was published
--- after the last copy of the checkpoints comes again.
+-- Changes the delivery of a deployment while none of its relays runs. After exactly-once, events
+-- that were published after the last copy of the checkpoints are published again.
 create function annals.relay_deliver(deployment text, delivery text) returns void
 language plpgsql volatile
 security definer
@@ -598,7 +615,7 @@ set search_path = annals, pg_temp
 as $$
 begin
     perform relay_lock_stopped(relay_deliver.deployment);
-    perform relay_begin_again(relay_deliver.deployment, relay_deliver.delivery);
+    perform relay_begin_generation(relay_deliver.deployment, relay_deliver.delivery);
     insert into relay_actions (deployment, verb, name) values (relay_deliver.deployment, 'deliver', relay_deliver.delivery);
 end
 $$;
@@ -621,7 +638,8 @@ begin
     for each in select d.deployment from relay_deployments d order by d.deployment loop
         perform relay_lock_stopped(each.deployment);
     end loop;
-    -- Every append touches streams before it works shards out: none is between the two now.
+    -- Every append locks streams before it computes shards: with this lock, none is between the
+    -- two.
     lock table streams, outbox in access exclusive mode;
     select d.deployment, s.shard into behind
     from relay_deployments d
@@ -639,9 +657,9 @@ begin
             using errcode = 'object_in_use',
             hint = 'Let nothing append, run its relays until `annals-relay status` says that nothing waits, and stop them.';
     end if;
-    select h.deployment, h.name into behind from relay_holds h order by h.hold limit 1;
+    select q.deployment, q.name into behind from relay_quarantine q order by q.entry limit 1;
     if found then
-        raise exception '% is held in deployment %', behind.name, behind.deployment
+        raise exception '% is quarantined in deployment %', behind.name, behind.deployment
             using errcode = 'object_in_use', hint = 'See `annals-relay quarantine list`.';
     end if;
     execute format(
@@ -649,7 +667,7 @@ begin
         format('select %s::smallint', shards)
     );
     origin := relay_checkpoint_now();
-    -- Whoever publishes first has to fence everything that was left.
+    -- The next owner of shard 0 has to fence the ids of all former owners.
     update relay_shards s set fence = array(
         select distinct id from relay_shards r, unnest(r.fence) as id where r.deployment = s.deployment order by id
     )
@@ -659,42 +677,44 @@ begin
     insert into relay_checkpoints (deployment, shard, position, checkpoint, recorded_at)
     select d.deployment, s.shard, (origin -> 'since' ->> 'position')::bigint, origin, now()
     from relay_deployments d cross join generate_series(0, shards - 1) s (shard);
-    perform relay_begin_again(d.deployment, null) from relay_deployments d;
+    perform relay_begin_generation(d.deployment, null) from relay_deployments d;
     insert into relay_actions (deployment, verb, name) select d.deployment, 'reshard', shards::text from relay_deployments d;
 end
 $$;
 
--- Takes events that a deployment's topics have for passed, of those that the copies of its checkpoints do not say are published.
--- Returns how many these are.
-create function annals.relay_pass(deployment text, published bigint[]) returns bigint
+-- Records events that a deployment's topics have as skipped, if its copied checkpoints do not cover
+-- them. Returns how many were recorded.
+create function annals.relay_skip_published(deployment text, published bigint[]) returns bigint
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    with passed as (
-        insert into relay_passed (deployment, position)
-        select relay_pass.deployment, e.position
-        from unnest(relay_pass.published) as p (position)
+    with recorded as (
+        insert into relay_skipped (deployment, position)
+        select relay_skip_published.deployment, e.position
+        from unnest(relay_skip_published.published) as p (position)
         join events e on e.position = p.position
-        left join relay_checkpoints c on c.deployment = relay_pass.deployment and c.shard = shard_of(e.stream)
+        left join relay_checkpoints c on c.deployment = relay_skip_published.deployment and c.shard = shard_of(e.stream)
         where c.checkpoint is null
             or not relay_is_published(e.position, e.xid, c.checkpoint)
             or exists (
-                select from relay_holds h
-                where h.deployment = relay_pass.deployment and h.shard = c.shard and h.name in (e.stream, e.category)
+                select from relay_quarantine q
+                where q.deployment = relay_skip_published.deployment and q.shard = c.shard and q.name in (e.stream, e.category)
             )
         on conflict do nothing
         returning 1
     )
-    select count(*) from passed
+    select count(*) from recorded
 $$;
 
--- Records how far topics are written; never moves an end back. `covered` are the same ends where everything before them is passed by
--- a rebase, or nulls. Nothing when the database is not the one that the caller knew.
+-- Records the end offsets of topics; never moves one back. `covered` has the same offsets if a
+-- rebase skips every event before them, or nulls. Records nothing if the database is not the one
+-- that the caller read from.
 --
--- An end is asked for before it is recorded: what is written before it was visible then. It is covered by a checkpoint that
--- begins at a bound of later, and a bound whose position is above the highest that was visible then is of later, whoever wrote
--- what, and whether or not he learned that it was committed.
+-- An end offset is read before it is recorded: the events before it were visible then. A checkpoint
+-- that begins at a later bound covers them, and a bound whose position is above the highest that
+-- was visible then is a later one, whichever relay wrote the records, and whether or not it learned
+-- that they were committed.
 create function annals.relay_record_ends(
     deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
 ) returns void
@@ -719,7 +739,7 @@ as $$
     ) as n (topic, partition, end_offset, covered_offset),
         (select coalesce(max(e.position), 0) as position from events e) visible
     where relay_record_ends.incarnation = incarnation()
-    -- In one order for everybody, so that no two can deadlock.
+    -- In one order for all, so that no two can deadlock.
     order by n.topic, n.partition
     on conflict on constraint relay_topic_ends_pkey do update set
         (end_offset, covered_offset, next_offset, next_position, instance, recorded_at) = (
@@ -734,8 +754,9 @@ as $$
     where t.end_offset < excluded.end_offset
 $$;
 
--- Begins a deployment anew after its database's history was lost in part, or its checkpoints: from the copies of checkpoints in
--- this history. The events that its topics have beyond them are passed before (`relay_pass`).
+-- Begins a new generation after the database has lost a part of its history, or Kafka the
+-- checkpoints: from the copied checkpoints in this history. Events that the topics have beyond them
+-- are recorded as skipped before (`relay_skip_published`).
 create function annals.relay_rebase(deployment text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -747,13 +768,14 @@ begin
     perform relay_lock_stopped(relay_rebase.deployment);
     update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{history}', history)
     where c.deployment = relay_rebase.deployment;
-    perform relay_begin_again(relay_rebase.deployment, null);
+    perform relay_begin_generation(relay_rebase.deployment, null);
     delete from relay_topic_ends t where t.deployment = relay_rebase.deployment;
     insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);
 end
 $$;
 
--- Notes that the topics of a publication are released, while none of its relays runs here; one of another store has none here.
+-- Records that the topics of a publication are released, while none of its relays runs here. A
+-- publication of another store has none here.
 create function annals.relay_release_topics(publication text, reason text) returns void
 language plpgsql volatile
 security definer
@@ -768,15 +790,15 @@ begin
 end
 $$;
 
--- The topics that were published to, as they were when first used: a stream's order stands on the
--- partition count.
+-- Partition counts of topics when they were first published to: the partition of a stream, and so
+-- its order, depends on them.
 create table annals.relay_topics (
     topic text collate "C" primary key,
     partitions int not null,
     recorded_at timestamptz not null default now()
 );
 
--- The registry's answers, so that known schemas need no registry.
+-- Registry ids of schemas, so that known schemas need no registry.
 create table annals.relay_schema_ids (
     subject text collate "C" not null,
     fingerprint bigint not null,
@@ -785,8 +807,9 @@ create table annals.relay_schema_ids (
     primary key (subject, fingerprint)
 );
 
--- Forgets a deployment that is gone for good: its checkpoints hold back the outbox. A relay that still runs under
--- this name writes them again. Returns how many rows there were.
+-- Removes the checkpoints of a deployment that has ended for good: they keep partitions of the
+-- outbox from being dropped. A relay that still runs under this name writes them again. Returns the
+-- number of checkpoints.
 create function annals.relay_forget(deployment text) returns bigint
 language sql
 security definer
@@ -804,8 +827,9 @@ as $$
     select count(*) from forgotten
 $$;
 
--- The lowest partition of the outbox, if every deployment has published all of it: each shard's checkpoint is above it,
--- and has seen each transaction that wrote to it. No row: it is not published yet.
+-- The lowest partition of the outbox, if every deployment has published all of it: the checkpoint
+-- of each shard is behind it, and its snapshot includes every transaction that wrote to it. No row:
+-- it is not published yet.
 create function annals.outbox_published(
     out partition name, out lower bigint, out upper bigint, out xid_min xid8, out xid_max xid8
 )
@@ -825,15 +849,16 @@ begin
     ) o
     order by o.number
     limit 1;
-    -- A deployment without a checkpoint of each shard has published nothing of the others.
+    -- A deployment has published nothing of a shard without a checkpoint.
     if not exists (select from relay_checkpoints)
         or exists (select from relay_checkpoints c group by c.deployment having count(*) < shard_count())
         or exists (select from relay_checkpoints c where c.position < upper)
     then
         return;
     end if;
-    -- Inside a window, what its end has seen is published up to the position, and that is beyond the partition. What a
-    -- snapshot has not seen the end of is named in it, or not below its xmax: found in the index.
+    -- Inside a window, the events that its end includes are published up to the cursor's position,
+    -- which is behind the partition. A transaction that a snapshot does not include is in its xip,
+    -- or not below its xmax: the index finds both.
     execute format(
         'select
             (select o.xid from %1$I o order by o.xid limit 1),
@@ -858,17 +883,19 @@ begin
     if is_unseen then
         return;
     end if;
-    -- In one whose positions went with rollbacks there is no transaction.
+    -- A partition whose positions were all rolled back has no transaction.
     xid_min := coalesce(xid_min, '0');
     xid_max := coalesce(xid_max, '0');
     return next;
 end
 $$;
 
--- Drops the lowest partition of the outbox if it is published; returns how many were dropped, 0 or 1.
+-- Drops the lowest partition of the outbox if it is published; returns how many were dropped, 0 or
+-- 1.
 --
--- To drop, nobody may use the outbox, and whoever wants to use it meanwhile waits behind. So it gives up at once where
--- somebody has the partition open for longer, as a backup does, and after 20 ms where appends are slow to end.
+-- Dropping needs an exclusive lock on the outbox, and appends queue behind it. So it gives up at
+-- once if a long transaction, such as a backup, has the partition open, and after 20 ms if appends
+-- are slow to end.
 create function annals.outbox_drop_published() returns bigint
 language plpgsql
 security definer
@@ -884,7 +911,7 @@ begin
     end if;
     begin
         execute format('lock table %I in access exclusive mode nowait', published.partition);
-        -- Only tried: whoever drops takes the outbox first, as everybody else does.
+        -- Only a test: the lock order is the outbox first, then its partition.
         raise exception using errcode = 'no_data_found';
     exception
         when no_data_found then
@@ -899,7 +926,7 @@ begin
         when lock_not_available or undefined_table then
             return 0;
     end;
-    -- Somebody may have dropped it, or appended to it, meanwhile.
+    -- Another session may have dropped it, or appended to it, meanwhile.
     if published is distinct from (select p from outbox_published() p) then
         return 0;
     end if;
@@ -911,9 +938,10 @@ begin
 end
 $$;
 
--- Takes the store over into the cluster that it is in now, after a dump and restore, a logical copy or an upgrade: everything
--- that is here counts as visible, whatever transaction ids it has. With `is_copy` it is another store from now on, which knows
--- nothing of what relays of the first one did. Logged. Refused where the store is at home, unless it is to become a copy.
+-- Adopts the store in its present cluster, after a dump and restore, a logical copy or an upgrade:
+-- every event in it counts as visible, whatever its transaction id. With `is_copy` it becomes a
+-- store of its own, without the state of the first one's relays. Logged. Refused in the store's own
+-- cluster, unless it is to become a copy.
 create function annals.adopt(
     reason text, is_copy boolean default false, out store_id uuid, out history int, out system_identifier text, out settled bigint
 )
@@ -930,14 +958,15 @@ begin
     if length(btrim(coalesce(adopt.reason, ''))) = 0 then
         raise exception 'say why the store is adopted: the reason must not be empty' using errcode = 'invalid_parameter_value';
     end if;
-    -- Who appends has a stream locked before it draws a position: after this, no position below the line is still to be visible.
+    -- An append locks its streams before it draws positions: after this lock, no position below the
+    -- limit can still become visible.
     lock table streams, identity in share row exclusive mode;
     if not adopt.is_copy and (select i.system_identifier from identity i) = here then
         raise exception 'the store is in its own cluster, %: there is nothing to adopt', here
             using errcode = 'object_not_in_prerequisite_state',
                 hint = 'A copy that is to be a store of its own is adopted as a copy.';
     end if;
-    -- A logical copy does not bring the sequence along.
+    -- A logical copy does not include the sequence's value.
     perform setval('positions', greatest(
         (select p.last_value from positions p), (select coalesce(max(e.position), 1) from events e)
     ), (select p.is_called from positions p) or exists (select from events));

@@ -1,14 +1,15 @@
--- Who may do what.
+-- Roles and privileges.
 --
---   annals_owner   owns everything; nobody logs in as it
---   annals_append  appends, through the function, and reads
+--   annals_owner   owns all objects; it has no login
+--   annals_append  appends, through the functions, and reads
 --   annals_read    reads and follows
---   annals_relay   reads, and writes what the relay keeps here
+--   annals_relay   reads, and writes the relay's state
 --   annals_admin   reads, and may change recorded events after annals.administer(reason), which is logged
 --
--- They belong to the whole cluster. A login gets what it needs by `grant annals_append to app`.
+-- Roles belong to the whole cluster. Give a login its privileges with `grant annals_append to app`.
 
--- Lets the current user act as a role: whoever created it may not by itself, since PostgreSQL 16. False if it may not.
+-- Lets the current user act as a role. Since PostgreSQL 16 the creator of a role may not do so
+-- without a grant. False if the grant is not permitted.
 create function annals.join_role(role name) returns boolean
 language plpgsql
 set search_path = annals, pg_temp
@@ -28,12 +29,13 @@ exception
 end
 $$;
 
--- Creates the roles where they are missing, and gives each what it needs and nothing else. Harmless to repeat.
+-- Creates missing roles, and grants each role exactly the privileges that it needs. It can be
+-- repeated.
 --
--- For an administrator with CREATEROLE, who need not be a superuser. Without the right to create the roles it changes
--- nothing, says so, and returns false: everything stays with whoever migrated. Where they are another administrator's, who
--- has not made the current user a member of annals_owner, the others get their rights all the same, and what belongs to
--- the current user goes on to do so.
+-- For an administrator with CREATEROLE, who need not be a superuser. Without the right to create
+-- roles it changes nothing, warns, and returns false: all objects stay with the migrating user. If
+-- another administrator created the roles and has not made the current user a member of
+-- annals_owner, the other roles get their privileges, and the objects stay with the current user.
 create function annals.apply_roles() returns boolean
 language plpgsql
 set search_path = annals, pg_temp
@@ -50,7 +52,7 @@ begin
                 execute format('create role %I nologin', role);
             end if;
         exception
-            -- Another database's migration does the same at this moment.
+            -- A concurrent migration of another database creates the same role.
             when duplicate_object or unique_violation or internal_error then
                 null;
             when insufficient_privilege then
@@ -61,7 +63,7 @@ begin
     end loop;
 
     if join_role('annals_owner') then
-        -- First the schema: who is to own a table has to be allowed to create one there.
+        -- The schema first: the new owner of a table needs the right to create tables in it.
         execute 'alter schema annals owner to annals_owner';
         for item in
             select c.oid::regclass as name from pg_class c
@@ -73,7 +75,7 @@ begin
         for item in select p.oid::regprocedure as name from pg_proc p where p.pronamespace = 'annals'::regnamespace loop
             execute format('alter routine %s owner to annals_owner', item.name);
         end loop;
-        -- Rights are the owner's to give.
+        -- Only the owner can grant privileges.
         perform set_config('role', 'annals_owner', true);
     else
         raise warning 'the role annals_owner is another administrator''s: what % migrated stays with it', current_user
@@ -92,12 +94,14 @@ begin
         annals.outbox_dropped, annals.schemas
         to annals_append, annals_read, annals_relay, annals_admin;
     grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count(),
-        annals.system_identifier(), annals.incarnation(), annals.is_seen(bigint, xid8, pg_snapshot, bigint, bigint)
+        annals.system_identifier(), annals.incarnation(), annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint)
         to annals_append, annals_read, annals_relay, annals_admin;
 
     for item in
         select p.oid::regprocedure as name from pg_proc p
-        where p.pronamespace = 'annals'::regnamespace and p.proname in ('append', 'append_and_commit', 'register_schema')
+        where p.pronamespace = 'annals'::regnamespace and p.proname in (
+                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema'
+            )
     loop
         execute format('grant execute on routine %s to annals_append', item.name);
     end loop;
@@ -105,7 +109,7 @@ begin
     grant execute on function annals.outbox_drop_published() to annals_relay;
     grant execute on function
         annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
-        annals.relay_rebase(text, text), annals.relay_pass(text, bigint[]),
+        annals.relay_rebase(text, text), annals.relay_skip_published(text, bigint[]),
         annals.relay_record_ends(text, text, text, text[], int[], bigint[], bigint[]), annals.adopt(text, boolean),
         annals.relay_retry(text, text, text),
         annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text)
@@ -119,13 +123,13 @@ begin
     end loop;
 
     grant insert, update on annals.relay_checkpoints, annals.relay_topics, annals.relay_schema_ids to annals_relay;
-    -- Leases change by these alone.
+    -- Only these functions change leases.
     for item in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
             and p.proname not in (
-                'relay_lock', 'relay_lock_stopped', 'relay_expire', 'relay_step', 'relay_forget', 'relay_begin_again', 'relay_reshard',
-                'relay_deliver', 'relay_rebase', 'relay_pass', 'relay_checkpoint_now', 'relay_release_topics'
+                'relay_lock', 'relay_lock_stopped', 'relay_expire_sessions', 'relay_admit_write', 'relay_forget', 'relay_begin_generation', 'relay_reshard',
+                'relay_deliver', 'relay_rebase', 'relay_skip_published', 'relay_checkpoint_now', 'relay_release_topics'
             )
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);

@@ -1,3 +1,4 @@
--- Takes the store over into the cluster that it is in now. $1 the reason, $2 whether it becomes a store of its own.
--- One row: what it is now.
+-- Adopts the store into the current cluster.
+-- $1 reason, $2 whether it becomes an independent store.
+-- One row: its new identity.
 select store_id, history, system_identifier, settled from annals.adopt($1, $2)

@@ -1,6 +1,7 @@
 -- Appends in a transaction of its own, committed by the server within this one round trip.
--- $1 streams, $2 expected, $3 stream_of, $4 event_ids, $5 event_types, $6 fingerprints, $7 payloads,
--- $8 data, $9 metadata, $10 headers, $11 conflict_events_max: see annals.append. Always one row.
+-- $1 streams, $2 expected, $3 stream_of, $4 event_ids, $5 event_types, $6 fingerprints, $7
+-- payloads, $8 data, $9 metadata, $10 headers, $11 conflict_events_max: see annals.append. Always
+-- one row.
 call annals.append_and_commit(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, null, null, null, null, null
 )

@@ -1,5 +1,6 @@
--- The categories that have a stream, by name. No row: the store is empty.
--- Jumps from one category to the next by the key: what follows '-', the end of a category, is '.'.
+-- Lists the categories that have a stream, by name.
+-- No row: the store is empty. Skips from one category to the next by the key: '.' follows '-', the
+-- end of a category.
 with recursive jump (category) as (
     (select category from annals.streams order by name limit 1)
     union all

@@ -1,2 +1,2 @@
--- Whether the server waits for its disk at all: `on` or `off`.
+-- Reads whether the server waits for its disk: `on` or `off`.
 select current_setting('fsync')

@@ -1,2 +1,3 @@
--- Which store this is, in which cluster it is at home and in which one it is. One row.
+-- Reads the identity of the store, and the cluster of this session.
+-- One row.
 select store_id, history, system_identifier, settled, annals.system_identifier() as cluster from annals.identity

@@ -1,3 +1,3 @@
 -- Drops the lowest partition of the outbox if every deployment has published all of it.
--- One row: how many were dropped.
+-- One row: the number of dropped partitions.
 select annals.outbox_drop_published() as dropped

@@ -1,8 +1,8 @@
 -- Reads a page of all events forwards.
--- $1 unused (null), $2 position after which to begin, $3 most rows,
--- $4 event types (null: all), $5 earliest time of recording (null: any).
--- No row: no later such event was visible when the page was read.
--- Types and times stand in subselects, so that the planner does not take a rare one for a reason to sort.
+-- $1 unused (null), $2 position to start after, $3 maximum number of rows, $4 event types (null:
+-- all), $5 earliest time of recording (null: any).
+-- No row: no later such event is visible.
+-- Types and times are in subselects, so that the planner does not sort for a rare one.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events

@@ -1,9 +1,9 @@
 -- Reads a page of all events backwards.
--- $1 unused (null), $2 position before which to begin, $3 most rows,
--- $4 event types (null: all), $5 earliest time of recording (null: any), $6 lowest position that can have been
--- recorded since that time: the page ends there, however much there is before it.
--- No row: no earlier such event was visible when the page was read.
--- Types and times stand in subselects, so that the planner does not take a rare one for a reason to sort.
+-- $1 unused (null), $2 position to start before, $3 maximum number of rows, $4 event types (null:
+-- all), $5 earliest time of recording (null: any), $6 lowest position that can have been recorded
+-- since that time, where the read ends.
+-- No row: no earlier such event is visible.
+-- Types and times are in subselects, so that the planner does not sort for a rare one.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events

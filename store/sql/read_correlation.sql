@@ -1,10 +1,10 @@
 -- Reads a page of the events with a correlation id forwards.
--- $1 correlation id as text, $2 position after which to begin, $3 most rows,
--- $4 event types (null: all), $5 earliest time of recording (null: any).
--- No row: no later such event was visible when the page was read.
--- The comparison of rows leaves the planner only the index that has this order; with an equality it may walk over
--- all positions instead.
--- Types and times stand in subselects, so that the planner does not take a rare one for a reason to sort.
+-- $1 correlation id as text, $2 position to start after, $3 maximum number of rows, $4 event types
+-- (null: all), $5 earliest time of recording (null: any).
+-- No row: no later such event is visible.
+-- With the row comparison the planner can only use the index with this order; with an equality it
+-- can scan all positions instead.
+-- Types and times are in subselects, so that the planner does not sort for a rare one.
 select
     position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from annals.events

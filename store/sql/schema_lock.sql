@@ -1,2 +1,3 @@
--- Lets one transaction at a time register a version of a schema. $1 category, $2 full name.
+-- Serializes the transactions that register versions of a schema.
+-- $1 category, $2 full name.
 select pg_advisory_xact_lock(hashtextextended('annals.schemas:' || $1 || ':' || $2, 0))

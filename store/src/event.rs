@@ -1,4 +1,4 @@
-//! Events: before they are appended, and as the store recorded them.
+//! Events: new ones for an append, and recorded ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use crate::stream::{Position, StreamName, Version};
 
-/// What makes an event itself, whatever happens to the connection: the same id is the same event.
+/// The identity of an event: the store records an id once.
 ///
-/// New ids are UUIDs of version 7, which sort by time and so keep the store's index compact.
+/// New ids are UUIDs of version 7, which sort by time and keep the store's index compact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EventId(Uuid);
@@ -44,30 +44,30 @@ impl fmt::Display for EventId {
     }
 }
 
-/// What is known about how an event came to be.
+/// The origin of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
-    /// Everything that one request or process led to has this in common.
+    /// Shared by all events that result from one request or process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<Uuid>,
-    /// The id of the event or command that led to this one.
+    /// The id of the event or command that caused this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<Uuid>,
-    /// Who did it, in the service's own words.
+    /// The user or service that caused the event, as the application names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// W3C trace context, carried to the consumers unchanged. Taken from the current span where it is not set, if the
-    /// store is told how ([`StoreOptions::trace_context`](crate::StoreOptions::trace_context)).
+    /// W3C trace context, passed to the consumers unchanged. If it is not set, the store takes it
+    /// from the current span ([`StoreOptions::trace_context`](crate::StoreOptions::trace_context)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// W3C trace state, carried to the consumers unchanged.
+    /// W3C trace state, passed to the consumers unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracestate: Option<String>,
 }
 
-/// An event ready to be appended: checked against its schema, encoded, with its id.
+/// An event for an append: checked against its schema, encoded, with an id.
 ///
-/// Keep the value for a retry: its id is what makes the retry safe.
+/// Keep the value for a retry: the retry is safe because it has the same id.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     pub(crate) id: EventId,
@@ -80,10 +80,10 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// Encodes an event against its schema, offline, and gives it an id.
+    /// Encodes an event with its schema, without a server, and generates an id.
     ///
     /// # Errors
-    /// [`EncodeError`] when the value does not fit the schema; it names the field.
+    /// [`EncodeError`] if the value does not match the schema; it names the field.
     pub fn new<E: EventSet>(event: &E) -> Result<Self, EncodeError> {
         let encoded = event.encode()?;
         Ok(Self {
@@ -97,7 +97,7 @@ impl NewEvent {
         })
     }
 
-    /// Replaces the id by one of the caller's, for instance one derived from a command's id.
+    /// Replaces the id, for instance by one that is derived from a command's id.
     #[must_use]
     pub fn with_id(mut self, id: EventId) -> Self {
         self.id = id;
@@ -111,8 +111,8 @@ impl NewEvent {
         self
     }
 
-    /// Adds a free header, carried to the consumers as a record header. The names of the topic contract
-    /// (`ce_*`, `content-type`, `traceparent`, `tracestate`) are refused in the append.
+    /// Adds a free header, passed to the consumers as a record header. The append refuses the names
+    /// of the topic contract (`ce_*`, `content-type`, `traceparent`, `tracestate`).
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
@@ -132,7 +132,7 @@ impl NewEvent {
     }
 }
 
-/// An event as the store has it.
+/// A recorded event.
 #[derive(Debug, Clone)]
 pub struct RecordedEvent {
     /// Its number in the store.
@@ -145,35 +145,35 @@ pub struct RecordedEvent {
     pub id: EventId,
     /// Its type: the name of its Avro record.
     pub event_type: String,
-    /// When the store recorded it, by the database's clock, in microseconds.
+    /// The time of recording, by the database's clock, in microseconds.
     pub recorded_at: Timestamp,
-    /// The schema that it was written with.
+    /// The schema that it was encoded with.
     pub schema: Schema,
-    /// The event in Avro, without prefix, as written.
+    /// The event in Avro, without prefix.
     pub payload: Vec<u8>,
-    /// How it came to be.
+    /// Its origin.
     pub metadata: Metadata,
     /// Free headers.
     pub headers: BTreeMap<String, String>,
-    /// How many events of its stream were removed, by logged administration, between this one and the one read before
-    /// it, or where the reading began. Counted by whatever reads or follows one stream; 0 elsewhere, where positions
-    /// that were never used look the same.
+    /// The number of events of its stream that an administrator removed between this event and the
+    /// previous one, or the start of the read. Only reads and followers of one stream count them; 0
+    /// otherwise, because gaps in positions are normal.
     pub removed_before: u64,
 }
 
 impl RecordedEvent {
-    /// The event as a value of the application's type; a schema that was changed since is resolved.
+    /// Decodes the event as a value of the application's type, with schema resolution.
     ///
     /// # Errors
-    /// [`DecodeError`] when `E` has no such event type or the payload does not resolve to it.
+    /// [`DecodeError`] if `E` has no such event type or the payload does not resolve to it.
     pub fn decode<E: EventSet>(&self) -> Result<E, DecodeError> {
         E::decode(&self.event_type, &self.schema, &self.payload)
     }
 
-    /// The event as JSON, for people and for tools that know no types.
+    /// Decodes the event as JSON, for people and for tools without the types.
     ///
     /// # Errors
-    /// [`DecodeError`] when the payload is not what its schema says.
+    /// [`DecodeError`] if the payload does not match its schema.
     pub fn to_json(&self) -> Result<serde_json::Value, DecodeError> {
         self.schema.decode_json(&self.payload)
     }

@@ -1,4 +1,4 @@
-//! Which store this is, and taking it over into another database cluster.
+//! The identity of a store, and its adoption by another database cluster.
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, Row};
@@ -6,32 +6,35 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::store::Store;
+use crate::stream::Position;
 
-/// Which store a database has, and in which history.
+/// The identity of the store in a database, and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The store: a copy that goes on by itself has another one.
+    /// The store. An independent copy has another id.
     pub store_id: Uuid,
-    /// How often the store was adopted by another database cluster; 1 at first.
+    /// 1, plus the number of times that another database cluster adopted the store.
     pub history: u32,
     /// The identifier of the cluster that the store belongs to.
     pub system_identifier: String,
-    /// The position up to which every event counts as visible, whatever its transaction id; 0 before an adoption.
-    pub settled: u64,
+    /// The settled position: events up to it count as visible, whatever their transaction ids;
+    /// [`Position::ORIGIN`] before an adoption.
+    pub settled: Position,
 }
 
-/// Whether the store goes on here instead of where it came from.
+/// Whether the original store continues, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adoption {
-    /// It does: it was restored, moved or upgraded, and its relays and followers go on.
+    /// It does not: the store was restored, moved or upgraded, and its relays and followers
+    /// continue here.
     Moved,
-    /// No: it goes on there, too, and this is a store of its own from now on, with a new id. What relays of the first one kept in
-    /// the database is forgotten.
+    /// It does: this copy becomes an independent store with a new id. The state of the original's
+    /// relays is deleted from the copy.
     Copy,
 }
 
 impl Store {
-    /// Which store this is.
+    /// Reads the identity of the store.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -40,20 +43,21 @@ impl Store {
         row.and_then(|row| identity(&row)).map_err(Error::database("read the store's identity"))
     }
 
-    /// Takes the store over into the database cluster that it is in now, after a dump and restore, a logical copy or an
-    /// upgrade: until then, appending and following are refused, for transaction ids mean nothing in another cluster. From
-    /// then on everything that is here counts as visible; relays and followers go on where they were, if all that they
-    /// passed is here.
+    /// Adopts the store into the current database cluster, after a dump and restore, a logical copy
+    /// or an upgrade. Before the adoption, appends and followers are refused, because transaction
+    /// ids have no meaning in another cluster. After it, all present events count as visible, and
+    /// relays and followers continue from their checkpoints if all events before these are present.
     ///
-    /// Needs the role `annals_admin`. The reason, who gave it and when are kept in `annals.adoptions`.
+    /// Requires the role `annals_admin`. `annals.adoptions` records the reason, the role and the
+    /// time.
     ///
     /// # Errors
-    /// [`Error::Database`], also where the store is in its own cluster already and is not to become a copy.
+    /// [`Error::Database`], also if the store already belongs to this cluster and does not become a copy.
     pub async fn adopt(&self, reason: &str, adoption: Adoption) -> Result<Identity, Error> {
         let action = "adopt the store";
-        // A connection of its own: nothing is left behind in the pool, however this ends.
-        let pool = self.pool().acquire().await.map_err(Error::database(action))?;
-        let mut own = pool.detach();
+        // Outside the pool: a dropped future leaves no transaction in the pool.
+        let acquired = self.pool().acquire().await.map_err(Error::database(action))?;
+        let mut own = acquired.detach();
         let adopted = sqlx::query(self.statements().adopt.clone())
             .bind(reason)
             .bind(adoption == Adoption::Copy)
@@ -73,6 +77,6 @@ fn identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
         store_id: row.try_get("store_id")?,
         history: history.unsigned_abs(),
         system_identifier: row.try_get("system_identifier")?,
-        settled: settled.unsigned_abs(),
+        settled: Position::from_store(settled),
     })
 }

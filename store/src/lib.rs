@@ -1,18 +1,19 @@
-//! An event store on PostgreSQL, to be embedded in a service: append, read, rebuild aggregates, follow the log.
+//! An event store on PostgreSQL, embedded in a service: append, read, rebuild aggregates, follow
+//! the log.
 //!
 //! Appending writes the events and their outbox rows in one PostgreSQL transaction, under a version
-//! check, in one round trip. The relay of Annals publishes the outbox to Kafka, so that other services
-//! can build projections. This crate knows nothing of Kafka.
+//! check, in one round trip. The relay of Annals publishes the outbox to Kafka, so that other
+//! services can build projections. This crate does not depend on Kafka.
 //!
 //! ```
 //! use annals_store::{Append, ExpectedVersion, NewEvent, Store, StreamName, events};
 //! # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 //! # pub struct FlightCancelled { scheduled_departure: i64 }
 //! events! {
-//!     /// What happens to a flight.
+//!     /// The events of a flight.
 //!     #[derive(Debug, Clone, PartialEq)]
 //!     pub enum FlightEvent in "flight" {
-//!         /// It will not leave.
+//!         /// The flight is cancelled.
 //!         FlightCancelled = "../../schemas/avro/flight/FlightCancelled.v1.avsc",
 //!     }
 //! }
@@ -34,22 +35,23 @@
 //! # Guarantees
 //!
 //! - *Atomic*: the events of an append and their outbox rows commit together or not at all, also over
-//!   several streams ([`Append::and_to`]), also inside the caller's own transaction ([`Store::append_in`]).
-//! - *What cannot be published cannot be committed*: names, sizes and schemas are checked in the append.
-//! - *Retry is safe* in every [`ExpectedVersion`]: the same event ids give the original answer.
-//! - *Nothing is lost and nothing is reordered*: a follower ([`Store::follow`]) gets each event once, each stream in version
-//!   order; a transaction left open anywhere delays only its own events.
+//!   several streams ([`Append::and_to`]), also inside the caller's own transaction
+//!   ([`Store::append_in`]).
+//! - *Committed events can be published*: the append checks names, sizes and schemas.
+//! - *A retry is safe* in each [`ExpectedVersion`]: the same event ids get the original result.
+//! - *No loss and no reordering*: a follower ([`Store::follow`]) gets each event once, and each stream
+//!   in version order; an open transaction delays only its own events.
 //!
 //! # Where to begin
 //!
 //! | to | see |
 //! | --- | --- |
 //! | declare events | [`events!`] |
-//! | write them | [`Append`], [`Store::append`], [`Store::append_in`]; what can go wrong: [`AppendError`] |
-//! | decide on current state | [`Aggregate`], [`Store::load`], [`Loaded::catch_up`] after a conflict |
+//! | write them | [`Append`], [`Store::append`], [`Store::append_in`]; errors: [`AppendError`] |
+//! | decide on the current state | [`Aggregate`], [`Store::load`], [`Loaded::catch_up`] after a conflict |
 //! | read | [`Read`], [`Store::read`], [`Store::read_events`], [`Store::streams`], [`Store::categories`] |
 //! | follow | [`Follow`], [`Store::follow`], [`Store::follow_stream`], [`Checkpoint`] |
-//! | watch it work | [`telemetry`] |
+//! | monitor | [`telemetry`] |
 //!
 //! `examples/bank` in the repository is the tutorial.
 //!
@@ -64,16 +66,16 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let bed = annals_testkit::Testbed::new("doc_following").await;
-//! # let (store, kept) = (bed.store(), None);
+//! # let (store, stored) = (bed.store(), None);
 //! # let append = Append::to(&annals_testkit::account(1), ExpectedVersion::Any, [annals_testkit::opened("Ann")]);
 //! # store.append(&append).await?;
 //! let mut follow = Follow::category(&Category::new("account")?);
-//! if let Some(checkpoint) = kept {
+//! if let Some(checkpoint) = stored {
 //!     follow = follow.after(checkpoint);
 //! }
 //! let mut log = pin!(store.follow(follow));
 //! while let Some(followed) = log.try_next().await? {
-//!     // In one transaction: what the event means here, and followed.checkpoint.
+//!     // In one transaction: process the event, and store followed.checkpoint.
 //!     println!("{} {}", followed.event.stream, followed.event.version);
 //! #   break;
 //! }
@@ -81,53 +83,48 @@
 //! # }
 //! ```
 
-mod aggregate;
 mod append;
-mod catalog;
-mod checkpoint;
+mod connect;
+mod connections;
 mod error;
 mod event;
 mod follow;
-mod handover;
-mod hints;
+mod history;
 mod identity;
 mod limits;
 mod migrate;
+mod options;
 pub mod outbox;
-mod pgtime;
 mod read;
-mod refusal;
-mod rows;
 mod schemas;
-mod sessions;
-mod settle;
-mod sql;
+mod sqlstate;
+mod statements;
 mod store;
 mod stream;
-mod stream_page;
 pub mod telemetry;
+mod timestamptz;
 mod trace;
 
-pub use aggregate::{Aggregate, Loaded};
 pub use annals_schemas::{
     DecodeError, EncodeError, EventSet, Fingerprint, FitReport, Misfit, Schema, SchemaError,
     check_fit, events, timestamp_micros, timestamp_millis, verify,
 };
-pub use append::{Append, Appended};
-pub use checkpoint::{Checkpoint, CheckpointFormatError};
+pub use append::{Append, Appended, Coalescing};
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
-pub use follow::{Follow, Followed};
+pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
 pub use limits::{
-    EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
+    EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX,
+    STREAMS_PER_APPEND_MAX,
 };
 pub use migrate::MigrationError;
-pub use read::{Key, Read};
-pub use sql::{SchemaName, SchemaNameError};
-/// The sqlx whose pools, connections and errors this crate takes and gives, for those who name them.
+pub use options::StoreOptions;
+pub use read::{Aggregate, Key, Loaded, Read};
+/// The sqlx whose pools, connections and errors appear in this crate's API.
 pub use sqlx;
-pub use store::{EVENT_BYTES_MAX, Store, StoreOptions};
+pub use statements::{SchemaName, SchemaNameError};
+pub use store::Store;
 pub use stream::{
     CATEGORY_BYTES_MAX, Category, ExpectedVersion, NameError, Position, STREAM_NAME_BYTES_MAX,
     StreamName, Version,

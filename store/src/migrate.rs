@@ -1,14 +1,14 @@
-//! Creates or upgrades the store's tables and functions, in its own schema and nowhere else.
+//! Migrations of the store's tables and functions, in its own database schema.
 
 use std::borrow::Cow;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection, PgConnection, PgPool, SqlStr};
 
-use crate::error::code_of;
-use crate::sql::SchemaName;
+use crate::sqlstate::code_of;
+use crate::statements::SchemaName;
 
-/// In the order of their numbers. Released migrations are never edited: a change is a new file.
+/// Ordered by number. A released migration is never edited: a change is a new file.
 const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "streams and events", include_str!("../migrations/0001_streams_and_events.sql")),
     (2, "append", include_str!("../migrations/0002_append.sql")),
@@ -16,30 +16,32 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
     (4, "roles", include_str!("../migrations/0004_roles.sql")),
 ];
 
-/// Why the tables could not be created or upgraded. The database is as it was.
+/// Why the tables could not be created or upgraded. The database is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrationError {
-    /// PostgreSQL refused, or was not reached.
+    /// PostgreSQL reported an error or was not reached.
     #[error("run a migration")]
     Database(#[source] sqlx::Error),
-    /// The login has too few rights.
+    /// The login lacks privileges.
     #[error(
-        "the login may not migrate: it needs CREATE on the database and CREATEROLE the first time, and later to be a member of \
-         the role that owns the schema, annals_owner"
+        "the login may not migrate: the first migration needs CREATE on the database and CREATEROLE, \
+         later ones membership in the role that owns the schema, annals_owner"
     )]
     NotPermitted(#[source] sqlx::Error),
-    /// A migration that this version of the crate does not know: a later version was here. Run that one, or a later one.
+    /// A later version of the crate migrated the database. Run that version, or a later one.
     #[error(
-        "migration {number} in the database is of a later version of Annals: run that version, or a later one"
+        "migration {number} in the database belongs to a later version of Annals: run that version, \
+         or a later one"
     )]
     OfALaterVersion {
         /// The migration.
         number: i64,
     },
-    /// A migration was applied with another text: this is the database of another make of Annals.
+    /// A migration was applied with another text: the database belongs to another build of Annals.
     #[error(
-        "migration {number} was applied with another text: the database is of another make of Annals"
+        "migration {number} was applied with another text: the database belongs to another build of \
+         Annals"
     )]
     Changed {
         /// The migration.
@@ -63,21 +65,22 @@ impl From<MigrateError> for MigrationError {
     }
 }
 
-/// Applies what is missing, in one transaction, under a lock that makes others wait and that ends with the transaction,
-/// whatever becomes of it.
+/// Applies the missing migrations in one transaction, under a lock that ends with the transaction.
 pub(crate) async fn migrate(
     pool: &PgPool,
     schema: &SchemaName,
     lock: &SqlStr,
 ) -> Result<(), MigrationError> {
-    // It does not come back to the pool: dropped while it begins, it would come back inside the transaction.
+    // It does not return to the pool: after a dropped `begin`, it would return inside the
+    // transaction.
     let connection = pool.acquire().await.map_err(MigrationError::Database)?;
     let mut own = connection.detach();
     let mut transaction = own.begin().await.map_err(MigrationError::Database)?;
     match apply(&mut transaction, schema, lock).await {
         Ok(()) => transaction.commit().await.map_err(MigrationError::Database),
         Err(error) => {
-            // At once, and not when the connection is next used: others wait. If it fails, the connection is gone, too.
+            // Other processes wait for the lock. If the rollback fails, the connection is closed,
+            // too.
             drop(transaction.rollback().await);
             Err(error)
         }

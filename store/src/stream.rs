@@ -1,4 +1,4 @@
-//! Names and numbers: checked once, here, and carried as proof from then on.
+//! Names and numbers of streams and events, checked when they are constructed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,22 +10,22 @@ pub const STREAM_NAME_BYTES_MAX: usize = 200;
 /// Longest category, in bytes.
 pub const CATEGORY_BYTES_MAX: usize = 100;
 
-/// A text that cannot name a stream or a category, and why.
+/// A text that is not a legal name of a stream or a category, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} cannot name a {what}: {reason}")]
 pub struct NameError {
     /// `stream` or `category`.
     pub what: &'static str,
-    /// The refused text.
+    /// The illegal text.
     pub text: String,
-    /// What is wrong with it and what is allowed.
+    /// The broken rule.
     pub reason: &'static str,
 }
 
-/// The kind of thing that a stream is about: the text before the first `-` of its name.
+/// The category of a stream: the text before the first `-` of its name.
 ///
-/// Begins with a letter; letters, digits and `_` follow; at most [`CATEGORY_BYTES_MAX`] bytes. Every
-/// category is a legal end of a Kafka topic name, and no two collide in Kafka's metric names.
+/// Begins with a letter; letters, digits and `_` follow; at most [`CATEGORY_BYTES_MAX`] bytes.
+/// Every category is a legal end of a Kafka topic name, and no two collide in Kafka's metric names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Category(Box<str>);
@@ -50,11 +50,11 @@ impl Category {
     }
 }
 
-/// The name of a stream: its category, and after a `-` what tells it from the others: `order-42`.
+/// The name of a stream: its category, and an identifier after a `-`: `order-42`.
 ///
 /// The part after the first `-` has letters, digits and `. _ : @ + = ~ -`; the whole at most
-/// [`STREAM_NAME_BYTES_MAX`] bytes. A category alone (`heartbeat`) is a stream, too. The name is the
-/// key of the stream's records in Kafka.
+/// [`STREAM_NAME_BYTES_MAX`] bytes. A category alone (`heartbeat`) is a legal stream name, too. The
+/// name is the key of the stream's records in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StreamName(Box<str>);
@@ -78,7 +78,7 @@ impl StreamName {
         &self.0
     }
 
-    /// The category as text: what stands before the first `-`.
+    /// The category as text: the part before the first `-`.
     #[must_use]
     pub fn category(&self) -> &str {
         self.0.split_once('-').map_or(&*self.0, |(category, _)| category)
@@ -108,9 +108,9 @@ fn stream_fault(text: &str) -> Option<&'static str> {
     }
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@+=~-".contains(&byte);
     match id {
-        Some("") => Some("after the category's - there must be something"),
+        Some("") => Some("an identifier must follow the category's -"),
         Some(id) if !id.bytes().all(legal) => {
-            Some("after the category there may be letters A-Z a-z, digits and . _ : @ + = ~ -")
+            Some("after the category, letters A-Z a-z, digits and . _ : @ + = ~ - are allowed")
         }
         Some(_) | None => None,
     }
@@ -153,10 +153,10 @@ macro_rules! number {
         pub struct $name(i64);
 
         impl $name {
-            /// The lowest there is.
+            /// The lowest number.
             pub const FIRST: Self = Self($lowest);
 
-            /// The number, or `None` if it is lower than the lowest there is.
+            /// The number, or `None` if it is below the lowest number.
             #[must_use]
             pub const fn new(number: i64) -> Option<Self> {
                 if number < $lowest { None } else { Some(Self(number)) }
@@ -177,14 +177,14 @@ macro_rules! number {
     };
 }
 number! {
-    /// The number of an event within its stream; the first is 0 and none is left out.
+    /// The number of an event within its stream; the first is 0, without gaps.
     Version, 0
 }
 number! {
-    /// The number of an event within the store; the first is 1 and numbers can be left out.
+    /// The number of an event within the store; the first is 1, with gaps.
     ///
-    /// Positions of one stream rise with its versions. Across streams they do not say in which order
-    /// transactions committed: a position below the highest that was seen can still appear.
+    /// Positions of one stream rise with its versions. Across streams they do not give the order of
+    /// commits: an event can become visible below the highest visible position.
     Position, 1
 }
 
@@ -201,15 +201,29 @@ impl Version {
 }
 
 impl Position {
+    /// Before the first event; no event has this position.
+    pub const ORIGIN: Self = Self(0);
+
+    /// The position that is `positions` above this one, or the highest possible position.
+    #[must_use]
+    pub const fn saturating_add(self, positions: i64) -> Self {
+        Self(self.0.saturating_add(positions))
+    }
+
+    /// The position before this one.
+    pub(crate) const fn before(self) -> Self {
+        Self(self.0 - 1)
+    }
+
     pub(crate) const fn from_store(number: i64) -> Self {
         Self(number)
     }
 }
 
-/// What must hold of a stream for an append to be made.
+/// The condition on a stream's version under which an append is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExpectedVersion {
-    /// Nothing.
+    /// No condition.
     Any,
     /// The stream has no event yet.
     NoStream,
@@ -241,7 +255,7 @@ impl ExpectedVersion {
 }
 
 impl From<Option<Version>> for ExpectedVersion {
-    /// What a decision was based on: the version that was read, or that there was no stream.
+    /// The condition for a decision that is based on this version; `None`: there was no stream.
     fn from(version: Option<Version>) -> Self {
         version.map_or(Self::NoStream, Self::Exactly)
     }

@@ -1,55 +1,84 @@
-//! What the store tells about its work: metrics through the `metrics` facade and spans through `tracing`. Both cost
-//! next to nothing until the application installs an exporter or a subscriber of its choice.
+//! Metrics through the `metrics` facade and spans through `tracing`. Both cost nearly nothing until
+//! the application installs an exporter or a subscriber.
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use metrics::{counter, gauge, histogram};
 
-use crate::append::Appended;
-use crate::error::AppendError;
-
-/// Appends that were answered; label `outcome`: `appended`, `repeated`, `refused`, `lost_race`, `unknown`, `failed`.
+/// Completed appends; label `outcome`: `appended`, `repeated`, `refused`, `lost_race`, `unknown`,
+/// `failed`, `queue_full`, `closed`, `interrupted`.
 pub const APPENDS: &str = "annals_appends_total";
-/// Events that appends have recorded.
+/// Events that appends recorded.
 pub const APPENDED_EVENTS: &str = "annals_appended_events_total";
-/// How long an append took; same label.
+/// Duration of appends; same label.
 pub const APPEND_DURATION: &str = "annals_append_duration_seconds";
-/// Events that were read by a caller, by [`Store::read`](crate::Store::read) and what stands on it.
+/// Time that an append waited in the queue; 0 for an append that did not wait.
+pub const APPEND_QUEUE_DURATION: &str = "annals_append_queue_seconds";
+/// Appends in the call that made an append.
+pub const APPEND_CALL_APPENDS: &str = "annals_append_call_appends";
+/// Events that [`Store::read`](crate::Store::read) and the methods based on it returned.
 pub const READ_EVENTS: &str = "annals_read_events_total";
-/// How long a page took to read.
+/// Duration of the query for a page.
 pub const READ_PAGE_DURATION: &str = "annals_read_page_duration_seconds";
-/// Events that followers were given; label `category`, empty for all.
+/// Events that followers returned; label `category`, empty for all categories.
 pub const FOLLOWED_EVENTS: &str = "annals_followed_events_total";
-/// How long ago the last event that a follower was given had been recorded, when its page was read; same label.
+/// Age of a page's last event when a follower read the page; same label.
 pub const FOLLOWER_LAG: &str = "annals_follower_lag_seconds";
 
-/// Notes an append that was begun at `begun`.
-pub(crate) fn appended(begun: Instant, answer: &Result<Appended, AppendError>) {
-    let outcome = match answer {
-        Ok(appended) if appended.repeated => "repeated",
-        Ok(appended) => {
-            counter!(APPENDED_EVENTS).increment(u64::try_from(appended.events.len()).unwrap_or(0));
-            "appended"
-        }
-        Err(AppendError::Refused(_)) => "refused",
-        Err(AppendError::LostRace(_)) => "lost_race",
-        Err(AppendError::Unknown(_)) => "unknown",
-        Err(AppendError::Failed(_)) => "failed",
-    };
-    counter!(APPENDS, "outcome" => outcome).increment(1);
-    histogram!(APPEND_DURATION, "outcome" => outcome).record(begun.elapsed());
-    tracing::Span::current().record("outcome", outcome);
+/// The outcome of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppendOutcome {
+    Appended { events: usize },
+    Repeated,
+    Refused,
+    LostRace,
+    Unknown,
+    Failed,
+    QueueFull,
+    Closed,
+    Interrupted,
 }
 
-/// Notes a page of a reading.
-pub(crate) fn page_read(begun: Instant, events: usize) {
+/// Records an append.
+pub(crate) fn appended(started_at: Instant, outcome: AppendOutcome) {
+    let label = match outcome {
+        AppendOutcome::Appended { events } => {
+            counter!(APPENDED_EVENTS).increment(u64::try_from(events).unwrap_or(0));
+            "appended"
+        }
+        AppendOutcome::Repeated => "repeated",
+        AppendOutcome::Refused => "refused",
+        AppendOutcome::LostRace => "lost_race",
+        AppendOutcome::Unknown => "unknown",
+        AppendOutcome::Failed => "failed",
+        AppendOutcome::QueueFull => "queue_full",
+        AppendOutcome::Closed => "closed",
+        AppendOutcome::Interrupted => "interrupted",
+    };
+    counter!(APPENDS, "outcome" => label).increment(1);
+    histogram!(APPEND_DURATION, "outcome" => label).record(started_at.elapsed());
+    tracing::Span::current().record("outcome", label);
+}
+
+/// Records how an append went to the server.
+pub(crate) fn called(queued: Duration, call_appends: usize) {
+    histogram!(APPEND_QUEUE_DURATION).record(queued);
+    let appends = u32::try_from(call_appends).unwrap_or(u32::MAX);
+    histogram!(APPEND_CALL_APPENDS).record(f64::from(appends));
+    let span = tracing::Span::current();
+    span.record("queued_us", u64::try_from(queued.as_micros()).unwrap_or(u64::MAX));
+    span.record("call_appends", call_appends);
+}
+
+/// Records a page of a read.
+pub(crate) fn page_read(started_at: Instant, events: usize) {
     counter!(READ_EVENTS).increment(u64::try_from(events).unwrap_or(0));
-    histogram!(READ_PAGE_DURATION).record(begun.elapsed());
+    histogram!(READ_PAGE_DURATION).record(started_at.elapsed());
     tracing::Span::current().record("events", events);
 }
 
-/// Notes a page of a follower.
+/// Records a page of a follower.
 pub(crate) fn followed(category: &str, events: usize, last: Timestamp) {
     let lag = Timestamp::now().duration_since(last);
     let lag = Duration::try_from(lag).unwrap_or_default();

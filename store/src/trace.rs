@@ -1,4 +1,4 @@
-//! Where the trace context of an append comes from.
+//! The trace context of an append, and its source.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use crate::event::Metadata;
 
-/// W3C trace context: what consumers need to continue the trace that an event belongs to.
+/// W3C trace context, with which consumers continue the trace of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     /// `traceparent`: version, trace id, span id and flags, in hexadecimal with `-` between.
     pub traceparent: String,
-    /// `tracestate`, where there is one.
+    /// `tracestate`, if any.
     pub tracestate: Option<String>,
 }
 
-/// Asks the application's tracing for the context of the current span.
+/// A function of the application that returns the context of the current span.
 #[derive(Clone)]
 pub(crate) struct TraceSource(Arc<dyn Fn() -> Option<TraceContext> + Send + Sync>);
 
@@ -35,8 +35,8 @@ impl fmt::Debug for TraceSource {
     }
 }
 
-/// The metadata with a trace context, unless they have one of their own.
-pub(crate) fn traced<'a>(
+/// Adds a trace context to metadata that have none.
+pub(crate) fn with_trace<'a>(
     metadata: &'a Metadata,
     trace: Option<&TraceContext>,
 ) -> Cow<'a, Metadata> {

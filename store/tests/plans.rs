@@ -1,5 +1,6 @@
-//! Each page is one indexed query, however large the tables are: the plans are asserted on filled tables, for the
-//! generic plan that PostgreSQL falls back to after some executions, and for those that it makes for given arguments.
+//! Each page is one indexed query, however large the tables are: the plans are asserted on filled
+//! tables, for the generic plan that PostgreSQL falls back to after some executions, and for those
+//! that it makes for given arguments.
 
 use annals_testkit::{Must, Testbed};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -101,38 +102,38 @@ const OTHERS: [Plan; 8] = [
         index: "streams_pkey",
     },
     Plan {
-        name: "follow_late",
-        statement: include_str!("../sql/follow_late.sql"),
+        name: "follow_page_by_xid",
+        statement: include_str!("../sql/follow_page_by_xid.sql"),
         arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 0, null, null, 500, 100",
         index: "outbox_0000000_xid_idx",
     },
     Plan {
-        name: "outbox_late",
-        statement: include_str!("../sql/outbox_late.sql"),
+        name: "late_events",
+        statement: include_str!("../sql/late_events.sql"),
         arguments: "pg_current_snapshot(), 100, 90000, 0",
         index: "outbox_0000000_xid_idx",
     },
     Plan {
-        name: "outbox_late_page",
-        statement: include_str!("../sql/outbox_late_page.sql"),
+        name: "outbox_page_by_xid",
+        statement: include_str!("../sql/outbox_page_by_xid.sql"),
         arguments: "pg_current_snapshot(), 100, 90000, 0, pg_current_snapshot(), 100000, 0, 0, '{1,2,3}', 500",
         index: "outbox_0000000_xid_idx",
     },
     Plan {
-        name: "outbox_page",
-        statement: include_str!("../sql/outbox_page.sql"),
+        name: "outbox_page_by_position",
+        statement: include_str!("../sql/outbox_page_by_position.sql"),
         arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 90000, 95000, '{1,2,3}'",
         index: "events_pkey",
     },
     Plan {
-        name: "follow_page_all",
-        statement: include_str!("../sql/follow_page_all.sql"),
+        name: "follow_page_of_all",
+        statement: include_str!("../sql/follow_page_of_all.sql"),
         arguments: "'3:3:', 0, 0, pg_current_snapshot(), 90000, 0, 40000, '{Nothing}', null, 500",
         index: "events_pkey",
     },
     Plan {
-        name: "follow_page_category",
-        statement: include_str!("../sql/follow_page_category.sql"),
+        name: "follow_page_of_category",
+        statement: include_str!("../sql/follow_page_of_category.sql"),
         arguments: "'3:3:', 0, 0, pg_current_snapshot(), 90000, 0, 40000, '{Nothing}', 'filler', 500",
         index: "events_category",
     },
@@ -209,9 +210,9 @@ fn check(Plan { name, index, .. }: &Plan, plan: &str) {
     for dear in ["Seq Scan on events", "Seq Scan on outbox_0000000", "Seq Scan on streams"] {
         assert!(!plan.contains(dear), "{name} reads a whole table:\n{plan}");
     }
-    // The rows of a page come in order from their index, so that the rest is never looked at. Where only a page's
-    // worth can be found, it may be sorted.
-    let few = ["follow_late", "outbox_late", "outbox_page"];
+    // The rows of a page come in order from their index, so that the rest is never looked at. Where
+    // only a page's worth can be found, it may be sorted.
+    let few = ["follow_page_by_xid", "late_events", "outbox_page_by"];
     // With the id at hand the planner knows how few events belong to it.
     let few_of_an_id = ["read_correlation", "read_causation"];
     let is_for_all = plan.contains("ROW($1");
@@ -223,7 +224,7 @@ fn check(Plan { name, index, .. }: &Plan, plan: &str) {
     assert!(is_bounded || is_cut_off || !is_sorted, "{name} sorts what it reads:\n{plan}");
 }
 
-/// Whether the limit stands directly on the index, and everything else above it.
+/// Whether the limit is directly on the index, and everything else above it.
 fn is_cut_off(plan: &str) -> bool {
     let mut lines = plan.lines().skip_while(|line| !line.contains("Limit"));
     let below = lines.nth(1);

@@ -3,5 +3,5 @@
 select exists (
     select from pg_stat_activity
     where datname = current_database() and application_name = $1 and state = 'idle'
-        and query like '-- Where the log ends now%' and query_start > $2::timestamptz
+        and query like '-- Reads the current end of the log%' and query_start > $2::timestamptz
 )

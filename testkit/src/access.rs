@@ -84,9 +84,9 @@ async fn ask(broker: &str, key: i16, body: &[u8]) {
     let size = u32::try_from(request.len()).must("write a short request");
     connection.write_u32(size).await.must("ask the broker");
     connection.write_all(&request).await.must("ask the broker");
-    let size = connection.read_u32().await.must("hear the broker");
-    let mut answer = vec![0; usize::try_from(size).must("hear the broker")];
-    connection.read_exact(&mut answer).await.must("hear the broker");
+    let size = connection.read_u32().await.must("read the broker's answer");
+    let mut answer = vec![0; usize::try_from(size).must("read the broker's answer")];
+    connection.read_exact(&mut answer).await.must("read the broker's answer");
     // Correlation id, throttle time, number of results, and the error of the first.
     assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "the broker refuses: {answer:?}");
 }

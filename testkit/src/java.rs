@@ -20,7 +20,7 @@ const HEAD_BYTES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub struct JavaPrinter {
     wire: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
-    #[expect(dead_code, reason = "what counts is its end")]
+    #[expect(dead_code, reason = "its drop ends Java")]
     process: Child,
 }
 
@@ -45,7 +45,7 @@ impl JavaPrinter {
             .spawn()
             .must("start Java");
         let input = process.stdin.take().must("reach Java");
-        let output = process.stdout.take().must("hear Java");
+        let output = process.stdout.take().must("read Java");
         Self { wire: Mutex::new((input, BufReader::new(output).lines())), process }
     }
 
@@ -61,8 +61,8 @@ impl JavaPrinter {
         let (input, output) = &mut *wire;
         let line = format!("{}\n", Value::from(definition));
         input.write_all(line.as_bytes()).await.must("ask Java");
-        let line = output.next_line().await.must("hear Java").must("hear Java before its end");
-        let said: Value = serde_json::from_str(&line).must("read what Java says");
+        let line = output.next_line().await.must("read Java").must("read Java before its end");
+        let said: Value = serde_json::from_str(&line).must("parse Java's output");
         match said["schema"].as_str() {
             Some(printed) => Ok(printed.to_owned()),
             None => Err(said["error"].to_string()),

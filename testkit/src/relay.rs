@@ -101,7 +101,7 @@ impl RelaySettings {
     pub fn impatient(self) -> Self {
         self.variable("ANNALS_RELAY__RELAY__BACKOFF_MS_MAX", "500")
             .variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "3000")
-            .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::waiting=debug")
+            .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::driver::outage=debug")
     }
 
     /// Sets an environment variable of the relay.

@@ -142,10 +142,10 @@ impl Testbed {
         // Over a connection of its own: one from the pool may not have been used since the server
         // last crashed.
         let connection = PgConnection::connect(&self.database_url()).await;
-        let mut connection = connection.must("connect to read what is recorded");
+        let mut connection = connection.must("connect to read the recorded events");
         let rows =
             sqlx::query(include_str!("../sql/recorded.sql")).fetch_all(&mut connection).await;
-        let rows = rows.must("read what is recorded");
+        let rows = rows.must("read the recorded events");
         rows.iter()
             .map(|row| Recorded {
                 id: row.get("event_id"),
@@ -252,9 +252,12 @@ impl Testbed {
 }
 
 async fn connect(url: &str) -> Store {
-    // Off for tests through a pooler, whose clients cannot listen.
-    let hints = std::env::var_os("ANNALS_TEST_NO_HINTS").is_none();
-    let options = StoreOptions::default().connections_max(CONNECTIONS_MAX).hints(hints);
+    let options = StoreOptions::default().connections_max(CONNECTIONS_MAX);
+    // For tests through a pooler in transaction mode, where LISTEN does not work.
+    let options = match std::env::var_os("ANNALS_TEST_WITHOUT_NOTIFICATIONS") {
+        Some(_) => options.without_notifications(),
+        None => options,
+    };
     options.connect(url).await.must("connect to the test's database")
 }
 

@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # docker-compose.yml is valid and matches the native stack, and ops/dev/dev drives Docker as
-# promised.
-# No engine is needed: the first part uses a Compose client, the second one a stand-in for the
-# docker
-# program.
+# promised. No engine is needed: the first part uses a Compose client, the second one a stand-in for
+# the docker program.
 # shellcheck source-path=SCRIPTDIR disable=SC2317 # functions are called by name, by check and refute
 set -euo pipefail
 

@@ -97,8 +97,7 @@ finish() {
 }
 
 # status fails unless everything answers; its lines are checked here. The state of a running
-# component
-# ends with "(pid N)".
+# component ends with "(pid N)".
 state_of() { { "$1" status || true; } 2>/dev/null | grep "^$2 "; }
 pid_of() { state_of "$@" | sed -n 's/.*(pid \([0-9]*\)).*/\1/p'; }
 pids() { pid_of "$1" postgres && pid_of "$1" kafka && pid_of "$1" registry; }

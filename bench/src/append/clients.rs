@@ -9,7 +9,8 @@ use futures_util::future::try_join_all;
 use super::{Load, Run};
 use crate::event::{self, new_event};
 
-/// Appends of each client before the clock starts: they open its connection and prepare its statement.
+/// Appends of each client before the clock starts: they open its connection and prepare its
+/// statement.
 const WARM_UP_APPENDS: usize = 3;
 
 /// Runs the clients for the duration of the load.

@@ -13,7 +13,8 @@ const FIELDS: [(&str, f64); 5] = [
     ("committed_us", 1e-3),
 ];
 
-/// Means over all events, in milliseconds, in the order of [`FIELDS`]: means add up, percentiles do not.
+/// Means over all events, in milliseconds, in the order of [`FIELDS`]: means add up, percentiles do
+/// not.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Hops {
     means_ms: [f64; 5],

@@ -81,7 +81,8 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
         sides.push(Side::Debezium);
     }
     let mut measured = Vec::new();
-    // The first does not count: a broker that has just started is busy compiling itself, and so is Debezium.
+    // The first does not count: a broker that has just started is busy compiling itself, and so is
+    // Debezium.
     for round in 0..=arguments.rounds {
         for &side in &sides {
             let one = measure(arguments, (side, round), debezium.as_ref(), &report).await?;

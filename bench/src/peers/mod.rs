@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use self::peer::{Peer, Tools};
 use crate::append::Load;
+use crate::goals::Goal;
 use crate::machine::CpuTime;
 use crate::report::{Report, Table, number, print, progress};
 use crate::spread::Spread;
@@ -62,6 +63,11 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
         peers.reverse();
     }
     print(&table(&arguments.clients, &measured));
+    for (name, of, beside, clients, goal) in GOALS {
+        if let Some(ratio) = ratio(&measured, (of, beside), clients) {
+            report.figure(name, ratio, Goal::AtLeast(goal))?;
+        }
+    }
     report.finish();
     Ok(())
 }
@@ -90,6 +96,46 @@ async fn measure(peer: Peer, round: usize, load: Load, tools: &Tools) -> anyhow:
     Ok(Measured { peer, round, clients, appends_per_second, cpu_busy })
 }
 
+/// What has a goal: its name, the ratio of whom to whom, at how many clients, and the goal.
+const GOALS: [(&str, Peer, Peer, u32, f64); 6] = [
+    ("append: 32 tasks / smallest insert", Peer::Annals, Peer::Minimal, 32, 1.5),
+    ("append: 1 task / smallest insert", Peer::Annals, Peer::Minimal, 1, 0.6),
+    (
+        "append: 32 calls at once / smallest insert",
+        Peer::AnnalsUncoalesced,
+        Peer::Minimal,
+        32,
+        0.45,
+    ),
+    ("append: 32 tasks / message-db", Peer::Annals, Peer::MessageDb, 32, 3.0),
+    (
+        "append: 32 tasks / message-db, 8 categories",
+        Peer::Annals,
+        Peer::MessageDbInEightCategories,
+        32,
+        3.0,
+    ),
+    ("append: 32 tasks / eventsourcing", Peer::Annals, Peer::Eventsourcing, 32, 3.0),
+];
+
+/// The ratio of two peers in each round: machines change over minutes.
+fn ratios(
+    measured: &[Measured],
+    (of, beside): (Peer, Peer),
+    clients: u32,
+) -> impl Iterator<Item = f64> {
+    let all =
+        move |peer| measured.iter().filter(move |one| one.peer == peer && one.clients == clients);
+    all(beside).filter_map(move |other| {
+        let one = all(of).find(|one| one.round == other.round)?;
+        Some(one.appends_per_second / other.appends_per_second)
+    })
+}
+
+fn ratio(measured: &[Measured], peers: (Peer, Peer), clients: u32) -> Option<f64> {
+    Spread::of(ratios(measured, peers, clients)).map(|ratio| ratio.median)
+}
+
 fn table(clients: &[u32], measured: &[Measured]) -> Table {
     let mut table = Table::new(&[
         "clients",
@@ -108,12 +154,7 @@ fn table(clients: &[u32], measured: &[Measured]) -> Table {
             let Some(rate) = Spread::of(of(peer).map(|one| one.appends_per_second)) else {
                 continue;
             };
-            // Ratios are taken within a round: machines change over minutes.
-            let ratios = of(peer).filter_map(|one| {
-                let annals = of(Peer::Annals).find(|annals| annals.round == one.round)?;
-                Some(annals.appends_per_second / one.appends_per_second)
-            });
-            let ratio = Spread::of(ratios);
+            let ratio = Spread::of(ratios(measured, (Peer::Annals, peer), clients));
             let cpu = Spread::of(of(peer).map(|one| one.cpu_busy)).map_or(0.0, |cpu| cpu.median);
             table.row(vec![
                 clients.to_string(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use annals_store::EventSet;
+use annals_store::{EventSet, StoreOptions};
 use anyhow::Context;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -42,6 +42,8 @@ const SEARCH_PATH: &str = "set search_path = message_store, public;\n";
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Peer {
     Annals,
+    /// Each append makes a call of its own, as from as many processes.
+    AnnalsUncoalesced,
     Minimal,
     MessageDb,
     MessageDbInEightCategories,
@@ -50,8 +52,9 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// In the order of the table.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Annals,
+        Self::AnnalsUncoalesced,
         Self::Minimal,
         Self::MessageDb,
         Self::MessageDbInEightCategories,
@@ -60,11 +63,12 @@ impl Peer {
 
     /// Creates a database in which each stream has an event, and waits until the server is idle.
     pub(crate) async fn prepare(self, load: Load, tools: &Tools) -> anyhow::Result<Ready> {
-        // Annals' own streams are created for Annals only.
-        let streams = if self == Self::Annals { load.streams } else { 0 };
+        // Annals' own streams are made for Annals only.
+        let is_annals = matches!(self, Self::Annals | Self::AnnalsUncoalesced);
+        let streams = if is_annals { load.streams } else { 0 };
         let bed = Bed::make(Load { streams, ..load }).await?;
         let setup = match self {
-            Self::Annals | Self::Eventsourcing => String::new(),
+            Self::Annals | Self::AnnalsUncoalesced | Self::Eventsourcing => String::new(),
             Self::Minimal => include_str!("../../sql/minimal_setup.sql").to_owned(),
             Self::MessageDb | Self::MessageDbInEightCategories => tools.message_db_setup()?,
         };
@@ -83,6 +87,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Annals => "annals",
+            Self::AnnalsUncoalesced => "annals, a call per append",
             Self::Minimal => "smallest insert",
             Self::MessageDb => "message-db",
             Self::MessageDbInEightCategories => "message-db, 8 categories",
@@ -103,6 +108,11 @@ impl Ready {
     pub(crate) async fn run(&self, load: Load, tools: &Tools) -> anyhow::Result<Run> {
         let (script, categories) = match self.peer {
             Peer::Annals => return clients::run(self.bed.store(), load).await,
+            Peer::AnnalsUncoalesced => {
+                let options = StoreOptions::default().connections_max(load.clients);
+                let store = options.without_coalescing().connect(self.bed.database_url()).await?;
+                return clients::run(&store, load).await;
+            }
             Peer::Eventsourcing => return tools.eventsourcing(self.bed.database_url(), load).await,
             Peer::Minimal => (("minimal", include_str!("../../sql/minimal.pgbench.sql")), 1),
             Peer::MessageDb => {
@@ -126,7 +136,7 @@ impl Ready {
     /// The number of recorded events.
     pub(crate) async fn recorded(&self) -> anyhow::Result<i64> {
         let count = match self.peer {
-            Peer::Annals => return self.bed.events().await,
+            Peer::Annals | Peer::AnnalsUncoalesced => return self.bed.events().await,
             Peer::Minimal => include_str!("../../sql/minimal_count.sql"),
             Peer::MessageDb | Peer::MessageDbInEightCategories => {
                 include_str!("../../sql/message_db_count.sql")
@@ -172,7 +182,7 @@ impl Tools {
     /// Whether a peer is installed.
     pub(crate) fn has(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Annals | Peer::Minimal => true,
+            Peer::Annals | Peer::AnnalsUncoalesced | Peer::Minimal => true,
             Peer::MessageDb | Peer::MessageDbInEightCategories => self.message_db.is_dir(),
             Peer::Eventsourcing => self.python.is_file(),
         }

@@ -1,4 +1,4 @@
-//! Each event is applied once, whatever stops, breaks or comes twice.
+//! Each event is applied once, through stops, faults and repetitions.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -127,7 +127,7 @@ async fn runs_killed_at_any_moment_add_up() {
     book::open(&world.pool).await;
     world.write(&topic, &book::orders(&world, 100, 0..20)).await;
     let projection = world.projection(&[&topic]).await.batch_events_max(some(20));
-    // The task is dropped wherever it is, its connection with it: in the middle of a transaction,
+    // The task is dropped at any point, its connection with it: in the middle of a transaction,
     // mostly.
     for kill_after_ms in 0..40 {
         let shutdown = CancellationToken::new();

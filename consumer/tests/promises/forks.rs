@@ -1,4 +1,4 @@
-//! Another event under a version that was applied is told, never dropped, and the projection can be
+//! Another event under an applied version is reported, never dropped, and the projection can be
 //! rebuilt.
 
 use annals_consumer::{Projection, RunError, RunTotals};

@@ -1,4 +1,4 @@
-//! What is away is waited for; what was made anew is recognised.
+//! The consumer waits for unavailable components, and recognises recreated topics.
 
 use std::ops::ControlFlow;
 
@@ -123,8 +123,8 @@ async fn topic_made_anew_in_another_order_is_recognised_by_its_last_event() {
     let run = || world.runner(&projection).run_until(&shutdown, book::to_the_end, book::add);
     assert_eq!(patiently(run()).await.unwrap().events, 200);
 
-    // As long as it was, and longer: the offset to go on at exists, but what is new lies before it
-    // too.
+    // As long as before, and longer: the offset to continue at exists, but there are new records
+    // before it, too.
     world.delete(&topic).await;
     world.create(&topic, 1).await;
     world.write(&topic, &other_order(&drafts, &book::orders(&world, 20, 10..12))).await;

@@ -1,4 +1,4 @@
-//! What cannot be applied is named, and what came before it is kept.
+//! An event that cannot be applied is named, and the earlier ones stay applied.
 
 use std::time::Duration;
 

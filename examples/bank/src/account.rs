@@ -3,7 +3,7 @@
 use annals_store::{Aggregate, events};
 use serde::{Deserialize, Serialize};
 
-/// Somebody opened an account.
+/// An account was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BankAccountOpened {
     pub(crate) owner: String,
@@ -35,9 +35,9 @@ pub(crate) struct TransferReceived {
     pub(crate) from: String,
 }
 
-// Each event has its Avro schema in a file: that file is the contract with everybody who consumes
-// the topic. The macro makes a test that holds the types against the schemas: what does not fit is
-// found by `cargo test`.
+// Each event has its Avro schema in a file: that file is the contract with every consumer of the
+// topic. The macro generates a test that compares the types with the schemas: `cargo test` finds a
+// mismatch.
 events! {
     /// What happens to an account: the streams of category `bank_account`.
     #[derive(Debug, Clone, PartialEq, Eq)]

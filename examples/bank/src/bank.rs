@@ -1,13 +1,13 @@
-//! Step 2: the bank. Each operation loads what it decides on, decides, and appends under the
-//! version it decided on.
+//! Step 2: the bank. Each operation loads an account, decides, and appends under the loaded
+//! version.
 
 use annals_store::{Append, AppendError, NewEvent, Store, StreamName};
 use anyhow::Result;
 
 use crate::account::{Account, AccountEvent, Declined};
 
-/// How many events a conflict carries, so that a decision can be made again without another
-/// reading.
+/// The maximum number of events in a conflict, so that a decision can be repeated without another
+/// read.
 const CONFLICT_EVENTS_MAX: u16 = 100;
 
 /// The bank: nothing but the store.
@@ -22,7 +22,7 @@ pub(crate) type Decision = Result<Done, Declined>;
 /// An operation that is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Done {
-    /// How often somebody else was faster, and the decision was made again.
+    /// The number of decisions that were repeated because another append was faster.
     pub(crate) conflicts: u32,
 }
 
@@ -47,7 +47,7 @@ impl Bank {
         Ok(self.store.load::<Account>(account).await?.state.cents)
     }
 
-    /// Load, decide, append; when somebody was faster, take in what happened and decide again.
+    /// Load, decide, append; if another append was faster, apply its events and decide again.
     async fn decide(
         &self,
         account: &StreamName,
@@ -107,8 +107,8 @@ impl Bank {
     }
 }
 
-/// Appends until it is known what became of it. The events keep their ids, so that they are
-/// recorded once, however often the connection breaks.
+/// Appends until the outcome is known. The events keep their ids, so that they are recorded once,
+/// however often the connection breaks.
 async fn settle(store: &Store, append: &Append) -> Result<(), AppendError> {
     loop {
         match store.append(append).await {

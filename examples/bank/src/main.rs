@@ -1,7 +1,7 @@
 //! The tutorial: a bank on the event store. `make bank` runs it on the development stack.
 //!
 //! Read it in this order: `account.rs` (events, state and decisions: plain Rust), `bank.rs` (load,
-//! decide, append), and here what it looks like when it runs.
+//! decide, append), and this file, which runs it.
 
 mod account;
 mod bank;
@@ -71,8 +71,8 @@ async fn play(store: &Store, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Two counters and a transfer at the same time, again and again: nobody waits for a lock while
-/// deciding.
+/// Two counters and a transfer at the same time, again and again: none of them waits for a lock
+/// while it decides.
 async fn race(bank: &Bank, anna: &StreamName, ben: &StreamName) -> Result<u32> {
     let mut conflicts = 0;
     for _ in 0..ROUNDS {

@@ -14,7 +14,7 @@ pub(crate) enum About {
     Aircraft(String),
 }
 
-/// What is added up or counted.
+/// The sums and counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Sum {
     Flights,

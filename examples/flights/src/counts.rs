@@ -1,4 +1,4 @@
-//! The two counts that everything is measured by: what is appended, and what has come out of Kafka.
+//! The two counts behind every measurement: appended events, and events received from Kafka.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A database for each run, and the end of those that earlier runs left.
+//! A database for each run, and the removal of those that earlier runs left.
 
 use anyhow::{Context, Result};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
@@ -11,8 +11,8 @@ const KEPT: usize = 1;
 /// The name that the statements are written with.
 const WRITTEN: &str = "annals_demo_run";
 
-/// Creates the database of this run and drops those of earlier runs, but the last of them. Returns
-/// how many it dropped.
+/// Creates the database of this run and drops those of earlier runs except the last. Returns the
+/// number of dropped ones.
 pub(crate) async fn create(environment: &Environment, run: &Run) -> Result<usize> {
     let options: sqlx::postgres::PgConnectOptions =
         environment.database_url.parse().context("read ANNALS_DATABASE_URL")?;

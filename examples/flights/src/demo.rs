@@ -31,8 +31,8 @@ use crate::{
     totals_kafka,
 };
 
-/// Plays the demo. Success is that everything came out once and every total agrees. Whatever ends
-/// it, the relay ends, too.
+/// Runs the demo. It succeeds if everything came out once and every total agrees. The relay ends
+/// with it in any case.
 pub(crate) async fn run(args: &args::Demo) -> Result<ExitCode> {
     let environment = Environment::read()?;
     let screen = Screen::new();

@@ -5,7 +5,7 @@ use annals_store::{events, timestamp_millis};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A flight stands in the timetable.
+/// A flight was scheduled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FlightScheduled {
     pub(crate) carrier: String,

@@ -1,4 +1,4 @@
-//! What is left when the demo ends, and what to look at next.
+//! The things that remain when the demo ends, and suggestions for the reader.
 
 use std::io;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(crate) fn say(screen: &Screen, run: &Run, relay: &Path, streams: &[String]) 
     for stream in streams {
         screen.say(&format!("  {} show {stream}", from_here(&this).display()))?;
     }
-    // A variable that is set in the user's shell would win over the file, and name another
+    // A variable that is set in the user's shell would override the file, and name another
     // database.
     screen.say(&format!(
         "  env -u ANNALS_DATABASE_URL {} status --config {}",

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 /// A longer time counts as this one: an hour.
 const LAG_MICROS_MAX: u64 = 3_600_000_000;
 
-/// What the times belong to: events of before the kill, those that it delayed, and those recorded
-/// after the relay had caught up.
+/// The phases of the measured times: events before the kill, events delayed by it, and events
+/// recorded after the relay had caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Before,
@@ -103,7 +103,7 @@ impl Measured {
         self.of(phase).saturating_record(micros);
     }
 
-    /// `None` for what was recorded before times count.
+    /// `None` for events from before the measurement.
     fn phase(&self, committed_at: Timestamp, lag: Duration) -> Option<Phase> {
         let recorded_at = committed_at.checked_sub(lag).unwrap_or(committed_at);
         self.begun_at.filter(|begun_at| recorded_at >= *begun_at)?;

@@ -125,7 +125,7 @@ pub(crate) struct Drain {
     pub(crate) events: u64,
 }
 
-/// Waits until what is appended is out, again and again until that takes no time to speak of.
+/// Waits until everything appended is published, repeatedly, until that takes almost no time.
 async fn drain(counts: &mut Counts, before: u64) -> Result<Drain> {
     let begun = Instant::now();
     loop {

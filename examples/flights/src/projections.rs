@@ -27,7 +27,7 @@ pub(crate) struct Applied {
     pub(crate) aircraft: u64,
 }
 
-/// What both projections write what they did to.
+/// The counters that both projections write to.
 #[derive(Debug, Clone)]
 pub(crate) struct Reports {
     pub(crate) applied: watch::Sender<Applied>,
@@ -79,8 +79,8 @@ async fn runner<E: EventSet>(pool: &PgPool, run: &Run) -> Result<Runner> {
     Ok(projection.runner(pool, settings(run, E::CATEGORY), schemas))
 }
 
-/// Waits until the projections have applied all that is expected. Gives up when nothing moves any
-/// more, and says what is missing.
+/// Waits until the projections have applied every expected event. Gives up when nothing moves any
+/// more, and names the missing ones.
 pub(crate) async fn wait_for(
     applied: &mut watch::Receiver<Applied>,
     expected: Applied,

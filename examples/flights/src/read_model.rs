@@ -19,7 +19,7 @@ pub(crate) enum Unapplied {
         #[source]
         source: sqlx::Error,
     },
-    /// Events came for flights that nobody has scheduled.
+    /// Events came for flights that were never scheduled.
     #[error("{action}: {found} of {events} flights are in the read model")]
     Unscheduled { action: &'static str, events: usize, found: u64 },
 }

@@ -41,7 +41,7 @@ impl Relay {
         self.child.id().context("the relay has ended")
     }
 
-    /// SIGKILL: the process ends in the middle of what it does.
+    /// SIGKILL: the process ends in the middle of its work.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!(self.ended(status));

@@ -16,7 +16,7 @@ const DESTINATIONS_SHOWN: usize = 10;
 const AIRCRAFT_SHOWN: usize = 5;
 const DIFFERENCES_SHOWN: usize = 20;
 
-/// What was measured while the flights were appended.
+/// The measurements from the time when the flights were appended.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) appends: u64,

@@ -149,7 +149,7 @@ pub(crate) fn all() -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for entry in fs::read_dir(home()).with_context(|| format!("list {}", home().display()))? {
         let path = entry?.path();
-        // What cannot be read is no run of this version of the demo, and none of its business.
+        // A file that cannot be read is not a run of this version of the demo.
         if !path.is_symlink()
             && let Ok(run) = Run::of_directory(&path)
         {

@@ -29,7 +29,7 @@ impl Screen {
         self.print(&format!("    {text}"))
     }
 
-    /// Says something that nobody must miss.
+    /// Prints an important message.
     pub(crate) fn shout(&self, text: &str) -> io::Result<()> {
         self.print(&format!("  {}", self.bold(&format!("! {text}"))))
     }

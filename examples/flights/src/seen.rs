@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::run::Run;
 
-/// What has come out of the topics so far.
+/// The events that have come out of the topics so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seen {
     pub(crate) events: u64,

@@ -1,5 +1,5 @@
-//! The proof by reading again: every record of both topics from its beginning to its end, beside
-//! what the store has.
+//! The proof by a second reading: every record of both topics from its beginning to its end, beside
+//! the store's events.
 
 use std::collections::HashMap;
 use std::pin::pin;

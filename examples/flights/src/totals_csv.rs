@@ -55,7 +55,7 @@ fn tally(fields: &Fields<'_>) -> Result<Tally> {
     })
 }
 
-/// Where each column stands.
+/// The index of each column.
 struct Columns(HashMap<String, usize>);
 
 struct Fields<'a> {

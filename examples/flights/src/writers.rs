@@ -17,7 +17,7 @@ const ROWS_WAITING_MAX: usize = 64;
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 const RETRIES_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is acknowledged by the store.
+/// The events that the store has acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) flights: u64,
@@ -46,8 +46,7 @@ pub(crate) async fn append_first(
 
 /// Appends all flights of a file but the first, by so many writers at the same time.
 ///
-/// What concerns an aircraft always goes to the same writer: its legs are recorded in the order of
-/// the file.
+/// All events of an aircraft go to the same writer: its legs are recorded in the order of the file.
 pub(crate) async fn append_rest(
     store: &Store,
     csv: &Path,

@@ -1,12 +1,12 @@
-//! Checkpoints are read as they were committed, whatever else lies in their partitions.
+//! Checkpoints are read as they were committed, among any other records of their partitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use annals_relay::config::Config;
 use annals_relay::kafka::{Producer, ensure_checkpoint_topic, read_checkpoints};
-use annals_relay::kafka_failure::KafkaFailure;
-use annals_relay::message::{Headers, Message};
+use annals_relay::model::message::{Headers, Message};
+use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_testkit::Testbed;
 
 use crate::{config, producer, publish, send};
@@ -20,7 +20,7 @@ fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
         partition: Some(shard),
         key: shard.to_string(),
         payload: text.as_bytes().to_vec(),
-        timestamp_ms: 1,
+        recorded_at: jiff::Timestamp::UNIX_EPOCH,
         headers: Headers::default(),
         position: 0,
     }
@@ -94,7 +94,7 @@ async fn an_open_transaction_of_somebody_else_is_waited_for_and_hides_nothing() 
     let other = stranger(&config);
     other.begin().unwrap();
     send(&other, &[checkpoint(&config, 0, "somebody else's")]);
-    // This is committed, and lies behind what is open: readers do not get to see it.
+    // This is committed, and follows the open transaction: readers do not receive it.
     publish(&producer(&config), &[checkpoint(&config, 0, "ours")]);
 
     let config = Arc::new(config);
@@ -102,7 +102,7 @@ async fn an_open_transaction_of_somebody_else_is_waited_for_and_hides_nothing() 
         let config = Arc::clone(&config);
         move || found(&config)
     });
-    // Ends what is open.
+    // Ends the open transaction.
     let _successor = stranger(&config);
     assert_eq!(reading.join().unwrap(), pairs(&[(0, "ours")]));
 }
@@ -136,7 +136,7 @@ async fn a_checkpoint_is_found_behind_many_aborted_ones() {
     assert_eq!(found(&config), pairs(&[(0, "committed"), (1, "other")]));
 }
 
-/// What stands in the partition of a shard whose checkpoint is in another one.
+/// The record in the partition of a shard whose checkpoint is in another one.
 fn signpost(config: &Config, shard: i32, partition: u16) -> Message {
     checkpoint(config, shard, &format!(r#"{{"format":2,"partition":{partition}}}"#))
 }
@@ -155,7 +155,8 @@ async fn a_checkpoint_is_where_its_shards_own_partition_leads() {
     publish(&producer, &[away(&config, 2, 1, "2 in 1"), signpost(&config, 2, 1)]);
     publish(&producer, &[checkpoint(&config, 1, "1"), away(&config, 2, 1, "2 in 1, later")]);
     assert_eq!(found(&config), pairs(&[(0, "0"), (1, "1"), (2, "2 in 1, later")]));
-    // The next owner has it at home, and the one after leads to a partition that has an older one, and the last one.
+    // The next owner has it in the shard's own partition. The pointer of the one after leads to a
+    // partition with an older one, and the last one.
     publish(&producer, &[checkpoint(&config, 2, "2 at home")]);
     assert_eq!(found(&config), pairs(&[(0, "0"), (1, "1"), (2, "2 at home")]));
     publish(&producer, &[away(&config, 2, 0, "2 in 0"), signpost(&config, 2, 0)]);

@@ -13,9 +13,9 @@ mod topics;
 use std::sync::Arc;
 
 use annals_relay::config::Config;
+use annals_relay::kafka::topic_plan::TopicPlan;
 use annals_relay::kafka::{Producer, ensure_topic};
-use annals_relay::message::{Headers, Message};
-use annals_relay::topic_policy::TopicPlan;
+use annals_relay::model::message::{Headers, Message};
 use annals_testkit::Testbed;
 
 /// The configuration of a relay in a test bed; `more` adds keys or replaces them.
@@ -53,7 +53,7 @@ fn message(topic: &Arc<str>, key: &str, position: i64) -> Message {
         partition: None,
         key: key.to_owned(),
         payload: position.to_string().into_bytes(),
-        timestamp_ms: jiff::Timestamp::now().as_millisecond(),
+        recorded_at: jiff::Timestamp::now(),
         headers: Headers::default(),
         position,
     }

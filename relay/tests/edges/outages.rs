@@ -1,8 +1,9 @@
-//! A broker that dies: nothing hangs, what is in doubt is called so, and the truth is read afterwards.
+//! A broker that dies: no call hangs, an unknown outcome is reported as unknown, and the actual
+//! outcome is read afterwards.
 
 use annals_relay::kafka::{ensure_checkpoint_topic, read_checkpoints};
-use annals_relay::kafka_failure::KafkaFailure;
-use annals_relay::message::Message;
+use annals_relay::model::message::Message;
+use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_testkit::{Component, Ending, Isolation, PrivateStack, Testbed, read_topic};
 
 use crate::{config, message, producer, publish, send, topic};
@@ -34,7 +35,8 @@ async fn what_came_of_a_commit_in_doubt_is_what_the_checkpoint_says() {
     // It would go on trying, and fence the next one.
     drop(second);
 
-    // The producer in doubt still tries: whether it gets through before it is fenced is a matter of luck.
+    // The producer with the unknown outcome still tries: whether it gets through before it is
+    // fenced is random.
     stack.start(Component::Kafka).await;
     let third = producer(&config);
     let published = match read_checkpoints(&config, &[0]).unwrap()[&0].as_slice() {

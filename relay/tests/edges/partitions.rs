@@ -1,6 +1,7 @@
-//! A key's partition is the one that Java's producer computes, so that topics can be joined by partition.
+//! A key's partition is the one that Java's producer computes, so that topics can be joined by
+//! partition.
 
-use annals_relay::message::Message;
+use annals_relay::model::message::Message;
 use annals_testkit::{Isolation, Testbed, read_topic};
 
 use crate::{config, message, producer, publish, topic};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_relay::kafka::Producer;
-use annals_relay::kafka_failure::KafkaFailure;
-use annals_relay::message::{Destination, Message};
+use annals_relay::model::message::{Destination, Message};
+use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_schemas::{Fingerprint, SchemaId};
-use annals_store::Metadata;
 use annals_store::outbox::{Details, OutboxEvent};
-use annals_testkit::{Isolation, RawRecord, Testbed, read_topic};
+use annals_store::{Metadata, Position, Version};
+use annals_testkit::{Isolation, Must, RawRecord, Testbed, read_topic};
 use uuid::Uuid;
 
 use crate::{config, message, producer, publish, send, topic};
@@ -27,10 +27,10 @@ fn values(records: &[RawRecord]) -> Vec<String> {
 
 fn departed() -> OutboxEvent<'static> {
     OutboxEvent {
-        position: 4711,
+        position: Position::new(4711).must("number a position"),
         shard: 3,
         stream: "flight-UA-1545",
-        version: 2,
+        version: Version::new(2).must("number a version"),
         event_id: Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
         category: "flight",
         event_type: "FlightDeparted",

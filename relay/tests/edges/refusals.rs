@@ -1,8 +1,8 @@
 //! Records that Kafka does not take are named, and the others go on.
 
 use annals_relay::kafka::Producer;
-use annals_relay::kafka_failure::{KafkaFailure, RecordId};
-use annals_relay::message::Message;
+use annals_relay::model::message::Message;
+use annals_relay::report::kafka_failure::{KafkaFailure, RecordId};
 use annals_testkit::{Isolation, Testbed, read_topic};
 
 use crate::{config, message, producer, publish, topic};
@@ -19,9 +19,9 @@ fn refused(producer: &Producer, messages: &[Message]) -> KafkaFailure {
     failure
 }
 
-fn suspects(failure: KafkaFailure) -> Vec<RecordId> {
+fn records(failure: KafkaFailure) -> Vec<RecordId> {
     match failure {
-        KafkaFailure::Refused { suspects, .. } => suspects,
+        KafkaFailure::Refused { records, .. } => records,
         other => panic!("{other}"),
     }
 }
@@ -44,9 +44,9 @@ async fn a_record_too_large_for_its_topic_is_refused_by_name_and_the_others_go_o
     let small = message(&topic, "flight-1", 1);
     let large = Message { payload: vec![7; 3_000], ..message(&topic, "flight-2", 2) };
 
-    let named = suspects(refused(&producer, &[small.clone(), large.clone()]));
+    let named = records(refused(&producer, &[small.clone(), large.clone()]));
     assert!(named.contains(&id(&large)), "{named:?}");
-    assert_eq!(suspects(refused(&producer, std::slice::from_ref(&large))), [id(&large)]);
+    assert_eq!(records(refused(&producer, std::slice::from_ref(&large))), [id(&large)]);
     publish(&producer, &[small]);
     let records = read_topic(&bed.environment().kafka, &topic, Isolation::Committed).await;
     assert_eq!(records.len(), 1);
@@ -58,7 +58,7 @@ async fn a_record_larger_than_the_client_sends_is_refused_by_name() {
     let config = config(&bed, "");
     let topic = topic(&config, "flight");
     let large = Message { payload: vec![7; 2_000_000], ..message(&topic, "flight-2", 2) };
-    assert_eq!(suspects(refused(&producer(&config), std::slice::from_ref(&large))), [id(&large)]);
+    assert_eq!(records(refused(&producer(&config), std::slice::from_ref(&large))), [id(&large)]);
 }
 
 #[tokio::test]
@@ -67,11 +67,11 @@ async fn a_time_that_the_topic_does_not_take_is_refused_by_name() {
     let config = config(&bed, "[topics.config]\nmessage.timestamp.after.max.ms = 60000");
     let topic = topic(&config, "flight");
     let producer = producer(&config);
-    let tomorrow = jiff::Timestamp::now().as_millisecond() + 86_400_000;
-    let early = Message { timestamp_ms: tomorrow, ..message(&topic, "flight-2", 2) };
-    let named = suspects(refused(&producer, &[message(&topic, "flight-1", 1), early.clone()]));
+    let tomorrow = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24);
+    let early = Message { recorded_at: tomorrow, ..message(&topic, "flight-2", 2) };
+    let named = records(refused(&producer, &[message(&topic, "flight-1", 1), early.clone()]));
     assert!(named.contains(&id(&early)), "{named:?}");
-    assert_eq!(suspects(refused(&producer, std::slice::from_ref(&early))), [id(&early)]);
+    assert_eq!(records(refused(&producer, std::slice::from_ref(&early))), [id(&early)]);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals_relay::config::Config;
-use annals_relay::registry::{Registry, RegistryFailure};
+use annals_relay::registry::Registry;
+use annals_relay::report::registry_failure::RegistryFailure;
 use annals_relay::{Component, Failure};
 use annals_schemas::{Schema, SchemaId};
 use annals_testkit::{Testbed, ask_registry};
@@ -43,7 +44,7 @@ fn cause(failure: Failure) -> RegistryFailure {
     }
 }
 
-/// A registry where nobody listens.
+/// The URL of a registry without a listener.
 fn away(config: &Config) -> Config {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut away = config.clone();

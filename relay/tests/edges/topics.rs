@@ -1,9 +1,9 @@
-//! Topics are made by policy, and what was made otherwise is said.
+//! Topics are created by policy, and differences of existing ones are logged.
 
 use annals_relay::config::Config;
+use annals_relay::kafka::topic_plan::{TopicFacts, TopicPlan};
 use annals_relay::kafka::{ensure_checkpoint_topic, ensure_topic};
-use annals_relay::kafka_failure::KafkaFailure;
-use annals_relay::topic_policy::{TopicFacts, TopicPlan};
+use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_testkit::{Testbed, topic_configuration};
 
 use crate::config;

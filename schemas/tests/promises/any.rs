@@ -1,4 +1,4 @@
-//! Reads whatever a payload says.
+//! Reads any payload.
 
 use std::fmt;
 

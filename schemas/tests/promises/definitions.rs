@@ -1,4 +1,4 @@
-//! What counts as a schema, and what it is known by.
+//! Valid schemas, and their identity.
 
 use annals_schemas::Schema;
 

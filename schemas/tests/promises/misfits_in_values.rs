@@ -241,7 +241,7 @@ planted! {
     "`a`: the type cannot be written, out of order"
 }
 
-/// Writes the same number, whatever was read.
+/// Writes the same number, for any input.
 struct Forgetful;
 
 impl Serialize for Forgetful {

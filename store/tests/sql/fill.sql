@@ -1,4 +1,5 @@
--- 100,000 events of 10,000 streams of three categories, half of them with correlation and causation, as if by 100 transactions.
+-- 100,000 events of 10,000 streams of three categories, half of them with correlation and
+-- causation, as if by 100 transactions.
 insert into annals.schemas (category, fingerprint, full_name, definition)
 select c.category, ('x' || encode(substr(sha256(convert_to(d.definition, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint, 'Filled', d.definition
 from (values ('filler'), ('other'), ('third')) c (category)

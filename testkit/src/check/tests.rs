@@ -5,7 +5,8 @@ use crate::history::AttemptedEvent;
 
 const STREAMS: [&str; 2] = ["account-a", "account-b"];
 
-/// Three events on each of two streams, acknowledged, recorded and consumed; stream b in partition 1.
+/// Three events on each of two streams, acknowledged, recorded and consumed; stream b in partition
+/// 1.
 fn clean() -> History {
     let mut history = History::default();
     for (number, stream) in (0_u8..6).map(|number| (number, STREAMS[usize::from(number % 2)])) {

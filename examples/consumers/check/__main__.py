@@ -1,0 +1,104 @@
+"""Runs the consumers of examples/consumers on topics that a real relay wrote, and compares their totals with the store's.
+
+    python check [--list] [--no-faults] [TOOL...]
+
+Each program is killed with SIGKILL on its way through the first round of events, started again behind the second one, and must
+arrive at what SQL says of `annals.events`. Then each is run with a fault planted into its source, and must not.
+"""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from stage import CHECKOUT, Stage
+from tools import TOOLS, Missing, Wrong
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("tools", nargs="*", metavar="TOOL")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(*[tool.name for tool in TOOLS], sep="\n")
+        return
+    chosen = [tool for tool in TOOLS if not arguments.tools or tool.name in arguments.tools]
+    unknown = set(arguments.tools) - {tool.name for tool in TOOLS}
+    if unknown:
+        sys.exit(f"unknown: {', '.join(unknown)}")
+    programs = pathlib.Path(os.environ["ANNALS_PROGRAMS"])
+    directory = CHECKOUT / "target" / "consumers"
+    tools, skipped, failed = [], [], []
+    for tool in chosen:
+        begun = time.monotonic()
+        try:
+            tool.build()
+            tools.append(tool)
+            say(tool.name, "is built", begun)
+        except Missing as reason:
+            skipped.append(tool)
+            print(f"{tool.name}: skipped: {reason}", flush=True)
+    if not tools:
+        print(f"0 passed, 0 failed, {len(skipped)} skipped")
+        return
+    # An orderly end of whatever was started, also then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stage, is_kept = Stage(programs, directory), True
+    try:
+        checked = check(stage, tools, failed, with_faults=not arguments.no_faults)
+        is_kept = bool(failed)
+    finally:
+        stage.end(is_kept)
+    print(f"{checked} passed, {len(failed)} failed, {len(skipped)} skipped")
+    sys.exit(1 if failed else 0)
+
+
+def check(stage, tools, failed, with_faults):
+    passed = 0
+
+    def step(tool, what, action):
+        nonlocal passed
+        if tool in failed:
+            return
+        begun = time.monotonic()
+        try:
+            action()
+            passed += 1
+            say(tool.name, what, begun)
+        except Wrong as wrong:
+            failed.append(tool)
+            print(f"{tool.name}: FAILED: {what}: {wrong}", flush=True)
+
+    begun = time.monotonic()
+    stage.round(1)
+    stage.add_noise()
+    say("stage", "first round is published, the relay was killed on the way", begun)
+    for tool in tools:
+        step(tool, "is killed on its way", lambda: tool.interrupt(stage))
+    begun = time.monotonic()
+    stage.round(2)
+    say("stage", "second round is published, the relay was killed on the way", begun)
+    totals = stage.totals()
+    for tool in tools:
+        step(tool, "has the store's totals", lambda: tool.finish(stage, totals))
+    for tool in tools if with_faults else []:
+        for fault in tool.faults:
+            step(tool, f"is found wrong {fault.name}", lambda: tool.fail(stage, totals, fault))
+    stage.add_garbage()
+    stage.round(3, appends=200)
+    totals = stage.totals()
+    for tool in tools:
+        if tool.passes_garbage:
+            step(tool, "passes a record that is no event", lambda: tool.finish(stage, totals))
+    return passed
+
+
+def say(who, what, begun):
+    print(f"{who}: {what} ({time.monotonic() - begun:.1f} s)", flush=True)
+
+
+main()

@@ -1,0 +1,198 @@
+"""The stage of the check: a database, a relay that is killed on the way, the load, and what else a topic can have in it."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import time
+import uuid
+
+import psycopg
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+CHECK = pathlib.Path(__file__).parent
+CHECKOUT = CHECK.parents[2]
+CATEGORY = "bank_account"
+DEADLINE_S = 240
+# Errors only.
+LIBRDKAFKA = {"log_level": 3}
+APPENDS = int(os.environ.get("ANNALS_CONSUMERS_APPENDS", "6000"))
+
+
+def until(what, is_done, error=SystemExit):
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise error(f"not within {DEADLINE_S} s: {what}")
+        time.sleep(0.05)
+
+
+class Stage:
+    def __init__(self, programs, directory):
+        self.name = f"consumers_{uuid.uuid4().hex[:8]}"
+        self.programs, self.directory = programs, directory / self.name
+        self.directory.mkdir(parents=True)
+        self.kafka, self.registry = os.environ["ANNALS_KAFKA"], os.environ["ANNALS_REGISTRY_URL"]
+        self.server = server = os.environ["ANNALS_DATABASE_URL"]
+        self.database_url = f"{server.rpartition('/')[0]}/{self.name}"
+        self.topic = f"{self.name}-{CATEGORY}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"create database {self.name}")
+        self.relay = None
+        self.configuration = self.directory / "relay.toml"
+        self.configuration.write_text(
+            f'[relay]\ndeployment = "consumers"\ninstance = "a"\n'
+            f'[topics]\nprefix = "{self.name}-"\nclaims = "{self.name}.claims"\npartitions = 4\n'
+            "[registry]\nauto_register = true\n")
+        self.environment = os.environ | {"ANNALS_DATABASE_URL": self.database_url, "NO_COLOR": "1"}
+        self._relay("migrate").wait()
+
+    def _relay(self, command):
+        with open(self.directory / "relay.log", "ab") as log:
+            return subprocess.Popen([self.programs / "annals-relay", command, "--config", self.configuration],
+                                    env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def round(self, number, appends=APPENDS):
+        """Appends with many writers while the relay publishes; kills it on the way, and starts it again."""
+        self.relay = self.relay or self._relay("run")
+        load = subprocess.Popen(
+            [self.programs / "annals-consumers-load", "--round", str(number), "--appends", str(appends)],
+            env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        for acknowledged, _line in enumerate(load.stdout, 1):
+            if acknowledged == appends // 2:
+                self.relay.kill()
+                self.relay.wait()
+            if acknowledged == appends * 3 // 4:
+                self.relay = self._relay("run")
+        if load.wait() != 0:
+            raise SystemExit("the load failed; what it says is above")
+        self._until_published()
+
+    def _until_published(self):
+        count = self.totals()["count"]
+        until(f"{count} events are published", lambda: self._published() >= count)
+
+    def _published(self):
+        return len({dict(record.headers())["ce_id"] for record in self.records()})
+
+    def records(self):
+        """Every committed event of the topic, from its beginning to its end, with repetitions."""
+        return (record for record in self.committed(self.topic) if record.headers())
+
+    def create_topic(self, name):
+        admin = AdminClient(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
+        try:
+            admin.create_topics([NewTopic(name, num_partitions=4)])[name].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    def committed(self, topic):
+        """Every committed record of a topic, from its beginning to its end."""
+        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "check", "enable.auto.commit": False,
+                             "enable.partition.eof": True, "auto.offset.reset": "earliest"})
+        try:
+            metadata = consumer.list_topics(topic, timeout=10).topics[topic]
+            left = set(metadata.partitions)
+            consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in left])
+            while left:
+                for record in consumer.consume(1000, timeout=1):
+                    if record.error() and record.error().code() == KafkaError._PARTITION_EOF:
+                        left.discard(record.partition())
+                    elif not record.error():
+                        yield record
+        finally:
+            consumer.close()
+
+    def totals(self):
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute((CHECK / "totals.sql").read_text()).fetchone()[0]
+
+    def rows(self, statement):
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(statement).fetchall()
+
+    def is_read(self, group):
+        """Whether a consumer group has committed the last record of each partition. Its lag may never be 0: Connect commits the
+        offset behind a record, and behind the last one is the marker of its transaction."""
+        last = {}
+        for record in self.committed(self.topic):
+            last[record.partition()] = record.offset()
+        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": group, "enable.auto.commit": False})
+        try:
+            partitions = [TopicPartition(self.topic, partition) for partition in last]
+            return all(it.offset > last[it.partition] for it in consumer.committed(partitions, timeout=10))
+        finally:
+            consumer.close()
+
+    def create_schema(self, schema, tables=None):
+        """A schema, with the tables of a file."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(f"create schema {schema}")
+            connection.execute(f"set search_path = {schema}")
+            if tables:
+                connection.execute(tables.read_text())
+
+    def add_noise(self):
+        """What the contract allows a topic to have beside the events, once each: repetitions, an aborted transaction, a tombstone."""
+        last, repeated, schema = {}, {}, None
+        for record in self.records():
+            headers = dict(record.headers())
+            last[record.key()] = record
+            # One stretch of each partition, as it is when a relay that delivers at least once is killed.
+            stretch = repeated.setdefault(record.partition(), [])
+            if len(stretch) < 100:
+                stretch.append(record)
+            if headers["ce_type"].endswith(b"MoneyPaidIn"):
+                schema = record
+        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "enable.idempotence": True})
+        for record in [it for stretch in repeated.values() for it in stretch]:
+            producer.produce(self.topic, record.value(), record.key(), record.partition(),
+                             headers=record.headers(), timestamp=record.timestamp()[1])
+        tombstone = next(iter(last.values()))
+        producer.produce(self.topic, None, tombstone.key(), tombstone.partition())
+        producer.flush()
+        self._abort(last.values(), schema)
+
+    def _abort(self, last, paid_in):
+        """Money for every account, in a transaction that is aborted: consumers of committed records do not see it."""
+        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "transactional.id": f"{self.name}-aborted"})
+        producer.init_transactions(DEADLINE_S)
+        producer.begin_transaction()
+        for record in last:
+            version = int(dict(record.headers())["ce_streamversion"]) + 1
+            fresh = {"ce_streamversion": str(version).encode(), "ce_id": str(uuid.uuid4()).encode(),
+                     "ce_subject": record.key()}
+            headers = dict(paid_in.headers()) | fresh
+            producer.produce(self.topic, paid_in.value(), record.key(), record.partition(), headers=list(headers.items()),
+                             timestamp=record.timestamp()[1])
+        # Sent, or there is nothing to abort.
+        producer.flush()
+        producer.abort_transaction(DEADLINE_S)
+
+    def add_garbage(self):
+        """Records of another producer: bytes that are no Avro, and no headers."""
+        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
+        for partition in range(4):
+            producer.produce(self.topic, b"hello", b"test", partition)
+        producer.flush()
+
+    def end(self, is_kept):
+        """Ends the relay, and removes what the check made, unless a program failed."""
+        if self.relay:
+            self.relay.send_signal(signal.SIGTERM)
+            self.relay.wait()
+        if is_kept:
+            print(f"kept: database {self.database_url}, topics {self.name}-*, logs in {self.directory}")
+            return
+        admin = AdminClient(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
+        topics = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(self.name)]
+        for deleted in admin.delete_topics(topics).values():
+            deleted.result()
+        with psycopg.connect(self.server, autocommit=True) as connection:
+            connection.execute(f"drop database {self.name} with (force)")
+        shutil.rmtree(self.directory)

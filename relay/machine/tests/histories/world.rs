@@ -1,0 +1,212 @@
+//! Relays around a database and a broker. Each command is executed some time after it is given, and
+//! answered some time after that; work in flight of a dead or reset relay may still be executed.
+
+mod choices;
+mod histories;
+mod places;
+mod relay;
+mod steps;
+mod work;
+
+use std::collections::BTreeSet;
+
+use annals_relay_machine::Input;
+
+use self::relay::{Relay, Task};
+use crate::broker::{Batch, Broker, TransactionalId};
+use crate::database::{Database, Session};
+use crate::outbox::Event;
+use crate::planted::Plant;
+use crate::reading::Place;
+
+pub(crate) type In = Input<Place, Batch>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) broker: Broker,
+    pub(crate) relays: Vec<Option<Relay>>,
+    /// Operation in flight that no live relay waits for.
+    strays: Vec<Task>,
+    session_next: Session,
+    /// The number of faults still to come.
+    pub(crate) faults: Faults,
+    /// Whether events can be refused. If not, there is no quarantine, and checkpoints are read in
+    /// one step.
+    refuses: bool,
+    /// Whether an operator repairs the cause of refusals, and requests retries.
+    pub(crate) is_tended: bool,
+    /// Whether the database can go back. If not, nothing is copied or verified.
+    has_histories: bool,
+    /// The number of rows of a shard that a page has time for; none if pages have no deadline.
+    rows_max: Option<u8>,
+    /// Earlier states that the database can go back to.
+    kept: Option<Box<Database>>,
+    /// Of branches and incarnations of the database.
+    last: u8,
+    /// Events were lost since an operator last acted.
+    pub(crate) is_lossy: bool,
+    /// A relay found missing events: none is started until an operator has acted.
+    pub(crate) is_halted: bool,
+    /// Published events of lost histories that an operator has been told of.
+    pub(crate) acknowledged: BTreeSet<(usize, Event)>,
+    pub(crate) plant: Option<Plant>,
+}
+
+/// The number of faults of each kind in a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Faults {
+    pub(crate) crashes: u8,
+    pub(crate) expiries: u8,
+    /// Lost answers of completed work.
+    pub(crate) lost: u8,
+    /// Abandoned work that is still executed later.
+    pub(crate) late: u8,
+    pub(crate) timeouts: u8,
+    pub(crate) stops: u8,
+    /// The number of times that the relay could do nothing for long, and work counts as lost.
+    pub(crate) overdue: u8,
+    pub(crate) stalls: u8,
+    pub(crate) appends: u8,
+    /// Appends with an asynchronous commit.
+    pub(crate) hasty: u8,
+    /// Appends in a transaction that stays open for a while.
+    pub(crate) slow: u8,
+    /// Transactions that leave only a transaction id.
+    pub(crate) empty: u8,
+    /// The number of states of the database that are kept to go back to.
+    pub(crate) keeps: u8,
+    /// The number of crashes, promotions, restores, and moves to a younger cluster.
+    pub(crate) histories: [u8; 4],
+    /// The number of rows that a page has time for; 0 without a deadline.
+    pub(crate) rows: u8,
+    /// Events that the broker refuses until an operator repairs the cause.
+    pub(crate) refusals: u8,
+    pub(crate) mendings: u8,
+    /// Retries of quarantined events, in vain or not.
+    pub(crate) askings: u8,
+    /// Starts of relays, the first ones included.
+    pub(crate) starts: u8,
+}
+
+/// One step of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Start(usize),
+    Execute(usize, usize),
+    Deliver(usize, usize),
+    Stray(usize),
+    Finish(TransactionalId),
+    Tick(usize),
+    Resume(usize),
+    // Faults and other external choices.
+    Crash(usize),
+    Stop(usize),
+    Overdue(usize),
+    Stall(usize),
+    Expire(Session),
+    Lose(usize, usize),
+    Late(usize, usize),
+    TimeOut(TransactionalId),
+    Append(usize),
+    AppendHastily(usize),
+    Begin(usize),
+    Commit,
+    RollBack,
+    Empty,
+    Keep,
+    GoBack(Going),
+    Copy(usize),
+    Rebase,
+    Refuse(usize, u8),
+    Mend,
+    Ask(usize),
+}
+
+/// The changes of a database's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Going {
+    /// It loses the unflushed log.
+    Crash,
+    /// A standby is promoted: it has everything up to a kept state, or everything.
+    Promotion,
+    /// It is restored to a kept state, or to the state at its stop; no sign of this is left.
+    Restore,
+    /// The same, in a cluster that has issued fewer transaction ids.
+    Move,
+}
+
+impl Going {
+    pub(crate) const ALL: [Self; 4] = [Self::Crash, Self::Promotion, Self::Restore, Self::Move];
+}
+
+impl Turn {
+    /// The relay that takes the step.
+    pub(crate) fn relay(self) -> Option<usize> {
+        match self {
+            Self::Start(relay)
+            | Self::Execute(relay, _)
+            | Self::Deliver(relay, _)
+            | Self::Tick(relay)
+            | Self::Resume(relay)
+            | Self::Crash(relay)
+            | Self::Stop(relay)
+            | Self::Overdue(relay)
+            | Self::Stall(relay)
+            | Self::Lose(relay, _)
+            | Self::Copy(relay)
+            | Self::Late(relay, _) => Some(relay),
+            Self::Stray(_)
+            | Self::Finish(_)
+            | Self::Expire(_)
+            | Self::TimeOut(_)
+            | Self::Append(_)
+            | Self::AppendHastily(_)
+            | Self::Begin(_)
+            | Self::Commit
+            | Self::RollBack
+            | Self::Empty
+            | Self::Keep
+            | Self::GoBack(_)
+            | Self::Rebase
+            | Self::Refuse(..)
+            | Self::Mend
+            | Self::Ask(_) => None,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(relays: usize, faults: Faults, plant: Option<Plant>) -> Self {
+        let refuses = faults.refusals > 0;
+        let has_histories = faults.histories != [0; 4];
+        let events = match (refuses, has_histories) {
+            (true, _) => [8, 1],
+            (false, false) => [2, 2],
+            (false, true) => [1, 1],
+        };
+        Self {
+            database: Database::new(events),
+            broker: Broker::new(has_histories),
+            relays: vec![None; relays],
+            strays: Vec::new(),
+            session_next: 0,
+            faults,
+            refuses,
+            is_tended: false,
+            has_histories,
+            rows_max: (faults.rows > 0).then_some(faults.rows),
+            kept: None,
+            last: 1,
+            is_lossy: false,
+            is_halted: false,
+            acknowledged: BTreeSet::new(),
+            plant,
+        }
+    }
+
+    /// Pages have no deadline.
+    pub(crate) fn take_all_the_time(&mut self) {
+        self.rows_max = None;
+    }
+}

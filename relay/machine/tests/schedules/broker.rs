@@ -1,0 +1,188 @@
+//! A model of Kafka for the machine: transactional ids with epochs, transactions whose markers come
+//! later than the answer, and a log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use annals_relay_machine::Lease;
+
+use crate::database::{SHARDS, Session};
+
+/// The first or second id of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TransactionalId(pub(crate) Session, pub(crate) u8);
+
+impl TransactionalId {
+    pub(crate) fn of(session: Session) -> [Self; 2] {
+        [Self(session, 0), Self(session, 1)]
+    }
+}
+
+/// A quarantine entry's progress: its cursor, or none if it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Progress {
+    pub(crate) hold: u8,
+    pub(crate) place: Option<u8>,
+}
+
+/// The last published event of a shard, and the progress of quarantine entries that the database
+/// does not have yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Checkpoint {
+    pub(crate) place: u8,
+    pub(crate) progress: Option<Progress>,
+}
+
+/// The part of a shard in a transaction: a quarantined event, an event of the shard, and the
+/// checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Records {
+    pub(crate) lease: Lease,
+    pub(crate) events: [Option<u8>; 2],
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// The records of one transaction.
+pub(crate) type Batch = [Option<Records>; SHARDS as usize];
+
+/// The state of a record's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum State {
+    Open,
+    /// Decided and answered; the markers are still to be written.
+    Committing,
+    Committed,
+    Aborted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Entry {
+    pub(crate) id: TransactionalId,
+    pub(crate) events: [Option<u8>; 2],
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Broker {
+    /// The epoch of each id: requests of an earlier one are refused.
+    epochs: BTreeMap<TransactionalId, u8>,
+    /// Events that it refuses: their shards and positions.
+    pub(crate) refused: BTreeSet<(usize, u8)>,
+    pub(crate) log: [Vec<Entry>; SHARDS as usize],
+}
+
+/// The broker's answer to a producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Its epoch is outdated.
+    Fenced,
+    /// It refuses events of these shards.
+    Events([bool; SHARDS as usize]),
+}
+
+impl Broker {
+    /// A new producer for the id. The broker aborts the previous producer's open transaction, and
+    /// finishes its decided one.
+    pub(crate) fn init(&mut self, id: TransactionalId) -> u8 {
+        self.settle(id, State::Committing, State::Committed);
+        self.settle(id, State::Open, State::Aborted);
+        let epoch = self.epochs.entry(id).or_default();
+        *epoch += 1;
+        *epoch
+    }
+
+    /// For a planted bug: a producer that does not increment the epoch.
+    pub(crate) fn init_without_fencing(&mut self, id: TransactionalId) -> u8 {
+        *self.epochs.entry(id).or_insert(1)
+    }
+
+    /// The previous transaction has to be finished first: the broker asks to try again.
+    pub(crate) fn can_send(&self, id: TransactionalId) -> bool {
+        !self.has(id, State::Committing)
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        id: TransactionalId,
+        epoch: u8,
+        batch: &Batch,
+    ) -> Result<(), Refused> {
+        self.check(id, epoch)?;
+        let refused = [0, 1].map(|shard| self.refuses(shard, &batch[shard]));
+        // The accepted records of a refused batch are still in the log, until it is aborted.
+        for (shard, records) in batch.iter().enumerate().filter(|(shard, _)| !refused[*shard]) {
+            if let Some(Records { events, checkpoint, .. }) = *records {
+                self.log[shard].push(Entry { id, events, checkpoint, state: State::Open });
+            }
+        }
+        if refused.contains(&true) { Err(Refused::Events(refused)) } else { Ok(()) }
+    }
+
+    fn refuses(&self, shard: usize, records: &Option<Records>) -> bool {
+        let mut events = records.iter().flat_map(|records| records.events).flatten();
+        !self.refused.is_empty() && events.any(|event| self.refused.contains(&(shard, event)))
+    }
+
+    pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
+        self.check(id, epoch)?;
+        self.settle(id, State::Open, State::Committing);
+        Ok(())
+    }
+
+    /// Writes the markers of a decided transaction.
+    pub(crate) fn finish(&mut self, id: TransactionalId) {
+        self.settle(id, State::Committing, State::Committed);
+    }
+
+    /// An open transaction has reached its time-out: aborted, and its producer is fenced.
+    pub(crate) fn time_out(&mut self, id: TransactionalId) {
+        self.settle(id, State::Open, State::Aborted);
+        *self.epochs.entry(id).or_default() += 1;
+    }
+
+    /// The ids with a transaction in this state.
+    pub(crate) fn with(&self, state: State) -> Vec<TransactionalId> {
+        let entries = self.log.iter().flatten().filter(|entry| entry.state == state);
+        let mut ids: Vec<TransactionalId> = entries.map(|entry| entry.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn has(&self, id: TransactionalId, state: State) -> bool {
+        self.log.iter().flatten().any(|entry| entry.id == id && entry.state == state)
+    }
+
+    /// Whether a reader of committed records reaches the shard's end.
+    pub(crate) fn can_read(&self, shard: u16) -> bool {
+        let is_decided = |entry: &Entry| matches!(entry.state, State::Committed | State::Aborted);
+        self.log[usize::from(shard)].iter().all(is_decided)
+    }
+
+    /// The last committed checkpoint before the first undecided record.
+    pub(crate) fn checkpoint(&self, shard: u16) -> Checkpoint {
+        let is_decided = |entry: &&Entry| matches!(entry.state, State::Committed | State::Aborted);
+        let decided = self.log[usize::from(shard)].iter().take_while(is_decided);
+        let committed = decided.filter(|entry| entry.state == State::Committed);
+        committed.last().map(|entry| entry.checkpoint).unwrap_or_default()
+    }
+
+    /// The published events of a shard, in the order in which readers of committed records receive
+    /// them.
+    pub(crate) fn published(&self, shard: usize) -> impl Iterator<Item = u8> {
+        let is = |entry: &&Entry| matches!(entry.state, State::Committed | State::Committing);
+        self.log[shard].iter().filter(is).flat_map(|entry| entry.events).flatten()
+    }
+
+    fn check(&self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
+        if self.epochs.get(&id) == Some(&epoch) { Ok(()) } else { Err(Refused::Fenced) }
+    }
+
+    fn settle(&mut self, id: TransactionalId, from: State, to: State) {
+        for entry in self.log.iter_mut().flatten() {
+            if entry.id == id && entry.state == from {
+                entry.state = to;
+            }
+        }
+    }
+}

@@ -1,6 +1,0 @@
--- What PostgreSQL knows of where these shards stand. $1 deployment, $2 shards. One row a shard that it knows something of.
-select s.shard, o.checkpoint as origin, c.checkpoint as copy
-from unnest($2::smallint[]) as s (shard)
-left join annals.relay_origins o on o.deployment = $1 and o.shard = s.shard
-left join annals.relay_checkpoints c on c.deployment = $1 and c.shard = s.shard
-where o.checkpoint is not null or c.checkpoint is not null

@@ -1,4 +1,0 @@
--- Notes how far holds got. $1 deployment, $2 session, $3 shards, $4 their epochs, $5 number of this step, $6 incarnation of the
--- database that the places are of, $7 holds, $8 their places, in the same order; null for those that have ended. One row: false
--- if one of the leases is lost, or the database is another, or it comes too late.
-select annals.relay_holds_went_on($1, $2, $3, $4, $5, $6, $7, $8) as is_noted

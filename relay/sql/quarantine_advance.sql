@@ -1,0 +1,7 @@
+-- Records the cursors of quarantine entries, and removes ended ones.
+-- $1 deployment, $2 session, $3 shards, $4 their epochs, $5 number of this write, $6 incarnation of
+-- the database that the cursors are of, $7 entries, $8 their cursors, in the same order; null
+-- removes the entry.
+-- One row: false if a lease is lost, the database is another one, or a later write was admitted
+-- before.
+select annals.relay_advance_quarantine($1, $2, $3, $4, $5, $6, $7, $8) as is_written

@@ -1,0 +1,104 @@
+//! The arguments of the binary.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::cli::quarantine::QuarantineCommand;
+use crate::config::{Config, ConfigError};
+
+/// Publishes the outbox of an Annals event store to Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "annals-relay", version)]
+pub struct Arguments {
+    /// The configuration file. Environment variables override its keys:
+    /// `ANNALS_RELAY__SECTION__KEY`, and the short names `ANNALS_DATABASE_URL`, `ANNALS_KAFKA` and
+    /// `ANNALS_REGISTRY_URL`.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Publish the outbox until SIGTERM or SIGINT.
+    Run,
+    /// Create or upgrade the tables of the store.
+    Migrate,
+    /// Print the progress of the deployment, one line for each shard.
+    Status,
+    /// List streams and categories that cannot be published, retry them, or skip their events.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Change the delivery of the deployment. None of its relays may run.
+    Deliver {
+        /// `exactly-once` or `at-least-once`.
+        #[arg(value_parser = ["exactly-once", "at-least-once"])]
+        delivery: String,
+    },
+    /// Change the number of shards of the installation. Every event must be published, and no relay
+    /// may run.
+    Reshard {
+        /// The new number of shards.
+        shards: i32,
+    },
+    /// Resume after the database has lost a part of its history, or Kafka the checkpoints: list
+    /// published events that are not in the store, and begin a new generation of the deployment
+    /// behind the published events. None of its relays may run.
+    Rebase {
+        /// Only list the diverging events.
+        #[arg(long)]
+        dry_run: bool,
+        /// What happened; recorded.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Adopt the store in its present database cluster, after a dump and restore, a logical copy or
+    /// an upgrade. Needs the role `annals_admin`.
+    Adopt {
+        /// The original goes on as well: this database becomes a store of its own, which never
+        /// publishes to the topics of the original.
+        #[arg(long)]
+        copy: bool,
+        /// What happened; recorded.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Release the topics that a publication has claimed, so that another deployment or another
+    /// store can claim them: when the publication has ended for good. None of its relays may run.
+    ReleaseTopics {
+        /// The id of another store; this one if not given.
+        #[arg(long)]
+        store: Option<Uuid>,
+        /// The publication: the deployment, followed by an `@` and the prefix of its topics. The
+        /// configured one if not given.
+        #[arg(long)]
+        publication: Option<String>,
+        /// Only list the topics.
+        #[arg(long)]
+        dry_run: bool,
+        /// Why; recorded.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Check the configuration.
+    CheckConfig,
+}
+
+impl Arguments {
+    /// Reads the configuration: the file, if one is given, overridden by the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every key that is unknown or wrong.
+    pub fn read_config(&self) -> Result<Config, ConfigError> {
+        // A variable that is not UTF-8 is none of the relay's.
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Config::read(self.config.as_deref(), variables)
+    }
+}

@@ -1,0 +1,121 @@
+//! Executes a subcommand.
+
+use std::io::Write;
+
+use annals_store::{Adoption, Identity, Store};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::arguments::Command;
+use crate::cli::connection::store;
+use crate::cli::release_topics::{self, Publication};
+use crate::cli::{quarantine, rebase, status};
+use crate::config::Config;
+use crate::driver::{run, topic_claims};
+use crate::model::execution::Execution;
+
+type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Executes a subcommand.
+///
+/// # Errors
+/// Those that need an operator: `run` waits for outages to end.
+pub async fn execute(command: Command, config: Config) -> Result {
+    let store = store(&config)?;
+    match command {
+        Command::Run => publish(config, store).await,
+        Command::Migrate => Ok(store.migrate().await?),
+        Command::Status => status::print(&config, &store).await,
+        Command::Quarantine(command) => {
+            print(&quarantine::execute(&command, &store, &config.publication()).await?)
+        }
+        Command::Deliver { delivery } => deliver(&config, &store, &delivery).await,
+        Command::Reshard { shards } => {
+            let statement = store.schema().statement(include_str!("../../sql/reshard.sql"));
+            sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
+            print(&format!("the installation has {shards} shards from now on\n"))
+        }
+        Command::Rebase { dry_run, reason } => {
+            let (config, _) = topic_claims::begin(config, &store).await?;
+            let execution = Execution::from_flag(dry_run);
+            rebase::execute(config, &store, execution, &reason, |text| {
+                std::io::stdout().write_all(text.as_bytes())
+            })
+            .await
+        }
+        Command::Adopt { copy, reason } => {
+            adopt(&store, if copy { Adoption::Copy } else { Adoption::Moved }, &reason).await
+        }
+        Command::ReleaseTopics { store: other, publication, dry_run, reason } => {
+            let (of, execution) = (Publication { store: other, name: publication }, dry_run);
+            let execution = Execution::from_flag(execution);
+            print(&release_topics::release(config, &store, of, &reason, execution).await?)
+        }
+        Command::CheckConfig => Ok(()),
+    }
+}
+
+async fn publish(config: Config, store: Store) -> Result {
+    let shutdown = shutdown_signal()?;
+    // From this entry on, a signal ends the process cleanly.
+    tracing::info!(
+        event = "started",
+        version = env!("CARGO_PKG_VERSION"),
+        deployment = config.relay.deployment,
+        instance = config.relay.instance,
+        "started"
+    );
+    Ok(run(config, store, shutdown).await?)
+}
+
+async fn deliver(config: &Config, store: &Store, delivery: &str) -> Result {
+    let statement = store.schema().statement(include_str!("../../sql/deliver.sql"));
+    let query = sqlx::query(statement).bind(config.publication()).bind(delivery);
+    query.execute(store.pool()).await.map_err(refusal)?;
+    let deployment = config.publication();
+    print(&format!(
+        "deployment {deployment} delivers {delivery} from now on: set relay.delivery to it\n"
+    ))
+}
+
+async fn adopt(store: &Store, adoption: Adoption, reason: &str) -> Result {
+    let adopted = store.adopt(reason, adoption).await.map_err(|error| match error {
+        annals_store::Error::Database { source, .. } => refusal(source),
+        other => other.into(),
+    })?;
+    let Identity { store_id, history, system_identifier, settled } = adopted;
+    print(&format!(
+        "store {store_id} is adopted in database cluster {system_identifier} (history {history}); every event up to position \
+         {settled} counts as visible\n"
+    ))
+}
+
+fn print(text: &str) -> Result {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// An error of the database, with its hint.
+fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
+    let hint = error.as_database_error().and_then(|error| {
+        let hint = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()?;
+        Some(format!("{}. {hint}", error.message()))
+    });
+    hint.map_or_else(|| error.into(), Into::into)
+}
+
+/// Cancelled at the first SIGTERM or SIGINT: the relay finishes its transactions and ends. At the
+/// second signal the process exits at once, which loses no event either.
+fn shutdown_signal() -> Result<CancellationToken, std::io::Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let shutdown = token.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        tracing::info!(event = "stopping", "received a signal to stop: finishing transactions");
+        shutdown.cancel();
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(token)
+}

@@ -1,0 +1,125 @@
+//! The subcommand `rebase`: a deployment resumes after the database has lost a part of its history
+//! (it was restored to an earlier state, or a standby was promoted that lacked the last
+//! transactions), or Kafka the checkpoints.
+//!
+//! The copied checkpoints are of the history that the database has, and it has every event before
+//! them: the log is sequential, and a copy is written after the events that it covers. The same is
+//! true of the recorded end offsets of topics. The records beyond these are compared with the
+//! store: events that it has are not published again; events that it does not have diverge, and are
+//! listed.
+
+use std::sync::Arc;
+
+use annals_store::Store;
+use sqlx::Row;
+
+use crate::config::{Config, Delivery};
+use crate::driver::comparison::{Comparison, describe};
+use crate::model::execution::Execution;
+use crate::model::offsets::TopicEnds;
+use crate::publish::fence;
+use crate::report::failure::Failure;
+use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
+
+/// Why a rebase is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RebaseError {
+    /// Relays of the deployment run.
+    #[error(
+        "relays of deployment {deployment} run: {running}. Stop them, and start them again afterwards"
+    )]
+    Running {
+        /// The deployment.
+        deployment: String,
+        /// Their instances.
+        running: String,
+    },
+    /// A reason is empty.
+    #[error("say what happened: --reason must not be empty")]
+    NoReason,
+}
+
+/// Lists the published events that the store does not have, line by line, and begins a new
+/// generation of the deployment behind the published events. No relay of the deployment may run,
+/// neither on this database nor on the one before.
+///
+/// # Errors
+/// [`RebaseError`]; a [`Failure`] of Kafka; errors of the database.
+pub(super) async fn execute(
+    config: Config,
+    store: &Store,
+    execution: Execution,
+    reason: &str,
+    print: impl Fn(&str) -> std::io::Result<()>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    if reason.trim().is_empty() {
+        return Err(RebaseError::NoReason.into());
+    }
+    let config = Arc::new(config);
+    let deployment = config.publication();
+    let ids = ids_to_fence(store, &deployment).await?;
+    if execution == Execution::Apply && config.relay.delivery == Delivery::ExactlyOnce {
+        let config = Arc::clone(&config);
+        tokio::task::spawn_blocking(move || fence(&config, &ids)).await??;
+    }
+    let mut connection = store.pool().acquire().await?;
+    let end = store.log_end(&mut connection).await?;
+    drop(connection);
+    let mut comparison = Comparison::begin(&config, store, StartOffset::Covered).await?;
+    let (mut ends, mut has, mut skipped, mut diverging) = (TopicEnds::new(), 0, 0, 0);
+    while let Some(compared) = comparison.next().await? {
+        for record in &compared.diverging {
+            print(&format!("{}\n", describe(record)))?;
+        }
+        diverging += compared.diverging.len();
+        has += compared.positions.len();
+        if execution == Execution::Apply {
+            skipped += skip_published(store, &deployment, &compared.positions).await?;
+        }
+        ends.extend(compared.ends);
+    }
+    print(&format!(
+        "{} records read; the store has {has} of these events, and {diverging} published versions diverge\n",
+        comparison.records()
+    ))?;
+    if execution == Execution::DryRun {
+        return Ok(print("nothing was changed\n")?);
+    }
+    let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
+    sqlx::query(rebase).bind(&deployment).bind(reason).execute(store.pool()).await?;
+    record_ends(store, &config, &end.incarnation, (EndsOrigin::Skipped, &ends)).await?;
+    Ok(print(&format!(
+        "deployment {deployment} begins a new generation, and skips {skipped} events that were published after its last copied \
+         checkpoints: start its relays\n"
+    ))?)
+}
+
+/// The transactional ids that may have an open transaction.
+async fn ids_to_fence(
+    store: &Store,
+    deployment: &str,
+) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let begin = store.schema().statement(include_str!("../../sql/rebase_prerequisites.sql"));
+    let begin = sqlx::query(begin).bind(deployment).fetch_one(store.pool()).await?;
+    let running: Vec<String> = begin.try_get("running")?;
+    if !running.is_empty() {
+        let (deployment, running) = (deployment.to_owned(), running.join(", "));
+        return Err(RebaseError::Running { deployment, running }.into());
+    }
+    Ok(begin.try_get("transactional_ids")?)
+}
+
+/// Records published events as skipped; returns how many of them no checkpoint covered.
+async fn skip_published(
+    store: &Store,
+    deployment: &str,
+    positions: &[i64],
+) -> Result<i64, Failure> {
+    let statement = store.schema().statement(include_str!("../../sql/skip_published.sql"));
+    sqlx::query_scalar(statement)
+        .bind(deployment)
+        .bind(positions)
+        .fetch_one(store.pool())
+        .await
+        .map_err(Failure::database("record published events as skipped"))
+}

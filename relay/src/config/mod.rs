@@ -1,0 +1,15 @@
+//! The configuration: read from a file and the environment, checked once, complete from then on.
+
+mod check;
+mod host;
+mod login;
+mod raw;
+mod settings;
+mod sources;
+
+pub(crate) use host::host_name;
+pub use settings::{
+    Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Login, Registry, Relay, Secret,
+    StoreFacts, Topics,
+};
+pub use sources::{ConfigError, Problem};

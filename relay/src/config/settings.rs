@@ -1,0 +1,275 @@
+//! The configuration, complete and checked. `relay.example.toml` explains every key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_store::SchemaName;
+use uuid::Uuid;
+
+/// The configuration of a relay, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// PostgreSQL.
+    pub database: Database,
+    /// Kafka.
+    pub kafka: Kafka,
+    /// The schema registry.
+    pub registry: Registry,
+    /// The names and the properties of topics.
+    pub topics: Topics,
+    /// The relay itself.
+    pub relay: Relay,
+    /// Its log.
+    pub log: Log,
+    /// The generation of the deployment, from the database.
+    pub(crate) generation: u32,
+    /// Which store this is, from the database.
+    pub(crate) store: Arc<StoreFacts>,
+}
+
+/// Which store and which cluster a database is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// The store id; a copy of the database has the same.
+    pub id: Uuid,
+    /// How often the store was adopted by another cluster.
+    pub history: i32,
+    /// The cluster.
+    pub system_identifier: String,
+    /// The oid of the database.
+    pub database_oid: i64,
+    /// The databases of the cluster, by oid.
+    pub databases: BTreeMap<i64, String>,
+}
+
+/// The event store.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `postgres://user:password@host:port/database`.
+    pub url: Secret,
+    /// The database schema that Annals lives in.
+    pub schema: SchemaName,
+    /// The most connections that the relay opens.
+    pub connections_max: NonZeroU32,
+}
+
+/// Kafka and its client.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    /// `host:port`, several separated by commas.
+    pub bootstrap_servers: String,
+    /// The time after which the broker aborts the transaction of a hung relay.
+    pub transaction_timeout: Duration,
+    /// The codec of record batches, by Kafka's name.
+    pub compression: String,
+    /// Further properties of librdkafka; any of them may be a secret.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// The schema registry.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// The base of its Confluent API, without a slash at the end, and without a login.
+    pub url: String,
+    /// Whether the relay registers unknown schemas.
+    pub auto_register: bool,
+    /// The login.
+    pub login: Login,
+    /// The deadline of a request.
+    pub timeout: Duration,
+}
+
+/// The login to the registry.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// None.
+    None,
+    /// HTTP basic authentication.
+    Basic {
+        /// The user; with some registries a key, and half of the secret.
+        username: Secret,
+        /// The password.
+        password: Secret,
+    },
+    /// A bearer token.
+    Token(Secret),
+}
+
+/// The names and the properties of topics.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    /// The prefix of every topic name.
+    pub prefix: String,
+    /// The topic of claims.
+    pub claims: String,
+    /// Whether other stores may publish to the same topics.
+    pub shared: bool,
+    /// Whether the relay creates missing topics.
+    pub create: bool,
+    /// The partition count of new topics.
+    pub partitions: NonZeroU16,
+    /// The replication factor of new topics; -1 is the brokers' default.
+    pub replication_factor: i32,
+    /// Settings of new topics; they override those of the relay.
+    pub config: BTreeMap<String, String>,
+}
+
+/// The relay itself.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// The deployment; its relays share the shards.
+    pub deployment: String,
+    /// The name of this relay in the deployment.
+    pub instance: String,
+    /// The `ce_source` of every message.
+    pub source: String,
+    /// The delivery guarantee.
+    pub delivery: Delivery,
+    /// When an event may be published.
+    pub durability: Durability,
+    /// The most events in one Kafka transaction.
+    pub batch_events_max: NonZeroUsize,
+    /// The most bytes in one Kafka transaction, a single larger event excepted.
+    pub batch_bytes_max: usize,
+    /// The longest interval at which an idle relay polls.
+    pub poll_idle_max: Duration,
+    /// The duration of a lease.
+    pub lease: Duration,
+    /// The longest time without progress, in addition to the deadlines of operations.
+    pub stall_max: Duration,
+    /// The pause after the first failure.
+    pub backoff_min: Duration,
+    /// The longest pause after many failures.
+    pub backoff_max: Duration,
+}
+
+/// The delivery guarantee; both keep the order of each stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// `read_committed` consumers get each event once.
+    ExactlyOnce,
+    /// After a failure, some events are published again.
+    AtLeastOnce,
+}
+
+impl Delivery {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+        }
+    }
+
+    /// The delivery of a name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::ExactlyOnce, Self::AtLeastOnce].into_iter().find(|delivery| delivery.name() == name)
+    }
+}
+
+/// When an event may be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is committed.
+    Local,
+    /// Once a standby has flushed it: published events survive the loss of the primary.
+    Standby,
+}
+
+/// The log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The format of entries.
+    pub format: LogFormat,
+    /// The filter: a level, or directives of `tracing`'s `EnvFilter`.
+    pub level: String,
+}
+
+/// The formats of log entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// A text that never appears in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl Config {
+    /// The topic of a category.
+    #[must_use]
+    pub fn topic(&self, category: &str) -> String {
+        format!("{}{category}", self.topics.prefix)
+    }
+
+    /// The name of the deployment in the database: with another prefix it is another publication,
+    /// from the first event on. Neither part has an `@`.
+    #[must_use]
+    pub fn publication(&self) -> String {
+        let (deployment, prefix) = (&self.relay.deployment, &self.topics.prefix);
+        if prefix.is_empty() { deployment.clone() } else { format!("{deployment}@{prefix}") }
+    }
+
+    /// The topic of this deployment's checkpoints. No topic of events has that name, since a
+    /// category has no `-`, and no other store's. Each generation has its own topic, and ignores
+    /// those of earlier ones.
+    #[must_use]
+    pub fn checkpoint_topic(&self) -> Arc<str> {
+        let store = &self.store.id.simple().to_string()[..12];
+        let first = format!("{}{}-checkpoints-{store}", self.topics.prefix, self.relay.deployment);
+        match self.generation {
+            1 => first.into(),
+            later => format!("{first}-{later}").into(),
+        }
+    }
+
+    /// The same configuration in a generation of the deployment; see `relay_deployments`.
+    #[must_use]
+    pub fn in_generation(self, generation: u32) -> Self {
+        Self { generation, ..self }
+    }
+
+    /// The same configuration for a store.
+    #[must_use]
+    pub fn of_store(self, store: StoreFacts) -> Self {
+        Self { store: Arc::new(store), ..self }
+    }
+
+    /// The prefix of the transactional ids of this deployment's relays.
+    #[must_use]
+    pub fn transactional_id_prefix(&self) -> String {
+        format!("{}{}", self.topics.prefix, self.relay.deployment)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        let text = "database.url = 'postgres://h/d'\nkafka.bootstrap_servers = 'k:1'\nregistry.url = 'http://r'";
+        Self::parse(text).unwrap()
+    }
+}

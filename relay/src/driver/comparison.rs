@@ -1,0 +1,258 @@
+//! Compares the records that topics have beyond their recorded end offsets with the store.
+//!
+//! An end offset is recorded after the events before it were read from the same database. A
+//! database that has lost the end of its log has also lost the offsets recorded in that time:
+//! published events that it has lost are behind the offsets that it still has. Checkpoints are
+//! copied a little earlier, by each relay for its own shards: a rebase, which continues from the
+//! copies, starts where all of them cover what was written.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use annals_store::Store;
+use sqlx::Row;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::kafka::claims_topic::ClaimsTopic;
+use crate::kafka::scan::{Found, scan, unread};
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::model::offsets::{Ends, TopicEnds};
+use crate::report::failure::Failure;
+use crate::state::topic_ends::{StartOffset, recorded_ends};
+
+/// The number of records that are looked up at once.
+const CHUNK_RECORDS: usize = 1_000;
+/// The number of chunks that are read in advance.
+const CHUNKS_AHEAD: usize = 2;
+/// The number of records between two log entries about the progress.
+const PROGRESS_RECORDS: u64 = 100_000;
+
+/// A record in a topic, by the event in its headers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Published {
+    pub(crate) stream: String,
+    pub(crate) version: i64,
+    pub(crate) event_id: Uuid,
+    pub(crate) location: RecordLocation,
+}
+
+/// Where a record is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RecordLocation {
+    topic: Arc<str>,
+    partition: i32,
+    offset: i64,
+}
+
+/// Some records, and the end offsets of the topics that are read with them.
+#[derive(Default)]
+struct Chunk {
+    records: Vec<Published>,
+    ends: TopicEnds,
+}
+
+/// The result of comparing some records.
+pub(crate) struct Compared {
+    /// The positions of the events that the store has.
+    pub(crate) positions: Vec<i64>,
+    /// The records whose events it does not have, each with the event that has their version
+    /// instead.
+    pub(crate) diverging: Vec<(Published, Option<Uuid>)>,
+    /// The offsets up to which topics are read.
+    pub(crate) ends: TopicEnds,
+}
+
+/// Reads the records beyond the recorded end offsets, and looks their events up in the store.
+/// Memory is bounded by a few chunks.
+pub(crate) struct Comparison {
+    store: Store,
+    chunks: mpsc::Receiver<Result<Chunk, Failure>>,
+    read: u64,
+}
+
+impl Comparison {
+    /// Begins to read: the topics with recorded end offsets, and those that the publication claims,
+    /// since a category may have begun in the lost part of the log.
+    pub(crate) async fn begin(
+        config: &Arc<Config>,
+        store: &Store,
+        start: StartOffset,
+    ) -> Result<Self, Failure> {
+        let recorded = recorded_ends(store, &config.publication(), start).await?;
+        let topics: BTreeSet<String> = recorded.keys().map(|(topic, _)| topic.clone()).collect();
+        let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
+        let config = Arc::clone(config);
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(failure) = read(&config, topics, &recorded, &chunks) {
+                // The comparison may have been dropped.
+                drop(chunks.blocking_send(Err(failure)));
+            }
+        }));
+        Ok(Self { store: store.clone(), chunks: received, read: 0 })
+    }
+
+    /// The number of records read.
+    pub(crate) const fn records(&self) -> u64 {
+        self.read
+    }
+
+    /// The next results; none when all records are compared.
+    pub(crate) async fn next(&mut self) -> Result<Option<Compared>, Failure> {
+        let Some(chunk) = self.chunks.recv().await else { return Ok(None) };
+        let Chunk { records, ends } = chunk?;
+        let before = self.read;
+        self.read += records.len() as u64;
+        if before / PROGRESS_RECORDS != self.read / PROGRESS_RECORDS {
+            let topic = records.last().map(|record| record.location.topic.as_ref());
+            tracing::info!(
+                event = "comparing",
+                topic,
+                records = self.read,
+                "comparing published events with the store"
+            );
+        }
+        compare(&self.store, records, ends).await.map(Some)
+    }
+}
+
+/// Reads the topics, chunk by chunk. Blocks.
+fn read(
+    config: &Arc<Config>,
+    written: BTreeSet<String>,
+    recorded: &TopicEnds,
+    chunks: &mpsc::Sender<Result<Chunk, Failure>>,
+) -> Result<(), Failure> {
+    let admin = TopicAdmin::open(config)?;
+    let begin = config.topics.prefix.len();
+    // A topic of checkpoints has a `-` behind the prefix, and no category has one.
+    let of_events = |topic: &String| topic.get(begin..).is_some_and(|rest| !rest.contains('-'));
+    let topics = ClaimsTopic::new(config).own(&admin, written)?;
+    let topics: Vec<&str> =
+        topics.iter().filter(|topic| of_events(topic)).map(String::as_str).collect();
+    let source = config.topics.shared.then_some(config.relay.source.as_str());
+    let ends = admin.ends_of(&topics)?;
+    let mut chunk = Chunk::default();
+    for part in unread(&ends, recorded) {
+        scan(config, &part, |found| {
+            chunk.take(source, found);
+            if chunk.records.len() >= CHUNK_RECORDS {
+                // If the comparison was dropped, the rest of this part is read in vain.
+                drop(chunks.blocking_send(Ok(std::mem::take(&mut chunk))));
+            }
+        })?;
+        if chunks.is_closed() {
+            return Ok(());
+        }
+        chunk.end_with(&ends, part.keys());
+    }
+    chunk.end_with(&ends, ends.keys());
+    // The comparison may have been dropped.
+    drop(chunks.blocking_send(Ok(chunk)));
+    Ok(())
+}
+
+impl Chunk {
+    /// Takes a record, unless it is no event. In a shared topic, the source distinguishes the
+    /// events of the stores.
+    fn take(&mut self, source: Option<&str>, found: Found) {
+        let Found { topic, partition, offset, key: stream, headers } = found;
+        let header = |name: &str| headers.get(name).map(String::as_str);
+        let event_id = header("ce_id").and_then(|id| id.parse().ok());
+        let version = header("ce_streamversion").and_then(|version| version.parse().ok());
+        let is_own = source.is_none() || header("ce_source") == source;
+        self.ends.insert((topic.to_string(), partition), offset + 1);
+        if let (Some(event_id), Some(version), true) = (event_id, version, is_own) {
+            let location = RecordLocation { topic, partition, offset };
+            self.records.push(Published { stream, version, event_id, location });
+        }
+    }
+
+    /// These topics are read up to their ends.
+    fn end_with(&mut self, ends: &ByTopic<Ends>, topics: impl Iterator<Item = impl AsRef<str>>) {
+        for topic in topics {
+            let topic = topic.as_ref();
+            let partitions = ends.get(topic).into_iter().flatten();
+            self.ends.extend(
+                partitions.map(|(partition, range)| {
+                    ((topic.to_owned(), i32::from(*partition)), range.end)
+                }),
+            );
+        }
+    }
+}
+
+async fn compare(
+    store: &Store,
+    records: Vec<Published>,
+    ends: TopicEnds,
+) -> Result<Compared, Failure> {
+    if records.is_empty() {
+        return Ok(Compared { positions: Vec::new(), diverging: Vec::new(), ends });
+    }
+    let known = known(store, &records).await?;
+    let (mut positions, mut diverging) = (Vec::new(), Vec::new());
+    for record in records {
+        match known.get(&record.event_id) {
+            Some((stream, version, position))
+                if *stream == record.stream && *version == record.version =>
+            {
+                positions.push(*position);
+            }
+            Some(_) | None => diverging.push(record),
+        }
+    }
+    let instead = instead(store, &diverging).await?;
+    let with = |record: Published| {
+        let has = instead.get(&(record.stream.clone(), record.version)).copied();
+        (record, has)
+    };
+    Ok(Compared { positions, diverging: diverging.into_iter().map(with).collect(), ends })
+}
+
+/// Stream, version and position of the events that the store has, or had before they were removed.
+async fn known(
+    store: &Store,
+    records: &[Published],
+) -> Result<HashMap<Uuid, (String, i64, i64)>, Failure> {
+    let action = "look up published events";
+    let ids: Vec<Uuid> = records.iter().map(|record| record.event_id).collect();
+    let statement = store.schema().statement(include_str!("../../sql/events_by_id.sql"));
+    let rows = sqlx::query(statement).bind(ids).fetch_all(store.pool()).await;
+    let known = |row: &sqlx::postgres::PgRow| {
+        let event = (row.try_get("stream")?, row.try_get("version")?, row.try_get("position")?);
+        Ok::<_, sqlx::Error>((row.try_get("event_id")?, event))
+    };
+    let rows = rows.map_err(Failure::database(action))?;
+    rows.iter().map(known).collect::<Result<_, _>>().map_err(Failure::database(action))
+}
+
+/// The events that the store has under the versions of diverging records.
+async fn instead(
+    store: &Store,
+    diverging: &[Published],
+) -> Result<BTreeMap<(String, i64), Uuid>, Failure> {
+    let action = "look up published events";
+    let streams: Vec<&str> = diverging.iter().map(|of| of.stream.as_str()).collect();
+    let versions: Vec<i64> = diverging.iter().map(|of| of.version).collect();
+    let statement = store.schema().statement(include_str!("../../sql/events_by_version.sql"));
+    let rows = sqlx::query(statement).bind(streams).bind(versions).fetch_all(store.pool()).await;
+    let place = |row: &sqlx::postgres::PgRow| {
+        let version = (row.try_get("stream")?, row.try_get("version")?);
+        Ok::<_, sqlx::Error>((version, row.try_get("event_id")?))
+    };
+    let rows = rows.map_err(Failure::database(action))?;
+    rows.iter().map(place).collect::<Result<_, _>>().map_err(Failure::database(action))
+}
+
+/// A diverging record, in one line.
+pub(crate) fn describe((record, instead): &(Published, Option<Uuid>)) -> String {
+    let Published { stream, version, event_id, location } = record;
+    let RecordLocation { topic, partition, offset } = location;
+    let has = instead.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+    format!(
+        "diverges: {stream} version {version}: published {event_id} ({topic} partition {partition} offset {offset}), the store \
+         has {has}"
+    )
+}

@@ -1,0 +1,20 @@
+//! The driver: executes the machine's actions with the stages, and reports their results to it. The
+//! one room that uses all others, the subcommands excepted.
+
+mod backoff;
+pub(crate) mod comparison;
+mod event_loop;
+mod evidence;
+mod execute;
+mod housekeeping;
+mod listener;
+mod on_report;
+mod outage;
+mod poll_interval;
+mod quarantine_progress;
+mod resume;
+mod run;
+pub(crate) mod topic_claims;
+mod watchdog;
+
+pub use run::run;

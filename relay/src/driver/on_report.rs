@@ -1,0 +1,202 @@
+//! What each report means for the machine, for the log and for the driver's own state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_relay_machine::{Completion, FailureClass, Input, Operation, Page, Slot};
+
+use crate::config::Delivery;
+use crate::driver::event_loop::{Driver, Event};
+use crate::driver::poll_interval::Polled;
+use crate::model::batch::{Batch, SentBatch};
+use crate::model::quarantine::ShardCursor;
+use crate::publish::Senders;
+use crate::report::failure::Failure;
+use crate::report::{Recovered, Report};
+
+/// The time between the expiry of another session's lease, as far as it is known, and the next
+/// renewal.
+const LEASE_EXPIRY_MARGIN: Duration = Duration::from_millis(5);
+
+/// Whether a report is of the present generation of producers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Current,
+    Earlier,
+}
+
+impl Driver {
+    /// Takes a report; returns its meaning for the machine.
+    pub(super) fn on_report(&mut self, generation: u64, report: Report) -> Option<Event> {
+        let age = self.age(generation);
+        let completion = match report {
+            Report::LeaseOperation(event) => return Some(self.on_lease_operation(event)),
+            Report::QuarantineRecorded(progress) => {
+                self.reader.quarantine_recorded(progress);
+                return None;
+            }
+            Report::Failed { operation, failure } => {
+                return Some(self.on_failed(generation, operation, failure));
+            }
+            Report::Committed { slot, sent }
+                if age == Age::Current && self.config.relay.delivery == Delivery::AtLeastOnce =>
+            {
+                self.write_checkpoints(generation, slot, sent);
+                return None;
+            }
+            Report::Committed { slot, sent } | Report::CheckpointsWritten { slot, sent } => {
+                self.on_committed(age, sent);
+                Completion::Committed(slot)
+            }
+            Report::Completed(completion) => {
+                if let Completion::OutboxRead(page) = &completion {
+                    self.on_page(page, age);
+                }
+                completion
+            }
+        };
+        Some(self.completed(generation, completion))
+    }
+
+    /// Takes opened senders. Those of an earlier generation belong to a lost session.
+    pub(super) fn on_opened(&mut self, generation: u64, senders: Senders) -> Option<Event> {
+        if self.age(generation) == Age::Earlier {
+            drop(tokio::task::spawn_blocking(move || senders.close()));
+            return None;
+        }
+        self.senders = Some(senders);
+        self.outage.recovered(Recovered::Kafka);
+        if self.machine.owns_nothing() {
+            // Other relays publish what could not be published here.
+            self.outage.nothing_left();
+        }
+        Some(self.completed(generation, Completion::ProducersOpened))
+    }
+
+    fn age(&self, generation: u64) -> Age {
+        if generation == self.generation { Age::Current } else { Age::Earlier }
+    }
+
+    fn completed(&mut self, generation: u64, completion: Completion<ShardCursor, Batch>) -> Event {
+        if self.age(generation) == Age::Current {
+            self.watchdog.answered(completion.operation());
+        }
+        Input::Completed { generation, completion }
+    }
+
+    fn on_lease_operation(&mut self, event: Event) -> Event {
+        self.outage.recovered(Recovered::Database);
+        self.watchdog.leases_answered();
+        if matches!(event, Input::SessionExpired) {
+            self.logged.clear();
+            tracing::warn!(
+                event = "lease_lost",
+                "the lease had expired: joining again, behind the new owners of the shards"
+            );
+        }
+        event
+    }
+
+    /// In at-least-once delivery, acknowledged records are committed by their checkpoints.
+    fn write_checkpoints(&self, generation: u64, slot: Slot, sent: SentBatch) {
+        let reporter = self.reporter.in_generation(generation);
+        let (tables, write) = (self.tables.clone(), self.session.next_write());
+        tokio::spawn(async move {
+            let written = tables.write_checkpoints(write, &sent.incarnation, &sent.checkpoints);
+            let report = match written.await {
+                Ok(()) => Report::CheckpointsWritten { slot, sent },
+                Err(failure) => Report::Failed { operation: Operation::Commit, failure },
+            };
+            reporter.send(report).await;
+        });
+    }
+
+    fn on_committed(&mut self, age: Age, sent: SentBatch) {
+        if age == Age::Current {
+            // A commit that was under way when another one failed does not end the outage.
+            self.outage.recovered(Recovered::Published);
+        }
+        if !sent.sent_individually.is_empty() {
+            let positions = Arc::make_mut(&mut self.send_individually);
+            positions.retain(|position| !sent.sent_individually.contains(position));
+        }
+        self.progress.committed(&self.session, &sent);
+        self.watchdog.published();
+        self.committed.send_modify(|committed| committed.add(sent));
+    }
+
+    fn on_page(&mut self, page: &Page<ShardCursor, Batch>, age: Age) {
+        self.outage.recovered(Recovered::Database);
+        self.outage.recovered(Recovered::OutboxRead);
+        let found = if page.batch.is_some() { Polled::Events } else { Polled::Nothing };
+        self.poll_interval.page_read(found);
+        let is_empty = page.batch.is_none() && !page.has_more;
+        if is_empty && age == Age::Current && self.machine.is_drained() {
+            self.outage.nothing_left();
+            self.watchdog.published();
+        }
+    }
+
+    fn on_failed(&mut self, generation: u64, operation: Operation, failure: Failure) -> Event {
+        let class = failure.class();
+        if matches!(failure, Failure::DatabaseChanged) {
+            tracing::info!(event = "database_moved", "{failure}");
+            self.evidence.forget();
+        }
+        if let Failure::InstanceTaken { left, .. } = &failure {
+            let expiry = tokio::time::sleep(*left + LEASE_EXPIRY_MARGIN);
+            self.instance_taken = Some(Box::pin(expiry));
+        }
+        if operation.is_on_leases() {
+            self.watchdog.leases_answered();
+        } else if self.age(generation) == Age::Current {
+            self.watchdog.answered(operation);
+        }
+        if self.age(generation) == Age::Current {
+            if operation == Operation::Send {
+                // The topic may have been deleted.
+                self.reader.forget_topics();
+            }
+            self.handle(operation, class, failure);
+        }
+        Input::Failed { generation, operation, class }
+    }
+
+    /// Logs a failure of the present generation, or keeps what the next step needs of it.
+    fn handle(&mut self, operation: Operation, class: FailureClass, failure: Failure) {
+        if class == FailureClass::Resync {
+            self.take_new_entries(failure);
+        } else if class.halts() {
+            self.halted_by = Some(failure);
+        } else if matches!(operation, Operation::Send | Operation::Commit) {
+            self.outage.publishing_failed(&failure);
+        } else if matches!(operation, Operation::ReadOutbox | Operation::ReadCheckpoints) {
+            self.outage.reading_failed(&failure);
+        } else if operation != Operation::Leave || class != FailureClass::Unavailable {
+            self.outage.failed(&failure);
+        } else {
+            let error = &failure as &dyn std::error::Error;
+            tracing::warn!(
+                event = "shards_not_released",
+                error,
+                "the shards were not released: their lease will expire"
+            );
+        }
+    }
+
+    /// Keeps what is to be quarantined until the checkpoints of the shards are read, or finds out
+    /// first which event Kafka refuses.
+    fn take_new_entries(&mut self, failure: Failure) {
+        match failure.new_entries() {
+            Ok(entries) => self.new_entries.extend(entries),
+            Err(positions) => {
+                tracing::info!(
+                    event = "sending_individually",
+                    events = positions.len(),
+                    "kafka refuses one of several events: sending each individually"
+                );
+                Arc::make_mut(&mut self.send_individually).extend(positions);
+            }
+        }
+    }
+}

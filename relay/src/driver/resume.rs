@@ -1,0 +1,147 @@
+//! Where shards are resumed, once their earlier owners can publish no more: their checkpoints, with
+//! their quarantine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use annals_relay_machine::{Lease, Shard};
+
+use crate::config::{Config, Delivery};
+use crate::driver::evidence::Evidence;
+use crate::kafka::read_checkpoints;
+use crate::model::checkpoint::{Checkpoint, Cursor};
+use crate::model::quarantine::{Kind, NewEntry, ShardCursor};
+use crate::model::shard_number::number;
+use crate::publish::ReaderHandle;
+use crate::report::failure::Failure;
+use crate::report::threads::in_a_thread;
+use crate::state::{RelayTables, StoredCheckpoints, WriteNumber};
+
+/// The most new entries that are logged.
+const LOGGED_MAX: usize = 20;
+
+/// What reading the cursors needs.
+pub(crate) struct Resume {
+    pub(crate) config: Arc<Config>,
+    pub(crate) reader: ReaderHandle,
+    pub(crate) tables: RelayTables,
+    pub(crate) evidence: Evidence,
+    pub(crate) write: WriteNumber,
+}
+
+impl Resume {
+    /// The cursors of the leases' shards: after their checkpoints, or from the origin of the
+    /// deployment's generation; with their quarantine, to which `new_entries` are added.
+    ///
+    /// First, once for each incarnation of the database, it verifies that the database has all
+    /// published events.
+    ///
+    /// The order matters: the progress of quarantine entries is in the checkpoints first, and a new
+    /// entry begins at the committed cursor of its shard.
+    pub(crate) async fn cursors(
+        &self,
+        leases: Vec<Lease>,
+        new_entries: Vec<NewEntry>,
+    ) -> Result<Vec<(Lease, ShardCursor)>, Failure> {
+        let end = Arc::new(self.reader.clone().end_of_log().await?);
+        self.evidence.verify(&end).await?;
+        let origin = || Checkpoint::new(end.history.clone(), Cursor::origin(), Vec::new());
+        let checkpoints = self.checkpoints(&leases).await?;
+        let checkpoints: Vec<Checkpoint> =
+            checkpoints.into_iter().map(|found| found.unwrap_or_else(origin)).collect();
+        self.evidence.verify_ends(&checkpoints, &end).await?;
+        self.update_quarantine(&leases, &end.incarnation, &checkpoints, &new_entries).await?;
+        let mut quarantine = self.tables.quarantine_of(&leases).await?;
+        self.reader.forget_requests();
+        let resumed = |(lease, checkpoint): (Lease, Checkpoint)| {
+            let quarantine = quarantine.remove(&number(lease.shard)).unwrap_or_default();
+            let Checkpoint { cursor, last, .. } = checkpoint;
+            (lease, ShardCursor { lease, known: Arc::clone(&end), cursor, last, quarantine })
+        };
+        Ok(leases.into_iter().zip(checkpoints).map(resumed).collect())
+    }
+
+    /// The checkpoints of the leases' shards, as far as there are any.
+    async fn checkpoints(&self, leases: &[Lease]) -> Result<Vec<Option<Checkpoint>>, Failure> {
+        let mut stored = self.tables.checkpoints(leases).await?;
+        let records = match self.config.relay.delivery {
+            Delivery::ExactlyOnce => {
+                let shards: Vec<u16> = leases.iter().map(|lease| lease.shard.0).collect();
+                let config = Arc::clone(&self.config);
+                let read = move || Ok(read_checkpoints(&config, &shards)?);
+                Some(in_a_thread("checkpoints", read).await?)
+            }
+            Delivery::AtLeastOnce => None,
+        };
+        let checkpoint = |lease: &Lease| {
+            let stored = stored.remove(&number(lease.shard)).unwrap_or_default();
+            match &records {
+                Some(records) => in_kafka(lease.shard, records, stored),
+                None => Ok(stored.copy),
+            }
+        };
+        leases.iter().map(checkpoint).collect()
+    }
+
+    /// Records the progress in the checkpoints, and adds the new entries.
+    async fn update_quarantine(
+        &self,
+        leases: &[Lease],
+        incarnation: &str,
+        checkpoints: &[Checkpoint],
+        new_entries: &[NewEntry],
+    ) -> Result<(), Failure> {
+        let progress: Vec<_> = checkpoints.iter().flat_map(|of| of.quarantine.clone()).collect();
+        // Also without progress: this write keeps earlier ones that come late from being admitted.
+        let write = self.tables.advance_quarantine(self.write, incarnation, leases, &progress);
+        if !write.await? {
+            return Err(Failure::Fenced);
+        }
+        if !new_entries.is_empty() {
+            let cursors: Vec<&Cursor> = checkpoints.iter().map(|of| &of.cursor).collect();
+            let from = (incarnation, &cursors[..]);
+            self.tables.quarantine(self.write, leases, from, new_entries).await?;
+            log(new_entries);
+        }
+        Ok(())
+    }
+}
+
+/// A shard's checkpoint in Kafka, or the origin of its generation.
+fn in_kafka(
+    Shard(shard): Shard,
+    records: &BTreeMap<u16, Vec<u8>>,
+    stored: StoredCheckpoints,
+) -> Result<Option<Checkpoint>, Failure> {
+    let StoredCheckpoints { origin, copy } = stored;
+    match (records.get(&shard), copy) {
+        (Some(record), _) => Ok(Some(Checkpoint::from_bytes(shard, record)?)),
+        // There is a copy, and Kafka has lost the checkpoint.
+        (None, Some(copy)) if Some(&copy) != origin.as_ref() => {
+            Err(Failure::CheckpointsLost { shard, position: copy.cursor.position() })
+        }
+        (None, _) => Ok(origin),
+    }
+}
+
+/// Logs new entries of the quarantine, with what to do about them.
+fn log(entries: &[NewEntry]) {
+    for NewEntry { kind, name, cause, reason, position } in entries.iter().take(LOGGED_MAX) {
+        let hint = match kind {
+            Kind::Stream => "see `annals-relay quarantine show`, then retry or skip",
+            Kind::Category => "it is retried once its topic can be written to",
+        };
+        tracing::warn!(
+            event = "quarantined", %kind, name, ?cause, position, reason,
+            "quarantined {kind} {name}: {hint}"
+        );
+    }
+    if entries.len() > LOGGED_MAX {
+        let more = entries.len() - LOGGED_MAX;
+        tracing::warn!(
+            event = "quarantined_more",
+            more,
+            "quarantined more streams or categories: see `annals-relay quarantine list`"
+        );
+    }
+}

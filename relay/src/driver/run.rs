@@ -1,0 +1,74 @@
+//! A relay process from its start to its end.
+
+use std::sync::Arc;
+
+use annals_store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Delivery};
+use crate::driver::event_loop::Driver;
+use crate::driver::housekeeping::{Committed, Housekeeping};
+use crate::driver::listener::Listener;
+use crate::driver::outage::Outage;
+use crate::driver::topic_claims;
+use crate::publish::start_reader;
+use crate::report::failure::Failure;
+use crate::state::deployment::Deployment;
+
+/// Publishes the outbox until `shutdown`. It waits for outages to end; it returns a failure that
+/// does not end by itself.
+///
+/// # Errors
+/// [`Failure`] of the kinds that need an operator: a diverged history of the database, a
+/// checkpoint that cannot be read.
+pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> Result<(), Failure> {
+    let Some((config, shards)) = start(&config, &store, &shutdown).await? else { return Ok(()) };
+    let config = Arc::new(config);
+    let committed = watch::Sender::new(Committed::default());
+    let housekeeping = Housekeeping::new(&store, &config, committed.clone());
+    let reader = start_reader(&config, &store)?;
+    let listener = Listener::start(&store, &config.publication());
+    let (driver, received) = Driver::new(&config, &store, shards, committed, reader);
+    let ended = tokio::select! {
+        ended = driver.run(received, listener, &shutdown) => ended,
+        never = housekeeping.run() => match never {},
+    };
+    housekeeping.last_copy().await;
+    ended
+}
+
+/// Waits until the deployment is registered and the topics are claimed; returns the configuration
+/// with its store and generation, and the number of shards. `None` at shutdown.
+async fn start(
+    config: &Config,
+    store: &Store,
+    shutdown: &CancellationToken,
+) -> Result<Option<(Config, u16)>, Failure> {
+    let mut outage = Outage::new(&config.relay);
+    while !shutdown.is_cancelled() {
+        match try_to_start(config, store).await {
+            Ok(started) => {
+                outage.over();
+                return Ok(Some(started));
+            }
+            Err(failure) if failure.class().halts() => return Err(failure),
+            Err(failure) => outage.failed(&failure),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(outage.next_delay()) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+    Ok(None)
+}
+
+async fn try_to_start(config: &Config, store: &Store) -> Result<(Config, u16), Failure> {
+    let (config, claims) = topic_claims::begin(config.clone(), store).await?;
+    let Deployment { generation, shards } = Deployment::register(&config, store).await?;
+    let config = config.in_generation(generation);
+    if config.relay.delivery == Delivery::ExactlyOnce {
+        topic_claims::claim_checkpoints(&config, claims).await?;
+    }
+    Ok((config, shards))
+}

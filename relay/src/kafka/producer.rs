@@ -1,0 +1,265 @@
+//! Producers: records are sent, acknowledged and committed.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::client::{EventContext, REQUEST_TIMEOUT, Result, create};
+use super::error::{code, sort};
+use crate::config::Config;
+use crate::kafka::properties;
+use crate::model::message::Message;
+use crate::report::kafka_failure::{KafkaFailure, RecordId};
+use crate::report::threads::locked;
+
+/// The first and the longest sleep of the sending thread between polls for acknowledgements:
+/// rdkafka's `poll` with a time-out spins.
+const PAUSE_MIN: Duration = Duration::from_micros(50);
+const PAUSE_MAX: Duration = Duration::from_millis(1);
+/// The deadline of one call of abort: it waits for delivery reports, which only `poll` takes.
+const ABORT_SLICE: Duration = Duration::from_millis(20);
+
+/// Writes records: in Kafka transactions if it has a transactional id. Making another producer with
+/// the same transactional id fences this one.
+#[expect(missing_debug_implementations, reason = "rdkafka's producer has none")]
+pub struct Producer {
+    client: BaseProducer<EventContext>,
+    deadline: Duration,
+    is_transactional: bool,
+}
+
+impl Producer {
+    /// Makes the producer of a transactional id; connects in the background.
+    ///
+    /// # Errors
+    /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
+    pub fn connect(config: &Config, transactional_id: &str) -> Result<Self> {
+        Self::with(config, Some(transactional_id))
+    }
+
+    /// Makes a producer without transactions, which keeps the order of each partition: after its
+    /// first failure it sends nothing more. `init`, `begin` and `commit` do nothing.
+    ///
+    /// # Errors
+    /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
+    pub fn without_transactions(config: &Config) -> Result<Self> {
+        Self::with(config, None)
+    }
+
+    fn with(config: &Config, transactional_id: Option<&str>) -> Result<Self> {
+        let client = create(properties::producer(config, transactional_id))?;
+        let is_transactional = transactional_id.is_some();
+        Ok(Self { client, deadline: config.kafka.transaction_timeout, is_transactional })
+    }
+
+    /// Fences earlier producers of the transactional id, and aborts their open transactions. To be
+    /// called once, before everything else.
+    ///
+    /// # Errors
+    /// Any [`KafkaFailure`]; nothing was published. Drop the producer before making another:
+    /// it would retry, and fence that one.
+    pub fn init(&self) -> Result<()> {
+        if !self.is_transactional {
+            return Ok(());
+        }
+        let done = self.client.init_transactions(self.deadline + REQUEST_TIMEOUT);
+        done.map_err(|error| self.failure("take over the transactional id", &error))
+    }
+
+    /// Begins a transaction; the broker learns of it with its first record.
+    ///
+    /// # Errors
+    /// Any [`KafkaFailure`]; nothing was published.
+    pub fn begin(&self) -> Result<()> {
+        if !self.is_transactional {
+            return Ok(());
+        }
+        self.client.begin_transaction().map_err(|error| self.failure("begin a transaction", &error))
+    }
+
+    /// Queues a message; returns before it is sent. [`drain`](Self::drain) returns its outcome.
+    ///
+    /// # Errors
+    /// Any [`KafkaFailure`], of this message or of an earlier one.
+    pub fn send(&self, message: &Message) -> Result<()> {
+        let Err(mut refused) = self.client.send(record(message)) else { return Ok(()) };
+        let began = Instant::now();
+        while code(&refused.0) == Code::QueueFull && began.elapsed() < self.deadline {
+            self.poll_events();
+            thread::sleep(pause(began));
+            match self.client.send(refused.1) {
+                Ok(()) => return Ok(()),
+                Err(again) => refused = again,
+            }
+        }
+        Err(self.not_sent(message, &refused.0))
+    }
+
+    fn send_keyed(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let mut record = BaseRecord::with_opaque_to(topic, 0_usize).partition(0).key(key);
+            record.payload = value;
+            let Err((error, _)) = self.client.send(record) else { return Ok(()) };
+            if code(&error) != Code::QueueFull || began.elapsed() >= self.deadline {
+                return Err(self.failure("send a record", &error).about(topic, Vec::new()));
+            }
+            self.poll_events();
+            thread::sleep(pause(began));
+        }
+    }
+
+    /// Waits until the broker has acknowledged all queued messages. To be called before
+    /// [`commit`](Self::commit): rdkafka's own flush sleeps in slices of 100 ms.
+    ///
+    /// # Errors
+    /// Any [`KafkaFailure`] of a message, as soon as it is known.
+    pub fn drain(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            self.poll_events();
+            self.undelivered()?;
+            if self.client.in_flight_count() == 0 {
+                return Ok(());
+            }
+            if began.elapsed() >= self.deadline + REQUEST_TIMEOUT {
+                let late = KafkaError::Flush(Code::OperationTimedOut);
+                return Err(self.failure("send records", &late));
+            }
+            thread::sleep(pause(began));
+        }
+    }
+
+    /// Commits the transaction.
+    ///
+    /// # Errors
+    /// Any [`KafkaFailure`]; after [`KafkaFailure::UnknownOutcome`] the transaction may be
+    /// committed.
+    pub fn commit(&self) -> Result<()> {
+        let action = "commit a transaction";
+        if !self.is_transactional {
+            return Ok(());
+        }
+        self.client.commit_transaction(self.deadline).map_err(|error| {
+            let is_undone =
+                matches!(&error, KafkaError::Transaction(cause) if cause.txn_requires_abort());
+            let failure = self.failure(action, &error);
+            if is_undone { failure } else { failure.in_doubt(action) }
+        })
+    }
+
+    /// Aborts the transaction, so that the producer can begin another one.
+    ///
+    /// # Errors
+    /// Any [`KafkaFailure`]; drop the producer then.
+    pub fn abort(&self) -> Result<()> {
+        let deadline = Instant::now() + self.deadline;
+        loop {
+            let aborted = self.client.abort_transaction(ABORT_SLICE);
+            self.poll_events();
+            match aborted {
+                Ok(()) => break,
+                Err(KafkaError::Transaction(cause))
+                    if cause.is_retriable() && Instant::now() < deadline => {}
+                Err(error) => return Err(self.failure("abort a transaction", &error)),
+            }
+        }
+        locked(&self.client.context().undelivered).clear();
+        Ok(())
+    }
+
+    /// Takes librdkafka's events since the last call.
+    fn poll_events(&self) {
+        self.client.context().events.poll_until_quiet(|| self.client.poll(Duration::ZERO));
+    }
+
+    /// The failure of undelivered messages, if there are any.
+    fn undelivered(&self) -> Result<()> {
+        let undelivered = std::mem::take(&mut *locked(&self.client.context().undelivered));
+        // These codes follow the failure of another record.
+        let followed = |code| {
+            matches!(code, Code::InvalidDifferentRecord | Code::PurgeQueue | Code::PurgeInflight)
+        };
+        let causes = undelivered.iter().filter(|(code, _)| !followed(*code));
+        let Some((cause, record)) = causes.chain(&undelivered).next() else { return Ok(()) };
+        let error = KafkaError::MessageProduction(*cause);
+        let error = if followed(*cause) { self.cause_of_abort().unwrap_or(error) } else { error };
+        let failure = self.failure("send records", &error);
+        let topic = record.topic.clone();
+        let records = undelivered.iter().filter(|(code, _)| code == cause);
+        Err(failure.about(&topic, records.map(|(_, record)| record.clone()).collect()))
+    }
+
+    /// Why the transaction failed, if no record was the cause: librdkafka names the reason when
+    /// another one is begun.
+    fn cause_of_abort(&self) -> Option<KafkaError> {
+        match self.client.begin_transaction() {
+            Err(KafkaError::Transaction(cause)) if cause.txn_requires_abort() => {
+                Some(KafkaError::Transaction(cause))
+            }
+            Ok(()) | Err(_) => None,
+        }
+    }
+
+    fn not_sent(&self, message: &Message, error: &KafkaError) -> KafkaFailure {
+        self.poll_events();
+        // A transaction that has failed takes no more messages: report the first failure.
+        if let Err(earlier) = self.undelivered() {
+            return earlier;
+        }
+        let Message { topic, key, position, .. } = message;
+        let record = RecordId { topic: topic.to_string(), key: key.clone(), position: *position };
+        self.failure("send a record", error).about(topic, vec![record])
+    }
+
+    /// The failure of an error; of the fatal error, if the producer has had one.
+    fn failure(&self, action: &'static str, error: &KafkaError) -> KafkaFailure {
+        self.poll_events();
+        match self.client.client().fatal_error() {
+            // This one says only that a record was not delivered; the record's own error says why.
+            Some((Code::GaplessGuarantee, _)) | None => {
+                self.client.context().failure(action, error)
+            }
+            Some((cause, text)) => sort(action, cause, text),
+        }
+    }
+}
+
+/// Writes records to the first partition of a topic, in this order; all replicas have acknowledged
+/// them when it returns. Blocks.
+pub(crate) fn write_keyed(
+    config: &Config,
+    topic: &str,
+    records: &[(String, Option<Vec<u8>>)],
+) -> Result<()> {
+    let producer = Producer::without_transactions(config)?;
+    for (key, value) in records {
+        producer.send_keyed(topic, key, value.as_deref())?;
+    }
+    producer.drain()
+}
+
+/// The sleep between two polls: an eighth of the time waited so far, so that short waits end soon
+/// and long ones cost little.
+fn pause(began: Instant) -> Duration {
+    (began.elapsed() / 8).clamp(PAUSE_MIN, PAUSE_MAX)
+}
+
+fn record(message: &Message) -> BaseRecord<'_, str, [u8], usize> {
+    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+    for (key, value) in message.headers.iter() {
+        headers = headers.insert(Header { key, value: Some(value) });
+    }
+    BaseRecord {
+        topic: &message.topic,
+        partition: message.partition,
+        payload: Some(&message.payload),
+        key: Some(&message.key),
+        timestamp: Some(message.recorded_at.as_millisecond()),
+        headers: Some(headers),
+        delivery_opaque: usize::try_from(message.position).unwrap_or_default(),
+    }
+}

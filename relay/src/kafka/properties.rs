@@ -1,0 +1,120 @@
+//! The properties of Kafka clients: defaults, overridden by the configuration, overridden by what
+//! the relay relies on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::{Config, Kafka};
+
+/// Values by property.
+pub(crate) type Properties = BTreeMap<String, String>;
+
+/// A broker that returns is found within a second.
+const DEFAULTS: [(&str, &str); 3] = [
+    ("socket.timeout.ms", "10000"),
+    ("socket.keepalive.enable", "true"),
+    ("reconnect.backoff.max.ms", "1000"),
+];
+/// Kafka refuses a whole batch above a topic's limit, however small its records: hence half of the
+/// default limit.
+const BATCH_BYTES_MAX: &str = "524288";
+
+/// For metadata and end offsets.
+pub(crate) fn metadata(kafka: &Kafka) -> Properties {
+    // A `read_committed` client gets the last stable offset instead of the end offset. The broker
+    // answers a commit before it moves the last stable offset: committed records would be missed.
+    properties(kafka, &[], &[("isolation.level", "read_uncommitted")])
+}
+
+/// For creating and describing topics.
+pub(crate) fn admin(kafka: &Kafka) -> Properties {
+    properties(kafka, &[], &[])
+}
+
+/// For publishing.
+pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Properties {
+    let timeout = config.kafka.transaction_timeout;
+    let timeout_ms = timeout.as_millis().to_string();
+    // The longest that librdkafka takes.
+    let socket_timeout_ms = timeout.min(Duration::from_secs(10)).as_millis().to_string();
+    let kind = match transactional_id {
+        Some(id) => vec![
+            ("transactional.id", id),
+            ("transaction.timeout.ms", &timeout_ms),
+            ("message.timeout.ms", &timeout_ms),
+        ],
+        // If librdkafka itself gave up a record, later ones would overtake it. The sender has a
+        // deadline, after which it drops the producer with all its records.
+        None => vec![("enable.gapless.guarantee", "true"), ("message.timeout.ms", "0")],
+    };
+    let must_be = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("partitioner", "murmur2_random"),
+        ("compression.type", &config.kafka.compression),
+        // Acknowledged records need no report: that saves a callback for each.
+        ("delivery.report.only.error", "true"),
+    ];
+    let defaults = [
+        ("linger.ms", "0"),
+        ("batch.size", BATCH_BYTES_MAX),
+        ("topic.metadata.propagation.max.ms", "5000"),
+        ("socket.timeout.ms", &socket_timeout_ms),
+    ];
+    properties(&config.kafka, &defaults, &[&must_be[..], &kind].concat())
+}
+
+/// For reading the ends of the partitions of topics, of which `topic` is the first.
+pub(crate) fn tail_reader(kafka: &Kafka, topic: &str, topics: usize) -> Properties {
+    // The statistics have all partitions each time.
+    let interval_ms = if topics > 1 { "100" } else { "10" };
+    let must_be = [
+        ("isolation.level", "read_committed"),
+        // Partitions are assigned manually. librdkafka requires a group, and never joins it.
+        ("group.id", topic),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "earliest"),
+        ("fetch.wait.max.ms", "20"),
+        // Only the statistics have the next offset to fetch, control records included.
+        ("statistics.interval.ms", interval_ms),
+    ];
+    properties(kafka, &[], &must_be)
+}
+
+fn properties(kafka: &Kafka, defaults: &[(&str, &str)], must_be: &[(&str, &str)]) -> Properties {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let mut properties: Properties = DEFAULTS.iter().chain(defaults).map(owned).collect();
+    let configured = kafka.properties.iter();
+    properties.extend(configured.map(|(name, value)| (name.clone(), value.expose().to_owned())));
+    properties.extend(must_be.iter().map(owned));
+    properties.insert("bootstrap.servers".to_owned(), kafka.bootstrap_servers.clone());
+    // A topic that the broker creates by itself has the broker's retention: it would lose events.
+    properties.insert("allow.auto.create.topics".to_owned(), "false".to_owned());
+    properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn the_configuration_replaces_defaults_and_nothing_that_exactly_once_relies_on() {
+        let mut config = Config::example();
+        for (name, value) in [("linger.ms", "5"), ("acks", "1"), ("sasl.username", "relay")] {
+            config.kafka.properties.insert(name.to_owned(), Secret::new(value));
+        }
+        let properties = producer(&config, Some("annals.a"));
+        assert_eq!(properties["linger.ms"], "5");
+        assert_eq!(properties["sasl.username"], "relay");
+        assert_eq!(properties["acks"], "all");
+        assert_eq!(properties["batch.size"], "524288");
+    }
+
+    #[test]
+    fn end_offsets_come_from_a_client_that_gets_the_true_ones() {
+        let kafka = Config::example().kafka;
+        assert_eq!(metadata(&kafka)["isolation.level"], "read_uncommitted");
+        assert_eq!(tail_reader(&kafka, "t", 1)["isolation.level"], "read_committed");
+    }
+}

@@ -1,0 +1,222 @@
+//! Topic administration: metadata, settings, end offsets, creation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+
+use super::client::{BULK_TIMEOUT, EventContext, REQUEST_TIMEOUT, Result, create};
+use crate::config::Config;
+use crate::kafka::properties::{self, Properties};
+use crate::kafka::topic_plan::TopicPlan;
+use crate::model::offsets::{Ends, OffsetRange, Partitions, TopicEnds};
+use crate::report::kafka_failure::KafkaFailure;
+
+/// Describes and creates topics. Its connections stay open for the next request.
+pub(crate) struct TopicAdmin {
+    client: BaseConsumer<EventContext>,
+    properties: Properties,
+    admin: OnceLock<AdminClient<EventContext>>,
+}
+
+/// The result of a request for each of its topics.
+pub(crate) type ByTopic<T> = BTreeMap<String, T>;
+
+impl TopicAdmin {
+    pub(crate) fn open(config: &Config) -> Result<Self> {
+        let client = create(properties::metadata(&config.kafka))?;
+        Ok(Self { client, properties: properties::admin(&config.kafka), admin: OnceLock::new() })
+    }
+
+    /// The partition count of a topic; `None` if it does not exist.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>> {
+        let failed = |error| self.failure("look a topic up", &error, topic);
+        let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
+        let Some(found) = metadata.topics().first() else { return Ok(None) };
+        match found.error().map(Code::from) {
+            None => Ok(i32::try_from(found.partitions().len()).ok()),
+            Some(Code::UnknownTopicOrPartition) => Ok(None),
+            Some(code) => Err(failed(KafkaError::MetadataFetch(code))),
+        }
+    }
+
+    /// The partition count of each of these topics, or why it is unknown; topics that do not exist,
+    /// or that the relay may not describe, are left out. One request.
+    pub(crate) fn partitions_of(&self, topics: &[&str]) -> Result<ByTopic<Result<i32>>> {
+        if let [topic] = topics {
+            let found = match self.partitions(topic) {
+                Err(failure) if failure.is_outage() => return Err(failure),
+                found => found.transpose(),
+            };
+            return Ok(found.map(|found| ((*topic).to_owned(), found)).into_iter().collect());
+        }
+        let failed = |error, topic: &str| self.failure("look topics up", &error, topic);
+        let metadata = self.client.fetch_metadata(None, BULK_TIMEOUT);
+        let metadata = metadata.map_err(|error| failed(error, ""))?;
+        let wanted: BTreeSet<&str> = topics.iter().copied().collect();
+        let known = metadata.topics().iter().filter(|topic| wanted.contains(topic.name()));
+        let known = known.filter_map(|topic| {
+            let found = match topic.error().map(Code::from) {
+                None => Ok(i32::try_from(topic.partitions().len()).ok()?),
+                Some(Code::UnknownTopicOrPartition) => return None,
+                Some(code) => Err(failed(KafkaError::MetadataFetch(code), topic.name())),
+            };
+            Some((topic.name().to_owned(), found))
+        });
+        Ok(known.collect())
+    }
+
+    /// The first offset and the end offset of each of these partitions.
+    pub(crate) fn ends(&self, topic: &str, partitions: &[u16]) -> Result<Ends> {
+        let failed = |error| self.failure("find the ends of a topic", &error, topic);
+        let end = |partition: &u16| {
+            let number = i32::from(*partition);
+            let ends = self.client.fetch_watermarks(topic, number, REQUEST_TIMEOUT);
+            let (first, end) = ends.map_err(failed)?;
+            Ok((*partition, OffsetRange { first, end }))
+        };
+        partitions.iter().map(end).collect()
+    }
+
+    /// The first and the end offset of every partition of these topics; topics that do not exist
+    /// are left out. A few requests, whatever the number of topics.
+    pub(crate) fn ends_of(&self, topics: &[&str]) -> Result<ByTopic<Ends>> {
+        let mut counts = self.partitions_of(topics)?;
+        for topic in topics {
+            if counts.contains_key(*topic) {
+                continue;
+            }
+            // A broker leaves out of a list the topics that the relay may not describe. Asked for a
+            // topic by its name, it returns an error.
+            let found = self.partitions(topic)?;
+            counts.extend(found.map(|partitions| ((*topic).to_owned(), Ok(partitions))));
+        }
+        let mut partitions = Partitions::new();
+        for (topic, found) in counts {
+            let topic = Arc::<str>::from(topic);
+            partitions.extend((0..found?).map(|number| (Arc::clone(&topic), number)));
+        }
+        let firsts = self.offsets(&partitions, Offset::Beginning, BULK_TIMEOUT)?;
+        let written = self.offsets(&partitions, Offset::End, BULK_TIMEOUT)?;
+        let mut ends: ByTopic<Ends> = ByTopic::new();
+        for (topic, number) in &partitions {
+            let key = (topic.to_string(), *number);
+            let (Some(first), Some(end)) = (firsts.get(&key), written.get(&key)) else {
+                // Without a leader, its end is unknown for the moment.
+                let error = KafkaError::MetadataFetch(Code::LeaderNotAvailable);
+                return Err(self.failure("find the ends of topics", &error, topic));
+            };
+            if let Ok(number) = u16::try_from(*number) {
+                let range = OffsetRange { first: *first, end: *end };
+                ends.entry(key.0).or_default().push((number, range));
+            }
+        }
+        Ok(ends)
+    }
+
+    /// The end offsets of these partitions; those that do not exist are left out.
+    pub(crate) fn end_offsets(&self, partitions: &Partitions) -> Result<TopicEnds> {
+        self.offsets(partitions, Offset::End, REQUEST_TIMEOUT)
+    }
+
+    /// The first or the end offset of each of these partitions; those that do not exist are left
+    /// out. One request to each broker.
+    fn offsets(&self, of: &Partitions, end: Offset, timeout: Duration) -> Result<TopicEnds> {
+        let failed = |error| self.failure("find the ends of topics", &error, "");
+        let mut list = TopicPartitionList::with_capacity(of.len());
+        for (topic, partition) in of {
+            list.add_partition_offset(topic, *partition, end).map_err(failed)?;
+        }
+        if of.is_empty() {
+            return Ok(TopicEnds::new());
+        }
+        let found = self.client.offsets_for_times(list, timeout).map_err(failed)?;
+        let offset = |element: TopicPartitionListElem<'_>| match (element.error(), element.offset())
+        {
+            (Ok(()), Offset::Offset(offset)) => {
+                Some(((element.topic().to_owned(), element.partition()), offset))
+            }
+            _ => None,
+        };
+        Ok(found.elements().into_iter().filter_map(offset).collect())
+    }
+
+    /// The settings of topics; none if the broker does not return them. One request.
+    pub(crate) fn describe(&self, topics: &[&str]) -> Result<ByTopic<BTreeMap<String, String>>> {
+        let failed = |error| self.failure("read the settings of topics", &error, "");
+        let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let answer = wait(self.admin()?.describe_configs(&asked, &admin_options()));
+        // rdkafka 0.39 ignores a resource's own error: a refusal comes as no settings at all.
+        let resources = answer.map_err(failed)?.into_iter().flatten();
+        let settings = resources.filter_map(|resource| match resource.specifier {
+            OwnedResourceSpecifier::Topic(topic) => {
+                let entries = resource.entries.into_iter();
+                Some((topic, entries.filter_map(|e| Some((e.name, e.value?))).collect()))
+            }
+            OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => None,
+        });
+        Ok(settings.collect())
+    }
+
+    /// Creates topics, those excepted that exist by now; the result for each. One request.
+    pub(crate) fn create(&self, plans: &[&TopicPlan]) -> Result<ByTopic<Result<()>>> {
+        let action = "create a topic";
+        let mut topics: Vec<NewTopic<'_>> = Vec::new();
+        for plan in plans {
+            let replication = TopicReplication::Fixed(plan.replication_factor);
+            let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);
+            topic.config = plan.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            topics.push(topic);
+        }
+        let made = wait(self.admin()?.create_topics(&topics, &admin_options()));
+        let made = made.map_err(|error| self.failure(action, &error, ""))?;
+        let result = |made: Result<String, (String, Code)>| match made {
+            Ok(topic) | Err((topic, Code::TopicAlreadyExists)) => (topic, Ok(())),
+            Err((topic, code)) => {
+                let failure = self.failure(action, &KafkaError::MetadataFetch(code), &topic);
+                (topic, Err(failure))
+            }
+        };
+        Ok(made.into_iter().map(result).collect())
+    }
+
+    fn admin(&self) -> Result<&AdminClient<EventContext>> {
+        if let Some(admin) = self.admin.get() {
+            return Ok(admin);
+        }
+        let admin = create(self.properties.clone())?;
+        Ok(self.admin.get_or_init(|| admin))
+    }
+
+    fn failure(&self, action: &'static str, error: &KafkaError, topic: &str) -> KafkaFailure {
+        let context = self.client.context();
+        // Errors of brokers are queued until the next poll.
+        context.events.poll_until_quiet(|| drop(self.client.poll(Duration::ZERO)));
+        context.failure(action, error).about(topic, Vec::new())
+    }
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(BULK_TIMEOUT)).operation_timeout(Some(BULK_TIMEOUT))
+}
+
+/// Waits for an answer from a thread of librdkafka, which reports a time-out itself.
+fn wait<T>(answer: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
+    let mut answer = pin!(answer);
+    loop {
+        match answer.as_mut().now_or_never() {
+            Some(answer) => return answer,
+            None => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}

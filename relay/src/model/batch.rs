@@ -1,0 +1,116 @@
+//! Batches: the records and checkpoints of one Kafka transaction.
+
+use std::collections::{BTreeSet, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use annals_relay_machine::Lease;
+use jiff::Timestamp;
+
+use crate::model::checkpoint::Checkpoint;
+use crate::model::message::Message;
+use crate::model::offsets::Partitions;
+use crate::model::timings::BatchTimings;
+
+/// The records of one Kafka transaction, with the checkpoints of their shards.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    /// The incarnation of the database that it was read from.
+    pub(crate) incarnation: Arc<str>,
+    /// Positions of events to send individually: Kafka refused one of them together with others.
+    pub(crate) send_individually: Arc<HashSet<i64>>,
+    pub(crate) timings: BatchTimings,
+}
+
+/// What a sent batch has, beside its messages.
+#[derive(Default)]
+pub(crate) struct SentBatch {
+    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    /// The incarnation of the database that it was read from.
+    pub(crate) incarnation: Arc<str>,
+    /// Positions of the events that were sent individually.
+    pub(crate) sent_individually: Vec<i64>,
+    /// The partitions that it was written to.
+    pub(crate) partitions: Partitions,
+}
+
+/// The size of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) events_max: NonZeroUsize,
+    pub(crate) bytes_max: usize,
+}
+
+/// Collects messages until a limit is reached.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    limits: Limits,
+    /// The limits of the present share.
+    events_stop: usize,
+    bytes_stop: usize,
+    messages: Vec<Message>,
+    shards: BTreeSet<i16>,
+    bytes: usize,
+}
+
+impl Collector {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let (events_stop, bytes_stop) = (limits.events_max.get(), limits.bytes_max);
+        let (messages, shards) = (Vec::new(), BTreeSet::new());
+        Self { limits, events_stop, bytes_stop, messages, shards, bytes: 0 }
+    }
+
+    /// Limits what follows to an equal share of the room that is left, of so many shares.
+    pub(crate) fn share(&mut self, shares: usize) {
+        let Self { limits, messages, bytes, .. } = self;
+        let share = |max: usize, used: usize| used + (max.saturating_sub(used) / shares).max(1);
+        self.events_stop = share(limits.events_max.get(), messages.len());
+        self.bytes_stop = share(limits.bytes_max, *bytes);
+    }
+
+    pub(crate) fn push(&mut self, shard: i16, message: Message) {
+        self.bytes += message.bytes();
+        self.shards.insert(shard);
+        self.messages.push(message);
+    }
+
+    /// Has the shard's checkpoint written, also without a message of the shard.
+    pub(crate) fn touch(&mut self, shard: i16) {
+        self.shards.insert(shard);
+    }
+
+    /// Whether there is neither a message nor a checkpoint to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.messages.len() >= self.events_stop || self.bytes >= self.bytes_stop
+    }
+
+    /// How many more events there is room for; at least one, so that each page makes progress.
+    pub(crate) fn room(&self) -> NonZeroUsize {
+        let room = self.events_stop.saturating_sub(self.messages.len());
+        NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// The shards whose checkpoints are to be written.
+    pub(crate) fn shards(&self) -> &BTreeSet<i16> {
+        &self.shards
+    }
+
+    /// The collected messages, with these checkpoints.
+    pub(crate) fn into_batch(
+        self,
+        checkpoints: Vec<(Lease, Checkpoint)>,
+        incarnation: Arc<str>,
+    ) -> Batch {
+        let recorded = self.messages.iter().map(|message| message.recorded_at);
+        let recorded_ms = recorded.map(Timestamp::as_millisecond).sum();
+        let timings = BatchTimings::read(self.messages.len(), recorded_ms);
+        let send_individually = Arc::default();
+        Batch { messages: self.messages, checkpoints, incarnation, send_individually, timings }
+    }
+}

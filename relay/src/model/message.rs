@@ -1,0 +1,326 @@
+//! Messages: the Kafka record of an event.
+
+use std::sync::Arc;
+
+use annals_relay_machine::Shard;
+use annals_schemas::{SchemaId, to_wire_format};
+use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// One record, complete: sending it looks nothing up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition; `None` leaves it to the hash of the key.
+    pub partition: Option<i32>,
+    /// The stream's name: it keeps a stream in one partition, and so in order.
+    pub key: String,
+    /// The event in Avro, after the registry's prefix.
+    pub payload: Vec<u8>,
+    /// When the event was recorded: the timestamp of the record, in milliseconds.
+    pub recorded_at: Timestamp,
+    /// The free headers of the event, then those of the topic contract.
+    pub headers: Headers,
+    /// The event's position; 0 for a record that is no event.
+    pub position: i64,
+}
+
+impl Message {
+    /// The message of an event by the topic contract: the key is the stream and determines the
+    /// partition, the value is Avro after the registry's id, the headers are a CloudEvent in binary
+    /// mode. `source` becomes `ce_source`.
+    ///
+    /// Free headers come first: where a name occurs twice, readers that keep the last value see the
+    /// contract's.
+    ///
+    /// # Errors
+    /// [`UnreadableDetail`] if a part of the event's row cannot be read.
+    pub fn new(
+        event: &OutboxEvent<'_>,
+        to: &Destination,
+        schema: SchemaId,
+        source: &str,
+    ) -> Result<Self, UnreadableDetail> {
+        let details = event.details.as_ref().map_err(Clone::clone)?;
+        Ok(Self {
+            topic: Arc::clone(&to.topic),
+            partition: Some(to.partition_of(event.stream)),
+            key: event.stream.to_owned(),
+            payload: to_wire_format(schema, event.payload),
+            recorded_at: details.recorded_at,
+            headers: headers(event, details, source),
+            position: event.position.get(),
+        })
+    }
+
+    /// A record of the topic of checkpoints, about one shard: its checkpoint, or a pointer to it.
+    pub(crate) fn about(
+        shard: Shard,
+        topic: &Arc<str>,
+        partition: Shard,
+        what: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            topic: Arc::clone(topic),
+            partition: Some(partition.0.into()),
+            key: shard.0.to_string(),
+            payload: serde_json::to_vec(what)?,
+            recorded_at: Timestamp::now(),
+            headers: Headers::default(),
+            position: 0,
+        })
+    }
+
+    /// The size of the message on the wire, uncompressed and without the protocol's own bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.payload.len() + self.headers.bytes()
+    }
+}
+
+/// The topic of a category.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Its partition count when it was first published to. Added partitions move no stream.
+    pub partitions: i32,
+}
+
+impl Destination {
+    /// The partition of a key, as Kafka's default partitioner and Kafka Streams choose it.
+    #[must_use]
+    pub fn partition_of(&self, key: &str) -> i32 {
+        let hash = murmur2(key.as_bytes()) & i32::MAX.unsigned_abs();
+        i32::try_from(hash).unwrap_or_default() % self.partitions.max(1)
+    }
+}
+
+/// Kafka's `Utils.murmur2`.
+fn murmur2(data: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    let (words, rest) = data.as_chunks::<4>();
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let mut hash = SEED ^ length;
+    for word in words {
+        let k = u32::from_le_bytes(*word).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ (k ^ (k >> 24)).wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        hash = (hash ^ u32::from_le_bytes(last)).wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+/// The headers of one message, in one allocation, since thousands of messages are in memory at a
+/// time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Each name, followed by its value.
+    text: String,
+    /// The ends of each name and of its value in `text`.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Headers {
+    /// With room for a number of headers, of so many bytes in total.
+    fn with_room(headers: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(headers) }
+    }
+
+    /// Adds a header at the end.
+    pub fn push(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((name_end, self.text.len()));
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Names and values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(name_end, end)| {
+            let header = (&self.text[start..name_end], &self.text[name_end..end]);
+            start = end;
+            header
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.text.len()
+    }
+}
+
+/// The headers of an event.
+fn headers(event: &OutboxEvent<'_>, details: &Details, source: &str) -> Headers {
+    const CONTRACT_HEADERS_TYPICAL: usize = 9;
+    const BYTES_TYPICAL: usize = 256;
+    let mut headers =
+        Headers::with_room(CONTRACT_HEADERS_TYPICAL + details.headers.len(), BYTES_TYPICAL);
+    for (name, value) in &details.headers {
+        headers.push(name, value);
+    }
+    headers.push("ce_specversion", "1.0");
+    headers.push("ce_id", uuid_text(&event.event_id, &mut Uuid::encode_buffer()));
+    headers.push("ce_source", source);
+    headers.push("ce_type", event.event_type);
+    headers.push("ce_subject", event.stream);
+    headers.push("ce_time", &details.recorded_at.to_string());
+    headers.push("ce_streamversion", &event.version.to_string());
+    headers.push("ce_position", &event.position.to_string());
+    let metadata = &details.metadata;
+    let ids =
+        [("ce_correlationid", metadata.correlation_id), ("ce_causationid", metadata.causation_id)];
+    for (name, id) in ids.into_iter().filter_map(|(name, id)| Some((name, id?))) {
+        headers.push(name, uuid_text(&id, &mut Uuid::encode_buffer()));
+    }
+    let traces = [("traceparent", &metadata.traceparent), ("tracestate", &metadata.tracestate)];
+    for (name, value) in
+        traces.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)))
+    {
+        headers.push(name, value);
+    }
+    headers.push("content-type", "application/avro");
+    headers
+}
+
+fn uuid_text<'a>(id: &Uuid, buffer: &'a mut [u8]) -> &'a str {
+    id.hyphenated().encode_lower(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_schemas::Fingerprint;
+    use annals_store::{Metadata, Position, Version};
+
+    use super::*;
+
+    fn event() -> OutboxEvent<'static> {
+        OutboxEvent {
+            position: Position::new(4711).unwrap(),
+            shard: 3,
+            stream: "flight-UA-1545",
+            version: Version::new(2).unwrap(),
+            event_id: Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
+            category: "flight",
+            event_type: "FlightDeparted",
+            fingerprint: Fingerprint::from(42),
+            payload: &[1, 2, 3],
+            details: Ok(details()),
+        }
+    }
+
+    fn details() -> Details {
+        Details {
+            recorded_at: "2013-01-01T10:17:00.123456Z".parse().unwrap(),
+            metadata: Metadata::default(),
+            headers: [("tenant".to_owned(), "b\u{e4}r".to_owned())].into(),
+        }
+    }
+
+    fn message(event: &OutboxEvent<'_>) -> Message {
+        let to = Destination { topic: "air.flight".into(), partitions: 4 };
+        Message::new(event, &to, SchemaId(258), "annals").unwrap()
+    }
+
+    #[test]
+    fn an_event_becomes_the_message_of_the_topic_contract() {
+        let message = message(&event());
+        assert_eq!((&*message.topic, message.partition), ("air.flight", Some(2)));
+        assert_eq!(message.key, "flight-UA-1545");
+        assert_eq!(message.payload, [0, 0, 0, 1, 2, 1, 2, 3]);
+        assert_eq!(message.recorded_at.as_millisecond(), 1_357_035_420_123);
+        assert_eq!(message.position, 4711);
+        let headers: Vec<(&str, &str)> = message.headers.iter().collect();
+        assert_eq!(
+            headers,
+            [
+                ("tenant", "b\u{e4}r"),
+                ("ce_specversion", "1.0"),
+                ("ce_id", "01920000-0000-7000-8000-000000000001"),
+                ("ce_source", "annals"),
+                ("ce_type", "FlightDeparted"),
+                ("ce_subject", "flight-UA-1545"),
+                ("ce_time", "2013-01-01T10:17:00.123456Z"),
+                ("ce_streamversion", "2"),
+                ("ce_position", "4711"),
+                ("content-type", "application/avro"),
+            ]
+        );
+    }
+
+    /// The values of Kafka's own test of its hash.
+    #[test]
+    fn keys_are_hashed_as_kafka_does() {
+        for (key, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_an_events_origin_travels_with_it() {
+        let metadata = Metadata {
+            correlation_id: Some(Uuid::from_u128(1)),
+            causation_id: Some(Uuid::from_u128(2)),
+            actor: Some("nobody else's business".to_owned()),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            tracestate: Some("vendor=1".to_owned()),
+        };
+        let details = Details { metadata, headers: [].into(), ..details() };
+        let message = message(&OutboxEvent { details: Ok(details), ..event() });
+        let headers: Vec<(&str, &str)> = message.headers.iter().skip(8).collect();
+        assert_eq!(
+            headers,
+            [
+                ("ce_correlationid", "00000000-0000-0000-0000-000000000001"),
+                ("ce_causationid", "00000000-0000-0000-0000-000000000002"),
+                ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+                ("tracestate", "vendor=1"),
+                ("content-type", "application/avro"),
+            ]
+        );
+    }
+
+    #[test]
+    fn bytes_are_those_of_key_value_and_headers() {
+        let message = message(&event());
+        let headers: usize =
+            message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert_eq!(message.bytes(), 14 + 8 + headers);
+    }
+
+    #[test]
+    fn an_empty_value_stays_a_header() {
+        let mut headers = Headers::default();
+        headers.push("a", "");
+        headers.push("b", "x");
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("a", ""), ("b", "x")]);
+        assert_eq!((headers.len(), headers.is_empty()), (2, false));
+    }
+}

@@ -1,0 +1,13 @@
+//! The relay's data: cursors and checkpoints, quarantine entries, messages, batches, claims. No
+//! I/O.
+
+pub(crate) mod batch;
+pub mod checkpoint;
+pub mod claim;
+pub(crate) mod claim_book;
+pub mod execution;
+pub mod message;
+pub(crate) mod offsets;
+pub mod quarantine;
+pub(crate) mod shard_number;
+pub(crate) mod timings;

@@ -1,0 +1,51 @@
+//! Which events of the log are left out: those of quarantined streams and categories.
+
+use std::collections::{BTreeMap, HashSet};
+
+use annals_store::outbox::OutboxEvent;
+
+use crate::model::quarantine::{Kind, NewEntry, Quarantine, ShardCursor};
+
+/// Leaves out the events of quarantined streams and categories.
+pub(crate) struct QuarantineFilter {
+    shards: BTreeMap<i16, Quarantine>,
+}
+
+impl QuarantineFilter {
+    pub(crate) fn new(shards: &[ShardCursor]) -> Self {
+        let quarantined = shards.iter().filter(|shard| !shard.quarantine.is_empty());
+        let quarantined = quarantined.map(|shard| (shard.shard(), shard.quarantine.clone()));
+        Self { shards: quarantined.collect() }
+    }
+
+    pub(crate) fn leaves_out(&self, event: &OutboxEvent<'_>) -> bool {
+        let includes = |of: &Quarantine| of.includes(event.category, event.stream);
+        self.shards.get(&event.shard).is_some_and(includes)
+    }
+}
+
+/// The streams and categories that a page found unpublishable, each once.
+#[derive(Default)]
+pub(crate) struct NewEntries {
+    entries: Vec<NewEntry>,
+    names: HashSet<(Kind, String)>,
+}
+
+impl NewEntries {
+    pub(crate) fn push(&mut self, entry: NewEntry) {
+        if self.names.insert((entry.kind, entry.name.clone())) {
+            self.entries.push(entry);
+        }
+    }
+
+    /// Whether one of them makes this event wait.
+    pub(crate) fn include(&self, event: &OutboxEvent<'_>) -> bool {
+        !self.names.is_empty()
+            && (self.names.contains(&(Kind::Category, event.category.to_owned()))
+                || self.names.contains(&(Kind::Stream, event.stream.to_owned())))
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<NewEntry> {
+        self.entries
+    }
+}

@@ -1,0 +1,30 @@
+//! The stages of publishing: pages of the outbox are read, events are encoded, batches are sent.
+
+mod encoder;
+mod filter;
+mod operator_requests;
+mod page;
+mod page_builder;
+mod quarantined;
+mod reader;
+pub mod registry;
+mod rows;
+mod senders;
+mod standby;
+mod topics;
+
+use std::sync::Arc;
+
+use annals_store::Store;
+
+pub(crate) use reader::ReaderHandle;
+pub(crate) use senders::{Senders, fence};
+
+use crate::config::Config;
+use crate::report::failure::Failure;
+
+/// Starts a reader, with its encoder and its client of the registry.
+pub(crate) fn start_reader(config: &Arc<Config>, store: &Store) -> Result<ReaderHandle, Failure> {
+    let registry = registry::Registry::connect(config, store)?;
+    Ok(ReaderHandle::start(config, store, encoder::Encoder::new(config, store, registry)))
+}

@@ -1,0 +1,63 @@
+//! What a page has read so far, and its limits of time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use annals_store::outbox::OutboxEvent;
+
+use crate::model::batch::{Collector, Limits};
+use crate::model::checkpoint::LastEvent;
+use crate::model::message::Message;
+use crate::publish::filter::NewEntries;
+
+/// The longest that a page waits for topics and asks for schemas: then it ends, and the next one
+/// continues.
+const PREPARING_MAX: Duration = Duration::from_secs(10);
+
+/// The longest that a page reads: then it ends, and the next one continues behind the positions
+/// that it has read.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What a page has read so far.
+pub(crate) struct PageBuilder {
+    pub(crate) collector: Collector,
+    pub(crate) has_more: bool,
+    pub(crate) new_entries: NewEntries,
+    /// The last event of each shard.
+    pub(crate) last: HashMap<i16, LastEvent>,
+    /// When the page has to end.
+    ends_at: Instant,
+    /// When waiting for topics and asking for schemas has to end.
+    pub(crate) prepare_until: Instant,
+    /// Whether an event has to wait for its topic or its schema.
+    pub(crate) waits: bool,
+}
+
+impl PageBuilder {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let began = Instant::now();
+        Self {
+            collector: Collector::new(limits),
+            has_more: false,
+            new_entries: NewEntries::default(),
+            last: HashMap::new(),
+            ends_at: began + PAGE_TIME_MAX,
+            prepare_until: began + PREPARING_MAX,
+            waits: false,
+        }
+    }
+
+    /// Whether the page takes no more events.
+    pub(crate) fn is_over(&self) -> bool {
+        self.collector.is_full() || Instant::now() >= self.ends_at
+    }
+
+    pub(crate) fn push(&mut self, event: &OutboxEvent<'_>, message: Message) {
+        let last = LastEvent { position: event.position, event_id: event.event_id };
+        let known = self.last.entry(event.shard).or_insert(last);
+        if known.position < last.position {
+            *known = last;
+        }
+        self.collector.push(event.shard, message);
+    }
+}

@@ -1,0 +1,195 @@
+//! Retries: quarantine entries whose events can be published now continue from cursors of their
+//! own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
+
+use crate::model::checkpoint::Cursor;
+use crate::model::quarantine::{Entry, EntryState, Kind, ShardCursor};
+use crate::publish::page_builder::PageBuilder;
+use crate::publish::reader::{Parts, Reader};
+use crate::publish::rows::collect;
+use crate::report::failure::Failure;
+
+/// The interval at which the topic of a quarantined category is checked.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest that a page waits for these checks: other streams must not wait.
+const TOPIC_CHECK_MAX: Duration = Duration::from_secs(2);
+
+/// The window of an entry.
+#[derive(Clone, Copy)]
+struct EntryWindow<'a> {
+    shard: &'a ShardCursor,
+    name: &'a (Kind, String),
+    entry: &'a Entry,
+    until: &'a Bound,
+}
+
+impl Reader {
+    /// Reads the events of entries that are to be retried, as far as there is room: half of the
+    /// batch for all of them.
+    pub(super) async fn retry_quarantined(
+        &mut self,
+        shards: &mut [ShardCursor],
+        page: &mut PageBuilder,
+    ) -> Result<(), Failure> {
+        if shards.iter().all(|shard| shard.quarantine.is_empty()) {
+            return Ok(());
+        }
+        self.check_topics(shards).await;
+        page.collector.share(2);
+        for shard in shards {
+            let mut names: Vec<(i64, (Kind, String))> = shard
+                .quarantine
+                .iter()
+                .filter(|(_, entry)| self.is_retried(entry.id))
+                .map(|(name, entry)| (entry.id, name.clone()))
+                .collect();
+            names.sort();
+            for (_, name) in names {
+                self.retry(shard, &name, page).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_retried(&self, entry: i64) -> bool {
+        self.requests.retry_requested(entry) || self.ready.contains(&entry)
+    }
+
+    /// Advances one entry as far as there is room.
+    async fn retry(
+        &mut self,
+        shard: &mut ShardCursor,
+        name: &(Kind, String),
+        page: &mut PageBuilder,
+    ) -> Result<(), Failure> {
+        // A stream waits for its quarantined category.
+        let category = name.1.split_once('-').map_or(name.1.as_str(), |(category, _)| category);
+        if name.0 == Kind::Stream && shard.quarantine.has(Kind::Category, category) {
+            return Ok(());
+        }
+        while let Some(entry) = shard.quarantine.get(name).cloned() {
+            if page.waits {
+                page.has_more = true;
+                return Ok(());
+            }
+            let after = entry.cursor.after;
+            let cursor = if shard.is_caught_up(&entry.cursor) {
+                entry.cursor
+            } else if page.collector.is_full() {
+                page.has_more = true;
+                return Ok(());
+            } else if let Some(until) = shard.window_of(&entry).cloned() {
+                let window = EntryWindow { shard, name, entry: &entry, until: &until };
+                self.entry_page(&window, page).await?
+            } else {
+                return Ok(());
+            };
+            if page.waits && cursor.after <= after {
+                page.has_more = true;
+                return Ok(());
+            }
+            let state =
+                if shard.is_caught_up(&cursor) { EntryState::Ended } else { EntryState::Ahead };
+            shard.quarantine.advance(name, cursor, state);
+            // The checkpoint has the progress, also if there was no event left.
+            page.collector.touch(shard.shard());
+        }
+        Ok(())
+    }
+
+    /// Reads the window of an entry, or as much of it as there is room for; returns the cursor
+    /// after it.
+    async fn entry_page(
+        &mut self,
+        of: &EntryWindow<'_>,
+        page: &mut PageBuilder,
+    ) -> Result<Cursor, Failure> {
+        let EntryWindow { shard, name: (kind, name), entry, until } = *of;
+        let window = Window { since: &entry.cursor.since, until };
+        let events_max = page.collector.room();
+        let late = self.late(window).await?;
+        // The whole rest of the window is behind this position.
+        let after = match window.next_page(late, entry.cursor.after) {
+            NextPage::ByXid { after } | NextPage::ByPosition(PositionRange { after, .. }) => after,
+            NextPage::End => return Ok(Cursor::done(until)),
+        };
+        let Parts { store, encoder, connection, skipped } = self.parts().await?;
+        let limits = PageLimit { after, events_max };
+        let read = match kind {
+            Kind::Stream => {
+                let rows = store.outbox_page_of_stream(connection, window, name, limits);
+                collect(rows, encoder, skipped, page, |_| false).await?
+            }
+            Kind::Category => {
+                let category = (name.as_str(), shard.shard());
+                let rows = store.outbox_page_of_category(connection, window, category, limits);
+                // A stream with an entry of its own continues from its own cursor.
+                let is_left_out =
+                    |event: &OutboxEvent<'_>| shard.quarantine.has(Kind::Stream, event.stream);
+                collect(rows, encoder, skipped, page, is_left_out).await?
+            }
+        };
+        if read.events < events_max.get() && !read.is_cut {
+            return Ok(Cursor::done(until));
+        }
+        Ok(entry.cursor.within(until, read.last.unwrap_or(after)))
+    }
+
+    /// Checks the topics of quarantined categories: once a topic can be written to, its category is
+    /// retried.
+    async fn check_topics(&mut self, shards: &[ShardCursor]) {
+        let mut categories: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for shard in shards {
+            let entries = shard.quarantine.iter();
+            let entries = entries.filter(|((kind, _), _)| *kind == Kind::Category);
+            entries.for_each(|((_, name), entry)| {
+                categories.entry(name.clone()).or_default().push(entry.id);
+            });
+        }
+        let due = self.due_topics(&categories);
+        if due.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.topics_checked.extend(due.iter().map(|category| (category.clone(), now)));
+        let checked = match self.encoder.topics_of(due, now + TOPIC_CHECK_MAX).await {
+            Ok(checked) => checked,
+            Err(failure) => {
+                let error = &failure as &dyn std::error::Error;
+                tracing::debug!(error, "cannot check the topics of quarantined categories");
+                return;
+            }
+        };
+        for (category, result) in checked {
+            match result {
+                Ok(()) => {
+                    let entries = categories.remove(&category);
+                    self.ready.extend(entries.into_iter().flatten());
+                }
+                Err(failure) => {
+                    let error = &failure as &dyn std::error::Error;
+                    tracing::debug!(
+                        event = "category_still_quarantined",
+                        category,
+                        error,
+                        "the category stays in quarantine"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The categories whose topics are to be checked now.
+    fn due_topics(&self, categories: &BTreeMap<String, Vec<i64>>) -> BTreeSet<String> {
+        let due = categories.iter().filter(|(category, entries)| {
+            let checked = self.topics_checked.get(*category);
+            let is_due = checked.is_none_or(|at| at.elapsed() >= TOPIC_CHECK_INTERVAL);
+            is_due && !entries.iter().all(|entry| self.is_retried(*entry))
+        });
+        due.map(|(category, _)| category.clone()).collect()
+    }
+}

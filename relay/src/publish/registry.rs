@@ -1,0 +1,313 @@
+//! The schema registry: the ids of schemas.
+//!
+//! Every message has an id, so it must mean the same schema for ever. The relay records it in the
+//! database when the registry first returns it, checks it whenever the registry answers, and uses
+//! it without the registry when that is unavailable.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use annals_schemas::{Schema, SchemaId};
+use annals_store::{SchemaName, Store};
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, perform_sr_call};
+use schema_registry_converter::error::SRCError;
+use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredSchema, SrCall};
+use sqlx::PgPool;
+
+use crate::config::{self, Config, Login};
+use crate::report::failure::{Component, Failure};
+use crate::report::registry_failure::RegistryFailure;
+
+/// The time without requests after one that failed, while recorded ids suffice.
+const REST: Duration = Duration::from_secs(10);
+
+const ASK: &str = "ask the schema registry";
+
+/// A client of the registry, with the recorded ids of schemas.
+pub struct Registry {
+    settings: SrSettings,
+    config: config::Registry,
+    pool: PgPool,
+    schema_name: SchemaName,
+    unavailable_since: Option<Instant>,
+}
+
+/// The meaning of an answer of the registry.
+enum Answer {
+    Found(RawRegisteredSchema),
+    Unknown,
+    Refused(String),
+    Unavailable(SRCError),
+}
+
+/// The schema whose id is wanted.
+struct Sought<'a> {
+    subject: String,
+    topic: &'a Arc<str>,
+    schema: Schema,
+}
+
+impl Registry {
+    /// Makes the client, without a request.
+    ///
+    /// # Errors
+    /// [`Failure::Outage`] when TLS cannot be set up.
+    pub fn connect(config: &Config, store: &Store) -> Result<Self, Failure> {
+        let config = config.registry.clone();
+        let mut builder = SrSettings::new_builder(config.url.clone());
+        builder.set_timeout(config.timeout);
+        match &config.login {
+            Login::None => {}
+            Login::Basic { username, password } => {
+                builder.set_basic_authorization(username.expose(), Some(password.expose()));
+            }
+            Login::Token(token) => {
+                builder.set_token_authorization(token.expose());
+            }
+        }
+        Ok(Self {
+            settings: builder
+                .build()
+                .map_err(|error| unavailable("make a client for the schema registry", error))?,
+            config,
+            pool: store.pool().clone(),
+            schema_name: store.schema().clone(),
+            unavailable_since: None,
+        })
+    }
+
+    /// The id of a schema for the readers of a topic. Subjects are named after topic and record.
+    ///
+    /// # Errors
+    /// [`Failure::Outage`] when the registry is unavailable and the id not recorded, or
+    /// the database is unavailable; [`Failure::Schema`] when the registry returns no usable id.
+    pub async fn id(&mut self, topic: &Arc<str>, schema: Schema) -> Result<SchemaId, Failure> {
+        let subject = format!("{topic}-{}", schema.full_name());
+        let sought = Sought { subject, topic, schema };
+        match self.recorded(&sought).await? {
+            Some(id) => self.confirm(&sought, id).await,
+            None => self.ask(&sought).await,
+        }
+    }
+
+    /// Checks a recorded id if the registry answers.
+    async fn confirm(&mut self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
+        if self.unavailable_since.is_some_and(|since| since.elapsed() < REST) {
+            return Ok(id);
+        }
+        match self.check(sought, id).await {
+            Err(Failure::Outage { source, .. }) => self.became_unavailable(&*source),
+            Err(failure) => return Err(failure),
+            Ok(()) => self.became_available(),
+        }
+        Ok(id)
+    }
+
+    /// Asks the registry for an id that is not recorded, and records it.
+    async fn ask(&self, sought: &Sought<'_>) -> Result<SchemaId, Failure> {
+        let body =
+            serde_json::json!({ "schema": sought.schema.definition(), "schemaType": "AVRO" });
+        let body = body.to_string();
+        let answer = if self.config.auto_register {
+            self.register(&sought.subject, &body).await
+        } else {
+            self.call(SrCall::PostForVersion(&sought.subject, &body)).await
+        };
+        let found = match answer {
+            Answer::Found(found) => found,
+            Answer::Unknown => return Err(sought.failed(self.not_registered(sought))),
+            Answer::Refused(reason) => {
+                let subject = sought.subject.clone();
+                return Err(sought.failed(RegistryFailure::Refused { subject, reason }));
+            }
+            Answer::Unavailable(error) => return Err(unavailable(ASK, error)),
+        };
+        let Some(id) = found.id.map(SchemaId) else {
+            return Err(unavailable(
+                ASK,
+                SRCError::non_retryable_without_cause("its answer has no id"),
+            ));
+        };
+        self.check(sought, id).await?;
+        self.record(sought, id).await?;
+        Ok(id)
+    }
+
+    /// Registers a schema, unless it is registered. If several relays register the first schema of
+    /// a subject at once, a registry may refuse all but one: a refused schema is looked up, and
+    /// registered once more.
+    async fn register(&self, subject: &str, body: &str) -> Answer {
+        let refused = match self.call(SrCall::PostNew(subject, body)).await {
+            Answer::Refused(reason) => reason,
+            answer @ (Answer::Found(_) | Answer::Unknown | Answer::Unavailable(_)) => {
+                return answer;
+            }
+        };
+        tracing::debug!(
+            subject,
+            refused,
+            "looking up a schema that the registry refuses to register"
+        );
+        match self.call(SrCall::PostForVersion(subject, body)).await {
+            Answer::Unknown | Answer::Refused(_) => self.call(SrCall::PostNew(subject, body)).await,
+            answer @ (Answer::Found(_) | Answer::Unavailable(_)) => answer,
+        }
+    }
+
+    /// Checks that the id means the schema.
+    async fn check(&self, sought: &Sought<'_>, id: SchemaId) -> Result<(), Failure> {
+        let mismatch = |is_known| {
+            let subject = sought.subject.clone();
+            Err(sought.failed(RegistryFailure::IdMismatch { subject, id, is_known }))
+        };
+        match self.call(SrCall::GetById(id.0)).await {
+            // A proxy's answer in JSON, for instance: it says nothing about the id.
+            Answer::Found(RawRegisteredSchema { schema: None, .. }) => {
+                let no_schema = SRCError::non_retryable_without_cause("its answer has no schema");
+                Err(unavailable(ASK, no_schema))
+            }
+            Answer::Found(found) if is_schema(found.schema.as_deref(), &sought.schema) => Ok(()),
+            Answer::Found(_) => mismatch(true),
+            Answer::Unknown => mismatch(false),
+            Answer::Refused(reason) => {
+                Err(unavailable(ASK, SRCError::non_retryable_without_cause(&reason)))
+            }
+            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+        }
+    }
+
+    async fn call(&self, call: SrCall<'_>) -> Answer {
+        let error = match perform_sr_call(&self.settings, call).await {
+            Ok(found) => return Answer::Found(found),
+            Err(error) => error,
+        };
+        // The library takes every error but 502 and 503 for permanent; the registry's own code is
+        // more precise.
+        let source = std::error::Error::source(&error);
+        let said = source.and_then(|source| source.downcast_ref::<RawError>());
+        let meant = said.and_then(|said| Some(meaning_of(said.error_code)?(said.message.clone())));
+        meant.unwrap_or(Answer::Unavailable(error))
+    }
+
+    async fn recorded(&self, sought: &Sought<'_>) -> Result<Option<SchemaId>, Failure> {
+        let statement = self.schema_name.statement(include_str!("../../sql/schema_id_find.sql"));
+        let id: Option<i64> = sqlx::query_scalar(statement)
+            .bind(&sought.subject)
+            .bind(sought.schema.fingerprint().get())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(Failure::database("look a schema's id up"))?;
+        Ok(id.and_then(|id| u32::try_from(id).ok()).map(SchemaId))
+    }
+
+    async fn record(&self, sought: &Sought<'_>, SchemaId(id): SchemaId) -> Result<(), Failure> {
+        let statement = self.schema_name.statement(include_str!("../../sql/schema_id_record.sql"));
+        sqlx::query(statement)
+            .bind(&sought.subject)
+            .bind(sought.schema.fingerprint().get())
+            .bind(i64::from(id))
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(Failure::database("keep a schema's id"))
+    }
+
+    fn not_registered(&self, sought: &Sought<'_>) -> RegistryFailure {
+        let (subject, url) = (sought.subject.clone(), &self.config.url);
+        let select = format!(
+            "select json_build_object('schema', definition) from {}.schemas where fingerprint = {} limit 1",
+            self.schema_name,
+            sought.schema.fingerprint().get()
+        );
+        let command = format!(
+            "psql -Atc \"{select}\" | curl --data @- --header 'Content-Type: application/vnd.schemaregistry.v1+json' \
+             {url}/subjects/{subject}/versions"
+        );
+        RegistryFailure::NotRegistered { subject, command }
+    }
+
+    fn became_unavailable(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if self.unavailable_since.replace(Instant::now()).is_none() {
+            tracing::warn!(
+                event = "registry_unavailable",
+                error,
+                "the schema registry is unavailable: publishing with recorded schema ids"
+            );
+        }
+    }
+
+    fn became_available(&mut self) {
+        if self.unavailable_since.take().is_some() {
+            tracing::info!(event = "registry_available", "the schema registry is available again");
+        }
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Sought<'_> {
+    fn failed(&self, source: RegistryFailure) -> Failure {
+        let schema = self.schema.full_name().to_owned();
+        Failure::Schema { topic: Arc::clone(self.topic), schema, source }
+    }
+}
+
+fn unavailable(action: &'static str, error: SRCError) -> Failure {
+    Failure::outage(Component::Registry, action, error)
+}
+
+/// Whether the registered schema is this one. The registry may print it differently: the meaning
+/// counts, not the text.
+fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
+    let registered = registered.and_then(|text| Schema::parse(text).ok());
+    registered.is_some_and(|registered| registered.is_equivalent_to(schema))
+}
+
+/// The meaning of the registry's error code. An error without a code does not come from the
+/// registry, but from a proxy in front of it, for instance, and so does a bare 404: it says nothing
+/// about an id.
+fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
+    match error_code {
+        40_400..=40_499 => Some(|_| Answer::Unknown),
+        // Not permitted: the registry refuses all writes at the moment, whatever the schema.
+        42_205 => None,
+        409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemas_are_compared_by_their_meaning_and_not_as_text() {
+        let schema = |text: &str| Schema::parse(text).unwrap();
+        let wanted =
+            schema(r#"{"type":"record","name":"a.R","fields":[{"name":"x","type":"long"}]}"#);
+        let printed = r#"{ "type": "record", "name": "R", "namespace": "a", "fields":
+            [{ "name": "x", "type": {"type": "long"} }] }"#;
+        assert!(is_schema(Some(printed), &wanted));
+        assert!(!is_schema(Some(&printed.replace("long", "int")), &wanted));
+        assert!(!is_schema(Some("no schema"), &wanted));
+        assert!(!is_schema(None, &wanted));
+    }
+
+    #[test]
+    fn only_the_codes_of_the_registry_concern_a_schema() {
+        let answer = |code| meaning_of(code).map(|meaning| meaning("why".to_owned()));
+        for code in [0, 401, 403, 404, 429, 42_205, 50_001, 50_003] {
+            assert!(answer(code).is_none(), "{code}");
+        }
+        for code in [40_401, 40_402, 40_403] {
+            assert!(matches!(answer(code), Some(Answer::Unknown)), "{code}");
+        }
+        for code in [409, 422, 42_201, 42_206] {
+            assert!(matches!(answer(code), Some(Answer::Refused(_))), "{code}");
+        }
+    }
+}

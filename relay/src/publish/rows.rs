@@ -1,0 +1,96 @@
+//! Rows of the outbox become messages.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use annals_store::Position;
+use annals_store::outbox::{OutboxEvent, OutboxRow};
+use futures_util::TryStreamExt;
+
+use crate::publish::encoder::{EncodeError, Encoder};
+use crate::publish::page_builder::PageBuilder;
+use crate::report::failure::Failure;
+use crate::state::SkippedEvents;
+
+/// The rows that one statement has returned.
+pub(crate) struct RowsRead {
+    /// The number of events, those left out included.
+    pub(crate) events: usize,
+    /// The position of the last one.
+    pub(crate) last: Option<Position>,
+    /// Whether rows were left: the batch is full, or an event has to wait.
+    pub(crate) is_cut: bool,
+}
+
+impl RowsRead {
+    pub(crate) const fn none() -> Self {
+        Self { events: 0, last: None, is_cut: false }
+    }
+}
+
+/// Takes rows until the batch is full, or an event has to wait for its topic or its schema. Of the
+/// rows after that one it learns the topics, so that all of these are prepared together.
+pub(crate) async fn collect(
+    rows: impl futures_util::Stream<Item = Result<OutboxRow, annals_store::Error>>,
+    encoder: &mut Encoder,
+    skipped: &mut SkippedEvents,
+    page: &mut PageBuilder,
+    is_left_out: impl Fn(&OutboxEvent<'_>) -> bool,
+) -> Result<RowsRead, Failure> {
+    let mut read = RowsRead::none();
+    {
+        let mut rows = pin!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let event = row.event()?;
+            if read.is_cut && is_left_out(&event) {
+                continue;
+            }
+            if read.is_cut {
+                encoder.want(event.category);
+                continue;
+            }
+            if page.collector.is_full() {
+                read.is_cut = true;
+                break;
+            }
+            let is_omitted = is_left_out(&event)
+                || page.new_entries.include(&event)
+                || skipped.contains(event.position.get()).await?;
+            let taken = if is_omitted { Taken::Yes } else { take(&event, encoder, page).await? };
+            match taken {
+                Taken::Yes => {
+                    read.events += 1;
+                    read.last = Some(event.position);
+                }
+                Taken::NotReady => {
+                    read.is_cut = true;
+                    page.waits = true;
+                }
+            }
+        }
+    }
+    // What the page has already is published first.
+    let is_empty = page.collector.is_empty();
+    encoder.prepare(if is_empty { page.prepare_until } else { Instant::now() }).await?;
+    Ok(read)
+}
+
+/// Whether the page is done with an event.
+enum Taken {
+    Yes,
+    NotReady,
+}
+
+async fn take(
+    event: &OutboxEvent<'_>,
+    encoder: &mut Encoder,
+    page: &mut PageBuilder,
+) -> Result<Taken, Failure> {
+    match encoder.message(event, page.prepare_until).await {
+        Ok(message) => page.push(event, message),
+        Err(EncodeError::Quarantine(entry)) => page.new_entries.push(entry),
+        Err(EncodeError::NotReady) => return Ok(Taken::NotReady),
+        Err(EncodeError::Failed(failure)) => return Err(failure),
+    }
+    Ok(Taken::Yes)
+}

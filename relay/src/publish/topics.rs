@@ -1,0 +1,391 @@
+//! The topics of categories: claimed, created by the configured policy, and checked before they are
+//! first used, many at once.
+//!
+//! A task beside the reader does that: a page waits for it up to a deadline, and the task continues
+//! after that.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use annals_store::{SchemaName, Store};
+use sqlx::{PgPool, Row};
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::kafka::claims_topic::ClaimsTopic;
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
+use crate::kafka::topic_setup::ensure_topics;
+use crate::model::message::Destination;
+use crate::report::failure::Failure;
+use crate::report::kafka_failure::KafkaFailure;
+use crate::report::threads::{in_a_thread, locked};
+
+/// The interval at which topics in use are checked: an operator may have added partitions, or
+/// another store claimed them.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// The most topics in one request, and the most partitions that they may have in total.
+const BATCH_TOPICS_MAX: usize = 100;
+const BATCH_PARTITIONS_MAX: usize = 1_200;
+
+/// Prepares topics.
+#[derive(Clone)]
+pub(crate) struct Topics {
+    config: Arc<Config>,
+    pool: PgPool,
+    schema: SchemaName,
+    state: Arc<Mutex<State>>,
+    /// Notified when the state has changed.
+    changed: Arc<Notify>,
+    /// One task at a time uses the connection to Kafka.
+    worker: Arc<tokio::sync::Mutex<Worker>>,
+}
+
+/// The state of topics, by category.
+#[derive(Default)]
+struct State {
+    ready: HashMap<String, Destination>,
+    refused: HashMap<String, Failure>,
+    /// The categories to be prepared, those under way included.
+    wanted: BTreeSet<String>,
+    /// Whether a task prepares them.
+    is_working: bool,
+    /// Why that task has ended.
+    failure: Option<Failure>,
+    /// Why this publication may not run any more.
+    publication_refused: Option<Failure>,
+    /// The categories in use.
+    used: BTreeSet<String>,
+    /// The differences that were logged, once each.
+    reported: HashSet<String>,
+}
+
+/// The connection to Kafka, and the claims.
+struct Worker(Arc<Mutex<Connected>>);
+
+struct Connected {
+    admin: Option<TopicAdmin>,
+    claims: ClaimsTopic,
+}
+
+impl Topics {
+    pub(crate) fn new(config: &Arc<Config>, store: &Store) -> Self {
+        let connected = Connected { admin: None, claims: ClaimsTopic::new(config) };
+        let worker = Worker(Arc::new(Mutex::new(connected)));
+        Self {
+            config: Arc::clone(config),
+            pool: store.pool().clone(),
+            schema: store.schema().clone(),
+            state: Arc::default(),
+            changed: Arc::default(),
+            worker: Arc::new(tokio::sync::Mutex::new(worker)),
+        }
+    }
+
+    /// The topic of a category, if it is ready: it exists, and this publication has claimed it.
+    pub(crate) fn ready(&self, category: &str) -> Option<Destination> {
+        locked(&self.state).ready.get(category).cloned()
+    }
+
+    /// Why a category cannot be published, if that is known. Returned once: after that it is tried
+    /// again.
+    pub(crate) fn refused(&self, category: &str) -> Option<Failure> {
+        locked(&self.state).refused.remove(category)
+    }
+
+    /// Why this publication may not run any more.
+    pub(crate) fn publication_refused(&self) -> Option<Failure> {
+        locked(&self.state).publication_refused.take()
+    }
+
+    /// Has topics checked again before they are used.
+    pub(crate) fn forget(&self) {
+        let mut state = locked(&self.state);
+        state.ready.clear();
+        state.refused.clear();
+    }
+
+    /// Prepares categories, and waits until they are ready or refused, or until a deadline.
+    ///
+    /// # Errors
+    /// A [`Failure`] that concerns all of them.
+    pub(crate) async fn prepare(
+        &self,
+        categories: BTreeSet<String>,
+        until: Instant,
+    ) -> Result<(), Failure> {
+        self.want(&categories);
+        loop {
+            let changed = self.changed.notified();
+            if let Some(outcome) = locked(&self.state).outcome(&categories) {
+                return outcome;
+            }
+            if tokio::time::timeout_at(until.into(), changed).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn want(&self, categories: &BTreeSet<String>) {
+        let mut state = locked(&self.state);
+        let new = categories.iter().filter(|category| !state.ready.contains_key(*category));
+        let new: Vec<String> = new.cloned().collect();
+        state.wanted.extend(new);
+        if !state.wanted.is_empty() && !state.is_working {
+            state.is_working = true;
+            // The failure of an earlier task that no page waited for.
+            state.failure = None;
+            drop(tokio::spawn(self.clone().work()));
+        }
+    }
+
+    /// Prepares all wanted categories.
+    async fn work(self) {
+        loop {
+            let wanted = locked(&self.state).next();
+            if wanted.is_empty() {
+                break;
+            }
+            if let Err(failure) = self.make_ready(&wanted).await {
+                let mut state = locked(&self.state);
+                state.failure = Some(failure);
+                state.wanted.clear();
+                state.is_working = false;
+                break;
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    async fn make_ready(&self, categories: &[String]) -> Result<(), Failure> {
+        let began = Instant::now();
+        let worker = self.worker.lock().await;
+        let by_topic: BTreeMap<String, &String> =
+            categories.iter().map(|category| (self.config.topic(category), category)).collect();
+        let topics: Vec<String> = by_topic.keys().cloned().collect();
+        let (found, taken) = worker.claim_and_find(&self.config, topics.clone()).await?;
+        let found = Arc::new(found);
+        let (mut ready, of) = (taken.len(), topics.len());
+        let free: Vec<String> =
+            topics.into_iter().filter(|topic| !taken.contains_key(topic)).collect();
+        self.learn(&by_topic, taken.into_iter().map(|(topic, failure)| (topic, Err(failure))));
+        let size = BATCH_PARTITIONS_MAX / usize::from(self.config.topics.partitions.get());
+        for some in free.chunks(size.clamp(1, BATCH_TOPICS_MAX)) {
+            let made = worker.make(&self.config, some.to_vec(), Arc::clone(&found)).await?;
+            let destinations = self.record(made).await?;
+            self.learn(&by_topic, destinations);
+            ready += some.len();
+            if of > BATCH_TOPICS_MAX {
+                let seconds = began.elapsed().as_secs();
+                tracing::info!(event = "topics_prepared", ready, of, seconds, "preparing topics");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the results for some topics.
+    fn learn(
+        &self,
+        categories: &BTreeMap<String, &String>,
+        made: impl IntoIterator<Item = (String, Result<Destination, Failure>)>,
+    ) {
+        let mut state = locked(&self.state);
+        for (topic, made) in made {
+            let Some(category) = categories.get(&topic).map(|category| (*category).clone()) else {
+                continue;
+            };
+            state.wanted.remove(&category);
+            match made {
+                Ok(destination) => {
+                    state.used.insert(category.clone());
+                    state.ready.insert(category, destination);
+                }
+                Err(failure) => {
+                    state.ready.remove(&category);
+                    state.used.remove(&category);
+                    state.refused.insert(category, failure);
+                }
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Records the partition counts of new topics, and compares those of others with the recorded
+    /// ones.
+    async fn record(
+        &self,
+        made: ByTopic<Result<TopicFacts, KafkaFailure>>,
+    ) -> Result<Vec<(String, Result<Destination, Failure>)>, Failure> {
+        let facts = made.iter().filter_map(|(topic, made)| {
+            let facts = made.as_ref().ok()?;
+            self.log(topic, facts);
+            Some((topic.clone(), facts.partitions))
+        });
+        let recorded = self.recorded_partitions(facts.collect()).await?;
+        let outcome = |(topic, made): (String, Result<TopicFacts, KafkaFailure>)| {
+            let found = made.map_err(Failure::Kafka).map(|facts| facts.partitions);
+            let recorded = recorded.get(&topic).copied();
+            let destination = found.and_then(|found| destination(&topic, recorded, found));
+            (topic, destination)
+        };
+        Ok(made.into_iter().map(outcome).collect())
+    }
+
+    async fn recorded_partitions(
+        &self,
+        found: BTreeMap<String, i32>,
+    ) -> Result<BTreeMap<String, i32>, Failure> {
+        let action = "record the partitions of topics";
+        let (topics, partitions): (Vec<String>, Vec<i32>) = found.into_iter().unzip();
+        let mut recorded = BTreeMap::new();
+        // Another relay may record them at this moment: the second query sees its rows.
+        while recorded.len() < topics.len() {
+            let statement = include_str!("../../sql/topic_partitions.sql");
+            let rows = sqlx::query(self.schema.statement(statement))
+                .bind(&topics)
+                .bind(&partitions)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(Failure::database(action))?;
+            for row in rows {
+                let topic: String = row.try_get("topic").map_err(Failure::database(action))?;
+                let count = row.try_get("partitions").map_err(Failure::database(action))?;
+                recorded.insert(topic, count);
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// Checks the topics in use at an interval, and calls `changed` when one is refused.
+    pub(crate) async fn watch(self, changed: impl Fn()) {
+        loop {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            let used: Vec<String> = locked(&self.state).used.iter().cloned().collect();
+            let failure = self.make_ready(&used).await.err();
+            if let Some(failure) = &failure {
+                let error = failure as &dyn std::error::Error;
+                tracing::debug!(error, "cannot check the topics in use");
+            }
+            let mut state = locked(&self.state);
+            state.publication_refused = failure
+                .filter(|failure| failure.class().halts())
+                .or(state.publication_refused.take());
+            let refused = used.iter().filter(|category| state.refused.contains_key(*category));
+            if refused.count() > 0 {
+                // The next page that uses the topic meets the refusal, and reports it.
+                state.refused.clear();
+                changed();
+            }
+        }
+    }
+
+    fn log(&self, topic: &str, facts: &TopicFacts) {
+        if facts.created {
+            tracing::info!(
+                event = "topic_created",
+                topic,
+                partitions = facts.partitions,
+                "created topic"
+            );
+        }
+        for difference in &facts.differences {
+            if locked(&self.state).reported.insert(format!("{topic}: {difference}")) {
+                tracing::warn!(
+                    event = "topic_differs",
+                    topic,
+                    setting = difference.setting,
+                    found = difference.found,
+                    planned = difference.planned,
+                    "a setting of the topic differs from the plan: {}",
+                    difference.consequence
+                );
+            }
+        }
+    }
+}
+
+impl State {
+    /// The result of preparing categories, once it is known; a failure is returned once.
+    fn outcome(&mut self, categories: &BTreeSet<String>) -> Option<Result<(), Failure>> {
+        if let Some(failure) = self.failure.take() {
+            return Some(Err(failure));
+        }
+        categories.is_disjoint(&self.wanted).then_some(Ok(()))
+    }
+
+    /// The categories to prepare next; none ends the task.
+    fn next(&mut self) -> Vec<String> {
+        self.is_working = !self.wanted.is_empty();
+        self.wanted.iter().cloned().collect()
+    }
+}
+
+/// The destination of a topic, unless its partition count has changed.
+fn destination(topic: &str, recorded: Option<i32>, found: i32) -> Result<Destination, Failure> {
+    let recorded = recorded.unwrap_or(found);
+    if recorded != found {
+        return Err(Failure::Repartitioned { topic: topic.to_owned(), recorded, found });
+    }
+    Ok(Destination { topic: topic.into(), partitions: recorded })
+}
+
+/// The partition counts of existing topics.
+type Found = ByTopic<Result<i32, KafkaFailure>>;
+
+impl Worker {
+    /// Claims topics, and finds which of them exist; also returns those that another publication
+    /// claims, with the reason.
+    async fn claim_and_find(
+        &self,
+        config: &Arc<Config>,
+        topics: Vec<String>,
+    ) -> Result<(Found, ByTopic<Failure>), Failure> {
+        self.in_a_thread(config, move |admin, claims| {
+            let taken = claims.claim(admin, &topics)?;
+            let free = topics.iter().filter(|topic| !taken.contains_key(*topic));
+            let free: Vec<&str> = free.map(String::as_str).collect();
+            let found = if free.is_empty() { Found::new() } else { admin.partitions_of(&free)? };
+            Ok((found, taken))
+        })
+        .await
+    }
+
+    /// Creates missing topics, and reads the settings of all of them.
+    async fn make(
+        &self,
+        config: &Arc<Config>,
+        topics: Vec<String>,
+        found: Arc<Found>,
+    ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, Failure> {
+        let of = Arc::clone(config);
+        self.in_a_thread(config, move |admin, _claims| {
+            let plan = |topic: &String| TopicPlan::events(&of.topics, topic);
+            let plans: Vec<TopicPlan> = topics.iter().map(plan).collect();
+            Ok(ensure_topics(admin, &of.kafka.bootstrap_servers, &plans, &found)?)
+        })
+        .await
+    }
+
+    async fn in_a_thread<T: Send + 'static>(
+        &self,
+        config: &Arc<Config>,
+        work: impl FnOnce(&TopicAdmin, &mut ClaimsTopic) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (connected, config) = (Arc::clone(&self.0), Arc::clone(config));
+        in_a_thread("topics", move || {
+            let mut connected = locked(&connected);
+            let Connected { admin, claims } = &mut *connected;
+            let kept = match admin.take() {
+                Some(admin) => admin,
+                None => TopicAdmin::open(&config)?,
+            };
+            let done = work(&kept, claims);
+            // After a failure, the connections are replaced.
+            *admin = done.is_ok().then_some(kept);
+            done
+        })
+        .await
+    }
+}

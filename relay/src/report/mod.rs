@@ -1,0 +1,13 @@
+//! What the stages report to the driver: completed operations, and failures.
+//!
+//! `failure` has every kind of failure, `policy` what the relay does about each.
+
+pub mod failure;
+pub mod kafka_failure;
+mod policy;
+pub mod registry_failure;
+mod reporter;
+pub(crate) mod threads;
+
+pub(crate) use policy::{Policy, Recovered};
+pub(crate) use reporter::{Report, ReportReceiver, Reporter, report_channel};

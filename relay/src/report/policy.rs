@@ -1,0 +1,157 @@
+//! What the relay does about each failure: one table.
+
+use annals_relay_machine::FailureClass;
+
+use crate::model::quarantine::{Cause, Kind, NewEntry};
+use crate::report::failure::{Component, Failure};
+use crate::report::kafka_failure::{KafkaFailure, RecordId};
+
+/// What the relay does about one failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// What the machine does.
+    pub(crate) class: FailureClass,
+    /// Why an event is quarantined that meets this failure on its way to a message; `None` if all
+    /// events wait.
+    pub(crate) quarantines: Option<Cause>,
+    /// What the relay waits for: an id that begins with the kind of thing.
+    pub(crate) waiting_for: String,
+    /// The success that ends the wait.
+    pub(crate) recovered_by: Recovered,
+}
+
+/// A success that ends some waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovered {
+    /// The database has answered.
+    Database,
+    /// A page of the outbox was read.
+    OutboxRead,
+    /// Kafka has answered.
+    Kafka,
+    /// Events were published: no topic and no schema is in the way.
+    Published,
+}
+
+impl Policy {
+    fn wait(waiting_for: impl Into<String>, recovered_by: Recovered) -> Self {
+        let class = FailureClass::Unavailable;
+        Self { class, quarantines: None, waiting_for: waiting_for.into(), recovered_by }
+    }
+
+    fn halt(class: FailureClass) -> Self {
+        Self { class, ..Self::wait("operator", Recovered::Database) }
+    }
+
+    fn class(self, class: FailureClass) -> Self {
+        Self { class, ..self }
+    }
+
+    fn quarantining(self, cause: Cause) -> Self {
+        Self { quarantines: Some(cause), ..self }
+    }
+}
+
+impl Failure {
+    /// What the relay does about this failure.
+    #[must_use]
+    pub(crate) fn policy(&self) -> Policy {
+        use FailureClass::{DivergedHistory, Fatal, Fenced, Resync, UnknownOutcome};
+        match self {
+            Self::Outage { of, .. } => Policy::wait(of.to_string(), recovery_of(*of)),
+            Self::InstanceTaken { instance, .. } => {
+                Policy::wait(format!("instance {instance}"), Recovered::Database)
+            }
+            Self::Fenced => Policy::wait("lease", Recovered::Database).class(Fenced),
+            Self::DatabaseChanged => Policy::wait("database", Recovered::Database).class(Resync),
+            Self::Quarantine(_) => Policy::wait("quarantine", Recovered::Published).class(Resync),
+            Self::Repartitioned { topic, .. } => of_topic(topic),
+            Self::TopicClaimed(claimed) => of_topic(&claimed.by.topic),
+            // Nothing else is done with Kafka before something is published.
+            Self::Claims { topic, .. } => Policy::wait(format!("topic {topic}"), Recovered::Kafka),
+            Self::Schema { schema, .. } => {
+                Policy::wait(format!("schema {schema}"), Recovered::Published)
+                    .quarantining(Cause::Schema)
+            }
+            Self::Kafka(failure) => match failure {
+                KafkaFailure::TopicMissing { topic, .. }
+                | KafkaFailure::TopicUnfit { topic, .. } => of_topic(topic),
+                KafkaFailure::Forbidden { .. } => {
+                    Policy::wait("kafka", Recovered::Kafka).quarantining(Cause::Topic)
+                }
+                KafkaFailure::Outage { .. } => Policy::wait("kafka", Recovered::Kafka),
+                // A refused checkpoint cannot be left out.
+                KafkaFailure::Refused { records, .. } => {
+                    Policy::wait("record", Recovered::Published).class(if are_events(records) {
+                        Resync
+                    } else {
+                        FailureClass::Unavailable
+                    })
+                }
+                KafkaFailure::Fenced { .. } => {
+                    Policy::wait("lease", Recovered::Kafka).class(Fenced)
+                }
+                KafkaFailure::UnknownOutcome { .. } => {
+                    Policy::wait("kafka", Recovered::Kafka).class(UnknownOutcome)
+                }
+                KafkaFailure::Settings { .. } => {
+                    Policy::wait("kafka", Recovered::Kafka).class(Fatal)
+                }
+            },
+            // Without the definition of a schema, no event that was written with it can be read.
+            Self::Store(annals_store::Error::Unreadable { .. }) => {
+                Policy::halt(Fatal).quarantining(Cause::Schema)
+            }
+            Self::Diverged { .. } | Self::OtherStore { .. } => Policy::halt(DivergedHistory),
+            Self::PublicationRefused(_)
+            | Self::Checkpoint(_)
+            | Self::Store(_)
+            | Self::Shards(_)
+            | Self::Delivery { .. }
+            | Self::NewGeneration
+            | Self::CheckpointsLost { .. }
+            | Self::Thread(_)
+            | Self::Stalled
+            | Self::Panicked(_) => Policy::halt(Fatal),
+        }
+    }
+
+    /// What the machine does about this failure.
+    pub(crate) fn class(&self) -> FailureClass {
+        self.policy().class
+    }
+
+    /// The entries to quarantine after a failure of class [`FailureClass::Resync`]; or the
+    /// positions of events of which Kafka refused one without saying which.
+    pub(crate) fn new_entries(self) -> Result<Vec<NewEntry>, Vec<i64>> {
+        if let Self::Quarantine(entries) = self {
+            return Ok(entries);
+        }
+        let Self::Kafka(KafkaFailure::Refused { records, reason }) = self else {
+            return Ok(Vec::new());
+        };
+        let [record] = &records[..] else {
+            return Err(records.iter().map(|record| record.position).collect());
+        };
+        let (name, position) = (record.key.clone(), Some(record.position));
+        Ok(vec![NewEntry { kind: Kind::Stream, name, cause: Cause::Record, reason, position }])
+    }
+}
+
+fn of_topic(topic: &str) -> Policy {
+    Policy::wait(format!("topic {topic}"), Recovered::Published).quarantining(Cause::Topic)
+}
+
+fn recovery_of(component: Component) -> Recovered {
+    match component {
+        Component::Database => Recovered::Database,
+        Component::Kafka => Recovered::Kafka,
+        Component::Registry => Recovered::Published,
+        Component::Standby => Recovered::OutboxRead,
+    }
+}
+
+/// Whether all of these records are events.
+fn are_events(records: &[RecordId]) -> bool {
+    !records.is_empty() && records.iter().all(|record| record.position > 0)
+}

@@ -1,0 +1,208 @@
+//! Coalescing: appends that wait in the queue go to the server in one call.
+//!
+//! Each call runs in a task of its own, so that a caller that drops its future does not affect the
+//! others. An append that the server skips, because another transaction has locked its stream, and
+//! each append of a call that fails, goes alone afterwards.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::append::batch::BatchReply;
+use crate::append::call::{AppendReply, Traced};
+use crate::append::queue::Start;
+use crate::append::queued::QueuedAppend;
+use crate::append::request::{Append, Appended};
+use crate::append::retry::close_if_unusable;
+use crate::error::AppendError;
+use crate::outbox::OUTBOX_POSITIONS_LEFT_MIN;
+use crate::store::Store;
+use crate::stream::{Position, StreamName};
+use crate::telemetry;
+
+impl Store {
+    /// Appends at once if no other append is in progress, and through the queue otherwise.
+    pub(crate) async fn append_or_queue(&self, append: &Append) -> Result<Appended, AppendError> {
+        let queue = self.append_queue();
+        let _entered = queue.enter()?;
+        append.validate(self.options().event_bytes_max)?;
+        self.register_schemas(append).await?;
+        let trace = self.current_trace();
+        let stream = self.options().coalescing.and_then(|_| queue.stream_of(append));
+        let direct = stream.as_ref().and_then(|_| queue.try_direct());
+        let (Some(stream), None) = (stream, &direct) else {
+            telemetry::called(Duration::ZERO, 1);
+            let traced = Traced { append, trace: trace.as_ref() };
+            return self.append_with_retries(traced, None).await;
+        };
+        let reply = queue.push(append.clone(), stream, trace)?;
+        self.start_appends(&Handle::current());
+        let reply = reply.await.map_err(|_no_result| AppendError::Interrupted)?;
+        telemetry::called(reply.queued, reply.call_appends);
+        reply.result
+    }
+
+    /// Starts a task for each call or append that can start now.
+    fn start_appends(&self, runtime: &Handle) {
+        while let Some(start) = self.append_queue().start() {
+            match start {
+                Start::Call(appends) => {
+                    let call = Call::new(self.clone(), &appends);
+                    drop(runtime.spawn(call.run(appends)));
+                }
+                Start::Alone(append) => {
+                    let lone = Lone { store: self.clone(), stream: append.stream.clone() };
+                    drop(runtime.spawn(lone.run(append)));
+                }
+            }
+        }
+    }
+
+    /// Starts what has become possible by the end of a task.
+    fn start_next_appends(&self) {
+        match Handle::try_current() {
+            Ok(runtime) => self.start_appends(&runtime),
+            // The runtime has shut down, and with it the callers.
+            Err(_none) => self.append_queue().clear(),
+        }
+    }
+}
+
+/// A call in progress. Dropping it frees its streams, also after a panic.
+struct Call {
+    store: Store,
+    streams: Vec<StreamName>,
+    alone: Vec<QueuedAppend>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let alone = std::mem::take(&mut self.alone);
+        self.store.append_queue().finish_call(&self.streams, alone);
+        self.store.start_next_appends();
+    }
+}
+
+/// An append that goes alone. Dropping it frees its stream, also after a panic.
+struct Lone {
+    store: Store,
+    stream: StreamName,
+}
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        self.store.append_queue().finish_alone(&self.stream);
+        self.store.start_next_appends();
+    }
+}
+
+impl Lone {
+    async fn run(self, queued: QueuedAppend) {
+        let started_at = Instant::now();
+        let result = append_alone(&self.store, &queued).await;
+        queued.complete(result, 1, started_at);
+    }
+}
+
+async fn append_alone(store: &Store, queued: &QueuedAppend) -> Result<Appended, AppendError> {
+    let traced = Traced { append: &queued.append, trace: queued.trace.as_ref() };
+    store.append_with_retries(traced, queued.unknown.as_ref().map(shared)).await
+}
+
+/// An error that several appends share.
+fn shared(error: &Arc<sqlx::Error>) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(Arc::clone(error)))
+}
+
+impl Call {
+    fn new(store: Store, appends: &[QueuedAppend]) -> Self {
+        let streams = appends.iter().map(|append| append.stream.clone()).collect();
+        Self { store, streams, alone: Vec::new() }
+    }
+
+    async fn run(mut self, appends: Vec<QueuedAppend>) {
+        let started_at = Instant::now();
+        let store = self.store.clone();
+        let mut reusable = match store.connection_reuse().acquire(store.pool()).await {
+            Ok(reusable) => reusable,
+            Err(error) => return self.fail_to_acquire(&error, appends, started_at),
+        };
+        let replied = store.execute_append_each(&mut reusable.connection, &appends).await;
+        let failed = match replied {
+            Ok(Ok(replies)) => {
+                self.complete(
+                    &mut reusable.connection,
+                    appends.into_iter().zip(replies),
+                    started_at,
+                )
+                .await;
+                store.connection_reuse().offer(reusable);
+                return;
+            }
+            // The transaction is committed, and the reply is unreadable.
+            Ok(Err(error)) => AppendError::Unknown(error),
+            Err(error) => AppendError::from(error),
+        };
+        close_if_unusable(reusable, &failed);
+        let failed = store.expire_read_only_sessions(failed);
+        let unknown = match failed {
+            AppendError::Unknown(error) => Some(Arc::new(error)),
+            _ => None,
+        };
+        self.alone.extend(appends.into_iter().map(|mut queued| {
+            queued.unknown.clone_from(&unknown);
+            queued
+        }));
+    }
+
+    /// Ends a call without a connection. Only a timeout is the same for all of its appends; for
+    /// other errors, each append that goes alone gets an error of its own.
+    fn fail_to_acquire(
+        &mut self,
+        error: &sqlx::Error,
+        appends: Vec<QueuedAppend>,
+        started_at: Instant,
+    ) {
+        if !matches!(error, sqlx::Error::PoolTimedOut) {
+            self.alone = appends;
+            return;
+        }
+        let count = appends.len();
+        for queued in appends {
+            let failed = AppendError::Failed(sqlx::Error::PoolTimedOut);
+            queued.complete(Err(failed), count, started_at);
+        }
+    }
+
+    /// Sends the results to the callers, those that need no further statement first.
+    async fn complete(
+        &mut self,
+        connection: &mut sqlx::PgConnection,
+        replied: impl ExactSizeIterator<Item = (QueuedAppend, BatchReply)>,
+        started_at: Instant,
+    ) {
+        let count = replied.len();
+        let mut refused = Vec::new();
+        let mut last: Option<Position> = None;
+        for (queued, reply) in replied {
+            match reply {
+                BatchReply::Replied(AppendReply::Recorded(recorded)) => {
+                    let appended = recorded.into_appended(&queued.append);
+                    last = last.max(appended.last_position());
+                    queued.complete(Ok(appended), count, started_at);
+                }
+                BatchReply::Replied(AppendReply::Refused(rows)) => refused.push((queued, rows)),
+                BatchReply::Skipped => self.alone.push(queued),
+            }
+        }
+        for (queued, rows) in refused {
+            let reply = AppendReply::Refused(rows);
+            let result = self.store.result_of(connection, &queued.append, reply).await;
+            queued.complete(result, count, started_at);
+        }
+        if last.is_some() && self.store.outbox_positions_left(last) < OUTBOX_POSITIONS_LEFT_MIN {
+            self.store.extend_outbox_on(connection).await;
+        }
+    }
+}

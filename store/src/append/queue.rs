@@ -1,0 +1,378 @@
+//! The queue of appends that wait for a call, and the rules by which they leave it.
+//!
+//! An append waits while an earlier append to its stream is in progress, so that the appends to a
+//! stream keep their order. Two appends with a common event id are never in one call.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::append::coalescing::Coalescing;
+use crate::append::queued::{QueuedAppend, Reply};
+use crate::append::request::Append;
+use crate::append::selection::Selection;
+use crate::error::AppendError;
+use crate::stream::StreamName;
+use crate::trace::TraceContext;
+
+/// Work that can start now.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// Appends to go in one call.
+    Call(Vec<QueuedAppend>),
+    /// An append to go alone, which can wait for locks of other transactions.
+    Alone(QueuedAppend),
+}
+
+/// The queue of a store.
+#[derive(Debug)]
+pub(crate) struct AppendQueue {
+    options: Coalescing,
+    alone_max: usize,
+    state: Mutex<State>,
+    idle: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queued: VecDeque<QueuedAppend>,
+    /// Events and bytes of `queued` and `alone`.
+    events: usize,
+    bytes: usize,
+    /// Appends to go alone.
+    alone: VecDeque<QueuedAppend>,
+    /// For each stream, the appends in calls, and those in `alone` or going alone.
+    busy: HashMap<StreamName, usize>,
+    /// Streams with an append going alone.
+    going_alone: HashSet<StreamName>,
+    calls: usize,
+    direct: usize,
+    entered: usize,
+    is_closed: bool,
+}
+
+/// An append between its start and its result: closing waits for it.
+#[derive(Debug)]
+pub(crate) struct Entered<'a>(&'a AppendQueue);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.state().entered -= 1;
+        self.0.idle.notify_waiters();
+    }
+}
+
+/// An append that bypasses the queue: later appends wait in the queue meanwhile.
+#[derive(Debug)]
+pub(crate) struct Direct<'a>(&'a AppendQueue);
+
+impl Drop for Direct<'_> {
+    fn drop(&mut self) {
+        self.0.state().direct -= 1;
+    }
+}
+
+impl AppendQueue {
+    /// `connections_max` is the size of the pool. Some of its connections are not used by appends
+    /// that go alone, because these can wait for locks.
+    pub(crate) fn new(options: Coalescing, connections_max: u32) -> Self {
+        let connections = usize::try_from(connections_max).unwrap_or(usize::MAX);
+        let connections = NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN);
+        let options = options.calls_max(options.calls_max.min(connections));
+        Self {
+            options,
+            alone_max: connections.get().saturating_sub(options.calls_max.get() + 1).max(1),
+            state: Mutex::default(),
+            idle: Notify::new(),
+        }
+    }
+
+    /// No operation under this lock can leave a partial state.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream of an append that can go in a call with others.
+    pub(crate) fn stream_of(&self, append: &Append) -> Option<StreamName> {
+        let [(stream, _)] = append.streams.as_slice() else { return None };
+        let fits = append.events.len() <= self.options.call_events_max.get()
+            && append.bytes() <= self.options.call_bytes_max.get();
+        (fits && !append.events.is_empty()).then(|| stream.clone())
+    }
+
+    /// Begins an append, unless the store is closed.
+    pub(crate) fn enter(&self) -> Result<Entered<'_>, AppendError> {
+        let mut state = self.state();
+        if state.is_closed {
+            return Err(AppendError::Closed);
+        }
+        state.entered += 1;
+        Ok(Entered(self))
+    }
+
+    /// Lets an append bypass the queue if no other append is in the queue, in a call or direct.
+    pub(crate) fn try_direct(&self) -> Option<Direct<'_>> {
+        let mut state = self.state();
+        if !state.is_idle() || state.direct > 0 {
+            return None;
+        }
+        state.direct += 1;
+        Some(Direct(self))
+    }
+
+    /// Adds an append to the queue.
+    pub(crate) fn push(
+        &self,
+        append: Append,
+        stream: StreamName,
+        trace: Option<TraceContext>,
+    ) -> Result<oneshot::Receiver<Reply>, AppendError> {
+        let (queued, receiver) = QueuedAppend::new(append, stream, trace);
+        let mut state = self.state();
+        let (events, bytes) = (state.events + queued.events(), state.bytes + queued.bytes);
+        if events > self.options.queue_events_max.get()
+            || bytes > self.options.queue_bytes_max.get()
+        {
+            return Err(AppendError::QueueFull { events: state.events, bytes: state.bytes });
+        }
+        (state.events, state.bytes) = (events, bytes);
+        state.queued.push_back(queued);
+        Ok(receiver)
+    }
+
+    /// Takes work that can start now; [`finish_call`](Self::finish_call) or
+    /// [`finish_alone`](Self::finish_alone) must follow.
+    pub(crate) fn start(&self) -> Option<Start> {
+        let mut state = self.state();
+        let alone = state.start_alone(self.alone_max).map(Start::Alone);
+        let started = alone.or_else(|| state.start_call(&self.options).map(Start::Call));
+        if state.is_idle() {
+            // Only appends without a caller were left.
+            self.idle.notify_waiters();
+        }
+        started
+    }
+
+    /// Notes the end of a call to these streams, with the appends of it that must go alone.
+    pub(crate) fn finish_call(&self, streams: &[StreamName], alone: Vec<QueuedAppend>) {
+        let mut state = self.state();
+        state.calls -= 1;
+        for append in alone {
+            state.events += append.events();
+            state.bytes += append.bytes;
+            *state.busy.entry(append.stream.clone()).or_default() += 1;
+            state.alone.push_back(append);
+        }
+        for stream in streams {
+            state.release(stream);
+        }
+        self.idle.notify_waiters();
+    }
+
+    /// Notes the end of an append that went alone.
+    pub(crate) fn finish_alone(&self, stream: &StreamName) {
+        let mut state = self.state();
+        state.going_alone.remove(stream);
+        state.release(stream);
+        self.idle.notify_waiters();
+    }
+
+    /// Removes everything that has not started: its callers get an error.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state();
+        let alone = std::mem::take(&mut state.alone);
+        for append in &alone {
+            state.release(&append.stream);
+        }
+        let queued = std::mem::take(&mut state.queued);
+        (state.events, state.bytes) = (0, 0);
+        self.idle.notify_waiters();
+        drop(state);
+        drop((alone, queued));
+    }
+
+    /// Refuses further appends, and waits until all others have finished or are dropped.
+    pub(crate) async fn close(&self) {
+        self.state().is_closed = true;
+        loop {
+            let mut notified = std::pin::pin!(self.idle.notified());
+            notified.as_mut().enable();
+            if self.state().is_finished() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl State {
+    fn is_finished(&self) -> bool {
+        self.is_idle() && self.entered == 0
+    }
+
+    /// Whether no append is in the queue, in a call or going alone.
+    fn is_idle(&self) -> bool {
+        self.queued.is_empty() && self.alone.is_empty() && self.busy.is_empty()
+    }
+
+    fn release(&mut self, stream: &StreamName) {
+        if let Some(appends) = self.busy.get_mut(stream) {
+            *appends -= 1;
+            if *appends == 0 {
+                self.busy.remove(stream);
+            }
+        }
+    }
+
+    fn forget_size_of(&mut self, append: &QueuedAppend) {
+        self.events -= append.events();
+        self.bytes -= append.bytes;
+    }
+
+    fn start_alone(&mut self, alone_max: usize) -> Option<QueuedAppend> {
+        if self.going_alone.len() >= alone_max {
+            return None;
+        }
+        let is_free = |append: &QueuedAppend| !self.going_alone.contains(&append.stream);
+        let index = self.alone.iter().position(is_free)?;
+        let append = self.alone.remove(index)?;
+        self.forget_size_of(&append);
+        self.going_alone.insert(append.stream.clone());
+        Some(append)
+    }
+
+    fn start_call(&mut self, options: &Coalescing) -> Option<Vec<QueuedAppend>> {
+        if self.calls >= options.calls_max.get() || self.queued.is_empty() {
+            return None;
+        }
+        let mut call = Selection::default();
+        let mut left = VecDeque::with_capacity(self.queued.len());
+        while let Some(append) = self.queued.pop_front() {
+            if append.is_abandoned() {
+                // The caller has dropped its future, and nothing was sent.
+                self.forget_size_of(&append);
+            } else if call.is_full(options) {
+                left.push_back(append);
+                break;
+            } else if self.busy.contains_key(&append.stream) || !call.accepts(&append, options) {
+                call.passed.insert(append.stream.clone());
+                left.push_back(append);
+            } else {
+                self.forget_size_of(&append);
+                call.add(append);
+            }
+        }
+        // Appends that were not examined stay behind those that were passed over.
+        left.append(&mut self.queued);
+        self.queued = left;
+        if call.appends.is_empty() {
+            return None;
+        }
+        for append in &call.appends {
+            *self.busy.entry(append.stream.clone()).or_default() += 1;
+        }
+        self.calls += 1;
+        Some(call.appends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_schemas::Schema;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::event::{EventId, Metadata, NewEvent};
+    use crate::stream::ExpectedVersion;
+
+    fn append(stream: &str, id: EventId) -> (Append, StreamName) {
+        let stream = StreamName::new(stream).unwrap();
+        let event = NewEvent {
+            id,
+            event_type: "E",
+            schema: Schema::parse(r#"{"type":"record","name":"E","fields":[]}"#).unwrap(),
+            payload: Vec::new(),
+            data: RawValue::from_string("{}".to_owned()).unwrap(),
+            metadata: Metadata::default(),
+            headers: std::collections::BTreeMap::new(),
+        };
+        (Append::to(&stream, ExpectedVersion::Any, [event]), stream)
+    }
+
+    fn push(queue: &AppendQueue, stream: &str, id: EventId) -> oneshot::Receiver<Reply> {
+        let (append, stream) = append(stream, id);
+        queue.push(append, stream, None).unwrap()
+    }
+
+    fn new(queue: &AppendQueue, stream: &str) -> oneshot::Receiver<Reply> {
+        push(queue, stream, EventId::generate())
+    }
+
+    /// The streams of the next call.
+    fn call(queue: &AppendQueue) -> Option<Vec<QueuedAppend>> {
+        match queue.start() {
+            Some(Start::Call(appends)) => Some(appends),
+            Some(Start::Alone(append)) => panic!("{append:?} goes alone"),
+            None => None,
+        }
+    }
+
+    fn streams(appends: &[QueuedAppend]) -> Vec<&str> {
+        appends.iter().map(|append| append.stream.as_str()).collect()
+    }
+
+    fn names(appends: &[QueuedAppend]) -> Vec<StreamName> {
+        appends.iter().map(|append| append.stream.clone()).collect()
+    }
+
+    #[test]
+    fn a_stream_is_in_one_call_at_a_time_and_keeps_its_order() {
+        let queue = AppendQueue::new(Coalescing::default(), 10);
+        let _first = [new(&queue, "a"), new(&queue, "b"), new(&queue, "a")];
+        let first = call(&queue).unwrap();
+        assert_eq!(streams(&first), ["a", "b", "a"]);
+        let _second = [new(&queue, "a"), new(&queue, "c")];
+        let second = call(&queue).unwrap();
+        assert_eq!(streams(&second), ["c"]);
+        assert!(call(&queue).is_none(), "a stream is in progress");
+        queue.finish_call(&names(&first), Vec::new());
+        assert_eq!(streams(&call(&queue).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn appends_with_a_common_id_are_in_different_calls() {
+        let queue = AppendQueue::new(Coalescing::default(), 10);
+        let id = EventId::generate();
+        let _receivers = [push(&queue, "a", id), push(&queue, "b", id), new(&queue, "b")];
+        assert_eq!(streams(&call(&queue).unwrap()), ["a"], "b keeps its order");
+        assert_eq!(streams(&call(&queue).unwrap()), ["b", "b"]);
+    }
+
+    #[test]
+    fn skipped_appends_go_alone_in_their_order_before_later_ones_of_their_stream() {
+        let queue = AppendQueue::new(Coalescing::default(), 10);
+        let _receivers = [new(&queue, "a"), new(&queue, "a")];
+        let skipped = call(&queue).unwrap();
+        let _later = new(&queue, "a");
+        queue.finish_call(&names(&skipped), skipped);
+        for _ in 0..2 {
+            let Some(Start::Alone(alone)) = queue.start() else { panic!("nothing goes alone") };
+            assert!(queue.start().is_none(), "one at a time");
+            queue.finish_alone(&alone.stream);
+        }
+        assert_eq!(streams(&call(&queue).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn appends_without_a_caller_are_not_sent_and_calls_have_limits() {
+        let one = NonZeroUsize::MIN;
+        let queue = AppendQueue::new(Coalescing::default().call_events_max(one).calls_max(one), 10);
+        drop(new(&queue, "a"));
+        let _receivers = [new(&queue, "b"), new(&queue, "c")];
+        assert_eq!(streams(&call(&queue).unwrap()), ["b"]);
+        assert!(call(&queue).is_none(), "one call at a time");
+        assert!(queue.try_direct().is_none());
+    }
+}

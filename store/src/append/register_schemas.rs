@@ -1,0 +1,146 @@
+//! Registration of schemas, before the first event that is encoded with them.
+
+use std::sync::PoisonError;
+
+use annals_schemas::{Fingerprint, Schema, can_read};
+use sqlx::{Connection, PgConnection};
+
+use crate::append::request::Append;
+use crate::error::{AppendError, Refusal};
+use crate::schemas::definition;
+use crate::sqlstate::is_read_only;
+use crate::store::Store;
+
+impl Store {
+    /// Registers the schemas of an append that are not known to be registered; usually none.
+    ///
+    /// The registration commits before the append: a schema without events is harmless.
+    pub(crate) async fn register_schemas(&self, append: &Append) -> Result<(), AppendError> {
+        if self.unregistered(append).is_empty() {
+            return Ok(());
+        }
+        match self.register_from_pool(append).await {
+            // The session can be older than the end of the read-only state.
+            Err(AppendError::Failed(error)) if is_read_only(&error) => {
+                self.register_from_pool(append).await
+            }
+            registered => registered,
+        }
+    }
+
+    async fn register_from_pool(&self, append: &Append) -> Result<(), AppendError> {
+        let connection = self.pool().acquire().await.map_err(AppendError::Failed)?;
+        self.register_on(connection.detach(), append)
+            .await
+            .map_err(|error| self.expire_read_only_sessions(error))
+    }
+
+    /// The same for an append inside a caller's transaction, on another connection: in the
+    /// transaction, the lock of the registration would be held until the caller's commit. If the
+    /// pool has no idle connection, a new one is opened: the pool can be exhausted by callers that
+    /// wait here.
+    pub(crate) async fn register_schemas_beside(&self, append: &Append) -> Result<(), AppendError> {
+        if self.unregistered(append).is_empty() {
+            return Ok(());
+        }
+        let own = match self.pool().try_acquire() {
+            Some(connection) => connection.detach(),
+            None => PgConnection::connect_with(&self.pool().connect_options())
+                .await
+                .map_err(AppendError::Failed)?,
+        };
+        self.register_on(own, append).await.map_err(|error| self.expire_read_only_sessions(error))
+    }
+
+    /// The connection does not return to the pool: if the future of `begin` is dropped at the wrong
+    /// moment, sqlx 0.9.0 returns the connection inside the transaction, and the next user's
+    /// statements are lost.
+    async fn register_on(&self, mut own: PgConnection, append: &Append) -> Result<(), AppendError> {
+        for (category, schema) in self.unregistered(append) {
+            let mut transaction = own.begin().await.map_err(AppendError::Failed)?;
+            self.register(&mut transaction, category, schema).await?;
+            transaction.commit().await.map_err(AppendError::Failed)?;
+            self.add_known(schema);
+            self.add_registered(category, schema);
+        }
+        // The transactions are committed, whatever happens to the connection.
+        drop(own.close().await);
+        Ok(())
+    }
+
+    async fn register(
+        &self,
+        transaction: &mut PgConnection,
+        category: &str,
+        schema: Schema,
+    ) -> Result<(), AppendError> {
+        let lock = sqlx::query(self.statements().schema_lock.clone());
+        let lock = lock.bind(category).bind(schema.full_name()).execute(&mut *transaction);
+        lock.await.map_err(AppendError::Failed)?;
+        let versions = self.versions(transaction, category, schema.full_name()).await;
+        check_versions(schema, &versions.map_err(AppendError::Failed)?)?;
+        sqlx::query(self.statements().schema_insert.clone())
+            .bind(category)
+            .bind(schema.fingerprint().get())
+            .bind(schema.full_name())
+            .bind(schema.definition())
+            .execute(transaction)
+            .await
+            .map(drop)
+            .map_err(AppendError::Failed)
+    }
+
+    /// All versions of a record that are registered for a category.
+    async fn versions(
+        &self,
+        connection: &mut PgConnection,
+        category: &str,
+        full_name: &str,
+    ) -> Result<Vec<(Fingerprint, String)>, sqlx::Error> {
+        let versions = sqlx::query(self.statements().schema_versions.clone());
+        let versions = versions.bind(category).bind(full_name).fetch_all(connection).await?;
+        versions.iter().map(definition).collect()
+    }
+
+    /// The distinct schemas of an append that are not known to be registered.
+    fn unregistered<'a>(&self, append: &'a Append) -> Vec<(&'a str, Schema)> {
+        let known = self.registered_schemas().read().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |category: &str, schema: &Schema| {
+            known.get(&schema.fingerprint()).is_some_and(|known| known.contains(category))
+        };
+        let mut new: Vec<_> =
+            append.schemas().filter(|(category, schema)| !is_known(category, schema)).collect();
+        new.sort_by_key(|(category, schema)| (*category, schema.fingerprint()));
+        new.dedup_by_key(|(category, schema)| (*category, schema.fingerprint()));
+        new
+    }
+
+    fn add_registered(&self, category: &str, schema: Schema) {
+        let mut known = self.registered_schemas().write().unwrap_or_else(PoisonError::into_inner);
+        known.entry(schema.fingerprint()).or_default().insert(category.to_owned());
+    }
+}
+
+/// Checks that a schema can read the events of all registered versions, unless it is one of them.
+fn check_versions(schema: Schema, versions: &[(Fingerprint, String)]) -> Result<(), AppendError> {
+    if versions.iter().any(|(fingerprint, _)| *fingerprint == schema.fingerprint()) {
+        return Ok(());
+    }
+    let refusals: Vec<Refusal> = versions
+        .iter()
+        .filter_map(|(earlier, definition)| {
+            let reason = reason_against(schema, definition)?;
+            let full_name = schema.full_name().to_owned();
+            Some(Refusal::IncompatibleSchema { full_name, earlier: *earlier, reason })
+        })
+        .collect();
+    if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
+}
+
+/// The reason why a schema cannot read events of an earlier version; none if it can.
+fn reason_against(schema: Schema, earlier: &str) -> Option<String> {
+    match Schema::parse(earlier) {
+        Ok(earlier) => can_read(&schema, &earlier).err().map(|reason| reason.to_string()),
+        Err(error) => Some(format!("its definition cannot be parsed: {error}")),
+    }
+}

@@ -1,0 +1,106 @@
+//! Appends as the application builds them, and their results.
+
+use annals_schemas::Schema;
+use jiff::Timestamp;
+
+use crate::event::NewEvent;
+use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+
+/// An append: events for one or several streams, all or nothing.
+///
+/// After an unknown outcome, repeat it with the same event ids. Two appends are the same if they
+/// have the same streams, event types, schemas and payloads. Metadata and headers may differ, as
+/// they do when a request is sent again; the store keeps those of the first attempt.
+///
+/// ```
+/// # use annals_store::{Append, ExpectedVersion, StreamName};
+/// # fn example(events: Vec<annals_store::NewEvent>) -> Result<(), annals_store::NameError> {
+/// let order = StreamName::new("order-42")?;
+/// let customer = StreamName::new("customer-7")?;
+/// let append = Append::to(&order, ExpectedVersion::NoStream, events)
+///     .and_check(&customer, ExpectedVersion::StreamExists);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Append {
+    pub(crate) streams: Vec<(StreamName, ExpectedVersion)>,
+    pub(crate) events: Vec<(usize, NewEvent)>,
+    pub(crate) conflict_events_max: i32,
+}
+
+impl Append {
+    /// Appends events to one stream, if its version is as expected.
+    #[must_use]
+    pub fn to(
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: impl IntoIterator<Item = NewEvent>,
+    ) -> Self {
+        Self::default().and_to(stream, expected, events)
+    }
+
+    /// Adds events for another stream.
+    #[must_use]
+    pub fn and_to(
+        mut self,
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: impl IntoIterator<Item = NewEvent>,
+    ) -> Self {
+        let index = self.streams.len();
+        self.streams.push((stream.clone(), expected));
+        self.events.extend(events.into_iter().map(|event| (index, event)));
+        self
+    }
+
+    /// Adds a stream whose version must be as expected, too, and that gets no events.
+    #[must_use]
+    pub fn and_check(self, stream: &StreamName, expected: ExpectedVersion) -> Self {
+        self.and_to(stream, expected, [])
+    }
+
+    /// Lets a conflict contain up to `events_max` of the events since the expected version, so that
+    /// a decision can be made again without a read. 0 by default.
+    #[must_use]
+    pub fn with_conflict_events(mut self, events_max: u16) -> Self {
+        self.conflict_events_max = i32::from(events_max);
+        self
+    }
+
+    /// The events, in the order in which they were added.
+    pub fn events(&self) -> impl ExactSizeIterator<Item = &NewEvent> {
+        self.events.iter().map(|(_, event)| event)
+    }
+
+    /// The size of the events, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.events().map(NewEvent::bytes).sum()
+    }
+
+    /// The schema of each event, with the category of its stream.
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = (&str, Schema)> {
+        self.events.iter().filter_map(|(index, event)| {
+            self.streams.get(*index).map(|(stream, _)| (stream.category(), event.schema))
+        })
+    }
+}
+
+/// The events that an append recorded, or that an earlier attempt of it recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Version and position of each event, in the order of the append.
+    pub events: Vec<(Version, Position)>,
+    /// The time of recording, by the database's clock, in microseconds; none for an append without
+    /// events.
+    pub recorded_at: Option<Timestamp>,
+    /// Whether an earlier attempt had recorded the events.
+    pub repeated: bool,
+}
+
+impl Appended {
+    /// The position of the last event.
+    pub(crate) fn last_position(&self) -> Option<Position> {
+        self.events.last().map(|(_, position)| *position)
+    }
+}

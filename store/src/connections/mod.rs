@@ -1,0 +1,5 @@
+//! Connections to PostgreSQL, beyond the pool of sqlx.
+
+pub(crate) mod expiry;
+pub(crate) mod notify;
+pub(crate) mod reuse;

@@ -1,0 +1,106 @@
+//! Errors of an append, by what the caller can do about them.
+
+use std::fmt;
+
+use crate::error::refusal::{Conflict, Refusal};
+use crate::sqlstate::{code_of, is_before_commit, is_lost_race, is_transient};
+use crate::stream::StreamName;
+
+/// Why an append was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The store wrote nothing, for these reasons. The transaction of
+    /// [`append_in`](crate::Store::append_in) stays usable. The same append gets the same answer
+    /// until the store changes.
+    #[error("append refused: {}", Listed(.0))]
+    Refused(Vec<Refusal>),
+    /// A concurrent transaction committed first, and this transaction does not see its effect. Only
+    /// [`append_in`](crate::Store::append_in) returns it regularly, mostly in transactions above
+    /// `READ COMMITTED`. Nothing is written and the transaction is aborted: roll back, and run the
+    /// whole transaction again.
+    #[error("append lost a race against another transaction: roll back, and run this one again")]
+    LostRace(#[source] Option<sqlx::Error>),
+    /// The events may be recorded or not: the connection broke, or the server reported an error
+    /// that it can raise after the commit, such as the cancellation of a statement that was
+    /// committing. Repeat the append with the same [`NewEvent`](crate::NewEvent)s: the store writes
+    /// them once.
+    #[error("append with unknown outcome: repeat it with the same events to settle it")]
+    Unknown(#[source] sqlx::Error),
+    /// Nothing is written: the server reported an error that it can only raise before the commit,
+    /// or the server was not reached.
+    #[error("append events")]
+    Failed(#[source] sqlx::Error),
+    /// Nothing is written: too many appends wait for the server. Append again later, or raise the
+    /// limits in [`Coalescing`](crate::Coalescing).
+    #[error("append queue is full: {events} events with {bytes} bytes wait for the server")]
+    QueueFull {
+        /// The events in the queue.
+        events: usize,
+        /// Their size.
+        bytes: usize,
+    },
+    /// Nothing is written: the store is closed ([`Store::close`](crate::Store::close)).
+    #[error("append to a closed store")]
+    Closed,
+    /// The task that made the append ended without a result, by a panic or by the shutdown of its
+    /// runtime. The events may be recorded or not: repeat the append with the same events.
+    #[error(
+        "append with unknown outcome: its task ended without a result; repeat it with the same events"
+    )]
+    Interrupted,
+}
+
+impl AppendError {
+    /// Whether the same append, with the same events, can succeed when repeated.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Closed => false,
+            Self::Unknown(_) | Self::LostRace(_) | Self::QueueFull { .. } | Self::Interrupted => {
+                true
+            }
+            Self::Failed(source) => is_transient(source),
+        }
+    }
+
+    /// The version conflict of `stream`, if it is one of the reasons of a refusal.
+    #[must_use]
+    pub fn conflict_of(&self, stream: &StreamName) -> Option<&Conflict> {
+        let Self::Refused(refusals) = self else { return None };
+        refusals.iter().filter_map(Refusal::conflict).find(|conflict| conflict.stream == *stream)
+    }
+
+    /// The meaning of an error of a statement inside the caller's transaction: nothing is written.
+    pub(crate) fn inside_a_transaction(error: sqlx::Error) -> Self {
+        match code_of(&error).as_deref() {
+            Some(code) if is_lost_race(code) => Self::LostRace(Some(error)),
+            Some(_) | None => Self::Failed(error),
+        }
+    }
+}
+
+impl From<sqlx::Error> for AppendError {
+    /// The meaning of an error of a commit, including the caller's own commit after
+    /// [`append_in`](crate::Store::append_in): a lost race, which `SERIALIZABLE` can detect as late
+    /// as the commit; a failure, if the error can only be raised before the commit; an unknown
+    /// outcome otherwise.
+    fn from(error: sqlx::Error) -> Self {
+        match code_of(&error).as_deref() {
+            Some(code) if is_lost_race(code) => Self::LostRace(Some(error)),
+            Some(code) if is_before_commit(code) => Self::Failed(error),
+            Some(_) | None => Self::Unknown(error),
+        }
+    }
+}
+
+struct Listed<'a>(&'a [Refusal]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, refusal) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{refusal}")?;
+        }
+        Ok(())
+    }
+}

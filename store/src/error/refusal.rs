@@ -1,0 +1,191 @@
+//! The reasons for which the store refuses an append.
+
+use std::fmt;
+
+use annals_schemas::Fingerprint;
+
+use crate::event::{EventId, RecordedEvent};
+use crate::limits::HEADER_NAME_BYTES_MAX;
+use crate::stream::{ExpectedVersion, StreamName, Version};
+
+/// A stream is not at the version that the append expected.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    /// The stream.
+    pub stream: StreamName,
+    /// The version that the append expected.
+    pub expected: ExpectedVersion,
+    /// The version of the stream's last event; `None` if there is no such stream.
+    pub actual: Option<Version>,
+    /// The events after the expected version, up to the number that the append asked for.
+    pub events: Vec<RecordedEvent>,
+}
+
+/// One reason why the store wrote nothing.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A concurrent append came first: read the new events, and decide again.
+    Conflict(Conflict),
+    /// The event's id is recorded with other content: the caller used an id twice.
+    ///
+    /// Stream, event type, schema and payload are compared. Metadata and headers describe a request
+    /// and may differ in a retry; the store keeps those of the first attempt.
+    IdTaken {
+        /// The id.
+        event_id: EventId,
+        /// The stream that has an event with this id.
+        stream: String,
+        /// The fields that differ: `stream`, `event_type`, `schema`, `payload`.
+        differs: Vec<String>,
+    },
+    /// Some of the events are recorded and others are not: two different appends share ids.
+    PartlyKnown {
+        /// The ids that are recorded.
+        event_ids: Vec<EventId>,
+    },
+    /// The database rejects the stream's name.
+    IllegalStream {
+        /// The name.
+        stream: String,
+    },
+    /// A schema is not registered in the store for this category. The store registers the schemas
+    /// of what it appends, so another program has changed the table.
+    UnknownSchema {
+        /// The category.
+        category: String,
+        /// The schema's fingerprint.
+        fingerprint: Fingerprint,
+    },
+    /// The store came from another database cluster and is not adopted yet. Its transaction ids
+    /// have no meaning in this cluster.
+    OtherCluster {
+        /// The identifier of the cluster that the store belongs to.
+        recorded: String,
+        /// The identifier of the cluster that serves this session.
+        found: String,
+    },
+    /// The database rejects the event's metadata or headers, because no relay could publish them.
+    Malformed {
+        /// The event.
+        event_id: EventId,
+        /// `metadata` or `headers`.
+        field: String,
+    },
+    /// A new version of a schema cannot read events that an earlier version wrote in this category.
+    /// There is one refusal for each such earlier version.
+    IncompatibleSchema {
+        /// The record's full name.
+        full_name: String,
+        /// The earlier version that the new version cannot read.
+        earlier: Fingerprint,
+        /// The incompatibility.
+        reason: String,
+    },
+    /// A text contains a NUL character, which PostgreSQL cannot store.
+    NulCharacter {
+        /// The event.
+        event_id: EventId,
+        /// `data`, `metadata` or `headers`.
+        field: &'static str,
+    },
+    /// A header's name belongs to the topic contract, or is not a legal header name.
+    HeaderName {
+        /// The event.
+        event_id: EventId,
+        /// The name.
+        name: String,
+    },
+    /// A limit is exceeded.
+    Limit {
+        /// The limited quantity, with its unit and the event that exceeds it.
+        what: String,
+        /// The actual number.
+        actual: usize,
+        /// The maximum.
+        max: usize,
+    },
+}
+
+impl Refusal {
+    /// The version conflict, if the refusal is one.
+    pub(crate) const fn conflict(&self) -> Option<&Conflict> {
+        match self {
+            Self::Conflict(conflict) => Some(conflict),
+            Self::IdTaken { .. }
+            | Self::PartlyKnown { .. }
+            | Self::IllegalStream { .. }
+            | Self::UnknownSchema { .. }
+            | Self::OtherCluster { .. }
+            | Self::Malformed { .. }
+            | Self::IncompatibleSchema { .. }
+            | Self::NulCharacter { .. }
+            | Self::HeaderName { .. }
+            | Self::Limit { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict(Conflict { stream, expected, actual: Some(actual), .. }) => {
+                write!(f, "stream {stream} is at version {actual}, expected {expected}")
+            }
+            Self::Conflict(Conflict { stream, expected, actual: None, .. }) => {
+                write!(f, "stream {stream} does not exist, expected {expected}")
+            }
+            Self::IdTaken { event_id, stream, differs } => write!(
+                f,
+                "event id {event_id} is recorded in stream {stream} with another {}: use a new id \
+                 for a new event",
+                differs.join(", ")
+            ),
+            Self::PartlyKnown { event_ids } => write!(
+                f,
+                "{} of the events are already recorded and others are not: repeat an append with \
+                 exactly its events",
+                event_ids.len()
+            ),
+            Self::IllegalStream { stream } => {
+                write!(f, "the database rejects the stream name {stream:?}")
+            }
+            Self::UnknownSchema { category, fingerprint } => write!(
+                f,
+                "schema {fingerprint} is not registered in the store for category {category}"
+            ),
+            Self::OtherCluster { recorded, found } => f.write_str(&other_cluster(recorded, found)),
+            Self::Malformed { event_id, field } => write!(
+                f,
+                "the database rejects the {field} of event {event_id}: they cannot be published"
+            ),
+            Self::IncompatibleSchema { full_name, earlier, reason } => write!(
+                f,
+                "the new version of schema {full_name} cannot read events that its version \
+                 {earlier} wrote: {reason}; give a new field a default, and give a field that was \
+                 removed and added again its old type or another name"
+            ),
+            Self::NulCharacter { event_id, field } => write!(
+                f,
+                "the {field} of event {event_id} contain a NUL character, which PostgreSQL cannot \
+                 store"
+            ),
+            Self::HeaderName { event_id, name } => write!(
+                f,
+                "event {event_id} has a header named {name:?}: ce_*, content-type, traceparent and \
+                 tracestate belong to the topic contract, and a name has 1 to \
+                 {HEADER_NAME_BYTES_MAX} bytes of A-Z a-z 0-9 . _ -"
+            ),
+            Self::Limit { what, actual, max } => write!(f, "{what}: {actual}, at most {max}"),
+        }
+    }
+}
+
+/// The message about a store that serves in a cluster that it does not belong to.
+pub(crate) fn other_cluster(recorded: &str, found: &str) -> String {
+    format!(
+        "the store belongs to database cluster {recorded}, and this is cluster {found}: it was \
+         restored, copied or upgraded; run `annals-relay adopt --reason ...` to continue here, and \
+         add --copy if the original continues, too"
+    )
+}

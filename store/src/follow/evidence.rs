@@ -1,0 +1,70 @@
+//! Verification that the events which a follower has processed are still in the store.
+
+use sqlx::{PgConnection, Row};
+
+use super::checkpoint::{Checkpoint, Evidence};
+use crate::error::Error;
+use crate::outbox::{LogEnd, Window};
+use crate::store::Store;
+use crate::stream::Position;
+
+/// Verifies that all events before a checkpoint are in the store.
+pub(super) async fn verify(
+    store: &Store,
+    checkpoint: &Checkpoint,
+    end: &LogEnd,
+) -> Result<(), Error> {
+    let acquired = store.pool().acquire().await;
+    let mut connection = acquired.map_err(Error::database("verify a checkpoint"))?;
+    let bounds = [Some(&checkpoint.since), checkpoint.until.as_ref()].into_iter().flatten();
+    let last_events = bounds.filter_map(|bound| bound.last_event());
+    let other_history = |since, processed, present| Error::OtherHistory {
+        checkpoint: Box::new((*checkpoint.history).clone()),
+        found: Box::new(end.history.clone()),
+        since,
+        processed,
+        present,
+    };
+    if !store.missing_events(&mut connection, last_events).await?.is_empty() {
+        return Err(other_history(checkpoint.since.position.before(), 1, 0));
+    }
+    let Some(evidence) = &checkpoint.evidence else { return Ok(()) };
+    let late = store.late_events(&mut connection, &evidence.since).await?;
+    let lowest = late.map_or(evidence.since.position, |late| late.first_position().before());
+    let mut start = lowest.max(evidence.start);
+    loop {
+        let (events, digest) = count_present(store, &mut connection, evidence, start).await?;
+        if events == evidence.events && digest == evidence.digest {
+            return Ok(());
+        }
+        if start > evidence.start {
+            // A copy without the outbox does not know which events were late.
+            start = evidence.start;
+            continue;
+        }
+        return Err(other_history(evidence.since.position, evidence.events, events));
+    }
+}
+
+/// The number of processed events after a position that are present, and their digest.
+async fn count_present(
+    store: &Store,
+    connection: &mut PgConnection,
+    evidence: &Evidence,
+    start: Position,
+) -> Result<(u64, i64), Error> {
+    let Evidence { since, until, after, filter, .. } = evidence;
+    let window = Window { since, until };
+    let row = window
+        .bind_to(store.statements().follow_evidence.clone(), start)
+        .bind(after.get())
+        .bind(filter.types.as_deref())
+        .bind(filter.category.as_deref())
+        .fetch_one(connection)
+        .await;
+    let counted = row.and_then(|row| {
+        let events: i64 = row.try_get("events")?;
+        Ok((events.unsigned_abs(), row.try_get("digest")?))
+    });
+    counted.map_err(Error::database("verify a checkpoint"))
+}

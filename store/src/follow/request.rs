@@ -1,0 +1,81 @@
+//! The events to follow, and what a follower returns.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::event::RecordedEvent;
+use crate::follow::checkpoint::Checkpoint;
+use crate::stream::{Category, Position};
+
+/// Default maximum time between two polls.
+pub(super) const POLL_IDLE_MAX: Duration = Duration::from_millis(100);
+
+/// The events to follow, and the checkpoint to start from, for
+/// [`Store::follow`](crate::Store::follow).
+#[derive(Debug, Clone)]
+pub struct Follow {
+    pub(super) category: Option<Category>,
+    pub(super) types: Option<Vec<String>>,
+    pub(super) after: Option<Checkpoint>,
+    pub(super) skipped: BTreeSet<Position>,
+    pub(super) poll_idle_max: Duration,
+}
+
+impl Follow {
+    /// All events, from the first recorded event.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self {
+            category: None,
+            types: None,
+            after: None,
+            skipped: BTreeSet::new(),
+            poll_idle_max: POLL_IDLE_MAX,
+        }
+    }
+
+    /// All events of a category, from the first recorded event.
+    #[must_use]
+    pub fn category(category: &Category) -> Self {
+        Self { category: Some(category.clone()), ..Self::all() }
+    }
+
+    /// Continues after a checkpoint.
+    #[must_use]
+    pub fn after(mut self, checkpoint: Checkpoint) -> Self {
+        self.after = Some(checkpoint);
+        self
+    }
+
+    /// Excludes events of other types.
+    #[must_use]
+    pub fn of_types(mut self, types: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.types = Some(types.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Skips the events at these positions: events that are reported by
+    /// [`Error::UnreadableEvent`](crate::Error::UnreadableEvent) and that the application can do without.
+    #[must_use]
+    pub fn skipping(mut self, positions: impl IntoIterator<Item = Position>) -> Self {
+        self.skipped.extend(positions);
+        self
+    }
+
+    /// Maximum time between two polls of an idle follower; 100 ms by default. A poll is one small
+    /// query. The notification of an append ends the pause, if it arrives.
+    #[must_use]
+    pub const fn poll_idle_max(mut self, pause: Duration) -> Self {
+        self.poll_idle_max = pause;
+        self
+    }
+}
+
+/// An event, and the follower's checkpoint after it.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// The event.
+    pub event: RecordedEvent,
+    /// The checkpoint after this event.
+    pub checkpoint: Checkpoint,
+}

@@ -1,0 +1,126 @@
+//! Options of a store.
+
+use crate::append::coalescing::Coalescing;
+use crate::connections::notify::NotifyPolicy;
+use crate::limits::EVENT_BYTES_MAX;
+use crate::statements::SchemaName;
+use crate::trace::{TraceContext, TraceSource};
+
+/// How to connect a [`Store`](crate::Store).
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    pub(crate) schema: SchemaName,
+    pub(crate) connections_max: u32,
+    pub(crate) event_bytes_max: usize,
+    pub(crate) notify: NotifyPolicy,
+    pub(crate) fsync: FsyncPolicy,
+    pub(crate) trace: Option<TraceSource>,
+    /// None: each append makes a call of its own.
+    pub(crate) coalescing: Option<Coalescing>,
+}
+
+/// Whether a store accepts a server with `fsync = off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FsyncPolicy {
+    Required,
+    Optional,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            schema: SchemaName::default(),
+            connections_max: 10,
+            event_bytes_max: EVENT_BYTES_MAX,
+            notify: NotifyPolicy::Notify,
+            fsync: FsyncPolicy::Required,
+            trace: None,
+            coalescing: Some(Coalescing::default()),
+        }
+    }
+}
+
+impl StoreOptions {
+    /// The database schema that contains the tables; `annals` by default.
+    #[must_use]
+    pub fn schema(mut self, schema: SchemaName) -> Self {
+        self.schema = schema;
+        self
+    }
+
+    /// Maximum number of connections of the pool that [`connect`](Self::connect) opens; 10 by
+    /// default.
+    #[must_use]
+    pub const fn connections_max(mut self, connections_max: u32) -> Self {
+        self.connections_max = connections_max;
+        self
+    }
+
+    /// Maximum size of one event's payload; [`EVENT_BYTES_MAX`] by default. Keep it some 32 KiB
+    /// below the `max.message.bytes` of the topics.
+    #[must_use]
+    pub const fn event_bytes_max(mut self, event_bytes_max: usize) -> Self {
+        self.event_bytes_max = event_bytes_max;
+        self
+    }
+
+    /// Limits of the coalescing of appends, which is on by default: see [`Coalescing`].
+    #[must_use]
+    pub const fn coalescing(mut self, coalescing: Coalescing) -> Self {
+        self.coalescing = Some(coalescing);
+        self
+    }
+
+    /// Turns the coalescing of appends off: each append makes a call of its own, on a connection of
+    /// its own.
+    #[must_use]
+    pub const fn without_coalescing(mut self) -> Self {
+        self.coalescing = None;
+        self
+    }
+
+    /// Turns notifications off: appends do not notify followers, and followers find events when
+    /// they poll. Use it behind a pooler in transaction mode, where `LISTEN` does not work.
+    /// Notifications cost a connection outside the pool and at most a hundred small transactions a
+    /// second.
+    #[must_use]
+    pub const fn without_notifications(mut self) -> Self {
+        self.notify = NotifyPolicy::PollOnly;
+        self
+    }
+
+    /// The source of the trace context of events that have none of their own. Each append calls it
+    /// inside its span. With `tracing-opentelemetry`, which is not a dependency of this crate, so
+    /// that this example is not compiled:
+    ///
+    /// ```ignore
+    /// use opentelemetry::trace::TraceContextExt;
+    /// use tracing_opentelemetry::OpenTelemetrySpanExt;
+    ///
+    /// options.trace_context(|| {
+    ///     let context = tracing::Span::current().context();
+    ///     let span = context.span().span_context().clone();
+    ///     span.is_valid().then(|| TraceContext {
+    ///         traceparent: format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags()),
+    ///         tracestate: Some(span.trace_state().header()).filter(|state| !state.is_empty()),
+    ///     })
+    /// })
+    /// ```
+    #[must_use]
+    pub fn trace_context(
+        mut self,
+        current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static,
+    ) -> Self {
+        self.trace = Some(TraceSource::new(current));
+        self
+    }
+
+    /// Lets [`connect`](Self::connect) and [`Store::migrate`](crate::Store::migrate) accept a
+    /// server with `fsync = off`, which loses confirmed commits when its machine crashes: for tests
+    /// and reproducible data.
+    #[must_use]
+    pub const fn allow_fsync_off(mut self) -> Self {
+        self.fsync = FsyncPolicy::Optional;
+        self
+    }
+}

@@ -1,0 +1,106 @@
+//! Queries for the pages of a window.
+
+use futures_util::stream::{Stream, TryStreamExt};
+use sqlx::PgConnection;
+
+use crate::error::Error;
+use crate::outbox::event::OutboxRow;
+use crate::outbox::window::{PageLimit, PositionRange, Window};
+use crate::store::Store;
+
+impl Store {
+    /// A page of the late events of some shards in a window, in position order, found by
+    /// transaction id. A page with fewer events than its limit is the last one. Rows are read as
+    /// the server sends them.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_page_by_xid<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        shards: &[i16],
+        page: PageLimit,
+    ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
+        let Window { since, until } = window;
+        sqlx::query(self.statements().outbox_page_by_xid.clone())
+            .bind(since.snapshot.clone())
+            .bind(since.next_xid)
+            .bind(since.position.get())
+            .bind(since.settled.get())
+            .bind(until.snapshot.clone())
+            .bind(until.position.get())
+            .bind(until.settled.get())
+            .bind(page.after.get())
+            .bind(shards.to_vec())
+            .bind(page.rows_max())
+            .fetch(connection)
+            .map_ok(OutboxRow)
+            .map_err(Error::database_each("read the late events of a window"))
+    }
+
+    /// The events of some shards in a window and in a range of positions, in position order. Rows
+    /// are read as the server sends them.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_page_by_position<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        shards: &[i16],
+        range: PositionRange,
+    ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
+        let PositionRange { after, last } = range;
+        window
+            .bind_to(self.statements().outbox_page_by_position.clone(), after)
+            .bind(last.get())
+            .bind(shards.to_vec())
+            .fetch(connection)
+            .map_ok(OutboxRow)
+            .map_err(Error::database_each("read a page of the outbox"))
+    }
+
+    /// A page of the events of one stream in a window, in version order. A page with fewer events
+    /// than its limit is the last one. Rows are read as the server sends them.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_page_of_stream<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        stream: &str,
+        page: PageLimit,
+    ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
+        window
+            .bind_to(self.statements().outbox_page_of_stream.clone(), page.after)
+            .bind(stream.to_owned())
+            .bind(page.rows_max())
+            .fetch(connection)
+            .map_ok(OutboxRow)
+            .map_err(Error::database_each("read a stream of the outbox"))
+    }
+
+    /// A page of the events of one category and one shard in a window, in position order. A page
+    /// with fewer events than its limit is the last one. Rows are read as the server sends them.
+    ///
+    /// # Errors
+    /// Items are [`Error::Database`]; the stream ends there.
+    pub fn outbox_page_of_category<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+        window: Window<'_>,
+        (category, shard): (&str, i16),
+        page: PageLimit,
+    ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
+        window
+            .bind_to(self.statements().outbox_page_of_category.clone(), page.after)
+            .bind(category.to_owned())
+            .bind(shard)
+            .bind(page.rows_max())
+            .fetch(connection)
+            .map_ok(OutboxRow)
+            .map_err(Error::database_each("read a category of the outbox"))
+    }
+}

@@ -1,0 +1,158 @@
+//! Windows: the events that became visible between two bounds, and how to page through them.
+
+use std::num::NonZeroUsize;
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row, SqlStr};
+
+use crate::error::Error;
+use crate::outbox::bound::Bound;
+use crate::store::Store;
+use crate::stream::Position;
+
+/// Up to this number, late events are read by transaction id; above it, by position.
+const LATE_EVENTS_MAX: i64 = 10_000;
+
+/// The events that became visible between two bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Window<'a> {
+    /// The start: events that were visible then are not part of the window.
+    pub since: &'a Bound,
+    /// The end: events that were visible then are part of the window.
+    pub until: &'a Bound,
+}
+
+/// The late events of a window: their positions are below the start of the window, because their
+/// transactions were running then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LateEvents {
+    first: Position,
+    last: Position,
+    access: LateAccess,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LateAccess {
+    ByXid,
+    ByPosition,
+}
+
+impl LateEvents {
+    /// The lowest position of these events.
+    pub(crate) const fn first_position(self) -> Position {
+        self.first
+    }
+}
+
+/// The next page of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextPage {
+    /// The late events after a position, by transaction id.
+    ByXid {
+        /// The position.
+        after: Position,
+    },
+    /// A range of positions.
+    ByPosition(PositionRange),
+    /// The window has no further events.
+    End,
+}
+
+/// A page with a maximum number of events.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimit {
+    /// The position after which the page starts; [`Position::ORIGIN`]: at the start of the window.
+    pub after: Position,
+    /// Maximum number of events.
+    pub events_max: NonZeroUsize,
+}
+
+impl PageLimit {
+    pub(crate) fn rows_max(self) -> i64 {
+        i64::try_from(self.events_max.get()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A range of positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PositionRange {
+    /// The position after which the range starts.
+    pub after: Position,
+    /// The last position.
+    pub last: Position,
+}
+
+impl Window<'_> {
+    /// The next page after a position; [`Position::ORIGIN`]: the first page of the window.
+    #[must_use]
+    pub fn next_page(self, late: Option<LateEvents>, after: Position) -> NextPage {
+        let start = self.since.position;
+        if let Some(LateEvents { first, last, access }) = late.filter(|late| after < late.last) {
+            let after = after.max(first.before());
+            return match access {
+                LateAccess::ByXid => NextPage::ByXid { after },
+                LateAccess::ByPosition => NextPage::ByPosition(PositionRange { after, last }),
+            };
+        }
+        let (after, last) = (after.max(start), self.until.position);
+        if after < last {
+            NextPage::ByPosition(PositionRange { after, last })
+        } else {
+            NextPage::End
+        }
+    }
+
+    /// Binds the first seven arguments of a statement: the window, and the position to start after.
+    pub(crate) fn bind_to<'q>(
+        self,
+        statement: SqlStr,
+        after: Position,
+    ) -> Query<'q, Postgres, PgArguments> {
+        let Self { since, until } = self;
+        sqlx::query(statement)
+            .bind(since.snapshot.clone())
+            .bind(since.position.get())
+            .bind(since.settled.get())
+            .bind(until.snapshot.clone())
+            .bind(until.position.get())
+            .bind(until.settled.get())
+            .bind(after.get())
+    }
+}
+
+impl Store {
+    /// Finds the late events of all windows that start at a bound.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn late_events(
+        &self,
+        connection: &mut PgConnection,
+        since: &Bound,
+    ) -> Result<Option<LateEvents>, Error> {
+        if since.has_no_running_transactions() {
+            return Ok(None);
+        }
+        let row = sqlx::query(self.statements().late_events.clone())
+            .bind(&since.snapshot)
+            .bind(since.next_xid)
+            .bind(since.position.get())
+            .bind(since.settled.get())
+            .fetch_one(connection)
+            .await;
+        row.and_then(|row| late_events(&row))
+            .map_err(Error::database("find the late events of a window"))
+    }
+}
+
+fn late_events(row: &PgRow) -> Result<Option<LateEvents>, sqlx::Error> {
+    let Some(first) = row.try_get::<Option<i64>, _>("first")? else { return Ok(None) };
+    let is_few = row.try_get::<i64, _>("events")? <= LATE_EVENTS_MAX;
+    let access = match is_few && row.try_get("is_counted")? {
+        true => LateAccess::ByXid,
+        false => LateAccess::ByPosition,
+    };
+    let (first, last) = (Position::from_store(first), Position::from_store(row.try_get("last")?));
+    Ok(Some(LateEvents { first, last, access }))
+}

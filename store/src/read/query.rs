@@ -1,0 +1,189 @@
+//! Read queries, built by the caller.
+
+use jiff::Timestamp;
+use sqlx::SqlStr;
+use uuid::Uuid;
+
+use crate::statements::Statements;
+use crate::stream::{Category, Position, StreamName, Version};
+
+/// A query for events, for [`Store::read`](crate::Store::read).
+///
+/// `K` is the sort key of the events: [`Version`] for one stream, [`Position`] otherwise.
+///
+/// ```
+/// # use annals_store::{Category, Read};
+/// # fn example(order: &Category) -> Read<annals_store::Position> {
+/// // The last ten cancellations.
+/// Read::category(order).of_types(["OrderCancelled"]).backwards().events_max(10)
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Read<K> {
+    source: Source,
+    pub(crate) is_backwards: bool,
+    pub(crate) from: Option<K>,
+    pub(crate) recorded_since: Option<Timestamp>,
+    pub(crate) types: Option<Vec<String>>,
+    pub(crate) events_max: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Stream(StreamName),
+    Category(Category),
+    Correlation(Uuid),
+    Causation(Uuid),
+    All,
+}
+
+impl Read<Version> {
+    /// The events of a stream, in version order; none if there is no such stream.
+    ///
+    /// The read continues behind events that an administrator removed;
+    /// [`RecordedEvent::removed_before`](crate::RecordedEvent::removed_before) of the next event is
+    /// their number.
+    #[must_use]
+    pub fn stream(stream: &StreamName) -> Self {
+        Self::new(Source::Stream(stream.clone()))
+    }
+}
+
+impl Read<Position> {
+    /// The events of a category, in position order.
+    #[must_use]
+    pub fn category(category: &Category) -> Self {
+        Self::new(Source::Category(category.clone()))
+    }
+
+    /// All events, in position order.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::new(Source::All)
+    }
+
+    /// The events with a correlation id, across streams, in position order.
+    #[must_use]
+    pub fn correlation(correlation_id: Uuid) -> Self {
+        Self::new(Source::Correlation(correlation_id))
+    }
+
+    /// The events with a causation id, across streams, in position order.
+    #[must_use]
+    pub fn causation(causation_id: Uuid) -> Self {
+        Self::new(Source::Causation(causation_id))
+    }
+}
+
+impl<K> Read<K> {
+    const fn new(source: Source) -> Self {
+        Self {
+            source,
+            is_backwards: false,
+            from: None,
+            recorded_since: None,
+            types: None,
+            events_max: u64::MAX,
+        }
+    }
+
+    /// Starts with the event of this version or position, or the next one in the read direction.
+    #[must_use]
+    pub fn from(mut self, from: K) -> Self {
+        self.from = Some(from);
+        self
+    }
+
+    /// Reads from the last event to the first.
+    #[must_use]
+    pub const fn backwards(mut self) -> Self {
+        self.is_backwards = true;
+        self
+    }
+
+    /// Excludes events that were recorded before a time, by the database's clock. The read starts
+    /// at this time; in a single stream it scans the earlier events, a page at a time.
+    #[must_use]
+    pub const fn recorded_since(mut self, time: Timestamp) -> Self {
+        self.recorded_since = Some(time);
+        self
+    }
+
+    /// Excludes events of other types. The server scans them one by one: reading a rare type takes
+    /// as long as reading all types.
+    #[must_use]
+    pub fn of_types(mut self, types: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.types = Some(types.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Maximum number of events.
+    #[must_use]
+    pub const fn events_max(mut self, events_max: u64) -> Self {
+        self.events_max = events_max;
+        self
+    }
+
+    pub(crate) fn statement(&self, statements: &Statements) -> SqlStr {
+        let [forwards, backwards] = match self.source {
+            Source::Stream(_) => [&statements.read_stream, &statements.read_stream_backwards],
+            Source::Category(_) => [&statements.read_category, &statements.read_category_backwards],
+            Source::Correlation(_) => {
+                [&statements.read_correlation, &statements.read_correlation_backwards]
+            }
+            Source::Causation(_) => {
+                [&statements.read_causation, &statements.read_causation_backwards]
+            }
+            Source::All => [&statements.read_all, &statements.read_all_backwards],
+        };
+        if self.is_backwards { backwards.clone() } else { forwards.clone() }
+    }
+
+    pub(crate) fn source_text(&self) -> Option<String> {
+        match &self.source {
+            Source::Stream(stream) => Some(stream.to_string()),
+            Source::Category(category) => Some(category.to_string()),
+            Source::Correlation(id) | Source::Causation(id) => Some(id.to_string()),
+            Source::All => None,
+        }
+    }
+}
+
+/// A sort key of events: [`Version`] or [`Position`].
+pub trait Key: sealed::Key {}
+impl Key for Version {}
+impl Key for Position {}
+
+pub(crate) mod sealed {
+    use crate::event::RecordedEvent;
+    use crate::stream::{Position, Version};
+
+    pub trait Key: Copy + Send + Sync {
+        const IS_POSITION: bool;
+        const FIRST: i64;
+        fn get(self) -> i64;
+        fn of(event: &RecordedEvent) -> i64;
+    }
+
+    impl Key for Version {
+        const IS_POSITION: bool = false;
+        const FIRST: i64 = Self::FIRST.get();
+        fn get(self) -> i64 {
+            self.get()
+        }
+        fn of(event: &RecordedEvent) -> i64 {
+            event.version.get()
+        }
+    }
+
+    impl Key for Position {
+        const IS_POSITION: bool = true;
+        const FIRST: i64 = Self::FIRST.get();
+        fn get(self) -> i64 {
+            self.get()
+        }
+        fn of(event: &RecordedEvent) -> i64 {
+            event.position.get()
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The SQL statements of this crate, for the configured database schema.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+/// The database schema that contains the tables of Annals: `annals` by default.
+///
+/// Lower-case letters, digits and `_`, beginning with a letter, at most 63 bytes: a name that needs
+/// no quotes in statements and function bodies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SchemaName(Cow<'static, str>);
+
+/// A text that is not a legal name of the database schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} cannot name the database schema: 1 to 63 lower-case letters, digits and _ are allowed, \
+     beginning with a letter, and not with pg_"
+)]
+pub struct SchemaNameError(pub String);
+
+impl Default for SchemaName {
+    fn default() -> Self {
+        Self(Cow::Borrowed(Self::WRITTEN))
+    }
+}
+
+impl SchemaName {
+    /// The schema name in the statement files.
+    const WRITTEN: &'static str = "annals";
+
+    /// Checks `text` as the name of a database schema.
+    ///
+    /// # Errors
+    /// [`SchemaNameError`] if the name needs quotes or is reserved by PostgreSQL.
+    pub fn new(text: impl Into<String>) -> Result<Self, SchemaNameError> {
+        let text = text.into();
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let begins = text.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+        if !begins || text.len() > 63 || !text.bytes().all(legal) || text.starts_with("pg_") {
+            return Err(SchemaNameError(text));
+        }
+        Ok(Self(Cow::Owned(text)))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Adapts a statement that was written for the schema `annals` to this schema.
+    ///
+    /// Each word `annals` of the text is replaced: use it only for statements from files of a
+    /// program.
+    #[must_use]
+    pub fn statement(&self, text: &'static str) -> SqlStr {
+        if self.0 == Self::WRITTEN {
+            return text.into_sql_str();
+        }
+        AssertSqlSafe(replace_word(text, Self::WRITTEN, &self.0)).into_sql_str()
+    }
+}
+
+impl fmt::Display for SchemaName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn replace_word(text: &str, word: &str, by: &str) -> String {
+    let of_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let bytes = text.as_bytes();
+    let mut replaced = String::with_capacity(text.len());
+    let mut copied = 0;
+    for (start, _) in text.match_indices(word) {
+        let end = start + word.len();
+        let begins = start == 0 || !of_word(bytes[start - 1]);
+        let ends = end == bytes.len() || !of_word(bytes[end]);
+        if begins && ends {
+            replaced.push_str(&text[copied..start]);
+            replaced.push_str(by);
+            copied = end;
+        }
+    }
+    replaced.push_str(&text[copied..]);
+    replaced
+}
+
+macro_rules! statements {
+    ($($name:ident),+ $(,)?) => {
+        /// The texts of all statements, built once per store.
+        #[derive(Debug)]
+        pub(crate) struct Statements { $(pub(crate) $name: SqlStr),+ }
+
+        impl Statements {
+            pub(crate) fn new(schema: &SchemaName) -> Self {
+                Self { $($name: schema.statement(include_str!(concat!("../sql/", stringify!($name), ".sql")))),+ }
+            }
+
+            /// All statements with their names.
+            #[cfg(test)]
+            fn all(&self) -> Vec<(&'static str, SqlStr)> {
+                vec![$((stringify!($name), self.$name.clone())),+]
+            }
+        }
+    };
+}
+statements!(
+    adopt,
+    append,
+    append_each,
+    append_in,
+    categories,
+    follow_evidence,
+    follow_page_by_xid,
+    follow_page_of_all,
+    follow_page_of_category,
+    fsync,
+    identity,
+    late_events,
+    log_end,
+    migrate_lock,
+    missing_events,
+    notify,
+    outbox_drop_published,
+    outbox_extend,
+    outbox_page_by_position,
+    outbox_page_by_xid,
+    outbox_page_of_category,
+    outbox_page_of_stream,
+    position_at,
+    read_all,
+    read_all_backwards,
+    read_category,
+    read_category_backwards,
+    read_causation,
+    read_causation_backwards,
+    read_correlation,
+    read_correlation_backwards,
+    read_stream,
+    read_stream_backwards,
+    schema_insert,
+    schema_lock,
+    schema_versions,
+    schemas_by_fingerprint,
+    stream_version,
+    streams,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_word_is_replaced() {
+        let written =
+            "select annals.append(x) -- annals_read, my_annals; set search_path = annals, pg_temp";
+        let replaced = replace_word(written, "annals", "ledger");
+        assert_eq!(
+            replaced,
+            "select ledger.append(x) -- annals_read, my_annals; set search_path = ledger, pg_temp"
+        );
+    }
+
+    #[test]
+    fn a_schema_name_that_needs_quotes_is_refused() {
+        for text in ["", "Annals", "an nals", "1a", "pg_annals", "a\"b", "a;drop"] {
+            assert!(SchemaName::new(text).is_err(), "{text:?} was taken");
+        }
+        assert_eq!(SchemaName::new("ledger_2").unwrap().as_str(), "ledger_2");
+    }
+
+    #[test]
+    fn every_statement_says_what_it_does_first() {
+        for (name, text) in Statements::new(&SchemaName::default()).all() {
+            assert!(
+                text.as_str().starts_with("-- "),
+                "{name}.sql does not begin with what it does"
+            );
+        }
+    }
+}
