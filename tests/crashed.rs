@@ -7,7 +7,7 @@ use std::pin::pin;
 
 use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Followed, Store};
 use annals_testkit::{
-    Component, DEADLINE, Ending, Follower, Link, Must, PrivateStack, RelayProcess, Testbed,
+    Component, DEADLINE, Ending, FaultyLink, Follower, Must, PrivateStack, RelayProcess, Testbed,
     account, check, deposited,
 };
 use futures_util::{Stream, TryStreamExt};
@@ -71,7 +71,7 @@ async fn append(store: &Store, number: i64) {
 /// A store with a relay that lives through the crash.
 struct Published {
     bed: Testbed,
-    link: Link,
+    link: FaultyLink,
     relay: RelayProcess,
     consumer: Follower,
 }
@@ -79,7 +79,7 @@ struct Published {
 impl Published {
     async fn new(stack: &PrivateStack, label: &str, delivery: &str) -> Self {
         let bed = Testbed::on(label, stack.environment().clone()).await;
-        let (link, near) = Link::before(&bed.database_url()).await;
+        let (link, near) = FaultyLink::before(&bed.database_url()).await;
         let settings = bed
             .relay()
             .impatient()

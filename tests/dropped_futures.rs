@@ -7,7 +7,7 @@ use annals_store::{
     Append, Category, ExpectedVersion, Follow, Read, SchemaName, Store, StoreOptions, Version,
 };
 use annals_testkit::{
-    Account, CATEGORY, CountingProxy, Must, Testbed, account, deposited, dropped_after, opened,
+    Account, CATEGORY, FaultyLink, Must, Testbed, account, deposited, dropped_after, opened,
 };
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
@@ -125,7 +125,7 @@ async fn whatever_is_dropped_wherever_the_next_user_of_the_connection_loses_noth
     let log = Append::to(&account("log"), ExpectedVersion::Any, (0..LOG).map(deposited));
     bed.store().append(&log).await.must("append");
     // On this thread, so that no answer arrives while this task runs: every await point is reached.
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let url = proxy.url(&bed.database_url());
     let mut lost_after = Vec::new();
     for (work, await_points_min) in WORKS {

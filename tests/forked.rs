@@ -10,7 +10,7 @@ use annals_store::{
     Append, Checkpoint, ExpectedVersion, Follow, NewEvent, Store, StoreOptions, StreamName,
 };
 use annals_testkit::{
-    CATEGORY, Component, Ending, Follower, Isolation, Link, Must, PrivateStack, RelayProcess,
+    CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, PrivateStack, RelayProcess,
     RelaySettings, Testbed, account, check, delete_topic, deposited, opened, read_topic, take,
 };
 use sqlx::{Connection, PgConnection};
@@ -68,7 +68,7 @@ impl Pair {
 /// A pair with a relay that reaches the database by a name, which may lead to either of the two.
 struct Named {
     pair: Pair,
-    link: Link,
+    link: FaultyLink,
     settings: RelaySettings,
     relay: RelayProcess,
     consumer: Follower,
@@ -80,7 +80,7 @@ impl Named {
     /// Four events are published, and the standby has them.
     async fn new(primary: PrivateStack, delivery: &str) -> Self {
         let pair = Pair::of(primary, "named").await;
-        let (link, near) = Link::before(&pair.bed.database_url()).await;
+        let (link, near) = FaultyLink::before(&pair.bed.database_url()).await;
         let delivery = ("ANNALS_RELAY__RELAY__DELIVERY", delivery);
         let settings =
             pair.bed.relay().impatient().database(&near).variable(delivery.0, delivery.1);

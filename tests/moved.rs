@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, NewEvent, Store};
 use annals_testkit::{
-    CATEGORY, Component, DEADLINE, Dump, Ending, Follower, Link, Must, PrivateStack, RelayProcess,
-    RelaySettings, Testbed, account, check, copy_database, create_database, deposited,
-    drop_database, opened, take,
+    CATEGORY, Component, DEADLINE, Dump, Ending, FaultyLink, Follower, Must, PrivateStack,
+    RelayProcess, RelaySettings, Testbed, account, check, copy_database, create_database,
+    deposited, drop_database, opened, take,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
@@ -39,7 +39,7 @@ async fn followed(store: &Store, follow: Follow, events: usize) -> Vec<Uuid> {
 struct Published {
     bed: Testbed,
     source: PrivateStack,
-    link: Link,
+    link: FaultyLink,
     settings: RelaySettings,
     relay: RelayProcess,
     consumer: Follower,
@@ -56,7 +56,7 @@ impl Published {
         // The events have ids that a younger cluster has not issued yet.
         let use_up = include_str!("sql/use_up_transaction_ids.sql");
         sqlx::raw_sql(use_up).execute(bed.store().pool()).await.must("use up transaction ids");
-        let (link, near) = Link::before(&bed.database_url()).await;
+        let (link, near) = FaultyLink::before(&bed.database_url()).await;
         let settings = bed.relay().impatient().database(&near);
         let consumer = bed.follow();
         let mut relay = RelayProcess::start(&settings);

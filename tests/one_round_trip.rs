@@ -2,12 +2,12 @@
 //! streams.
 
 use annals_store::{Append, ExpectedVersion, Store, StoreOptions};
-use annals_testkit::{CountingProxy, Must, Testbed, account, deposited, opened};
+use annals_testkit::{FaultyLink, Must, Testbed, account, deposited, opened};
 
 const APPENDS: usize = 20;
 
 /// The round trips of one append, without those of earlier work.
-async fn round_trips(proxy: &CountingProxy, store: &Store, append: &Append) -> Vec<String> {
+async fn round_trips(proxy: &FaultyLink, store: &Store, append: &Append) -> Vec<String> {
     let before = idle(proxy, store).await;
     store.append(append).await.must("append");
     proxy.round_trips_after(before)
@@ -15,7 +15,7 @@ async fn round_trips(proxy: &CountingProxy, store: &Store, append: &Append) -> V
 
 /// Waits until every connection is back in the pool: no append waits for the round trip of the
 /// pool's liveness check.
-async fn idle(proxy: &CountingProxy, store: &Store) -> usize {
+async fn idle(proxy: &FaultyLink, store: &Store) -> usize {
     loop {
         let round_trips = proxy.quiet().await;
         if store.pool().num_idle() == store.pool().size() as usize {
@@ -26,7 +26,7 @@ async fn idle(proxy: &CountingProxy, store: &Store) -> usize {
 
 /// A store that sends no notifications: they have a connection of their own, which no caller waits
 /// for.
-async fn connect(proxy: &CountingProxy, bed: &Testbed) -> Store {
+async fn connect(proxy: &FaultyLink, bed: &Testbed) -> Store {
     let options = StoreOptions::default().without_notifications();
     options.connect(&proxy.url(&bed.database_url())).await.must("connect")
 }
@@ -34,7 +34,7 @@ async fn connect(proxy: &CountingProxy, bed: &Testbed) -> Store {
 #[tokio::test]
 async fn the_caller_of_an_append_waits_for_one_round_trip() {
     let bed = Testbed::new("one_round_trip").await;
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let store = connect(&proxy, &bed).await;
     let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann"), deposited(1)]);
     for _ in 0..2 {
@@ -57,7 +57,7 @@ async fn the_caller_of_an_append_waits_for_one_round_trip() {
 #[tokio::test]
 async fn an_append_in_the_callers_transaction_is_one_round_trip() {
     let bed = Testbed::new("one_round_trip_in").await;
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let store = connect(&proxy, &bed).await;
     let append =
         |number: usize| Append::to(&account(number), ExpectedVersion::NoStream, [deposited(1)]);
@@ -78,7 +78,7 @@ async fn an_append_in_the_callers_transaction_is_one_round_trip() {
 #[tokio::test]
 async fn a_conflict_is_learned_with_the_events_since_in_one_round_trip() {
     let bed = Testbed::new("conflict_round_trip").await;
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let store = connect(&proxy, &bed).await;
     let events = [opened("ann"), deposited(1), deposited(2)];
     let first = Append::to(&account("a"), ExpectedVersion::NoStream, events);
@@ -96,7 +96,7 @@ async fn a_conflict_is_learned_with_the_events_since_in_one_round_trip() {
 #[tokio::test]
 async fn between_appends_without_a_pause_there_is_no_round_trip() {
     let bed = Testbed::new("without_a_pause").await;
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let store = connect(&proxy, &bed).await;
     let append =
         |number: usize| Append::to(&account(number), ExpectedVersion::NoStream, [deposited(1)]);

@@ -3,8 +3,8 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Dice, Link, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed, TwoDoors, account,
-    check, deposited,
+    Dice, FaultyLink, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed, TwoDoors,
+    account, check, deposited,
 };
 
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000 };
@@ -99,7 +99,7 @@ async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_aga
     let kafka = TwoDoors::linked("").await;
     let bed = Testbed::on("both_break", kafka.environment().clone()).await;
     let follower = bed.follow();
-    let (database, near) = Link::before(&bed.database_url()).await;
+    let (database, near) = FaultyLink::before(&bed.database_url()).await;
     let settings = bed.relay().impatient().kafka(&kafka.other()).database(&near);
     let mut relay = RelayProcess::start(&settings);
     append(&bed).await;
@@ -122,7 +122,7 @@ async fn connections_to_the_database_that_break_while_kafka_is_away_are_made_aga
 async fn a_relay_that_is_told_to_end_while_the_database_is_silent_ends() {
     let bed = Testbed::new("silent").await;
     let follower = bed.follow();
-    let (database, near) = Link::before(&bed.database_url()).await;
+    let (database, near) = FaultyLink::before(&bed.database_url()).await;
     let mut relay = RelayProcess::start(&bed.relay().impatient().database(&near));
     append(&bed).await;
     follower.until_count(1).await;

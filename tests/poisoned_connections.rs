@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annals_store::{Append, ExpectedVersion, StoreOptions};
 use annals_testkit::{
-    Attempt, AttemptedEvent, CountingProxy, History, Must, Outcome, Testbed, Violation, account,
+    Attempt, AttemptedEvent, FaultyLink, History, Must, Outcome, Testbed, Violation, account,
     check, deposited, dropped_after,
 };
 use sqlx::PgPool;
@@ -45,7 +45,7 @@ async fn a_plain_insert_after_a_dropped_begin_is_acknowledged_and_lost() {
     let table = include_str!("sql/plain_table.sql");
     sqlx::raw_sql(table).execute(bed.store().pool()).await.must("make a table");
     // On this thread, so that no answer arrives while this task runs: every await point is reached.
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let mut acknowledged = 0;
     for polls in 0..POLLS_MAX {
         let pool = pool_of_one(&proxy.url(&bed.database_url())).await;
@@ -68,7 +68,7 @@ async fn an_append_after_a_dropped_begin_is_recorded_when_it_is_acknowledged() {
     let bed = Testbed::new("append_after").await;
     let mut history = History::default();
     // On this thread, so that no answer arrives while this task runs: every await point is reached.
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let mut dropped = 0;
     for polls in 0..POLLS_MAX {
         let pool = pool_of_one(&proxy.url(&bed.database_url())).await;

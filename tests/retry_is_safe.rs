@@ -7,7 +7,7 @@ use annals_store::{
     StoreOptions, Version,
 };
 use annals_testkit::{
-    CountingProxy, Must, Testbed, account, closed, deposited, deposited_for, dropped_after, opened,
+    FaultyLink, Must, Testbed, account, closed, deposited, deposited_for, dropped_after, opened,
 };
 use tokio::sync::Barrier;
 
@@ -175,7 +175,7 @@ async fn an_append_that_shares_only_some_ids_with_another_is_refused() {
 #[tokio::test]
 async fn a_reply_to_commit_that_is_lost_changes_nothing_in_any_mode() {
     let bed = Testbed::new("lost_reply").await;
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     // One connection and no notifications, so that only the intended answer can be lost.
     let options = StoreOptions::default().connections_max(1).without_notifications();
     let store = options.connect(&proxy.url(&bed.database_url())).await.must("connect");
@@ -223,7 +223,7 @@ async fn an_append_dropped_at_any_await_point_is_recorded_whole_or_not_and_once_
     let bed = Testbed::new("dropped").await;
     // Through the proxy, on this thread, no answer can arrive while this task runs: each await
     // point is reached with the answer outstanding.
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let url = proxy.url(&bed.database_url());
     // A store with empty caches registers the schemas first; another one only appends.
     let connect = async || Store::connect(&url).await.must("connect");

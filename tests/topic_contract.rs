@@ -131,8 +131,8 @@ async fn a_rust_consumer_decodes_what_was_appended() {
     published(&bed, &Metadata::default()).await;
     let follower = Follower::start(&bed.environment().kafka, &[&bed.topic(CATEGORY)]);
     follower.until_count(2).await;
-    let schemas =
-        annals_consumer::Schemas::new(&bed.environment().registry_url).must("ask the registry");
+    let schemas = annals_consumer::SchemaRegistry::new(&bed.environment().registry_url)
+        .must("ask the registry");
     let delivered = follower.seen().pop().unwrap();
     assert_eq!(delivered.event_type, AccountEvent::from(event()).event_type());
     let decoded: AccountEvent = delivered.decode(&schemas).await.must("decode");

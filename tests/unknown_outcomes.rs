@@ -4,7 +4,7 @@
 use annals_store::{
     Append, AppendError, ExpectedVersion, Store, StoreOptions, StreamName, Version,
 };
-use annals_testkit::{CountingProxy, Must, Testbed, account, deposited, opened};
+use annals_testkit::{FaultyLink, Must, Testbed, account, deposited, opened};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// Each commit takes a tenth of a second, and a statement may take less.
@@ -99,7 +99,7 @@ async fn an_error_that_can_only_come_before_the_commit_is_a_failure() {
 #[tokio::test]
 async fn an_outcome_that_is_unknown_stays_so_when_a_later_try_fails() {
     let bed = Testbed::new("stays_unknown").await;
-    let proxy = CountingProxy::start(&bed.database_url()).await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let mut administrator = PgConnection::connect(&bed.database_url()).await.must("connect");
     // The settings of the second attempt's session that the first one lacks.
     for (number, setting) in

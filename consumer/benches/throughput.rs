@@ -10,8 +10,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use annals_consumer::{Consumer, Event, Projection, Schemas, Settings};
-use annals_schemas::{EventSet, SchemaId, events, frame};
+use annals_consumer::{Consumer, ConsumerSettings, DeliveredEvent, Projection, SchemaRegistry};
+use annals_schemas::{EventSet, SchemaId, events, to_wire_format};
 use jiff::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -60,8 +60,8 @@ async fn main() {
     println!("{events} events over {STREAMS} streams, values of {} bytes", bytes.unwrap());
 
     for _ in 0..3 {
-        let settings = Settings::new(&kafka);
-        let schemas = Schemas::new(&registry).unwrap();
+        let settings = ConsumerSettings::new(&kafka);
+        let schemas = SchemaRegistry::new(&registry).unwrap();
         report("read_to_end, not decoded", events, read(settings.clone(), &name, None)).await;
         report("read_to_end, decoded", events, read(settings.clone(), &name, Some(&schemas))).await;
         report("projection, batches of 2,000", events, project(&pool, &name, settings, schemas))
@@ -92,7 +92,7 @@ fn cpu_seconds() -> f64 {
     ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
-async fn read(settings: Settings, topic: &str, schemas: Option<&Schemas>) -> usize {
+async fn read(settings: ConsumerSettings, topic: &str, schemas: Option<&SchemaRegistry>) -> usize {
     let mut consumer = Consumer::connect(settings).read_to_end(&[topic]).await.unwrap();
     let mut count = 0;
     while let Some(record) = consumer.next().await.unwrap() {
@@ -106,7 +106,12 @@ async fn read(settings: Settings, topic: &str, schemas: Option<&Schemas>) -> usi
 }
 
 /// Keeps one row a stream.
-async fn project(pool: &PgPool, topic: &str, settings: Settings, schemas: Schemas) -> usize {
+async fn project(
+    pool: &PgPool,
+    topic: &str,
+    settings: ConsumerSettings,
+    schemas: SchemaRegistry,
+) -> usize {
     let batch = NonZeroUsize::new(BATCH_EVENTS).unwrap();
     let projection = Projection::new("bench", &[topic]).unwrap().batch_events_max(batch);
     projection.prepare(pool).await.unwrap();
@@ -121,7 +126,7 @@ async fn project(pool: &PgPool, topic: &str, settings: Settings, schemas: Schema
             |progress| {
                 if progress.caught_up { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             },
-            async |connection: &mut PgConnection, events: &[Event<Orders>]| {
+            async |connection: &mut PgConnection, events: &[DeliveredEvent<Orders>]| {
                 add(connection, events).await
             },
         )
@@ -130,7 +135,10 @@ async fn project(pool: &PgPool, topic: &str, settings: Settings, schemas: Schema
     usize::try_from(totals.events).unwrap()
 }
 
-async fn add(connection: &mut PgConnection, events: &[Event<Orders>]) -> Result<(), sqlx::Error> {
+async fn add(
+    connection: &mut PgConnection,
+    events: &[DeliveredEvent<Orders>],
+) -> Result<(), sqlx::Error> {
     let streams: Vec<&str> = events.iter().map(|event| event.delivered.stream.as_str()).collect();
     let amounts = events.iter().map(|event| {
         let Orders::OrderPlaced(placed) = &event.data;
@@ -171,7 +179,7 @@ fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
 fn write_one(producer: &BaseProducer, topic: &str, id: SchemaId, number: usize) -> usize {
     let amount = i64::try_from(number).unwrap();
     let event = Orders::from(OrderPlaced { amount, note: "n".repeat(290) });
-    let value = frame(id, &event.encode().unwrap().payload);
+    let value = to_wire_format(id, &event.encode().unwrap().payload);
     let stream = format!("order-{}", number % STREAMS);
     let headers = [
         ("ce_specversion", "1.0".to_owned()),

@@ -1,4 +1,4 @@
--- Where a projection goes on reading.
+-- Selects the next offsets of a projection.
 -- $1 projection, $2 topics. No row of a topic: the projection has never read it.
 -- No last event: it has read nothing of the partition.
 select topic, partition, next_offset, last_event

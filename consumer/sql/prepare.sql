@@ -1,5 +1,5 @@
--- Creates what projections keep about themselves, unless it is there already.
--- Two programs may run this at once: the lock, released with the transaction, lets one go first.
+-- Creates the tables for offsets and versions of projections, unless they exist.
+-- The advisory lock, held until the end of the transaction, serialises concurrent runs.
 -- A role without the right to create schemas can run it once the tables exist.
 do $$
 begin
@@ -9,8 +9,8 @@ begin
     end if;
     create schema if not exists annals_projections;
 
-    -- The offset of the next record to read, of each partition that a projection reads, and the event
-    -- before it: if the topic holds another one there, it is not the topic that was read.
+    -- For each partition that a projection reads: the offset of the next record, and the event of the
+    -- record before it. If the topic has another event there, it is not the same topic.
     create table annals_projections.annals_projection_offsets (
         projection  text    not null,
         topic       text    not null,
@@ -20,8 +20,8 @@ begin
         primary key (projection, topic, partition)
     ) with (fillfactor = 50);
 
-    -- The last version that a projection has applied, of each stream it has seen, and the ids of its event and of those
-    -- before it, the last first: another event under one of these versions is of another history.
+    -- For each stream of a projection: the last applied version, and the ids of its event and those
+    -- before it, the last first. Another event under one of these versions belongs to another history.
     create table annals_projections.annals_projection_versions (
         projection text collate "C" not null,
         stream     text collate "C" not null,

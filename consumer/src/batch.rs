@@ -1,4 +1,4 @@
-//! From records to the events of one transaction: filtered, decoded, in order.
+//! Filters and decodes records: the events of one transaction, in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,65 +7,66 @@ use annals_schemas::{DecodeError, EventSet};
 use uuid::Uuid;
 
 use crate::envelope::Delivered;
-use crate::filter::{Fault, LastApplied, Verdict, VersionFilter};
-use crate::registry::{DecodeFailure, Schemas};
-use crate::runner::RunError;
+use crate::error::RunError;
+use crate::position::{Offset, TopicPartition};
+use crate::registry::{DecodeRecordError, SchemaRegistry};
+use crate::version_filter::{FilterDecision, FilterError, LastApplied, VersionFilter};
 
-/// An event, decoded, with what it was delivered with.
+/// A decoded event with its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event<E> {
-    /// The event itself.
+pub struct DeliveredEvent<E> {
+    /// The event.
     pub data: E,
-    /// The record it came in: stream, version, ids, times, place.
+    /// Its record: stream, version, ids, times and location.
     pub delivered: Delivered,
 }
 
-/// What a projection does with event types that its [`EventSet`] does not declare.
+/// How a projection treats event types that its [`EventSet`] does not declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownEvents {
-    /// Ends the run with an error that names the type: nothing is passed over unseen.
+    /// Ends the run with an error that names the type.
     #[default]
     Refuse,
-    /// Passes over them: the read model needs only some of the category's events.
+    /// Skips them: the read model needs only some event types of the category.
     Skip,
 }
 
-/// What is to be applied in one transaction.
+/// The events to apply in one transaction.
 #[derive(Debug)]
-pub(crate) struct Batch<E> {
-    pub(crate) events: Vec<Event<E>>,
-    /// Records of types to pass over, each with the number of events before it.
+pub(crate) struct EventBatch<E> {
+    pub(crate) events: Vec<DeliveredEvent<E>>,
+    /// Skipped records, each with the number of events before it.
     skipped: Vec<(usize, Delivered)>,
     /// The last record of each partition, and its event.
-    pub(crate) ends: HashMap<(Arc<str>, i32), (i64, Uuid)>,
-    /// What is last applied of each stream, once the batch is committed.
-    pub(crate) lasts: HashMap<String, LastApplied>,
+    pub(crate) ends: HashMap<TopicPartition, (Offset, Uuid)>,
+    /// The last applied events of each stream after the commit.
+    pub(crate) versions: HashMap<String, LastApplied>,
     pub(crate) duplicates: usize,
-    /// What ended the batch early; the records before it are still to be applied.
-    pub(crate) fault: Option<RunError>,
+    /// The error that ended the batch; the records before it are applied.
+    pub(crate) error: Option<RunError>,
 }
 
-impl<E: EventSet> Batch<E> {
-    /// Waits only where a schema is not known yet and the registry is away.
-    pub(crate) async fn sift(
+impl<E: EventSet> EventBatch<E> {
+    /// Waits only for a schema that is not cached while the registry is unavailable.
+    pub(crate) async fn filter_and_decode(
         records: Vec<Delivered>,
         filter: &mut VersionFilter,
-        schemas: &Schemas,
+        schemas: &SchemaRegistry,
         unknown: UnknownEvents,
     ) -> Self {
         let mut batch = Self {
             events: Vec::with_capacity(records.len()),
             skipped: Vec::new(),
             ends: HashMap::new(),
-            lasts: HashMap::new(),
+            versions: HashMap::new(),
             duplicates: 0,
-            fault: None,
+            error: None,
         };
         for record in records {
             let key = (Arc::clone(&record.topic), record.partition);
             let end = (record.offset, record.event_id);
-            if let Err(fault) = batch.take(record, filter, schemas, unknown).await {
-                batch.fault = Some(fault);
+            if let Err(error) = batch.add(record, filter, schemas, unknown).await {
+                batch.error = Some(error);
                 break;
             }
             batch.ends.insert(key, end);
@@ -73,54 +74,55 @@ impl<E: EventSet> Batch<E> {
         batch
     }
 
-    async fn take(
+    async fn add(
         &mut self,
         record: Delivered,
         filter: &mut VersionFilter,
-        schemas: &Schemas,
+        schemas: &SchemaRegistry,
         unknown: UnknownEvents,
     ) -> Result<(), RunError> {
-        let verdict = filter
+        let decision = filter
             .check(&record.stream, record.version, record.event_id)
-            .map_err(|fault| refused(fault, &record))?;
-        if verdict == Verdict::Duplicate {
+            .map_err(|error| run_error(error, &record))?;
+        if decision == FilterDecision::Duplicate {
             self.duplicates += 1;
             return Ok(());
         }
         let stream = record.stream.clone();
         match record.decode::<E>(schemas).await {
-            Ok(data) => self.events.push(Event { data, delivered: record }),
-            Err(DecodeFailure::Payload {
-                source: DecodeError::UnknownEventType { .. }, ..
+            Ok(data) => self.events.push(DeliveredEvent { data, delivered: record }),
+            Err(DecodeRecordError::Payload {
+                source: DecodeError::UnknownEventType { .. },
+                ..
             }) if unknown == UnknownEvents::Skip => self.skipped.push((self.events.len(), record)),
             Err(failure) => return Err(failure.into()),
         }
         if let Some(last) = filter.last_applied(&stream) {
-            self.lasts.insert(stream, last.clone());
+            self.versions.insert(stream, last.clone());
         }
         Ok(())
     }
 }
 
-fn refused(fault: Fault, record: &Delivered) -> RunError {
-    let place = record.place();
-    match fault {
-        Fault::Gap(gap) => RunError::Gap { place, gap },
-        Fault::Forked(fork) => RunError::Forked { place, fork },
+fn run_error(error: FilterError, record: &Delivered) -> RunError {
+    let location = record.location();
+    match error {
+        FilterError::Gap(gap) => RunError::Gap { location, gap },
+        FilterError::Forked(fork) => RunError::Forked { location, fork },
     }
 }
 
-impl<E> Batch<E> {
+impl<E> EventBatch<E> {
     pub(crate) fn skipped(&self) -> usize {
         self.skipped.len()
     }
 
-    /// The records that are not duplicates, as they came.
+    /// The records that are not duplicates, in the order of delivery.
     pub(crate) fn into_records(self) -> Vec<Delivered> {
         let mut records = Vec::with_capacity(self.events.len() + self.skipped.len());
         let mut skipped = self.skipped.into_iter().peekable();
         for (before, event) in self.events.into_iter().enumerate() {
-            while let Some((_, record)) = skipped.next_if(|(place, _)| *place <= before) {
+            while let Some((_, record)) = skipped.next_if(|(location, _)| *location <= before) {
                 records.push(record);
             }
             records.push(event.delivered);

@@ -1,4 +1,4 @@
-//! Records without a database: one after the other, as they lie in their partitions.
+//! Reads records one after the other, in the order of each partition, without a database.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,23 +6,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::envelope::{Delivered, EnvelopeError};
-use crate::kafka::{Counts, Fetched, KafkaFailure, Reader};
-use crate::position::Place;
-use crate::settings::Settings;
-use crate::topics::Topics;
+use crate::envelope::Delivered;
+use crate::error::ConsumeError;
+use crate::kafka::{FetchedRecord, PartitionCounts, RecordFetcher, Watermarks};
+use crate::position::{Offset, RecordLocation, TopicPartition};
+use crate::settings::ConsumerSettings;
+use crate::topic_watch::TopicWatch;
 
-/// The group under which partitions assigned by hand are fetched; nothing is ever committed to it.
+/// The group id of consumers that assign partitions themselves; no offset is committed to it.
 const NO_GROUP: &str = "annals-consumer-without-group";
-/// How often to look whether the end is reached while no record comes.
+/// Interval of the check for the end while no record arrives.
 const END_CHECK: Duration = Duration::from_millis(5);
 
-/// Hands out the committed records of topics, in the order of each partition.
+/// Returns the committed records of topics, in the order of each partition.
 ///
 /// ```no_run
-/// # use annals_consumer::{Consumer, Settings};
+/// # use annals_consumer::{Consumer, ConsumerSettings};
 /// # async fn print() -> Result<(), annals_consumer::ConsumeError> {
-/// let kafka = Settings::new("127.0.0.1:9092");
+/// let kafka = ConsumerSettings::new("127.0.0.1:9092");
 /// let mut consumer = Consumer::connect(kafka).read_to_end(&["demo-flight"]).await?;
 /// while let Some(delivered) = consumer.next().await? {
 ///     println!("{} {} {}", delivered.stream, delivered.version, delivered.event_type);
@@ -31,54 +32,29 @@ const END_CHECK: Duration = Duration::from_millis(5);
 /// # }
 /// ```
 pub struct Consumer {
-    reader: Reader,
-    topics: Topics,
+    fetcher: RecordFetcher,
+    topics: TopicWatch,
     mode: Mode,
 }
 
-/// A consumer that does not know yet what to read. Made by [`Consumer::connect`].
+/// Makes a [`Consumer`] of the topics that it is given. Made by [`Consumer::connect`].
 #[derive(Debug, Clone)]
-pub struct Connect {
-    settings: Settings,
-}
-
-/// Why records cannot be consumed.
-#[derive(Debug, thiserror::Error)]
-pub enum ConsumeError {
-    /// A record is not an event of Annals. The next call goes on behind it.
-    #[error(transparent)]
-    Envelope(#[from] EnvelopeError),
-    /// The partitions of a topic are not as many as they were, so that the events of one stream lie
-    /// in two partitions, and their order is lost.
-    #[error(
-        "topic {topic} has {found} partitions and had {known}: the order of its streams is lost; \
-         write its events to a new topic with the wanted number of partitions, and consume that"
-    )]
-    Repartitioned {
-        /// The topic.
-        topic: Arc<str>,
-        /// How many partitions it had.
-        known: i32,
-        /// How many it has.
-        found: i32,
-    },
-    /// Kafka refused something that waiting does not mend.
-    #[error(transparent)]
-    Kafka(#[from] KafkaFailure),
+pub struct ConsumerBuilder {
+    settings: ConsumerSettings,
 }
 
 enum Mode {
-    /// All partitions, by hand; those named start at the given offset.
-    Assigned(HashMap<(Arc<str>, i32), i64>),
-    /// By hand, up to the end that each partition had at the start; those passed are removed.
-    Bounded(HashMap<(Arc<str>, i32), i64>),
-    /// By a consumer group.
+    /// Assigns all partitions, from the given offsets or from the beginning.
+    Assigned(HashMap<TopicPartition, Offset>),
+    /// Assigns all partitions, up to the given end offsets. A partition read to its end is removed.
+    Bounded(HashMap<TopicPartition, Offset>),
+    /// Joins a consumer group.
     Subscribed,
 }
 
-impl Connect {
-    /// Reads all partitions of these topics from their beginning, and goes on with what comes. Topics
-    /// that do not exist yet are waited for while the others are read.
+impl ConsumerBuilder {
+    /// Reads all partitions of these topics from their beginning, without end. Topics that do not
+    /// exist yet are read when they appear.
     ///
     /// # Errors
     /// [`ConsumeError::Kafka`] if librdkafka refuses the settings.
@@ -86,19 +62,18 @@ impl Connect {
         self.consumer(NO_GROUP, topics, Mode::Assigned(HashMap::new()))
     }
 
-    /// Like [`assign_from_beginning`](Self::assign_from_beginning), but each partition named starts at its
-    /// offset.
+    /// Like [`assign_from_beginning`](Self::assign_from_beginning), from these offsets.
     ///
     /// # Errors
     /// [`ConsumeError::Kafka`] if librdkafka refuses the settings.
-    pub fn assign_from(self, starts: &[Place]) -> Result<Consumer, ConsumeError> {
+    pub fn assign_from(self, starts: &[RecordLocation]) -> Result<Consumer, ConsumeError> {
         let topics: Vec<&str> = starts.iter().map(|start| start.topic.as_ref()).collect();
-        let offsets = starts.iter().map(|s| ((Arc::clone(&s.topic), s.partition), s.offset));
+        let offsets = starts.iter().map(|start| (start.topic_partition(), start.offset));
         self.consumer(NO_GROUP, &topics, Mode::Assigned(offsets.collect()))
     }
 
-    /// Shares the partitions of these topics with the other members of a consumer group, from the offsets
-    /// last [committed](Consumer::commit), else from the beginning.
+    /// Shares the partitions of these topics with the other members of a consumer group, from the
+    /// last [committed](Consumer::commit) offsets, else from the beginning.
     ///
     /// # Errors
     /// [`ConsumeError::Kafka`] if librdkafka refuses the settings.
@@ -106,76 +81,77 @@ impl Connect {
         self.consumer(group, topics, Mode::Subscribed)
     }
 
-    /// Reads all partitions of these topics from their beginning to the end they have now, everything
-    /// included that was committed before this call. A topic that does not exist is empty.
+    /// Reads all partitions of these topics from their beginning to their present end, including
+    /// every record committed before this call. A topic that does not exist is empty.
     ///
-    /// Where a producer's transaction is still open, its end is waited for.
+    /// Waits for the end of producers' transactions that are still open.
     ///
     /// # Errors
     /// [`ConsumeError::Kafka`] if librdkafka refuses the settings.
     pub async fn read_to_end(self, topics: &[&str]) -> Result<Consumer, ConsumeError> {
         let mut consumer = self.consumer(NO_GROUP, topics, Mode::Bounded(HashMap::new()))?;
-        let extents = loop {
-            consumer.topics.check(&mut consumer.reader).await?;
-            if consumer.reader.is_away() {
+        let watermarks = loop {
+            consumer.topics.check(&mut consumer.fetcher).await?;
+            if consumer.fetcher.is_unavailable() {
                 tokio::time::sleep_until(consumer.topics.due()).await;
                 continue;
             }
-            if let Some(extents) = consumer.reader.extents(consumer.topics.known()).await {
-                break extents;
+            if let Some(watermarks) = consumer.fetcher.watermarks(consumer.topics.known()).await {
+                break watermarks;
             }
         };
         let mut starts = Vec::new();
         let mut ends = HashMap::new();
-        for extent in extents.into_iter().filter(|extent| extent.low < extent.high) {
-            ends.insert((Arc::clone(&extent.topic), extent.partition), extent.high);
-            let (topic, partition) = (extent.topic, extent.partition);
-            starts.push(Place { topic, partition, offset: extent.low });
+        for Watermarks { low, high } in watermarks {
+            if low.offset < high {
+                ends.insert(low.topic_partition(), high);
+                starts.push(low);
+            }
         }
-        consumer.reader.assign(&starts)?;
+        consumer.fetcher.assign(&starts)?;
         consumer.mode = Mode::Bounded(ends);
         Ok(consumer)
     }
 
     fn consumer(self, group: &str, topics: &[&str], mode: Mode) -> Result<Consumer, ConsumeError> {
         Ok(Consumer {
-            reader: Reader::open(&self.settings, group)?,
-            topics: Topics::new(topics, self.settings.topic_check_interval),
+            fetcher: RecordFetcher::open(&self.settings, group)?,
+            topics: TopicWatch::new(topics, self.settings.topic_check_interval),
             mode,
         })
     }
 }
 
 impl Consumer {
-    /// Begins to make a consumer; nothing is sent yet.
+    /// Starts to make a consumer; sends nothing yet.
     #[must_use]
-    pub fn connect(settings: Settings) -> Connect {
-        Connect { settings }
+    pub fn connect(settings: ConsumerSettings) -> ConsumerBuilder {
+        ConsumerBuilder { settings }
     }
 
-    /// Waits for the next record. `None` comes only after [`read_to_end`](Connect::read_to_end), at
-    /// the end. Can be cancelled without losing a record.
+    /// Waits for the next record. Returns `None` only at the end of
+    /// [`read_to_end`](ConsumerBuilder::read_to_end). Cancellation loses no record.
     ///
-    /// While topics are missing or brokers are away it waits, and logs what for.
+    /// While topics are missing or brokers are unavailable it waits, and logs the cause.
     ///
     /// # Errors
-    /// [`ConsumeError`]; after [`Envelope`](ConsumeError::Envelope) the next call goes on with the record
-    /// behind it.
+    /// [`ConsumeError`]; after [`Envelope`](ConsumeError::Envelope) the next call returns the
+    /// record behind it.
     pub async fn next(&mut self) -> Result<Option<Delivered>, ConsumeError> {
         if matches!(self.mode, Mode::Bounded(_)) {
             return self.next_before_end().await;
         }
         loop {
-            if self.reader.take_doubt() {
-                self.topics.hurry();
+            if self.fetcher.take_recheck_request() {
+                self.topics.check_now();
             }
             if self.topics.due() <= Instant::now() {
-                self.look().await?;
+                self.check_topics().await?;
             }
-            if let Some(record) = self.reader.ready()? {
+            if let Some(record) = self.fetcher.ready()? {
                 return Ok(Some(record?));
             }
-            match tokio::time::timeout_at(self.topics.due(), self.reader.next()).await {
+            match tokio::time::timeout_at(self.topics.due(), self.fetcher.next()).await {
                 Ok(Ok(Some(record))) => return Ok(Some(record?)),
                 Ok(Err(failure)) => return Err(failure.into()),
                 Ok(Ok(None)) | Err(_) => {}
@@ -183,12 +159,12 @@ impl Consumer {
         }
     }
 
-    /// All records that are left before the end. For [`read_to_end`](Connect::read_to_end): any other
-    /// consumer has no end, and this would never return.
+    /// Returns all remaining records up to the end. For
+    /// [`read_to_end`](ConsumerBuilder::read_to_end) only: without an end it never returns.
     ///
     /// # Errors
-    /// [`ConsumeError`] at the first record that is not an event; what was read before it is lost.
-    pub async fn rest(&mut self) -> Result<Vec<Delivered>, ConsumeError> {
+    /// [`ConsumeError`] at the first record that is not an event; the records before it are lost.
+    pub async fn read_remaining(&mut self) -> Result<Vec<Delivered>, ConsumeError> {
         let mut all = Vec::new();
         while let Some(delivered) = self.next().await? {
             all.push(delivered);
@@ -196,34 +172,34 @@ impl Consumer {
         Ok(all)
     }
 
-    /// Stores in the consumer group that this record, and all before it in its partition, are done with.
-    /// Waits until the broker has it.
+    /// Commits to the consumer group that this record, and all before it in its partition, are
+    /// processed. Waits for the broker's confirmation.
     ///
     /// # Errors
-    /// [`ConsumeError::Kafka`] if the broker refuses, for one because the group has given the partition to
-    /// another member: then that member gets the record too.
+    /// [`ConsumeError::Kafka`] if the broker refuses, for example because the group has assigned
+    /// the partition to another member: then that member receives the record too.
     pub async fn commit(&self, delivered: &Delivered) -> Result<(), ConsumeError> {
-        let Place { topic, partition, offset } = delivered.place();
-        Ok(self.reader.commit(Place { topic, partition, offset: offset + 1 }).await?)
+        Ok(self.fetcher.commit(delivered.location().next()).await?)
     }
 
-    /// Leaves the group and closes the connections; dropping the consumer does the same, but blocks.
+    /// Leaves the group and closes the connections. Dropping the consumer does the same, but
+    /// blocks.
     pub async fn close(self) {
-        self.reader.close().await;
+        self.fetcher.close().await;
     }
 
-    /// A topic that was gone and is back is read on where it was, or from its beginning if it has
-    /// become shorter than that.
-    async fn look(&mut self) -> Result<(), ConsumeError> {
-        let appeared = self.topics.check(&mut self.reader).await?.first;
-        if appeared.is_empty() {
+    /// Starts to read topics that have appeared. A topic that was created again continues at its
+    /// old offset, or from its beginning if it is shorter.
+    async fn check_topics(&mut self) -> Result<(), ConsumeError> {
+        let created = self.topics.check(&mut self.fetcher).await?.created;
+        if created.is_empty() {
             return Ok(());
         }
         match &self.mode {
-            Mode::Assigned(offsets) => self.reader.assign(&starts(&appeared, offsets))?,
+            Mode::Assigned(offsets) => self.fetcher.assign(&starts(&created, offsets))?,
             Mode::Subscribed => {
                 let known: Vec<Arc<str>> = self.topics.known().keys().cloned().collect();
-                self.reader.subscribe(&known)?;
+                self.fetcher.subscribe(&known)?;
             }
             Mode::Bounded(_) => {}
         }
@@ -232,29 +208,30 @@ impl Consumer {
 
     async fn next_before_end(&mut self) -> Result<Option<Delivered>, ConsumeError> {
         while self.is_before_end() {
-            let record = match self.reader.ready()? {
+            let record = match self.fetcher.ready()? {
                 Some(record) => Some(record),
-                None => self.next_soon().await?,
+                None => self.next_or_position().await?,
             };
             let Some(delivered) = record.transpose()? else { continue };
-            if self.pass(&delivered) {
+            if self.mark_read(&delivered) {
                 return Ok(Some(delivered));
             }
         }
         Ok(None)
     }
 
-    async fn next_soon(&mut self) -> Result<Option<Fetched>, ConsumeError> {
-        for position in self.reader.positions()? {
-            self.pass_up_to(position);
+    /// Waits briefly for a record, after it has compared the positions with the end.
+    async fn next_or_position(&mut self) -> Result<Option<FetchedRecord>, ConsumeError> {
+        for position in self.fetcher.positions()? {
+            self.mark_read_up_to(&position);
         }
-        if self.reader.take_doubt() {
-            self.topics.hurry();
+        if self.fetcher.take_recheck_request() {
+            self.topics.check_now();
         }
         if self.topics.due() <= Instant::now() {
-            self.topics.check(&mut self.reader).await?;
+            self.topics.check(&mut self.fetcher).await?;
         }
-        let next = tokio::time::timeout(END_CHECK, self.reader.next()).await;
+        let next = tokio::time::timeout(END_CHECK, self.fetcher.next()).await;
         Ok(next.unwrap_or(Ok(None))?)
     }
 
@@ -262,31 +239,35 @@ impl Consumer {
         matches!(&self.mode, Mode::Bounded(ends) if !ends.is_empty())
     }
 
-    /// Notes that a record was passed, and tells whether it lies before the end.
-    fn pass(&mut self, delivered: &Delivered) -> bool {
-        let Place { topic, partition, offset } = delivered.place();
+    /// Marks a record as read. Returns whether it lies before the end.
+    fn mark_read(&mut self, delivered: &Delivered) -> bool {
+        let location = delivered.location();
         let Mode::Bounded(ends) = &self.mode else { return false };
-        let wanted = ends.get(&(Arc::clone(&topic), partition)).is_some_and(|end| offset < *end);
-        self.pass_up_to(Place { topic, partition, offset: offset + 1 });
-        wanted
+        let end = ends.get(&location.topic_partition());
+        let is_before_end = end.is_some_and(|end| location.offset < *end);
+        self.mark_read_up_to(&location.next());
+        is_before_end
     }
 
-    /// Transaction markers lie behind the last record: only positions tell that they were passed.
-    fn pass_up_to(&mut self, Place { topic, partition, offset }: Place) {
+    /// Transaction markers follow the last record: only positions show that they were passed.
+    fn mark_read_up_to(&mut self, next: &RecordLocation) {
         let Mode::Bounded(ends) = &mut self.mode else { return };
-        let key = (topic, partition);
-        if ends.get(&key).is_some_and(|end| offset >= *end) {
+        let key = next.topic_partition();
+        if ends.get(&key).is_some_and(|end| next.offset >= *end) {
             ends.remove(&key);
         }
     }
 }
 
-fn starts(appeared: &Counts, offsets: &HashMap<(Arc<str>, i32), i64>) -> Vec<Place> {
-    let all = appeared.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
+fn starts(
+    created: &PartitionCounts,
+    offsets: &HashMap<TopicPartition, Offset>,
+) -> Vec<RecordLocation> {
+    let all = created.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
     all.map(|(topic, partition)| {
-        let topic = Arc::clone(topic);
-        let offset = offsets.get(&(Arc::clone(&topic), partition)).copied().unwrap_or(0);
-        Place { topic, partition, offset }
+        let key = (Arc::clone(topic), partition);
+        let offset = offsets.get(&key).copied().unwrap_or(Offset::ZERO);
+        RecordLocation { topic: key.0, partition, offset }
     })
     .collect()
 }

@@ -1,14 +1,14 @@
-//! From a Kafka record to an event as it was appended: the topic contract, read.
+//! Parses a Kafka record into an event, by the topic contract.
 
 use std::sync::Arc;
 
-use annals_schemas::{FrameError, SchemaId, unframe};
+use annals_schemas::{SchemaId, WireFormatError, from_wire_format};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::position::{Place, Position, Version};
+use crate::position::{Offset, Position, RecordLocation, Version};
 
-/// One event as it came from its topic, not decoded yet.
+/// One event of a topic, not decoded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     /// The stream: the record's key.
@@ -23,11 +23,11 @@ pub struct Delivered {
     pub event_type: String,
     /// When it was appended, by the clock of the store's database.
     pub recorded_at: Timestamp,
-    /// What the event belongs to, if the application said so.
+    /// The id of the process that the event belongs to, if the application gave one.
     pub correlation_id: Option<String>,
-    /// What caused the event, if the application said so.
+    /// The id of the cause of the event, if the application gave one.
     pub causation_id: Option<String>,
-    /// The CloudEvents source: which deployment published it.
+    /// The CloudEvents source: the deployment that published it.
     pub source: String,
     /// W3C trace context as captured at the append.
     pub traceparent: Option<String>,
@@ -44,63 +44,63 @@ pub struct Delivered {
     /// The partition it came from.
     pub partition: i32,
     /// Its offset in that partition.
-    pub offset: i64,
+    pub offset: Offset,
 }
 
-/// A record that is not an event of Annals. Says where it lies, and what is wrong with it.
+/// A record that is not an event of Annals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("read record {place}: {problem}")]
+#[error("read record {location}: {problem}")]
 pub struct EnvelopeError {
-    /// Where the record lies.
-    pub place: Place,
-    /// What is wrong with it.
+    /// The record.
+    pub location: RecordLocation,
+    /// The first violation of the topic contract.
     pub problem: EnvelopeProblem,
 }
 
-/// What is wrong with a record that is not an event of Annals.
+/// A violation of the topic contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeProblem {
     /// The key, which names the stream, is missing or not UTF-8.
     #[error("its key is not a stream name")]
     Key,
-    /// A header that every event has is not there.
+    /// A required header is missing.
     #[error("header {name} is missing")]
     HeaderMissing {
         /// The header's name.
         name: &'static str,
     },
-    /// A header is there, but is not what it must be.
+    /// A header has a wrong value.
     #[error("header {name} is {found:?} and should be {expected}")]
     HeaderWrong {
         /// The header's name.
         name: &'static str,
-        /// What it is, cut to 64 characters.
+        /// Its value, cut to 64 characters.
         found: String,
-        /// What it should be.
+        /// The expected value.
         expected: &'static str,
     },
-    /// There is no value: somebody wrote a tombstone.
+    /// There is no value: the record is a tombstone.
     #[error("it has no value")]
     NoValue,
     /// The value does not start with the Confluent prefix.
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(#[from] WireFormatError),
 }
 
-/// A Kafka record as the client lends it.
+/// A Kafka record, borrowed from the client.
 #[derive(Debug, Clone)]
-pub(crate) struct Record<'a> {
+pub(crate) struct RawRecord<'a> {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    pub(crate) offset: i64,
+    pub(crate) offset: Offset,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: Vec<(&'a str, Option<&'a [u8]>)>,
 }
 
-/// The headers that Annals gives a meaning to.
+/// The headers of the topic contract.
 #[derive(Default)]
-struct Known<'a> {
+struct KnownHeaders<'a> {
     specversion: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
     id: Option<&'a [u8]>,
@@ -114,24 +114,28 @@ struct Known<'a> {
     causation_id: Option<&'a [u8]>,
     traceparent: Option<&'a [u8]>,
     tracestate: Option<&'a [u8]>,
-    free: Vec<(String, Vec<u8>)>,
+    other: Vec<(String, Vec<u8>)>,
 }
 
 impl Delivered {
-    /// Where the record lies.
+    /// The topic, partition and offset of the record.
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place { topic: Arc::clone(&self.topic), partition: self.partition, offset: self.offset }
+    pub fn location(&self) -> RecordLocation {
+        RecordLocation {
+            topic: Arc::clone(&self.topic),
+            partition: self.partition,
+            offset: self.offset,
+        }
     }
 
-    pub(crate) fn from_record(record: &Record<'_>) -> Result<Self, EnvelopeError> {
-        Self::read(record).map_err(|problem| EnvelopeError { place: record.place(), problem })
+    pub(crate) fn from_record(record: &RawRecord<'_>) -> Result<Self, EnvelopeError> {
+        Self::read(record).map_err(|problem| EnvelopeError { location: record.location(), problem })
     }
 
-    fn read(record: &Record<'_>) -> Result<Self, EnvelopeProblem> {
+    fn read(record: &RawRecord<'_>) -> Result<Self, EnvelopeProblem> {
         let stream = stream_of(record.key)?;
-        let (schema_id, payload) = unframe(record.value.ok_or(EnvelopeProblem::NoValue)?)?;
-        let known = Known::sort(&record.headers);
+        let (schema_id, payload) = from_wire_format(record.value.ok_or(EnvelopeProblem::NoValue)?)?;
+        let known = KnownHeaders::sort(&record.headers);
         exact("ce_specversion", known.specversion, "1.0", "1.0")?;
         exact("content-type", known.content_type, "application/avro", "application/avro")?;
         exact("ce_subject", known.subject, stream, "the stream, like the key")?;
@@ -152,7 +156,7 @@ impl Delivered {
             source: required("ce_source", known.source)?.to_owned(),
             traceparent: optional("traceparent", known.traceparent)?,
             tracestate: optional("tracestate", known.tracestate)?,
-            headers: known.free,
+            headers: known.other,
             stream: stream.to_owned(),
             schema_id,
             payload: payload.to_owned(),
@@ -163,19 +167,23 @@ impl Delivered {
     }
 }
 
-impl Record<'_> {
-    fn place(&self) -> Place {
-        Place { topic: Arc::clone(&self.topic), partition: self.partition, offset: self.offset }
+impl RawRecord<'_> {
+    fn location(&self) -> RecordLocation {
+        RecordLocation {
+            topic: Arc::clone(&self.topic),
+            partition: self.partition,
+            offset: self.offset,
+        }
     }
 }
 
-impl<'a> Known<'a> {
+impl<'a> KnownHeaders<'a> {
     fn sort(headers: &[(&'a str, Option<&'a [u8]>)]) -> Self {
         let mut known = Self::default();
         for &(name, value) in headers {
             match known.slot(name) {
                 Some(slot) => *slot = value,
-                None => known.free.push((name.to_owned(), value.unwrap_or_default().to_owned())),
+                None => known.other.push((name.to_owned(), value.unwrap_or_default().to_owned())),
             }
         }
         known
@@ -259,11 +267,11 @@ mod tests {
         ("content-type", "application/avro"),
     ];
 
-    fn record<'a>(headers: &[(&'a str, &'a str)]) -> Record<'a> {
-        Record {
+    fn record<'a>(headers: &[(&'a str, &'a str)]) -> RawRecord<'a> {
+        RawRecord {
             topic: Arc::from("demo-flight"),
             partition: 3,
-            offset: 17,
+            offset: Offset::new(17).unwrap(),
             key: Some(b"flight-42"),
             value: Some(b"\x00\x00\x00\x00\x09datum"),
             headers: headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect(),
@@ -296,7 +304,7 @@ mod tests {
             (delivered.schema_id, delivered.payload.as_slice()),
             (SchemaId(9), &b"datum"[..])
         );
-        assert_eq!(delivered.place().to_string(), "demo-flight[3]@17");
+        assert_eq!(delivered.location().to_string(), "demo-flight[3]@17");
     }
 
     #[test]
@@ -345,7 +353,7 @@ mod tests {
 
     #[test]
     fn record_without_key_value_or_prefix_is_refused() {
-        let problem = |change: &dyn Fn(&mut Record<'_>)| {
+        let problem = |change: &dyn Fn(&mut RawRecord<'_>)| {
             let mut record = record(&HEADERS);
             change(&mut record);
             Delivered::from_record(&record).unwrap_err().problem
@@ -354,7 +362,7 @@ mod tests {
         assert_eq!(problem(&|record| record.key = Some(b"\xff")), EnvelopeProblem::Key);
         assert_eq!(problem(&|record| record.key = Some(b"")), EnvelopeProblem::Key);
         assert_eq!(problem(&|record| record.value = None), EnvelopeProblem::NoValue);
-        let framed = EnvelopeProblem::Frame(FrameError::NotFramed { found: b'{' });
+        let framed = EnvelopeProblem::Frame(WireFormatError::NoMagicByte { found: b'{' });
         assert_eq!(problem(&|record| record.value = Some(b"{}")), framed);
     }
 }

@@ -1,35 +1,39 @@
 //! Reads the topics that an Annals relay writes, and turns them into read models.
 //!
-//! Three ways in, from the most to the least done for you:
+//! Three levels of use:
 //!
-//! - [`Projection`] applies typed events to PostgreSQL **exactly once**: one transaction holds what your
-//!   handler wrote, the next offsets, and the last version of each stream.
-//! - [`Consumer`] hands out one [`Delivered`] record after the other; [`VersionFilter`] drops what
-//!   came twice, and refuses what is missing or has another event
-//!   under a version that was applied.
-//! - Any other client can read the same topics: the records are Avro with the Confluent prefix, keyed by
-//!   stream, with CloudEvents headers.
+//! - [`Projection`] applies typed events to PostgreSQL **exactly once**: one transaction commits
+//!   the handler's writes, the next offsets, and the last version of each stream.
+//! - [`Consumer`] returns one [`Delivered`] record after the other. [`VersionFilter`] detects
+//!   duplicates, gaps, and another event under a version that was applied.
+//! - Any other client can read the same topics: the records are Avro with the Confluent prefix,
+//!   keyed by stream, with CloudEvents headers.
 //!
 //! # Set `isolation.level=read_committed` in every consumer that is not this one
 //!
-//! **Java consumers, and what is built on them (Kafka Connect, Spring, Flink, the console consumer), read
-//! uncommitted records unless told otherwise.** A relay that dies leaves records of an aborted
-//! transaction in the topic and publishes the same events again: under `read_uncommitted` a consumer
-//! sees both, and sees them out of order. This crate always reads committed records only.
+//! **Java consumers, and clients built on them (Kafka Connect, Spring, Flink, the console
+//! consumer), read uncommitted records by default.** A relay that dies leaves records of an aborted
+//! transaction in the topic and publishes the same events again: under `read_uncommitted` a
+//! consumer receives both, out of order. This crate always reads committed records only.
 //!
 //! # Example
 //!
 //! ```no_run
-//! # use annals_consumer::{Event, EventSet, Projection, Schemas, Settings};
+//! # use annals_consumer::{
+//! #     ConsumerSettings, DeliveredEvent, EventSet, Projection, SchemaRegistry,
+//! # };
 //! # async fn counts<FlightEvent: EventSet>(
-//! #     pool: sqlx::PgPool, shutdown: tokio_util::sync::CancellationToken,
+//! #     pool: sqlx::PgPool,
+//! #     shutdown: tokio_util::sync::CancellationToken,
 //! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! let projection = Projection::new("events-per-flight", &["demo-flight"])?;
 //! projection.prepare(&pool).await?;
-//! let kafka = Settings::new("127.0.0.1:9092");
-//! let schemas = Schemas::new("http://127.0.0.1:8081/apis/ccompat/v7")?;
-//! let count = "insert into counts values ($1, 1) on conflict (stream) do update set n = counts.n + 1";
-//! projection.runner(&pool, kafka, schemas).run(&shutdown, async |connection, events: &[Event<FlightEvent>]| {
+//! let kafka = ConsumerSettings::new("127.0.0.1:9092");
+//! let registry = SchemaRegistry::new("http://127.0.0.1:8081/apis/ccompat/v7")?;
+//! let count = "insert into counts values ($1, 1) \
+//!              on conflict (stream) do update set n = counts.n + 1";
+//! let runner = projection.runner(&pool, kafka, registry);
+//! runner.run(&shutdown, async |connection, events: &[DeliveredEvent<FlightEvent>]| {
 //!     for event in events {
 //!         sqlx::query(count).bind(&event.delivered.stream).execute(&mut *connection).await?;
 //!     }
@@ -39,33 +43,35 @@
 //! # }
 //! ```
 
-mod apply;
 mod batch;
-mod cache;
+mod batch_applier;
+mod batcher;
+mod connection;
 mod consumer;
 mod envelope;
-mod filter;
-mod intake;
+mod error;
 mod kafka;
-mod ledger;
 mod outage;
 mod position;
 mod projection;
+mod projection_store;
 mod registry;
 mod runner;
-mod session;
 mod settings;
-mod topics;
+mod topic_watch;
 mod transaction;
+mod version_cache;
+mod version_filter;
 
 pub use annals_schemas::{EventSet, Schema, SchemaId};
-pub use batch::{Event, UnknownEvents};
-pub use consumer::{Connect, ConsumeError, Consumer};
+pub use batch::{DeliveredEvent, UnknownEvents};
+pub use consumer::{Consumer, ConsumerBuilder};
 pub use envelope::{Delivered, EnvelopeError, EnvelopeProblem};
-pub use filter::{Fault, FirstVersion, Forked, Gap, Verdict, VersionFilter};
-pub use kafka::KafkaFailure;
-pub use position::{Place, Position, Version};
+pub use error::{ConsumeError, RunError};
+pub use kafka::KafkaClientError;
+pub use position::{Offset, Position, RecordLocation, Version};
 pub use projection::{Projection, ProjectionError};
-pub use registry::{DecodeFailure, RegistrySetupError, SchemaLookupError, Schemas};
-pub use runner::{Progress, RunError, Runner, Totals};
-pub use settings::{RefusedOption, Settings};
+pub use registry::{DecodeRecordError, RegistrySetupError, SchemaLookupError, SchemaRegistry};
+pub use runner::{RunProgress, RunTotals, Runner};
+pub use settings::{ConsumerSettings, ReservedOptionError};
+pub use version_filter::{FilterDecision, FilterError, FirstVersion, Forked, Gap, VersionFilter};

@@ -1,4 +1,4 @@
-//! Waiting for something that is away: back-off, and one log line for each change.
+//! Back-off while an outside component is unavailable, with one log line for each change.
 
 use std::error::Error;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// Tracks whether one outside component answers, and says so when that changes.
+/// Tracks whether one outside component is available, and logs when that changes.
 #[derive(Debug)]
 pub(crate) struct Outage {
     what: String,
@@ -15,13 +15,13 @@ pub(crate) struct Outage {
 }
 
 impl Outage {
-    /// `what` completes "waiting for ...".
+    /// `what` completes the log line "waiting for ...".
     pub(crate) fn of(what: impl Into<String>) -> Self {
         Self { what: what.into(), since: None, delay: DELAY_MIN }
     }
 
-    /// Notes a failed attempt and returns how long to wait before the next one.
-    pub(crate) fn failed(&mut self, cause: &(dyn Error + 'static)) -> Duration {
+    /// Records a failed attempt and returns the delay before the next one.
+    pub(crate) fn record_failure(&mut self, cause: &(dyn Error + 'static)) -> Duration {
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::warn!(cause = %causes(cause), "waiting for {}", self.what);
@@ -31,8 +31,8 @@ impl Outage {
         jittered(delay)
     }
 
-    /// Notes that it answers.
-    pub(crate) fn over(&mut self) {
+    /// Records a successful attempt.
+    pub(crate) fn record_success(&mut self) {
         if let Some(since) = self.since.take() {
             let waited_s = since.elapsed().as_secs();
             tracing::info!(waited_s, "going on: {} answers again", self.what);
@@ -40,12 +40,13 @@ impl Outage {
         }
     }
 
-    pub(crate) fn lasts(&self) -> bool {
+    /// Whether the last attempt failed.
+    pub(crate) fn is_ongoing(&self) -> bool {
         self.since.is_some()
     }
 }
 
-/// Between half of the delay and the whole, so that many consumers do not come back all at once.
+/// Between half of the delay and the whole, so that many consumers do not retry at the same time.
 fn jittered(delay: Duration) -> Duration {
     let nanoseconds = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -53,7 +54,7 @@ fn jittered(delay: Duration) -> Duration {
     delay / 2 + delay * (nanoseconds % 1_000) / 2_000
 }
 
-/// An error and what caused it, in one line.
+/// An error and its causes, in one line.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -71,15 +72,15 @@ mod tests {
 
     #[test]
     fn delay_grows_to_its_bound_and_starts_again_after_the_outage() {
-        let mut outage = Outage::of("the moon");
-        let cause = std::io::Error::other("clouds");
-        let first = outage.failed(&cause);
+        let mut outage = Outage::of("a server");
+        let cause = std::io::Error::other("refused");
+        let first = outage.record_failure(&cause);
         assert!(first >= DELAY_MIN / 2 && first <= DELAY_MIN);
-        let last = (0..20).map(|_| outage.failed(&cause)).last().unwrap();
+        let last = (0..20).map(|_| outage.record_failure(&cause)).last().unwrap();
         assert!(last >= DELAY_MAX / 2 && last <= DELAY_MAX);
-        assert!(outage.lasts());
-        outage.over();
-        assert!(!outage.lasts());
-        assert!(outage.failed(&cause) <= DELAY_MIN);
+        assert!(outage.is_ongoing());
+        outage.record_success();
+        assert!(!outage.is_ongoing());
+        assert!(outage.record_failure(&cause) <= DELAY_MIN);
     }
 }

@@ -1,4 +1,4 @@
-//! What a projection is: a name, its topics, its limits.
+//! Declares a projection: its name, topics and limits.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -7,32 +7,30 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool};
 
 use crate::batch::UnknownEvents;
-use crate::filter::FirstVersion;
-use crate::ledger::Ledger;
-use crate::registry::Schemas;
-use crate::runner::Runner;
-use crate::settings::Settings;
+use crate::projection_store::ProjectionStore;
+use crate::version_filter::FirstVersion;
 
 const NAME_BYTES_MAX: usize = 200;
 const SCHEMA_BYTES_MAX: usize = 63;
 
-/// A read model kept in PostgreSQL, and the topics it is made from.
+/// A read model in PostgreSQL, and the topics that it is built from.
 ///
-/// [Prepare](Self::prepare) it once, then [run](Self::runner) it in one process at a time: a second runner of the same
-/// name makes no mistakes, but one of the two ends with [`RunError::Superseded`](crate::RunError::Superseded).
+/// [Prepare](Self::prepare) it once, then [run](Self::runner) it in one process at a time. A second
+/// runner of the same name does no harm, but one of the two ends with
+/// [`RunError::Superseded`](crate::RunError::Superseded).
 #[derive(Debug, Clone)]
 pub struct Projection {
     pub(crate) name: Arc<str>,
     pub(crate) topics: Vec<String>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: ProjectionLimits,
     pub(crate) first_version: FirstVersion,
     pub(crate) unknown_events: UnknownEvents,
-    pub(crate) ledger: Ledger,
+    pub(crate) store: ProjectionStore,
 }
 
-/// How much at once, and how long.
+/// The limits of a batch.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct ProjectionLimits {
     pub(crate) batch_events_max: usize,
     pub(crate) batch_bytes_max: usize,
     pub(crate) batch_deadline: Duration,
@@ -48,7 +46,7 @@ pub enum ProjectionError {
         /// The name.
         name: String,
     },
-    /// There is nothing to read.
+    /// No topic was given.
     #[error("projection {name} names no topic")]
     NoTopics {
         /// The projection.
@@ -60,18 +58,18 @@ pub enum ProjectionError {
         /// The name.
         name: String,
     },
-    /// PostgreSQL refused, or does not answer.
+    /// PostgreSQL reported an error, or does not answer.
     #[error("{action}")]
     Database {
-        /// What was tried.
+        /// The action that failed, as verb and object.
         action: &'static str,
-        /// Why it failed.
+        /// PostgreSQL's error.
         source: sqlx::Error,
     },
 }
 
 impl Projection {
-    /// Declares a projection. Its name is what its progress is stored under.
+    /// Declares a projection. Its progress is stored under its name.
     ///
     /// # Errors
     /// [`ProjectionError`] if the name is empty or longer than 200 bytes, or there is no topic.
@@ -85,7 +83,7 @@ impl Projection {
         Ok(Self {
             name: Arc::from(name),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
-            limits: Limits {
+            limits: ProjectionLimits {
                 batch_events_max: 1_000,
                 batch_bytes_max: 16 * 1024 * 1024,
                 batch_deadline: Duration::from_secs(120),
@@ -93,27 +91,27 @@ impl Projection {
             },
             first_version: FirstVersion::Zero,
             unknown_events: UnknownEvents::Refuse,
-            ledger: Ledger::new(name, "annals_projections"),
+            store: ProjectionStore::new(name, "annals_projections"),
         })
     }
 
-    /// Applies at most this many events in one transaction (1,000 unless set). A batch is what is there:
-    /// nothing is waited for to fill it. It also ends at 16 MiB of payload.
+    /// Applies at most this many events in one transaction (1,000 by default). A batch holds the
+    /// events already fetched: it does not wait for more. It also ends at 16 MiB of payload.
     #[must_use]
     pub fn batch_events_max(mut self, events: NonZeroUsize) -> Self {
         self.limits.batch_events_max = events.get();
         self
     }
 
-    /// Gives up a transaction after this long (120 s unless set), and tries the batch again on
-    /// another connection: this is what ends a wait for a server whose host has vanished.
+    /// Aborts a transaction after this time (120 s by default), and retries the batch on another
+    /// connection: this also ends a wait for a host that no longer answers.
     #[must_use]
     pub fn batch_deadline(mut self, deadline: Duration) -> Self {
         self.limits.batch_deadline = deadline;
         self
     }
 
-    /// Keeps the progress in tables of this database schema (`annals_projections` unless set).
+    /// Stores the progress in tables of this database schema (`annals_projections` by default).
     ///
     /// # Errors
     /// [`ProjectionError::Schema`] if the name would need quotes in SQL.
@@ -121,18 +119,18 @@ impl Projection {
         if !needs_no_quotes(name) {
             return Err(ProjectionError::Schema { name: name.to_owned() });
         }
-        self.ledger = Ledger::new(&self.name, name);
+        self.store = ProjectionStore::new(&self.name, name);
         Ok(self)
     }
 
-    /// Which version the first event seen of a stream may have: [`FirstVersion::Zero`] unless set.
+    /// Sets which version the first event of a stream may have ([`FirstVersion::Zero`] by default).
     #[must_use]
     pub fn first_version(mut self, first: FirstVersion) -> Self {
         self.first_version = first;
         self
     }
 
-    /// What to do with event types that the program does not declare: [`UnknownEvents::Refuse`] unless set.
+    /// Sets how to treat undeclared event types ([`UnknownEvents::Refuse`] by default).
     #[must_use]
     pub fn unknown_events(mut self, unknown: UnknownEvents) -> Self {
         self.unknown_events = unknown;
@@ -149,39 +147,33 @@ impl Projection {
             source,
         };
         let mut connection = pool.acquire().await.map_err(failed)?;
-        self.ledger.prepare(&mut connection).await.map_err(failed)
+        self.store.prepare(&mut connection).await.map_err(failed)
     }
 
-    /// Lets the next run read the topics from their beginning: for a topic that was created anew and filled
-    /// again. What was applied stays applied: its events are dropped as duplicates.
+    /// Makes the next run read the topics from their beginning, for a topic that was created and
+    /// filled again. Events that were applied are dropped as duplicates.
     ///
     /// # Errors
     /// [`ProjectionError::Database`].
     pub async fn replay(&self, connection: &mut PgConnection) -> Result<(), ProjectionError> {
-        self.ledger.replay(connection).await.map_err(|source| ProjectionError::Database {
+        self.store.replay(connection).await.map_err(|source| ProjectionError::Database {
             action: "reset the offsets of the projection",
             source,
         })
     }
 
-    /// Lets the next run apply everything again. Call it in the transaction that empties the read
-    /// model. After [`RunError::Forked`](crate::RunError::Forked) the topics must be published anew first: in those that
-    /// have both histories the fork comes again.
+    /// Makes the next run apply all events again. Call it in the transaction that empties the read
+    /// model. After [`RunError::Forked`](crate::RunError::Forked) publish the topics anew first:
+    /// the fork comes again in topics with both histories.
     ///
     /// # Errors
     /// [`ProjectionError::Database`].
     pub async fn forget(&self, connection: &mut PgConnection) -> Result<(), ProjectionError> {
         self.replay(connection).await?;
-        self.ledger.forget_versions(connection).await.map_err(|source| ProjectionError::Database {
+        self.store.forget_versions(connection).await.map_err(|source| ProjectionError::Database {
             action: "reset the versions of the projection",
             source,
         })
-    }
-
-    /// What runs this projection. It takes one connection out of the pool and keeps it.
-    #[must_use]
-    pub fn runner(&self, pool: &PgPool, settings: Settings, schemas: Schemas) -> Runner {
-        Runner { projection: self.clone(), pool: pool.clone(), settings, schemas }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Schemas by the registry's id, and decoding with them.
+//! Loads schemas from the schema registry, and decodes events with them.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -13,16 +13,16 @@ use schema_registry_converter::schema_registry_common::{RawError, RegisteredSche
 
 use crate::envelope::Delivered;
 use crate::outage::Outage;
-use crate::position::Place;
+use crate::position::RecordLocation;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The schemas that wrote the events, by their id in the schema registry.
+/// A client of the schema registry, with a cache of schemas by id.
 ///
-/// Each is asked for once and kept; clones share what they know. An id means one schema for ever, and one
-/// registry only.
+/// It requests each schema once; clones share the cache. An id always names the same schema, within
+/// one registry.
 #[derive(Clone)]
-pub struct Schemas {
+pub struct SchemaRegistry {
     registry: Arc<SrSettings>,
     known: Arc<RwLock<HashMap<SchemaId, Schema>>>,
     name: Arc<str>,
@@ -33,68 +33,67 @@ pub struct Schemas {
 #[error("make a client for the schema registry")]
 pub struct RegistrySetupError(#[from] SRCError);
 
-/// A schema that cannot be had, however long one waits.
+/// A permanent error of a schema lookup.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaLookupError {
-    /// The registry does not know the id: it is another registry than the relay's, or has lost its
-    /// data.
+    /// The registry does not know the id: it is not the relay's registry, or has lost its data.
     #[error("the schema registry at {registry} knows no schema with id {id}")]
     Unknown {
         /// The id.
         id: SchemaId,
-        /// Where it was asked for.
+        /// The address of the registry.
         registry: Arc<str>,
     },
-    /// What stands under the id is not Avro.
+    /// The schema with this id is not Avro.
     #[error("schema {id} of the registry is {found} and not Avro")]
     NotAvro {
         /// The id.
         id: SchemaId,
-        /// What it is.
+        /// Its type.
         found: String,
     },
-    /// What stands under the id is not a schema of Annals events.
+    /// The schema with this id is not a schema of Annals events.
     #[error("schema {id} of the registry cannot be used")]
     Unusable {
         /// The id.
         id: SchemaId,
-        /// Why.
+        /// The cause.
         source: SchemaError,
     },
 }
 
-/// An event that was delivered and cannot be decoded. Says where it lies.
+/// An event that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
-pub enum DecodeFailure {
-    /// The schema that wrote it cannot be had.
-    #[error("find the schema that wrote record {place}")]
+pub enum DecodeRecordError {
+    /// The schema that wrote it cannot be loaded.
+    #[error("find the schema that wrote record {location}")]
     Schema {
-        /// Where the record lies.
-        place: Place,
-        /// Why not.
+        /// The record.
+        location: RecordLocation,
+        /// The cause.
         source: SchemaLookupError,
     },
-    /// Its payload and its schema do not go together, or do not fit the type asked for.
-    #[error("decode {event_type} of record {place}")]
+    /// Its payload does not match its schema, or its schema is incompatible with the reader's.
+    #[error("decode {event_type} of record {location}")]
     Payload {
-        /// Where the record lies.
-        place: Place,
+        /// The record.
+        location: RecordLocation,
         /// The type of the event.
         event_type: String,
-        /// Why not.
+        /// The cause.
         source: DecodeError,
     },
 }
 
-impl Schemas {
-    /// Will ask the registry at this base address of its Confluent API, such as
-    /// `http://127.0.0.1:8081/apis/ccompat/v7`. A login in it, `http://user:password@..`, is used and never shown; what
-    /// has another meaning in an address is written as in `%2F`. Asks nothing yet.
+impl SchemaRegistry {
+    /// Makes a client for the base URL of a registry's Confluent API, such as
+    /// `http://127.0.0.1:8081/apis/ccompat/v7`. A login in it, `http://user:password@..`, is used
+    /// and never logged; reserved characters in it are percent-encoded. Sends nothing yet.
     ///
     /// # Errors
-    /// [`RegistrySetupError`] if the HTTP client cannot be made, or the login not be told from the address.
+    /// [`RegistrySetupError`] if the HTTP client cannot be made, or the URL is ambiguous.
     pub fn new(registry_url: &str) -> Result<Self, RegistrySetupError> {
-        let address = Address::parse(registry_url.trim_end_matches('/'))?;
+        let address = RegistryAddress::parse(registry_url.trim_end_matches('/'))?;
         let mut builder = SrSettings::new_builder(address.url.clone());
         if let Some((username, password)) = &address.login {
             builder.set_basic_authorization(username, Some(password));
@@ -106,11 +105,11 @@ impl Schemas {
         })
     }
 
-    /// The schema with this id. While the registry is away this waits, and logs that it does; it can be
-    /// cancelled.
+    /// Returns the schema with this id. Waits while the registry is unavailable, and logs it; can
+    /// be cancelled.
     ///
     /// # Errors
-    /// [`SchemaLookupError`] if there is no such schema or it cannot be used.
+    /// [`SchemaLookupError`] if the schema does not exist or cannot be used.
     pub async fn get(&self, id: SchemaId) -> Result<Schema, SchemaLookupError> {
         if let Some(schema) = self.known(id) {
             return Ok(schema);
@@ -125,15 +124,15 @@ impl Schemas {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
     }
 
-    /// The free function of schema_registry_converter, which has no cache: the decoders of that crate keep an
-    /// error for ever that an outage caused.
+    /// Uses the free function of schema_registry_converter, which has no cache: the decoders of
+    /// that crate cache errors of an outage permanently.
     async fn fetch(&self, id: SchemaId) -> Result<RegisteredSchema, SchemaLookupError> {
         let mut outage = Outage::of(format!("the schema registry at {}", self.name));
         let SchemaId(number) = id;
         loop {
             match get_schema_by_id(number, &self.registry).await {
                 Ok(registered) => {
-                    outage.over();
+                    outage.record_success();
                     return Ok(registered);
                 }
                 Err(error) if is_unknown(&error) => {
@@ -142,34 +141,37 @@ impl Schemas {
                         registry: Arc::clone(&self.name),
                     });
                 }
-                Err(error) => tokio::time::sleep(outage.failed(&error)).await,
+                Err(error) => tokio::time::sleep(outage.record_failure(&error)).await,
             }
         }
     }
 }
 
-/// Without the client, which has the login.
-impl std::fmt::Debug for Schemas {
+/// Omits the client, which has the login.
+impl std::fmt::Debug for SchemaRegistry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Schemas").field("registry", &self.name).finish_non_exhaustive()
+        f.debug_struct("SchemaRegistry").field("registry", &self.name).finish_non_exhaustive()
     }
 }
 
 impl Delivered {
-    /// Decodes the event with the schema that wrote it. Asks the registry the first time a schema id is
-    /// seen, and waits while it is away.
+    /// Decodes the event with the schema that wrote it. Requests a schema from the registry once,
+    /// and waits while the registry is unavailable.
     ///
     /// # Errors
-    /// [`DecodeFailure`], with the place of the record; an event type that `E` does not declare is a
-    /// [`DecodeError::UnknownEventType`] in it.
-    pub async fn decode<E: EventSet>(&self, schemas: &Schemas) -> Result<E, DecodeFailure> {
+    /// [`DecodeRecordError`], with the location of the record; an event type that `E` does not
+    /// declare is a [`DecodeError::UnknownEventType`] in it.
+    pub async fn decode<E: EventSet>(
+        &self,
+        schemas: &SchemaRegistry,
+    ) -> Result<E, DecodeRecordError> {
         let schema = schemas
             .get(self.schema_id)
             .await
-            .map_err(|source| DecodeFailure::Schema { place: self.place(), source })?;
+            .map_err(|source| DecodeRecordError::Schema { location: self.location(), source })?;
         E::decode(&self.event_type, &schema, &self.payload).map_err(|source| {
-            DecodeFailure::Payload {
-                place: self.place(),
+            DecodeRecordError::Payload {
+                location: self.location(),
                 event_type: self.event_type.clone(),
                 source,
             }
@@ -185,26 +187,27 @@ fn usable(id: SchemaId, registered: &RegisteredSchema) -> Result<Schema, SchemaL
     Schema::parse(&registered.schema).map_err(|source| SchemaLookupError::Unusable { id, source })
 }
 
-/// 40403 is Confluent's code for an unknown schema. A 404 without such a code comes from something
-/// else than a registry, like a proxy in front of one that is starting.
+/// 40403 is Confluent's code for an unknown schema. A 404 without such a code comes from another
+/// server than the registry, such as a proxy before a registry that is starting.
 fn is_unknown(error: &SRCError) -> bool {
     let answer = error.source().and_then(|source| source.downcast_ref::<RawError>());
     answer.is_some_and(|answer| (40_400..40_500).contains(&answer.error_code))
 }
 
-/// A registry's address, apart from the login that it may have, so that no log and no error has that.
-struct Address {
+/// A registry's URL without its login, which no log and no error may contain.
+struct RegistryAddress {
     url: String,
     login: Option<(String, String)>,
 }
 
-impl Address {
+impl RegistryAddress {
     fn parse(url: &str) -> Result<Self, RegistrySetupError> {
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if path.contains('@') {
             return Err(unusable(
-                "its address has an @ behind the host: in a user or a password, write / as %2F, ? as %3F and # as %23",
+                "its address has an @ behind the host: \
+                 in a user or a password, write / as %2F, ? as %3F and # as %23",
             ));
         }
         let (login, host) = match authority.rsplit_once('@') {
@@ -237,17 +240,17 @@ mod tests {
 
     #[test]
     fn a_login_in_the_address_is_used_and_stays_out_of_logs() {
-        let address = Address::parse("http://me:sec%2fret@host:1/api").unwrap();
+        let address = RegistryAddress::parse("http://me:sec%2fret@host:1/api").unwrap();
         assert_eq!(address.url, "http://host:1/api");
         assert_eq!(address.login, Some(("me".to_owned(), "sec/ret".to_owned())));
-        assert_eq!(Address::parse("http://host:1/api").unwrap().login, None);
-        let shown = format!("{:?}", Schemas::new("http://me:secret@host:1/api").unwrap());
+        assert_eq!(RegistryAddress::parse("http://host:1/api").unwrap().login, None);
+        let shown = format!("{:?}", SchemaRegistry::new("http://me:secret@host:1/api").unwrap());
         assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]
     fn a_login_that_cannot_be_told_from_the_address_is_refused_without_being_shown() {
-        let refused = Schemas::new("http://me:sec/ret@host").unwrap_err();
+        let refused = SchemaRegistry::new("http://me:sec/ret@host").unwrap_err();
         let said = format!("{refused}: {}", refused.source().unwrap());
         assert!(said.contains("%2F") && !said.contains("ret@"), "{said}");
     }

@@ -1,11 +1,11 @@
-//! How a consumer reaches Kafka.
+//! Connection settings of a consumer.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// What this crate decides itself; another value would break what it promises.
-const DECIDED_HERE: [&str; 9] = [
+/// Options that this crate sets itself: its guarantees depend on their values.
+const RESERVED: [&str; 9] = [
     "allow.auto.create.topics",
     "auto.offset.reset",
     "bootstrap.servers",
@@ -17,25 +17,26 @@ const DECIDED_HERE: [&str; 9] = [
     "isolation.level",
 ];
 
-/// Where Kafka is and how to talk to it.
+/// The brokers, and the options of the Kafka clients.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ConsumerSettings {
     pub(crate) brokers: String,
     pub(crate) client_id: String,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) topic_check_interval: Duration,
 }
 
-/// An option that this crate does not let anybody change.
+/// An option that this crate sets itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("option {name} is decided by annals-consumer: remove it from the settings")]
-pub struct RefusedOption {
+#[error("option {name} is reserved by annals-consumer: remove it from the settings")]
+pub struct ReservedOptionError {
     /// The option's name.
     pub name: String,
 }
 
-impl Settings {
-    /// Talks to these brokers (`host:port`, separated by commas) without encryption or authentication.
+impl ConsumerSettings {
+    /// Connects to these brokers (`host:port`, separated by commas) without encryption or
+    /// authentication.
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
@@ -57,18 +58,18 @@ impl Settings {
     /// (<https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>).
     ///
     /// # Errors
-    /// [`RefusedOption`] for those that this crate's promises rest on, such as `isolation.level`. An
-    /// option that librdkafka does not know is refused when the consumer is made.
-    pub fn option(mut self, name: &str, value: &str) -> Result<Self, RefusedOption> {
-        if DECIDED_HERE.contains(&name) {
-            return Err(RefusedOption { name: name.to_owned() });
+    /// [`ReservedOptionError`] for options that this crate sets itself, such as `isolation.level`.
+    /// An option that librdkafka does not know is an error when the consumer is made.
+    pub fn option(mut self, name: &str, value: &str) -> Result<Self, ReservedOptionError> {
+        if RESERVED.contains(&name) {
+            return Err(ReservedOptionError { name: name.to_owned() });
         }
         self.options.insert(name.to_owned(), value.to_owned());
         Ok(self)
     }
 
-    /// Looks this often whether a topic's partition count has changed (30 s unless set). While a
-    /// topic is missing or the brokers are away, it looks every second, or this often if that is oftener.
+    /// Checks at this interval whether a topic's partition count has changed (30 s by default).
+    /// While a topic is missing or the brokers are unavailable, the interval is at most 1 s.
     #[must_use]
     pub fn topic_check_interval(mut self, interval: Duration) -> Self {
         self.topic_check_interval = interval;
@@ -76,10 +77,10 @@ impl Settings {
     }
 }
 
-/// Names the options without their values, which may be passwords.
-impl fmt::Debug for Settings {
+/// Omits the values of the options, which may be passwords.
+impl fmt::Debug for ConsumerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("ConsumerSettings")
             .field("brokers", &self.brokers)
             .field("client_id", &self.client_id)
             .field("options", &self.options.keys())
@@ -92,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_the_promises_rest_on_are_refused() {
-        let refused = Settings::new("b:9092").option("isolation.level", "read_uncommitted");
+    fn reserved_options_are_refused() {
+        let refused = ConsumerSettings::new("b:9092").option("isolation.level", "read_uncommitted");
         assert_eq!(refused.unwrap_err().name, "isolation.level");
     }
 
     #[test]
     fn debug_output_hides_values_of_options() {
-        let settings = Settings::new("b:9092").option("sasl.password", "hunter2").unwrap();
+        let settings = ConsumerSettings::new("b:9092").option("sasl.password", "hunter2").unwrap();
         let text = format!("{settings:?}");
         assert!(text.contains("sasl.password") && !text.contains("hunter2"), "{text}");
     }

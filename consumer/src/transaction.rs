@@ -1,4 +1,4 @@
-//! One attempt to commit a batch.
+//! One attempt to commit a batch in a transaction.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -6,66 +6,66 @@ use std::sync::Arc;
 
 use sqlx::{Connection, PgConnection};
 
-use crate::batch::{Batch, Event};
-use crate::ledger::{Advance, Ledger, Standing};
-use crate::runner::RunError;
+use crate::batch::{DeliveredEvent, EventBatch};
+use crate::error::RunError;
+use crate::position::Offset;
+use crate::projection_store::{OffsetUpdate, PartitionProgress, ProjectionStore};
 
-/// What became of a batch whose transaction could be tried.
-pub(crate) enum Outcome {
+/// The outcome of a batch.
+pub(crate) enum BatchOutcome {
     Committed,
-    /// The handler's error; everything was rolled back.
-    Refused(Box<dyn Error + Send + Sync>),
+    /// The handler returned this error; the transaction was rolled back.
+    Rejected(Box<dyn Error + Send + Sync>),
 }
 
 /// Why a transaction was not committed, or is not known to be.
-pub(crate) enum Trouble {
-    /// The connection is in no known state.
+pub(crate) enum AttemptError {
+    /// The state of the connection's transaction is unknown.
     Sql(sqlx::Error),
-    /// A partition does not stand where it was left; rolled back.
-    Moved,
-    /// The handler returned this; rolled back.
+    /// The stored offset of a partition differs from the expected one; rolled back.
+    OffsetChanged,
+    /// The handler returned this error; rolled back.
     Handler(Box<dyn Error + Send + Sync>),
 }
 
-/// Offsets first: they lock out any other runner of the projection until the end.
+/// Updates the offsets first: their row locks exclude other runners of the projection.
 pub(crate) async fn attempt<E, Failure>(
     connection: &mut PgConnection,
-    ledger: &Ledger,
-    advances: &[Advance],
-    batch: &Batch<E>,
-    handler: &mut impl AsyncFnMut(&mut PgConnection, &[Event<E>]) -> Result<(), Failure>,
-) -> Result<(), Trouble>
+    store: &ProjectionStore,
+    updates: &[OffsetUpdate],
+    batch: &EventBatch<E>,
+    handler: &mut impl AsyncFnMut(&mut PgConnection, &[DeliveredEvent<E>]) -> Result<(), Failure>,
+) -> Result<(), AttemptError>
 where
     Failure: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut transaction = connection.begin().await?;
-    if !ledger.advance(&mut transaction, advances).await? {
+    if !store.update_offsets(&mut transaction, updates).await? {
         transaction.rollback().await?;
-        return Err(Trouble::Moved);
+        return Err(AttemptError::OffsetChanged);
     }
     if !batch.events.is_empty()
         && let Err(failure) = handler(&mut transaction, &batch.events).await
     {
         transaction.rollback().await?;
-        return Err(Trouble::Handler(failure.into()));
+        return Err(AttemptError::Handler(failure.into()));
     }
-    ledger.store_versions(&mut transaction, &batch.lasts).await?;
+    store.store_versions(&mut transaction, &batch.versions).await?;
     transaction.commit().await?;
     Ok(())
 }
 
-/// Tells who moved the partitions of a batch, from where they stand: nobody if all stand behind it,
-/// for then an earlier attempt was committed and only its answer got lost.
-pub(crate) fn moved_by_another(
+/// Determines from the stored offsets whether another runner has changed them. Returns `None` if
+/// all of them lie behind the batch: an earlier attempt was committed, and its answer was lost.
+pub(crate) fn superseded(
     projection: &Arc<str>,
-    advances: &[Advance],
-    standings: Vec<Standing>,
+    updates: &[OffsetUpdate],
+    stored: Vec<PartitionProgress>,
 ) -> Option<RunError> {
     let offsets: HashMap<_, _> =
-        standings.into_iter().map(|s| ((s.next.topic, s.next.partition), s.next.offset)).collect();
-    advances.iter().find_map(|Advance { expected, next, .. }| {
-        let key = (Arc::clone(&next.topic), next.partition);
-        let found = offsets.get(&key).copied().unwrap_or(0);
+        stored.into_iter().map(|s| (s.next.topic_partition(), s.next.offset)).collect();
+    updates.iter().find_map(|OffsetUpdate { expected, next, .. }| {
+        let found = offsets.get(&next.topic_partition()).copied().unwrap_or(Offset::ZERO);
         (found != next.offset).then(|| RunError::Superseded {
             projection: Arc::clone(projection),
             topic: Arc::clone(&next.topic),
@@ -76,7 +76,7 @@ pub(crate) fn moved_by_another(
     })
 }
 
-impl From<sqlx::Error> for Trouble {
+impl From<sqlx::Error> for AttemptError {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
     }

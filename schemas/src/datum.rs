@@ -1,11 +1,11 @@
-//! Reading and writing the few forms that Avro's binary encoding is made of
+//! Reads and writes the primitives of Avro's binary encoding
 //! (<https://avro.apache.org/docs/1.12.0/specification/#binary-encoding>).
 
 use thiserror::Error;
 
-/// Why bytes are not the datum that a schema describes.
+/// Why bytes are no datum of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Fault {
+pub(crate) enum DatumError {
     #[error("the payload is cut off")]
     CutOff,
     #[error("a number is longer than 64 bits")]
@@ -24,83 +24,83 @@ pub(crate) enum Fault {
     LeftOver(usize),
 }
 
-/// What is left to read of a datum.
-pub(crate) struct Datum<'a>(&'a [u8]);
+/// The unread rest of a datum.
+pub(crate) struct DatumReader<'a>(&'a [u8]);
 
-impl<'a> Datum<'a> {
+impl<'a> DatumReader<'a> {
     pub(crate) fn new(payload: &'a [u8]) -> Self {
         Self(payload)
     }
 
-    pub(crate) fn finish(self) -> Result<(), Fault> {
+    pub(crate) fn finish(self) -> Result<(), DatumError> {
         match self.0.len() {
             0 => Ok(()),
-            extra => Err(Fault::LeftOver(extra)),
+            extra => Err(DatumError::LeftOver(extra)),
         }
     }
 
-    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Fault::CutOff)?;
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], DatumError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(DatumError::CutOff)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Fault::CutOff)?;
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DatumError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(DatumError::CutOff)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    pub(crate) fn boolean(&mut self) -> Result<bool, Fault> {
+    pub(crate) fn boolean(&mut self) -> Result<bool, DatumError> {
         match self.array()? {
             [0] => Ok(false),
             [1] => Ok(true),
-            [other] => Err(Fault::NoBoolean(other)),
+            [other] => Err(DatumError::NoBoolean(other)),
         }
     }
 
     /// A zig-zag variable-length number.
-    pub(crate) fn long(&mut self) -> Result<i64, Fault> {
+    pub(crate) fn long(&mut self) -> Result<i64, DatumError> {
         let mut bits = 0_u64;
         for shift in (0..64).step_by(7) {
             let [byte] = self.array()?;
             bits |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                // Zig-zag: the lowest bit says whether the others are inverted.
+                // Zig-zag: the lowest bit inverts the others.
                 let sign = (bits & 1).cast_signed().wrapping_neg();
                 return Ok((bits >> 1).cast_signed() ^ sign);
             }
         }
-        Err(Fault::LongNumber)
+        Err(DatumError::LongNumber)
     }
 
-    pub(crate) fn int(&mut self) -> Result<i32, Fault> {
+    pub(crate) fn int(&mut self) -> Result<i32, DatumError> {
         let number = self.long()?;
-        i32::try_from(number).map_err(|_out_of_range| Fault::NoInt(number))
+        i32::try_from(number).map_err(|_out_of_range| DatumError::NoInt(number))
     }
 
     /// The index of a union's branch or of an enum's symbol.
-    pub(crate) fn index(&mut self, count: usize) -> Result<usize, Fault> {
+    pub(crate) fn index(&mut self, count: usize) -> Result<usize, DatumError> {
         let index = self.long()?;
         let known = usize::try_from(index).ok().filter(|known| *known < count);
-        known.ok_or(Fault::NoBranch { index, count })
+        known.ok_or(DatumError::NoBranch { index, count })
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Fault> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DatumError> {
         let length = self.long()?;
-        let length = usize::try_from(length).map_err(|_negative| Fault::NoLength(length))?;
+        let length = usize::try_from(length).map_err(|_negative| DatumError::NoLength(length))?;
         self.take(length)
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, Fault> {
-        std::str::from_utf8(self.bytes()?).map_err(|_bad_bytes| Fault::NoText)
+    pub(crate) fn text(&mut self) -> Result<&'a str, DatumError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_bad_bytes| DatumError::NoText)
     }
 
-    /// How many items the next block of an array or map holds; 0 ends it.
-    pub(crate) fn block(&mut self) -> Result<u64, Fault> {
+    /// The number of items in the next block of an array or map; 0 ends it.
+    pub(crate) fn block(&mut self) -> Result<u64, DatumError> {
         let count = self.long()?;
         if count < 0 {
-            // A negative count is followed by the size of the block, for those who skip it.
+            // A negative count precedes the size of the block, which lets a reader skip it.
             self.long()?;
         }
         Ok(count.unsigned_abs())
@@ -138,7 +138,7 @@ mod tests {
         for number in edges.chain([0, -1, 63, 64, -64, -65]) {
             let mut out = Vec::new();
             put_long(&mut out, number);
-            let mut datum = Datum::new(&out);
+            let mut datum = DatumReader::new(&out);
             assert_eq!(datum.long(), Ok(number));
             assert_eq!(datum.finish(), Ok(()));
         }
@@ -146,15 +146,15 @@ mod tests {
 
     #[test]
     fn a_number_that_never_ends_is_refused() {
-        assert_eq!(Datum::new(&[0x80; 11]).long(), Err(Fault::LongNumber));
-        assert_eq!(Datum::new(&[0x80; 3]).long(), Err(Fault::CutOff));
+        assert_eq!(DatumReader::new(&[0x80; 11]).long(), Err(DatumError::LongNumber));
+        assert_eq!(DatumReader::new(&[0x80; 3]).long(), Err(DatumError::CutOff));
     }
 
     #[test]
     fn a_length_beyond_the_payload_takes_no_memory() {
         let mut claim = Vec::new();
         put_long(&mut claim, i64::MAX);
-        assert_eq!(Datum::new(&claim).bytes(), Err(Fault::CutOff));
-        assert_eq!(Datum::new(&[1]).bytes(), Err(Fault::NoLength(-1)));
+        assert_eq!(DatumReader::new(&claim).bytes(), Err(DatumError::CutOff));
+        assert_eq!(DatumReader::new(&[1]).bytes(), Err(DatumError::NoLength(-1)));
     }
 }

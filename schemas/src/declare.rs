@@ -1,22 +1,22 @@
-//! The macro that declares a category's events.
+//! The macro that declares the events of a category.
 
 /// Declares the events of one category: an enum whose variants hold the structs of the same names,
 /// each with its Avro schema.
 ///
-/// The struct of each variant must be in scope and implement `Serialize` and `DeserializeOwned`. Its
-/// name is also the name of the Avro record and the event type on the wire.
+/// The struct of each variant must be in scope and implement `Serialize` and `DeserializeOwned`.
+/// Its name is also the name of the Avro record and the event type on the wire.
 ///
-/// A path is relative to the file in which `events!` is written, as with `include_str!`; an expression
-/// like `concat!(env!("CARGO_MANIFEST_DIR"), "/avro/..")` does too. The schema becomes a part of the
-/// program, and a change of the file compiles it again.
+/// A path is relative to the file that contains `events!`, as with `include_str!`; an expression
+/// such as `concat!(env!("CARGO_MANIFEST_DIR"), "/avro/..")` works too. The schema is compiled into
+/// the program, and a change of the file recompiles it.
 ///
-/// What it makes:
-/// - the enum, with the attributes and documentation that are given;
+/// It generates:
+/// - the enum, with its attributes and documentation;
 /// - its [`EventSet`](crate::EventSet), and a `From` for each struct;
-/// - a test with the name of the enum, which fails with a [`Report`](crate::Report) if a type does not
-///   fit its schema, if a record is named differently, or if a file is no schema.
+/// - a test with the name of the enum, which fails with a [`FitReport`](crate::FitReport) if a type
+///   does not fit its schema, if a record is named differently, or if a file is no schema.
 ///
-/// A category that is no legal name does not compile.
+/// An illegal category does not compile.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -43,12 +43,12 @@
 ///     }
 /// }
 ///
-/// // The test that is made does just this.
+/// // The generated test does the same.
 /// annals_schemas::verify::<OrderEvent>()?;
-/// # Ok::<(), annals_schemas::Report>(())
+/// # Ok::<(), annals_schemas::FitReport>(())
 /// ```
 ///
-/// A name with a `-` would cut a stream's name at the wrong place:
+/// A category may not contain `-`, which ends the category in a stream's name:
 ///
 /// ```compile_fail
 /// # use serde::{Deserialize, Serialize};
@@ -75,17 +75,17 @@ macro_rules! events {
             }
         }
 
-        // A function and an enum may share a name, and so every set has a test of its own.
+        // A function and an enum may share a name: each set has its own test.
         #[cfg(test)]
         #[test]
         #[expect(non_snake_case, reason = "the test of a set is named as the set")]
-        fn $set() -> ::core::result::Result<(), $crate::Report> {
+        fn $set() -> ::core::result::Result<(), $crate::FitReport> {
             $crate::verify::<$set>()
         }
     };
 }
 
-/// [`events!`] without its test: what this crate's own tests of wrong declarations use.
+/// [`events!`] without its test, for this crate's tests of wrong declarations.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __events {
@@ -106,11 +106,11 @@ macro_rules! __events {
                 "a category is a letter and up to 99 letters, digits or _"
             );
 
-            enum Place { $( $event ),+ }
+            enum EventIndex { $( $event ),+ }
 
-            static TABLE: ::std::sync::LazyLock<$crate::__private::Table> =
+            static TABLE: ::std::sync::LazyLock<$crate::__private::SchemaTable> =
                 ::std::sync::LazyLock::new(|| {
-                    $crate::__private::Table::parse(<$set as $crate::EventSet>::EVENTS)
+                    $crate::__private::SchemaTable::parse(<$set as $crate::EventSet>::EVENTS)
                 });
 
             impl $crate::EventSet for $set {
@@ -137,10 +137,10 @@ macro_rules! __events {
                     }
                 }
 
-                fn encode(&self) -> ::core::result::Result<$crate::Encoded, $crate::EncodeError> {
+                fn encode(&self) -> ::core::result::Result<$crate::EncodedEvent, $crate::EncodeError> {
                     match self {
                         $( Self::$event(event) => {
-                            TABLE.encode(Place::$event as usize, self.event_type(), event)
+                            TABLE.encode(EventIndex::$event as usize, self.event_type(), event)
                         } ),+
                     }
                 }
@@ -152,7 +152,7 @@ macro_rules! __events {
                 ) -> ::core::result::Result<Self, $crate::DecodeError> {
                     match event_type {
                         $( ::core::stringify!($event) => {
-                            TABLE.decode(Place::$event as usize, writer, payload).map(Self::$event)
+                            TABLE.decode(EventIndex::$event as usize, writer, payload).map(Self::$event)
                         } )+
                         unknown => ::core::result::Result::Err(
                             $crate::DecodeError::UnknownEventType {

@@ -1,4 +1,4 @@
-//! A field's default, as the bytes that a reader sees in its place
+//! Encodes the default of a field as a datum
 //! (<https://avro.apache.org/docs/1.12.0/specification/#schema-record>).
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::datum::{put_bytes, put_index, put_long};
 use crate::node::{Branches, Fields, Node, Shape};
 
-/// Appends the datum that a default stands for, or says what the default should have been.
+/// Appends the datum of a default, or explains why it is invalid.
 pub(crate) fn encode(node: Node, value: &Value, out: &mut Vec<u8>) -> Result<(), String> {
     put(node, value, out).ok_or_else(|| format!("the default {value} is no {node}"))
 }
@@ -39,7 +39,7 @@ fn put(node: Node, value: &Value, out: &mut Vec<u8>) -> Option<()> {
         Shape::Map(of) => {
             let values = value.as_object()?;
             put_count(out, values.len());
-            // Sorted: whether the JSON library keeps an order depends on features that any crate can switch on.
+            // Sorted: features of the JSON library, which any crate can enable, decide its order.
             for (key, value) in values.iter().collect::<BTreeMap<_, _>>() {
                 put_bytes(out, key.as_bytes());
                 put(of, value, out)?;
@@ -54,7 +54,7 @@ fn put(node: Node, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Up to Avro 1.11 the default of a union is of its first branch; since then of any.
+/// Up to Avro 1.11 the default of a union belongs to its first branch; since then to any.
 fn put_branch(branches: Branches, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     branches.iter().enumerate().find_map(|(index, branch)| {
         let mut datum = Vec::new();

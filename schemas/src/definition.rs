@@ -1,4 +1,4 @@
-//! What a definition must be before it counts as a schema.
+//! Checks a definition before it is used as a schema.
 
 use apache_avro::Schema as Avro;
 use apache_avro::schema::{Name, RecordField};
@@ -7,20 +7,19 @@ use crate::SchemaError;
 use crate::default;
 use crate::node::{Fields, Node, Shape};
 
-/// Stands for the name of a record that does not say it.
+/// The name in errors of a definition without one.
 pub(crate) const NAMELESS: &str = "?";
 
-/// What a schema registry's subject and most file systems take: `<topic>-<full name>`.
+/// A length that registry subjects (`<topic>-<full name>`) and most file systems allow.
 const FULL_NAME_BYTES_MAX: usize = 200;
 
-/// Records in records: deeper is a mistake, and every level costs stack while decoding.
+/// The nesting of records: each level uses stack while decoding.
 const DEPTH_MAX: usize = 32;
 
-/// Drops the white space between the tokens of a JSON text and leaves all else as it is.
+/// Removes the white space between the tokens of a JSON text.
 ///
-/// The text is not taken apart and written again: whether that keeps the order of attributes
-/// depends on features of the JSON library that any crate in the build can switch on, and the
-/// fingerprint must not.
+/// It does not parse and print the text: whether that keeps the order of attributes depends on
+/// features of the JSON library that any crate of the build can enable. The fingerprint must not.
 pub(crate) fn minified(json: &str) -> String {
     let mut in_string = false;
     let mut escaped = false;
@@ -52,7 +51,7 @@ pub(crate) fn full_name(avro: &Avro) -> Result<String, SchemaError> {
         return Err(refuse(NAMELESS, format!("an event is an Avro record, and this is a {avro}")));
     };
     let full_name = record.name.fullname(None);
-    // The library's own check can be replaced by whoever links it.
+    // Any crate of the build can replace the library's own check.
     let legal = |part: &str| {
         part.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
             && part.chars().all(|other| other.is_ascii_alphanumeric() || other == '_')
@@ -68,9 +67,9 @@ pub(crate) fn full_name(avro: &Avro) -> Result<String, SchemaError> {
     Ok(full_name)
 }
 
-/// Checks what must hold everywhere in a schema.
+/// Checks the rules for every type of a schema.
 pub(crate) fn check(root: Node, full_name: &str) -> Result<(), SchemaError> {
-    let mut check = Check { path: Vec::new(), open: Vec::new() };
+    let mut check = DefinitionCheck { path: Vec::new(), open: Vec::new() };
     let checked = check.node(root);
     checked.map_err(|reason| match check.path.as_slice() {
         [] => refuse(full_name, reason),
@@ -78,12 +77,12 @@ pub(crate) fn check(root: Node, full_name: &str) -> Result<(), SchemaError> {
     })
 }
 
-struct Check {
+struct DefinitionCheck {
     path: Vec<&'static str>,
     open: Vec<&'static Name>,
 }
 
-impl Check {
+impl DefinitionCheck {
     fn node(&mut self, node: Node) -> Result<(), String> {
         match node.shape() {
             Shape::Record(fields) => self.record(fields),
@@ -91,7 +90,7 @@ impl Check {
                 Err("a union without branches has no value".into())
             }
             Shape::Union(branches) => branches.iter().try_for_each(|branch| self.node(branch)),
-            // A count of items that take no bytes costs its sender nothing, and us a long loop.
+            // Items without bytes would let a short payload claim a huge count.
             Shape::Array(items) if is_empty(items) => {
                 Err(format!("an array of {items}, which takes no bytes, is only a number"))
             }
@@ -111,7 +110,7 @@ impl Check {
 
     fn record(&mut self, fields: Fields) -> Result<(), String> {
         let name = &fields.record.name;
-        // With recursion a small payload can be deeper than the stack.
+        // With recursion a small payload could exhaust the stack.
         if self.open.contains(&name) {
             return Err(format!("record {name} contains itself; use an array of flat records"));
         }
@@ -134,7 +133,7 @@ impl Check {
     }
 }
 
-/// The library looks fields up by name and alias alike: of two it would write the wrong one.
+/// The library looks fields up by name and alias alike: it would confuse two with the same one.
 fn check_aliases(fields: Fields, field: &RecordField) -> Result<(), String> {
     let taken = |alias: &&String| {
         let mut others = fields.iter().filter(|(other, _)| other.name != field.name);

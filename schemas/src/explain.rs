@@ -1,13 +1,13 @@
-//! The library's errors, in terms of fields and types.
+//! Rewrites the library's errors in terms of fields and types.
 //!
-//! Its own messages print whole schemas, and lose the schema's type in nested records. The texts that
-//! are taken apart here are pinned by tests: where they change, our messages get worse, nothing else.
+//! The library's messages print whole schemas, and lose the schema's type in nested records. Tests
+//! pin the texts that are parsed here: if they change, only our messages get worse.
 
 use apache_avro::Error;
 use apache_avro::error::Details;
 
+use crate::EncodeError;
 use crate::node::{Node, Shape};
-use crate::{EncodeError, Schema};
 
 const FIELD: &str = "Failed to serialize field '";
 const VALUE: &str = "Failed to serialize value of type `";
@@ -15,8 +15,8 @@ const NO_DEFAULT: &str = "Missing default for skipped field '";
 const UNKNOWN: &str = "Missing field in record: ";
 const UNKNOWN_IN_MAP: &str = "Invalid field name ";
 
-/// Why a value could not be encoded, and where.
-pub(crate) fn encode(schema: Schema, error: Error) -> EncodeError {
+/// Why a value cannot be encoded, with the path of its field.
+pub(crate) fn encode(root: Node, record: &str, error: Error) -> EncodeError {
     let mut path = Vec::new();
     let mut text = match error.into_details() {
         Details::SerializeRecordFieldWithSchema { field_name, error, .. } => {
@@ -40,12 +40,12 @@ pub(crate) fn encode(schema: Schema, error: Error) -> EncodeError {
             path.push(field);
             reason.to_owned()
         }
-        None => mismatch(find(schema.root(), &path), &text),
+        None => mismatch(find(root, &path), &text),
     };
-    EncodeError::Misfit { record: schema.full_name().into(), field: path.join("."), reason }
+    EncodeError::Misfit { record: record.to_owned(), field: path.join("."), reason }
 }
 
-/// Why bytes could not be decoded into a type.
+/// Why bytes cannot be decoded into a type.
 pub(crate) fn decode(error: Error) -> String {
     match error.into_details() {
         Details::DeserializeSchemaAware { value_type, value, .. } => {
@@ -89,7 +89,7 @@ fn mismatch(node: Option<Node>, text: &str) -> String {
     }
 }
 
-/// The place a path of field names leads to, through arrays, maps and unions.
+/// The node at a path of field names, through arrays, maps and unions.
 fn find(node: Node, path: &[String]) -> Option<Node> {
     let Some((name, rest)) = path.split_first() else { return Some(node) };
     match node.shape() {

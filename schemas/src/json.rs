@@ -1,19 +1,19 @@
-//! A payload as JSON, without a type for it.
+//! Decodes a payload into JSON, without a Rust type.
 
 use jiff::{Span, Timestamp, civil::Date};
 use serde_json::{Map, Value};
 
-use crate::datum::{Datum, Fault};
+use crate::datum::{DatumError, DatumReader};
 use crate::node::{Fields, Logical, Node, Shape};
 
-pub(crate) fn decode(root: Node, payload: &[u8]) -> Result<Value, Fault> {
-    let mut datum = Datum::new(payload);
+pub(crate) fn decode(root: Node, payload: &[u8]) -> Result<Value, DatumError> {
+    let mut datum = DatumReader::new(payload);
     let value = read(root, &mut datum)?;
     datum.finish()?;
     Ok(value)
 }
 
-fn read(node: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+fn read(node: Node, datum: &mut DatumReader<'_>) -> Result<Value, DatumError> {
     Ok(match node.shape() {
         Shape::Null => Value::Null,
         Shape::Boolean => datum.boolean()?.into(),
@@ -41,7 +41,7 @@ fn read(node: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
     })
 }
 
-fn read_array(items: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+fn read_array(items: Node, datum: &mut DatumReader<'_>) -> Result<Value, DatumError> {
     let mut values = Vec::new();
     loop {
         let count = datum.block()?;
@@ -54,7 +54,7 @@ fn read_array(items: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
     }
 }
 
-fn read_map(of: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+fn read_map(of: Node, datum: &mut DatumReader<'_>) -> Result<Value, DatumError> {
     let mut values = Map::new();
     loop {
         let count = datum.block()?;
@@ -68,15 +68,15 @@ fn read_map(of: Node, datum: &mut Datum<'_>) -> Result<Value, Fault> {
     }
 }
 
-fn read_record(fields: Fields, datum: &mut Datum<'_>) -> Result<Value, Fault> {
+fn read_record(fields: Fields, datum: &mut DatumReader<'_>) -> Result<Value, DatumError> {
     let read_field = |(field, node): (&apache_avro::schema::RecordField, Node)| {
         Ok((field.name.clone(), read(node, datum)?))
     };
-    let values: Result<Map<_, _>, Fault> = fields.iter().map(read_field).collect();
+    let values: Result<Map<_, _>, DatumError> = fields.iter().map(read_field).collect();
     values.map(Value::Object)
 }
 
-/// A number out of the range of its meaning stays a number.
+/// A number beyond the range of its logical type stays a number.
 fn number(logical: Option<Logical>, number: i64) -> Value {
     let instant = match logical {
         Some(Logical::TimestampMillis) => Timestamp::from_millisecond(number).ok(),

@@ -1,4 +1,4 @@
-//! A place in a schema, seen without the library's 29 cases: a shape, and perhaps a logical type.
+//! A type within a schema: a shape and an optional logical type, instead of the library's 29 cases.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use apache_avro::schema::{
 /// The named types of one schema, by full name.
 pub(crate) type Names = NamesRef<'static>;
 
-/// One place in a parsed schema.
+/// One type within a parsed schema.
 #[derive(Clone, Copy)]
 pub(crate) struct Node {
     avro: &'static Avro,
     names: &'static Names,
 }
 
-/// What the bytes at a place look like.
+/// The encoding of a type.
 #[derive(Clone, Copy)]
 pub(crate) enum Shape {
     Null,
@@ -37,7 +37,7 @@ pub(crate) enum Shape {
     Record(Fields),
 }
 
-/// What the bytes at a place mean.
+/// The logical type.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Logical {
     Date,
@@ -70,13 +70,13 @@ pub(crate) struct Fields {
 }
 
 impl Node {
-    /// References are followed here, so that nobody else meets one.
+    /// Follows a reference to a named type: no caller sees references.
     pub(crate) fn new(avro: &'static Avro, names: &'static Names) -> Self {
         let followed = if let Avro::Ref { name } = avro { names.get(name) } else { None };
         Self { avro: followed.unwrap_or(&avro), names }
     }
 
-    /// What the keys of a map are.
+    /// The type of the keys of a map.
     pub(crate) fn map_key(self) -> Self {
         static TEXT: Avro = Avro::String;
         self.with(&TEXT)
@@ -88,7 +88,7 @@ impl Node {
 
     pub(crate) fn shape(self) -> Shape {
         match self.avro {
-            // A reference that leads nowhere does not get past `Schema::parse`.
+            // `Schema::parse` refuses a reference without a definition.
             Avro::Null | Avro::Ref { .. } => Shape::Null,
             Avro::Boolean => Shape::Boolean,
             Avro::Int | Avro::Date | Avro::TimeMillis => Shape::Int,
@@ -155,7 +155,7 @@ impl Node {
     }
 }
 
-/// The places that have parts, for those who ask for one kind only.
+/// The compound types, each by its kind.
 impl Node {
     pub(crate) fn record(self) -> Option<Fields> {
         if let Shape::Record(fields) = self.shape() { Some(fields) } else { None }
@@ -179,7 +179,7 @@ impl Node {
 }
 
 impl Shape {
-    /// Of the same kind, whatever is inside.
+    /// Whether both are of the same kind.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
@@ -198,7 +198,7 @@ impl Branches {
         self.union.variants().iter().map(move |branch| Node::new(branch, self.names))
     }
 
-    /// The one branch beside `null`, where the union is what an `Option` is written as.
+    /// The other branch of a union of `null` and one branch, which is written as an `Option`.
     pub(crate) fn as_option(self) -> Option<Node> {
         let mut others = self.iter().filter(|branch| !branch.is_null());
         let only = others.next()?;
@@ -215,7 +215,7 @@ impl Fields {
         self.record.fields.get(index).map(|field| (field, Node::new(&field.schema, self.names)))
     }
 
-    /// The place of a field in the record. (The record's own lookup knows aliases too.)
+    /// The index of a field in the record. (The record's own lookup finds aliases too.)
     pub(crate) fn position(self, name: &str) -> Option<usize> {
         self.record.fields.iter().position(|field| field.name == name)
     }

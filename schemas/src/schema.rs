@@ -9,22 +9,21 @@ use apache_avro::schema::ResolvedSchema;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::convert::Conversion;
 use crate::definition::{self, refuse};
 use crate::explain;
-use crate::meaning::Meaning;
 use crate::node::{Names, Node};
-use crate::{DecodeError, EncodeError, Fingerprint, Incompatible, SchemaError};
+use crate::resolution::{Resolution, ResolutionError};
+use crate::semantic_form::SemanticForm;
+use crate::{DecodeError, EncodeError, Fingerprint, Incompatibility, Incompatible, SchemaError};
 
 /// Events are small: most payloads fit without growing this.
 const PAYLOAD_BYTES_FIRST: usize = 128;
 
 /// The schema of one event type: an Avro record.
 ///
-/// Cheap to copy. A definition is parsed, resolved and leaked once a process, however often it is
-/// given to [`parse`](Self::parse): schemas are few and needed as long as the process lives, and
-/// what encodes and decodes borrows from them. So do not parse definitions that strangers can
-/// invent without limit.
+/// Cheap to copy. [`parse`](Self::parse) parses, resolves and leaks each definition once a process:
+/// schemas are few and live as long as the process, and encoders and decoders borrow from them. So
+/// do not parse unlimited definitions from an untrusted source.
 #[derive(Clone, Copy)]
 pub struct Schema(&'static Parsed);
 
@@ -35,11 +34,11 @@ struct Parsed {
     root: Node,
     writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
-    /// How what this schema wrote becomes what another one reads, by the reader's fingerprint.
-    conversions: RwLock<HashMap<Fingerprint, Arc<Conversion>>>,
+    /// By the reader's fingerprint; `None` for an equivalent schema, which needs no rewriting.
+    resolutions: RwLock<HashMap<Fingerprint, Arc<Option<Resolution>>>>,
 }
 
-/// Everything that was ever parsed, what was refused included, by minified definition.
+/// The outcome of every parse, errors included, by minified definition.
 static PARSED: LazyLock<RwLock<HashMap<String, Result<Schema, SchemaError>>>> =
     LazyLock::new(RwLock::default);
 
@@ -48,8 +47,8 @@ impl Schema {
     /// it included.
     ///
     /// # Errors
-    /// [`SchemaError`] if it is not legal Avro, not a record, refers to itself, has a name no
-    /// registry subject can hold, or an array whose items take no bytes.
+    /// [`SchemaError`] if it is not valid Avro, not a record, refers to itself, has a name that is
+    /// no legal registry subject, or an array whose items take no bytes.
     pub fn parse(definition: &str) -> Result<Self, SchemaError> {
         let definition = definition::minified(definition);
         let known = PARSED.read().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +57,7 @@ impl Schema {
         }
         drop(known);
         let mut known = PARSED.write().unwrap_or_else(PoisonError::into_inner);
-        // Parsed under the lock: the same text twice would be leaked twice.
+        // Under the lock, so that the same text is leaked once.
         let parse = || Parsed::new(&definition).map(|parsed| Self(Box::leak(Box::new(parsed))));
         known.entry(definition.clone()).or_insert_with(parse).clone()
     }
@@ -86,7 +85,7 @@ impl Schema {
         full_name.rsplit_once('.').map_or(full_name, |(_, name)| name)
     }
 
-    /// What an event stores to say which schema wrote it.
+    /// The short name of the schema that is stored with each event.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.0.fingerprint
@@ -97,24 +96,24 @@ impl Schema {
     /// A type that passed [`check_fit`](crate::check_fit) does not fail here.
     ///
     /// # Errors
-    /// [`EncodeError::Misfit`] if the value has a field that the schema does not know, lacks one
-    /// that has no default, or has one of another type.
+    /// [`EncodeError::Misfit`] if the value has a field that the schema does not have, lacks one
+    /// without a default, or has one of another type.
     pub fn encode<T: Serialize>(&self, value: &T) -> Result<Vec<u8>, EncodeError> {
         let mut payload = Vec::with_capacity(PAYLOAD_BYTES_FIRST);
         match self.0.writer.write_ser(&mut payload, value) {
             Ok(_) => Ok(payload),
-            Err(error) => Err(explain::encode(*self, error)),
+            Err(error) => Err(explain::encode(self.root(), self.full_name(), error)),
         }
     }
 
-    /// Decodes a payload that this schema wrote, as `reader` sees it.
+    /// Decodes a payload that this schema wrote, by the schema `reader` of `T`.
     ///
-    /// With the same schema on both sides, however it is written, it goes straight from the bytes into `T`; otherwise
-    /// the bytes are first rewritten by Avro's resolution rules, planned once a pair of schemas.
+    /// If both schemas are equivalent, it decodes the bytes directly into `T`. Otherwise it first
+    /// rewrites the bytes by Avro's resolution rules, which are resolved once a pair of schemas.
     ///
     /// # Errors
     /// [`DecodeError::Malformed`] for bytes that this schema did not write, trailing ones included;
-    /// [`DecodeError::Incompatible`] if `reader` cannot hold what they say.
+    /// [`DecodeError::Incompatible`] if `reader` cannot represent their values.
     pub fn decode<T: DeserializeOwned>(
         &self,
         payload: &[u8],
@@ -123,38 +122,39 @@ impl Schema {
         if self.fingerprint() == reader.fingerprint() {
             return self.read(payload);
         }
-        let conversion = self.conversion(*reader);
-        if conversion.is_identity() {
-            return self.read(payload);
-        }
-        let converted = conversion.run(payload)?;
-        reader.read(&converted)
+        let resolution = self.resolution(*reader);
+        let Some(resolution) = &*resolution else { return self.read(payload) };
+        let rewritten = resolution.rewrite(payload).map_err(|error| match error {
+            ResolutionError::Malformed(error) => self.malformed(error),
+            ResolutionError::Unresolvable(reason) => reader.incompatible(self, vec![reason]).into(),
+        })?;
+        reader.read(&rewritten)
     }
 
-    /// Decodes a payload that this schema wrote, for people and for programs without a type for it.
+    /// Decodes a payload that this schema wrote into JSON.
     ///
     /// Timestamps and dates become RFC 3339 text, UUIDs and decimals text, bytes arrays of numbers.
     ///
     /// # Errors
     /// [`DecodeError::Malformed`] for bytes that this schema did not write.
     pub fn decode_json(&self, payload: &[u8]) -> Result<serde_json::Value, DecodeError> {
-        crate::json::decode(self.root(), payload).map_err(|fault| self.malformed(fault))
+        crate::json::decode(self.root(), payload).map_err(|error| self.malformed(error))
     }
 
-    /// Whether another schema means the same: it reads and writes the same bytes under the same names, however it
-    /// is written.
+    /// Whether another schema is equivalent: both read and write the same bytes under the same
+    /// names.
     ///
-    /// What may differ: white space, the order of attributes, how names are split into name and namespace or
-    /// shortened, how numbers are written, attributes at their defaults, docs, and attributes that Avro does not know.
-    /// What may not: names, types, the order of fields, defaults, logical types with precision and scale, aliases,
-    /// symbols and their order.
+    /// These may differ: white space, the order of attributes, the split of names into name and
+    /// namespace, the notation of numbers, attributes at their defaults, docs, and attributes that
+    /// Avro does not define. These may not: names, types, the order of fields, defaults, logical
+    /// types with precision and scale, aliases, symbols and their order.
     #[must_use]
-    pub fn means_the_same_as(&self, other: &Self) -> bool {
-        self == other || self.meaning() == other.meaning()
+    pub fn is_equivalent_to(&self, other: &Self) -> bool {
+        self == other || self.semantic_form() == other.semantic_form()
     }
 
-    fn meaning(&self) -> Meaning {
-        Meaning::of(self.definition(), self.root())
+    fn semantic_form(&self) -> SemanticForm {
+        SemanticForm::of(self.definition(), self.root())
     }
 
     pub(crate) fn root(&self) -> Node {
@@ -171,15 +171,20 @@ impl Schema {
         }
     }
 
-    fn conversion(&self, reader: Self) -> Arc<Conversion> {
-        let known = self.0.conversions.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(conversion) = known.get(&reader.fingerprint()) {
-            return Arc::clone(conversion);
+    fn resolution(&self, reader: Self) -> Arc<Option<Resolution>> {
+        let known = self.0.resolutions.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(resolution) = known.get(&reader.fingerprint()) {
+            return Arc::clone(resolution);
         }
         drop(known);
-        let planned = Arc::new(Conversion::plan(*self, reader));
-        let mut known = self.0.conversions.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(reader.fingerprint()).or_insert(planned))
+        let differs = !self.is_equivalent_to(&reader);
+        let resolution = differs.then(|| Resolution::of(self.root(), reader.root()));
+        let mut known = self.0.resolutions.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(reader.fingerprint()).or_insert(Arc::new(resolution)))
+    }
+
+    fn incompatible(&self, writer: &Self, reasons: Vec<Incompatibility>) -> Incompatible {
+        Incompatible { reader: self.to_string(), writer: writer.to_string(), reasons }
     }
 
     pub(crate) fn malformed(&self, reason: impl fmt::Display) -> DecodeError {
@@ -216,19 +221,23 @@ impl Parsed {
             root,
             writer,
             reader,
-            conversions: RwLock::default(),
+            resolutions: RwLock::default(),
         })
     }
 }
 
-/// Whether what `writer` wrote can be read with `reader`, whatever it was: backward compatibility,
-/// if `reader` is the newer one.
+/// Whether `reader` can read every value that `writer` can write: backward compatibility, if
+/// `reader` is the newer one.
 ///
 /// # Errors
 /// [`Incompatible`] with every reason. A value that only some events have (a new enum symbol, a new
 /// branch of a union) counts.
 pub fn can_read(reader: &Schema, writer: &Schema) -> Result<(), Incompatible> {
-    writer.conversion(*reader).complete()
+    let resolution = writer.resolution(*reader);
+    match (*resolution).as_ref().map(Resolution::reasons) {
+        None | Some([]) => Ok(()),
+        Some(reasons) => Err(reader.incompatible(writer, reasons.to_vec())),
+    }
 }
 
 impl PartialEq for Schema {

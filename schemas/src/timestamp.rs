@@ -1,9 +1,8 @@
-//! How a [`jiff::Timestamp`] becomes an Avro `timestamp-millis` or `timestamp-micros`.
+//! Serde modules for [`jiff::Timestamp`] as Avro `timestamp-millis` or `timestamp-micros`.
 //!
-//! jiff writes a timestamp as text, whatever the format; Avro wants a number. These modules go
-//! after `#[serde(with = "..")]`, and write text (RFC 3339, UTC) where people read, the number
-//! where machines do. Both forms carry the same instant: what is finer than the unit is cut off in
-//! the text too.
+//! jiff writes a timestamp as text in every format; Avro needs a number. These modules, used with
+//! `#[serde(with = "..")]`, write text (RFC 3339, UTC) in human-readable formats, and the number
+//! otherwise. Both forms have the same precision: the text is truncated to the unit, too.
 
 use std::fmt;
 
@@ -17,7 +16,7 @@ macro_rules! timestamp_unit {
             use jiff::Timestamp;
             use serde::{Deserializer, Serializer, ser::Error as _};
 
-            use super::Instant;
+            use super::TimestampVisitor;
 
             pub(super) const EXPECTING: &str = $expecting;
 
@@ -45,7 +44,7 @@ macro_rules! timestamp_unit {
             pub fn deserialize<'de, D: Deserializer<'de>>(
                 deserializer: D,
             ) -> Result<Timestamp, D::Error> {
-                let visitor = Instant { expecting: EXPECTING, from: Timestamp::$from };
+                let visitor = TimestampVisitor { expecting: EXPECTING, from: Timestamp::$from };
                 if deserializer.is_human_readable() {
                     deserializer.deserialize_str(visitor)
                 } else {
@@ -58,17 +57,17 @@ macro_rules! timestamp_unit {
                 use jiff::Timestamp;
                 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-                struct Written<'a>(&'a Timestamp);
+                struct SerializedTimestamp<'a>(&'a Timestamp);
 
-                impl Serialize for Written<'_> {
+                impl Serialize for SerializedTimestamp<'_> {
                     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                         super::serialize(self.0, serializer)
                     }
                 }
 
-                struct Read(Timestamp);
+                struct DeserializedTimestamp(Timestamp);
 
-                impl<'de> Deserialize<'de> for Read {
+                impl<'de> Deserialize<'de> for DeserializedTimestamp {
                     fn deserialize<D: Deserializer<'de>>(
                         deserializer: D,
                     ) -> Result<Self, D::Error> {
@@ -84,7 +83,7 @@ macro_rules! timestamp_unit {
                     timestamp: &Option<Timestamp>,
                     serializer: S,
                 ) -> Result<S::Ok, S::Error> {
-                    timestamp.as_ref().map(Written).serialize(serializer)
+                    timestamp.as_ref().map(SerializedTimestamp).serialize(serializer)
                 }
 
                 /// Reads a timestamp that may be absent.
@@ -94,8 +93,8 @@ macro_rules! timestamp_unit {
                 pub fn deserialize<'de, D: Deserializer<'de>>(
                     deserializer: D,
                 ) -> Result<Option<Timestamp>, D::Error> {
-                    let read = Option::<Read>::deserialize(deserializer)?;
-                    Ok(read.map(|Read(timestamp)| timestamp))
+                    let read = Option::<DeserializedTimestamp>::deserialize(deserializer)?;
+                    Ok(read.map(|DeserializedTimestamp(timestamp)| timestamp))
                 }
             }
         }
@@ -117,12 +116,12 @@ timestamp_unit!(
     from_microsecond
 );
 
-struct Instant {
+struct TimestampVisitor {
     expecting: &'static str,
     from: fn(i64) -> Result<jiff::Timestamp, jiff::Error>,
 }
 
-impl Visitor<'_> for Instant {
+impl Visitor<'_> for TimestampVisitor {
     type Value = jiff::Timestamp;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -106,7 +106,7 @@ mod timestamptz;
 mod trace;
 
 pub use annals_schemas::{
-    DecodeError, EncodeError, EventSet, Fingerprint, Misfit, Report, Schema, SchemaError,
+    DecodeError, EncodeError, EventSet, Fingerprint, FitReport, Misfit, Schema, SchemaError,
     check_fit, events, timestamp_micros, timestamp_millis, verify,
 };
 pub use append::{Append, Appended, Coalescing};

@@ -1,8 +1,8 @@
 //! Kafka as tests need it: behind a faulty link, with a login, with three brokers.
 
 use crate::environment::Environment;
+use crate::faulty_link::FaultyLink;
 use crate::kafka;
-use crate::link::Link;
 use crate::must::Must;
 use crate::stack::{Component, Ending, PrivateStack, free_port};
 
@@ -13,7 +13,7 @@ pub struct TwoDoors {
     ports: [u16; 3],
     /// The advertised address of the other listener, and its protocol.
     other: (u16, &'static str),
-    link: Option<Link>,
+    link: Option<FaultyLink>,
 }
 
 impl TwoDoors {
@@ -24,7 +24,7 @@ impl TwoDoors {
     /// If it does not start.
     pub async fn linked(properties: &str) -> Self {
         let ports = [free_port(), free_port(), free_port()];
-        let link = Link::to_broker(&format!("127.0.0.1:{}", ports[2])).await;
+        let link = FaultyLink::to_broker(&format!("127.0.0.1:{}", ports[2])).await;
         let other = (link.port(), "PLAINTEXT");
         Self::start(ports, other, Some(link), properties).await
     }
@@ -42,7 +42,7 @@ impl TwoDoors {
     async fn start(
         ports: [u16; 3],
         other: (u16, &'static str),
-        link: Option<Link>,
+        link: Option<FaultyLink>,
         properties: &str,
     ) -> Self {
         let [port, controller, _] = ports;
@@ -69,7 +69,7 @@ impl TwoDoors {
     /// # Panics
     /// If there is no link.
     #[must_use]
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &FaultyLink {
         self.link.as_ref().must("find the link")
     }
 

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_consumer::{Consumer, Delivered, Settings};
+use annals_consumer::{Consumer, ConsumerSettings, Delivered};
 use annals_store::{Error, Follow, Followed, Store};
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ impl Follower {
     /// If the consumer cannot be created.
     #[must_use]
     pub fn start(brokers: &str, topics: &[&str]) -> Self {
-        let settings = Settings::new(brokers).topic_check_interval(Duration::from_secs(5));
+        let settings = ConsumerSettings::new(brokers).topic_check_interval(Duration::from_secs(5));
         let consumer = Consumer::connect(settings).assign_from_beginning(topics);
         let consumer = consumer.must("follow topics");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -148,9 +148,9 @@ pub async fn take(store: &Store, follow: Follow, events: usize) -> Result<Vec<Fo
 /// # Panics
 /// If a topic cannot be read, or a record is not an event.
 pub async fn consume(brokers: &str, topics: &[&str]) -> Vec<Consumed> {
-    let connect = Consumer::connect(Settings::new(brokers));
+    let connect = Consumer::connect(ConsumerSettings::new(brokers));
     let mut consumer = connect.read_to_end(topics).await.must("read topics");
-    let records = consumer.rest().await.must("read topics");
+    let records = consumer.read_remaining().await.must("read topics");
     consumer.close().await;
     records.into_iter().map(consumed).collect()
 }
@@ -163,6 +163,6 @@ fn consumed(delivered: Delivered) -> Consumed {
         payload: delivered.payload,
         topic: delivered.topic.to_string(),
         partition: delivered.partition,
-        offset: delivered.offset,
+        offset: delivered.offset.get(),
     }
 }

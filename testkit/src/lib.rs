@@ -15,18 +15,18 @@ mod cancel;
 mod check;
 mod dice;
 mod environment;
+mod faulty_link;
 mod follow;
 mod history;
 mod java;
 mod kafka;
-mod link;
 mod load;
 mod log;
 mod must;
 mod postgres;
-mod proxy;
 mod registry;
 mod relay;
+mod round_trips;
 mod stack;
 mod testbed;
 mod violation;
@@ -42,6 +42,7 @@ pub use cancel::dropped_after;
 pub use check::check;
 pub use dice::Dice;
 pub use environment::Environment;
+pub use faulty_link::FaultyLink;
 pub use follow::{DEADLINE, Follower, consume, take};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
 pub use java::{JavaPrinter, JavaRegistry};
@@ -49,13 +50,11 @@ pub use kafka::{
     Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
     read_topic, topic_configuration, topics, until_forgotten, until_nothing_is_open, write_records,
 };
-pub use link::Link;
 pub use load::{Load, LoadOptions};
 pub use must::Must;
 pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };
-pub use proxy::CountingProxy;
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{RelayProcess, RelaySettings};
 pub use stack::{Component, Ending, PrivateStack};

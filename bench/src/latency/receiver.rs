@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use annals_consumer::{Consumer, Settings};
+use annals_consumer::{Consumer, ConsumerSettings};
 use anyhow::Context;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Headers, Message};
@@ -35,7 +35,8 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Starts it; the topic need not exist yet.
     pub(crate) fn start(brokers: &str, topic: &str) -> anyhow::Result<Self> {
-        let consumer = Consumer::connect(Settings::new(brokers)).assign_from_beginning(&[topic])?;
+        let consumer =
+            Consumer::connect(ConsumerSettings::new(brokers)).assign_from_beginning(&[topic])?;
         let (counted, count) = watch::channel(0);
         let (stop, stopped) = oneshot::channel();
         Ok(Self { count, stop, task: tokio::spawn(receive(consumer, counted, stopped)) })

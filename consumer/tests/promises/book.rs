@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use annals_consumer::{Event, Progress};
+use annals_consumer::{DeliveredEvent, RunProgress};
 use sqlx::{PgConnection, PgPool};
 
 use crate::events::{OrderEvent, paid, placed};
@@ -15,7 +15,7 @@ pub(crate) async fn open(pool: &PgPool) {
 
 pub(crate) async fn add(
     connection: &mut PgConnection,
-    events: &[Event<OrderEvent>],
+    events: &[DeliveredEvent<OrderEvent>],
 ) -> Result<(), sqlx::Error> {
     for event in events {
         add_one(connection, event).await?;
@@ -25,7 +25,7 @@ pub(crate) async fn add(
 
 pub(crate) async fn add_one(
     connection: &mut PgConnection,
-    event: &Event<OrderEvent>,
+    event: &DeliveredEvent<OrderEvent>,
 ) -> Result<(), sqlx::Error> {
     let add = "insert into book values ($1, 1, $2) on conflict (stream) \
                do update set events = book.events + 1, amount = book.amount + excluded.amount";
@@ -64,6 +64,6 @@ pub(crate) fn sums_of(streams: i64, versions: i64) -> (i64, i64, i64) {
 }
 
 /// Ends the run when everything in the topics is applied.
-pub(crate) fn to_the_end(progress: &Progress<'_>) -> ControlFlow<()> {
+pub(crate) fn to_the_end(progress: &RunProgress<'_>) -> ControlFlow<()> {
     if progress.caught_up { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

@@ -4,20 +4,20 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use annals_consumer::{Event, Progress, RunError, Totals};
+use annals_consumer::{DeliveredEvent, RunError, RunProgress, RunTotals};
+use annals_testkit::FaultyLink;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::book;
 use crate::events::{OrderEvent, paid, placed};
-use crate::proxy::Proxy;
 use crate::world::{World, patiently};
 
 fn some(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).unwrap()
 }
 
-async fn run_to_the_end(world: &World, topic: &str) -> Result<Totals, RunError> {
+async fn run_to_the_end(world: &World, topic: &str) -> Result<RunTotals, RunError> {
     let projection = world.projection(&[topic]).await.batch_events_max(some(50));
     let runner = world.runner(&projection);
     let shutdown = CancellationToken::new();
@@ -45,7 +45,7 @@ async fn read_model_adds_up_over_runs_and_each_run_goes_on_behind_the_last() {
 /// Writes a part of the batch, the refused event included, and then fails.
 async fn break_in_the_middle(
     connection: &mut PgConnection,
-    events: &[Event<OrderEvent>],
+    events: &[DeliveredEvent<OrderEvent>],
 ) -> Result<(), sqlx::Error> {
     for event in events {
         book::add_one(connection, event).await?;
@@ -67,11 +67,11 @@ async fn failing_handler_keeps_nothing_of_its_event_and_the_next_run_adds_up() {
     let shutdown = CancellationToken::new();
     let run = world.runner(&projection).run(&shutdown, break_in_the_middle);
     let error = patiently(run).await.unwrap_err();
-    let RunError::Handler { stream, version, event_type, place, .. } = &error else {
+    let RunError::Handler { stream, version, event_type, location, .. } = &error else {
         panic!("{error:?}");
     };
     assert_eq!((stream.as_str(), version.get()), ("order-7", 4));
-    assert_eq!((event_type.as_str(), place.topic.as_ref()), ("OrderPaid", topic.as_str()));
+    assert_eq!((event_type.as_str(), location.topic.as_ref()), ("OrderPaid", topic.as_str()));
     let (_, applied, _) = book::sums(&world.pool).await;
     let seven = "select events from book where stream = 'order-7'";
     let seven: i64 = sqlx::query_scalar(seven).fetch_one(&world.pool).await.unwrap();
@@ -112,8 +112,8 @@ async fn planted_gap_stops_the_run_behind_what_came_before() {
     world.write(&topic, &drafts).await;
     for _ in 0..2 {
         let error = run_to_the_end(&world, &topic).await.unwrap_err();
-        let RunError::Gap { place, gap } = &error else { panic!("{error:?}") };
-        assert_eq!((place.partition, place.offset), (0, 2));
+        let RunError::Gap { location, gap } = &error else { panic!("{error:?}") };
+        assert_eq!((location.partition, location.offset.get()), (0, 2));
         assert_eq!((gap.expected.get(), gap.found.get()), (2, 3));
         assert_eq!(book::sums(&world.pool).await, (1, 2, 2));
     }
@@ -147,14 +147,14 @@ async fn lost_answers_to_commits_repeat_nothing() {
     let topic = world.create_topic(2).await;
     book::open(&world.pool).await;
     world.write(&topic, &book::orders(&world, 30, 0..20)).await;
-    let (pool, proxy) = proxied_pool(&world).await;
-    proxy.lose_answers_to_commits(10);
+    let (pool, link) = linked_pool(&world).await;
+    link.lose_answers_to_commits(10);
 
     let projection = world.projection(&[&topic]).await.batch_events_max(some(20));
     let runner = projection.runner(&pool, world.settings(), world.schemas());
     let run = runner.run_until(&CancellationToken::new(), book::to_the_end, book::add).await;
     assert_eq!(run.unwrap().events, 600);
-    assert_eq!(proxy.commits_to_lose(), 0, "the answers were not lost");
+    assert_eq!(link.commits_to_lose(), 0, "the answers were not lost");
     assert_eq!(book::sums(&world.pool).await, book::sums_of(30, 20));
     world.clean(&[&topic]).await;
 }
@@ -165,7 +165,7 @@ async fn database_cut_off_again_and_again_loses_and_repeats_nothing() {
     let topic = world.create_topic(2).await;
     book::open(&world.pool).await;
     world.write(&topic, &book::orders(&world, 50, 0..20)).await;
-    let (pool, proxy) = proxied_pool(&world).await;
+    let (pool, link) = linked_pool(&world).await;
 
     let projection = world.projection(&[&topic]).await.batch_events_max(some(50));
     let runner = projection.runner(&pool, world.settings(), world.schemas());
@@ -174,13 +174,13 @@ async fn database_cut_off_again_and_again_loses_and_repeats_nothing() {
     let run = runner.run_until(
         &shutdown,
         book::to_the_end,
-        async |connection: &mut PgConnection, events: &[Event<OrderEvent>]| {
+        async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
             batches += 1;
             let (before, after) = events.split_at(events.len() / 2);
             book::add(connection, before).await?;
             if batches % 3 == 0 {
-                proxy.cut();
-                proxy.mend();
+                link.cut();
+                link.mend();
             }
             book::add(connection, after).await
         },
@@ -228,11 +228,11 @@ async fn paused_runner_that_was_overtaken_writes_nothing_more() {
         tokio::task::block_in_place(|| woken.recv().unwrap());
     });
     let slow = tokio::spawn(async move {
-        let pause_once = move |_progress: &Progress<'_>| {
+        let pause_once = move |_progress: &RunProgress<'_>| {
             pause.take().into_iter().for_each(|pause| pause());
             ControlFlow::Continue(())
         };
-        let add = async |connection: &mut PgConnection, events: &[Event<OrderEvent>]| {
+        let add = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
             book::add(connection, events).await
         };
         runner.run_until(&CancellationToken::new(), pause_once, add).await
@@ -243,15 +243,13 @@ async fn paused_runner_that_was_overtaken_writes_nothing_more() {
     wake.send(()).unwrap();
 
     let error = patiently(slow).await.unwrap().unwrap_err();
-    let RunError::Superseded { expected: 3, found: 15, .. } = &error else { panic!("{error:?}") };
+    let RunError::Superseded { expected, found, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((expected.get(), found.get()), (3, 15));
     assert_eq!(book::sums(&world.pool).await, book::sums_of(5, 3));
     world.clean(&[&topic]).await;
 }
 
-async fn proxied_pool(world: &World) -> (sqlx::PgPool, Proxy) {
-    let (_, server) = world.database_url.rsplit_once('@').unwrap();
-    let (server, _) = server.split_once('/').unwrap();
-    let proxy = Proxy::to(server, true).await;
-    let url = world.database_url.replace(server, &proxy.address);
-    (sqlx::PgPool::connect(&url).await.unwrap(), proxy)
+async fn linked_pool(world: &World) -> (sqlx::PgPool, FaultyLink) {
+    let (link, url) = FaultyLink::before(&world.database_url).await;
+    (sqlx::PgPool::connect(&url).await.unwrap(), link)
 }

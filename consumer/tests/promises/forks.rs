@@ -1,7 +1,7 @@
 //! Another event under an applied version is reported, never dropped, and the projection can be
 //! rebuilt.
 
-use annals_consumer::{Projection, RunError, Totals};
+use annals_consumer::{Projection, RunError, RunTotals};
 use sqlx::Connection;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ use crate::world::{Draft, World, patiently};
 
 const STREAM: &str = "order-1";
 
-async fn run(world: &World, projection: &Projection) -> Result<Totals, RunError> {
+async fn run(world: &World, projection: &Projection) -> Result<RunTotals, RunError> {
     let shutdown = CancellationToken::new();
     patiently(world.runner(projection).run_until(&shutdown, book::to_the_end, book::add)).await
 }
@@ -28,9 +28,17 @@ fn id(draft: &Draft) -> &str {
 }
 
 /// The run must end at this record, which has another event than the one applied.
-fn assert_forked(ended: &Result<Totals, RunError>, applied: &Draft, received: &Draft, offset: i64) {
-    let Err(RunError::Forked { place, fork }) = ended else { panic!("{ended:?}") };
-    assert_eq!((fork.stream.as_str(), place.partition, place.offset), (STREAM, 0, offset));
+fn assert_forked(
+    ended: &Result<RunTotals, RunError>,
+    applied: &Draft,
+    received: &Draft,
+    offset: i64,
+) {
+    let Err(RunError::Forked { location, fork }) = ended else { panic!("{ended:?}") };
+    assert_eq!(
+        (fork.stream.as_str(), location.partition, location.offset.get()),
+        (STREAM, 0, offset)
+    );
     assert_eq!(fork.applied.to_string(), id(applied));
     assert_eq!(fork.received.to_string(), id(received));
     assert!(received.headers.contains(&("ce_streamversion".to_owned(), fork.version.to_string())));

@@ -7,7 +7,6 @@ mod exactly_once;
 mod forks;
 mod logs;
 mod outages;
-mod proxy;
 mod reading;
 mod refusals;
 mod topics;

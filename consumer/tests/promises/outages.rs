@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use annals_consumer::{Consumer, Progress, Schemas, Settings, Totals};
+use annals_consumer::{Consumer, ConsumerSettings, RunProgress, RunTotals, SchemaRegistry};
+use annals_testkit::FaultyLink;
 use tokio_util::sync::CancellationToken;
 
 use crate::book;
 use crate::events::{OrderEvent, placed};
 use crate::logs;
-use crate::proxy::Proxy;
 use crate::world::{Draft, World, patiently};
 
 /// The same events, one stream after the other.
@@ -26,17 +26,19 @@ async fn registry_that_is_away_is_waited_for() {
     let records = world.read_all(&topic).await;
     let (_, server) = world.registry_url.split_once("://").unwrap();
     let (server, _) = server.split_once('/').unwrap();
-    let proxy = Proxy::to(server, false).await;
-    let schemas = Schemas::new(&world.registry_url.replace(server, &proxy.address)).unwrap();
+    let link = FaultyLink::to(server).await;
+    link.cut();
+    let schemas =
+        SchemaRegistry::new(&world.registry_url.replace(server, &link.address())).unwrap();
 
     let record = records[0].clone();
     let decoding = tokio::spawn(async move { record.decode::<OrderEvent>(&schemas).await });
-    patiently(proxy.accepted(3)).await;
+    patiently(link.accepted(3)).await;
     assert!(!decoding.is_finished());
-    proxy.mend();
+    link.mend();
     assert_eq!(patiently(decoding).await.unwrap().unwrap(), placed(7));
-    assert_eq!(logs::count(&["WARN", "waiting for the schema registry", &proxy.address]), 1);
-    assert_eq!(logs::count(&["the schema registry at", &proxy.address, "answers again"]), 1);
+    assert_eq!(logs::count(&["WARN", "waiting for the schema registry", &link.address()]), 1);
+    assert_eq!(logs::count(&["the schema registry at", &link.address(), "answers again"]), 1);
     world.clean(&[&topic]).await;
 }
 
@@ -45,17 +47,18 @@ async fn brokers_that_are_away_at_the_start_are_waited_for() {
     let world = World::new().await;
     let topic = world.create_topic(1).await;
     world.write(&topic, &[world.draft("order-1", 0, &placed(7))]).await;
-    let proxy = Proxy::to(&world.brokers, false).await;
-    let connect = Consumer::connect(Settings::new(&proxy.address));
+    let link = FaultyLink::to(&world.brokers).await;
+    link.cut();
+    let connect = Consumer::connect(ConsumerSettings::new(link.address()));
     let mut consumer = connect.assign_from_beginning(&[&topic]).unwrap();
     let reading = tokio::spawn(async move { consumer.next().await });
-    patiently(proxy.accepted(3)).await;
-    patiently(logs::wait_for(&["WARN", "waiting for Kafka", &proxy.address])).await;
+    patiently(link.accepted(3)).await;
+    patiently(logs::wait_for(&["WARN", "waiting for Kafka", &link.address()])).await;
     assert!(!reading.is_finished());
-    proxy.mend();
+    link.mend();
     assert_eq!(patiently(reading).await.unwrap().unwrap().unwrap().stream, "order-1");
-    assert_eq!(logs::count(&["waiting for Kafka", &proxy.address]), 1);
-    assert_eq!(logs::count(&["Kafka at", &proxy.address, "answers again"]), 1);
+    assert_eq!(logs::count(&["waiting for Kafka", &link.address()]), 1);
+    assert_eq!(logs::count(&["Kafka at", &link.address(), "answers again"]), 1);
     world.clean(&[&topic]).await;
 }
 
@@ -65,15 +68,15 @@ async fn waiting_run_ends_when_it_is_told_to() {
     let topic = world.create_topic(1).await;
     world.write(&topic, &[world.draft("order-1", 0, &placed(7))]).await;
     let projection = world.projection(&[&topic]).await;
-    let proxy = Proxy::to("127.0.0.1:1", false).await;
-    let schemas = Schemas::new(&format!("http://{}", proxy.address)).unwrap();
+    let link = FaultyLink::to("127.0.0.1:1").await;
+    let schemas = SchemaRegistry::new(&format!("http://{}", link.address())).unwrap();
     let runner = projection.runner(&world.pool, world.settings(), schemas);
     let shutdown = CancellationToken::new();
     let run = tokio::spawn({
         let shutdown = shutdown.clone();
         async move { runner.run(&shutdown, book::add).await }
     });
-    patiently(proxy.accepted(1)).await;
+    patiently(link.accepted(1)).await;
     shutdown.cancel();
     assert_eq!(patiently(run).await.unwrap().unwrap().events, 0);
     world.clean(&[&topic]).await;
@@ -128,7 +131,7 @@ async fn topic_made_anew_in_another_order_is_recognised_by_its_last_event() {
     let again = patiently(run()).await.unwrap();
     assert_eq!((again.events, again.duplicates), (40, 200));
     assert_eq!(book::sums(&world.pool).await, book::sums_of(20, 12));
-    assert_eq!(logs::count(&["WARN", "starts over", &topic]), 1);
+    assert_eq!(logs::count(&["WARN", "was created again", &topic]), 1);
     world.clean(&[&topic]).await;
 }
 
@@ -142,10 +145,10 @@ async fn topic_made_anew_under_a_running_projection_is_read_again_and_applied_on
     let projection = world.projection(&[&topic]).await;
     let runner = world.runner(&projection);
     let shutdown = CancellationToken::new();
-    let (tell, mut told) = tokio::sync::watch::channel(Totals::default());
+    let (tell, mut told) = tokio::sync::watch::channel(RunTotals::default());
     let run = tokio::spawn({
         let shutdown = shutdown.clone();
-        let hook = move |progress: &Progress<'_>| {
+        let hook = move |progress: &RunProgress<'_>| {
             tell.send_replace(progress.totals);
             ControlFlow::Continue(())
         };
@@ -156,8 +159,8 @@ async fn topic_made_anew_under_a_running_projection_is_read_again_and_applied_on
     world.delete(&topic).await;
     patiently(logs::wait_for(&["waiting for a topic that does not exist", &topic])).await;
     world.create(&topic, 1).await;
-    let news = book::orders(&world, 20, 10..12);
-    world.write(&topic, &other_order(&drafts, &news)).await;
+    let event = book::orders(&world, 20, 10..12);
+    world.write(&topic, &other_order(&drafts, &event)).await;
     patiently(told.wait_for(|totals| totals.events == 240)).await.unwrap();
     shutdown.cancel();
     assert_eq!(patiently(run).await.unwrap().unwrap().duplicates, 200);

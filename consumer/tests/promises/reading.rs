@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use annals_consumer::{Consumer, Delivered, Place};
+use annals_consumer::{Consumer, Delivered, Offset, RecordLocation};
+use annals_testkit::DEADLINE;
 use rdkafka::producer::Producer;
 
 use crate::book;
 use crate::events::{OrderEvent, placed};
-use crate::world::{Draft, PATIENCE, World, patiently, send};
+use crate::world::{Draft, World, patiently, send};
 
 fn versions_by_stream(records: &[Delivered]) -> HashMap<&str, Vec<i64>> {
     let mut versions: HashMap<&str, Vec<i64>> = HashMap::new();
@@ -28,7 +29,7 @@ async fn every_event_comes_once_and_each_stream_in_order() {
     let mut next_offsets: HashMap<i32, i64> = HashMap::new();
     for record in &records {
         let next = next_offsets.entry(record.partition).or_default();
-        assert_eq!(record.offset, *next, "offsets of a partition come in order");
+        assert_eq!(record.offset.get(), *next, "offsets of a partition come in order");
         *next += 1;
     }
     assert_eq!(next_offsets.len(), 4);
@@ -59,7 +60,7 @@ async fn event_comes_back_as_it_was_written() {
     assert_eq!(record.headers, [("tenant".to_owned(), b"north".to_vec())]);
     assert_eq!(draft.headers[1].1, record.event_id.to_string());
     assert_eq!(draft.headers[5].1, record.recorded_at.to_string());
-    assert_eq!(record.place().to_string(), format!("{topic}[0]@0"));
+    assert_eq!(record.location().to_string(), format!("{topic}[0]@0"));
     world.clean(&[&topic]).await;
 }
 
@@ -73,16 +74,16 @@ async fn aborted_transaction_is_invisible_and_holds_nothing_up() {
 
     producer.begin_transaction().unwrap();
     send(&producer, &topic, &[committed(0), committed(1)]).await;
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(DEADLINE).unwrap();
     producer.begin_transaction().unwrap();
     send(&producer, &topic, &[aborted(0), aborted(1)]).await;
-    producer.abort_transaction(PATIENCE).unwrap();
+    producer.abort_transaction(DEADLINE).unwrap();
     producer.begin_transaction().unwrap();
     send(&producer, &topic, &[committed(2)]).await;
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(DEADLINE).unwrap();
     producer.begin_transaction().unwrap();
     send(&producer, &topic, &[aborted(2)]).await;
-    producer.abort_transaction(PATIENCE).unwrap();
+    producer.abort_transaction(DEADLINE).unwrap();
 
     let records = world.read_all(&topic).await;
     let expected = HashMap::from([("order-1", vec![0, 1, 2])]);
@@ -104,7 +105,7 @@ async fn end_lies_behind_a_transaction_that_is_still_open() {
     assert_eq!(patiently(consumer.next()).await.unwrap().unwrap().stream, "order-1");
     let early = tokio::time::timeout(std::time::Duration::from_secs(1), consumer.next()).await;
     assert!(early.is_err(), "the end came before the open transaction: {early:?}");
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(DEADLINE).unwrap();
     assert_eq!(patiently(consumer.next()).await.unwrap().unwrap().stream, "order-2");
     assert_eq!(patiently(consumer.next()).await.unwrap(), None);
     world.clean(&[&topic]).await;
@@ -118,7 +119,7 @@ async fn records_written_after_the_end_was_fixed_are_left_out() {
     let connect = Consumer::connect(world.settings());
     let mut consumer = connect.read_to_end(&[&topic]).await.unwrap();
     world.write(&topic, &book::orders(&world, 10, 1..5)).await;
-    assert_eq!(patiently(consumer.rest()).await.unwrap().len(), 10);
+    assert_eq!(patiently(consumer.read_remaining()).await.unwrap().len(), 10);
     world.clean(&[&topic]).await;
 }
 
@@ -139,11 +140,15 @@ async fn reading_starts_at_the_offset_asked_for() {
     let topic = world.create_topic(1).await;
     let drafts: Vec<Draft> = (0..10).map(|v| world.draft("order-1", v, &placed(v))).collect();
     world.write(&topic, &drafts).await;
-    let start = Place { topic: topic.as_str().into(), partition: 0, offset: 7 };
+    let start = RecordLocation {
+        topic: topic.as_str().into(),
+        partition: 0,
+        offset: Offset::new(7).unwrap(),
+    };
     let mut consumer = Consumer::connect(world.settings()).assign_from(&[start]).unwrap();
     for version in 7..10 {
         let record = patiently(consumer.next()).await.unwrap().unwrap();
-        assert_eq!((record.version.get(), record.offset), (version, version));
+        assert_eq!((record.version.get(), record.offset.get()), (version, version));
     }
     world.clean(&[&topic]).await;
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use annals_consumer::{
-    ConsumeError, Consumer, DecodeFailure, EnvelopeProblem, Event, FirstVersion, RunError,
-    SchemaLookupError, UnknownEvents,
+    ConsumeError, Consumer, DecodeRecordError, DeliveredEvent, EnvelopeProblem, FirstVersion,
+    RunError, SchemaLookupError, UnknownEvents,
 };
-use annals_schemas::{DecodeError, SchemaId, frame};
+use annals_schemas::{DecodeError, SchemaId, to_wire_format};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ async fn garbage_is_named_by_its_place_and_what_came_before_is_applied() {
 
     let error = refusal(&world, &topic).await;
     let RunError::Consume(ConsumeError::Envelope(envelope)) = &error else { panic!("{error:?}") };
-    assert_eq!(envelope.place.to_string(), format!("{topic}[0]@2"));
+    assert_eq!(envelope.location.to_string(), format!("{topic}[0]@2"));
     assert!(matches!(envelope.problem, EnvelopeProblem::Frame(_)), "{error}");
     assert_eq!(book::sums(&world.pool).await, (2, 2, 2));
 
@@ -48,7 +48,7 @@ async fn garbage_is_named_by_its_place_and_what_came_before_is_applied() {
     let mut seen = Vec::new();
     loop {
         match patiently(consumer.next()).await {
-            Ok(Some(record)) => seen.push(record.offset),
+            Ok(Some(record)) => seen.push(record.offset.get()),
             Ok(None) => break,
             Err(error) => assert!(error.to_string().contains("[0]@2"), "{error}"),
         }
@@ -80,10 +80,11 @@ async fn payload_that_does_not_fit_its_schema_is_named_by_its_place() {
     longer.extend_from_slice(b"trailing");
     written_with(&world, &topic, good.value(&longer)).await;
     let error = refusal(&world, &topic).await;
-    let RunError::Decode(DecodeFailure::Payload { place, event_type, source }) = &error else {
+    let RunError::Decode(DecodeRecordError::Payload { location, event_type, source }) = &error
+    else {
         panic!("{error:?}");
     };
-    assert_eq!((place.to_string(), event_type.as_str()), (format!("{topic}[0]@2"), "OrderPaid"));
+    assert_eq!((location.to_string(), event_type.as_str()), (format!("{topic}[0]@2"), "OrderPaid"));
     assert!(matches!(source, DecodeError::Malformed { .. }), "{source:?}");
     assert_eq!(book::sums(&world.pool).await, (2, 2, 2));
     world.clean(&[&topic]).await;
@@ -94,13 +95,13 @@ async fn schema_that_the_registry_does_not_know_is_named() {
     let world = World::new().await;
     let topic = world.create_topic(1).await;
     book::open(&world.pool).await;
-    let unknown = frame(SchemaId(2_000_000_000), b"datum");
+    let unknown = to_wire_format(SchemaId(2_000_000_000), b"datum");
     written_with(&world, &topic, world.draft("order-1", 1, &paid(1)).value(&unknown)).await;
     let error = refusal(&world, &topic).await;
-    let RunError::Decode(DecodeFailure::Schema { place, source }) = &error else {
+    let RunError::Decode(DecodeRecordError::Schema { location, source }) = &error else {
         panic!("{error:?}");
     };
-    assert_eq!(place.to_string(), format!("{topic}[0]@2"));
+    assert_eq!(location.to_string(), format!("{topic}[0]@2"));
     let SchemaLookupError::Unknown { id: SchemaId(2_000_000_000), .. } = source else {
         panic!("{source:?}");
     };
@@ -113,7 +114,7 @@ async fn undeclared_event_types_are_refused_unless_they_are_to_be_skipped() {
     let world = World::new().await;
     let topic = world.create_topic(1).await;
     world.write(&topic, &book::orders(&world, 3, 0..4)).await;
-    let only_placed = async |_: &mut PgConnection, events: &[Event<PlacedOnly>]| {
+    let only_placed = async |_: &mut PgConnection, events: &[DeliveredEvent<PlacedOnly>]| {
         let PlacedOnly::OrderPlaced(first) = &events[0].data;
         assert_eq!(first.note, format!("amount {}", first.amount));
         Ok::<_, sqlx::Error>(())
@@ -192,7 +193,8 @@ async fn cancelled_run_ends_behind_the_batch_it_was_at() {
     let few = std::num::NonZeroUsize::new(10).unwrap();
     let projection = world.projection(&[&topic]).await.batch_events_max(few);
     let shutdown = CancellationToken::new();
-    let cancel_inside = async |connection: &mut PgConnection, events: &[Event<OrderEvent>]| {
+    let cancel_inside = async |connection: &mut PgConnection,
+                               events: &[DeliveredEvent<OrderEvent>]| {
         shutdown.cancel();
         book::add(connection, events).await
     };

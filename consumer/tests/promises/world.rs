@@ -4,24 +4,23 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use annals_consumer::{Consumer, Delivered, Projection, Runner, Schemas, Settings};
-use annals_schemas::{EventSet, SchemaId, frame};
+use annals_consumer::{Consumer, ConsumerSettings, Delivered, Projection, Runner, SchemaRegistry};
+use annals_schemas::{EventSet, SchemaId, to_wire_format};
+use annals_testkit::{
+    DEADLINE, Environment, add_partitions, create_database, create_topic, delete_topic,
+    drop_database,
+};
 use jiff::Timestamp;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, post_schema};
 use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::PgPool;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::events::OrderEvent;
-
-/// How long anything may take before a test gives up. Nothing waits this long when all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Registered once for all tests of this process: the registry refuses a subject that two programs
 /// make at the same moment.
@@ -34,7 +33,6 @@ pub(crate) struct World {
     /// Differs for each test: topics, the database and transactional ids begin with it.
     pub(crate) name: String,
     pub(crate) pool: PgPool,
-    admin: AdminClient<DefaultClientContext>,
     pub(crate) producer: FutureProducer,
     schema_ids: &'static HashMap<&'static str, SchemaId>,
     position: AtomicI64,
@@ -51,25 +49,16 @@ pub(crate) struct Draft {
 impl World {
     pub(crate) async fn new() -> Self {
         crate::logs::collect();
-        let brokers = variable("ANNALS_KAFKA");
-        let registry_url = variable("ANNALS_REGISTRY_URL");
-        let admin_url = variable("ANNALS_DATABASE_URL");
+        let Environment { kafka: brokers, registry_url, .. } = Environment::get().clone();
         let name = format!("consumer_test_{}", Uuid::now_v7().simple());
-        let admin_pool = PgPool::connect(&admin_url).await.unwrap();
-        let create = AssertSqlSafe(format!("create database {name}"));
-        sqlx::raw_sql(create).execute(&admin_pool).await.unwrap();
-        let (server, _) = admin_url.rsplit_once('/').unwrap();
-        let database_url = format!("{server}/{name}");
-        let client = || {
-            let mut config = ClientConfig::new();
-            config.set("bootstrap.servers", &brokers);
-            config
-        };
+        create_database(Environment::get(), &name).await;
+        let database_url = Environment::get().url_of_database(&name);
+        // Without idempotence a producer may reorder what it retries.
+        let mut producer = ClientConfig::new();
+        producer.set("bootstrap.servers", &brokers).set("enable.idempotence", "true");
         Self {
             pool: PgPool::connect(&database_url).await.unwrap(),
-            admin: client().create().unwrap(),
-            // Without idempotence a producer may reorder retried records.
-            producer: client().set("enable.idempotence", "true").create().unwrap(),
+            producer: producer.create().unwrap(),
             schema_ids: SCHEMA_IDS.get_or_init(|| register(&registry_url)).await,
             position: AtomicI64::new(0),
             brokers,
@@ -90,20 +79,15 @@ impl World {
     }
 
     pub(crate) async fn create(&self, topic: &str, partitions: i32) {
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        let results = self.admin.create_topics([&new], &patient()).await.unwrap();
-        results.into_iter().for_each(|result| drop(result.unwrap()));
+        create_topic(&self.brokers, topic, partitions).await;
     }
 
     pub(crate) async fn delete(&self, topic: &str) {
-        let results = self.admin.delete_topics(&[topic], &patient()).await.unwrap();
-        results.into_iter().for_each(|result| drop(result.unwrap()));
+        delete_topic(&self.brokers, topic).await;
     }
 
     pub(crate) async fn repartition(&self, topic: &str, partitions: usize) {
-        let more = NewPartitions::new(topic, partitions);
-        let results = self.admin.create_partitions([&more], &patient()).await.unwrap();
-        results.into_iter().for_each(|result| drop(result.unwrap()));
+        add_partitions(&self.brokers, topic, partitions).await;
     }
 
     /// The record of an event, as the relay writes it.
@@ -123,7 +107,7 @@ impl World {
         ];
         Draft {
             key: stream.to_owned(),
-            value: frame(self.schema_ids[encoded.event_type], &encoded.payload),
+            value: to_wire_format(self.schema_ids[encoded.event_type], &encoded.payload),
             headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
         }
     }
@@ -139,23 +123,23 @@ impl World {
             .set("transactional.id", &self.name)
             .create()
             .unwrap();
-        producer.init_transactions(PATIENCE).unwrap();
+        producer.init_transactions(DEADLINE).unwrap();
         producer
     }
 
-    pub(crate) fn settings(&self) -> Settings {
-        Settings::new(&self.brokers).topic_check_interval(Duration::from_millis(100))
+    pub(crate) fn settings(&self) -> ConsumerSettings {
+        ConsumerSettings::new(&self.brokers).topic_check_interval(Duration::from_millis(100))
     }
 
-    pub(crate) fn schemas(&self) -> Schemas {
-        Schemas::new(&self.registry_url).unwrap()
+    pub(crate) fn schemas(&self) -> SchemaRegistry {
+        SchemaRegistry::new(&self.registry_url).unwrap()
     }
 
     /// Everything that is in a topic.
     pub(crate) async fn read_all(&self, topic: &str) -> Vec<Delivered> {
         let connect = Consumer::connect(self.settings());
         let mut consumer = connect.read_to_end(&[topic]).await.unwrap();
-        patiently(consumer.rest()).await.unwrap()
+        patiently(consumer.read_remaining()).await.unwrap()
     }
 
     pub(crate) async fn projection(&self, topics: &[&str]) -> Projection {
@@ -174,9 +158,7 @@ impl World {
             self.delete(topic).await;
         }
         self.pool.close().await;
-        let admin_pool = PgPool::connect(&variable("ANNALS_DATABASE_URL")).await.unwrap();
-        let remove = AssertSqlSafe(format!("drop database {} with (force)", self.name));
-        sqlx::raw_sql(remove).execute(&admin_pool).await.unwrap();
+        drop_database(Environment::get(), &self.name).await;
     }
 }
 
@@ -210,7 +192,7 @@ pub(crate) async fn send(producer: &FutureProducer, topic: &str, drafts: &[Draft
 
 /// Fails a test that hangs instead of waiting for ever.
 pub(crate) async fn patiently<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("this should have ended long ago")
+    tokio::time::timeout(DEADLINE, work).await.expect("this should have ended long ago")
 }
 
 async fn register(registry_url: &str) -> HashMap<&'static str, SchemaId> {
@@ -228,14 +210,4 @@ async fn register(registry_url: &str) -> HashMap<&'static str, SchemaId> {
         ids.insert(*event_type, SchemaId(registered.id));
     }
     ids
-}
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run make test, or make up and eval \"$(ops/dev/dev env)\"")
-    })
-}
-
-fn patient() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use annals_consumer::Totals;
+use annals_consumer::RunTotals;
 use annals_store::EventSet;
 use anyhow::{Context, Result, bail};
 use sqlx::PgPool;
@@ -18,7 +18,7 @@ use crate::seen::{self, Seen};
 /// Tasks that must not end before they are told to.
 #[derive(Debug)]
 pub(crate) struct Background {
-    tasks: JoinSet<Result<Totals>>,
+    tasks: JoinSet<Result<RunTotals>>,
     shutdown: CancellationToken,
 }
 
@@ -40,7 +40,7 @@ impl Background {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let watch = seen::watch(&run, &topics, &seen);
             until.run_until_cancelled(watch).await.unwrap_or(Ok(()))?;
-            Ok(Totals::default())
+            Ok(RunTotals::default())
         });
         Self { tasks, shutdown }
     }
@@ -61,9 +61,9 @@ impl Background {
     }
 
     /// Ends them, and adds up what the projections did.
-    pub(crate) async fn end(&mut self) -> Result<Totals> {
+    pub(crate) async fn end(&mut self) -> Result<RunTotals> {
         self.shutdown.cancel();
-        let mut sum = Totals::default();
+        let mut sum = RunTotals::default();
         while let Some(ended) = self.tasks.join_next().await {
             let totals = ended.context("a task of the demo broke")??;
             sum.events += totals.events;

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
-use annals_consumer::{Progress, Projection, Runner, Schemas, Totals};
+use annals_consumer::{Projection, RunProgress, RunTotals, Runner, SchemaRegistry};
 use annals_store::EventSet;
 use anyhow::{Context, Result, bail};
 use sqlx::PgPool;
@@ -36,7 +36,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    fn tell(&self, progress: &Progress<'_>, of: fn(&mut Applied) -> &mut u64) {
+    fn tell(&self, progress: &RunProgress<'_>, of: fn(&mut Applied) -> &mut u64) {
         self.lags.record(progress.lags);
         self.applied.send_if_modified(|applied| {
             let before = std::mem::replace(of(applied), progress.totals.events);
@@ -46,9 +46,9 @@ impl Reports {
 }
 
 /// Runs the projection of flights until `shutdown`.
-pub(crate) async fn run_flights(pool: PgPool, run: Run, reports: Reports) -> Result<Totals> {
+pub(crate) async fn run_flights(pool: PgPool, run: Run, reports: Reports) -> Result<RunTotals> {
     let runner = runner::<FlightEvent>(&pool, &run).await?;
-    let hook = |progress: &Progress<'_>| {
+    let hook = |progress: &RunProgress<'_>| {
         reports.tell(progress, |applied| &mut applied.flights);
         ControlFlow::Continue(())
     };
@@ -57,9 +57,9 @@ pub(crate) async fn run_flights(pool: PgPool, run: Run, reports: Reports) -> Res
 }
 
 /// Runs the projection of aircraft until `shutdown`.
-pub(crate) async fn run_aircraft(pool: PgPool, run: Run, reports: Reports) -> Result<Totals> {
+pub(crate) async fn run_aircraft(pool: PgPool, run: Run, reports: Reports) -> Result<RunTotals> {
     let runner = runner::<AircraftEvent>(&pool, &run).await?;
-    let hook = |progress: &Progress<'_>| {
+    let hook = |progress: &RunProgress<'_>| {
         reports.tell(progress, |applied| &mut applied.aircraft);
         ControlFlow::Continue(())
     };
@@ -74,8 +74,8 @@ async fn runner<E: EventSet>(pool: &PgPool, run: &Run) -> Result<Runner> {
         NonZeroUsize::new(BATCH_EVENTS_MAX.into()).context("a batch of no events")?;
     let projection = Projection::new(&name, &[&topic])?.batch_events_max(batch_events_max);
     projection.prepare(pool).await.context("prepare the projections")?;
-    let schemas =
-        Schemas::new(&run.registry_url).context("use the registry at ANNALS_REGISTRY_URL")?;
+    let schemas = SchemaRegistry::new(&run.registry_url)
+        .context("use the registry at ANNALS_REGISTRY_URL")?;
     Ok(projection.runner(pool, settings(run, E::CATEGORY), schemas))
 }
 

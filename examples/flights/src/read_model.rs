@@ -1,6 +1,6 @@
 //! The read model: two tables, and what events do to them.
 
-use annals_consumer::Event;
+use annals_consumer::DeliveredEvent;
 use anyhow::{Context, Result};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Executor, PgConnection, PgPool};
@@ -47,7 +47,7 @@ pub(crate) async fn create(pool: &PgPool) -> Result<()> {
 /// a stream.
 pub(crate) async fn apply_flights(
     connection: &mut PgConnection,
-    events: &[Event<FlightEvent>],
+    events: &[DeliveredEvent<FlightEvent>],
 ) -> Result<(), Unapplied> {
     let mut batch = FlightBatch::default();
     for event in events {
@@ -59,7 +59,7 @@ pub(crate) async fn apply_flights(
 /// Applies events of aircraft in one statement.
 pub(crate) async fn apply_aircraft(
     connection: &mut PgConnection,
-    events: &[Event<AircraftEvent>],
+    events: &[DeliveredEvent<AircraftEvent>],
 ) -> Result<(), Unapplied> {
     let legs = events.iter().map(|event| {
         let AircraftEvent::AircraftFlewLeg(leg) = &event.data;

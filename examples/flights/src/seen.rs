@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use annals_consumer::{Consumer, Settings};
+use annals_consumer::{Consumer, ConsumerSettings};
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
@@ -29,9 +29,9 @@ pub(crate) async fn watch(run: &Run, topics: &[&str], seen: &watch::Sender<Seen>
 }
 
 /// How the demo reaches Kafka.
-pub(crate) fn settings(run: &Run, client: &str) -> Settings {
+pub(crate) fn settings(run: &Run, client: &str) -> ConsumerSettings {
     // The topics come into being while they are already waited for.
     let interval = std::time::Duration::from_millis(100);
     let client_id = format!("annals-flights-{client}");
-    Settings::new(run.kafka.as_str()).client_id(client_id).topic_check_interval(interval)
+    ConsumerSettings::new(run.kafka.as_str()).client_id(client_id).topic_check_interval(interval)
 }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::process::ExitCode;
 
-use annals_consumer::{Consumer, Delivered, Schemas};
+use annals_consumer::{Consumer, Delivered, SchemaRegistry};
 use annals_store::{Store, StreamName, Version};
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
@@ -43,7 +43,7 @@ async fn of_store(run: &Run, stream: &StreamName, screen: &Screen) -> Result<usi
 async fn of_topic(run: &Run, stream: &StreamName, screen: &Screen) -> Result<()> {
     let topic = run.topic(stream.category());
     screen.heading(&format!("Kafka, topic {topic}: key {stream}"))?;
-    let schemas = Schemas::new(&run.registry_url)?;
+    let schemas = SchemaRegistry::new(&run.registry_url)?;
     let reading = || format!("read topic {topic}");
     let consumer = Consumer::connect(settings(run, "show"));
     let mut consumer = consumer.read_to_end(&[&topic]).await.with_context(reading)?;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::pin::pin;
 
-use annals_consumer::{Consumer, Delivered, FirstVersion, Verdict, VersionFilter};
+use annals_consumer::{Consumer, Delivered, FilterDecision, FirstVersion, VersionFilter};
 use annals_store::{Category, Read, Store};
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
@@ -50,17 +50,17 @@ pub(crate) async fn of_topic(run: &Run, category: &str) -> Result<Contents> {
 
 fn check(filter: &mut VersionFilter, delivered: &Delivered) -> Result<()> {
     match filter.check(&delivered.stream, delivered.version, delivered.event_id) {
-        Ok(Verdict::Apply) => Ok(()),
-        Ok(Verdict::Duplicate) => {
+        Ok(FilterDecision::Apply) => Ok(()),
+        Ok(FilterDecision::Duplicate) => {
             bail!(
                 "a duplicate: version {} of {} once more, in record {}",
                 delivered.version,
                 delivered.stream,
-                delivered.place()
+                delivered.location()
             )
         }
         Err(fault) => Err(fault).with_context(|| {
-            format!("out of order, lost, or forked: record {}", delivered.place())
+            format!("out of order, lost, or forked: record {}", delivered.location())
         }),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_relay_machine::Shard;
-use annals_schemas::{SchemaId, frame};
+use annals_schemas::{SchemaId, to_wire_format};
 use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -49,7 +49,7 @@ impl Message {
             topic: Arc::clone(&to.topic),
             partition: Some(to.partition_of(event.stream)),
             key: event.stream.to_owned(),
-            payload: frame(schema, event.payload),
+            payload: to_wire_format(schema, event.payload),
             recorded_at: details.recorded_at,
             headers: headers(event, details, source),
             position: event.position.get(),

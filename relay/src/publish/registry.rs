@@ -264,7 +264,7 @@ fn unavailable(action: &'static str, error: SRCError) -> Failure {
 /// counts, not the text.
 fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
     let registered = registered.and_then(|text| Schema::parse(text).ok());
-    registered.is_some_and(|registered| registered.means_the_same_as(schema))
+    registered.is_some_and(|registered| registered.is_equivalent_to(schema))
 }
 
 /// The meaning of the registry's error code. An error without a code does not come from the

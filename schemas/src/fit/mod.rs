@@ -1,39 +1,32 @@
 //! Proves that a type fits its schema, in a test, so that no append ever fails on it.
 //!
-//! The type is read from a deserializer that has no bytes ([`walk`], [`read`]): each request is
-//! checked against the schema and answered with a sample; then the value is written to a serializer
-//! that keeps nothing ([`write`]) and checks just the same. Round after round, until every option was
-//! there and not there, every symbol and every branch was taken and every sample was tried. What
-//! passes is at last really encoded, decoded and encoded again.
+//! Round after round, [`sample`] writes a datum by the schema, the type decodes it as the store
+//! decodes an event, and encodes it again; the bytes must be the same. [`probe`] stands between the
+//! library's deserializer and the type: it only notes which field asked for what, so that a failure
+//! has a place.
 
-mod access;
-mod ask;
-mod composite;
-mod error;
-mod kept;
-mod parts;
-mod read;
+mod advice;
+mod at;
+mod error_text;
+mod findings;
+mod placeholder;
+mod probe;
+mod round_trip;
 mod sample;
-mod state;
-mod unit;
-mod walk;
-mod write;
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::{EncodeError, Schema};
-use kept::Kept;
-use state::State;
-use walk::Walk;
-use write::Check;
+use crate::{DecodeError, EncodeError, Schema};
+use findings::{Findings, NO_FIELD, with};
+use probe::Probed;
+use round_trip::RoundTrips;
 
-/// Far more than any schema needs: the most alternatives of one place, times those it is nested in.
+/// More than any schema needs: each round tries the next alternative at every place that it
+/// reaches.
 const ROUNDS_MAX: usize = 20_000;
-/// So many rounds without anything new end the search for a way to what was not tried yet.
+/// Rounds without news that end the search while some alternatives were never accepted.
 const IDLE_ROUNDS_MAX: usize = 1_000;
-
-const UNPROVED: &str = "the type passes every rule, and still is not encoded and decoded";
 
 /// One place where a type and its schema do not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -52,48 +45,38 @@ pub struct Misfit {
 
 /// Proves, without an instance, that values of a type can be written and read with a schema.
 ///
-/// Every place of the schema is visited, with and without what is optional, through every symbol and
-/// every branch. What the type asks for and what it writes is compared with the schema, by the name
-/// of each field; then each value is really encoded, decoded and encoded again, and must have kept
-/// what it was given. A type may bring text into a normal form, nothing else may change.
+/// Sample values are made by the schema: each branch of each union, each symbol, empty and filled
+/// arrays and maps, the least and greatest numbers, dates and instants of logical types. The type
+/// decodes each one as an event is decoded, and encodes it again. The result must be the same
+/// bytes; only text may come back in a normal form.
 ///
-/// A type that takes few values (a flight number, say) may refuse all the samples. Then the schema
+/// A type that takes few values (a flight number, say) may refuse all samples. Then the schema
 /// gives some: `{"name": "flight", "type": "string", "examples": ["UA1545"]}`.
 ///
-/// Stricter than encoding is: a field of the schema that the type lacks is a misfit even if it has a
-/// default, since the default would be stored for ever in the place of what a reader expects.
+/// Stricter than encoding is: a field of the schema that the type lacks is a misfit even if it has
+/// a default, since the default would be stored for ever in the place of what a reader expects.
 ///
-/// What it cannot see: code that treats one value of a type unlike all others, a unit of time that
-/// the type does not tell (a plain `i64` fits any timestamp), and, behind `#[serde(flatten)]`, a
-/// field that is skipped while it is empty, was empty in every sample, and is not in the schema.
+/// What it cannot find: code that treats one value unlike the samples; a unit of time that the type
+/// does not name (a plain `i64` fits any timestamp); behind `#[serde(flatten)]`, a field that is
+/// skipped in every sample and is not in the schema.
 ///
 /// # Errors
-/// Every [`Misfit`] that was found. Behind `#[serde(flatten)]` and in untagged enums serde tells one
-/// at a time.
+/// Every [`Misfit`] of reading; if there is none, those of writing, one of each sample. In untagged
+/// enums and behind `#[serde(flatten)]` serde tells one at a time.
 pub fn check_fit<T: Serialize + DeserializeOwned>(schema: &Schema) -> Result<(), Vec<Misfit>> {
-    let mut state = State::default();
-    let mut kept = Kept::default();
+    with(|findings| findings.begin(schema.root()));
+    let mut round_trips = RoundTrips::default();
     let mut idle = 0;
     for _ in 0..ROUNDS_MAX {
-        round::<T>(*schema, &mut state, &mut kept);
-        idle = if state.progressed() { 0 } else { idle + 1 };
-        if idle > 0 && !state.pending() || idle > IDLE_ROUNDS_MAX {
+        round::<T>(*schema, &mut round_trips);
+        idle = if with(|findings| findings.progressed()) { 0 } else { idle + 1 };
+        if idle > 0 && !with(|findings| findings.pending()) || idle > IDLE_ROUNDS_MAX {
             break;
         }
     }
-    if state.is_clean() {
-        kept.judge(&mut state);
-    }
-    if state.is_clean() {
-        state.blame_untried();
-    }
-    let proofs = state.proofs;
-    let mut misfits = state.into_misfits();
-    if misfits.is_empty() && proofs == 0 {
-        // Nothing was noted, and nothing was shown either: that is no fit.
-        let (rust, avro) =
-            ("no value of the type could be made".into(), "of what the schema says".into());
-        misfits.push(Misfit { field: String::new(), rust, avro, advice: String::new() });
+    let mut misfits = with(std::mem::take).into_misfits();
+    if misfits.is_empty() {
+        misfits = round_trips.misfits();
     }
     for misfit in misfits.iter_mut().filter(|misfit| misfit.field.is_empty()) {
         schema.name().clone_into(&mut misfit.field);
@@ -101,54 +84,93 @@ pub fn check_fit<T: Serialize + DeserializeOwned>(schema: &Schema) -> Result<(),
     if misfits.is_empty() { Ok(()) } else { Err(misfits) }
 }
 
-/// Reads one value, writes it, and if both went well really encodes it.
-fn round<T: Serialize + DeserializeOwned>(schema: Schema, state: &mut State, kept: &mut Kept) {
-    state.begin_round();
-    let value = match T::deserialize(Walk::root(schema.root(), state)) {
-        Ok(value) => value,
-        Err(error) => {
-            state.judge(&state::Place::default(), error);
-            return;
-        }
+/// Decodes one sample, and encodes what came of it.
+fn round<T: Serialize + DeserializeOwned>(schema: Schema, round_trips: &mut RoundTrips) {
+    let datum = with(|findings| {
+        findings.begin_round();
+        sample::datum(schema.root(), findings)
+    });
+    let value = match schema.decode::<Probed<T>>(&datum, &schema) {
+        Ok(Probed(value)) => value,
+        Err(error) => return with(|findings| findings.refused("", reason(error))),
     };
-    if let Err(error) = value.serialize(Check::root(schema.root(), state)) {
-        let text = format!("the type cannot be written: {error}");
-        state.write_misfit("", text, "whatever the schema says", "");
-    }
-    if !state.is_clean() {
+    with(Findings::accept);
+    if with(|findings| findings.reading_failed()) {
         return;
     }
-    match prove(schema, &value, state, kept) {
-        Ok(()) => state.proofs += 1,
-        Err((field, reason)) => state.write_misfit(&field, UNPROVED.into(), &reason, ""),
+    if let Err(Unwritten { field, rust, avro, advice }) = write(schema, &value, &datum, round_trips)
+    {
+        with(|findings| findings.misfit(&field, rust, &avro, advice));
     }
 }
 
-/// What no rule can replace: bytes from the value, the value from the bytes.
-fn prove<T: Serialize + DeserializeOwned>(
+/// Why a value is not written as it was read.
+struct Unwritten {
+    field: String,
+    rust: String,
+    avro: String,
+    advice: &'static str,
+}
+
+impl Unwritten {
+    fn whole(rust: &str, cause: String) -> Self {
+        Self { field: String::new(), rust: rust.to_owned(), avro: cause, advice: "" }
+    }
+
+    fn of(error: EncodeError) -> Self {
+        let EncodeError::Misfit { field, reason, .. } = error else {
+            return Self::whole("the type cannot be written", error.to_string());
+        };
+        let name = field.rsplit('.').next().unwrap_or_default();
+        let (rust, avro, advice) = match reason.split_once(", ") {
+            Some(("the value has it", _)) => {
+                (format!("the type writes field {name}"), NO_FIELD, "")
+            }
+            Some(("the value lacks it", _)) => {
+                let lacks = "the schema has no default for it";
+                ("the type leaves it out at times".into(), lacks, "do not skip it")
+            }
+            Some((gives, says)) => {
+                (gives.replacen("the value gives", "the type writes", 1), says, "")
+            }
+            None => ("the type cannot be written".into(), custom(&reason), ""),
+        };
+        let avro = avro.to_owned();
+        Self { field, rust, avro, advice }
+    }
+}
+
+/// The text of an error that the type itself has raised.
+fn custom(text: &str) -> &str {
+    text.strip_prefix("Failed to serialize value into Avro value: ").unwrap_or(text)
+}
+
+fn write<T: Serialize + DeserializeOwned>(
     schema: Schema,
     value: &T,
-    state: &State,
-    kept: &mut Kept,
-) -> Result<(), (String, String)> {
-    let whole = |reason: String| (String::new(), reason);
-    let encode = |value: &T| {
-        schema.encode(value).map_err(|error| match error {
-            EncodeError::Misfit { field, reason, .. } => (field, reason),
-            other => whole(other.to_string()),
-        })
-    };
-    let payload = encode(value)?;
-    let decoded: T = schema.decode(&payload, &schema).map_err(|error| whole(error.to_string()))?;
-    if encode(&decoded)? != payload {
-        return Err(whole("the type, encoded, decoded and encoded again, differs".into()));
+    datum: &[u8],
+    round_trips: &mut RoundTrips,
+) -> Result<(), Unwritten> {
+    let payload = schema.encode(value).map_err(Unwritten::of)?;
+    let decoded = schema.decode::<T>(&payload, &schema);
+    let decoded = decoded
+        .map_err(|error| Unwritten::whole("the type cannot read it again", reason(error)))?;
+    if schema.encode(&decoded).ok().as_ref() != Some(&payload) {
+        return Err(Unwritten::whole("the type, decoded and encoded again", "differs".into()));
     }
     serde_json::to_value(value)
-        .map_err(|error| whole(format!("the type has no JSON form: {error}")))?;
-    if state.sound {
-        let given = schema.decode_json(&state.datum).map_err(|error| whole(error.to_string()))?;
-        let back = schema.decode_json(&payload).map_err(|error| whole(error.to_string()))?;
-        kept.note("", &given, &back);
+        .map_err(|error| Unwritten::whole("the type has no JSON form", error.to_string()))?;
+    if with(|findings| findings.is_sample())
+        && let (Ok(given), Ok(back)) = (schema.decode_json(datum), schema.decode_json(&payload))
+    {
+        round_trips.note("", &given, &back);
     }
     Ok(())
+}
+
+fn reason(error: DecodeError) -> String {
+    match error {
+        DecodeError::Malformed { reason, .. } => reason,
+        other => other.to_string(),
+    }
 }

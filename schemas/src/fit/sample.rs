@@ -1,23 +1,11 @@
-//! Values to try at a place, in the hope that the type takes some of them.
+//! Sample datums of a schema, each round with the next alternative at every place.
 
-use serde::de::Visitor;
 use serde_json::Value;
 
-use super::ask::Ask;
-use super::error::FitError;
-use crate::datum::{put_bytes, put_long};
-use crate::node::{Logical, Node, Shape};
-
-/// One value, of what fits into one Avro type.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Sample {
-    Bool(bool),
-    Integer(i64),
-    Wide(u8),
-    Real(f32),
-    Text(String),
-    Bytes(Vec<u8>),
-}
+use super::findings::{Findings, Place};
+use crate::datum::{put_bytes, put_index, put_long};
+use crate::default;
+use crate::node::{Fields, Logical, Node, Shape};
 
 /// Types behind a text are many: names, codes, numbers, dates, addresses.
 const TEXTS: [&str; 18] = [
@@ -31,7 +19,7 @@ const TEXTS: [&str; 18] = [
     "1",
     "1.5",
     "true",
-    "0192f0c1-2b3c-7d4e-8f50-617283940a5b",
+    UUID,
     "2013-01-01",
     "2013-01-01T05:00:00Z",
     "05:00:00",
@@ -40,53 +28,107 @@ const TEXTS: [&str; 18] = [
     "name@example.com",
     "https://example.com/",
 ];
+const UUID: &str = "0192f0c1-2b3c-7d4e-8f50-617283940a5b";
 
-/// What to try for a request, the examples of the schema first.
-pub(super) fn samples(ask: Ask, node: Option<Node>, examples: &[Value]) -> Vec<Sample> {
-    let mut samples: Vec<_> = examples.iter().filter_map(example).collect();
-    match ask {
-        Ask::Bool => samples.extend([false, true].map(Sample::Bool)),
-        Ask::I8 => samples.extend(range(node, i8::MIN.into(), i8::MAX.into())),
-        Ask::I16 => samples.extend(range(node, i16::MIN.into(), i16::MAX.into())),
-        Ask::I32 => samples.extend(range(node, i32::MIN.into(), i32::MAX.into())),
-        Ask::U8 => samples.extend(range(node, 0, u8::MAX.into())),
-        Ask::U16 => samples.extend(range(node, 0, u16::MAX.into())),
-        Ask::U32 => samples.extend(range(node, 0, u32::MAX.into())),
-        Ask::I64 => samples.extend(range(node, i64::MIN, i64::MAX)),
-        Ask::U64 | Ask::U128 | Ask::I128 => samples.extend([0, 1].map(Sample::Wide)),
-        Ask::F32 | Ask::F64 => samples.extend([0.0, 1.5, -2.25].map(Sample::Real)),
-        Ask::Char => samples.extend(["a", "Z", "1"].map(|one| Sample::Text(one.into()))),
-        Ask::Text => samples.extend(texts(node)),
-        Ask::Bytes => samples.extend(bytes(node).into_iter().map(Sample::Bytes)),
-        // These are no single values.
-        Ask::Option
-        | Ask::Unit
-        | Ask::UnitStruct(_)
-        | Ask::Newtype(_)
-        | Ask::Seq
-        | Ask::Tuple(_)
-        | Ask::TupleStruct(..)
-        | Ask::Map
-        | Ask::Struct(_)
-        | Ask::Enum(_) => {}
-    }
-    samples
+/// Writes the sample of this round.
+pub(super) fn datum(root: Node, findings: &mut Findings) -> Vec<u8> {
+    let mut sampler = Sampler { datum: Vec::new(), findings };
+    sampler.put(root, &Place::default(), &[]);
+    sampler.datum
 }
 
-fn example(value: &Value) -> Option<Sample> {
-    match value {
-        Value::Bool(yes) => Some(Sample::Bool(*yes)),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => Some(Sample::Integer(integer)),
-            None => number.to_string().parse().ok().map(Sample::Real),
-        },
-        Value::String(text) => Some(Sample::Text(text.clone())),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+struct Sampler<'f> {
+    datum: Vec<u8>,
+    findings: &'f mut Findings,
+}
+
+impl Sampler<'_> {
+    /// `examples` are those that the schema gives for the field that this place belongs to.
+    fn put(&mut self, node: Node, place: &Place, examples: &'static [Value]) {
+        match node.shape() {
+            Shape::Null => {}
+            Shape::Record(fields) => self.record(fields, place),
+            Shape::Union(branches) => {
+                let labels = branches.iter().map(|branch| branch.to_string()).collect();
+                let chosen = self.findings.choose(place, branches.len(), labels);
+                put_index(&mut self.datum, chosen);
+                self.findings.take_branch(place, chosen);
+                if let Some(branch) = branches.get(chosen) {
+                    self.put(branch, &place.inside("", &format!("|{chosen}")), examples);
+                }
+            }
+            Shape::Enum(of) => {
+                let chosen = self.findings.choose_symbol(place, &of.symbols);
+                put_index(&mut self.datum, chosen);
+            }
+            Shape::Array(items) => {
+                self.block(place, |sampler| {
+                    sampler.put(items, &place.inside("[]", "[]"), examples);
+                });
+            }
+            Shape::Map(values) => self.block(place, |sampler| {
+                sampler.put(Node::map_key(node), &place.inside("{key}", "{key}"), &[]);
+                sampler.put(values, &place.inside("{}", "{}"), examples);
+            }),
+            Shape::Boolean
+            | Shape::Int
+            | Shape::Long
+            | Shape::Float
+            | Shape::Double
+            | Shape::Bytes
+            | Shape::String
+            | Shape::Fixed(_) => {
+                let mut samples = values(node, examples);
+                let chosen = self.findings.choose(place, samples.len(), Vec::new());
+                self.datum.append(&mut samples.swap_remove(chosen));
+            }
+        }
+    }
+
+    fn record(&mut self, fields: Fields, place: &Place) {
+        for (field, node) in fields.iter() {
+            let examples = field.custom_attributes.get("examples").and_then(Value::as_array);
+            let examples = examples.map_or(&[][..], Vec::as_slice);
+            self.put(node, &place.field(&field.name), examples);
+        }
+    }
+
+    /// An array or map with one item, or with none.
+    fn block(&mut self, place: &Place, put_item: impl FnOnce(&mut Self)) {
+        if self.findings.choose(place, 2, Vec::new()) == 0 {
+            put_index(&mut self.datum, 1);
+            put_item(self);
+        }
+        put_index(&mut self.datum, 0);
     }
 }
 
-fn range(node: Option<Node>, least: i64, most: i64) -> impl Iterator<Item = Sample> {
-    let integers: Vec<i64> = match node.and_then(Node::logical) {
+/// The datums to try at a place without parts: the schema's examples, then those of its type. Not
+/// empty.
+fn values(node: Node, examples: &[Value]) -> Vec<Vec<u8>> {
+    let mut values = Vec::new();
+    for example in examples {
+        let mut datum = Vec::new();
+        if default::encode(node, example, &mut datum).is_ok() {
+            values.push(datum);
+        }
+    }
+    values.extend(match node.shape() {
+        Shape::Boolean => vec![vec![0], vec![1]],
+        Shape::Int => integers(node.logical(), i32::MIN.into(), i32::MAX.into()),
+        Shape::Long => integers(node.logical(), i64::MIN, i64::MAX),
+        Shape::Float => [0.0_f32, 1.5, -2.25].map(|real| real.to_le_bytes().into()).into(),
+        Shape::Double => [0.0_f64, 1.5, -2.25].map(|real| real.to_le_bytes().into()).into(),
+        Shape::String if node.logical() == Some(Logical::Uuid) => vec![prefixed(UUID.as_bytes())],
+        Shape::String => TEXTS.map(|text| prefixed(text.as_bytes())).into(),
+        Shape::Fixed(fixed) => vec![counted(fixed.size), vec![0; fixed.size]],
+        _bytes => bytes(node.logical()).iter().map(|bytes| prefixed(bytes)).collect(),
+    });
+    values
+}
+
+fn integers(logical: Option<Logical>, least: i64, most: i64) -> Vec<Vec<u8>> {
+    let integers = match logical {
         // Days and instants of our time, so fine that a wrong unit is out of every calendar.
         Some(Logical::Date) => vec![15_706, 0, -1],
         Some(Logical::TimestampMillis | Logical::LocalTimestampMillis) => {
@@ -103,94 +145,31 @@ fn range(node: Option<Node>, least: i64, most: i64) -> impl Iterator<Item = Samp
         Some(Logical::Decimal { .. } | Logical::BigDecimal | Logical::Uuid | Logical::Duration)
         | None => vec![0, 1, -1, 12, 1_000, 2_013, least, most],
     };
-    let in_range = |integer: &i64| (least..=most).contains(integer);
-    let mut fitting: Vec<_> = integers.into_iter().filter(in_range).collect();
-    if fitting.is_empty() {
-        fitting.extend([least, most]);
-    }
-    fitting.into_iter().map(Sample::Integer)
+    integers.into_iter().map(long).collect()
 }
 
-fn texts(node: Option<Node>) -> impl Iterator<Item = Sample> {
-    let only_uuid = node.and_then(Node::logical) == Some(Logical::Uuid);
-    let legal = move |text: &&str| !only_uuid || (text.len() == 36 && text.contains('-'));
-    TEXTS.into_iter().filter(legal).map(|text| Sample::Text(text.into()))
-}
-
-fn bytes(node: Option<Node>) -> Vec<Vec<u8>> {
-    let counted = |size: usize| (1..=u8::MAX).cycle().take(size).collect::<Vec<_>>();
-    match node.map(|node| (node.shape(), node.logical())) {
-        Some((Shape::Fixed(fixed), _)) => vec![counted(fixed.size), vec![0; fixed.size]],
-        Some((_, Some(Logical::Uuid))) => vec![counted(16), vec![0; 16]],
-        Some((_, Some(Logical::BigDecimal))) => {
-            let mut number = Vec::new();
-            put_bytes(&mut number, &[0x30, 0x39]);
-            put_long(&mut number, 2);
-            vec![number]
-        }
-        Some((_, Some(Logical::Decimal { .. }))) => vec![vec![0x30, 0x39], vec![0xff]],
-        Some(_) | None => vec![vec![], vec![0], counted(3), counted(16)],
+fn bytes(logical: Option<Logical>) -> Vec<Vec<u8>> {
+    match logical {
+        Some(Logical::Uuid) => vec![counted(16), vec![0; 16]],
+        // The unscaled number, then the scale.
+        Some(Logical::BigDecimal) => vec![[prefixed(&[0x30, 0x39]), long(2)].concat()],
+        Some(Logical::Decimal { .. }) => vec![vec![0x30, 0x39], vec![0xff]],
+        _other => vec![vec![], vec![0], counted(3), counted(16)],
     }
 }
 
-impl Sample {
-    /// Appends the value as the datum of a place that [suits](Ask::suits) it; `None` if it does not.
-    pub(super) fn put(&self, node: Node, out: &mut Vec<u8>) -> Option<()> {
-        match (self, node.shape()) {
-            (Self::Bool(yes), Shape::Boolean) => out.push((*yes).into()),
-            (Self::Integer(integer), Shape::Int | Shape::Long) => put_long(out, *integer),
-            (Self::Wide(number), Shape::Fixed(fixed)) => {
-                let wide = u128::from(*number).to_le_bytes();
-                out.extend_from_slice(wide.get(..fixed.size)?);
-            }
-            (Self::Real(real), Shape::Float) => out.extend(real.to_le_bytes()),
-            (Self::Real(real), Shape::Double) => out.extend(f64::from(*real).to_le_bytes()),
-            (Self::Text(text), Shape::String) => put_bytes(out, text.as_bytes()),
-            (Self::Bytes(bytes), Shape::Bytes) => put_bytes(out, bytes),
-            (Self::Bytes(bytes), Shape::Fixed(_)) => out.extend_from_slice(bytes),
-            (_, _) => return None,
-        }
-        Some(())
-    }
-
-    /// Hands the value to a type as the library would.
-    pub(super) fn feed<'de, V: Visitor<'de>>(
-        self,
-        ask: Ask,
-        visitor: V,
-    ) -> Result<V::Value, FitError> {
-        match self {
-            Self::Bool(yes) => visitor.visit_bool(yes),
-            Self::Integer(integer) => feed_integer(integer, ask, visitor),
-            Self::Wide(number) if ask == Ask::I128 => visitor.visit_i128(number.into()),
-            Self::Wide(number) if ask == Ask::U128 => visitor.visit_u128(number.into()),
-            Self::Wide(number) => visitor.visit_u64(number.into()),
-            Self::Real(real) if ask == Ask::F32 => visitor.visit_f32(real),
-            Self::Real(real) => visitor.visit_f64(real.into()),
-            Self::Text(text) => match text.parse::<char>().ok().filter(|_| ask == Ask::Char) {
-                Some(character) => visitor.visit_char(character),
-                None => visitor.visit_string(text),
-            },
-            Self::Bytes(bytes) => visitor.visit_byte_buf(bytes),
-        }
-    }
+fn counted(size: usize) -> Vec<u8> {
+    (1..=u8::MAX).cycle().take(size).collect()
 }
 
-fn feed_integer<'de, V: Visitor<'de>>(
-    integer: i64,
-    ask: Ask,
-    visitor: V,
-) -> Result<V::Value, FitError> {
-    let refused = |error: std::num::TryFromIntError| {
-        FitError::Refusal(format!("example {integer} for {ask}: {error}"))
-    };
-    match ask {
-        Ask::I8 => visitor.visit_i8(i8::try_from(integer).map_err(refused)?),
-        Ask::I16 => visitor.visit_i16(i16::try_from(integer).map_err(refused)?),
-        Ask::I32 => visitor.visit_i32(i32::try_from(integer).map_err(refused)?),
-        Ask::U8 => visitor.visit_u8(u8::try_from(integer).map_err(refused)?),
-        Ask::U16 => visitor.visit_u16(u16::try_from(integer).map_err(refused)?),
-        Ask::U32 => visitor.visit_u32(u32::try_from(integer).map_err(refused)?),
-        _wider => visitor.visit_i64(integer),
-    }
+fn long(number: i64) -> Vec<u8> {
+    let mut datum = Vec::new();
+    put_long(&mut datum, number);
+    datum
+}
+
+fn prefixed(bytes: &[u8]) -> Vec<u8> {
+    let mut datum = Vec::new();
+    put_bytes(&mut datum, bytes);
+    datum
 }

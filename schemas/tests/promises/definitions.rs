@@ -42,7 +42,9 @@ fn a_change_that_canonical_form_would_hide_changes_the_fingerprint() {
 #[test]
 fn a_fingerprint_stays_what_it_was() {
     let schema = crate::planted::record(r#"{"name": "a", "type": "int"}"#);
-    // printf %s '{"type":"record","name":"R","namespace":"test","fields":[{"name":"a","type":"int"}]}' | sha256sum
+    // printf %s
+    // '{"type":"record","name":"R","namespace":"test","fields":[{"name":"a","type":"int"}]}' |
+    // sha256sum
     assert_eq!(schema.fingerprint().to_string(), "c86bf1da8e0ac743");
 }
 

@@ -1,6 +1,6 @@
 //! Bytes from anywhere: an error or a value, never a panic, and soon.
 
-use annals_schemas::{Schema, unframe};
+use annals_schemas::{Schema, from_wire_format};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -98,7 +98,7 @@ fn try_all(schema: &Schema, older: &Schema, payload: &[u8]) -> usize {
     let typed = schema.decode::<R>(payload, schema).is_ok();
     let converted = older.decode::<R>(payload, schema).is_ok();
     let json = schema.decode_json(payload);
-    let framed = unframe(payload).is_ok();
+    let framed = from_wire_format(payload).is_ok();
     usize::from(typed) + usize::from(converted) + usize::from(json.is_ok()) + usize::from(framed)
 }
 

@@ -32,7 +32,7 @@ fn what_is_only_written_in_another_way_means_the_same() {
             {"name":"m","type":{"type":"map","values":"float"},"default":{"a":0.50,"b":1.0}}
         ]}"#,
     );
-    assert!(one.means_the_same_as(&other));
+    assert!(one.is_equivalent_to(&other));
     assert_ne!(one.fingerprint(), other.fingerprint());
 }
 
@@ -73,13 +73,13 @@ fn what_is_another_schema_is_told_apart() {
     let all: Vec<Schema> = std::iter::once(base).chain(different).map(of_fields).collect();
     for (place, one) in all.iter().enumerate() {
         for other in &all[place + 1..] {
-            assert!(!one.means_the_same_as(other), "{}\n{}", one.definition(), other.definition());
+            assert!(!one.is_equivalent_to(other), "{}\n{}", one.definition(), other.definition());
         }
-        assert!(one.means_the_same_as(one));
+        assert!(one.is_equivalent_to(one));
     }
     let renamed = schema(r#"{"type":"record","name":"S","namespace":"a.b","fields":[]}"#);
     let moved = schema(r#"{"type":"record","name":"S","namespace":"a.c","fields":[]}"#);
-    assert!(!renamed.means_the_same_as(&moved));
+    assert!(!renamed.is_equivalent_to(&moved));
 }
 
 #[test]

@@ -75,6 +75,13 @@ planted! {
 }
 
 planted! {
+    a_number_too_narrow_for_the_times_of_today:
+    r#"{"name": "a", "type": {"type": "long", "logicalType": "timestamp-millis"}}"#
+    { a: u32 }
+    "`a`: the type refuses every value tried: Could not convert long (1357034400123) to an u32, the schema has no example that it takes; if it is right to, add \"examples\": [..] to this field of the schema, with values that the type takes"
+}
+
+planted! {
     a_timestamp_as_jiff_writes_it:
     r#"{"name": "a", "type": {"type": "long", "logicalType": "timestamp-millis"}}"#
     { a: Timestamp }
@@ -95,8 +102,8 @@ planted! {
     }
     "`a`: the type wants a timestamp in microseconds since the Unix epoch, the schema says long (timestamp-millis); use the same unit",
     "`b`: the type wants a timestamp in milliseconds since the Unix epoch, the schema says long (timestamp-micros); use the same unit",
-    "`d`: the type wants an integer number of seconds from the Unix epoch, the schema says long (timestamp-millis); use the same unit",
     "`c`: the type wants a timestamp in milliseconds since the Unix epoch, the schema says long (timestamp-micros); use the same unit",
+    "`d`: the type wants an integer number of seconds from the Unix epoch, the schema says long (timestamp-millis); use the same unit",
 }
 
 planted! {
@@ -104,7 +111,6 @@ planted! {
     { a: Option<i32>, b: Option<i64> }
     "`a`: the type wants an Option, the schema says int; drop the Option, or say [\"null\", int]",
     "`b`: the type wants an Option, the schema says int; drop the Option, or say [\"null\", int]",
-    "`b`: the type wants i64, the schema says int; use i32, or say long",
 }
 
 planted! {
@@ -122,8 +128,7 @@ planted! {
 planted! {
     an_option_of_three_branches: r#"{"name": "a", "type": ["null", "int", "string"]}"#
     { a: Option<i32> }
-    "`a`: the type wants an Option, the schema says [null, int, string]; an Option is null and one other branch",
-    "`a`: the type wants i32, the schema says [null, int, string]"
+    "`a`: the type wants an Option, the schema says [null, int, string]; an Option is null and one other branch"
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,7 +139,6 @@ planted! {
     { a: Airport, b: Airport }
     "`a`: the type wants newtype Airport, the schema says string; put #[serde(transparent)] on Airport",
     "`b`: the type wants newtype Airport, the schema says int; put #[serde(transparent)] on Airport",
-    "`b`: the type wants text, the schema says int",
 }
 
 planted! {
@@ -206,14 +210,14 @@ impl<'de> Deserialize<'de> for Lopsided {
 planted! {
     a_type_that_writes_other_than_it_reads: r#"{"name": "a", "type": "int"}"#
     { a: Lopsided }
-    "`a`: the type writes text, the schema says int"
+    "`a`: the type writes str, the schema says int"
 }
 
 planted! {
     a_record_that_is_read_as_a_map:
     r#"{"name": "a", "type": {"type": "record", "name": "M", "fields": [{"name": "x", "type": "int"}]}}"#
     { a: HashMap<String, i32> }
-    "`R`: the type passes every rule, and still is not encoded and decoded, decode test.R: Only expected `deserialize_identifier` to be called but `deserialize_string` was called"
+    "`a`: the type refuses every value tried: Only expected `deserialize_identifier` to be called but `deserialize_string` was called, the schema has no example that it takes; if it is right to, add \"examples\": [..] to this field of the schema, with values that the type takes"
 }
 
 /// Cannot be written.
@@ -234,7 +238,7 @@ impl<'de> Deserialize<'de> for Broken {
 planted! {
     a_type_that_cannot_be_written: r#"{"name": "a", "type": "int"}"#
     { a: Broken }
-    "`R`: the type cannot be written: out of order, whatever the schema says"
+    "`a`: the type cannot be written, out of order"
 }
 
 /// Writes the same number, for any input.

@@ -224,12 +224,6 @@ planted! {
     { a: Amount, b: Loose }
 }
 
-planted! {
-    a_number_too_narrow_for_the_times_of_today:
-    r#"{"name": "a", "type": {"type": "long", "logicalType": "timestamp-millis"}}"#
-    { a: u32 }
-}
-
 #[test]
 fn an_event_without_fields() {
     #[derive(Serialize, Deserialize)]

@@ -1,13 +1,12 @@
-//! What is legal Avro, means nothing, and was certainly meant to mean something.
+//! Finds logical types without effect: legal Avro, and a mistake in a schema of one's own.
 //!
-//! Avro ignores logical types that it does not know, does not know there, or finds incomplete: a
-//! timestamp becomes a plain number for every reader in every language, without a word. That is
-//! right for schemas from elsewhere; in our own it is a mistake.
+//! Avro ignores logical types that are unknown, incomplete, or annotate another type: a timestamp
+//! becomes a plain number for every reader, without an error.
 
 use serde_json::{Map, Value};
 
 /// Every logical type in a definition that has no effect.
-pub(crate) fn logical_types(definition: &str) -> Vec<String> {
+pub(crate) fn ineffective_logical_types(definition: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Ok(definition) = serde_json::from_str(definition) {
         search(&definition, &mut found);
@@ -19,7 +18,7 @@ fn search(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(object) => {
             found.extend(ignored(object));
-            // Defaults, examples and docs are no schemas.
+            // Defaults, examples and docs contain no schemas.
             let schemas = ["type", "fields", "items", "values"];
             let inner = schemas.iter().filter_map(|name| object.get(*name));
             inner.for_each(|inner| search(inner, found));
@@ -31,12 +30,12 @@ fn search(value: &Value, found: &mut Vec<String>) {
 
 fn ignored(object: &Map<String, Value>) -> Option<String> {
     let logical = object.get("logicalType")?;
-    // Of named types, only a fixed can have one; what else has a name here is a field.
+    // Of named types only a fixed can have a logical type; other named objects are fields.
     if let Some(name) = object.get("name")
         && object.get("size").is_none()
     {
         return Some(format!(
-            "field {name}: logicalType stands beside the type and has no effect; \
+            "field {name}: logicalType beside the type has no effect; \
              say \"type\": {{\"type\": .., \"logicalType\": ..}}"
         ));
     }
@@ -73,7 +72,9 @@ mod tests {
     use super::*;
 
     fn found(fields: &str) -> Vec<String> {
-        logical_types(&format!(r#"{{"type": "record", "name": "R", "fields": [{fields}]}}"#))
+        ineffective_logical_types(&format!(
+            r#"{{"type": "record", "name": "R", "fields": [{fields}]}}"#
+        ))
     }
 
     #[test]
@@ -101,7 +102,9 @@ mod tests {
         let fields = r#"{"name": "a", "type": "long", "logicalType": "timestamp-millis"}"#;
         let told = found(fields);
         assert_eq!(told.len(), 1);
-        assert!(told.iter().all(|told| told.starts_with("field \"a\": logicalType stands beside")));
+        assert!(
+            told.iter().all(|told| told.starts_with("field \"a\": logicalType beside the type"))
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The version filter: what makes any delivery exactly once per stream.
+//! The version filter: makes any delivery exactly once per stream.
 
 use std::collections::HashMap;
 
@@ -6,30 +6,29 @@ use uuid::Uuid;
 
 use crate::position::Version;
 
-/// Events of each stream whose ids are remembered: its last ones.
+/// The number of event ids that are kept of each stream: those of its last events.
 pub(crate) const IDS_MAX: usize = 8;
 
-/// Decides for each event whether it is the next of its stream, came before, came too early, or belongs to another
-/// history.
+/// Decides for each event whether to apply it, and detects duplicates, gaps and forks.
 ///
-/// Feed it every event of a topic in the order of delivery. An event is applied if its version is the
-/// last one of its stream plus one, dropped if it came before, and refused as a [`Gap`] if something
-/// is missing before it. Another event than the one applied under a version is refused as [`Forked`]: seen for the last
-/// 8 versions of each stream, whose event ids are remembered. Below them an event counts as a duplicate, whatever its id;
-/// where the stream goes on to a version that is remembered, the fork is seen there. The filter keeps one entry a
-/// stream, for ever.
+/// Check every event of a topic in the order of delivery. An event is applied if its version is the
+/// last one of its stream plus one, and dropped if its version was applied. A higher version is a
+/// [`Gap`]. Another event under an applied version is a [`Forked`] stream: the filter detects this
+/// for the last 8 versions of each stream, whose event ids it keeps. An event with a lower version
+/// is a duplicate, whatever its id; if the stream continues to a version that is kept, the fork is
+/// detected there. The filter keeps one entry for each stream, without limit.
 ///
 /// ```
-/// use annals_consumer::{Fault, FirstVersion, Verdict, Version, VersionFilter};
+/// use annals_consumer::{FilterError, FirstVersion, FilterDecision, Version, VersionFilter};
 /// use uuid::Uuid;
 ///
 /// let version = |number| Version::new(number).unwrap();
 /// let (first, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
 /// let mut filter = VersionFilter::new(FirstVersion::Zero);
-/// assert_eq!(filter.check("order-42", version(0), first), Ok(Verdict::Apply));
-/// assert_eq!(filter.check("order-42", version(0), first), Ok(Verdict::Duplicate));
-/// assert!(matches!(filter.check("order-42", version(0), other), Err(Fault::Forked(_))));
-/// assert!(matches!(filter.check("order-42", version(2), other), Err(Fault::Gap(_))));
+/// assert_eq!(filter.check("order-42", version(0), first), Ok(FilterDecision::Apply));
+/// assert_eq!(filter.check("order-42", version(0), first), Ok(FilterDecision::Duplicate));
+/// assert!(matches!(filter.check("order-42", version(0), other), Err(FilterError::Forked(_))));
+/// assert!(matches!(filter.check("order-42", version(2), other), Err(FilterError::Gap(_))));
 /// ```
 #[derive(Debug, Clone)]
 pub struct VersionFilter {
@@ -41,57 +40,57 @@ pub struct VersionFilter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LastApplied {
     pub(crate) version: Version,
-    /// The ids of this version and of those before it, as far as they are known; at most [`IDS_MAX`].
+    /// The event ids of this version and those before it, the last first; at most [`IDS_MAX`].
     pub(crate) event_ids: Vec<Uuid>,
 }
 
-/// Which version the first event seen of a stream may have.
+/// Which version the first event of a stream may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FirstVersion {
-    /// Version 0: the topic is read from its beginning and still has it.
+    /// Version 0: the topic is complete, and read from its beginning.
     #[default]
     Zero,
-    /// Any: reading starts in the middle of the topic, or retention removed its beginning.
+    /// Any version: reading starts within the topic, or retention removed its beginning.
     Any,
 }
 
-/// What to do with an event.
+/// What to do with an event: the decision of a [`VersionFilter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is the next of its stream.
+pub enum FilterDecision {
+    /// Apply it: it is the next event of its stream.
     Apply,
-    /// It was applied before: drop it.
+    /// Drop it: it was applied before.
     Duplicate,
 }
 
-/// Why an event is neither to be applied nor to be dropped.
+/// Why an event can be neither applied nor dropped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// It came before one that it follows.
+pub enum FilterError {
+    /// An event before it is missing.
     #[error(transparent)]
     Gap(#[from] Gap),
-    /// It is another event than the one that was applied under its version.
+    /// Another event was applied under its version.
     #[error(transparent)]
     Forked(#[from] Forked),
 }
 
-/// An event came before one that it follows.
+/// An event arrived whose predecessor is missing.
 ///
-/// Applying it would lose the events between. They may be in the topic still, later or in another
-/// partition, or lost with a topic that was deleted or cut by retention.
+/// Applying it would lose the events between. They may follow later, or lie in another partition,
+/// or be lost with a topic that was deleted or truncated by retention.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("stream {stream}: version {found} came where version {expected} was expected")]
 pub struct Gap {
     /// The stream.
     pub stream: String,
-    /// The version that should have come.
+    /// The expected version.
     pub expected: Version,
-    /// The version that came.
+    /// The version that arrived.
     pub found: Version,
 }
 
-/// A version of a stream came with another event than the one applied: the store has lost events that were
-/// published, and has others in their place. What was applied since then did not happen.
+/// Another event arrived under an applied version: the store has lost published events, and has
+/// others in their place. The events applied since then are no longer part of the history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("stream {stream}: version {version} was event {applied} and is event {received} now")]
 pub struct Forked {
@@ -99,35 +98,36 @@ pub struct Forked {
     pub stream: String,
     /// The version that both events have.
     pub version: Version,
-    /// The id of the event that was applied.
+    /// The id of the applied event.
     pub applied: Uuid,
-    /// The id of the event that came.
+    /// The id of the event that arrived.
     pub received: Uuid,
 }
 
 impl VersionFilter {
-    /// Starts without having seen any stream.
+    /// Makes a filter without any stream.
     #[must_use]
     pub fn new(first: FirstVersion) -> Self {
         Self { first, last: HashMap::new() }
     }
 
-    /// Judges the next event of a stream, and remembers its version and id if it is to be applied.
+    /// Checks the next event of a stream, and records its version and id if it is to be applied.
     ///
     /// # Errors
-    /// [`Fault`] if events are missing before it or another one was applied in its place; the filter stays as it was.
+    /// [`FilterError`] if events are missing before it, or another event was applied under its
+    /// version; the filter is unchanged.
     pub fn check(
         &mut self,
         stream: &str,
         version: Version,
         event_id: Uuid,
-    ) -> Result<Verdict, Fault> {
+    ) -> Result<FilterDecision, FilterError> {
         let Some(last) = self.last.get_mut(stream) else {
-            return self.first_sight(stream, version, event_id);
+            return self.check_first(stream, version, event_id);
         };
         if version <= last.version {
             return match last.event_id(version).filter(|applied| *applied != event_id) {
-                None => Ok(Verdict::Duplicate),
+                None => Ok(FilterDecision::Duplicate),
                 Some(applied) => {
                     let (stream, received) = (stream.to_owned(), event_id);
                     Err(Forked { stream, version, applied, received }.into())
@@ -139,31 +139,31 @@ impl VersionFilter {
             return Err(Gap { stream: stream.to_owned(), expected, found: version }.into());
         }
         last.advance(event_id);
-        Ok(Verdict::Apply)
+        Ok(FilterDecision::Apply)
     }
 
-    fn first_sight(
+    fn check_first(
         &mut self,
         stream: &str,
         version: Version,
         event_id: Uuid,
-    ) -> Result<Verdict, Fault> {
+    ) -> Result<FilterDecision, FilterError> {
         if self.first == FirstVersion::Zero && version != Version::ZERO {
             let stream = stream.to_owned();
             return Err(Gap { stream, expected: Version::ZERO, found: version }.into());
         }
         self.set_last(stream, version, event_id);
-        Ok(Verdict::Apply)
+        Ok(FilterDecision::Apply)
     }
 
-    /// The version and event id of the last event applied of a stream, if any was.
+    /// The version and event id of the last applied event of a stream, if any.
     #[must_use]
     pub fn last(&self, stream: &str) -> Option<(Version, Uuid)> {
         let last = self.last.get(stream)?;
         Some((last.version, last.event_id(last.version)?))
     }
 
-    /// Tells the filter what was applied before it was made.
+    /// Sets the last applied event of a stream, from earlier runs.
     pub fn set_last(&mut self, stream: &str, version: Version, event_id: Uuid) {
         self.restore(stream, LastApplied { version, event_ids: vec![event_id] });
     }
@@ -203,9 +203,9 @@ mod tests {
         Uuid::from_u128(u128::try_from(number).unwrap())
     }
 
-    fn gap(judged: Result<Verdict, Fault>) -> Gap {
-        match judged {
-            Err(Fault::Gap(gap)) => gap,
+    fn gap(checked: Result<FilterDecision, FilterError>) -> Gap {
+        match checked {
+            Err(FilterError::Gap(gap)) => gap,
             other => panic!("{other:?}"),
         }
     }
@@ -213,7 +213,10 @@ mod tests {
     fn seen(versions: &[i64]) -> VersionFilter {
         let mut filter = VersionFilter::new(FirstVersion::Zero);
         for &number in versions {
-            assert_eq!(filter.check("flight-1", version(number), id(number)), Ok(Verdict::Apply));
+            assert_eq!(
+                filter.check("flight-1", version(number), id(number)),
+                Ok(FilterDecision::Apply)
+            );
         }
         filter
     }
@@ -221,8 +224,8 @@ mod tests {
     #[test]
     fn events_in_order_are_applied_each_stream_for_itself() {
         let mut filter = seen(&[0, 1, 2]);
-        assert_eq!(filter.check("flight-2", version(0), id(0)), Ok(Verdict::Apply));
-        assert_eq!(filter.check("flight-1", version(3), id(3)), Ok(Verdict::Apply));
+        assert_eq!(filter.check("flight-2", version(0), id(0)), Ok(FilterDecision::Apply));
+        assert_eq!(filter.check("flight-1", version(3), id(3)), Ok(FilterDecision::Apply));
         assert_eq!(filter.last("flight-1"), Some((version(3), id(3))));
         assert_eq!(filter.last("flight-2"), Some((version(0), id(0))));
     }
@@ -233,10 +236,10 @@ mod tests {
         for number in [2, 0, 1, 2] {
             assert_eq!(
                 filter.check("flight-1", version(number), id(number)),
-                Ok(Verdict::Duplicate)
+                Ok(FilterDecision::Duplicate)
             );
         }
-        assert_eq!(filter.check("flight-1", version(3), id(3)), Ok(Verdict::Apply));
+        assert_eq!(filter.check("flight-1", version(3), id(3)), Ok(FilterDecision::Apply));
     }
 
     #[test]
@@ -245,26 +248,26 @@ mod tests {
         let gap = gap(filter.check("flight-1", version(3), id(3)));
         assert_eq!((gap.expected, gap.found), (version(2), version(3)));
         assert_eq!(gap.to_string(), "stream flight-1: version 3 came where version 2 was expected");
-        assert_eq!(filter.check("flight-1", version(2), id(2)), Ok(Verdict::Apply));
+        assert_eq!(filter.check("flight-1", version(2), id(2)), Ok(FilterDecision::Apply));
     }
 
     #[test]
     fn planted_inversion_is_a_gap_first_and_a_duplicate_never() {
         let mut filter = seen(&[0]);
         assert!(filter.check("flight-1", version(2), id(2)).is_err());
-        assert_eq!(filter.check("flight-1", version(1), id(1)), Ok(Verdict::Apply));
-        assert_eq!(filter.check("flight-1", version(2), id(2)), Ok(Verdict::Apply));
+        assert_eq!(filter.check("flight-1", version(1), id(1)), Ok(FilterDecision::Apply));
+        assert_eq!(filter.check("flight-1", version(2), id(2)), Ok(FilterDecision::Apply));
     }
 
     #[test]
-    fn first_sight_of_a_stream_must_be_version_zero_unless_told_otherwise() {
+    fn first_version_of_a_stream_must_be_zero_by_default() {
         let mut strict = VersionFilter::new(FirstVersion::Zero);
         assert_eq!(gap(strict.check("flight-1", version(5), id(5))).expected, Version::ZERO);
         assert_eq!(strict.last("flight-1"), None);
 
         let mut middle = VersionFilter::new(FirstVersion::Any);
-        assert_eq!(middle.check("flight-1", version(5), id(5)), Ok(Verdict::Apply));
-        assert_eq!(middle.check("flight-1", version(4), id(4)), Ok(Verdict::Duplicate));
+        assert_eq!(middle.check("flight-1", version(5), id(5)), Ok(FilterDecision::Apply));
+        assert_eq!(middle.check("flight-1", version(4), id(4)), Ok(FilterDecision::Duplicate));
         assert_eq!(gap(middle.check("flight-1", version(7), id(7))).expected, version(6));
     }
 
@@ -279,21 +282,24 @@ mod tests {
                 applied: id(number),
                 received: id(99),
             };
-            assert_eq!(forked, Fault::Forked(expected));
+            assert_eq!(forked, FilterError::Forked(expected));
             let again = filter.check("flight-1", version(number), id(number));
-            assert_eq!(again, Ok(Verdict::Duplicate));
+            assert_eq!(again, Ok(FilterDecision::Duplicate));
         }
-        // Only the last ids are remembered.
-        assert_eq!(filter.check("flight-1", version(11), id(99)), Ok(Verdict::Duplicate));
-        assert_eq!(filter.check("flight-1", version(20), id(20)), Ok(Verdict::Apply));
+        // Only the last ids are kept.
+        assert_eq!(filter.check("flight-1", version(11), id(99)), Ok(FilterDecision::Duplicate));
+        assert_eq!(filter.check("flight-1", version(20), id(20)), Ok(FilterDecision::Apply));
     }
 
     #[test]
     fn fork_of_what_was_applied_before_the_filter_was_made_is_seen() {
         let mut filter = VersionFilter::new(FirstVersion::Any);
         filter.set_last("flight-1", version(7), id(7));
-        assert_eq!(filter.check("flight-1", version(7), id(7)), Ok(Verdict::Duplicate));
-        assert_eq!(filter.check("flight-1", version(6), id(99)), Ok(Verdict::Duplicate));
-        assert!(matches!(filter.check("flight-1", version(7), id(99)), Err(Fault::Forked(_))));
+        assert_eq!(filter.check("flight-1", version(7), id(7)), Ok(FilterDecision::Duplicate));
+        assert_eq!(filter.check("flight-1", version(6), id(99)), Ok(FilterDecision::Duplicate));
+        assert!(matches!(
+            filter.check("flight-1", version(7), id(99)),
+            Err(FilterError::Forked(_))
+        ));
     }
 }

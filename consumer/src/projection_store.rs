@@ -1,4 +1,4 @@
-//! What a projection keeps about itself in PostgreSQL, beside the read model: offsets and versions.
+//! Stores a projection's offsets and versions in PostgreSQL, beside its read model.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,45 +6,45 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use crate::filter::LastApplied;
-use crate::position::{Place, Version};
+use crate::position::{Offset, RecordLocation, Version};
+use crate::version_filter::LastApplied;
 
-/// The schema name that stands in the files, and is replaced by the one chosen.
+/// The schema name in the SQL files: replaced by the configured one.
 const SCHEMA_IN_FILES: &str = "annals_projections.";
 
 /// How far a projection has read a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct PartitionProgress {
     /// The record to read next.
-    pub(crate) next: Place,
-    /// The event of the record before it, unless nothing was read.
+    pub(crate) next: RecordLocation,
+    /// The event of the record before it; `None` if nothing was read.
     pub(crate) last_event: Option<Uuid>,
 }
 
-/// A partition's next offset: where it stands in PostgreSQL, and where it is to stand.
+/// The change of a partition's next offset: from `expected` to that of `next`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Advance {
-    pub(crate) expected: i64,
-    pub(crate) next: Place,
+pub(crate) struct OffsetUpdate {
+    pub(crate) expected: Offset,
+    pub(crate) next: RecordLocation,
     pub(crate) last_event: Uuid,
 }
 
 /// The statements of one projection.
 #[derive(Debug, Clone)]
-pub(crate) struct Ledger {
+pub(crate) struct ProjectionStore {
     projection: Arc<str>,
     prepare: Arc<str>,
     claim_partitions: Arc<str>,
     offsets: Arc<str>,
-    advance: Arc<str>,
+    update_offsets: Arc<str>,
     versions: Arc<str>,
     store_versions: Arc<str>,
     replay: Arc<str>,
     forget_versions: Arc<str>,
 }
 
-impl Ledger {
-    /// `schema` is written into the statements: it must be a name that needs no quotes.
+impl ProjectionStore {
+    /// `schema` replaces the name in the statements: it must need no quotes.
     pub(crate) fn new(projection: &str, schema: &str) -> Self {
         let chosen = |sql: &str| -> Arc<str> {
             let sql = sql.replace(SCHEMA_IN_FILES, &format!("{schema}."));
@@ -58,7 +58,7 @@ impl Ledger {
             prepare: chosen(include_str!("../sql/prepare.sql")),
             claim_partitions: chosen(include_str!("../sql/claim_partitions.sql")),
             offsets: chosen(include_str!("../sql/offsets.sql")),
-            advance: chosen(include_str!("../sql/advance.sql")),
+            update_offsets: chosen(include_str!("../sql/update_offsets.sql")),
             versions: chosen(include_str!("../sql/versions.sql")),
             store_versions: chosen(include_str!("../sql/store_versions.sql")),
             replay: chosen(include_str!("../sql/replay.sql")),
@@ -71,53 +71,55 @@ impl Ledger {
         Ok(())
     }
 
-    /// Where to go on reading a topic: one entry for each partition that the projection knows.
-    pub(crate) async fn starts(
+    /// The progress in a topic, one entry for each partition; starts a new topic at offset 0.
+    pub(crate) async fn claim(
         &self,
         connection: &mut PgConnection,
         topic: &Arc<str>,
         partitions: i32,
-    ) -> Result<Vec<Standing>, sqlx::Error> {
+    ) -> Result<Vec<PartitionProgress>, sqlx::Error> {
         sqlx::query(safe(&self.claim_partitions))
             .bind(&*self.projection)
             .bind(&**topic)
             .bind(partitions)
             .execute(&mut *connection)
             .await?;
-        self.offsets(connection, std::slice::from_ref(topic)).await
+        self.progress(connection, std::slice::from_ref(topic)).await
     }
 
-    /// Where the projection stands in these topics.
-    pub(crate) async fn offsets(
+    /// The progress in these topics.
+    pub(crate) async fn progress(
         &self,
         connection: &mut PgConnection,
         topics: &[Arc<str>],
-    ) -> Result<Vec<Standing>, sqlx::Error> {
+    ) -> Result<Vec<PartitionProgress>, sqlx::Error> {
         let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
         let rows: Vec<(String, i32, i64, Option<Uuid>)> = sqlx::query_as(safe(&self.offsets))
             .bind(&*self.projection)
             .bind(topics)
             .fetch_all(connection)
             .await?;
-        let standings = rows.into_iter().map(|(topic, partition, offset, last_event)| {
-            let next = Place { topic: Arc::from(topic), partition, offset };
-            Standing { next, last_event }
+        let progress = rows.into_iter().filter_map(|(topic, partition, offset, last_event)| {
+            // The table's constraint excludes negative numbers.
+            let offset = Offset::new(offset)?;
+            let next = RecordLocation { topic: Arc::from(topic), partition, offset };
+            Some(PartitionProgress { next, last_event })
         });
-        Ok(standings.collect())
+        Ok(progress.collect())
     }
 
-    /// Moves partitions on, and says whether all of them stood where they were expected.
-    pub(crate) async fn advance(
+    /// Updates offsets. Returns false if a stored offset differs from the expected one.
+    pub(crate) async fn update_offsets(
         &self,
         connection: &mut PgConnection,
-        advances: &[Advance],
+        updates: &[OffsetUpdate],
     ) -> Result<bool, sqlx::Error> {
-        let topics: Vec<&str> = advances.iter().map(|advance| &*advance.next.topic).collect();
-        let partitions: Vec<i32> = advances.iter().map(|advance| advance.next.partition).collect();
-        let expected: Vec<i64> = advances.iter().map(|advance| advance.expected).collect();
-        let next: Vec<i64> = advances.iter().map(|advance| advance.next.offset).collect();
-        let last_events: Vec<Uuid> = advances.iter().map(|advance| advance.last_event).collect();
-        let done = sqlx::query(safe(&self.advance))
+        let topics: Vec<&str> = updates.iter().map(|update| &*update.next.topic).collect();
+        let partitions: Vec<i32> = updates.iter().map(|update| update.next.partition).collect();
+        let expected: Vec<i64> = updates.iter().map(|update| update.expected.get()).collect();
+        let next: Vec<i64> = updates.iter().map(|update| update.next.offset.get()).collect();
+        let last_events: Vec<Uuid> = updates.iter().map(|update| update.last_event).collect();
+        let done = sqlx::query(safe(&self.update_offsets))
             .bind(&*self.projection)
             .bind(topics)
             .bind(partitions)
@@ -126,7 +128,7 @@ impl Ledger {
             .bind(last_events)
             .execute(connection)
             .await?;
-        Ok(usize::try_from(done.rows_affected()) == Ok(advances.len()))
+        Ok(usize::try_from(done.rows_affected()) == Ok(updates.len()))
     }
 
     pub(crate) async fn versions(
@@ -140,7 +142,7 @@ impl Ledger {
             .fetch_all(connection)
             .await?;
         let versions = rows.into_iter().filter_map(|(stream, version, event_ids)| {
-            // The table's constraint keeps negative numbers out.
+            // The table's constraint excludes negative numbers.
             Some((stream, LastApplied { version: Version::new(version)?, event_ids }))
         });
         Ok(versions.collect())
@@ -149,11 +151,11 @@ impl Ledger {
     pub(crate) async fn store_versions(
         &self,
         connection: &mut PgConnection,
-        lasts: &HashMap<String, LastApplied>,
+        versions: &HashMap<String, LastApplied>,
     ) -> Result<(), sqlx::Error> {
-        let streams: Vec<&str> = lasts.keys().map(String::as_str).collect();
-        let numbers: Vec<i64> = lasts.values().map(|last| last.version.get()).collect();
-        let event_ids: Vec<String> = lasts.values().map(array_text).collect();
+        let streams: Vec<&str> = versions.keys().map(String::as_str).collect();
+        let numbers: Vec<i64> = versions.values().map(|last| last.version.get()).collect();
+        let event_ids: Vec<String> = versions.values().map(array_text).collect();
         sqlx::query(safe(&self.store_versions))
             .bind(&*self.projection)
             .bind(streams)

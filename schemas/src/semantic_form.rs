@@ -1,11 +1,11 @@
-//! What a definition means, without how it is written.
+//! The semantic form of a definition: equal for definitions that differ in notation only.
 //!
-//! A schema registry need not keep a definition as it was given: Confluent's parses it and prints it anew, and then
-//! names are split or shortened, and what goes without saying is left out. Two definitions mean the same if they
-//! read and write the same bytes under the same names.
+//! A schema registry may print a definition anew: Confluent's splits or shortens names, and omits
+//! attributes at their defaults. Two definitions are equivalent if they read and write the same
+//! bytes under the same names.
 //!
-//! Where the text is only one way to say it the parsed schema is asked: full names, defaults as bytes. Logical types
-//! that Avro's Rust library does not know, and the order of sorting, stand in the text alone.
+//! Full names and defaults (as bytes) come from the parsed schema. The sort order, and logical
+//! types that Avro's Rust library does not know, are in the text only.
 
 use std::collections::BTreeMap;
 
@@ -15,25 +15,25 @@ use serde_json::{Value, json};
 use crate::default;
 use crate::node::{Fields, Logical, Node, Shape};
 
-/// What one definition means, in a form that can be compared.
+/// A definition in a form that can be compared.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Meaning {
+pub(crate) struct SemanticForm {
     root: Value,
-    /// The named types, by full name. Where they are used stands the name alone: which of the places has the
-    /// definition does not matter.
+    /// The named types, by full name. Uses contain the name only: it does not matter which use has
+    /// the definition.
     named: BTreeMap<String, Value>,
 }
 
-impl Meaning {
+impl SemanticForm {
     pub(crate) fn of(definition: &str, root: Node) -> Self {
-        // What was parsed as a schema is JSON.
+        // A parsed definition is JSON.
         let text = serde_json::from_str(definition).unwrap_or_default();
-        let mut meaning = Self::default();
-        meaning.root = meaning.place(&text, root);
-        meaning
+        let mut form = Self::default();
+        form.root = form.place(&text, root);
+        form
     }
 
-    /// One place of a schema: its text, and what was parsed of it.
+    /// One type of the schema: its text, and its node.
     fn place(&mut self, text: &Value, node: Node) -> Value {
         let inner = &text["type"];
         let of = if inner.is_object() || inner.is_array() {
@@ -107,8 +107,8 @@ impl Meaning {
     }
 }
 
-/// Adds the logical type that stands beside a type. Of those that Avro does not know the name is compared: they mean
-/// something to somebody.
+/// Adds the logical type of a type. Unknown logical types are compared by name: other programs may
+/// know them.
 fn with_logical(of: Value, text: &Value, node: Node) -> Value {
     match (&text["logicalType"], node.logical()) {
         (Value::Null, _) => of,
@@ -127,7 +127,7 @@ fn full_names(aliases: Option<&[Alias]>) -> Vec<String> {
     once_each(aliases.unwrap_or_default().iter().map(|alias| alias.fullname(None)))
 }
 
-/// In their order: the first alias under which something was written counts.
+/// Without duplicates, in their order: the first matching alias counts.
 fn once_each(names: impl Iterator<Item = String>) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     for name in names {
@@ -138,10 +138,10 @@ fn once_each(names: impl Iterator<Item = String>) -> Vec<String> {
     kept
 }
 
-/// What a default stands for, as bytes: `1`, `1.0` and `1e0` are one number.
+/// The datum of a default: `1`, `1.0` and `1e0` are one number.
 fn datum(node: Node, value: &Value) -> Vec<u8> {
     let mut datum = Vec::new();
-    // Every default of a parsed schema is one.
+    // The parser has checked every default.
     match default::encode(node, value, &mut datum) {
         Ok(()) => datum,
         Err(_) => value.to_string().into_bytes(),

@@ -1,4 +1,4 @@
-//! Plans how the datum of one schema becomes the datum of another.
+//! Resolves a pair of schemas into the steps that rewrite the writer's datum for the reader.
 
 use apache_avro::schema::{Alias, EnumSchema, FixedSchema, Name, RecordField};
 
@@ -6,8 +6,8 @@ use crate::Incompatibility;
 use crate::default;
 use crate::node::{Branches, Fields, Node, Shape};
 
-/// What to do at one place of the writer's datum.
-pub(crate) enum Step {
+/// The step for one value of the writer's datum.
+pub(crate) enum ResolutionStep {
     Nothing,
     Boolean,
     Int,
@@ -18,94 +18,94 @@ pub(crate) enum Step {
     Take(usize),
     Bytes,
     Text,
-    /// For each of the writer's symbols its index in the reader's enum.
+    /// For each symbol of the writer its index in the reader's enum.
     Symbols(Vec<Result<usize, Incompatibility>>),
     Items(Box<Self>),
     Entries(Box<Self>),
     FromUnion(Vec<Self>),
     IntoUnion(usize, Box<Self>),
     Record(Vec<Field>),
-    /// The fields come in another order: all are read before any is written.
+    /// The fields have another order: all are read before any is written.
     Reordered {
         read: Vec<Self>,
-        write: Vec<Source>,
+        write: Vec<FieldSource>,
     },
-    /// The reader has no place for what the writer may have put here.
-    Never(Incompatibility),
+    /// The reader cannot represent the value.
+    Unresolvable(Incompatibility),
 }
 
-/// What to do for one field, where both schemas have the same order.
+/// The step for one field, where both schemas have the same order.
 pub(crate) enum Field {
-    Copy(Step),
-    Skip(Step),
+    Copy(ResolutionStep),
+    Skip(ResolutionStep),
     Default(Vec<u8>),
 }
 
-/// Where a field of the reader comes from.
-pub(crate) enum Source {
+/// The source of a reader's field.
+pub(crate) enum FieldSource {
     /// The writer's field of this index.
     Written(usize),
     Default(Vec<u8>),
 }
 
-/// How well a branch of a union suits: the least is the best.
+/// How well a branch of a union matches: the least is the best.
 #[derive(PartialEq, PartialOrd)]
-struct Rank {
+struct BranchRank {
     incomplete: bool,
     promoted: bool,
 }
 
-/// Collects every reason why a plan has gaps.
+/// Resolves schemas, and collects every incompatibility.
 #[derive(Default)]
-pub(crate) struct Planner {
+pub(crate) struct Resolver {
     path: Vec<&'static str>,
     reasons: Vec<Incompatibility>,
 }
 
-impl Planner {
+impl Resolver {
     pub(crate) fn into_reasons(self) -> Vec<Incompatibility> {
         self.reasons
     }
 
-    pub(crate) fn step(&mut self, writer: Node, reader: Node) -> Step {
+    pub(crate) fn step(&mut self, writer: Node, reader: Node) -> ResolutionStep {
         if let (Some(written), Some(read)) = (writer.logical(), reader.logical())
             && written != read
         {
-            // Avro itself would take milliseconds for microseconds here.
-            return self.never(format!("{written} was written, {read} is read"));
+            // Avro itself would read milliseconds as microseconds here.
+            return self.unresolvable(format!("{written} was written, {read} is read"));
         }
         match (writer.shape(), reader.shape()) {
-            (Shape::Union(branches), _) => {
-                Step::FromUnion(branches.iter().map(|branch| self.step(branch, reader)).collect())
-            }
+            (Shape::Union(branches), _) => ResolutionStep::FromUnion(
+                branches.iter().map(|branch| self.step(branch, reader)).collect(),
+            ),
             (_, Shape::Union(branches)) => self.branch(writer, branches),
-            (Shape::Null, Shape::Null) => Step::Nothing,
-            (Shape::Boolean, Shape::Boolean) => Step::Boolean,
-            (Shape::Int, Shape::Int | Shape::Long) => Step::Int,
-            (Shape::Long, Shape::Long) => Step::Long,
-            (Shape::Int | Shape::Long, Shape::Float) => Step::LongToFloat,
-            (Shape::Int | Shape::Long, Shape::Double) => Step::LongToDouble,
-            (Shape::Float, Shape::Float) => Step::Take(size_of::<f32>()),
-            (Shape::Float, Shape::Double) => Step::FloatToDouble,
-            (Shape::Double, Shape::Double) => Step::Take(size_of::<f64>()),
-            (Shape::Bytes, Shape::Bytes) => Step::Bytes,
-            (Shape::Bytes | Shape::String, Shape::Bytes | Shape::String) => Step::Text,
+            (Shape::Null, Shape::Null) => ResolutionStep::Nothing,
+            (Shape::Boolean, Shape::Boolean) => ResolutionStep::Boolean,
+            (Shape::Int, Shape::Int | Shape::Long) => ResolutionStep::Int,
+            (Shape::Long, Shape::Long) => ResolutionStep::Long,
+            (Shape::Int | Shape::Long, Shape::Float) => ResolutionStep::LongToFloat,
+            (Shape::Int | Shape::Long, Shape::Double) => ResolutionStep::LongToDouble,
+            (Shape::Float, Shape::Float) => ResolutionStep::Take(size_of::<f32>()),
+            (Shape::Float, Shape::Double) => ResolutionStep::FloatToDouble,
+            (Shape::Double, Shape::Double) => ResolutionStep::Take(size_of::<f64>()),
+            (Shape::Bytes, Shape::Bytes) => ResolutionStep::Bytes,
+            (Shape::Bytes | Shape::String, Shape::Bytes | Shape::String) => ResolutionStep::Text,
             (Shape::Fixed(written), Shape::Fixed(read)) => self.fixed(written, read),
             (Shape::Enum(written), Shape::Enum(read)) => self.symbols(written, read),
             (Shape::Array(written), Shape::Array(read)) => {
-                Step::Items(Box::new(self.step(written, read)))
+                ResolutionStep::Items(Box::new(self.step(written, read)))
             }
             (Shape::Map(written), Shape::Map(read)) => {
-                Step::Entries(Box::new(self.step(written, read)))
+                ResolutionStep::Entries(Box::new(self.step(written, read)))
             }
             (Shape::Record(written), Shape::Record(read)) => self.record(written, read),
-            // The specification's list is closed: no other pair resolves.
-            (_, _) => self.never(format!("{writer} was written, {reader} is read")),
+            // The specification resolves no other pair.
+            (_, _) => self.unresolvable(format!("{writer} was written, {reader} is read")),
         }
     }
 
-    fn never(&mut self, reason: String) -> Step {
-        Step::Never(self.note(reason))
+    fn unresolvable(&mut self, reason: String) -> ResolutionStep {
+        ResolutionStep::Unresolvable(self.note(reason))
     }
 
     fn note(&mut self, reason: String) -> Incompatibility {
@@ -114,46 +114,51 @@ impl Planner {
         noted
     }
 
-    /// Picks the first branch that is the same type, else the first that takes it by promotion.
-    fn branch(&mut self, writer: Node, branches: Branches) -> Step {
+    /// Picks the first branch of the same type, else the first that the type promotes to.
+    fn branch(&mut self, writer: Node, branches: Branches) -> ResolutionStep {
         let mut taken = None;
         for (index, branch) in branches.iter().enumerate() {
             let mut trial = Self { path: self.path.clone(), reasons: Vec::new() };
             let step = trial.step(writer, branch);
-            let rank = Rank {
+            let rank = BranchRank {
                 incomplete: !trial.reasons.is_empty(),
                 promoted: !writer.shape().is_like(&branch.shape()),
             };
-            if matches!(step, Step::Never(_)) {
+            if matches!(step, ResolutionStep::Unresolvable(_)) {
                 continue;
             }
             if taken.as_ref().is_none_or(|(best, _, _)| rank < *best) {
-                taken = Some((rank, Step::IntoUnion(index, Box::new(step)), trial.reasons));
+                taken =
+                    Some((rank, ResolutionStep::IntoUnion(index, Box::new(step)), trial.reasons));
             }
         }
         let Some((_, step, mut reasons)) = taken else {
             let read: Vec<_> = branches.iter().map(|branch| branch.to_string()).collect();
-            return self.never(format!("{writer} was written, [{}] is read", read.join(", ")));
+            return self
+                .unresolvable(format!("{writer} was written, [{}] is read", read.join(", ")));
         };
         self.reasons.append(&mut reasons);
         step
     }
 
-    fn fixed(&mut self, written: &FixedSchema, read: &FixedSchema) -> Step {
+    fn fixed(&mut self, written: &FixedSchema, read: &FixedSchema) -> ResolutionStep {
         if !same_name(&written.name, &read.name, read.aliases.as_deref()) {
-            return self
-                .never(format!("fixed {} was written, {} is read", written.name, read.name));
+            return self.unresolvable(format!(
+                "fixed {} was written, {} is read",
+                written.name, read.name
+            ));
         }
         if written.size != read.size {
             let (written, read) = (written.size, read.size);
-            return self.never(format!("{written} bytes were written, {read} are read"));
+            return self.unresolvable(format!("{written} bytes were written, {read} are read"));
         }
-        Step::Take(read.size)
+        ResolutionStep::Take(read.size)
     }
 
-    fn symbols(&mut self, written: &EnumSchema, read: &EnumSchema) -> Step {
+    fn symbols(&mut self, written: &EnumSchema, read: &EnumSchema) -> ResolutionStep {
         if !same_name(&written.name, &read.name, read.aliases.as_deref()) {
-            return self.never(format!("enum {} was written, {} is read", written.name, read.name));
+            return self
+                .unresolvable(format!("enum {} was written, {} is read", written.name, read.name));
         }
         let place = |symbol: &String| read.symbols.iter().position(|known| known == symbol);
         let fallback = read.default.as_ref().and_then(place);
@@ -162,38 +167,38 @@ impl Planner {
             let reason = || format!("symbol {symbol} may have been written, and is not known");
             place.ok_or_else(|| self.note(reason()))
         });
-        Step::Symbols(places.collect())
+        ResolutionStep::Symbols(places.collect())
     }
 
-    fn record(&mut self, written: Fields, read: Fields) -> Step {
+    fn record(&mut self, written: Fields, read: Fields) -> ResolutionStep {
         let aliases = read.record.aliases.as_deref();
         if !same_name(&written.record.name, &read.record.name, aliases) {
             let (written, read) = (&written.record.name, &read.record.name);
-            return self.never(format!("record {written} was written, {read} is read"));
+            return self.unresolvable(format!("record {written} was written, {read} is read"));
         }
-        let mut steps: Vec<Option<Step>> = written.iter().map(|_| None).collect();
+        let mut steps: Vec<Option<ResolutionStep>> = written.iter().map(|_| None).collect();
         let sources = read.iter().map(|(field, node)| {
             self.path.push(&field.name);
             let source = self.source(written, (field, node), &mut steps);
             self.path.pop();
             source
         });
-        // Every field is looked at, so that every reason is found, before the first gap counts.
+        // Resolves every field, to find every reason, before the first gap ends it.
         let sources: Vec<_> = sources.collect();
         match sources.into_iter().collect::<Result<Vec<_>, _>>() {
             Ok(sources) => assemble(written, steps, sources),
-            Err(gap) => Step::Never(gap),
+            Err(gap) => ResolutionStep::Unresolvable(gap),
         }
     }
 
-    /// Where a field comes from: what was written under its name, or one of its aliases, or its
+    /// The source of a field: the writer's field of its name or one of its aliases, else its
     /// default.
     fn source(
         &mut self,
         written: Fields,
         (field, node): (&RecordField, Node),
-        steps: &mut [Option<Step>],
-    ) -> Result<Source, Incompatibility> {
+        steps: &mut [Option<ResolutionStep>],
+    ) -> Result<FieldSource, Incompatibility> {
         let mut names = std::iter::once(&field.name).chain(&field.aliases);
         let found = names.find_map(|name| written.position(name));
         if let Some(index) = found
@@ -201,7 +206,7 @@ impl Planner {
             && let Some(step @ None) = steps.get_mut(index)
         {
             *step = Some(self.step(written, node));
-            return Ok(Source::Written(index));
+            return Ok(FieldSource::Written(index));
         }
         let Some(value) = &field.default else {
             let reason = format!("{node} is read, nothing was written, and there is no default");
@@ -209,42 +214,49 @@ impl Planner {
         };
         let mut datum = Vec::new();
         let encoded = default::encode(node, value, &mut datum);
-        encoded.map(|()| Source::Default(datum)).map_err(|reason| self.note(reason))
+        encoded.map(|()| FieldSource::Default(datum)).map_err(|reason| self.note(reason))
     }
 }
 
 fn same_name(written: &Name, read: &Name, aliases: Option<&[Alias]>) -> bool {
-    // Namespaces do not count; that is the specification's rule.
+    // The specification compares names without namespaces.
     let aliases = aliases.unwrap_or_default();
     written.name() == read.name() || aliases.iter().any(|alias| alias.name() == written.name())
 }
 
-/// Joins what is done with each written field (`None`: nobody reads it) with the order of reading.
-fn assemble(written: Fields, steps: Vec<Option<Step>>, sources: Vec<Source>) -> Step {
+/// Joins the step for each written field (`None`: skip it) with the order of the reader.
+fn assemble(
+    written: Fields,
+    steps: Vec<Option<ResolutionStep>>,
+    sources: Vec<FieldSource>,
+) -> ResolutionStep {
     let places = sources.iter().filter_map(|source| match source {
-        Source::Written(index) => Some(*index),
-        Source::Default(_) => None,
+        FieldSource::Written(index) => Some(*index),
+        FieldSource::Default(_) => None,
     });
     if !places.is_sorted() {
         let nodes = written.iter().map(|(_, node)| node);
         let read =
             steps.into_iter().zip(nodes).map(|(step, node)| step.unwrap_or_else(|| skip(node)));
-        return Step::Reordered { read: read.collect(), write: sources };
+        return ResolutionStep::Reordered { read: read.collect(), write: sources };
     }
     let mut written = written.iter().map(|(_, node)| node).zip(steps);
     let mut fields = Vec::new();
     for source in sources {
         match source {
-            Source::Default(datum) => fields.push(Field::Default(datum)),
-            Source::Written(_) => copy_next(&mut written, &mut fields),
+            FieldSource::Default(datum) => fields.push(Field::Default(datum)),
+            FieldSource::Written(_) => copy_next(&mut written, &mut fields),
         }
     }
     fields.extend(written.map(|(node, _)| Field::Skip(skip(node))));
-    Step::Record(fields)
+    ResolutionStep::Record(fields)
 }
 
-/// Skips up to the next field that is read, and copies that.
-fn copy_next(written: &mut impl Iterator<Item = (Node, Option<Step>)>, fields: &mut Vec<Field>) {
+/// Skips fields up to the next one that is read, and copies that.
+fn copy_next(
+    written: &mut impl Iterator<Item = (Node, Option<ResolutionStep>)>,
+    fields: &mut Vec<Field>,
+) {
     for (node, step) in written {
         match step {
             Some(step) => return fields.push(Field::Copy(step)),
@@ -253,7 +265,7 @@ fn copy_next(written: &mut impl Iterator<Item = (Node, Option<Step>)>, fields: &
     }
 }
 
-/// Read as itself, for nobody.
-fn skip(node: Node) -> Step {
-    Planner::default().step(node, node)
+/// Reads a value without its result.
+fn skip(node: Node) -> ResolutionStep {
+    Resolver::default().step(node, node)
 }

@@ -1,4 +1,4 @@
-//! One connection to PostgreSQL, kept as long as its state is known, and replaced after any doubt.
+//! One connection to PostgreSQL. It is replaced whenever its transaction state is unknown.
 
 use std::error::Error;
 use std::io;
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::outage::Outage;
 
-/// A connection of one's own, taken out of the pool: a pooled one could be handed on in the middle of a
-/// transaction when a future is dropped.
+/// A connection that was detached from the pool: when a future is dropped, the pool could reuse a
+/// pooled one within a transaction.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct KeptConnection {
     pool: PgPool,
     connection: Option<PgConnection>,
     outage: Outage,
@@ -20,16 +20,16 @@ pub(crate) struct Session {
     shutdown: CancellationToken,
 }
 
-/// Why nothing more is to be done with the database.
+/// Why no connection or answer can be had.
 #[derive(Debug)]
-pub(crate) enum Refused {
-    /// The run is to end, and the database is away.
+pub(crate) enum ConnectionFailure {
+    /// Shutdown was requested while the database was unavailable.
     Shutdown,
-    /// Waiting does not mend it.
-    Error(sqlx::Error),
+    /// PostgreSQL reported a permanent error.
+    Permanent(sqlx::Error),
 }
 
-impl Session {
+impl KeptConnection {
     pub(crate) fn new(pool: &PgPool, deadline: Duration, shutdown: &CancellationToken) -> Self {
         Self {
             pool: pool.clone(),
@@ -40,8 +40,8 @@ impl Session {
         }
     }
 
-    /// The connection, or a new one; waits while the database is away.
-    pub(crate) async fn take(&mut self) -> Result<PgConnection, Refused> {
+    /// Takes the connection, or makes a new one; waits while the database is unavailable.
+    pub(crate) async fn take(&mut self) -> Result<PgConnection, ConnectionFailure> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
@@ -53,13 +53,13 @@ impl Session {
         }
     }
 
-    /// Keeps a connection that is known to be in no transaction.
+    /// Keeps a connection that has no open transaction.
     pub(crate) fn put_back(&mut self, connection: PgConnection) {
-        self.outage.over();
+        self.outage.record_success();
         self.connection = Some(connection);
     }
 
-    /// Ends a wait for a server that will never answer.
+    /// Limits the time of a query or transaction.
     pub(crate) async fn before_deadline<T, E: From<sqlx::Error>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
@@ -73,12 +73,13 @@ impl Session {
         }
     }
 
-    /// Gives the answer to a question asked in no transaction, or waits until it is time to ask again.
-    pub(crate) async fn settle<T>(
+    /// Completes a query outside a transaction: returns its answer, or `None` after the delay
+    /// before the next attempt.
+    pub(crate) async fn finish_query<T>(
         &mut self,
         connection: PgConnection,
         answer: Result<T, sqlx::Error>,
-    ) -> Result<Option<T>, Refused> {
+    ) -> Result<Option<T>, ConnectionFailure> {
         match answer {
             Ok(answer) => {
                 self.put_back(connection);
@@ -92,34 +93,34 @@ impl Session {
         }
     }
 
-    /// Waits before the next attempt if waiting can help.
-    pub(crate) async fn wait_after(&mut self, error: sqlx::Error) -> Result<(), Refused> {
-        if !is_outage(&error) {
-            return Err(Refused::Error(error));
+    /// Waits before the next attempt, unless the error is permanent.
+    pub(crate) async fn wait_after(&mut self, error: sqlx::Error) -> Result<(), ConnectionFailure> {
+        if !is_transient(&error) {
+            return Err(ConnectionFailure::Permanent(error));
         }
         let delay = self.delay_after(&error);
         self.wait(delay).await
     }
 
-    /// Notes an outage, and tells how long to wait before the next attempt.
+    /// Records an outage, and returns the delay before the next attempt.
     pub(crate) fn delay_after(&mut self, cause: &(dyn Error + 'static)) -> Duration {
-        self.outage.failed(cause)
+        self.outage.record_failure(cause)
     }
 
-    pub(crate) async fn wait(&self, delay: Duration) -> Result<(), Refused> {
+    pub(crate) async fn wait(&self, delay: Duration) -> Result<(), ConnectionFailure> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(Refused::Shutdown),
+            () = self.shutdown.cancelled() => Err(ConnectionFailure::Shutdown),
             () = tokio::time::sleep(delay) => Ok(()),
         }
     }
 }
 
-/// Whether an error, or what caused it, says that the database is away, or that the same transaction
-/// may succeed when tried again.
-pub(crate) fn caused_by_outage(error: &(dyn Error + 'static)) -> bool {
+/// Whether an error or one of its causes is transient: the database is unavailable, or the same
+/// transaction may succeed on retry.
+pub(crate) fn is_transient_cause(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<sqlx::Error>().is_some_and(is_outage) {
+        if error.downcast_ref::<sqlx::Error>().is_some_and(is_transient) {
             return true;
         }
         next = error.source();
@@ -127,24 +128,26 @@ pub(crate) fn caused_by_outage(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-fn is_outage(error: &sqlx::Error) -> bool {
+fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::WorkerCrashed => true,
-        // A server that dies in the middle of an answer shows as a broken protocol.
+        // A server that stops within an answer shows as a protocol error.
         sqlx::Error::Protocol(_) => true,
-        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| is_passing(&code)),
-        // The enum is open; what it may gain is reported and ends the run, where a person sees it.
+        sqlx::Error::Database(refused) => {
+            refused.code().is_some_and(|code| is_transient_state(&code))
+        }
+        // The enum is open: a new kind of error ends the run and is reported.
         _ => false,
     }
 }
 
-/// Classes of SQLSTATE that pass: connection, authorization, rollback (deadlock, serialization), resources,
-/// operator intervention (shutdown, starting up, a standby).
+/// Transient classes of SQLSTATE: connection, authorization, rollback (deadlock, serialization),
+/// resources, operator intervention (shutdown, startup), and 25006: the server is a standby.
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-fn is_passing(code: &str) -> bool {
+fn is_transient_state(code: &str) -> bool {
     ["08", "28", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006"
 }
 
@@ -157,20 +160,20 @@ mod tests {
     struct Wrapped(#[source] sqlx::Error);
 
     #[test]
-    fn outage_is_seen_through_the_errors_of_a_handler() {
+    fn transient_cause_is_found_within_the_error_of_a_handler() {
         let broken = || sqlx::Error::Io(std::io::Error::other("connection reset"));
-        assert!(caused_by_outage(&broken()));
-        assert!(caused_by_outage(&Wrapped(broken())));
-        assert!(!caused_by_outage(&Wrapped(sqlx::Error::RowNotFound)));
+        assert!(is_transient_cause(&broken()));
+        assert!(is_transient_cause(&Wrapped(broken())));
+        assert!(!is_transient_cause(&Wrapped(sqlx::Error::RowNotFound)));
     }
 
     #[test]
-    fn states_that_pass_are_told_from_mistakes() {
-        for passing in ["08006", "28P01", "40001", "40P01", "53100", "53300", "57P01", "25006"] {
-            assert!(is_passing(passing), "{passing}");
+    fn transient_states_are_distinguished_from_permanent_ones() {
+        for transient in ["08006", "28P01", "40001", "40P01", "53100", "53300", "57P01", "25006"] {
+            assert!(is_transient_state(transient), "{transient}");
         }
-        for mistake in ["42P01", "23505", "25P02", "22003"] {
-            assert!(!is_passing(mistake), "{mistake}");
+        for permanent in ["42P01", "23505", "25P02", "22003"] {
+            assert!(!is_transient_state(permanent), "{permanent}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which topics are wanted, which of them exist, and that their partitions stay as many as they were.
+//! Tracks which of a consumer's topics exist, and that their partition counts stay the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,32 +6,32 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::consumer::ConsumeError;
-use crate::kafka::{Counts, Reader};
+use crate::error::ConsumeError;
+use crate::kafka::{PartitionCounts, RecordFetcher};
 
-/// How soon to look again for what is missing or away.
-const SOON: Duration = Duration::from_secs(1);
+/// Interval of the check while topics are missing or brokers are unavailable.
+const RECHECK: Duration = Duration::from_secs(1);
 
 /// The topics of one consumer. Its methods are safe to cancel.
 #[derive(Debug)]
-pub(crate) struct Topics {
+pub(crate) struct TopicWatch {
     wanted: Vec<Arc<str>>,
-    known: Counts,
+    known: PartitionCounts,
     missing: BTreeSet<Arc<str>>,
     due: Instant,
     interval: Duration,
 }
 
-/// Topics that were not there when last looked at, with their partition counts.
+/// Topics that did not exist at the last check, with their partition counts.
 #[derive(Debug, Default)]
-pub(crate) struct Appeared {
-    /// Never seen before.
-    pub(crate) first: Counts,
-    /// Gone for a while: possibly deleted and made anew.
-    pub(crate) again: Counts,
+pub(crate) struct TopicChanges {
+    /// Found for the first time.
+    pub(crate) created: PartitionCounts,
+    /// Found again after they were missing: possibly deleted and created again.
+    pub(crate) recreated: PartitionCounts,
 }
 
-impl Topics {
+impl TopicWatch {
     pub(crate) fn new(topics: &[&str], interval: Duration) -> Self {
         let mut wanted: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
         wanted.sort();
@@ -40,34 +40,37 @@ impl Topics {
         Self { wanted, known, missing, due: Instant::now(), interval }
     }
 
-    /// When [`check`](Self::check) wants to be called next.
+    /// When the next [`check`](Self::check) is due.
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Makes [`check`](Self::check) due at once.
-    pub(crate) fn hurry(&mut self) {
+    /// Makes [`check`](Self::check) due now.
+    pub(crate) fn check_now(&mut self) {
         self.due = Instant::now();
     }
 
     /// The topics found so far, with their partition counts.
-    pub(crate) fn known(&self) -> &Counts {
+    pub(crate) fn known(&self) -> &PartitionCounts {
         &self.known
     }
 
-    /// Looks at the topics now.
-    pub(crate) async fn check(&mut self, reader: &mut Reader) -> Result<Appeared, ConsumeError> {
-        let appeared = match reader.partition_counts(&self.wanted).await {
+    /// Queries the topics.
+    pub(crate) async fn check(
+        &mut self,
+        fetcher: &mut RecordFetcher,
+    ) -> Result<TopicChanges, ConsumeError> {
+        let changes = match fetcher.partition_counts(&self.wanted).await {
             Some(found) => self.compare(&found)?,
-            None => Appeared::default(),
+            None => TopicChanges::default(),
         };
-        let soon = reader.is_away() || !self.missing.is_empty();
-        self.due = Instant::now() + if soon { SOON.min(self.interval) } else { self.interval };
-        Ok(appeared)
+        let soon = fetcher.is_unavailable() || !self.missing.is_empty();
+        self.due = Instant::now() + if soon { RECHECK.min(self.interval) } else { self.interval };
+        Ok(changes)
     }
 
-    fn compare(&mut self, found: &Counts) -> Result<Appeared, ConsumeError> {
-        let mut appeared = Appeared::default();
+    fn compare(&mut self, found: &PartitionCounts) -> Result<TopicChanges, ConsumeError> {
+        let mut changes = TopicChanges::default();
         for topic in &self.wanted {
             let Some(&count) = found.get(topic) else {
                 report_missing(&mut self.missing, topic);
@@ -78,23 +81,23 @@ impl Topics {
             match self.known.get(&topic).copied() {
                 None => {
                     self.known.insert(Arc::clone(&topic), count);
-                    appeared.first.insert(topic, count);
+                    changes.created.insert(topic, count);
                 }
-                // The order of a stream rests on its key always meaning the same partition.
+                // A stream keeps its order only while its key maps to the same partition.
                 Some(known) if known != count => {
                     return Err(ConsumeError::Repartitioned { topic, known, found: count });
                 }
                 Some(_) if was_missing => {
-                    appeared.again.insert(topic, count);
+                    changes.recreated.insert(topic, count);
                 }
                 Some(_) => {}
             }
         }
-        Ok(appeared)
+        Ok(changes)
     }
 }
 
-/// Once for each time that it goes missing.
+/// Logs once each time that a topic becomes missing.
 fn report_missing(missing: &mut BTreeSet<Arc<str>>, topic: &Arc<str>) {
     if missing.insert(Arc::clone(topic)) {
         tracing::info!(

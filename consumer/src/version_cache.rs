@@ -1,14 +1,14 @@
-//! What was last applied of the streams seen lately.
+//! Caches the last applied events of recently used streams.
 
 use std::collections::HashMap;
 use std::mem;
 
-use crate::filter::LastApplied;
+use crate::version_filter::LastApplied;
 
-/// Remembers the last events of streams, those asked for lately the longest, in bounded memory.
+/// Caches the last applied events of streams in bounded memory.
 ///
-/// Two generations: when the young one is full it becomes the old one, and what was old is forgotten.
-/// So it holds between once and twice `streams_max` entries, at no cost for each use.
+/// Two generations: when the young one is full, it replaces the old one. So the cache holds up to
+/// twice `streams_max` entries, and a lookup updates nothing.
 #[derive(Debug)]
 pub(crate) struct VersionCache {
     young: HashMap<String, LastApplied>,

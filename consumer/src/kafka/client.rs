@@ -1,0 +1,131 @@
+//! Makes the Kafka clients: their options, and what librdkafka logs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::settings::ConsumerSettings;
+
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that librdkafka may fetch ahead, over all partitions.
+const FETCHED_AHEAD_KBYTES_MAX: &str = "32768";
+
+/// Kafka or librdkafka reported a permanent error.
+#[derive(Debug, thiserror::Error)]
+#[error("{action}")]
+pub struct KafkaClientError {
+    pub(super) action: String,
+    pub(super) source: KafkaError,
+}
+
+/// Kafka does not answer: the error of the request, and librdkafka's last connection error.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}; {connection_error}")]
+pub(super) struct Unavailable {
+    pub(super) error: KafkaError,
+    pub(super) connection_error: String,
+}
+
+/// The last connection error that librdkafka logged.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastConnectionError(Arc<Mutex<String>>);
+
+impl LastConnectionError {
+    pub(super) fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, text: &str) {
+        text.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The options that all clients of a consumer share.
+pub(super) fn config(settings: &ConsumerSettings, isolation_level: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        // Independent of the log crate's level: connection errors are among these lines.
+        .set_log_level(RDKafkaLogLevel::Info)
+        .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES_MAX)
+        // The default of 10 s would delay reading by that much after the broker is back.
+        .set("reconnect.backoff.max.ms", "1000");
+    for (name, value) in &settings.options {
+        config.set(name, value);
+    }
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("client.id", &settings.client_id)
+        .set("isolation.level", isolation_level)
+        .set("allow.auto.create.topics", "false");
+    config
+}
+
+pub(super) fn create<T: FromClientConfigAndContext<LogContext>>(
+    config: &ClientConfig,
+    connection_error: &LastConnectionError,
+) -> Result<T, KafkaClientError> {
+    let context = LogContext { connection_error: connection_error.clone() };
+    config
+        .create_with_context(context)
+        .map_err(failure(|| "make a Kafka consumer: check the options in its settings".to_owned()))
+}
+
+/// Names the action that failed.
+pub(super) fn failure(
+    action: impl FnOnce() -> String,
+) -> impl FnOnce(KafkaError) -> KafkaClientError {
+    |source| KafkaClientError { action: action(), source }
+}
+
+/// Runs a blocking request of librdkafka on a thread that may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, KafkaError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(KafkaError::Canceled))
+}
+
+pub(super) fn is_topic_missing(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+    )
+}
+
+/// Errors of one connection or of all. Other connections may work, or work again.
+pub(super) fn is_connection_lost(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::OperationTimedOut
+    )
+}
+
+/// Logs librdkafka's lines at debug level only: [`Outage`](crate::outage::Outage) logs outages.
+pub(super) struct LogContext {
+    connection_error: LastConnectionError,
+}
+
+impl ClientContext for LogContext {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, "librdkafka: {message}");
+        if facility == "FAIL" {
+            self.connection_error.set(message);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, "librdkafka: {reason}");
+    }
+}
+
+impl ConsumerContext for LogContext {}

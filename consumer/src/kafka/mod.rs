@@ -1,0 +1,217 @@
+//! The Kafka client. No other module of this crate names rdkafka.
+//!
+//! A consumer has two clients: one fetches records, always `read_committed`; the other queries
+//! partition counts and watermarks. The second one is needed because the broker tells a
+//! `read_committed` client the last stable offset instead of the high watermark. A broker answers a
+//! producer's commit before the last stable offset moves, so that committed records could lie
+//! beyond it.
+
+mod client;
+mod metadata;
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
+
+use self::client::{
+    LastConnectionError, LogContext, blocking, config, create, failure, is_connection_lost,
+    is_topic_missing,
+};
+use self::metadata::{MetadataClient, numeric};
+use crate::envelope::{Delivered, EnvelopeError, RawRecord};
+use crate::outage::Outage;
+use crate::position::{Offset, RecordLocation, TopicPartition};
+use crate::settings::ConsumerSettings;
+
+pub use self::client::KafkaClientError;
+pub(crate) use self::metadata::{PartitionCounts, Watermarks};
+
+/// A record as an event, or the reason why it is none.
+pub(crate) type FetchedRecord = Result<Delivered, EnvelopeError>;
+
+/// Fetches records, and queries topics.
+pub(crate) struct RecordFetcher {
+    fetcher: Arc<StreamConsumer<LogContext>>,
+    metadata: MetadataClient,
+    assigned: HashSet<TopicPartition>,
+    /// Fetching fails while the metadata client is answered.
+    outage: Outage,
+    /// A connection was lost, or a topic is missing: the metadata client should query the topics.
+    recheck_requested: bool,
+    topic_names: Vec<Arc<str>>,
+}
+
+impl RecordFetcher {
+    /// Makes the clients; they connect in the background.
+    pub(crate) fn open(settings: &ConsumerSettings, group: &str) -> Result<Self, KafkaClientError> {
+        let mut options = config(settings, "read_committed");
+        options
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A topic that was created again is read from its start; the version filter drops
+            // duplicates.
+            .set("auto.offset.reset", "earliest");
+        let connection_error = LastConnectionError::default();
+        Ok(Self {
+            fetcher: Arc::new(create(&options, &connection_error)?),
+            metadata: MetadataClient::open(settings, connection_error)?,
+            assigned: HashSet::new(),
+            outage: Outage::of(format!("records from Kafka at {}", settings.brokers)),
+            recheck_requested: false,
+            topic_names: Vec::new(),
+        })
+    }
+
+    pub(crate) fn subscribe(&self, topics: &[Arc<str>]) -> Result<(), KafkaClientError> {
+        let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+        self.fetcher.subscribe(&topics).map_err(failure(|| format!("subscribe to {topics:?}")))
+    }
+
+    /// Adds partitions to the assignment, from the given offsets. A partition that is assigned
+    /// already restarts at the given offset.
+    pub(crate) fn assign(&mut self, starts: &[RecordLocation]) -> Result<(), KafkaClientError> {
+        let mut old = TopicPartitionList::new();
+        let mut new = TopicPartitionList::with_capacity(starts.len());
+        for start in starts {
+            let RecordLocation { topic, partition, offset } = start;
+            if !self.assigned.insert(start.topic_partition()) {
+                old.add_partition(topic, *partition);
+            }
+            new.add_partition_offset(topic, *partition, ClientOffset::Offset(offset.get()))
+                .map_err(failure(|| format!("start {topic}[{partition}] at {offset}")))?;
+        }
+        let failed = || "assign partitions".to_owned();
+        if old.count() > 0 {
+            self.fetcher.incremental_unassign(&old).map_err(failure(failed))?;
+        }
+        self.fetcher.incremental_assign(&new).map_err(failure(failed))
+    }
+
+    /// Waits for the next record. Returns `None` if a recheck was
+    /// [requested](Self::take_recheck_request) instead.
+    pub(crate) async fn next(&mut self) -> Result<Option<FetchedRecord>, KafkaClientError> {
+        let polled = match self.fetcher.recv().await {
+            Ok(message) => Ok(read(&mut self.topic_names, &message)),
+            Err(error) => Err(error),
+        };
+        self.classify(polled)
+    }
+
+    /// The next record, if it was fetched already.
+    pub(crate) fn ready(&mut self) -> Result<Option<FetchedRecord>, KafkaClientError> {
+        let polled = match self.fetcher.recv().now_or_never() {
+            None => return Ok(None),
+            Some(Ok(message)) => Ok(read(&mut self.topic_names, &message)),
+            Some(Err(error)) => Err(error),
+        };
+        self.classify(polled)
+    }
+
+    fn classify(
+        &mut self,
+        polled: Result<FetchedRecord, KafkaError>,
+    ) -> Result<Option<FetchedRecord>, KafkaClientError> {
+        match polled {
+            Ok(record) => {
+                self.outage.record_success();
+                return Ok(Some(record));
+            }
+            Err(source @ KafkaError::MessageConsumptionFatal(_)) => {
+                return Err(KafkaClientError { action: "fetch records".to_owned(), source });
+            }
+            Err(KafkaError::MessageConsumption(code))
+                if is_topic_missing(code) || is_connection_lost(code) =>
+            {
+                self.recheck_requested = true;
+            }
+            // librdkafka retries after every other error by itself.
+            Err(error) => drop(self.outage.record_failure(&error)),
+        }
+        Ok(None)
+    }
+
+    /// Whether the topics should be queried again. Returns true once for each request.
+    pub(crate) fn take_recheck_request(&mut self) -> bool {
+        mem::take(&mut self.recheck_requested)
+    }
+
+    /// Whether the brokers did not answer the last query.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.metadata.is_unavailable()
+    }
+
+    /// The partition counts of these topics, without topics that do not exist. `None` while Kafka
+    /// does not answer. After a cancellation the next call waits for the same answer.
+    pub(crate) async fn partition_counts(
+        &mut self,
+        topics: &[Arc<str>],
+    ) -> Option<PartitionCounts> {
+        self.metadata.partition_counts(topics).await
+    }
+
+    /// The present watermarks of these partitions. `None` while Kafka does not answer.
+    pub(crate) async fn watermarks(&mut self, counts: &PartitionCounts) -> Option<Vec<Watermarks>> {
+        self.metadata.watermarks(counts).await
+    }
+
+    /// The offset behind the last record returned, or behind the transaction markers that followed
+    /// it; none for partitions without a record yet.
+    pub(crate) fn positions(&self) -> Result<Vec<RecordLocation>, KafkaClientError> {
+        let list = self.fetcher.position().map_err(failure(|| "read positions".to_owned()))?;
+        let positions = list.elements().into_iter().filter_map(|element| {
+            let offset = numeric(element.offset())?;
+            let topic = Arc::from(element.topic());
+            Some(RecordLocation { topic, partition: element.partition(), offset })
+        });
+        Ok(positions.collect())
+    }
+
+    /// Commits the group's next offset of a partition, and waits for the broker's confirmation.
+    pub(crate) async fn commit(&self, next: RecordLocation) -> Result<(), KafkaClientError> {
+        let RecordLocation { topic, partition, offset } = next;
+        let fetcher = Arc::clone(&self.fetcher);
+        let committed = blocking(move || {
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition_offset(&topic, partition, ClientOffset::Offset(offset.get()))?;
+            fetcher.commit(&list, CommitMode::Sync)
+        });
+        committed.await.map_err(failure(|| "commit the group's offset".to_owned()))
+    }
+
+    /// Leaves the group and closes the connections.
+    pub(crate) async fn close(self) {
+        let _closed = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
+fn read(topic_names: &mut Vec<Arc<str>>, message: &BorrowedMessage<'_>) -> FetchedRecord {
+    let headers = message
+        .headers()
+        .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect());
+    Delivered::from_record(&RawRecord {
+        topic: shared(topic_names, message.topic()),
+        partition: message.partition(),
+        // A fetched record has an offset from 0.
+        offset: Offset::new(message.offset()).unwrap_or(Offset::ZERO),
+        key: message.key(),
+        value: message.payload(),
+        headers: headers.unwrap_or_default(),
+    })
+}
+
+/// Shares one copy of each topic's name among all records.
+fn shared(topic_names: &mut Vec<Arc<str>>, topic: &str) -> Arc<str> {
+    if let Some(name) = topic_names.iter().find(|name| name.as_ref() == topic) {
+        return Arc::clone(name);
+    }
+    let name: Arc<str> = Arc::from(topic);
+    topic_names.push(Arc::clone(&name));
+    name
+}
