@@ -15,7 +15,7 @@ pub(crate) const IDS_MAX: usize = 8;
 /// last one of its stream plus one, and dropped if its version was applied. A higher version is a
 /// [`Gap`]. Another event under an applied version is a [`Forked`] stream: the filter detects this
 /// for the last 8 versions of each stream, whose event ids it keeps. An event with a lower version
-/// is a duplicate, whatever its id; if the stream continues to a version that is kept, the fork is
+/// is a duplicate, with any id; if the stream continues to a version that is kept, the fork is
 /// detected there. The filter keeps one entry for each stream, without limit.
 ///
 /// ```

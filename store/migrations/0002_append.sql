@@ -88,7 +88,7 @@ declare
     refused boolean := false;
     cluster text;
 begin
-    -- The reply means that the events are durable, whatever the settings of the role or the
+    -- The reply means that the events are durable under any settings of the role or the
     -- database.
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
@@ -337,7 +337,7 @@ declare
     recorded record;
     refusal jsonb;
 begin
-    -- The reply means that the events are durable, whatever the settings of the role or the
+    -- The reply means that the events are durable under any settings of the role or the
     -- database.
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);

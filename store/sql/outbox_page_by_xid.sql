@@ -25,7 +25,7 @@ select
     e.payload, nullif(e.metadata, '{}') as metadata, nullif(e.headers, '{}') as headers
 from of_transactions o
 cross join lateral (
-    -- `offset 0` keeps this a lookup by key, whatever the table statistics at planning time.
+    -- `offset 0` keeps this a lookup by key, for any table statistics at planning time.
     select * from annals.events e where e.position = o.position offset 0
 ) e
 where not annals.is_visible_at(o.position, o.xid, $1::pg_snapshot, $3, $4)

@@ -17,7 +17,7 @@ pub struct Identity {
     pub history: u32,
     /// The identifier of the cluster that the store belongs to.
     pub system_identifier: String,
-    /// The settled position: events up to it count as visible, whatever their transaction ids;
+    /// The settled position: events up to it count as visible, with any transaction id;
     /// [`Position::ORIGIN`] before an adoption.
     pub settled: Position,
 }

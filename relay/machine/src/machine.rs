@@ -31,7 +31,7 @@ pub(crate) enum Intent {
     Stop { halted: Option<(Operation, FailureClass)> },
 }
 
-/// What the last page said of what is still to be read.
+/// Whether the last page left events to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Backlog {
     /// Nothing: no page was read, or it had events and was the last one.
@@ -42,7 +42,7 @@ pub(crate) enum Backlog {
     Empty,
 }
 
-/// What is under way. Of each kind there is one at a time.
+/// Work under way: at most one of each kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct InFlight {
     /// The operation on leases, and the generation in which it was ordered, if producers were
@@ -76,7 +76,7 @@ pub struct Machine<P, B> {
     pub(crate) backlog: Backlog,
     /// Free shards that this session should acquire.
     pub(crate) to_acquire: Vec<Shard>,
-    /// What was read and is not sent yet.
+    /// The batch that is read and not sent yet.
     pub(crate) next_batch: Option<B>,
     pub(crate) producers: Producers,
     pub(crate) slots: Slots,
@@ -230,7 +230,7 @@ impl<P: Clone, B> Machine<P, B> {
         self.in_flight.is_waiting = false;
     }
 
-    /// Begins again without producers: the outcome of what is under way with them is unknown, and
+    /// Begins again without producers: the outcome of work under way with them is unknown, and
     /// ignored.
     pub(crate) fn reset(&mut self) {
         self.generation += 1;
@@ -266,7 +266,7 @@ impl<P: Clone, B> Machine<P, B> {
         self.wait(commands);
     }
 
-    /// Commits what was sent, if it can be committed; then the session ends, then the process.
+    /// Commits sent transactions, if possible; then the session ends, then the process.
     fn wind_down(
         &mut self,
         halted: Option<(Operation, FailureClass)>,

@@ -34,7 +34,7 @@ impl<P: Clone, B> Machine<P, B> {
         let is_same =
             |(shard, owned): (&Shard, &OwnedShard<P>)| mine.get(shard) == Some(&owned.epoch);
         if !self.owned.iter().all(is_same) {
-            // No rule leads here. What is in flight is fenced, and everything begins again.
+            // No rule leads here. Transactions in flight are fenced, and everything begins again.
             self.owned.retain(|shard, _| mine.contains_key(shard));
             self.reset();
         }
@@ -177,7 +177,7 @@ impl<P: Clone, B> Machine<P, B> {
         self.owned.values().any(|owned| owned.is_leaving)
     }
 
-    /// Ends the session whatever is under way: the next owners of its shards fence it.
+    /// Ends the session also while work is under way: the next owners of its shards fence it.
     pub(crate) fn abandon_session(&mut self, commands: &mut Commands<P, B>) {
         if self.in_flight.lease.is_none() {
             let leave = Action::Leave(Departure::Abandoned);

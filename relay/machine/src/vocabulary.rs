@@ -1,4 +1,4 @@
-//! What the machine is told, and what it orders.
+//! The inputs and the commands of the machine.
 
 use crate::leases::{Lease, Leases, Shard};
 use crate::slots::Slot;
@@ -233,7 +233,7 @@ pub enum FailureClass {
     /// A component is unavailable, or refuses: wait, then try again.
     Unavailable,
     /// An event, a topic or a schema is refused, or the database may have changed: begin again at
-    /// once from the checkpoints. What is refused is quarantined when they are read, and the rest
+    /// once from the checkpoints. Refused events are quarantined when they are read, and the rest
     /// is published.
     Resync,
     /// Another session has fenced the producer.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use annals_store::SchemaName;
 use tracing_subscriber::EnvFilter;
 
+use crate::config::defaults::{RawConfig, RawDatabase, RawKafka, RawLog, RawRelay, RawTopics};
 use crate::config::host::host_name;
-use crate::config::raw::{RawConfig, RawDatabase, RawKafka, RawLog, RawRelay, RawTopics};
 use crate::config::settings::{
     Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Relay, Secret, Topics,
 };

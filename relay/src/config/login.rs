@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::config::check::Checker;
-use crate::config::raw::RawRegistry;
+use crate::config::defaults::RawRegistry;
 use crate::config::settings::{Login, Registry, Secret};
 
 impl Checker {

@@ -1,9 +1,9 @@
 //! The configuration: read from a file and the environment, checked once, complete from then on.
 
 mod check;
+mod defaults;
 mod host;
 mod login;
-mod raw;
 mod settings;
 mod sources;
 

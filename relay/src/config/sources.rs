@@ -12,7 +12,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use crate::config::raw::RawConfig;
+use crate::config::defaults::RawConfig;
 
 const PREFIX: &str = "ANNALS_RELAY__";
 const SHORT: [(&str, &str); 3] = [
@@ -37,7 +37,7 @@ pub enum ConfigError {
     Malformed {
         /// The file.
         origin: String,
-        /// What is wrong, and in which line.
+        /// The fault, and its line.
         message: String,
     },
     /// Some keys are unknown or wrong: these are all of them.
@@ -52,7 +52,7 @@ pub struct Problem {
     pub origin: String,
     /// The key, `section.key`.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// The fault, and its correction.
     pub what: String,
 }
 

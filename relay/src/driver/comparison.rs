@@ -4,7 +4,7 @@
 //! database that has lost the end of its log has also lost the offsets recorded in that time:
 //! published events that it has lost are behind the offsets that it still has. Checkpoints are
 //! copied a little earlier, by each relay for its own shards: a rebase, which continues from the
-//! copies, starts where all of them cover what was written.
+//! copies, starts where all of them cover the written records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

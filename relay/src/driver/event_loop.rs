@@ -65,7 +65,7 @@ pub(super) struct Driver {
     pub(super) send_individually: Arc<HashSet<i64>>,
     pub(super) progress: ProgressRecorder,
     pub(super) reporter: Reporter,
-    /// What has halted it, until the machine has wound down.
+    /// The failure that has halted it, until the machine has wound down.
     pub(super) halted_by: Option<Failure>,
 }
 

@@ -13,7 +13,7 @@ const DEPLOYMENT_CHANNEL: &str = "annals_relay";
 /// The pause after a failed or lost connection.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What was notified.
+/// The subject of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notification {
     /// An append.

@@ -184,7 +184,7 @@ impl Driver {
         }
     }
 
-    /// Keeps what is to be quarantined until the checkpoints of the shards are read, or finds out
+    /// Keeps the refused events until the checkpoints of the shards are read, or finds out
     /// first which event Kafka refuses.
     fn take_new_entries(&mut self, failure: Failure) {
         match failure.new_entries() {

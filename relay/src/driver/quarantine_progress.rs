@@ -31,7 +31,7 @@ impl Drop for ProgressRecorder {
     }
 }
 
-/// What is to be recorded: at most one update for each shard. A later checkpoint of a shard has all
+/// The updates to record: at most one update for each shard. A later checkpoint of a shard has all
 /// progress that is not recorded yet, so its update replaces an earlier one.
 #[derive(Default)]
 struct Pending {

@@ -60,7 +60,7 @@ pub(crate) struct Found {
 pub(crate) type Unread = BTreeMap<Arc<str>, TailScan>;
 
 /// The records of topics behind recorded end offsets, in parts that are read one after the other:
-/// each part by one client, whatever the number of its topics. Fully read topics are left out.
+/// each part by one client, for any number of topics. Fully read topics are left out.
 pub(crate) fn unread(ends: &ByTopic<Ends>, recorded: &TopicEnds) -> Vec<Unread> {
     let mut parts = vec![Unread::new()];
     let mut partitions = 0;

@@ -89,7 +89,7 @@ impl TopicAdmin {
     }
 
     /// The first and the end offset of every partition of these topics; topics that do not exist
-    /// are left out. A few requests, whatever the number of topics.
+    /// are left out. A few requests, for any number of topics.
     pub(crate) fn ends_of(&self, topics: &[&str]) -> Result<ByTopic<Ends>> {
         let mut counts = self.partitions_of(topics)?;
         for topic in topics {

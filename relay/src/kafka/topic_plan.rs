@@ -7,7 +7,7 @@ use std::fmt;
 use crate::config;
 use crate::report::kafka_failure::KafkaFailure;
 
-/// The settings that keep a topic of events complete, whatever the broker's defaults are.
+/// The settings that keep a topic of events complete under any defaults of the broker.
 const EVENTS: [(&str, &str, &str); 4] = [
     ("cleanup.policy", "delete", "compaction keeps only the last event of each stream"),
     (
@@ -126,7 +126,7 @@ impl TopicPlan {
         }
     }
 
-    /// The settings that differ from the plan, of those that the broker has returned.
+    /// The settings returned by the broker that differ from the plan.
     #[must_use]
     pub fn differences(&self, found: &BTreeMap<String, String>) -> Vec<Difference> {
         let differs = |(setting, planned): (&String, &String)| {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::model::checkpoint::{Checkpoint, Cursor, EntryProgress, LastEvent};
 use crate::model::shard_number::number;
 
-/// What is quarantined.
+/// The quarantined object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {

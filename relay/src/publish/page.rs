@@ -200,7 +200,7 @@ impl Reader {
         }
     }
 
-    /// A batch, with the checkpoints of the shards that it has events of, and of those not written
+    /// A batch, with the checkpoints of the shards of its events, and of shards not written
     /// for a while.
     fn batch(&mut self, collector: Collector, shards: &[ShardCursor]) -> Batch {
         let now = Instant::now();

@@ -40,7 +40,7 @@ pub(crate) struct ReaderHandle {
 
 type EndRequest = oneshot::Sender<Result<LogEnd, Failure>>;
 
-/// Aborts the reader whatever it does.
+/// Aborts the reader in any state.
 #[derive(Debug)]
 struct AbortOnDrop(AbortHandle);
 

@@ -139,6 +139,15 @@ impl Registry {
     async fn register(&self, subject: &str, body: &str) -> Answer {
         let refused = match self.call(SrCall::PostNew(subject, body)).await {
             Answer::Refused(reason) => reason,
+            // Apicurio refuses in this case with 409 and the error code 0.
+            Answer::Unavailable(error) if said(&error).is_some() => {
+                return match self.call(SrCall::PostForVersion(subject, body)).await {
+                    found @ Answer::Found(_) => found,
+                    Answer::Unknown | Answer::Refused(_) | Answer::Unavailable(_) => {
+                        Answer::Unavailable(error)
+                    }
+                };
+            }
             answer @ (Answer::Found(_) | Answer::Unknown | Answer::Unavailable(_)) => {
                 return answer;
             }
@@ -183,9 +192,8 @@ impl Registry {
         };
         // The library takes every error but 502 and 503 for permanent; the registry's own code is
         // more precise.
-        let source = std::error::Error::source(&error);
-        let said = source.and_then(|source| source.downcast_ref::<RawError>());
-        let meant = said.and_then(|said| Some(meaning_of(said.error_code)?(said.message.clone())));
+        let meant =
+            said(&error).and_then(|said| Some(meaning_of(said.error_code)?(said.message.clone())));
         meant.unwrap_or(Answer::Unavailable(error))
     }
 
@@ -256,6 +264,11 @@ impl Sought<'_> {
     }
 }
 
+/// The registry's own error, if it has answered with one.
+fn said(error: &SRCError) -> Option<&RawError> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
+}
+
 fn unavailable(action: &'static str, error: SRCError) -> Failure {
     Failure::outage(Component::Registry, action, error)
 }
@@ -273,7 +286,7 @@ fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
 fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
     match error_code {
         40_400..=40_499 => Some(|_| Answer::Unknown),
-        // Not permitted: the registry refuses all writes at the moment, whatever the schema.
+        // Not permitted: the registry refuses all writes at the moment, for any schema.
         42_205 => None,
         409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
         _ => None,

@@ -98,7 +98,7 @@ pub enum Failure {
     Claims {
         /// The topic.
         topic: String,
-        /// What is wrong, with the command that corrects it.
+        /// The fault, with the command that corrects it.
         reason: String,
     },
     /// This publication must not run.

@@ -81,7 +81,7 @@ impl KafkaFailure {
     }
 
     /// The same failure of a call that may have taken effect. A fenced producer stays fenced,
-    /// whatever the effect.
+    /// with any effect.
     pub(crate) fn in_doubt(self, action: &'static str) -> Self {
         match self {
             Self::Fenced { action, reason } => Self::Fenced { action, reason },

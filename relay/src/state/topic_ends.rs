@@ -22,7 +22,7 @@ pub(crate) enum EndsOrigin {
 pub(crate) enum StartOffset {
     /// The end offset: every event before it is in the store.
     Recorded,
-    /// The offset up to which the copied checkpoints cover what was written.
+    /// The offset up to which the copied checkpoints cover all records.
     Covered,
 }
 

@@ -1,4 +1,4 @@
-//! The place of the schema that a type reads, and the checks against what it asks for there.
+//! The place of the schema that a type reads, and the checks of its requests there.
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Whether the library refuses the request itself for this schema, whatever the datum.
+/// Whether the library refuses the request itself for this schema, with any datum.
 pub(super) fn is_of_the_request(error: &str) -> bool {
     error.contains(": Expected Schema::")
         || error.contains("Only expected `deserialize_identifier`")

@@ -18,7 +18,7 @@ thread_local! {
     static FINDINGS: RefCell<Findings> = RefCell::default();
 }
 
-/// The findings of this thread's check. `act` must not call what is checked.
+/// The findings of this thread's check. `act` must not call the checked type.
 pub(super) fn with<R>(act: impl FnOnce(&mut Findings) -> R) -> R {
     FINDINGS.with_borrow_mut(act)
 }
@@ -42,7 +42,7 @@ impl Place {
     }
 }
 
-/// The path of a field within what has the path `place`.
+/// The path of a field of the value at the path `place`.
 pub(super) fn dotted(place: &str, name: &str) -> String {
     if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
 }
@@ -109,7 +109,7 @@ pub(super) struct Findings {
 /// The current sample.
 #[derive(Default)]
 struct Round {
-    /// The places with alternatives, by their keys, with what was chosen.
+    /// The places with alternatives, by their keys, with the chosen one.
     choices: Vec<(String, usize)>,
     branches: BTreeMap<String, usize>,
     /// The variants that are given instead of what the sample says.
@@ -294,7 +294,7 @@ impl Findings {
         }
     }
 
-    /// All that was found, with the places where the type refused what it was given.
+    /// All findings, with the places where the type refused a sample.
     pub(super) fn into_misfits(mut self) -> Vec<Misfit> {
         let turns = std::mem::take(&mut self.turns);
         let accepted = |turn: &Turn| turn.outcomes.contains(&Outcome::Accepted);

@@ -1,4 +1,4 @@
-//! Some value of whatever is asked for, in the place of one that does not fit: reading goes on, and
+//! A value of the requested kind, in the place of one that does not fit: reading goes on, and
 //! finds what does not fit behind it.
 
 use std::fmt;

@@ -345,7 +345,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Parts<A> {
     }
 }
 
-/// A variant of an enum, and what it holds.
+/// A variant of an enum, and its content.
 struct Variant<A> {
     inner: A,
     at: At,

@@ -1,4 +1,4 @@
-//! Whether a type gives back what it was given.
+//! Whether a type gives back the samples.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Misfit;
 use super::findings::dotted;
 
-/// What was given to a place and came back, over all rounds.
+/// The values given to a place and returned by it, over all rounds.
 #[derive(Default)]
 struct Seen {
     given: BTreeSet<String>,

@@ -59,7 +59,7 @@ impl Store {
         }
     }
 
-    /// Starts what has become possible by the end of a task.
+    /// Starts the calls that the end of a task permits.
     fn start_next_appends(&self) {
         match Handle::try_current() {
             Ok(runtime) => self.start_appends(&runtime),

@@ -63,7 +63,7 @@ impl Store {
             self.add_known(schema);
             self.add_registered(category, schema);
         }
-        // The transactions are committed, whatever happens to the connection.
+        // The transactions are committed, also if the connection breaks.
         drop(own.close().await);
         Ok(())
     }

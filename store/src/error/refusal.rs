@@ -50,7 +50,7 @@ pub enum Refusal {
         stream: String,
     },
     /// A schema is not registered in the store for this category. The store registers the schemas
-    /// of what it appends, so another program has changed the table.
+    /// of these events, so another program has changed the table.
     UnknownSchema {
         /// The category.
         category: String,

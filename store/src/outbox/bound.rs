@@ -30,7 +30,7 @@ pub struct Bound {
     /// event can have another one at the same position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<Uuid>,
-    /// The settled position: events up to it count as visible, whatever their transaction ids.
+    /// The settled position: events up to it count as visible, with any transaction id.
     pub settled: Position,
 }
 
@@ -103,7 +103,7 @@ impl Store {
         Err(Error::OtherCluster { recorded: end.history.system_identifier, found: cluster })
     }
 
-    /// Of these events, by position and id, returns the ids of those that are missing: the database
+    /// Returns the ids of the events, given by position and id, that are missing: the database
     /// lost a part of its history. An event that an administrator removed does not count as
     /// missing.
     ///
