@@ -1,7 +1,7 @@
 //! A database is read-only for a while, as during a failover: store and relay continue by
 //! themselves once it is writable again, though sessions that began meanwhile stay read-only.
 
-use annals_store::{Append, AppendError, ExpectedVersion};
+use annals_store::{Append, AppendError, ExpectedVersion, StoreOptions};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -84,7 +84,11 @@ async fn a_store_registers_schemas_again_once_its_database_may_be_written_to() {
 async fn an_append_in_a_transaction_succeeds_again_once_its_database_may_be_written_to() {
     let bed = Testbed::new("read_only_in").await;
     let mut administrator = Administrator::of(&bed).await;
-    bed.store().append(&append(1)).await.must("append");
+    // By another store: a connection that is still on its way back to the pool would be met first
+    // below, found closed, and replaced by one that may write.
+    let other = StoreOptions::default().connect(&bed.database_url()).await.must("connect");
+    other.append(&append(1)).await.must("append");
+    other.pool().close().await;
     administrator.set_read_only(&bed, "on").await;
     administrator.end_sessions().await;
     fill(&bed).await;

@@ -43,13 +43,25 @@ impl Store {
         if self.unregistered(append).is_empty() {
             return Ok(());
         }
-        let own = match self.pool().try_acquire() {
-            Some(connection) => connection.detach(),
-            None => PgConnection::connect_with(&self.pool().connect_options())
-                .await
-                .map_err(AppendError::Failed)?,
+        let registered = match self.pool().try_acquire() {
+            Some(idle) => self.register_on(idle.detach(), append).await,
+            None => return self.register_on_new(append).await,
         };
-        self.register_on(own, append).await.map_err(|error| self.expire_read_only_sessions(error))
+        match registered {
+            // The session can be older than the end of the read-only state: the pool hands an idle
+            // one out here without a look at its age.
+            Err(AppendError::Failed(error)) if is_read_only(&error) => {
+                self.register_on_new(append).await
+            }
+            registered => registered,
+        }
+    }
+
+    async fn register_on_new(&self, append: &Append) -> Result<(), AppendError> {
+        let new = PgConnection::connect_with(&self.pool().connect_options())
+            .await
+            .map_err(AppendError::Failed)?;
+        self.register_on(new, append).await.map_err(|error| self.expire_read_only_sessions(error))
     }
 
     /// The connection does not return to the pool: if the future of `begin` is dropped at the wrong
