@@ -11,7 +11,7 @@ use crate::environment::{Environment, is_kept};
 use crate::follow::DEADLINE;
 use crate::log::{ProcessLog, Wanted};
 use crate::must::Must;
-use crate::testbed::Testbed;
+use crate::testbed::{BedEnd, Testbed};
 
 /// Interval of the readings of a process's memory: its peak is the last reading.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
@@ -29,6 +29,7 @@ pub struct RelaySettings {
     database_url: String,
     environment: Environment,
     variables: Vec<(String, String)>,
+    end: BedEnd,
 }
 
 impl RelaySettings {
@@ -42,6 +43,7 @@ impl RelaySettings {
             database_url: bed.database_url(),
             environment: bed.environment().clone(),
             variables: Vec::new(),
+            end: bed.end(),
         }
     }
 
@@ -321,6 +323,18 @@ impl RelayProcess {
         self.log.text()
     }
 
+    /// The file with its log.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        self.log.path()
+    }
+
+    /// Its peak memory; 0 once it has ended.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.child.id().map_or(0, |pid| peak_bytes(&format!("/proc/{pid}/status")))
+    }
+
     /// The number of log events with this id on this page.
     #[must_use]
     pub fn times(&self, id: &str) -> usize {
@@ -383,6 +397,9 @@ impl RelayProcess {
 
 impl Drop for RelayProcess {
     fn drop(&mut self) {
+        if self.settings.end == BedEnd::Kept {
+            return;
+        }
         if is_kept() {
             eprintln!("the relay's {}", self.log.tail());
         } else if let Err(error) = std::fs::remove_dir_all(&self.directory) {
@@ -435,10 +452,10 @@ pub(crate) fn output_directory() -> PathBuf {
     directory
 }
 
-/// `target/debug`, from `target/debug/deps/promises-0123`.
+/// `target/debug`, from `target/debug/deps/promises-0123` or `target/debug/program`.
 fn target_directory() -> PathBuf {
     let this = std::env::current_exe().must("find this program");
-    let directory = this.parent().and_then(Path::parent);
+    let directory = this.ancestors().skip(1).find(|directory| !directory.ends_with("deps"));
     directory.must("find the target directory").to_owned()
 }
 
