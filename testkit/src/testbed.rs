@@ -13,7 +13,7 @@ use crate::history::{Attempt, History, Recorded};
 use crate::kafka;
 use crate::must::Must;
 use crate::postgres::{administer, create_database};
-use crate::relay::RelaySettings;
+use crate::relay_settings::RelaySettings;
 
 /// The longest label that leaves room for the rest of a database's name.
 const LABEL_BYTES_MAX: usize = 36;
