@@ -216,5 +216,5 @@ pub(super) async fn read_log_end(store: &Store) -> Result<LogEnd, Error> {
 }
 
 fn position_and_id(row: &PgRow) -> Result<(Position, Uuid), sqlx::Error> {
-    Ok((Position::from_store(row.try_get("position")?), row.try_get("event_id")?))
+    Ok((row.try_get("position")?, row.try_get("event_id")?))
 }
