@@ -195,7 +195,7 @@ impl Follower {
             .bind(self.filter.category.as_deref())
             .fetch_all(self.store.pool());
         let rows = rows.await.map_err(Error::database("count removed events"))?;
-        let removed = rows.iter().map(|row| row.try_get("position").map(Position::from_store));
+        let removed = rows.iter().map(|row| row.try_get("position"));
         let removed: Result<_, _> = removed.collect();
         let removed = removed.map_err(Error::database("count removed events"))?;
         let events = self.page.iter_mut().map(|followed| &mut followed.event);
@@ -244,5 +244,5 @@ pub(super) async fn read_log_end(store: &Store) -> Result<LogEnd, Error> {
 }
 
 fn position_and_id(row: &PgRow) -> Result<(Position, Uuid), sqlx::Error> {
-    Ok((Position::from_store(row.try_get("position")?), row.try_get("event_id")?))
+    Ok((row.try_get("position")?, row.try_get("event_id")?))
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::error::Error;
 use crate::event::RecordedEvent;
-use crate::outbox::PositionRange;
+use crate::read::query::sealed::PageKey;
 use crate::store::Store;
 use crate::stream::Position;
 
@@ -50,18 +50,18 @@ impl RemovedEvents {
 }
 
 impl Store {
-    /// The positions of removed events in a range, of one category or of all.
+    /// The positions of removed events after a position up to another, of one category or of all.
     pub(crate) async fn removed_events(
         &self,
-        range: PositionRange,
+        after: PageKey,
+        last: PageKey,
         category: Option<&str>,
     ) -> Result<Vec<Position>, Error> {
         let positions = sqlx::query_scalar(self.statements().removed_events.clone())
-            .bind(range.after.get())
-            .bind(range.last.get())
+            .bind(after)
+            .bind(last)
             .bind(category)
             .fetch_all(self.pool());
-        let positions = positions.await.map_err(Error::database("count removed events"))?;
-        Ok(positions.into_iter().map(Position::from_store).collect())
+        positions.await.map_err(Error::database("count removed events"))
     }
 }
