@@ -53,7 +53,7 @@ pub enum Command {
         /// Only list the diverging events.
         #[arg(long)]
         dry_run: bool,
-        /// What happened; recorded.
+        /// The reason; recorded.
         #[arg(long)]
         reason: String,
     },
@@ -64,7 +64,7 @@ pub enum Command {
         /// publishes to the topics of the original.
         #[arg(long)]
         copy: bool,
-        /// What happened; recorded.
+        /// The reason; recorded.
         #[arg(long)]
         reason: String,
     },

@@ -69,7 +69,7 @@ pub(super) struct Driver {
     pub(super) halted_by: Option<Failure>,
 }
 
-/// What the event loop receives.
+/// The inputs of the event loop.
 pub(super) struct Received {
     reports: ReportReceiver,
     opened: mpsc::Receiver<(u64, Senders)>,

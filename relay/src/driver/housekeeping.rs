@@ -29,7 +29,7 @@ const LAST_DEADLINE: Duration = Duration::from_secs(5);
 /// attempt can delay appends for some milliseconds.
 const DROP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What this process has committed.
+/// The transactions that this process has committed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Committed {
     /// The incarnation of the database that it was read from.

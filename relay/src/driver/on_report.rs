@@ -1,4 +1,4 @@
-//! What each report means for the machine, for the log and for the driver's own state.
+//! The effects of each report on the machine, on the log and on the driver's own state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +162,7 @@ impl Driver {
         Input::Failed { generation, operation, class }
     }
 
-    /// Logs a failure of the present generation, or keeps what the next step needs of it.
+    /// Logs a failure of the present generation, or keeps its facts for the next step.
     fn handle(&mut self, operation: Operation, class: FailureClass, failure: Failure) {
         if class == FailureClass::Resync {
             self.take_new_entries(failure);

@@ -158,7 +158,7 @@ pub(crate) fn read_keyed(
     Ok(end)
 }
 
-/// What a poll has returned.
+/// The result of a poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Poll {
     Record,

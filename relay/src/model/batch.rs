@@ -25,7 +25,7 @@ pub(crate) struct Batch {
     pub(crate) timings: BatchTimings,
 }
 
-/// What a sent batch has, beside its messages.
+/// The parts of a sent batch, except its messages.
 #[derive(Default)]
 pub(crate) struct SentBatch {
     pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
@@ -63,7 +63,7 @@ impl Collector {
         Self { limits, events_stop, bytes_stop, messages, shards, bytes: 0 }
     }
 
-    /// Limits what follows to an equal share of the room that is left, of so many shares.
+    /// Limits the next messages to an equal share of the room that is left, of so many shares.
     pub(crate) fn share(&mut self, shares: usize) {
         let Self { limits, messages, bytes, .. } = self;
         let share = |max: usize, used: usize| used + (max.saturating_sub(used) / shares).max(1);

@@ -1,6 +1,6 @@
 //! Whether a command changes something.
 
-/// Whether a command changes something, or only lists what it would change.
+/// Whether a command changes something, or only lists the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Execution {
     /// It lists, and changes nothing.

@@ -42,7 +42,7 @@ pub enum Cause {
     /// The registry refuses the schema or does not have it, or its definition in the store cannot
     /// be parsed.
     Schema,
-    /// The row of the event is not what an append writes.
+    /// The row of the event has content that no append writes.
     Event,
     /// The topic is missing, unfit, or another publication's.
     Topic,
@@ -128,7 +128,7 @@ impl Quarantine {
         }
     }
 
-    /// Drops from checkpoints what PostgreSQL has recorded by now.
+    /// Drops the progress from checkpoints that PostgreSQL has recorded by now.
     pub(crate) fn recorded(&mut self, recorded: &HashMap<EntryId, Option<Cursor>>) {
         let is_news = |entry: &Entry| {
             entry.state != EntryState::Recorded

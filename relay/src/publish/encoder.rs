@@ -162,7 +162,7 @@ impl Encoder {
     }
 }
 
-/// What a failure means for the event that met it.
+/// The consequence of a failure for its event.
 fn encode_error(failure: Failure, event: &OutboxEvent<'_>) -> EncodeError {
     match failure.policy().quarantines {
         Some(cause) => EncodeError::Quarantine(new_entry(cause, failure.in_full(), event)),

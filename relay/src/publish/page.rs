@@ -79,8 +79,8 @@ impl Reader {
         Ok(now)
     }
 
-    /// Reads the requests of operators, if that is due, and drops from the cursors what PostgreSQL
-    /// has recorded.
+    /// Reads the requests of operators, if that is due, and drops the progress from the cursors
+    /// that PostgreSQL has recorded.
     async fn read_requests(&mut self, shards: &mut [ShardCursor]) -> Result<(), Failure> {
         for shard in shards.iter_mut() {
             shard.quarantine.recorded(&self.recorded);

@@ -51,7 +51,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What the reader has to do next. The driver never waits for the reader: a request replaces an
+/// The requests to the reader. The driver never waits for the reader: a request replaces an
 /// earlier one of its kind.
 #[derive(Debug, Default)]
 struct Inbox {

@@ -69,7 +69,7 @@ pub(crate) async fn collect(
             }
         }
     }
-    // What the page has already is published first.
+    // The events that the page already has are published first.
     let is_empty = page.collector.is_empty();
     encoder.prepare(if is_empty { page.prepare_until } else { Instant::now() }).await?;
     Ok(read)

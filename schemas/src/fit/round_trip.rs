@@ -57,7 +57,7 @@ impl RoundTrips {
             field,
             rust: format!("the type gives back {}", first(seen.back)),
             avro: format!("it was given {}", first(seen.given)),
-            advice: "it must write what it has read".into(),
+            advice: "it must write the value that it has read".into(),
         });
         misfits.collect()
     }
