@@ -4,6 +4,7 @@ mod aggregate;
 mod listing;
 mod pages;
 mod query;
+pub(crate) mod removed_events;
 pub(crate) mod rows;
 mod stream_page;
 

@@ -11,10 +11,11 @@ use crate::error::Error;
 use crate::event::RecordedEvent;
 use crate::read::query::sealed::PageKey;
 use crate::read::query::{Key, Read, sealed};
+use crate::read::removed_events::RemovedEvents;
 use crate::read::rows::decode_rows;
 use crate::read::stream_page::{PageStart, StreamPage};
 use crate::store::Store;
-use crate::stream::{Position, Version};
+use crate::stream::{Category, Position, Version};
 use crate::telemetry;
 use crate::timestamptz::PgTimestamp;
 
@@ -40,7 +41,7 @@ pub(crate) struct Reading<K> {
     lowest: PageKey,
     /// The version of the stream's last event, removed or not.
     stream_version: Option<Version>,
-    /// Removed events of the stream behind the last event read.
+    /// Removed events behind the last event read.
     removed_behind: u64,
     remaining: u64,
     is_at_end: bool,
@@ -105,6 +106,7 @@ impl<K: Key> Reading<K> {
             query.fetch_all(self.store.pool()).await.map_err(Error::database("read events"))?;
         if K::IS_POSITION {
             self.set_page(&rows, start, rows_max).await?;
+            self.count_removed(start).await?;
         } else {
             self.set_stream_page(&rows, start, rows_max).await?;
         }
@@ -123,6 +125,25 @@ impl<K: Key> Reading<K> {
         (self.page, self.unreadable) = (decoded.events, decoded.unreadable);
         self.last = Some(self.page.back().map_or(start, <K as sealed::Key>::of));
         self.is_at_end = u32::try_from(self.page.len()) != Ok(rows_max);
+        Ok(())
+    }
+
+    /// Counts the removed events before each event of the page. Those with a correlation or
+    /// causation id are not known.
+    async fn count_removed(&mut self, start: PageKey) -> Result<(), Error> {
+        let (Some(category), Some(last)) = (self.read.whole_category(), self.page.back()) else {
+            return Ok(());
+        };
+        let (last, is_backwards) = (sealed::Key::key(last.position), self.read.is_backwards);
+        let (after, last) =
+            if is_backwards { (last.before(), start.before()) } else { (start, last) };
+        let category = category.map(Category::as_str);
+        let removed = self.store.removed_events(after, last, category).await?;
+        let removed = match is_backwards {
+            true => RemovedEvents::backwards(removed),
+            false => RemovedEvents::forwards(removed),
+        };
+        self.removed_behind = removed.count(&mut self.page, self.removed_behind);
         Ok(())
     }
 

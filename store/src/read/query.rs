@@ -139,6 +139,15 @@ impl<K> Read<K> {
         if self.is_backwards { backwards.clone() } else { forwards.clone() }
     }
 
+    /// The category of a read in position order of one category or of all; none of another read.
+    pub(crate) const fn whole_category(&self) -> Option<Option<&Category>> {
+        match &self.source {
+            Source::Category(category) => Some(Some(category)),
+            Source::All => Some(None),
+            Source::Stream(_) | Source::Correlation(_) | Source::Causation(_) => None,
+        }
+    }
+
     pub(crate) fn source_text(&self) -> Option<String> {
         match &self.source {
             Source::Stream(stream) => Some(stream.to_string()),
