@@ -19,12 +19,12 @@ pub struct Arguments {
     pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 /// The subcommands.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Publish the outbox until SIGTERM or SIGINT.
     Run,
     /// Create or upgrade the tables of the store.

@@ -7,7 +7,7 @@ use annals_relay_machine::{Completion, FailureClass, Input, Operation, Page, Slo
 
 use crate::config::Delivery;
 use crate::driver::event_loop::{Driver, Event};
-use crate::driver::poll_interval::Polled;
+use crate::driver::poll_interval::PageRead;
 use crate::model::batch::{Batch, SentBatch};
 use crate::model::quarantine::ShardCursor;
 use crate::publish::Senders;
@@ -128,7 +128,7 @@ impl Driver {
     fn on_page(&mut self, page: &Page<ShardCursor, Batch>, age: Age) {
         self.outage.recovered(Recovered::Database);
         self.outage.recovered(Recovered::OutboxRead);
-        let found = if page.batch.is_some() { Polled::Events } else { Polled::Nothing };
+        let found = if page.batch.is_some() { PageRead::Events } else { PageRead::Nothing };
         self.poll_interval.page_read(found);
         let is_empty = page.batch.is_none() && !page.has_more;
         if is_empty && age == Age::Current && self.machine.is_drained() {

@@ -11,7 +11,7 @@ use annals_store::Position;
 use annals_store::outbox::{Bound, LogEnd};
 use serde::Serialize;
 
-use crate::model::checkpoint::{Checkpoint, Cursor, EntryId, EntryProgress, LastEvent};
+use crate::model::checkpoint::{Cursor, EntryId, EntryProgress, LastEvent, ShardCheckpoint};
 use crate::model::shard_number::number;
 
 /// The quarantined object.
@@ -175,9 +175,9 @@ impl ShardCursor {
     }
 
     /// The shard's checkpoint.
-    pub(crate) fn checkpoint(&self) -> Checkpoint {
+    pub(crate) fn checkpoint(&self) -> ShardCheckpoint {
         let (history, quarantine) = (self.known.history.clone(), self.quarantine.progress());
-        Checkpoint::new(history, self.cursor.clone(), quarantine).ending_with(self.last)
+        ShardCheckpoint::new(history, self.cursor.clone(), quarantine).ending_with(self.last)
     }
 
     /// The end of the window up to which an entry can be read; none while the entry has to wait for

@@ -15,7 +15,7 @@ use crate::model::shard_number::{number, shard};
 use crate::publish::filter::QuarantineFilter;
 use crate::publish::operator_requests::{OperatorRequests, QuarantineState};
 use crate::publish::page_builder::PageBuilder;
-use crate::publish::reader::{Parts, Reader};
+use crate::publish::reader::{Reader, ReaderParts};
 use crate::publish::rows::{RowsRead, collect};
 use crate::publish::standby;
 use crate::report::failure::Failure;
@@ -73,7 +73,7 @@ impl Reader {
         let now = end.bound;
         let is_news = |shard: &ShardCursor| !shard.cursor.since.is_equivalent_to(&now);
         if self.durability == Durability::Standby && shards.iter().any(is_news) {
-            let Parts { store, connection, .. } = self.parts().await?;
+            let ReaderParts { store, connection, .. } = self.parts().await?;
             standby::until_flushed(connection, store).await?;
         }
         Ok(now)
@@ -93,7 +93,7 @@ impl Reader {
         };
         if self.requests.is_due(state) {
             let publication = self.publication.clone();
-            let Parts { store, connection, .. } = self.parts().await?;
+            let ReaderParts { store, connection, .. } = self.parts().await?;
             self.requests = OperatorRequests::read(connection, store, &publication).await?;
             self.skipped.forget();
         }
@@ -178,7 +178,7 @@ impl Reader {
         let Group { cursor, until, shards, filter } = *group;
         let window = Window { since: &cursor.since, until };
         let events_max = page.collector.room();
-        let Parts { store, encoder, connection, skipped } = self.parts().await?;
+        let ReaderParts { store, encoder, connection, skipped } = self.parts().await?;
         let is_left_out = |event: &OutboxEvent<'_>| filter.leaves_out(event);
         match stretch {
             NextPage::ByXid { after } => {
