@@ -332,7 +332,7 @@ fn destination(topic: &str, recorded: Option<i32>, found: i32) -> Result<Destina
 }
 
 /// The partition counts of existing topics.
-type PartitionCounts = ByTopic<Result<i32, KafkaFailure>>;
+type FoundPartitions = ByTopic<Result<i32, KafkaFailure>>;
 
 impl Worker {
     /// Claims topics, and finds which of them exist; also returns those that another publication
@@ -341,13 +341,13 @@ impl Worker {
         &self,
         config: &Arc<Config>,
         topics: Vec<String>,
-    ) -> Result<(PartitionCounts, ByTopic<Failure>), Failure> {
+    ) -> Result<(FoundPartitions, ByTopic<Failure>), Failure> {
         self.in_a_thread(config, move |admin, claims| {
             let taken = claims.claim(admin, &topics)?;
             let free = topics.iter().filter(|topic| !taken.contains_key(*topic));
             let free: Vec<&str> = free.map(String::as_str).collect();
             let found = if free.is_empty() {
-                PartitionCounts::new()
+                FoundPartitions::new()
             } else {
                 admin.partitions_of(&free)?
             };
@@ -361,7 +361,7 @@ impl Worker {
         &self,
         config: &Arc<Config>,
         topics: Vec<String>,
-        found: Arc<PartitionCounts>,
+        found: Arc<FoundPartitions>,
     ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, Failure> {
         let of = Arc::clone(config);
         self.in_a_thread(config, move |admin, _claims| {
