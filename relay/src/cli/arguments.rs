@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::builder::{BoolValueParser, TypedValueParser};
+use clap::{ArgAction, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::cli::quarantine::QuarantineCommand;
 use crate::config::{Config, ConfigError};
+use crate::model::execution::Execution;
 
 /// Publishes the outbox of an Annals event store to Kafka.
 #[derive(Debug, Parser)]
@@ -20,6 +22,12 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: CliCommand,
+}
+
+/// The flag `--dry-run`.
+fn execution() -> impl TypedValueParser<Value = Execution> {
+    let of = |is_set| if is_set { Execution::DryRun } else { Execution::Apply };
+    BoolValueParser::new().map(of)
 }
 
 /// The subcommands.
@@ -51,8 +59,8 @@ pub enum CliCommand {
     /// behind the published events. None of its relays may run.
     Rebase {
         /// Only list the diverging events.
-        #[arg(long)]
-        dry_run: bool,
+        #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
+        execution: Execution,
         /// The reason; recorded.
         #[arg(long)]
         reason: String,
@@ -79,8 +87,8 @@ pub enum CliCommand {
         #[arg(long)]
         publication: Option<String>,
         /// Only list the topics.
-        #[arg(long)]
-        dry_run: bool,
+        #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
+        execution: Execution,
         /// Why; recorded.
         #[arg(long)]
         reason: String,
@@ -100,5 +108,22 @@ impl Arguments {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
         Config::read(self.config.as_deref(), variables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_only_listed_with_the_flag() {
+        let execution = |flags: &[&str]| {
+            let arguments = ["annals-relay", "rebase", "--reason", "a test"];
+            let parsed = Arguments::try_parse_from(arguments.iter().chain(flags)).unwrap();
+            let CliCommand::Rebase { execution, .. } = parsed.command else { panic!("{parsed:?}") };
+            execution
+        };
+        assert_eq!(execution(&["--dry-run"]), Execution::DryRun);
+        assert_eq!(execution(&[]), Execution::Apply);
     }
 }

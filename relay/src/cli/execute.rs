@@ -12,7 +12,6 @@ use crate::cli::release_topics::{self, Publication};
 use crate::cli::{quarantine, rebase, status};
 use crate::config::Config;
 use crate::driver::{run, topic_claims};
-use crate::model::execution::Execution;
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -35,9 +34,8 @@ pub async fn execute(command: CliCommand, config: Config) -> Result {
             sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
             print(&format!("the installation has {shards} shards from now on\n"))
         }
-        CliCommand::Rebase { dry_run, reason } => {
+        CliCommand::Rebase { execution, reason } => {
             let (config, _) = topic_claims::begin(config, &store).await?;
-            let execution = Execution::from_flag(dry_run);
             rebase::execute(config, &store, execution, &reason, |text| {
                 std::io::stdout().write_all(text.as_bytes())
             })
@@ -46,9 +44,8 @@ pub async fn execute(command: CliCommand, config: Config) -> Result {
         CliCommand::Adopt { copy, reason } => {
             adopt(&store, if copy { Adoption::Copy } else { Adoption::Moved }, &reason).await
         }
-        CliCommand::ReleaseTopics { store: other, publication, dry_run, reason } => {
-            let (of, execution) = (Publication { store: other, name: publication }, dry_run);
-            let execution = Execution::from_flag(execution);
+        CliCommand::ReleaseTopics { store: other, publication, execution, reason } => {
+            let of = Publication { store: other, name: publication };
             print(&release_topics::release(config, &store, of, &reason, execution).await?)
         }
         CliCommand::CheckConfig => Ok(()),

@@ -8,10 +8,3 @@ pub enum Execution {
     /// It makes the changes.
     Apply,
 }
-
-impl Execution {
-    /// By the flag `--dry-run`.
-    pub(crate) const fn from_flag(dry_run: bool) -> Self {
-        if dry_run { Self::DryRun } else { Self::Apply }
-    }
-}
