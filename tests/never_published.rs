@@ -62,7 +62,9 @@ fn checked(follower: &Follower) -> Vec<Delivered> {
 /// The versions of a stream, each with the version before it in the topic.
 fn versions(events: &[Delivered], stream: &StreamName) -> Vec<(i64, Option<i64>)> {
     let of_stream = events.iter().filter(|event| event.stream == stream.as_str());
-    of_stream.map(|event| (event.version.get(), event.previous.map(|v| v.get()))).collect()
+    of_stream
+        .map(|event| (event.version.get(), event.previous.map(annals_consumer::Version::get)))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
