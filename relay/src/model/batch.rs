@@ -77,6 +77,10 @@ impl Collector {
         self.messages.push(message);
     }
 
+    pub(crate) fn messages_mut(&mut self) -> &mut [Message] {
+        &mut self.messages
+    }
+
     /// Has the shard's checkpoint written, also without a message of the shard.
     pub(crate) fn touch(&mut self, shard: i16) {
         self.shards.insert(shard);
