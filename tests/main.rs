@@ -42,6 +42,8 @@ mod forked;
 #[cfg(test)]
 mod garbled_registry;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod java_registry;

@@ -18,6 +18,7 @@ mod environment;
 mod faulty_link;
 mod follow;
 mod history;
+mod http;
 mod java;
 mod kafka;
 mod load;
@@ -45,6 +46,7 @@ pub use environment::Environment;
 pub use faulty_link::FaultyLink;
 pub use follow::{DEADLINE, Follower, consume, take};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
+pub use http::{HttpAnswer, http_get};
 pub use java::{JavaPrinter, JavaRegistry};
 pub use kafka::{
     Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
@@ -56,7 +58,7 @@ pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
-pub use relay::{RelayProcess, RelaySettings};
+pub use relay::{RelayProcess, RelaySettings, http_address};
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;
 pub use violation::Violation;

@@ -1,5 +1,6 @@
 //! The real relay, as a process.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
@@ -160,10 +161,23 @@ impl RelaySettings {
         (if ok { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }, bytes_max)
     }
 
+    /// Starts a relay whose log is not read: standard error is a pipe, and the caller's.
+    ///
+    /// # Panics
+    /// If there is no binary, or it cannot be started.
+    #[must_use]
+    pub fn start_unread(&self) -> Child {
+        let directory = output_directory().join(format!("{}.{}", self.bed, self.directory));
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        command.arg("run").stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().must("start the relay")
+    }
+
     fn configuration(&self) -> String {
         format!(
             "[relay]\ndeployment = \"test\"\ninstance = {:?}\n\n[topics]\nprefix = {:?}\nclaims = {:?}\npartitions = 4\n\n\
-             [registry]\nauto_register = true\n",
+             [registry]\nauto_register = true\n\n[http]\nlisten = \"127.0.0.1:0\"\n",
             self.instance, self.topic_prefix, self.claims
         )
     }
@@ -288,6 +302,14 @@ impl RelayProcess {
         self.log.line(self.mark, Wanted::event(id, fields)).await
     }
 
+    /// The address of its HTTP server.
+    ///
+    /// # Panics
+    /// If it does not name one.
+    pub async fn http(&self) -> SocketAddr {
+        http_address(&self.log.line(self.start, Wanted::event("http_listening", &[])).await)
+    }
+
     /// Waits until it publishes these shards, in their order, separated by commas.
     ///
     /// # Panics
@@ -389,6 +411,16 @@ impl Drop for RelayProcess {
             eprintln!("could not remove {}: {error}", self.directory.display());
         }
     }
+}
+
+/// The address of a relay's HTTP server, from the line of the log that names it.
+///
+/// # Panics
+/// If it does not.
+#[must_use]
+pub fn http_address(line: &str) -> SocketAddr {
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
+    address.and_then(|address| address.parse().ok()).must("find the address in the log")
 }
 
 /// The peak memory of a process, by its status file; 0 once it has ended.

@@ -118,6 +118,7 @@ impl Run {
             ("kafka", table([("bootstrap_servers", text(&self.kafka))])),
             ("registry", table(registry)),
             ("topics", table([("prefix", text(&self.topic_prefix))])),
+            ("http", table([("listen", text("127.0.0.1:0"))])),
         ]);
         Ok(toml::to_string(&settings)?)
     }

@@ -111,6 +111,7 @@ impl Failure {
             | Self::NewGeneration
             | Self::CheckpointsLost { .. }
             | Self::Thread(_)
+            | Self::Http(_)
             | Self::Stalled
             | Self::Panicked(_) => Policy::halt(Fatal),
         }

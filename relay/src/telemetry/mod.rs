@@ -1,0 +1,11 @@
+//! What the relay tells about itself: its vital signs, its metrics, and the HTTP server that serves
+//! both.
+
+mod answers;
+pub(crate) mod metrics;
+mod server;
+mod vitals;
+
+pub use server::ServerError;
+pub(crate) use server::serve;
+pub(crate) use vitals::{Moment, Phase, Vitals, Waiting};
