@@ -102,6 +102,8 @@ mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;

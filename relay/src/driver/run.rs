@@ -11,6 +11,7 @@ use crate::driver::event_loop::Driver;
 use crate::driver::housekeeping::{Committed, Housekeeping};
 use crate::driver::listener::Listener;
 use crate::driver::outage::Outage;
+use crate::driver::survey::survey;
 use crate::driver::topic_claims;
 use crate::report::failure::Failure;
 use crate::state::deployment::Deployment;
@@ -38,6 +39,7 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     let ended = tokio::select! {
         ended = driver.run(received, listener, &shutdown) => ended,
         never = housekeeping.run() => match never {},
+        never = survey(&config, &store, &vitals) => match never {},
     };
     housekeeping.last_copy().await;
     ended

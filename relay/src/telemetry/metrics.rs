@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use annals_relay_machine::{FailureClass, Lease};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::model::timings::BatchTimings;
+use crate::telemetry::survey::SurveyMetrics;
 use crate::telemetry::vitals::Vitals;
 
 /// The kinds of things that a relay waits for: the first word of what it logs as `waiting_for`.
@@ -41,6 +42,7 @@ pub(crate) fn metrics() -> &'static Metrics {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    pub(crate) survey: SurveyMetrics,
     ready: IntGauge,
     event_loop_silence: Gauge,
     waiting: IntGaugeVec,
@@ -60,9 +62,13 @@ pub(crate) struct Metrics {
 }
 
 /// Registers metrics. A name that is taken or wrong is a defect, which the tests find.
-struct Maker(Registry);
+pub(super) struct Maker(Registry);
 
 impl Maker {
+    pub(super) const fn new(registry: Registry) -> Self {
+        Self(registry)
+    }
+
     fn add<T: prometheus::core::Collector + Clone + 'static>(
         &self,
         made: prometheus::Result<T>,
@@ -75,27 +81,31 @@ impl Maker {
         made
     }
 
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.add(IntCounter::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
         self.add(IntCounterVec::new(Opts::new(name, help), &[label]))
     }
 
-    fn whole(&self, name: &str, help: &str) -> IntGauge {
+    pub(super) fn whole(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::new(name, help))
     }
 
-    fn wholes(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(super) fn wholes(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> Gauge {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Gauge {
         self.add(Gauge::new(name, help))
     }
 
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options))
     }
@@ -104,7 +114,7 @@ impl Maker {
 impl Metrics {
     #[expect(clippy::too_many_lines, reason = "it is one table of metrics")]
     fn new() -> Self {
-        let make = Maker(Registry::new());
+        let make = Maker::new(Registry::new());
         let version =
             make.wholes("annals_relay_build_info", "The version that runs.", &["version"]);
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -171,6 +181,7 @@ impl Metrics {
                 "The epoch of this relay's lease of a shard.",
                 &["shard"],
             ),
+            survey: SurveyMetrics::new(&make),
             registry: make.0,
         };
         metrics.begin();
@@ -193,6 +204,7 @@ impl Metrics {
         self.ready.set(i64::from(vitals.readiness().is_ready()));
         self.event_loop_silence.set(vitals.silence().as_secs_f64());
         self.show_waiting(vitals.waiting());
+        self.survey.show();
         let mut text = String::new();
         // Writing to a string fails only for a metric without a name.
         drop(TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text));

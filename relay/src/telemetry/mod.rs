@@ -4,6 +4,7 @@
 mod answers;
 pub(crate) mod metrics;
 mod server;
+pub(crate) mod survey;
 mod vitals;
 
 pub use server::ServerError;

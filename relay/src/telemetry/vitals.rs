@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::Notify;
 use tokio::time::interval;
 
 use crate::config::Config;
@@ -66,6 +67,7 @@ pub(crate) struct Vitals {
     /// The time of the last turn of the event loop, in milliseconds after the start.
     beat_ms: AtomicU64,
     state: Mutex<State>,
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,7 @@ impl Vitals {
                 since: Moment::now(),
                 waiting: None,
             }),
+            changed: Notify::new(),
         }
     }
 
@@ -148,12 +151,24 @@ impl Vitals {
         let mut state = locked(&self.state);
         if state.phase != phase {
             (state.phase, state.since) = (phase, Moment::now());
+            self.changed.notify_one();
         }
     }
 
     /// Sets what it waits for; none when it waits for nothing.
     pub(crate) fn wait(&self, waiting: Option<Waiting>) {
-        locked(&self.state).waiting = waiting;
+        let mut state = locked(&self.state);
+        let what = |waiting: &Option<Waiting>| waiting.as_ref().map(|of| of.waiting_for.clone());
+        let is_news = what(&state.waiting) != what(&waiting);
+        state.waiting = waiting;
+        if is_news {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for another phase, or for something else that it waits for. For one caller.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// What it waits for, and for how long so far.
