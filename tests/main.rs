@@ -74,6 +74,8 @@ mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
 #[cfg(test)]
+mod prometheus;
+#[cfg(test)]
 mod quarantine;
 #[cfg(test)]
 mod read_only;

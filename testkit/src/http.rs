@@ -1,4 +1,4 @@
-//! Requests to a relay's HTTP server.
+//! Requests to the HTTP servers of relays and of Prometheus.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,22 +33,22 @@ impl HttpAnswer {
         serde_json::from_str(&self.body).must("read an answer as JSON")
     }
 
-    /// Asks until the answer has this status.
+    /// Asks until the answer has this status; the server may still be starting.
     ///
     /// # Panics
     /// If it does not get it.
     pub async fn until(address: SocketAddr, path: &str, status: u16) -> Self {
         let asked = async {
             let mut polls = tokio::time::interval(POLL_INTERVAL);
-            let mut answer = http_get(address, path, "").await;
-            while answer.status != status {
+            let mut answer = ask(address, path, "").await.ok();
+            while answer.as_ref().is_none_or(|answer| answer.status != status) {
                 polls.tick().await;
-                answer = http_get(address, path, "").await;
+                answer = ask(address, path, "").await.ok();
             }
             answer
         };
         let answered = tokio::time::timeout(DEADLINE, asked).await;
-        let Ok(answer) = answered else { panic!("{path} did not answer {status} in time") };
+        let Ok(Some(answer)) = answered else { panic!("{path} did not answer {status} in time") };
         answer
     }
 }
@@ -58,14 +58,18 @@ impl HttpAnswer {
 /// # Panics
 /// If there is no answer.
 pub async fn http_get(address: SocketAddr, path: &str, headers: &str) -> HttpAnswer {
-    let mut connection = TcpStream::connect(address).await.must("connect to the relay");
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
-    connection.write_all(request.as_bytes()).await.must("ask the relay");
+    ask(address, path, headers).await.must("ask an HTTP server")
+}
+
+/// HTTP/1.0, so that the answer ends with the connection.
+async fn ask(address: SocketAddr, path: &str, headers: &str) -> std::io::Result<HttpAnswer> {
+    let mut connection = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
+    connection.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.must("read the relay's answer");
-    let (head, body) = answer.split_once("\r\n\r\n").must("split the relay's answer");
+    connection.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").must("split an answer");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.must("find the status of the relay's answer");
-    HttpAnswer { status, head: head.to_owned(), body: body.to_owned() }
+    let status = status.must("find the status of an answer");
+    Ok(HttpAnswer { status, head: head.to_owned(), body: body.to_owned() })
 }

@@ -25,6 +25,7 @@ mod load;
 mod log;
 mod must;
 mod postgres;
+mod prometheus;
 mod registry;
 mod relay;
 mod round_trips;
@@ -57,6 +58,7 @@ pub use must::Must;
 pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };
+pub use prometheus::{Prometheus, promtool};
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{RelayProcess, RelaySettings, http_address};
 pub use stack::{Component, Ending, PrivateStack};

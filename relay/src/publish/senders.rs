@@ -108,6 +108,7 @@ impl Senders {
 fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
     let producer = Producer::connect(config, transactional_id)?;
     producer.init()?;
+    metrics().clients.producer_opened();
     Ok(producer)
 }
 

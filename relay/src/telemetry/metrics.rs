@@ -5,12 +5,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use annals_relay_machine::{FailureClass, Lease};
+use jiff::Timestamp;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
 
 use crate::model::timings::BatchTimings;
+use crate::telemetry::clients::ClientMetrics;
 use crate::telemetry::survey::SurveyMetrics;
 use crate::telemetry::vitals::Vitals;
 
@@ -28,7 +30,7 @@ const CLASSES: [FailureClass; 6] = [
     FailureClass::Fatal,
 ];
 /// From half a millisecond to the time after which a page or a transaction is given up.
-const SECONDS: [f64; 15] =
+pub(super) const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const EVENTS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
 
@@ -43,8 +45,10 @@ pub(crate) fn metrics() -> &'static Metrics {
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) survey: SurveyMetrics,
+    pub(crate) clients: ClientMetrics,
     ready: IntGauge,
     event_loop_silence: Gauge,
+    resident_memory: IntGauge,
     waiting: IntGaugeVec,
     waiting_duration: Gauge,
     failures: IntCounterVec,
@@ -118,7 +122,11 @@ impl Metrics {
         let version =
             make.wholes("annals_relay_build_info", "The version that runs.", &["version"]);
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let started = make.gauge("process_start_time_seconds", "When the process started.");
+        started.set(Timestamp::now().as_duration().as_secs_f64());
         let metrics = Self {
+            resident_memory: make
+                .whole("process_resident_memory_bytes", "Memory that the process uses."),
             ready: make.whole("annals_relay_ready", "1 while it publishes, or could as a standby."),
             event_loop_silence: make.gauge(
                 "annals_relay_event_loop_silence_seconds",
@@ -182,6 +190,7 @@ impl Metrics {
                 &["shard"],
             ),
             survey: SurveyMetrics::new(&make),
+            clients: ClientMetrics::new(&make),
             registry: make.0,
         };
         metrics.begin();
@@ -205,6 +214,7 @@ impl Metrics {
         self.event_loop_silence.set(vitals.silence().as_secs_f64());
         self.show_waiting(vitals.waiting());
         self.survey.show();
+        self.resident_memory.set(resident_bytes());
         let mut text = String::new();
         // Writing to a string fails only for a metric without a name.
         drop(TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text));
@@ -270,4 +280,12 @@ const fn class_name(class: FailureClass) -> &'static str {
         FailureClass::DivergedHistory => "diverged_history",
         FailureClass::Fatal => "fatal",
     }
+}
+
+/// The memory of this process; 0 where the system does not say.
+fn resident_bytes() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok());
+    kibibytes.unwrap_or(0) * 1024
 }

@@ -2,6 +2,7 @@
 //! both.
 
 mod answers;
+pub(crate) mod clients;
 pub(crate) mod metrics;
 mod server;
 pub(crate) mod survey;
