@@ -3,12 +3,10 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    FaultyLink, HttpAnswer, Must, RelayProcess, Testbed, TwoDoors, account, deposited,
+    ALL_SHARDS, FaultyLink, HttpAnswer, Must, RelayProcess, Testbed, TwoDoors, account, deposited,
     http_address, http_get,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
-
-const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 
 async fn append(bed: &Testbed) {
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);

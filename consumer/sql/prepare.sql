@@ -4,7 +4,7 @@
 do $$
 begin
     perform pg_advisory_xact_lock(hashtextextended('annals_projections.prepare', 0));
-    if to_regclass('annals_projections.annals_projection_versions') is not null then
+    if to_regclass('annals_projections.annals_projection_gaps') is not null then
         return;
     end if;
     create schema if not exists annals_projections;
@@ -29,5 +29,17 @@ begin
         event_ids  uuid[] not null check (cardinality(event_ids) between 1 and 8),
         primary key (projection, stream)
     ) with (fillfactor = 80);
+
+    -- Gaps of streams that a person accepted: the events between are lost for the projection.
+    create table annals_projections.annals_projection_gaps (
+        projection  text collate "C" not null,
+        stream      text collate "C" not null,
+        expected    bigint not null check (expected >= 0),
+        found       bigint not null check (found > expected),
+        reason      text not null check (reason <> ''),
+        accepted_by text not null default session_user,
+        accepted_at timestamptz not null default clock_timestamp(),
+        primary key (projection, stream, expected, found)
+    );
 end
 $$;

@@ -250,6 +250,7 @@ create table annals.removed_events (
     removed_at timestamptz not null default clock_timestamp()
 );
 create index removed_events_event_id on annals.removed_events (event_id);
+create index removed_events_stream on annals.removed_events (stream, version);
 select annals.make_insert_only('annals.removed_events');
 comment on table annals.removed_events is 'one row for each removed event, without its content; insert-only; admin_log has the reason, by removed_by';
 

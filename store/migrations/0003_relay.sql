@@ -307,12 +307,17 @@ comment on column annals.relay_quarantine.position is 'the position of the event
 comment on column annals.relay_quarantine.is_retry_requested is 'an operator asked to retry';
 
 -- Events that a deployment does not publish: an operator skipped them, or its topics have them from
--- a lost history.
+-- a lost history. The latter have no stream here: the next event of the stream has its predecessor
+-- in the topic.
 create table annals.relay_skipped (
     deployment text collate "C" not null,
     position bigint not null,
-    primary key (deployment, position)
+    stream text collate "C",
+    version bigint,
+    primary key (deployment, position),
+    check ((stream is null) = (version is null))
 );
+create index relay_skipped_stream on annals.relay_skipped (deployment, stream, version) where stream is not null;
 
 -- The actions of operators.
 create table annals.relay_actions (
@@ -464,7 +469,9 @@ begin
     if not found then
         return false;
     end if;
-    insert into relay_skipped (deployment, position) values (relay_skip.deployment, relay_skip.event_position)
+    insert into relay_skipped (deployment, position, stream, version)
+    select relay_skip.deployment, relay_skip.event_position, e.stream, e.version
+    from (values (relay_skip.event_position)) p (position) left join events e on e.position = p.position
     on conflict do nothing;
     insert into relay_actions (deployment, verb, kind, name, position, reason)
     values (relay_skip.deployment, 'skip', 'stream', relay_skip.stream, relay_skip.event_position, relay_skip.reason);

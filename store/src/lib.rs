@@ -84,6 +84,7 @@
 //! ```
 
 mod append;
+mod bigint;
 mod connect;
 mod connections;
 mod error;

@@ -28,6 +28,7 @@ mod postgres;
 mod prometheus;
 mod registry;
 mod relay;
+mod relay_settings;
 mod round_trips;
 mod stack;
 mod testbed;
@@ -60,7 +61,8 @@ pub use postgres::{
 };
 pub use prometheus::{Prometheus, promtool};
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
-pub use relay::{RelayProcess, RelaySettings, http_address};
+pub use relay::{ALL_SHARDS, RelayProcess, http_address};
+pub use relay_settings::RelaySettings;
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;
 pub use violation::Violation;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::follow::DEADLINE;
 use crate::http::{HttpAnswer, http_get};
 use crate::must::Must;
-use crate::relay::output_directory;
+use crate::relay_settings::output_directory;
 use crate::stack::{free_port, program};
 
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(200);

@@ -10,7 +10,7 @@ mod sources;
 
 pub(crate) use host::host_name;
 pub use settings::{
-    Config, Database, Delivery, Durability, Http, Kafka, Log, LogFormat, Login, Registry, Relay,
-    Secret, StoreFacts, TlsFiles, Topics,
+    Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log, LogFormat, Login,
+    Registry, Relay, Secret, StoreFacts, TlsFiles, Topics,
 };
 pub use sources::{ConfigError, Problem};

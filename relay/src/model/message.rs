@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use annals_relay_machine::Shard;
 use annals_schemas::{SchemaId, to_wire_format};
+use annals_store::Position;
+use annals_store::Version;
 use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -22,10 +24,12 @@ pub struct Message {
     pub payload: Vec<u8>,
     /// When the event was recorded: the timestamp of the record, in milliseconds.
     pub recorded_at: Timestamp,
+    /// The event's version; none for a record that is no event.
+    pub version: Option<Version>,
     /// The free headers of the event, then those of the topic contract.
     pub headers: Headers,
-    /// The event's position; 0 for a record that is no event.
-    pub position: i64,
+    /// The event's position; [`Position::ORIGIN`] for a record that is no event.
+    pub position: Position,
 }
 
 impl Message {
@@ -51,8 +55,9 @@ impl Message {
             key: event.stream.to_owned(),
             payload: to_wire_format(schema, event.payload),
             recorded_at: details.recorded_at,
+            version: Some(event.version),
             headers: headers(event, details, source),
-            position: event.position.get(),
+            position: event.position,
         })
     }
 
@@ -69,9 +74,17 @@ impl Message {
             key: shard.0.to_string(),
             payload: serde_json::to_vec(what)?,
             recorded_at: Timestamp::now(),
+            version: None,
             headers: Headers::default(),
-            position: 0,
+            position: Position::ORIGIN,
         })
+    }
+
+    /// Names the previous published event of the stream, by its version, where it is not the event
+    /// before: the events between are never published. None: no earlier event is.
+    pub(crate) fn name_previous(&mut self, previous: Option<Version>) {
+        let version = previous.map_or(-1, Version::get);
+        self.headers.push("ce_previousversion", &version.to_string());
     }
 
     /// The size of the message on the wire, uncompressed and without the protocol's own bytes.
@@ -249,7 +262,7 @@ mod tests {
         assert_eq!(message.key, "flight-UA-1545");
         assert_eq!(message.payload, [0, 0, 0, 1, 2, 1, 2, 3]);
         assert_eq!(message.recorded_at.as_millisecond(), 1_357_035_420_123);
-        assert_eq!(message.position, 4711);
+        assert_eq!(message.position.get(), 4711);
         let headers: Vec<(&str, &str)> = message.headers.iter().collect();
         assert_eq!(
             headers,

@@ -15,6 +15,7 @@ use crate::model::shard_number::{number, shard};
 use crate::publish::filter::QuarantineFilter;
 use crate::publish::operator_requests::{OperatorRequests, QuarantineState};
 use crate::publish::page_builder::PageBuilder;
+use crate::publish::predecessors::name_previous;
 use crate::publish::reader::{Parts, Reader};
 use crate::publish::rows::{RowsRead, collect};
 use crate::publish::standby;
@@ -50,10 +51,15 @@ impl Reader {
         let mut page = PageBuilder::new(self.limits);
         self.retry_quarantined(&mut shards, &mut page).await?;
         self.read_groups(&mut shards, &now, &mut page).await?;
-        let PageBuilder { collector, has_more, new_entries, last, .. } = page;
+        let PageBuilder { mut collector, has_more, new_entries, last, .. } = page;
         let new_entries = new_entries.into_entries();
         if !new_entries.is_empty() {
             return Err(Failure::Quarantine(new_entries));
+        }
+        if !collector.messages_mut().is_empty() {
+            let publication = self.publication.clone();
+            let Parts { store, connection, .. } = self.parts().await?;
+            name_previous(connection, store, &publication, collector.messages_mut()).await?;
         }
         for shard in &mut shards {
             shard.last = last.get(&shard.shard()).copied().or(shard.last);

@@ -1,6 +1,6 @@
 //! A deployment as its tables in PostgreSQL describe it: for operators.
 
-use annals_store::Store;
+use annals_store::{Position, Store};
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -36,7 +36,7 @@ pub(crate) struct ShardState {
     pub(crate) epoch: i64,
     pub(crate) unfenced_transactional_ids: i64,
     /// The position of the copied checkpoint; none before the first one.
-    pub(crate) position: Option<i64>,
+    pub(crate) position: Option<Position>,
     pub(crate) checkpoint_at: Option<Timestamp>,
 }
 
