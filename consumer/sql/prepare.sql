@@ -9,8 +9,8 @@ begin
     end if;
     create schema if not exists annals_projections;
 
-    -- For each partition that a projection reads: the offset of the next record, and the event of the
-    -- record before it. If the topic has another event there, it is not the same topic.
+    -- For each partition that a projection reads: the offset of the next record, and the event of
+    -- the record before it. If the topic has another event there, it is not the same topic.
     create table annals_projections.annals_projection_offsets (
         projection  text    not null,
         topic       text    not null,
@@ -21,7 +21,8 @@ begin
     ) with (fillfactor = 50);
 
     -- For each stream of a projection: the last applied version, and the ids of its event and those
-    -- before it, the last first. Another event under one of these versions belongs to another history.
+    -- before it, the last first. Another event under one of these versions belongs to another
+    -- history.
     create table annals_projections.annals_projection_versions (
         projection text collate "C" not null,
         stream     text collate "C" not null,

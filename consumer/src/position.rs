@@ -40,7 +40,7 @@ impl RecordLocation {
     }
 }
 
-/// What the three numbers have in common.
+/// The common parts of the three numbers.
 macro_rules! number_from_zero {
     ($name:ident, $new:literal) => {
         impl $name {

@@ -3,7 +3,7 @@
 -- The identity of the store, and its history.
 --
 -- Transaction ids have a meaning only in the cluster that assigned them. Events up to the position
--- `settled` count as visible, whatever their transaction ids: they came by a dump, a logical copy
+-- `settled` count as visible, with any transaction id: they came by a dump, a logical copy
 -- or an upgrade, and `adopt` raised `settled`.
 create table annals.identity (
     is_only boolean primary key default true check (is_only),

@@ -80,7 +80,7 @@ mod tests {
         let refused = http("http.listen = '0.0.0.0:9464'").unwrap_err();
         assert_eq!(
             refused,
-            "the configuration: http.listen is \"0.0.0.0:9464\", which other machines can reach: set http.token, or \
+            "the configuration:4: http.listen is \"0.0.0.0:9464\", which other machines can reach: set http.token, or \
              http.tls_certificate and http.tls_key, or http.allow_insecure = true if the network is trusted\n"
         );
         for word in ["token = 's'", "allow_insecure = true", "tls_certificate = 'c', tls_key = 'k'"]

@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Delivery};
-use crate::driver::evidence::Evidence;
+use crate::driver::evidence::EvidenceCheck;
 use crate::driver::housekeeping::Committed;
 use crate::driver::listener::{Listener, Notification, Wanted};
 use crate::driver::outage::Outage;
@@ -48,7 +48,7 @@ pub(super) struct Driver {
     /// Where opened senders arrive, with their generation.
     pub(super) opened: mpsc::Sender<(u64, Senders)>,
     pub(super) reader: ReaderHandle,
-    pub(super) evidence: Evidence,
+    pub(super) evidence: EvidenceCheck,
     pub(super) committed: watch::Sender<Committed>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) outage: Outage,
@@ -72,7 +72,7 @@ pub(super) struct Driver {
     pub(super) halted_by: Option<Failure>,
 }
 
-/// What the event loop receives.
+/// The inputs of the event loop.
 pub(super) struct Received {
     reports: ReportReceiver,
     opened: mpsc::Receiver<(u64, Senders)>,
@@ -106,7 +106,7 @@ impl Driver {
             senders: None,
             opened,
             reader,
-            evidence: Evidence::new(config, store),
+            evidence: EvidenceCheck::new(config, store),
             committed,
             vitals: Arc::clone(vitals),
             outage: Outage::new(&config.relay, vitals),

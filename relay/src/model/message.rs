@@ -301,7 +301,7 @@ mod tests {
         let metadata = Metadata {
             correlation_id: Some(Uuid::from_u128(1)),
             causation_id: Some(Uuid::from_u128(2)),
-            actor: Some("nobody else's business".to_owned()),
+            actor: Some("the clerk at desk 7".to_owned()),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             tracestate: Some("vendor=1".to_owned()),
         };
