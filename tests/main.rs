@@ -42,6 +42,8 @@ mod forked;
 #[cfg(test)]
 mod garbled_registry;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod java_registry;
@@ -73,6 +75,8 @@ mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
 #[cfg(test)]
+mod prometheus;
+#[cfg(test)]
 mod quarantine;
 #[cfg(test)]
 mod read_only;
@@ -100,6 +104,8 @@ mod rolling_restart;
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+#[cfg(test)]
+mod status;
 #[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]

@@ -34,7 +34,12 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "append_each_and_commit"
         | "register_schema" => role == "annals_append",
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
-        "position_at" | "shard_of" | "shard_count" | "system_identifier" | "incarnation"
+        "position_at"
+        | "shard_of"
+        | "shard_count"
+        | "outbox_partition_positions"
+        | "system_identifier"
+        | "incarnation"
         | "is_visible_at" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
         "administer"

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 
-use annals_store::{Append, ExpectedVersion, Follow, Read};
-use annals_testkit::{Must, Testbed, account, deposited, opened};
+use annals_store::{Append, ExpectedVersion, Follow, Read, telemetry};
+use annals_testkit::{Must, Testbed, account, deposited, opened, promtool};
 use futures_util::TryStreamExt;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 /// Counters by name and label values.
@@ -46,4 +47,36 @@ async fn appends_reads_and_followers_are_counted_by_what_became_of_them() {
         ("annals_read_events_total", 2),
     ];
     assert_eq!(found, expected.map(|(name, count)| (name.to_owned(), count)).into());
+}
+
+#[tokio::test]
+async fn an_exporter_for_prometheus_serves_described_metrics_that_pass_promtool() {
+    let builder = PrometheusBuilder::new().set_buckets(&telemetry::DURATION_BUCKETS);
+    let recorder = builder.must("set the buckets").build_recorder();
+    let exporter = recorder.handle();
+    // This test runs on one thread, and this recorder is that thread's.
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    telemetry::describe();
+    let bed = Testbed::new("exporter").await;
+    let append = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("ann")]);
+    bed.store().append(&append).await.must("append");
+    bed.store().read(Read::all()).try_collect::<Vec<_>>().await.must("read");
+    let mut log = pin!(bed.store().follow(Follow::all()));
+    log.try_next().await.must("follow");
+    let text = exporter.render();
+    for name in [
+        telemetry::APPENDS,
+        telemetry::APPENDED_EVENTS,
+        telemetry::APPEND_DURATION,
+        telemetry::APPEND_QUEUE_DURATION,
+        telemetry::APPEND_CALL_APPENDS,
+        telemetry::READ_EVENTS,
+        telemetry::READ_PAGE_DURATION,
+        telemetry::FOLLOWED_EVENTS,
+        telemetry::FOLLOWER_LAG,
+    ] {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}\n{text}");
+    }
+    let checked = promtool(env!("CARGO_MANIFEST_DIR"), &["check", "metrics"], &text).await;
+    assert_eq!(checked, Ok(String::new()), "{text}");
 }

@@ -72,6 +72,7 @@ impl Relay {
             .env("ANNALS_RELAY__RELAY__INSTANCE", instance)
             .env("ANNALS_RELAY__TOPICS__PREFIX", topic_prefix)
             .env("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "true")
+            .env("ANNALS_RELAY__HTTP__LISTEN", "127.0.0.1:0")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! The folders, each of which uses only those before it: `config` (the configuration), `model`
-//! (data), `report` (reports and failures of the stages), `kafka`, `state` (PostgreSQL), `publish`
-//! (the stages), `driver` (executes the machine's actions), `cli` (the subcommands).
+//! (data), `report` (reports and failures of the stages), `telemetry` (health and metrics over HTTP),
+//! `kafka`, `state` (PostgreSQL), `publish` (the stages), `driver` (executes the machine's actions),
+//! `cli` (the subcommands).
 
 pub mod cli;
 pub mod config;
@@ -20,7 +21,9 @@ pub mod model;
 mod publish;
 pub mod report;
 mod state;
+mod telemetry;
 
 pub use driver::run;
 pub use publish::registry;
 pub use report::failure::{Component, Failure};
+pub use telemetry::ServerError;

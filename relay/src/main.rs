@@ -17,7 +17,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match start(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // The log may not be set up yet, or may be JSON: this line is for operators.
             let mut line = format!("annals-relay: {error}");
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn start(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let config = arguments.read_config()?;
     log::init(&config.log)?;
     // One worker: the reader's memory is allocated and freed by the same thread. With two, a task

@@ -514,6 +514,31 @@ begin
 end
 $$;
 
+-- What each relay does and waits for, by its own report of every few seconds: for operators. No
+-- relay decides anything by it.
+create table annals.relay_reports (
+    deployment text collate "C" not null,
+    instance text collate "C" not null,
+    report jsonb not null,
+    reported_at timestamptz not null,
+    primary key (deployment, instance)
+) with (fillfactor = 50);
+
+-- Reports what a relay does and waits for; removes old reports.
+create function annals.relay_report(deployment text, instance text, report jsonb) returns void
+language sql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+    delete from relay_reports r
+    where r.deployment = relay_report.deployment and r.reported_at < now() - interval '1 hour'
+        and r.instance <> relay_report.instance;
+    insert into relay_reports (deployment, instance, report, reported_at)
+    values (relay_report.deployment, relay_report.instance, relay_report.report, now())
+    on conflict on constraint relay_reports_pkey do update set
+        report = excluded.report, reported_at = excluded.reported_at;
+$$;
+
 -- Recorded end offsets of topics. Every record before such an offset came from an event that was
 -- committed here before the row was: a database that has the row has these events, even if it has
 -- lost a later part of the log. Records behind it are looked up in the store whenever the database

@@ -93,6 +93,7 @@ begin
         annals.outbox_dropped, annals.schemas
         to annals_append, annals_read, annals_relay, annals_admin;
     grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count(),
+        annals.outbox_partition_positions(),
         annals.system_identifier(), annals.incarnation(), annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint)
         to annals_append, annals_read, annals_relay, annals_admin;
 

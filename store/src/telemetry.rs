@@ -1,10 +1,29 @@
 //! Metrics through the `metrics` facade and spans through `tracing`. Both cost nearly nothing until
-//! the application installs an exporter or a subscriber.
+//! the application installs an exporter or a subscriber. With `metrics-exporter-prometheus`:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use annals_store::telemetry;
+//! use metrics_exporter_prometheus::PrometheusBuilder;
+//!
+//! let exporter =
+//!     PrometheusBuilder::new().set_buckets(&telemetry::DURATION_BUCKETS)?.install_recorder()?;
+//! telemetry::describe();
+//! // In the handler of `/metrics`:
+//! let text = exporter.render();
+//! # drop(text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `cargo run --package annals-store --example metrics` is a whole program.
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use metrics::{counter, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// Completed appends; label `outcome`: `appended`, `repeated`, `refused`, `lost_race`, `unknown`,
 /// `failed`, `queue_full`, `closed`, `interrupted`.
@@ -25,6 +44,37 @@ pub const READ_PAGE_DURATION: &str = "annals_read_page_duration_seconds";
 pub const FOLLOWED_EVENTS: &str = "annals_followed_events_total";
 /// Age of a page's last event when a follower read the page; same label.
 pub const FOLLOWER_LAG: &str = "annals_follower_lag_seconds";
+
+/// Buckets for durations in seconds, for exporters that need them: from half a millisecond to ten
+/// seconds.
+pub const DURATION_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Describes all metrics to the exporter, with their units. To be called once, after the exporter is
+/// installed.
+pub fn describe() {
+    describe_counter!(APPENDS, Unit::Count, "Completed appends, by their outcome.");
+    describe_counter!(APPENDED_EVENTS, Unit::Count, "Events that appends recorded.");
+    describe_histogram!(APPEND_DURATION, Unit::Seconds, "Duration of appends, by their outcome.");
+    describe_histogram!(
+        APPEND_QUEUE_DURATION,
+        Unit::Seconds,
+        "Time that an append waited in the queue."
+    );
+    describe_histogram!(
+        APPEND_CALL_APPENDS,
+        Unit::Count,
+        "Appends in the call that made an append."
+    );
+    describe_counter!(READ_EVENTS, Unit::Count, "Events that reads returned.");
+    describe_histogram!(READ_PAGE_DURATION, Unit::Seconds, "Duration of the query for a page.");
+    describe_counter!(FOLLOWED_EVENTS, Unit::Count, "Events that followers returned.");
+    describe_gauge!(
+        FOLLOWER_LAG,
+        Unit::Seconds,
+        "Age of a page's last event when a follower read the page."
+    );
+}
 
 /// The outcome of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,12 +18,14 @@ mod environment;
 mod faulty_link;
 mod follow;
 mod history;
+mod http;
 mod java;
 mod kafka;
 mod load;
 mod log;
 mod must;
 mod postgres;
+mod prometheus;
 mod registry;
 mod relay;
 mod relay_settings;
@@ -46,6 +48,7 @@ pub use environment::Environment;
 pub use faulty_link::FaultyLink;
 pub use follow::{DEADLINE, Follower, consume, take};
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
+pub use http::{HttpAnswer, http_get};
 pub use java::{JavaPrinter, JavaRegistry};
 pub use kafka::{
     Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
@@ -56,8 +59,9 @@ pub use must::Must;
 pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };
+pub use prometheus::{Prometheus, promtool};
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
-pub use relay::{ALL_SHARDS, RelayProcess};
+pub use relay::{ALL_SHARDS, RelayProcess, http_address};
 pub use relay_settings::RelaySettings;
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;

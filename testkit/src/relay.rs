@@ -1,5 +1,6 @@
 //! The real relay, as a process.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
@@ -134,6 +135,14 @@ impl RelayProcess {
         self.log.line(self.mark, Wanted::event(id, fields)).await
     }
 
+    /// The address of its HTTP server.
+    ///
+    /// # Panics
+    /// If it does not name one.
+    pub async fn http(&self) -> SocketAddr {
+        http_address(&self.log.line(self.start, Wanted::event("http_listening", &[])).await)
+    }
+
     /// Waits until it publishes these shards, in their order, separated by commas.
     ///
     /// # Panics
@@ -237,6 +246,16 @@ impl RelayProcess {
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().must("look after the relay").is_none()
     }
+}
+
+/// The address of a relay's HTTP server, from the line of the log that names it.
+///
+/// # Panics
+/// If it does not.
+#[must_use]
+pub fn http_address(line: &str) -> SocketAddr {
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
+    address.and_then(|address| address.parse().ok()).must("find the address in the log")
 }
 
 impl Drop for RelayProcess {

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::environment::Environment;
 use crate::follow::DEADLINE;
@@ -15,6 +15,8 @@ use crate::testbed::{BedEnd, Testbed};
 /// Interval of the readings of a process's memory: its peak is the last reading.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
+/// The exit code of `status` for a deployment that is not ready.
+const NOT_READY: i32 = 3;
 const BINARY: &str = "annals-relay";
 
 /// The settings of a relay's start.
@@ -112,7 +114,8 @@ impl RelaySettings {
         self
     }
 
-    /// Runs a subcommand of the relay's binary, as an operator does; returns its output.
+    /// Runs a subcommand of the relay's binary, as an operator does; returns its output, also that of
+    /// `status` for a deployment that is not ready.
     ///
     /// # Errors
     /// Its output, if it fails.
@@ -152,8 +155,38 @@ impl RelaySettings {
         };
         std::fs::remove_dir_all(&directory).must("remove the relay's directory");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let ok = output.status.success();
+        let ok = output.status.success() || output.status.code() == Some(NOT_READY);
         (if ok { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }, bytes_max)
+    }
+
+    /// The exit code and the answer of `status --json`.
+    ///
+    /// # Panics
+    /// If it prints no JSON.
+    pub async fn status(&self) -> (i32, serde_json::Value) {
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        let output = command.args(["status", "--json"]).kill_on_drop(true).output().await;
+        let output = output.must("run the relay's binary");
+        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        let Ok(status) = serde_json::from_slice(&output.stdout) else {
+            panic!("status printed no JSON: {}", String::from_utf8_lossy(&output.stderr))
+        };
+        (output.status.code().unwrap_or(-1), status)
+    }
+
+    /// Starts a relay whose log is not read: standard error is a pipe, and the caller's.
+    ///
+    /// # Panics
+    /// If there is no binary, or it cannot be started.
+    #[must_use]
+    pub fn start_unread(&self) -> Child {
+        let directory = output_directory().join(self.directory_name());
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        command.arg("run").stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().must("start the relay")
     }
 
     /// The name of the directory of a relay's process.
@@ -168,7 +201,7 @@ impl RelaySettings {
     fn configuration(&self) -> String {
         format!(
             "[relay]\ndeployment = \"test\"\ninstance = {:?}\n\n[topics]\nprefix = {:?}\nclaims = {:?}\npartitions = 4\n\n\
-             [registry]\nauto_register = true\n",
+             [registry]\nauto_register = true\n\n[http]\nlisten = \"127.0.0.1:0\"\n",
             self.instance, self.topic_prefix, self.claims
         )
     }

@@ -246,7 +246,7 @@ fn is_pid_file(file: std::fs::DirEntry) -> bool {
     file.path().extension().is_some_and(|extension| extension == "pid")
 }
 
-/// The path of a PostgreSQL program on this machine.
+/// The path of a program of PostgreSQL or Prometheus on this machine.
 pub(crate) async fn program(name: &str) -> PathBuf {
     let output = Command::new(script()).args(["program", name]).output().await;
     let output = output.must("run ops/dev/dev");

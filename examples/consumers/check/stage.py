@@ -47,7 +47,7 @@ class Stage:
         self.configuration.write_text(
             f'[relay]\ndeployment = "consumers"\ninstance = "a"\n'
             f'[topics]\nprefix = "{self.name}-"\nclaims = "{self.name}.claims"\npartitions = 4\n'
-            "[registry]\nauto_register = true\n")
+            '[registry]\nauto_register = true\n[http]\nlisten = "127.0.0.1:0"\n')
         self.environment = os.environ | {"ANNALS_DATABASE_URL": self.database_url, "NO_COLOR": "1"}
         self._relay("migrate").wait()
 

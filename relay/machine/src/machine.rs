@@ -132,6 +132,11 @@ impl<P: Clone, B> Machine<P, B> {
         self.next_batch.is_none() && self.slots.are_idle()
     }
 
+    /// Whether it could publish, and other sessions own all shards.
+    pub fn is_standby(&self) -> bool {
+        self.phase == Phase::Producing && self.owned.is_empty()
+    }
+
     /// Whether it owns no shard.
     pub fn owns_nothing(&self) -> bool {
         self.owned.is_empty()

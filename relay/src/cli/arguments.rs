@@ -37,8 +37,16 @@ pub enum CliCommand {
     Run,
     /// Create or upgrade the tables of the store.
     Migrate,
-    /// Print the progress of the deployment, one line for each shard.
-    Status,
+    /// Print whether the deployment publishes, and how far: each shard and each category with its
+    /// lag, each relay with what it waits for, and the transactions that have been open longest.
+    ///
+    /// Exits with 0 if each shard is published and each relay is ready, with 3 if not, with 1 after
+    /// an error.
+    Status {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// List streams and categories that cannot be published, retry them, or skip their events.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),

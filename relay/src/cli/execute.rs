@@ -1,6 +1,7 @@
 //! Executes a subcommand.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use annals_store::{Adoption, Identity, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,22 +10,34 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::arguments::CliCommand;
 use crate::cli::connection::store;
 use crate::cli::release_topics::{self, Publication};
-use crate::cli::{quarantine, rebase, status};
+use crate::cli::status::Status;
+use crate::cli::{quarantine, rebase};
 use crate::config::Config;
 use crate::driver::{run, topic_claims};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// Executes a subcommand.
+/// The exit code of `status` if the deployment is not ready. The argument parser has 2.
+const NOT_READY: u8 = 3;
+
+/// Executes a subcommand, and returns the exit code of the process.
 ///
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
-pub async fn execute(command: CliCommand, config: Config) -> Result {
+pub async fn execute(command: CliCommand, config: Config) -> Result<ExitCode> {
     let store = store(&config)?;
+    if let CliCommand::Status { json } = command {
+        let status = Status::read(&config, &store).await?;
+        print(&if json { status.json()? } else { status.text()? })?;
+        return Ok(if status.is_ready() { ExitCode::SUCCESS } else { NOT_READY.into() });
+    }
+    execute_on(command, config, store).await.map(|()| ExitCode::SUCCESS)
+}
+
+async fn execute_on(command: CliCommand, config: Config, store: Store) -> Result {
     match command {
         CliCommand::Run => publish(config, store).await,
         CliCommand::Migrate => Ok(store.migrate().await?),
-        CliCommand::Status => status::print(&config, &store).await,
         CliCommand::Quarantine(command) => {
             print(&quarantine::execute(&command, &store, &config.publication()).await?)
         }
@@ -48,7 +61,7 @@ pub async fn execute(command: CliCommand, config: Config) -> Result {
             let of = Publication { store: other, name: publication };
             print(&release_topics::release(config, &store, of, &reason, execution).await?)
         }
-        CliCommand::CheckConfig => Ok(()),
+        CliCommand::CheckConfig | CliCommand::Status { .. } => Ok(()),
     }
 }
 

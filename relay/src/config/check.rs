@@ -64,7 +64,7 @@ impl Config {
 
 pub(crate) fn check(sources: Sources) -> Result<Config, ConfigError> {
     let (raw, origins) = sources.finish()?;
-    let RawConfig { database, kafka, registry, topics, relay, log } = raw;
+    let RawConfig { database, kafka, registry, topics, relay, http, log } = raw;
     let mut checker = Checker { origins, problems: Vec::new() };
     let config = Config {
         database: checker.database(database),
@@ -72,6 +72,7 @@ pub(crate) fn check(sources: Sources) -> Result<Config, ConfigError> {
         registry: checker.registry(registry),
         topics: checker.topics(topics),
         relay: checker.relay(relay),
+        http: checker.http(http),
         log: checker.log(log),
         generation: 1,
         store: Arc::default(),

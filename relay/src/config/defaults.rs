@@ -15,6 +15,7 @@ pub(crate) struct RawConfig {
     pub(crate) registry: RawRegistry,
     pub(crate) topics: RawTopics,
     pub(crate) relay: RawRelay,
+    pub(crate) http: RawHttp,
     pub(crate) log: RawLog,
 }
 
@@ -68,6 +69,16 @@ pub(crate) struct RawRelay {
     pub(crate) stall_ms_max: i64,
     pub(crate) backoff_ms_min: i64,
     pub(crate) backoff_ms_max: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RawHttp {
+    pub(crate) listen: String,
+    pub(crate) token: String,
+    pub(crate) tls_certificate: String,
+    pub(crate) tls_key: String,
+    pub(crate) allow_insecure: bool,
+    pub(crate) hung_ms_max: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +146,19 @@ impl Default for RawRelay {
             stall_ms_max: 60_000,
             backoff_ms_min: 50,
             backoff_ms_max: 5_000,
+        }
+    }
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9464".to_owned(),
+            token: String::new(),
+            tls_certificate: String::new(),
+            tls_key: String::new(),
+            allow_insecure: false,
+            hung_ms_max: 10_000,
         }
     }
 }

@@ -3,13 +3,14 @@
 mod check;
 mod defaults;
 mod host;
+mod http;
 mod login;
 mod settings;
 mod sources;
 
 pub(crate) use host::host_name;
 pub use settings::{
-    Config, Database, DatabaseOid, Delivery, Durability, Kafka, Log, LogFormat, Login, Registry,
-    Relay, Secret, StoreFacts, Topics,
+    Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log, LogFormat, Login,
+    Registry, Relay, Secret, StoreFacts, TlsFiles, Topics,
 };
 pub use sources::{ConfigError, Problem};

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub struct Config {
     pub topics: Topics,
     /// The relay itself.
     pub relay: Relay,
+    /// Its HTTP server: health and metrics.
+    pub http: Http,
     /// Its log.
     pub log: Log,
     /// The generation of the deployment, from the database.
@@ -195,6 +199,28 @@ pub enum Durability {
     Local,
     /// Once a standby has flushed it: published events survive the loss of the primary.
     Standby,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// The address; `None` for no server. With port 0 the system chooses a port.
+    pub listen: Option<SocketAddr>,
+    /// The bearer token that metrics and reasons need.
+    pub token: Option<Secret>,
+    /// The files with the certificate and its key, for TLS.
+    pub tls: Option<TlsFiles>,
+    /// The time without a turn of the event loop after which the relay counts as hung.
+    pub hung_after: Duration,
+}
+
+/// Files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, followed by those of its issuers.
+    pub certificate: PathBuf,
+    /// Its private key, in PKCS#8.
+    pub key: PathBuf,
 }
 
 /// The log.

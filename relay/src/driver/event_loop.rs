@@ -26,6 +26,8 @@ use crate::publish::{ReaderHandle, Senders, start_reader};
 use crate::report::failure::Failure;
 use crate::report::{ReportReceiver, Reporter, report_channel};
 use crate::state::{RelayTables, Session};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::{Phase, Vitals};
 
 pub(super) type Event = Input<ShardCursor, Batch>;
 
@@ -48,6 +50,7 @@ pub(super) struct Driver {
     pub(super) reader: ReaderHandle,
     pub(super) evidence: EvidenceCheck,
     pub(super) committed: watch::Sender<Committed>,
+    pub(super) vitals: Arc<Vitals>,
     pub(super) outage: Outage,
     pub(super) watchdog: Watchdog,
     pub(super) poll_interval: PollInterval,
@@ -81,8 +84,9 @@ impl Driver {
         store: &Store,
         shards: u16,
         committed: watch::Sender<Committed>,
-        reader: ReaderHandle,
-    ) -> (Self, Received) {
+        vitals: &Arc<Vitals>,
+    ) -> Result<(Self, Received), Failure> {
+        let reader = start_reader(config, store)?;
         let (reporter, reports) = report_channel();
         let (opened, received) = mpsc::channel(OPENED_MAX);
         let tables = RelayTables::new(config, store);
@@ -104,7 +108,8 @@ impl Driver {
             reader,
             evidence: EvidenceCheck::new(config, store),
             committed,
-            outage: Outage::new(&config.relay),
+            vitals: Arc::clone(vitals),
+            outage: Outage::new(&config.relay, vitals),
             watchdog: Watchdog::new(config),
             poll_interval: PollInterval::new(config.relay.poll_idle_max),
             wait: None,
@@ -117,7 +122,7 @@ impl Driver {
             reporter,
             halted_by: None,
         };
-        (driver, Received { reports, opened: received })
+        Ok((driver, Received { reports, opened: received }))
     }
 
     /// Runs the machine until it ends: `Err` with the failure that halted it.
@@ -131,12 +136,14 @@ impl Driver {
         let mut renewals = renewals(self.config.relay.lease);
         let mut is_stopping = false;
         loop {
+            self.vitals.beat();
             let is_idle = self.wait.is_some() && !self.outage.is_ongoing();
             let wanted = if is_idle { Wanted::All } else { Wanted::Deployment };
             let input = tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if !is_stopping => {
                     is_stopping = true;
+                    self.vitals.enter(Phase::Stopping);
                     Some(Input::Stop)
                 }
                 Some((generation, report)) = reports.recv() => self.on_report(generation, report),
@@ -157,7 +164,11 @@ impl Driver {
             if is_over {
                 // Senders that are still to report must not wait for this loop.
                 drop((reports, opened));
+                self.vitals.enter(Phase::Stopping);
                 return self.end().await;
+            }
+            if !is_stopping {
+                self.show_phase();
             }
             self.log_shards();
         }
@@ -218,6 +229,19 @@ impl Driver {
     fn wait_over(&mut self) -> Option<Event> {
         self.wait = None;
         Some(Input::WaitOver)
+    }
+
+    /// Shows whether this relay publishes.
+    fn show_phase(&self) {
+        let live: Vec<u16> = self.machine.live().map(|Shard(shard)| shard).collect();
+        metrics().publishes(live.len());
+        self.vitals.enter(if !live.is_empty() {
+            Phase::Publishing(live)
+        } else if self.machine.is_standby() {
+            Phase::Standby
+        } else {
+            Phase::Resuming
+        });
     }
 
     /// Logs which shards this relay publishes, when that has changed.

@@ -14,6 +14,7 @@ mod poll_interval;
 mod quarantine_progress;
 mod resume;
 mod run;
+mod survey;
 pub(crate) mod topic_claims;
 mod watchdog;
 

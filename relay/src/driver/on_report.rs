@@ -13,6 +13,7 @@ use crate::model::quarantine::ShardCursor;
 use crate::publish::Senders;
 use crate::report::failure::Failure;
 use crate::report::{Recovered, Report};
+use crate::telemetry::metrics::metrics;
 
 /// The time between the expiry of another session's lease, as far as it is known, and the next
 /// renewal.
@@ -87,6 +88,9 @@ impl Driver {
     fn on_lease_operation(&mut self, event: Event) -> Event {
         self.outage.recovered(Recovered::Database);
         self.watchdog.leases_answered();
+        if let Input::LeaseRenewed(leases) = &event {
+            metrics().leases(&leases.mine, leases.members);
+        }
         if matches!(event, Input::SessionExpired) {
             self.logged.clear();
             tracing::warn!(
@@ -139,6 +143,7 @@ impl Driver {
 
     fn on_failed(&mut self, generation: u64, operation: Operation, failure: Failure) -> Event {
         let class = failure.class();
+        metrics().failed(class);
         if matches!(failure, Failure::DatabaseChanged) {
             tracing::info!(event = "database_moved", "{failure}");
             self.evidence.forget();

@@ -1,7 +1,8 @@
 //! Outages: components that the relay waits for, with growing pauses, one log entry at the
 //! beginning and one at the end.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use annals_relay_machine::FailureClass;
 
@@ -9,22 +10,25 @@ use crate::config;
 use crate::driver::backoff::Backoff;
 use crate::report::failure::Failure;
 use crate::report::{Policy, Recovered};
+use crate::telemetry::{Moment, Vitals, Waiting};
 
 /// The present outage, if there is one.
 pub(crate) struct Outage {
     backoff: Backoff,
     ongoing: Option<Ongoing>,
+    vitals: Arc<Vitals>,
 }
 
 struct Ongoing {
     waiting_for: String,
-    since: Instant,
+    since: Moment,
     recovered_by: Recovered,
 }
 
 impl Outage {
-    pub(crate) fn new(relay: &config::Relay) -> Self {
-        Self { backoff: Backoff::new(relay.backoff_min, relay.backoff_max), ongoing: None }
+    pub(crate) fn new(relay: &config::Relay, vitals: &Arc<Vitals>) -> Self {
+        let backoff = Backoff::new(relay.backoff_min, relay.backoff_max);
+        Self { backoff, ongoing: None, vitals: Arc::clone(vitals) }
     }
 
     /// Whether there is an outage.
@@ -73,6 +77,9 @@ impl Outage {
         let error = failure as &dyn std::error::Error;
         let before = self.ongoing.take();
         let is_same = before.as_ref().is_some_and(|before| before.waiting_for == waiting_for);
+        let since = before.as_ref().map_or_else(Moment::now, |before| before.since);
+        let waiting = Waiting { waiting_for: waiting_for.clone(), error: failure.in_full(), since };
+        self.vitals.wait(Some(waiting));
         if is_same {
             tracing::debug!(event = "outage_continues", waiting_for, error, "still waiting");
         } else {
@@ -86,7 +93,6 @@ impl Outage {
             }) if is_same => *before,
             Some(_) | None => recovered_by,
         };
-        let since = before.map_or_else(Instant::now, |before| before.since);
         self.ongoing = Some(Ongoing { waiting_for, since, recovered_by });
     }
 
@@ -116,6 +122,7 @@ impl Outage {
     /// Ends the outage, if there is one.
     pub(crate) fn over(&mut self) {
         if let Some(Ongoing { waiting_for, since, .. }) = self.ongoing.take() {
+            self.vitals.wait(None);
             let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(
                 event = "outage_ended",

@@ -11,28 +11,35 @@ use crate::driver::event_loop::Driver;
 use crate::driver::housekeeping::{Committed, Housekeeping};
 use crate::driver::listener::Listener;
 use crate::driver::outage::Outage;
+use crate::driver::survey::survey;
 use crate::driver::topic_claims;
-use crate::publish::start_reader;
 use crate::report::failure::Failure;
 use crate::state::deployment::Deployment;
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::{Vitals, serve};
 
 /// Publishes the outbox until `shutdown`. It waits for outages to end; it returns a failure that
 /// does not end by itself.
 ///
 /// # Errors
 /// [`Failure`] of the kinds that need an operator: a diverged history of the database, a
-/// checkpoint that cannot be read.
+/// checkpoint that cannot be read, an address of the HTTP server that is in use.
 pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> Result<(), Failure> {
-    let Some((config, shards)) = start(&config, &store, &shutdown).await? else { return Ok(()) };
+    let vitals = Arc::new(Vitals::new(&config));
+    let served = serve(&config, &vitals);
+    served.map_err(|error| Failure::Http(error.into()))?;
+    let started = vitals.beating(start(&config, &store, &shutdown, &vitals)).await?;
+    let Some((config, shards)) = started else { return Ok(()) };
     let config = Arc::new(config);
     let committed = watch::Sender::new(Committed::default());
     let housekeeping = Housekeeping::new(&store, &config, committed.clone());
-    let reader = start_reader(&config, &store)?;
     let listener = Listener::start(&store, &config.publication());
-    let (driver, received) = Driver::new(&config, &store, shards, committed, reader);
+    metrics().shards.set(i64::from(shards));
+    let (driver, received) = Driver::new(&config, &store, shards, committed, &vitals)?;
     let ended = tokio::select! {
         ended = driver.run(received, listener, &shutdown) => ended,
         never = housekeeping.run() => match never {},
+        never = survey(&config, &store, &vitals) => match never {},
     };
     housekeeping.last_copy().await;
     ended
@@ -44,8 +51,9 @@ async fn start(
     config: &Config,
     store: &Store,
     shutdown: &CancellationToken,
+    vitals: &Arc<Vitals>,
 ) -> Result<Option<(Config, u16)>, Failure> {
-    let mut outage = Outage::new(&config.relay);
+    let mut outage = Outage::new(&config.relay, vitals);
     while !shutdown.is_cancelled() {
         match try_to_start(config, store).await {
             Ok(started) => {
@@ -53,7 +61,10 @@ async fn start(
                 return Ok(Some(started));
             }
             Err(failure) if failure.class().halts() => return Err(failure),
-            Err(failure) => outage.failed(&failure),
+            Err(failure) => {
+                metrics().failed(failure.class());
+                outage.failed(&failure);
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(outage.next_delay()) => {}

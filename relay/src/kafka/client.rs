@@ -16,6 +16,7 @@ use crate::kafka::client_events::ClientEvents;
 use crate::kafka::properties::Properties;
 use crate::report::kafka_failure::{KafkaFailure, RecordId};
 use crate::report::threads::locked;
+use crate::telemetry::metrics::metrics;
 
 /// The deadline of one request to the brokers.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +49,7 @@ impl ClientContext for EventContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        metrics().clients.kafka_error();
         tracing::debug!(target: "librdkafka", %error, "{reason}");
         match code(&error) {
             // It follows the error that says why.

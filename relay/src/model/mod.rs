@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod claim;
 pub(crate) mod claim_book;
 pub mod execution;
+pub(crate) mod lag;
 pub mod message;
 pub(crate) mod offsets;
 pub mod quarantine;

@@ -33,6 +33,27 @@ impl BatchTimings {
         self.last = now;
     }
 
+    /// The number of events.
+    pub(crate) const fn events(&self) -> usize {
+        self.events
+    }
+
+    /// From the first record to the commit, after the last stage.
+    pub(crate) fn transaction(&self) -> Duration {
+        let [_queued, sent, waited, committed] = self.took;
+        sent + waited + committed
+    }
+
+    /// The commit.
+    pub(crate) const fn commit(&self) -> Duration {
+        self.took[3]
+    }
+
+    /// The mean age of the events after the last stage.
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_millis(self.age_ms.max(0).unsigned_abs()) + self.took.iter().sum()
+    }
+
     /// Logs the timings, after the last stage.
     pub(crate) fn log(&self) {
         let Self { events, age_ms, took, .. } = self;

@@ -24,6 +24,7 @@ use crate::report::failure::{Component, Failure};
 use crate::report::threads::locked;
 use crate::report::{Report, Reporter};
 use crate::state::SkippedEvents;
+use crate::telemetry::metrics::metrics;
 
 /// A page takes milliseconds; on a connection that was cut without a reset it would take for ever.
 const PAGE_DEADLINE: Duration = Duration::from_secs(30);
@@ -204,7 +205,9 @@ impl Reader {
             self.encoder.forget();
         }
         if let Some((reporter, cursors)) = page {
+            let began = Instant::now();
             let page = tokio::time::timeout(PAGE_DEADLINE, self.page(cursors)).await;
+            metrics().page_read(began.elapsed());
             let page = self.on_time("read a page of the outbox", page);
             let failed = |failure| Report::Failed { operation: Operation::ReadOutbox, failure };
             let read = |page| Report::Completed(Completion::OutboxRead(page));

@@ -17,6 +17,8 @@ use sqlx::PgPool;
 use crate::config::{self, Config, Login};
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
+use crate::telemetry::clients::RegistryOutcome;
+use crate::telemetry::metrics::metrics;
 
 /// The time without requests after one that failed, while recorded ids suffice.
 const REST: Duration = Duration::from_secs(10);
@@ -38,6 +40,17 @@ enum Answer {
     Unknown,
     Refused(String),
     Unavailable(SRCError),
+}
+
+impl Answer {
+    const fn outcome(&self) -> RegistryOutcome {
+        match self {
+            Self::Found(_) => RegistryOutcome::Found,
+            Self::Unknown => RegistryOutcome::Unknown,
+            Self::Refused(_) => RegistryOutcome::Refused,
+            Self::Unavailable(_) => RegistryOutcome::Unavailable,
+        }
+    }
 }
 
 /// The schema whose id is wanted.
@@ -179,6 +192,13 @@ impl RegistryClient {
     }
 
     async fn call(&self, call: SrCall<'_>) -> Answer {
+        let began = Instant::now();
+        let answer = self.perform(call).await;
+        metrics().clients.registry_answered(answer.outcome(), began.elapsed());
+        answer
+    }
+
+    async fn perform(&self, call: SrCall<'_>) -> Answer {
         let error = match perform_sr_call(&self.settings, call).await {
             Ok(found) => return Answer::Found(found),
             Err(error) => error,

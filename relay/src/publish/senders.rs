@@ -18,6 +18,7 @@ use crate::model::timings::BatchTimings;
 use crate::report::failure::Failure;
 use crate::report::threads::locked;
 use crate::report::{Report, Reporter};
+use crate::telemetry::metrics::metrics;
 
 /// The machine orders a commit after the acknowledgement of a send, and the next send after the
 /// commit: so a sender has one job at a time. The driver never blocks on a sender.
@@ -107,6 +108,7 @@ impl Senders {
 fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
     let producer = Producer::connect(config, transactional_id)?;
     producer.init()?;
+    metrics().clients.producer_opened();
     Ok(producer)
 }
 
@@ -171,16 +173,20 @@ fn run(
                 let sent = std::mem::take(&mut under_way);
                 timed.iter_mut().for_each(BatchTimings::next);
                 let committed = producer.commit().map_err(Failure::from);
-                if let Some(mut timings) = timed.take() {
+                if let Some(mut timings) = timed.take().filter(|_| committed.is_ok()) {
                     timings.next();
                     timings.log();
+                    metrics().committed(&timings);
                 }
                 (Operation::Commit, committed.map(|()| Report::Committed { slot, sent }))
             }
         };
         match done {
             Ok(report) => reporter.send_blocking(report),
-            Err(failure) => return reporter.send_blocking(Report::Failed { operation, failure }),
+            Err(failure) => {
+                metrics().not_committed();
+                return reporter.send_blocking(Report::Failed { operation, failure });
+            }
         }
     }
 }

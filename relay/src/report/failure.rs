@@ -201,6 +201,9 @@ pub enum Failure {
     /// A thread could not be started.
     #[error("start the sender")]
     Thread(#[source] std::io::Error),
+    /// The HTTP server cannot start.
+    #[error("start the HTTP server")]
+    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An operation is not answered, also not in a new session.
     #[error(
         "no operation makes progress, also not in a new session; the log names those under way"

@@ -114,6 +114,7 @@ impl Failure {
             | Self::CheckpointsLost { .. }
             | Self::QuarantineLost { .. }
             | Self::Thread(_)
+            | Self::Http(_)
             | Self::Stalled
             | Self::Panicked(_) => Policy::halt(Fatal),
         }

@@ -3,8 +3,10 @@
 
 mod checkpoints;
 pub(crate) mod deployment;
+pub(crate) mod lag;
 mod leases;
 mod membership;
+pub(crate) mod overview;
 mod process;
 mod quarantine;
 mod session;

@@ -1,0 +1,85 @@
+//! The metrics of the clients of Kafka and of the registry. librdkafka's own statistics list every
+//! partition, megabytes for thousands of topics: they are not collected.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntCounterVec};
+
+use crate::telemetry::metrics::{Maker, SECONDS};
+
+/// The outcome of a request to the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RegistryOutcome {
+    /// It has the schema, or has registered it.
+    Found,
+    /// It does not have it.
+    Unknown,
+    /// It refuses it.
+    Refused,
+    /// It did not answer, or made no sense.
+    Unavailable,
+}
+
+impl RegistryOutcome {
+    const ALL: [Self; 4] = [Self::Found, Self::Unknown, Self::Refused, Self::Unavailable];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Unknown => "unknown",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The metrics of the clients.
+#[derive(Debug)]
+pub(crate) struct ClientMetrics {
+    producers: IntCounter,
+    kafka_errors: IntCounter,
+    registry_requests: IntCounterVec,
+    registry_duration: Histogram,
+}
+
+impl ClientMetrics {
+    pub(super) fn new(make: &Maker) -> Self {
+        let registry_requests = make.counters(
+            "annals_relay_registry_requests_total",
+            "Requests to the schema registry, by their outcome.",
+            "outcome",
+        );
+        for outcome in RegistryOutcome::ALL {
+            registry_requests.with_label_values(&[outcome.name()]).inc_by(0);
+        }
+        Self {
+            producers: make.counter(
+                "annals_relay_producers_opened_total",
+                "Producers that were made: two for each session, and for each failure to publish.",
+            ),
+            kafka_errors: make.counter(
+                "annals_relay_kafka_errors_total",
+                "Errors that the Kafka client reported: connections, logins, brokers.",
+            ),
+            registry_requests,
+            registry_duration: make.histogram(
+                "annals_relay_registry_request_duration_seconds",
+                "Time of requests to the schema registry.",
+                &SECONDS,
+            ),
+        }
+    }
+
+    pub(crate) fn producer_opened(&self) {
+        self.producers.inc();
+    }
+
+    pub(crate) fn kafka_error(&self) {
+        self.kafka_errors.inc();
+    }
+
+    pub(crate) fn registry_answered(&self, outcome: RegistryOutcome, took: Duration) {
+        self.registry_requests.with_label_values(&[outcome.name()]).inc();
+        self.registry_duration.observe(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,13 @@
+//! What the relay tells about itself: its vital signs, its metrics, and the HTTP server that serves
+//! both.
+
+mod answers;
+pub(crate) mod clients;
+pub(crate) mod metrics;
+mod server;
+pub(crate) mod survey;
+mod vitals;
+
+pub use server::ServerError;
+pub(crate) use server::serve;
+pub(crate) use vitals::{Moment, Phase, Vitals, Waiting};

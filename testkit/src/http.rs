@@ -1,0 +1,75 @@
+//! Requests to the HTTP servers of relays and of Prometheus.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::follow::DEADLINE;
+use crate::must::Must;
+
+/// The interval at which an awaited answer is asked for.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct HttpAnswer {
+    /// Its status, for example 200.
+    pub status: u16,
+    /// Its head, with the status line.
+    pub head: String,
+    /// Its body.
+    pub body: String,
+}
+
+impl HttpAnswer {
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).must("read an answer as JSON")
+    }
+
+    /// Asks until the answer has this status; the server may still be starting.
+    ///
+    /// # Panics
+    /// If it does not get it.
+    pub async fn until(address: SocketAddr, path: &str, status: u16) -> Self {
+        let asked = async {
+            let mut polls = tokio::time::interval(POLL_INTERVAL);
+            let mut answer = ask(address, path, "").await.ok();
+            while answer.as_ref().is_none_or(|answer| answer.status != status) {
+                polls.tick().await;
+                answer = ask(address, path, "").await.ok();
+            }
+            answer
+        };
+        let answered = tokio::time::timeout(DEADLINE, asked).await;
+        let Ok(Some(answer)) = answered else { panic!("{path} did not answer {status} in time") };
+        answer
+    }
+}
+
+/// Gets a path; `headers` are whole lines, each with its end.
+///
+/// # Panics
+/// If there is no answer.
+pub async fn http_get(address: SocketAddr, path: &str, headers: &str) -> HttpAnswer {
+    ask(address, path, headers).await.must("ask an HTTP server")
+}
+
+/// HTTP/1.0, so that the answer ends with the connection.
+async fn ask(address: SocketAddr, path: &str, headers: &str) -> std::io::Result<HttpAnswer> {
+    let mut connection = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").must("split an answer");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.must("find the status of an answer");
+    Ok(HttpAnswer { status, head: head.to_owned(), body: body.to_owned() })
+}

@@ -1,0 +1,2 @@
+-- Counts the events of each category.
+select category::text, count(*) as events from annals.events group by category order by category
