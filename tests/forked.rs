@@ -322,14 +322,19 @@ async fn a_quarantine_entry_that_a_promotion_loses_halts_the_relay_and_its_event
     configure_topic(&brokers, &topic, "max.message.bytes", "3000").await;
     assert!(named.relay.terminate().await.success());
     let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
-    let (a, b) = (account("a"), account("b"));
+    let a = account("a");
     append(named.pair.bed.store(), &a, [deposited_for(4, &note), deposited(5)]).await;
-    append(named.pair.bed.store(), &b, [opened("bob")]).await;
-    let mut standby = named.pair.until_replicated(7).await;
+    for number in 0..60 {
+        append(named.pair.bed.store(), &account(number), [opened("bob")]).await;
+    }
+    let mut standby = named.pair.until_replicated(66).await;
     Pair::cut_off(&mut standby).await;
-    named.relay.restart();
+    // Checkpoints of all shards follow the entry.
+    let batches = ("ANNALS_RELAY__RELAY__BATCH_EVENTS_MAX", "5");
+    named.relay =
+        RelayProcess::start(&named.settings.clone().instance("b").variable(batches.0, batches.1));
     named.relay.quarantines("account-a").await;
-    named.consumer.until_count(5).await;
+    named.consumer.until_count(64).await;
 
     configure_topic(&brokers, &topic, "max.message.bytes", "1000000").await;
     let promoted = named.fail_over(Ending::Crash).await;
@@ -339,9 +344,9 @@ async fn a_quarantine_entry_that_a_promotion_loses_halts_the_relay_and_its_event
     let said = named.settings.run(&["rebase", "--reason", "the primary burned down"]).await;
     said.unwrap_or_else(|said| panic!("{said}"));
     named.relay.restart();
-    named.consumer.until_count(7).await;
+    named.consumer.until_count(66).await;
     append(promoted.store(), &a, [deposited(6)]).await;
-    named.consumer.until_count(8).await;
+    named.consumer.until_count(67).await;
     assert!(named.relay.terminate().await.success());
     assert_nothing_twice(&named.consumer);
     assert_eq!(check(&promoted.history(Vec::new()).await), []);
