@@ -26,6 +26,8 @@ mod comes_back;
 #[cfg(test)]
 mod crashed;
 #[cfg(test)]
+mod deciding;
+#[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
 mod dropped_partitions;
@@ -96,9 +98,13 @@ mod roles;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]
+mod same_contract;
+#[cfg(test)]
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+#[cfg(test)]
+mod snapshots;
 #[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]

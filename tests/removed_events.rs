@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::pin::pin;
 
 use annals_store::{
-    Append, Category, ExpectedVersion, Follow, Metadata, Read, RecordedEvent, StreamName, Version,
+    Append, Category, EventStore, ExpectedVersion, Follow, Metadata, Read, RecordedEvent,
+    StreamName, Version,
 };
 use annals_testkit::{
     Account, CATEGORY, DEADLINE, Must, Testbed, account, closed, deposited, opened,

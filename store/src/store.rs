@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use annals_schemas::{Fingerprint, Schema};
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 
 use crate::append::queue::AppendQueue;
 use crate::connections::expiry::SessionExpiry;
@@ -38,6 +39,8 @@ struct Shared {
     outbox_upper: AtomicI64,
     notifications: Notifications,
     append_queue: AppendQueue,
+    /// At most one snapshot is written at a time.
+    snapshot_writes: Arc<Semaphore>,
 }
 
 /// The pool of a store, and how its connections are used.
@@ -68,6 +71,7 @@ impl Store {
                 outbox_upper: AtomicI64::new(0),
                 notifications,
                 append_queue: AppendQueue::new(coalescing, connections_max),
+                snapshot_writes: Arc::new(Semaphore::new(1)),
             }),
         }
     }
@@ -131,6 +135,10 @@ impl Store {
 
     pub(crate) fn notifications(&self) -> &Notifications {
         &self.shared.notifications
+    }
+
+    pub(crate) fn snapshot_permits(&self) -> &Arc<Semaphore> {
+        &self.shared.snapshot_writes
     }
 
     pub(crate) fn append_queue(&self) -> &AppendQueue {

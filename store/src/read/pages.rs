@@ -167,12 +167,9 @@ async fn position_at(store: &Store, time: Timestamp) -> Result<i64, Error> {
 }
 
 impl Reading<Version> {
-    /// Of a stream that was read forwards to its end: its version, and the number of removed events
-    /// behind the last event.
-    pub(crate) fn end(&self) -> (Option<Version>, u64) {
-        let last = self.last.unwrap_or(-1);
-        let behind = self.stream_version.map_or(0, |version| (version - last).max(0));
-        (self.stream_version.map(Version::from_store), self.removed_behind + behind.unsigned_abs())
+    /// The version of the stream's last event, removed or not, when the last page was read.
+    pub(crate) fn end(&self) -> Option<Version> {
+        self.stream_version.map(Version::from_store)
     }
 }
 
