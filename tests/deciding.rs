@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use annals_store::{
     Append, AppendError, CommandId, Decide, DecideError, EventStore, ExpectedVersion, NewEvent,
-    Read, Refusal, StreamName, Version,
+    Read, Refusal, StoreOptions, StreamName, Version,
 };
 use annals_testkit::{
-    Account, AccountClosed, AccountEvent, AccountOpened, MoneyDeposited, Must, account, deposited,
-    opened,
+    Account, AccountClosed, AccountEvent, AccountOpened, FaultyLink, MoneyDeposited, Must, Testbed,
+    account, deposited, opened,
 };
 use futures_util::TryStreamExt;
 use tokio::sync::Barrier;
@@ -533,6 +533,33 @@ async fn several_aggregates_of_any_number_are_decided_together(store: impl Event
     assert!(decided.state.iter().all(|account| account.owner.is_some()));
     let versions = store.stream_versions(&accounts).await.must("read versions");
     assert_eq!(versions, [version(0); 5]);
+}
+
+#[tokio::test]
+async fn a_decision_whose_answer_is_lost_is_recorded_once() {
+    const DECISIONS: i64 = 10;
+    let bed = Testbed::new("decide_lost").await;
+    let (link, _) = FaultyLink::before(&bed.database_url()).await;
+    let options = StoreOptions::default().connections_max(1).without_notifications();
+    let store = options.connect(&link.url(&bed.database_url())).await.must("connect");
+    let stream = account("a");
+    open(&store, &stream, 10).await;
+    let mut lost = 0;
+    for number in 1..=DECISIONS {
+        let on = Decide::on(&stream);
+        let on = if number % 2 == 0 { on.command(Uuid::now_v7()) } else { on };
+        // The next answer is that of the append, or of the pool's check before it.
+        let decision = |account: &Account| {
+            link.lose_next_answer();
+            change(account, 1)
+        };
+        let decided = store.decide(on, decision).await.must("decide");
+        assert_eq!(decided.state.cents, 10 + number);
+        lost += i64::from(decided.appended.repeated);
+    }
+    assert!(lost > 0, "no answer to an append was lost");
+    let loaded = store.load::<Account>(&stream).await.must("load");
+    assert_eq!((loaded.state.cents, loaded.version), (10 + DECISIONS, version(DECISIONS + 1)));
 }
 
 /// The result of a decision that was recorded or refused.

@@ -5,15 +5,14 @@ use std::collections::HashSet;
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Attempt, AttemptedEvent, CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, Outcome,
-    RelayProcess, Testbed, account, check, deposited, read_topic,
+    ALL_SHARDS, Attempt, AttemptedEvent, CATEGORY, Dice, Follower, Isolation, Load, LoadOptions,
+    Must, Outcome, RelayProcess, Testbed, account, check, deposited, read_topic,
 };
 
 const KILLS: usize = 20;
 /// Maximum number of appends from one start to the next kill: from the relay's first moments to
 /// well into its work.
 const APPENDS_TO_A_KILL_MAX: usize = 600;
-const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 16, ahead_events_max: 2_000 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

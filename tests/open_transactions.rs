@@ -5,11 +5,10 @@ use std::collections::HashMap;
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    CATEGORY, Isolation, Must, RelayProcess, Testbed, TwoDoors, account, check, deposited,
-    read_topic, until_forgotten, until_nothing_is_open,
+    ALL_SHARDS, CATEGORY, Isolation, Must, RelayProcess, Testbed, TwoDoors, account, check,
+    deposited, read_topic, until_forgotten, until_nothing_is_open,
 };
 
-const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const TRANSACTION_TIMEOUT: &str = "ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS";
 /// The broker checks often for timed-out transactions.
 const LOOKS_OFTEN: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n";

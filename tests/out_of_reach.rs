@@ -3,12 +3,11 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Dice, FaultyLink, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed, TwoDoors,
-    account, check, deposited,
+    ALL_SHARDS, Dice, FaultyLink, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed,
+    TwoDoors, account, check, deposited,
 };
 
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000 };
-const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 const EVENTS: usize = 300;
 /// An attempt without an answer takes 5 s.
 const ATTEMPTS_IN_A_LEASE: usize = 2;

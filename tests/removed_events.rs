@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::pin::pin;
 
 use annals_store::{
-    Append, Category, EventStore, ExpectedVersion, Follow, Metadata, Read, RecordedEvent,
-    StreamName, Version,
+    Append, Category, Error, EventStore, ExpectedVersion, Follow, Followed, Metadata, Read,
+    RecordedEvent, StreamName, Version,
 };
 use annals_testkit::{
     Account, CATEGORY, DEADLINE, Must, Testbed, account, closed, deposited, opened,
 };
-use futures_util::TryStreamExt;
+use futures_util::{TryStream, TryStreamExt};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -289,7 +289,7 @@ async fn a_conflict_over_a_hole_asks_to_load_again() {
 }
 
 #[tokio::test]
-async fn readers_and_followers_by_position_pass_over_what_was_removed() {
+async fn readers_and_followers_by_position_pass_over_removed_events_and_count_them() {
     let bed = Testbed::new("positions_removed").await;
     let (stream, other) = (account("a"), account("b"));
     let correlation_id = Uuid::from_u128(7);
@@ -315,8 +315,10 @@ async fn readers_and_followers_by_position_pass_over_what_was_removed() {
     for read in [Read::all(), Read::category(&category)] {
         let events: Vec<_> = bed.store().read(read.clone()).try_collect().await.must("read");
         assert_eq!((of_stream(&events), events.len()), (left.clone(), left.len() + 3));
+        assert_eq!(counted(&events), [(710, 700), (990, 40)]);
         let mut events: Vec<_> =
             bed.store().read(read.backwards()).try_collect().await.must("read");
+        assert_eq!(counted(&events), [(949, 40), (9, 700)]);
         events.reverse();
         assert_eq!(of_stream(&events), left);
     }
@@ -324,18 +326,74 @@ async fn readers_and_followers_by_position_pass_over_what_was_removed() {
     let events: Vec<_> = read.try_collect().await.must("read");
     assert_eq!(of_stream(&events), (0..10).chain(710..900).collect::<Vec<_>>());
 
-    for (follow, expected) in [
-        (Follow::all(), left.clone()),
-        (Follow::category(&category), left),
-        (Follow::all().after(end), (900..950).chain(990..1_000).collect()),
+    for (follow, expected, removed) in [
+        (Follow::all(), left.clone(), vec![(710, 700), (990, 40)]),
+        (Follow::category(&category), left, vec![(710, 700), (990, 40)]),
+        (Follow::all().after(end), (900..950).chain(990..1_000).collect(), vec![(990, 40)]),
     ] {
         let mut log = pin!(bed.store().follow(follow));
-        let mut seen = Vec::new();
-        while seen.len() < expected.len() {
-            let next = tokio::time::timeout(DEADLINE, log.try_next()).await;
-            let event = next.must("wait for an event").must("follow").must("follow for ever").event;
-            seen.extend((event.stream == stream).then_some(event.version.get()));
-        }
-        assert_eq!(seen, expected);
+        let is_all = |seen: &[RecordedEvent]| of_stream(seen).len() == expected.len();
+        let followed = take_followed(&mut log, is_all).await;
+        let events = followed.into_iter().map(|followed| followed.event).collect::<Vec<_>>();
+        assert_eq!((of_stream(&events), counted(&events)), (expected, removed));
+    }
+}
+
+/// The versions behind removed events, each with the number of these.
+fn counted(events: &[RecordedEvent]) -> Vec<(i64, u64)> {
+    told(events).into_iter().filter(|(_, removed)| *removed > 0).collect()
+}
+
+/// Follows until the events received are all that the caller waits for.
+async fn take_followed(
+    log: &mut (impl TryStream<Ok = Followed, Error = Error> + Unpin),
+    is_all: impl Fn(&[RecordedEvent]) -> bool,
+) -> Vec<Followed> {
+    let (mut followed, mut events) = (Vec::new(), Vec::new());
+    while !is_all(&events) {
+        let next = tokio::time::timeout(DEADLINE, log.try_next()).await;
+        let next = next.must("wait for an event").must("follow").must("follow for ever");
+        events.push(next.event.clone());
+        followed.push(next);
+    }
+    followed
+}
+
+#[tokio::test]
+async fn a_follower_that_starts_from_any_checkpoint_counts_the_events_removed_behind_it() {
+    let bed = Testbed::new("removed_behind").await;
+    let (stream, other) = (account("a"), StreamName::new("other-a").unwrap());
+    let category = Category::new(CATEGORY).unwrap();
+    append(&bed, &stream, 0..1_200).await;
+    remove(&bed, &stream, 1_100..1_200).await;
+    // The follower of the category reaches the end of a window behind removed events.
+    append(&bed, &other, 0..1).await;
+    let mut all = pin!(bed.store().follow(Follow::all()));
+    let mut of_category = pin!(bed.store().follow(Follow::category(&category)));
+    let followed_all = take_followed(&mut all, |seen| seen.len() == 1_101).await;
+    let followed_category = take_followed(&mut of_category, |seen| seen.len() == 1_100).await;
+
+    // Windows of removed events alone; events of another category count for a follower of all.
+    append(&bed, &other, 1..4).await;
+    remove(&bed, &other, 1..4).await;
+    append(&bed, &stream, 0..2).await;
+    remove(&bed, &stream, 1_200..1_202).await;
+    append(&bed, &stream, 0..1).await;
+
+    let is_last =
+        |events: &[RecordedEvent]| events.last().is_some_and(|e| e.version.get() == 1_202);
+    let events = |followed: Vec<Followed>| -> Vec<_> {
+        counted(&followed.into_iter().map(|followed| followed.event).collect::<Vec<_>>())
+    };
+    assert_eq!(events(take_followed(&mut all, is_last).await), [(1_202, 5)]);
+    assert_eq!(events(take_followed(&mut of_category, is_last).await), [(1_202, 102)]);
+    for start in [500, 998, 1_098, 1_099] {
+        let after = followed_all[start].checkpoint.clone();
+        let mut resumed = pin!(bed.store().follow(Follow::all().after(after)));
+        let counted = events(take_followed(&mut resumed, is_last).await);
+        assert_eq!(counted, [(0, 100), (1_202, 5)], "{start}");
+        let after = followed_category[start].checkpoint.clone();
+        let mut resumed = pin!(bed.store().follow(Follow::category(&category).after(after)));
+        assert_eq!(events(take_followed(&mut resumed, is_last).await), [(1_202, 102)], "{start}");
     }
 }

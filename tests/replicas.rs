@@ -1,11 +1,9 @@
 //! Several relays of a deployment publish at once, and their consumers notice nothing of starts and
 //! ends.
 
-use annals_testkit::{Dice, Load, LoadOptions, RelayProcess, Testbed, check};
+use annals_testkit::{ALL_SHARDS, Dice, Load, LoadOptions, RelayProcess, Testbed, check};
 
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 24, ahead_events_max: 4_000 };
-/// The log field of a relay that publishes every shard.
-const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 /// Events between one restart and the next.
 const EVENTS_BETWEEN: usize = 400;
 

@@ -1,6 +1,6 @@
 //! Topics of the benchmarks, and their ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -44,7 +44,9 @@ pub(crate) async fn create_topic(
             .map_err(|(_, code)| KafkaError::AdminOp(code))
             .with_context(|| format!("create topic {topic}"))?;
     }
-    Ok(())
+    let ends = Ends::connect(brokers, topic, partitions)?;
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    tokio::task::spawn_blocking(move || ends.wait_until_led(deadline)).await?
 }
 
 /// Deletes a topic, so that its records are not on the disk in the next round.
@@ -78,6 +80,15 @@ impl Ends {
         // Otherwise the broker would answer with the end of the committed records.
         config.set("group.id", "annals-bench").set("isolation.level", "read_uncommitted");
         Ok(Self { consumer: config.create()?, topic: topic.to_owned(), partitions })
+    }
+
+    /// Waits until each partition has a leader: the broker answers the creation earlier.
+    fn wait_until_led(&self, deadline: Instant) -> anyhow::Result<()> {
+        while let Err(error) = self.total() {
+            anyhow::ensure!(Instant::now() < deadline, error.context("wait for the leaders"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// The sum of all partitions' ends: records, and transaction markers.

@@ -72,11 +72,11 @@ impl Store {
 }
 
 fn identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
-    let (history, settled): (i32, i64) = (row.try_get("history")?, row.try_get("settled")?);
+    let history: i32 = row.try_get("history")?;
     Ok(Identity {
         store_id: row.try_get("store_id")?,
         history: history.unsigned_abs(),
         system_identifier: row.try_get("system_identifier")?,
-        settled: Position::from_store(settled),
+        settled: row.try_get("settled")?,
     })
 }

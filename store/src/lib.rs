@@ -87,6 +87,7 @@
 
 mod aggregate;
 mod append;
+mod bigint;
 mod connect;
 mod connections;
 mod context;

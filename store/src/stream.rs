@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bigint::bigint;
+
 /// Longest stream name, in bytes.
 pub const STREAM_NAME_BYTES_MAX: usize = 200;
 /// Longest category, in bytes.
@@ -174,6 +176,8 @@ macro_rules! number {
                 self.0.fmt(f)
             }
         }
+
+        bigint!($name);
     };
 }
 number! {
@@ -189,10 +193,6 @@ number! {
 }
 
 impl Version {
-    pub(crate) const fn from_store(number: i64) -> Self {
-        Self(number)
-    }
-
     /// The version after this one.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -223,10 +223,6 @@ impl Position {
     /// The position before this one.
     pub(crate) const fn before(self) -> Self {
         Self(self.0 - 1)
-    }
-
-    pub(crate) const fn from_store(number: i64) -> Self {
-        Self(number)
     }
 }
 

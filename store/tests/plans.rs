@@ -14,7 +14,7 @@ struct Plan {
 }
 
 /// The statements behind `Read`; what follows their arguments is each combination of [`FILTERS`].
-const READS: [Plan; 10] = [
+static READS: [Plan; 10] = [
     Plan {
         name: "read_stream",
         statement: include_str!("../sql/read_stream.sql"),
@@ -88,7 +88,7 @@ const FILTERS: [(&str, &str); 6] = [
 ];
 
 /// The other statements.
-const OTHERS: [Plan; 8] = [
+static OTHERS: [Plan; 8] = [
     Plan {
         name: "stream_version",
         statement: include_str!("../sql/stream_version.sql"),
@@ -150,14 +150,14 @@ async fn every_page_is_read_by_its_index() {
     let mut connection = filled(&bed).await;
     for mode in [FOR_THESE, FOR_ALL] {
         sqlx::raw_sql(mode).execute(&mut connection).await.must("choose how to plan");
-        for read in READS {
-            check_read(&mut connection, &read).await;
+        for read in &READS {
+            check_read(&mut connection, read).await;
         }
     }
-    for other in OTHERS {
+    for other in &OTHERS {
         prepare(&mut connection, other.name, other.statement).await;
         let plan = explain(&mut connection, other.name, other.arguments).await;
-        check(&other, &plan);
+        check(other, &plan);
     }
 }
 
@@ -176,6 +176,61 @@ async fn check_read(connection: &mut PgConnection, read: &Plan) {
         let is_bounded = bounds.iter().any(|bound| range.contains(bound));
         assert!(is_bounded, "{} does not end at the time:\n{plan}", read.name);
     }
+}
+
+/// The estimated cost above which PostgreSQL compiles a plan, for tens of milliseconds to seconds.
+const JIT_ABOVE_COST: f64 = 100_000.0;
+/// More than PostgreSQL estimates for the planning of one of these statements.
+const PLANNING_COST: f64 = 1_000.0;
+
+/// No statement relies on settings of the session: the pool can be the application's own.
+///
+/// With a parameter as its limit, a plan for all arguments is estimated to read a tenth of the
+/// table. PostgreSQL uses such a plan only where it is the cheaper one.
+#[tokio::test]
+async fn no_plan_is_dear_enough_to_be_compiled_with_a_billion_events() {
+    let bed = Testbed::new("billion").await;
+    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+    // The positions of a billion events, one in ten thousand of them present.
+    let fill = include_str!("sql/fill.sql")
+        .replace("    i, 'filler-'", "    i::bigint * 10000, 'filler-'");
+    let fill = sqlx::raw_sql(AssertSqlSafe(fill)).execute(&mut connection).await;
+    fill.must("fill the tables");
+    let pretend = sqlx::raw_sql(include_str!("sql/pretend_billion.sql"));
+    pretend.execute(&mut connection).await.must("pretend that there are a billion events");
+    let mut compiled = Vec::new();
+    for (plan, arguments) in explained() {
+        prepare(&mut connection, plan.name, plan.statement).await;
+        let [for_these, for_all] = [
+            cost(&mut connection, FOR_THESE, &format!("{} ({arguments})", plan.name)).await,
+            cost(&mut connection, FOR_ALL, &format!("{} ({arguments})", plan.name)).await,
+        ];
+        let used = if for_all < for_these + PLANNING_COST { for_all } else { for_these };
+        if used >= JIT_ABOVE_COST {
+            compiled.push(format!("{} ({arguments}): {used}", plan.name));
+        }
+    }
+    assert!(compiled.is_empty(), "these plans would be compiled:\n{}", compiled.join("\n"));
+}
+
+/// All statements, with each combination of their arguments.
+fn explained() -> Vec<(&'static Plan, String)> {
+    let reads = READS.iter().flat_map(|read| {
+        let lowest = if read.statement.contains("$6") { ", 30000" } else { "" };
+        FILTERS.map(move |(types, since)| {
+            (read, format!("{}, {types}, {since}{lowest}", read.arguments))
+        })
+    });
+    reads.chain(OTHERS.iter().map(|other| (other, other.arguments.to_owned()))).collect()
+}
+
+async fn cost(connection: &mut PgConnection, mode: &'static str, execution: &str) -> f64 {
+    sqlx::raw_sql(mode).execute(&mut *connection).await.must("choose how to plan");
+    let explain = format!("explain (format json) execute {execution}");
+    let query = sqlx::query_scalar(AssertSqlSafe(explain)).persistent(false);
+    let plan: serde_json::Value =
+        query.fetch_one(&mut *connection).await.must("explain a statement");
+    plan.pointer("/0/Plan/Total Cost").and_then(serde_json::Value::as_f64).must("find the cost")
 }
 
 /// A connection to tables of a size at which the planner has a choice.

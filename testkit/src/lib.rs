@@ -26,6 +26,7 @@ mod must;
 mod postgres;
 mod registry;
 mod relay;
+mod relay_settings;
 mod round_trips;
 mod stack;
 mod testbed;
@@ -56,7 +57,8 @@ pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
-pub use relay::{RelayProcess, RelaySettings};
+pub use relay::{ALL_SHARDS, RelayProcess};
+pub use relay_settings::RelaySettings;
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;
 pub use violation::Violation;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -67,6 +67,10 @@ pub(crate) struct ProcessLog {
 impl ProcessLog {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, lines: Arc::default(), count: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Reads the process's output from a pipe, until the pipe closes.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::environment::Environment;
 use crate::must::Must;
-use crate::relay::output_directory;
+use crate::relay_settings::output_directory;
 use crate::stack::{Component, Ending, PrivateStack, program};
 
 impl PrivateStack {

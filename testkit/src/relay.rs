@@ -1,173 +1,20 @@
 //! The real relay, as a process.
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use crate::environment::{Environment, is_kept};
+use crate::environment::is_kept;
 use crate::follow::DEADLINE;
 use crate::log::{ProcessLog, Wanted};
 use crate::must::Must;
-use crate::testbed::Testbed;
+use crate::relay_settings::{RelaySettings, command, output_directory, peak_bytes};
+use crate::testbed::BedEnd;
 
-/// Interval of the readings of a process's memory: its peak is the last reading.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
-
-const BINARY: &str = "annals-relay";
-
-/// The settings of a relay's start.
-#[derive(Debug, Clone)]
-pub struct RelaySettings {
-    bed: String,
-    instance: String,
-    directory: String,
-    topic_prefix: String,
-    claims: String,
-    database_url: String,
-    environment: Environment,
-    variables: Vec<(String, String)>,
-}
-
-impl RelaySettings {
-    pub(crate) fn new(bed: &Testbed) -> Self {
-        Self {
-            bed: bed.name().to_owned(),
-            instance: "a".to_owned(),
-            directory: "a".to_owned(),
-            topic_prefix: bed.topic_prefix(),
-            claims: bed.claims_topic(),
-            database_url: bed.database_url(),
-            environment: bed.environment().clone(),
-            variables: Vec::new(),
-        }
-    }
-
-    /// Another instance of the same deployment; the default is `a`.
-    #[must_use]
-    pub fn instance(mut self, name: &str) -> Self {
-        self.instance = name.to_owned();
-        self.in_directory(name)
-    }
-
-    /// Another path for the relay's log than the one named after the instance: for two relays with
-    /// one name.
-    #[must_use]
-    pub fn in_directory(mut self, name: &str) -> Self {
-        self.directory = name.to_owned();
-        self
-    }
-
-    /// Another claims topic than the test bed's own.
-    #[must_use]
-    pub fn claims(mut self, topic: &str) -> Self {
-        self.claims = topic.to_owned();
-        self
-    }
-
-    /// Other topics than the test bed's.
-    #[must_use]
-    pub fn topic_prefix(mut self, prefix: &str) -> Self {
-        self.topic_prefix = prefix.to_owned();
-        self
-    }
-
-    /// Another Kafka than the test bed's.
-    #[must_use]
-    pub fn kafka(mut self, brokers: &str) -> Self {
-        self.environment.kafka = brokers.to_owned();
-        self
-    }
-
-    /// Another schema registry than the test bed's.
-    #[must_use]
-    pub fn registry(mut self, url: &str) -> Self {
-        self.environment.registry_url = url.to_owned();
-        self
-    }
-
-    /// Another route to the test bed's database, or another user.
-    #[must_use]
-    pub fn database(mut self, url: &str) -> Self {
-        self.database_url = url.to_owned();
-        self
-    }
-
-    /// Short back-off, a short time-out for a broker that does not answer, and a log line for each
-    /// try.
-    #[must_use]
-    pub fn impatient(self) -> Self {
-        self.variable("ANNALS_RELAY__RELAY__BACKOFF_MS_MAX", "500")
-            .variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "3000")
-            .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::driver::outage=debug")
-    }
-
-    /// Sets an environment variable of the relay.
-    #[must_use]
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Runs a subcommand of the relay's binary, as an operator does; returns its output.
-    ///
-    /// # Errors
-    /// Its output, if it fails.
-    ///
-    /// # Panics
-    /// If it cannot be started, or does not end.
-    pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
-        std::fs::create_dir_all(&directory).must("make a directory for the relay");
-        let mut command = command(self, &directory);
-        let output = command.args(arguments).kill_on_drop(true).output();
-        let output = tokio::time::timeout(DEADLINE, output).await;
-        let Ok(output) = output else { panic!("{arguments:?} did not end within {DEADLINE:?}") };
-        let output = output.must("run the relay's binary");
-        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    /// The same, and its peak memory in bytes.
-    ///
-    /// # Errors
-    /// In the first part, as of [`run`](Self::run).
-    ///
-    /// # Panics
-    /// As [`run`](Self::run).
-    pub async fn run_measured(&self, arguments: &[&str]) -> (Result<String, String>, u64) {
-        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.instance));
-        std::fs::create_dir_all(&directory).must("make a directory for the relay");
-        let mut command = command(self, &directory);
-        command.args(arguments).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().must("run the relay's binary");
-        let status = format!("/proc/{}/status", child.id().must("find the relay's process"));
-        let mut bytes_max = 0;
-        let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
-        let mut ended = pin!(child.wait_with_output());
-        let output = loop {
-            tokio::select! {
-                output = &mut ended => break output.must("run the relay's binary"),
-                _ = samples.tick() => bytes_max = bytes_max.max(peak_bytes(&status)),
-            }
-        };
-        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let ok = output.status.success();
-        (if ok { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }, bytes_max)
-    }
-
-    fn configuration(&self) -> String {
-        format!(
-            "[relay]\ndeployment = \"test\"\ninstance = {:?}\n\n[topics]\nprefix = {:?}\nclaims = {:?}\npartitions = 4\n\n\
-             [registry]\nauto_register = true\n",
-            self.instance, self.topic_prefix, self.claims
-        )
-    }
-}
+/// All shards of a deployment with the default number of them, as
+/// [`publishes`](RelayProcess::publishes) takes them.
+pub const ALL_SHARDS: &str = "0,1,2,3,4,5,6,7";
 
 /// A running `annals-relay`. Ends with the test; a panicking test prints the path of the relay's
 /// log.
@@ -190,8 +37,7 @@ impl RelayProcess {
     /// If there is no binary, or it cannot be started.
     #[must_use]
     pub fn start(settings: &RelaySettings) -> Self {
-        let name = format!("{}.{}", settings.bed, settings.directory);
-        let directory = output_directory().join(name);
+        let directory = output_directory().join(settings.directory_name());
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let log = ProcessLog::new(directory.join("relay.log"));
         let child = spawn(settings, &directory, &log);
@@ -321,6 +167,18 @@ impl RelayProcess {
         self.log.text()
     }
 
+    /// The file with its log.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        self.log.path()
+    }
+
+    /// Its peak memory; 0 once it has ended.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.child.id().map_or(0, |pid| peak_bytes(&format!("/proc/{pid}/status")))
+    }
+
     /// The number of log events with this id on this page.
     #[must_use]
     pub fn times(&self, id: &str) -> usize {
@@ -383,20 +241,15 @@ impl RelayProcess {
 
 impl Drop for RelayProcess {
     fn drop(&mut self) {
+        if self.settings.end() == BedEnd::Kept {
+            return;
+        }
         if is_kept() {
             eprintln!("the relay's {}", self.log.tail());
         } else if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("could not remove {}: {error}", self.directory.display());
         }
     }
-}
-
-/// The peak memory of a process, by its status file; 0 once it has ended.
-fn peak_bytes(status: &str) -> u64 {
-    let status = std::fs::read_to_string(status).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    kilobytes.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child {
@@ -410,44 +263,4 @@ fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child 
     log.capture(child.stdout.take().must("read the relay's output"));
     log.capture(child.stderr.take().must("read the relay's log"));
     child
-}
-
-/// The binary with the settings, without a subcommand.
-fn command(settings: &RelaySettings, directory: &Path) -> Command {
-    let configuration = directory.join("relay.toml");
-    std::fs::write(&configuration, settings.configuration()).must("write relay.toml");
-    let mut command = Command::new(binary());
-    command
-        .arg("--config")
-        .arg(configuration)
-        .env("ANNALS_DATABASE_URL", &settings.database_url)
-        .env("ANNALS_KAFKA", &settings.environment.kafka)
-        .env("ANNALS_REGISTRY_URL", &settings.environment.registry_url)
-        .envs(settings.variables.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null());
-    command
-}
-
-/// The directory of this build's test output: `target/tmp`.
-pub(crate) fn output_directory() -> PathBuf {
-    let directory = target_directory().parent().must("find the target directory").join("tmp");
-    std::fs::create_dir_all(&directory).must("make the tests' directory");
-    directory
-}
-
-/// `target/debug`, from `target/debug/deps/promises-0123`.
-fn target_directory() -> PathBuf {
-    let this = std::env::current_exe().must("find this program");
-    let directory = this.parent().and_then(Path::parent);
-    directory.must("find the target directory").to_owned()
-}
-
-fn binary() -> PathBuf {
-    let binary = target_directory().join(BINARY);
-    assert!(
-        binary.exists(),
-        "there is no {}: run `cargo build -p {BINARY}` first",
-        binary.display()
-    );
-    binary
 }

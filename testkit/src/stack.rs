@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::environment::{Environment, is_kept};
 use crate::must::Must;
-use crate::relay::output_directory;
+use crate::relay_settings::output_directory;
 
 /// The range of ports: below those that systems assign to outgoing connections. From that range, a
 /// client that reconnects to a stopped server could get the server's port itself.

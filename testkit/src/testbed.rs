@@ -13,7 +13,7 @@ use crate::history::{Attempt, History, Recorded};
 use crate::kafka;
 use crate::must::Must;
 use crate::postgres::{administer, create_database};
-use crate::relay::RelaySettings;
+use crate::relay_settings::RelaySettings;
 
 /// The longest label that leaves room for the rest of a database's name.
 const LABEL_BYTES_MAX: usize = 36;
@@ -29,6 +29,16 @@ pub struct Testbed {
     environment: Environment,
     store: Store,
     has_topics: AtomicBool,
+    end: BedEnd,
+}
+
+/// The end of a test bed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BedEnd {
+    /// Database, topics and logs are removed, except after a panic.
+    Removed,
+    /// They are kept, and none of it is printed: a program that is no test reports them itself.
+    Kept,
 }
 
 impl Testbed {
@@ -48,11 +58,23 @@ impl Testbed {
         let label: String = label.chars().take(LABEL_BYTES_MAX).collect();
         let unique = Uuid::new_v4().simple().to_string();
         let name = format!("test_{label}_{}", &unique[..8]);
+        Self::create(name, environment, BedEnd::Removed).await
+    }
+
+    /// A test bed of this name, which outlives the program: for the demo.
+    ///
+    /// # Panics
+    /// If there is a database of that name, or the environment does not answer.
+    pub async fn kept(name: &str, environment: Environment) -> Self {
+        Self::create(name.to_owned(), environment, BedEnd::Kept).await
+    }
+
+    async fn create(name: String, environment: Environment, end: BedEnd) -> Self {
         let url = environment.url_of_database(&name);
         create_database(&environment, &name).await;
         let store = connect(&url).await;
         store.migrate().await.must("migrate the test's database");
-        Self { name, environment, store, has_topics: AtomicBool::new(false) }
+        Self { name, environment, store, has_topics: AtomicBool::new(false), end }
     }
 
     /// The same test after its database has moved to these servers under its name.
@@ -62,7 +84,11 @@ impl Testbed {
     pub async fn moved_to(&self, environment: &Environment) -> Self {
         let (name, environment) = (self.name.clone(), environment.clone());
         let store = connect(&environment.url_of_database(&name)).await;
-        Self { name, environment, store, has_topics: AtomicBool::new(false) }
+        Self { name, environment, store, has_topics: AtomicBool::new(false), end: self.end }
+    }
+
+    pub(crate) fn end(&self) -> BedEnd {
+        self.end
     }
 
     /// The store in this test's database.
@@ -273,6 +299,9 @@ async fn remove(name: String, environment: Environment, has_topics: bool) -> any
 
 impl Drop for Testbed {
     fn drop(&mut self) {
+        if self.end == BedEnd::Kept {
+            return;
+        }
         if is_kept() {
             eprintln!("kept: database {}, topics *{}*", self.database_url(), self.name);
             return;

@@ -1,9 +1,9 @@
--- Adds flown legs to what their aircraft have flown. $1 tail numbers, $2 miles, $3 minutes in the air, one of each
--- a leg. Adding is not idempotent: the sums are right only if each event is applied exactly once.
+-- Adds the flown legs of a batch. $1 events, as a JSON array. Changes one row a stream. Addition is
+-- not idempotent: the sums are right only if each event is applied exactly once.
 insert into flights_read_model.aircraft (tail_number, legs, miles, air_time_minutes)
-select l.tail_number, count(*), sum(l.miles), sum(l.air_time_minutes)
-from unnest($1::text[], $2::int[], $3::int[]) as l (tail_number, miles, air_time_minutes)
-group by l.tail_number
+select substr(e.stream, length('aircraft-') + 1), count(*), sum(e.distance_miles), sum(e.air_time_minutes)
+from jsonb_to_recordset($1) as e (stream text, distance_miles int, air_time_minutes int)
+group by e.stream
 on conflict (tail_number) do update
 set legs = aircraft.legs + excluded.legs,
     miles = aircraft.miles + excluded.miles,

@@ -1,298 +1,257 @@
-//! The demo, from the file to the verdict. This file sees all parts; they do not see each other.
+//! The demo, from the file to the comparison of all totals.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
-use annals_store::{EventSet, Store, StoreOptions};
-use anyhow::{Result, ensure};
+use annals_store::{EventSet, StreamName, Version};
+use annals_testkit::{Environment, Follower, RelayProcess, Testbed, check, drop_database};
+use anyhow::{Result, bail, ensure};
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use sqlx::PgPool;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use crate::args;
-use crate::background::Background;
-use crate::counts::Counts;
-use crate::environment::Environment;
 use crate::events::{AircraftEvent, FlightEvent};
-use crate::figures::{grouped, time};
-use crate::lags::Lags;
-use crate::outage::{Outage, Scene};
-use crate::projections::{self, Applied, Reports};
-use crate::relay::{self, Relay};
-use crate::report::{self, Measured};
-use crate::run::{Run, from_here};
-use crate::screen::Screen;
-use crate::seen::Seen;
+use crate::lags::percentiles;
+use crate::outage::{self, Outage};
+use crate::projections::{Projections, until};
+use crate::report::{grouped, heading, per_second, say, time};
+use crate::rows::Row;
 use crate::totals::Totals;
-use crate::writers::{self, Appended};
-use crate::{
-    database, farewell, logging, orphans, progress, read_model, rows, signals, topics, totals_csv,
-    totals_kafka,
-};
+use crate::writers::{Appended, append, append_all};
+use crate::{Arguments, read_model, rows, totals};
 
-/// Runs the demo. It succeeds if everything came out once and every total agrees. The relay ends
-/// with it in any case.
-pub(crate) async fn run(args: &args::Demo) -> Result<ExitCode> {
-    let environment = Environment::read()?;
-    let screen = Screen::new();
-    let csv = args.csv.clone().unwrap_or_else(rows::month);
-    let expected = add_up(&csv, &screen).await?;
-    let run = Run::begin(&environment)?;
-    logging::begin(&run.demo_log())?;
-    let directory = run.directory.clone();
-    tokio::select! {
-        is_same = play(args, (csv, &expected), (run, &environment), screen) => match is_same {
-            Ok(true) => Ok(ExitCode::SUCCESS),
-            Ok(false) => Ok(ExitCode::FAILURE),
-            Err(error) => {
-                let logs = from_here(&directory).display();
-                Err(error.context(format!("the demo ended early, and its relay with it (logs: {logs})")))
-            }
-        },
-        exit_code = signals::told_to_end() => exit_code,
-    }
-}
+const CATEGORIES: [&str; 2] = [FlightEvent::CATEGORY, AircraftEvent::CATEGORY];
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+const DIFFERENCES_SHOWN: usize = 20;
 
-async fn play(
-    args: &args::Demo,
-    (csv, expected): (PathBuf, &Totals),
-    (run, environment): (Run, &Environment),
-    screen: Screen,
-) -> Result<bool> {
-    let store = prepare(args, environment, &run, &screen).await?;
-    let read_model = read_model::connect(&run.database_url).await?;
-    read_model::create(&read_model).await?;
-    let program = args.relay.clone().map_or_else(relay::beside_this_program, Ok)?;
-    let relay = Relay::start(&program, &run)?;
+/// Runs the demo. It succeeds if every event was published and applied once and every total agrees.
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    heading("The file")?;
+    let csv = arguments.csv.clone().unwrap_or_else(rows::month);
+    let expected = totals::of_file(&csv)?;
+    let mut rows = rows::read(&csv)?;
+    ensure!(!rows.is_empty(), "{} has no flights", csv.display());
+    let totals = grouped(expected.len());
+    say(format!("{} flights, {totals} totals, from {}", grouped(rows.len()), csv.display()))?;
+
+    heading("A new database, the relay and two projections")?;
+    let environment = Environment::get();
+    let name = Timestamp::now().strftime("annals_demo_%Y%m%d_%H%M%S_%3f").to_string();
+    let bed = Testbed::kept(&name, environment.clone()).await;
+    drop_earlier(&bed).await?;
+    let relay =
+        RelayProcess::start(&bed.relay().variable("ANNALS_RELAY__TOPICS__PARTITIONS", "12"));
+    let read_model = read_model::create(&bed.database_url()).await?;
+    let projections = Projections::start(&bed, &read_model).await?;
+    say(format!("database {name}; the relay's log: {}", relay.log_path().display()))?;
     let appended = watch::Sender::new(Appended::default());
-    let reports = Reports {
-        applied: watch::Sender::new(Applied::default()),
-        lags: Lags::new()?,
-        shutdown: CancellationToken::new(),
-    };
-    let seen = watch::Sender::new(Seen::default());
-    let background = Background::start(&read_model, &run, &reports, &seen);
-    let mut stage = Stage {
-        args,
-        csv,
-        run,
-        screen,
-        store,
-        read_model,
-        relay,
-        appended,
-        reports,
-        seen,
-        background,
-        program,
-        first: Vec::new(),
-    };
-    stage.first_flight().await?;
-    let measured = stage.all_flights(expected).await?;
-    stage.everything_is_applied().await?;
-    stage.every_record_is_right().await?;
-    stage.verdict(expected, measured).await
+    let mut demo = Demo { bed, relay, projections, read_model, appended };
+
+    let first = demo.first_flight(&rows.remove(0).1).await?;
+    let outage = demo.all_flights(rows, &arguments).await?;
+    demo.check_topics().await?;
+    demo.show(&first).await?;
+    demo.end(&expected, outage).await
 }
 
-async fn add_up(csv: &Path, screen: &Screen) -> Result<Totals> {
-    screen.heading("The file")?;
-    let path = csv.to_owned();
-    let totals = tokio::task::spawn_blocking(move || totals_csv::totals(&path)).await??;
-    ensure!(totals.all.flights > 0, "{} has no flights", csv.display());
-    screen.say(&format!(
-        "{} flights by {} carriers to {} destinations, added up straight from {}",
-        grouped(totals.all.flights),
-        totals.by_carrier.len(),
-        totals.by_destination.len(),
-        from_here(csv).display()
-    ))?;
-    Ok(totals)
-}
-
-async fn prepare(
-    args: &args::Demo,
-    environment: &Environment,
-    run: &Run,
-    screen: &Screen,
-) -> Result<Store> {
-    screen.heading("The store")?;
-    let orphans = orphans::end().await?;
-    let dropped = database::create(environment, run).await?;
-    let connections = u32::try_from(args.writers.get()).unwrap_or(u32::MAX);
-    let store =
-        StoreOptions::default().connections_max(connections).connect(&run.database_url).await?;
-    store.migrate().await?;
-    screen.say(&format!("a new database, {}, migrated", run.database))?;
-    for (of_earlier_runs, count) in
-        [("relays left alive, now ended", orphans), ("databases dropped", dropped)]
-    {
-        if count > 0 {
-            screen.say(&format!("of earlier runs: {count} {of_earlier_runs}"))?;
-        }
+/// Drops the databases of earlier runs, except those in use.
+async fn drop_earlier(bed: &Testbed) -> Result<()> {
+    let unused = sqlx::query_scalar(include_str!("../sql/databases_unused.sql"));
+    for name in unused.fetch_all(bed.store().pool()).await? {
+        let name: String = name;
+        drop_database(bed.environment(), &name).await;
+        say(format!("dropped {name}, of an earlier run"))?;
     }
-    Ok(store)
+    Ok(())
 }
 
-/// What the demo holds while it plays.
-struct Stage<'a> {
-    args: &'a args::Demo,
-    csv: PathBuf,
-    run: Run,
-    screen: Screen,
-    store: Store,
+struct Demo {
+    bed: Testbed,
+    relay: RelayProcess,
+    projections: Projections,
     read_model: PgPool,
-    relay: Relay,
-    program: PathBuf,
-    /// The streams of the first flight.
-    first: Vec<String>,
     appended: watch::Sender<Appended>,
-    reports: Reports,
-    seen: watch::Sender<Seen>,
-    background: Background,
 }
 
-impl Stage<'_> {
-    /// One flight alone: once it is applied, topics, schemas and projections are there, and times
-    /// count.
-    async fn first_flight(&mut self) -> Result<()> {
-        self.screen
-            .heading("The relay and two projections are started; the first flight goes its way")?;
-        self.screen.say(&format!(
-            "relay: pid {}, log {}",
-            self.relay.pid()?,
-            from_here(&self.run.relay_log()).display()
-        ))?;
+impl Demo {
+    /// One flight alone: then topics and schemas exist, and times can be measured.
+    async fn first_flight(&mut self, row: &Row) -> Result<StreamName> {
         let begun = Instant::now();
-        self.first = writers::append_first(&self.store, &self.csv, &self.appended).await?;
-        let appended_after = begun.elapsed();
-        self.wait_until_applied().await?;
-        // The watch over the topics may have found them later.
-        let mut counts = self.counts();
-        let events = counts.appended().events;
-        self.relay.while_it_runs(counts.events_seen(events)).await?;
-        self.screen.say(&format!(
-            "appended in {}; {} later it is in the read model: topics created, schemas registered",
-            time(appended_after),
-            time(begun.elapsed() - appended_after)
+        let flight = append(self.bed.store(), row, &self.appended).await?;
+        let events = self.appended.borrow().events;
+        self.projections.until_applied(events).await?;
+        say(format!(
+            "{} after its append the first flight is in the read model",
+            time(begun.elapsed())
         ))?;
-        Ok(())
+        drop(self.projections.lags.take());
+        Ok(flight.stream)
     }
 
-    async fn all_flights(&mut self, expected: &Totals) -> Result<Measured> {
-        let flights = u64::try_from(expected.all.flights)?;
-        self.screen.heading(&format!(
-            "All flights: {} writers, one append a flight over two streams",
-            self.args.writers
-        ))?;
-        self.reports.lags.begin();
-        let (begun, before) = (Instant::now(), *self.appended.borrow());
+    async fn all_flights(
+        &mut self,
+        rows: Vec<(u64, Row)>,
+        arguments: &Arguments,
+    ) -> Result<Option<Outage>> {
+        let writers = arguments.writers;
+        heading(format!("All flights: {writers} writers, one append a flight to two streams"))?;
+        let topics = CATEGORIES.map(|category| self.bed.topic(category));
+        let topics = Follower::start(&self.bed.environment().kafka, &[&topics[0], &topics[1]]);
+        let (begun, flights) = (Instant::now(), rows.len());
+        let before = self.appended.borrow().events;
         let append = async {
-            writers::append_rest(&self.store, &self.csv, self.args.writers, &self.appended).await?;
+            append_all(self.bed.store(), rows, writers, &self.appended).await?;
             Ok(begun.elapsed())
         };
-        let counts = self.counts();
-        let (lags, screen) = (&self.reports.lags, &self.screen);
-        let scene = Scene { relay: &mut self.relay, counts, flights, lags, screen };
-        let scene = play_scene(scene, self.args.no_kill);
-        let progress = progress::show(screen, self.appended.subscribe(), flights);
-        let all = async { tokio::try_join!(append, scene, progress) };
-        let (append_time, outage, ()) = self.background.while_it_runs(all).await?;
-
-        let now = *self.appended.borrow();
-        screen.say(&format!("all flights are appended, in {}", time(append_time)))?;
-        Ok(Measured {
-            appends: now.flights - before.flights,
-            events: now.events - before.events,
-            retries: now.retries,
-            append_time,
-            relay_time: begun.elapsed(),
-            begun,
-            outage,
-            relay_memory: None,
-        })
+        let outage = async {
+            if arguments.no_kill {
+                return Ok(None);
+            }
+            let appended = self.appended.subscribe();
+            outage::play(&mut self.relay, &topics, appended, flights).await.map(Some)
+        };
+        let (append_time, outage) = tokio::select! {
+            all = async { tokio::try_join!(append, outage) } => all?,
+            shown = show_progress(&self.appended) => return shown.map(|never| match never {}),
+        };
+        let Appended { events, .. } = *self.appended.borrow();
+        until(&mut topics.counter(), events, "published events").await?;
+        let relay_time = begun.elapsed();
+        self.projections.until_applied(events).await?;
+        let rates =
+            [("appended", append_time), ("published", relay_time), ("applied", begun.elapsed())];
+        for (done, took) in rates {
+            let (events, rate) = (events - before, per_second(events - before, took));
+            say(format!("{} events {done} in {}: {rate} events/s", grouped(events), time(took)))?;
+        }
+        say(format!("memory of the relay: at most {} MB", self.relay.peak_bytes() / 1_000_000))?;
+        Ok(outage)
     }
 
-    async fn everything_is_applied(&mut self) -> Result<()> {
-        self.screen.heading("The projections catch up")?;
-        let begun = Instant::now();
-        self.wait_until_applied().await?;
-        self.reports.shutdown.cancel();
-        let totals = self.background.end().await?;
-        self.screen.say(&format!(
-            "{} after the last append all {} events are applied: in {} transactions, {} duplicates dropped",
-            time(begun.elapsed()),
-            grouped(totals.events),
-            grouped(totals.batches),
-            totals.duplicates
+    /// Reads both topics again, and compares them with the store.
+    async fn check_topics(&self) -> Result<()> {
+        heading("Both topics are read again, from the beginning to the end")?;
+        let history = self.bed.history_of(&CATEGORIES, Vec::new()).await;
+        let (recorded, acknowledged) = (history.recorded.len(), self.appended.borrow().events);
+        ensure!(
+            recorded == acknowledged,
+            "{recorded} events recorded, {acknowledged} acknowledged"
+        );
+        if let Some(violation) = check(&history).first() {
+            bail!("the topics are not the log: {violation}");
+        }
+        let recorded = grouped(recorded);
+        Ok(say(format!("{recorded} events, those of the store: each once, each stream in order"))?)
+    }
+
+    async fn show(&self, stream: &StreamName) -> Result<()> {
+        heading(format!("The first flight, stream {stream}"))?;
+        let mut events = pin!(self.bed.store().read_stream(stream, Version::FIRST));
+        while let Some(event) = events.try_next().await? {
+            let json = event.to_json()?;
+            say(format!("version {} {} {json}", event.version, event.event_type))?;
+        }
+        Ok(())
+    }
+
+    async fn end(mut self, expected: &Totals, outage: Option<Outage>) -> Result<()> {
+        let lags = self.projections.lags.take();
+        let (events, batches, duplicates) = self.projections.end().await?;
+        let found = totals::of_read_model(&self.read_model).await?;
+        heading("The read model, which was made from the topics alone")?;
+        say(format!(
+            "{} events applied in {} transactions, {duplicates} duplicates dropped",
+            grouped(events),
+            grouped(batches)
         ))?;
-        Ok(())
-    }
-
-    fn counts(&self) -> Counts {
-        Counts { appended: self.appended.subscribe(), seen: self.seen.subscribe() }
-    }
-
-    async fn wait_until_applied(&mut self) -> Result<()> {
-        let expected = self.acknowledged();
-        let mut applied = self.reports.applied.subscribe();
-        let wait = projections::wait_for(&mut applied, expected);
-        self.background.while_it_runs(self.relay.while_it_runs(wait)).await
-    }
-
-    /// What must be applied: what the store has acknowledged.
-    fn acknowledged(&self) -> Applied {
-        let Appended { events, aircraft_events: aircraft, .. } = *self.appended.borrow();
-        Applied { flights: events - aircraft, aircraft }
-    }
-
-    async fn every_record_is_right(&self) -> Result<()> {
-        self.screen.heading("Both topics are read again, from the beginning to the end")?;
-        let Applied { flights, aircraft } = self.acknowledged();
-        for (category, acknowledged) in
-            [(FlightEvent::CATEGORY, flights), (AircraftEvent::CATEGORY, aircraft)]
-        {
-            let store = topics::of_store(&self.store, category).await?;
-            ensure!(
-                store.events == acknowledged,
-                "category {category}: the store has {} events and has acknowledged {}",
-                grouped(store.events),
-                grouped(acknowledged)
-            );
-            let topic = topics::of_topic(&self.run, category).await?;
-            topics::compare(category, &store, &topic)?;
-            self.screen.say(&format!(
-                "{category}: {} events of {} streams, as in the store; every version once and in order",
-                grouped(topic.events),
-                grouped(topic.last.len())
-            ))?;
-        }
-        Ok(())
-    }
-
-    async fn verdict(self, expected: &Totals, mut measured: Measured) -> Result<bool> {
-        measured.relay_memory = self.relay.memory();
-        if let Some(last_at) = self.seen.borrow().last_at {
-            measured.relay_time = last_at - measured.begun;
-        }
-        let found = totals_kafka::totals(&self.read_model).await?;
-        report::flights(&self.screen, &found)?;
-        let is_same = report::totals(&self.screen, expected, &found)?;
-        report::rates(&self.screen, &measured, &self.reports.lags)?;
-        self.relay.stop().await?;
-        self.read_model.close().await;
-        self.store.pool().close().await;
-        farewell::say(&self.screen, &self.run, &self.program, &self.first)?;
-        Ok(is_same)
+        report_carriers(&found)?;
+        report_lags(&lags, outage)?;
+        let ended = self.relay.terminate().await;
+        ensure!(ended.success(), "the relay ended with {ended}");
+        compare(expected, &found)?;
+        heading("What is left")?;
+        say(format!(
+            "database {}, topics {}",
+            self.bed.name(),
+            CATEGORIES.map(|it| self.bed.topic(it)).join(", ")
+        ))?;
+        Ok(say("Once more: make demo    Stop the components: make down")?)
     }
 }
 
-async fn play_scene(scene: Scene<'_>, no_kill: bool) -> Result<Option<Outage>> {
-    if no_kill {
-        // The relay must live all the same while the flights are appended.
-        let Scene { relay, mut counts, flights, .. } = scene;
-        relay.while_it_runs(counts.flights_appended(flights)).await?;
-        return Ok(None);
+async fn show_progress(appended: &watch::Sender<Appended>) -> Result<std::convert::Infallible> {
+    let mut events_before = appended.borrow().events;
+    loop {
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+        let Appended { flights, events } = *appended.borrow();
+        let rate = per_second(events - events_before, PROGRESS_INTERVAL);
+        say(format!(
+            "{} flights appended, {} events, {rate} events/s",
+            grouped(flights),
+            grouped(events)
+        ))?;
+        events_before = events;
     }
-    scene.play().await.map(Some)
+}
+
+fn report_carriers(totals: &Totals) -> Result<()> {
+    let sum = |group: &str, name: &str| {
+        totals.get(&(group.to_owned(), name.to_owned())).copied().unwrap_or(0)
+    };
+    let number = |sum: i64| f64::from(i32::try_from(sum).unwrap_or(i32::MAX));
+    let mean = |group: &str, minutes: &str, flights: &str| match sum(group, flights) {
+        0 => "-".to_owned(),
+        flights => format!("{:+.1}", number(sum(group, minutes)) / number(flights)),
+    };
+    say(format!(
+        "{:<12} {:>9} {:>10} {:>16} {:>14}",
+        "", "flights", "cancelled", "departure delay", "arrival delay"
+    ))?;
+    let groups =
+        totals.keys().filter(|(_, name)| name == "flights").map(|(group, _)| group.as_str());
+    for group in groups.filter(|group| !group.starts_with("destination")) {
+        say(format!(
+            "{group:<12} {:>9} {:>10} {:>12} min {:>10} min",
+            grouped(sum(group, "flights")),
+            grouped(sum(group, "cancelled")),
+            mean(group, "minutes of departure delay", "departed"),
+            mean(group, "minutes of arrival delay", "arrived")
+        ))?;
+    }
+    Ok(())
+}
+
+fn report_lags(lags: &[(Timestamp, Duration)], outage: Option<Outage>) -> Result<()> {
+    say(format!(
+        "{:<32} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "from append to read model", "events", "p50", "p90", "p99", "max"
+    ))?;
+    let line = |name: &str, figures: String| say(format!("  {name:<30} {figures}"));
+    let Some(Outage { killed_at, recovered_at }) = outage else {
+        return Ok(line("all events", percentiles(lags, |_, _| true))?);
+    };
+    line("before the kill", percentiles(lags, |_, committed_at| committed_at < killed_at))?;
+    let is_delayed = |at, committed_at| at < recovered_at && committed_at >= killed_at;
+    line("delayed by the kill", percentiles(lags, is_delayed))?;
+    Ok(line("after the relay had caught up", percentiles(lags, |at, _| at >= recovered_at))?)
+}
+
+fn compare(expected: &Totals, found: &Totals) -> Result<()> {
+    heading("The totals: straight from the file, and out of Kafka")?;
+    say(format!("{:<28} {:>14} {:>14}", "", "file", "Kafka"))?;
+    for (name, in_file) in expected.iter().filter(|((group, _), _)| group == "all") {
+        let in_kafka = found.get(name).copied().map_or_else(|| "none".to_owned(), grouped);
+        say(format!("{:<28} {:>14} {in_kafka:>14}", name.1, grouped(*in_file)))?;
+    }
+    let differences = totals::differences(expected, found);
+    for difference in differences.iter().take(DIFFERENCES_SHOWN) {
+        say(difference)?;
+    }
+    ensure!(
+        differences.is_empty(),
+        "{} totals DIFFER: events were lost, applied twice, or changed",
+        differences.len()
+    );
+    Ok(say(format!("all {} totals are the same", grouped(expected.len())))?)
 }

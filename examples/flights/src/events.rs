@@ -58,7 +58,8 @@ pub(crate) struct AircraftFlewLeg {
 events! {
     /// What happens to a flight. Its stream: `flight-<date>-<carrier>-<number>-<origin>`.
     #[expect(clippy::enum_variant_names, reason = "an event type is named in full: it is public in the topic")]
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    #[serde(untagged)]
     pub(crate) enum FlightEvent in "flight" {
         FlightScheduled = "../../../schemas/avro/flight/FlightScheduled.v1.avsc",
         FlightDeparted = "../../../schemas/avro/flight/FlightDeparted.v1.avsc",
@@ -69,7 +70,8 @@ events! {
 
 events! {
     /// What an aircraft does. Its stream: `aircraft-<tail number>`.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    #[serde(untagged)]
     pub(crate) enum AircraftEvent in "aircraft" {
         AircraftFlewLeg = "../../../schemas/avro/aircraft/AircraftFlewLeg.v1.avsc",
     }

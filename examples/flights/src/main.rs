@@ -1,59 +1,58 @@
 //! The demo of Annals: real flights, from a file through PostgreSQL and Kafka into a read model
-//! that must add up, with the relay killed on the way.
+//! whose totals must be those of the file, while the relay is killed and started again.
 //!
-//! The way of a flight through the files: a row (`rows`) becomes events (`happenings`, `events`)
-//! that writers append to the store (`writers`); a relay publishes them (`relay`, `outage`); two
-//! projections consume the topics into a read model (`projections`, `read_model`); its totals must
-//! be those of the file (`totals_csv`, `totals_kafka`, `comparison`). `demo` sees them all.
+//! The files, in the order of the data: a row (`rows`) becomes events (`flight`, `events`) that
+//! writers append to the store (`writers`); a relay publishes them and is killed (`outage`); two
+//! projections consume the topics (`projections`) into a read model (`read_model`); its totals are
+//! compared with those of the file (`totals`). `demo` runs all steps, and reports them (`report`).
 
-mod args;
-mod background;
-mod comparison;
-mod counts;
-mod database;
 mod demo;
-mod environment;
 mod events;
-mod farewell;
-mod figures;
-mod happenings;
+mod flight;
 mod lags;
-mod logging;
-mod orphans;
 mod outage;
-mod progress;
 mod projections;
 mod read_model;
-mod relay;
 mod report;
 mod rows;
-mod run;
-mod screen;
-mod seen;
-mod show;
-mod signals;
-mod topics;
 mod totals;
-mod totals_csv;
-mod totals_kafka;
 mod writers;
 
-use std::io::Write;
-use std::process::ExitCode;
+use std::io::stderr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command};
+/// Appends a month of flights while a relay publishes them, kills the relay halfway, and checks
+/// that every event was published and applied exactly once. Reads `ANNALS_DATABASE_URL`,
+/// `ANNALS_KAFKA` and `ANNALS_REGISTRY_URL`.
+#[derive(Debug, Parser)]
+#[command(name = "annals-flights", version)]
+struct Arguments {
+    /// The flights, as CSV, plain or gzip [default: the month that comes with the demo]
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Concurrent writers
+    #[arg(long, value_name = "N", default_value = "16")]
+    writers: NonZeroUsize,
+    /// Do not kill the relay
+    #[arg(long)]
+    no_kill: bool,
+}
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
-        Command::Demo(args) => demo::run(&args).await,
-        Command::Show(args) => show::run(&args).await,
-    };
-    ended.unwrap_or_else(|error| {
-        // Nothing more can be done where not even this is taken.
-        let _written = writeln!(std::io::stderr().lock(), "annals-flights: {error:#}");
-        ExitCode::FAILURE
-    })
+async fn main() -> Result<()> {
+    // Errors only, unless RUST_LOG is set: the projections wait for topics that do not exist yet.
+    let log = tracing_subscriber::fmt().with_writer(stderr);
+    log.with_env_filter(EnvFilter::from_default_env()).init();
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = demo::run(Arguments::parse()) => ended,
+        _ = terminate.recv() => bail!("terminated; the relay ends with the demo"),
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; the relay ends with the demo"),
+    }
 }

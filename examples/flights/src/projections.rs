@@ -1,118 +1,132 @@
-//! The two projections: one consumes flights, one aircraft, both into the read model.
+//! The two projections, of flights and of aircraft, in the background.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
-use annals_consumer::{Projection, RunProgress, RunTotals, Runner, SchemaRegistry};
+use annals_consumer::{
+    ConsumerSettings, Projection, RunProgress, RunTotals, Runner, SchemaRegistry,
+};
 use annals_store::EventSet;
+use annals_testkit::Testbed;
 use anyhow::{Context, Result, bail};
 use sqlx::PgPool;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::counts::STANDSTILL_MAX;
 use crate::events::{AircraftEvent, FlightEvent};
-use crate::figures::grouped;
 use crate::lags::Lags;
 use crate::read_model::{apply_aircraft, apply_flights};
-use crate::run::Run;
-use crate::seen::settings;
 
-const BATCH_EVENTS_MAX: u16 = 2_000;
+const BATCH_EVENTS_MAX: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
+/// The topics do not exist when the projections start.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest time in which a count stays below its goal and does not change.
+const STANDSTILL_MAX: Duration = Duration::from_secs(60);
 
-/// Events that are applied to the read model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Applied {
-    pub(crate) flights: u64,
-    pub(crate) aircraft: u64,
-}
-
-/// The counters that both projections write to.
-#[derive(Debug, Clone)]
-pub(crate) struct Reports {
-    pub(crate) applied: watch::Sender<Applied>,
+/// Both projections.
+#[derive(Debug)]
+pub(crate) struct Projections {
+    tasks: JoinSet<Result<RunTotals>>,
+    shutdown: CancellationToken,
+    applied: watch::Receiver<usize>,
     pub(crate) lags: Lags,
-    pub(crate) shutdown: CancellationToken,
 }
 
-impl Reports {
-    fn tell(&self, progress: &RunProgress<'_>, of: fn(&mut Applied) -> &mut u64) {
-        self.lags.record(progress.lags);
-        self.applied.send_if_modified(|applied| {
-            let before = std::mem::replace(of(applied), progress.totals.events);
-            before != progress.totals.events
-        });
+/// The task of one projection.
+struct Task {
+    runner: Runner,
+    applied: watch::Sender<usize>,
+    lags: Lags,
+    shutdown: CancellationToken,
+}
+
+impl Projections {
+    /// Starts both.
+    pub(crate) async fn start(bed: &Testbed, pool: &PgPool) -> Result<Self> {
+        let (applied, lags) = (watch::Sender::new(0), Lags::default());
+        let shutdown = CancellationToken::new();
+        let task = |runner| Task {
+            runner,
+            applied: applied.clone(),
+            lags: lags.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task(runner::<FlightEvent>(bed, pool).await?).flights());
+        tasks.spawn(task(runner::<AircraftEvent>(bed, pool).await?).aircraft());
+        Ok(Self { tasks, shutdown, applied: applied.subscribe(), lags })
+    }
+
+    /// Waits until so many events are applied. Fails with the projection that fails meanwhile.
+    pub(crate) async fn until_applied(&mut self, events: usize) -> Result<()> {
+        tokio::select! {
+            biased;
+            applied = until(&mut self.applied, events, "applied events") => applied,
+            Some(ended) = self.tasks.join_next() => bail!("a projection ended early: {:?}", ended??),
+        }
+    }
+
+    /// Ends both. Returns their counts: events, transactions, duplicates.
+    pub(crate) async fn end(mut self) -> Result<(u64, u64, u64)> {
+        self.shutdown.cancel();
+        let mut sum = (0, 0, 0);
+        while let Some(ended) = self.tasks.join_next().await {
+            let RunTotals { events, batches, duplicates, .. } = ended??;
+            sum = (sum.0 + events, sum.1 + batches, sum.2 + duplicates);
+        }
+        Ok(sum)
     }
 }
 
-/// Runs the projection of flights until `shutdown`.
-pub(crate) async fn run_flights(pool: PgPool, run: Run, reports: Reports) -> Result<RunTotals> {
-    let runner = runner::<FlightEvent>(&pool, &run).await?;
-    let hook = |progress: &RunProgress<'_>| {
-        reports.tell(progress, |applied| &mut applied.flights);
-        ControlFlow::Continue(())
-    };
-    let ended = runner.run_until(&reports.shutdown, hook, apply_flights).await;
-    ended.context("apply the events of flights to the read model")
+impl Task {
+    async fn flights(self) -> Result<RunTotals> {
+        let Self { runner, applied, lags, shutdown } = self;
+        let hook = |progress: &RunProgress<'_>| count(&applied, &lags, progress);
+        Ok(runner.run_until(&shutdown, hook, apply_flights).await?)
+    }
+
+    async fn aircraft(self) -> Result<RunTotals> {
+        let Self { runner, applied, lags, shutdown } = self;
+        let hook = |progress: &RunProgress<'_>| count(&applied, &lags, progress);
+        Ok(runner.run_until(&shutdown, hook, apply_aircraft).await?)
+    }
 }
 
-/// Runs the projection of aircraft until `shutdown`.
-pub(crate) async fn run_aircraft(pool: PgPool, run: Run, reports: Reports) -> Result<RunTotals> {
-    let runner = runner::<AircraftEvent>(&pool, &run).await?;
-    let hook = |progress: &RunProgress<'_>| {
-        reports.tell(progress, |applied| &mut applied.aircraft);
-        ControlFlow::Continue(())
-    };
-    let ended = runner.run_until(&reports.shutdown, hook, apply_aircraft).await;
-    ended.context("apply the events of aircraft to the read model")
+fn count(
+    applied: &watch::Sender<usize>,
+    lags: &Lags,
+    progress: &RunProgress<'_>,
+) -> ControlFlow<()> {
+    lags.record(progress.lags);
+    applied.send_modify(|applied| *applied += progress.batch_events);
+    ControlFlow::Continue(())
 }
 
-async fn runner<E: EventSet>(pool: &PgPool, run: &Run) -> Result<Runner> {
-    let topic = run.topic(E::CATEGORY);
-    let name = format!("demo-{}", E::CATEGORY);
-    let batch_events_max =
-        NonZeroUsize::new(BATCH_EVENTS_MAX.into()).context("a batch of no events")?;
-    let projection = Projection::new(&name, &[&topic])?.batch_events_max(batch_events_max);
-    projection.prepare(pool).await.context("prepare the projections")?;
-    let schemas = SchemaRegistry::new(&run.registry_url)
-        .context("use the registry at ANNALS_REGISTRY_URL")?;
-    Ok(projection.runner(pool, settings(run, E::CATEGORY), schemas))
+async fn runner<E: EventSet>(bed: &Testbed, pool: &PgPool) -> Result<Runner> {
+    let projection = Projection::new(&format!("demo-{}", E::CATEGORY), &[&bed.topic(E::CATEGORY)])?;
+    let projection = projection.batch_events_max(BATCH_EVENTS_MAX);
+    projection.prepare(pool).await?;
+    let kafka = ConsumerSettings::new(bed.environment().kafka.as_str());
+    let registry = SchemaRegistry::new(&bed.environment().registry_url)?;
+    Ok(projection.runner(pool, kafka.topic_check_interval(TOPIC_CHECK_INTERVAL), registry))
 }
 
-/// Waits until the projections have applied every expected event. Gives up when nothing moves any
-/// more, and names the missing ones.
-pub(crate) async fn wait_for(
-    applied: &mut watch::Receiver<Applied>,
-    expected: Applied,
+/// Waits until a count reaches its goal. Fails when it does not change for [`STANDSTILL_MAX`].
+pub(crate) async fn until(
+    count: &mut watch::Receiver<usize>,
+    goal: usize,
+    what: &str,
 ) -> Result<()> {
     loop {
-        let now = *applied.borrow_and_update();
-        if now.flights > expected.flights || now.aircraft > expected.aircraft {
-            bail!(
-                "more events came out of Kafka than were appended: {}",
-                side_by_side(now, expected)
-            );
-        }
-        if now == expected {
+        let now = *count.borrow_and_update();
+        if now >= goal {
             return Ok(());
         }
-        match tokio::time::timeout(STANDSTILL_MAX, applied.changed()).await {
-            Ok(changed) => changed.context("the projections have ended")?,
-            Err(_elapsed) => bail!(
-                "nothing has come for {} s, and events are missing: {}",
-                STANDSTILL_MAX.as_secs(),
-                side_by_side(now, expected)
-            ),
+        match tokio::time::timeout(STANDSTILL_MAX, count.changed()).await {
+            Ok(changed) => changed.with_context(|| format!("no more {what}: {now} of {goal}"))?,
+            Err(_elapsed) => bail!("{what}: {now} of {goal}, unchanged for {STANDSTILL_MAX:?}"),
         }
     }
-}
-
-fn side_by_side(now: Applied, expected: Applied) -> String {
-    format!(
-        "{} of {} events of flights and {} of {} events of aircraft are applied",
-        grouped(now.flights),
-        grouped(expected.flights),
-        grouped(now.aircraft),
-        grouped(expected.aircraft)
-    )
 }

@@ -4,15 +4,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use flate2::bufread::MultiGzDecoder;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-const ZIP: [u8; 2] = *b"PK";
 
-/// One flight as the file has it; data/README.md says what the columns are.
+/// One flight of the file; data/README.md describes the columns.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Row {
     pub(crate) year: i32,
@@ -44,20 +43,29 @@ pub(crate) fn month() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/flights-2013-01.csv.gz")
 }
 
-/// Reads a file of flights, plain or gzip, without holding more than a row of it.
-pub(crate) fn read(path: &Path) -> Result<csv::Reader<Box<dyn Read + Send>>> {
+/// Opens a file of flights, plain or gzip.
+pub(crate) fn open(path: &Path) -> Result<csv::Reader<Box<dyn Read>>> {
     let here = || format!("read the flights of {}", path.display());
     let mut file = BufReader::new(File::open(path).with_context(here)?);
-    let begin = file.fill_buf().with_context(here)?;
-    if begin.starts_with(&ZIP) {
-        bail!("{} is a zip archive: unzip it, and name the file that was in it", path.display());
-    }
-    let plain: Box<dyn Read + Send> =
-        if begin.starts_with(&GZIP) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    Ok(csv::Reader::from_reader(plain))
+    let is_gzip = file.fill_buf().with_context(here)?.starts_with(&GZIP);
+    Ok(csv::Reader::from_reader(match is_gzip {
+        true => Box::new(MultiGzDecoder::new(file)),
+        false => Box::new(file),
+    }))
 }
 
-/// Whether the file says so, that something is not known.
+/// All rows of a file, each with its line.
+pub(crate) fn read(path: &Path) -> Result<Vec<(u64, Row)>> {
+    let mut rows = open(path)?.into_deserialize::<Row>();
+    let mut read = Vec::new();
+    loop {
+        let line = rows.reader().position().line();
+        let Some(row) = rows.next() else { return Ok(read) };
+        read.push((line.max(2), row.with_context(|| format!("read {}", path.display()))?));
+    }
+}
+
+/// Whether the file has no value here.
 pub(crate) fn is_unknown(field: &str) -> bool {
     field.is_empty() || field == "NA"
 }
@@ -103,7 +111,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_month_is_read_from_gzip_to_its_last_row() {
-        let rows: Vec<Row> = read(&month()).unwrap().deserialize().map(Result::unwrap).collect();
+        let rows = read(&month()).unwrap();
         assert_eq!(rows.len(), 27_004);
     }
 

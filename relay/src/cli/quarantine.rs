@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use annals_schemas::Fingerprint;
-use annals_store::Store;
+use annals_store::{Position, Store};
 use clap::Subcommand;
 use jiff::Timestamp;
 use sqlx::Row;
@@ -33,8 +33,8 @@ pub enum QuarantineCommand {
         /// The stream.
         stream: String,
         /// The event's position, as `show` prints it.
-        #[arg(long)]
-        position: i64,
+        #[arg(long, value_parser = position)]
+        position: Position,
         /// Why the event may be missing in its topic; recorded.
         #[arg(long)]
         reason: String,
@@ -64,7 +64,7 @@ pub(super) enum QuarantineError {
         /// The stream.
         stream: String,
         /// The given position.
-        position: i64,
+        position: Position,
         /// The deployment.
         deployment: String,
     },
@@ -108,7 +108,7 @@ async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::er
         "what", "name", "cause", "position", "tries", "since"
     );
     for row in &rows {
-        let position: Option<i64> = row.try_get("position")?;
+        let position: Option<Position> = row.try_get("position")?;
         let position = position.map_or_else(|| "-".to_owned(), |position| position.to_string());
         let is_retried = row.try_get("is_retry_requested")?;
         let retry = if is_retried { " (retry requested)" } else { "" };
@@ -207,7 +207,7 @@ async fn skip(
     store: &Store,
     deployment: &str,
     stream: &str,
-    position: i64,
+    position: Position,
     reason: &str,
 ) -> Result<String, Box<dyn std::error::Error>> {
     if reason.trim().is_empty() {
@@ -228,6 +228,11 @@ async fn skip(
     Ok(format!(
         "the event at position {position} will not be published; {stream} continues behind it\n"
     ))
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let position = text.parse().ok().and_then(Position::new);
+    position.ok_or_else(|| "a position is a whole number from 1 on".to_owned())
 }
 
 fn no_entry(name: &str, deployment: &str) -> QuarantineError {

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use annals_store::Store;
+use annals_store::{Position, Store};
 use sqlx::Row;
 
 use crate::config::{Config, Delivery};
@@ -113,13 +113,11 @@ async fn ids_to_fence(
 async fn skip_published(
     store: &Store,
     deployment: &str,
-    positions: &[i64],
-) -> Result<i64, Failure> {
+    positions: &[Position],
+) -> Result<u64, Failure> {
     let statement = store.schema().statement(include_str!("../../sql/skip_published.sql"));
-    sqlx::query_scalar(statement)
-        .bind(deployment)
-        .bind(positions)
-        .fetch_one(store.pool())
-        .await
-        .map_err(Failure::database("record published events as skipped"))
+    let skipped = sqlx::query_scalar(statement).bind(deployment).bind(positions);
+    let skipped: Result<i64, _> = skipped.fetch_one(store.pool()).await;
+    let skipped = skipped.map_err(Failure::database("record published events as skipped"))?;
+    Ok(skipped.unsigned_abs())
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use annals_store::Store;
+use annals_store::{Position, Store};
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -43,7 +43,7 @@ pub(super) async fn print(
 
 fn line(row: &PgRow) -> Result<String, sqlx::Error> {
     let shard: i16 = row.try_get("shard")?;
-    let position: Option<i64> = row.try_get("position")?;
+    let position: Option<Position> = row.try_get("position")?;
     let waiting: i64 = row.try_get("waiting")?;
     let recorded_us: Option<i64> = row.try_get("recorded_us")?;
     let recorded = recorded_us.and_then(|us| Timestamp::from_microsecond(us).ok());

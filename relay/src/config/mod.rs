@@ -9,7 +9,7 @@ mod sources;
 
 pub(crate) use host::host_name;
 pub use settings::{
-    Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Login, Registry, Relay, Secret,
-    StoreFacts, Topics,
+    Config, Database, DatabaseOid, Delivery, Durability, Kafka, Log, LogFormat, Login, Registry,
+    Relay, Secret, StoreFacts, Topics,
 };
 pub use sources::{ConfigError, Problem};

@@ -30,6 +30,22 @@ pub struct Config {
     pub(crate) store: Arc<StoreFacts>,
 }
 
+/// The oid of a database in its cluster.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct DatabaseOid(pub(crate) i64);
+
 /// Which store and which cluster a database is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreFacts {
@@ -40,9 +56,9 @@ pub struct StoreFacts {
     /// The cluster.
     pub system_identifier: String,
     /// The oid of the database.
-    pub database_oid: i64,
+    pub database_oid: DatabaseOid,
     /// The databases of the cluster, by oid.
-    pub databases: BTreeMap<i64, String>,
+    pub databases: BTreeMap<DatabaseOid, String>,
 }
 
 /// The event store.

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use annals_store::Store;
+use annals_store::{Position, Store, Version};
 use sqlx::Row;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
 use crate::kafka::scan::{Found, scan, unread};
 use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
-use crate::model::offsets::{Ends, TopicEnds};
+use crate::model::offsets::{Ends, RecordOffset, TopicEnds};
 use crate::report::failure::Failure;
 use crate::state::topic_ends::{StartOffset, recorded_ends};
 
@@ -33,7 +33,7 @@ const PROGRESS_RECORDS: u64 = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Published {
     pub(crate) stream: String,
-    pub(crate) version: i64,
+    pub(crate) version: Version,
     pub(crate) event_id: Uuid,
     pub(crate) location: RecordLocation,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Published {
 pub(crate) struct RecordLocation {
     topic: Arc<str>,
     partition: i32,
-    offset: i64,
+    offset: RecordOffset,
 }
 
 /// Some records, and the end offsets of the topics that are read with them.
@@ -56,7 +56,7 @@ struct Chunk {
 /// The result of comparing some records.
 pub(crate) struct Compared {
     /// The positions of the events that the store has.
-    pub(crate) positions: Vec<i64>,
+    pub(crate) positions: Vec<Position>,
     /// The records whose events it does not have, each with the event that has their version
     /// instead.
     pub(crate) diverging: Vec<(Published, Option<Uuid>)>,
@@ -160,9 +160,10 @@ impl Chunk {
         let Found { topic, partition, offset, key: stream, headers } = found;
         let header = |name: &str| headers.get(name).map(String::as_str);
         let event_id = header("ce_id").and_then(|id| id.parse().ok());
-        let version = header("ce_streamversion").and_then(|version| version.parse().ok());
+        let version =
+            header("ce_streamversion").and_then(|version| Version::new(version.parse().ok()?));
         let is_own = source.is_none() || header("ce_source") == source;
-        self.ends.insert((topic.to_string(), partition), offset + 1);
+        self.ends.insert((topic.to_string(), partition), offset.next());
         if let (Some(event_id), Some(version), true) = (event_id, version, is_own) {
             let location = RecordLocation { topic, partition, offset };
             self.records.push(Published { stream, version, event_id, location });
@@ -215,7 +216,7 @@ async fn compare(
 async fn known(
     store: &Store,
     records: &[Published],
-) -> Result<HashMap<Uuid, (String, i64, i64)>, Failure> {
+) -> Result<HashMap<Uuid, (String, Version, Position)>, Failure> {
     let action = "look up published events";
     let ids: Vec<Uuid> = records.iter().map(|record| record.event_id).collect();
     let statement = store.schema().statement(include_str!("../../sql/events_by_id.sql"));
@@ -232,10 +233,10 @@ async fn known(
 async fn instead(
     store: &Store,
     diverging: &[Published],
-) -> Result<BTreeMap<(String, i64), Uuid>, Failure> {
+) -> Result<BTreeMap<(String, Version), Uuid>, Failure> {
     let action = "look up published events";
     let streams: Vec<&str> = diverging.iter().map(|of| of.stream.as_str()).collect();
-    let versions: Vec<i64> = diverging.iter().map(|of| of.version).collect();
+    let versions: Vec<Version> = diverging.iter().map(|of| of.version).collect();
     let statement = store.schema().statement(include_str!("../../sql/events_by_version.sql"));
     let rows = sqlx::query(statement).bind(streams).bind(versions).fetch_all(store.pool()).await;
     let place = |row: &sqlx::postgres::PgRow| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_relay_machine::{FailureClass, Input, Machine, Operation, Producers, Shard};
-use annals_store::Store;
+use annals_store::{Position, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ pub(super) struct Driver {
     /// What to quarantine when the checkpoints of its shards are read.
     pub(super) new_entries: Vec<NewEntry>,
     /// Positions of events to send individually: Kafka refused one of them together with others.
-    pub(super) send_individually: Arc<HashSet<i64>>,
+    pub(super) send_individually: Arc<HashSet<Position>>,
     pub(super) progress: ProgressRecorder,
     pub(super) reporter: Reporter,
     /// The failure that has halted it, until the machine has wound down.

@@ -106,7 +106,7 @@ async fn report(reporter: &Reporter, progress: Vec<EntryProgress>) {
         if progress.cursor.is_none() {
             tracing::info!(
                 event = "quarantine_ended",
-                entry = progress.entry,
+                entry = progress.entry.get(),
                 "everything in quarantine is published: the entry has ended"
             );
         }

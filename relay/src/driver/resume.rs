@@ -1,6 +1,7 @@
 //! Where shards are resumed, once their earlier owners can publish no more: their checkpoints, with
 //! their quarantine.
 
+use annals_store::Position;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -131,6 +132,7 @@ fn log(entries: &[NewEntry]) {
             Kind::Stream => "see `annals-relay quarantine show`, then retry or skip",
             Kind::Category => "it is retried once its topic can be written to",
         };
+        let position = position.map(Position::get);
         tracing::warn!(
             event = "quarantined", %kind, name, ?cause, position, reason,
             "quarantined {kind} {name}: {hint}"

@@ -20,6 +20,7 @@ use crate::kafka::topic_setup::ensure_topic_at;
 use crate::model::claim::{Claim, PublicationRefused};
 use crate::model::claim_book::ClaimBook;
 use crate::model::execution::Execution;
+use crate::model::offsets::RecordOffset;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
 
@@ -33,7 +34,7 @@ pub(crate) struct ClaimsTopic {
     config: Arc<Config>,
     book: ClaimBook,
     /// The next offset to read; none before the first read.
-    next: Option<i64>,
+    next: Option<RecordOffset>,
 }
 
 impl ClaimsTopic {
@@ -207,7 +208,7 @@ impl ClaimsTopic {
     }
 
     /// Creates the topic unless it exists, checks its properties, and returns its first offset.
-    fn ensure(&self, admin: &TopicAdmin) -> Result<i64, KafkaFailure> {
+    fn ensure(&self, admin: &TopicAdmin) -> Result<RecordOffset, KafkaFailure> {
         let plan = TopicPlan::claims(&self.config.topics);
         let facts = ensure_topic_at(admin, &self.config, &plan)?;
         let is_compacted = |setting: &Difference| setting.setting == "cleanup.policy";
@@ -248,11 +249,11 @@ impl ClaimsTopic {
 
 /// The first offset of a topic, once its partition has a leader: that of a new topic has none at
 /// first.
-fn first(admin: &TopicAdmin, topic: &str) -> Result<i64, KafkaFailure> {
+fn first(admin: &TopicAdmin, topic: &str) -> Result<RecordOffset, KafkaFailure> {
     let deadline = Instant::now() + LEADER_DELAY_MAX;
     loop {
         match admin.ends(topic, &[0]) {
-            Ok(ends) => return Ok(ends.first().map_or(0, |(_, range)| range.first)),
+            Ok(ends) => return Ok(ends.first().map(|(_, range)| range.first).unwrap_or_default()),
             Err(failure) if !failure.is_outage() || Instant::now() >= deadline => {
                 return Err(failure);
             }

@@ -1,5 +1,6 @@
 //! Creation of Kafka clients, and the context that takes their events.
 
+use annals_store::Position;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -72,7 +73,8 @@ impl ProducerContext for EventContext {
         let mut undelivered = locked(&self.undelivered);
         if undelivered.len() < REFUSED_RECORDS_MAX {
             let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            let position = i64::try_from(position).unwrap_or(i64::MAX);
+            let position = i64::try_from(position).ok().and_then(Position::new);
+            let position = position.unwrap_or(Position::ORIGIN);
             undelivered
                 .push((code(error), RecordId { topic: message.topic().to_owned(), key, position }));
         }

@@ -260,6 +260,6 @@ fn record(message: &Message) -> BaseRecord<'_, str, [u8], usize> {
         key: Some(&message.key),
         timestamp: Some(message.recorded_at.as_millisecond()),
         headers: Some(headers),
-        delivery_opaque: usize::try_from(message.position).unwrap_or_default(),
+        delivery_opaque: usize::try_from(message.position.get()).unwrap_or_default(),
     }
 }

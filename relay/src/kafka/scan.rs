@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::kafka::properties;
 use crate::kafka::tail_scan::{LastRecords, TailScan};
 use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
-use crate::model::offsets::{Ends, OffsetRange, TopicEnds};
+use crate::model::offsets::{Ends, OffsetRange, RecordOffset, TopicEnds};
 use crate::report::kafka_failure::KafkaFailure;
 
 /// The longest time without a record while a topic is read whole; the broker aborts timed-out
@@ -49,7 +49,7 @@ pub(crate) fn read_tails(
 pub(crate) struct Found {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    pub(crate) offset: i64,
+    pub(crate) offset: RecordOffset,
     /// The stream.
     pub(crate) key: String,
     /// Its headers.
@@ -107,7 +107,7 @@ pub(crate) fn scan(config: &Config, unread: &Unread, mut take: impl FnMut(Found)
         take(Found {
             topic: Arc::clone(topic),
             partition: message.partition(),
-            offset: message.offset(),
+            offset: RecordOffset::new(message.offset()),
             key: text(message.key()),
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
         });
@@ -116,7 +116,7 @@ pub(crate) fn scan(config: &Config, unread: &Unread, mut take: impl FnMut(Found)
 
 /// A record of a compacted topic: the last one of each key counts.
 pub(crate) struct Keyed {
-    pub(crate) offset: i64,
+    pub(crate) offset: RecordOffset,
     pub(crate) key: String,
     /// `None` deletes the key.
     pub(crate) value: Option<Vec<u8>>,
@@ -128,9 +128,9 @@ pub(crate) fn read_keyed(
     config: &Config,
     admin: &TopicAdmin,
     topic: &str,
-    start: i64,
+    start: RecordOffset,
     mut take: impl FnMut(Keyed),
-) -> Result<i64> {
+) -> Result<RecordOffset> {
     let ends = admin.ends(topic, &[0])?;
     let end = ends.first().map_or(start, |(_, range)| range.end);
     // Compaction may have removed the first records.
@@ -149,7 +149,7 @@ pub(crate) fn read_keyed(
         |message| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             take(Keyed {
-                offset: message.offset(),
+                offset: RecordOffset::new(message.offset()),
                 key: message.key().map(text).unwrap_or_default(),
                 value: message.payload().map(<[u8]>::to_vec),
             });
@@ -252,7 +252,7 @@ fn tail_reader(config: &Config, of: &[(&str, &TailScan)]) -> Result<BaseConsumer
     });
     let assigned = starts
         .try_for_each(|(topic, partition, start)| {
-            list.add_partition_offset(topic, partition, Offset::Offset(start))
+            list.add_partition_offset(topic, partition, Offset::Offset(start.get()))
         })
         .and_then(|()| reader.assign(&list));
     assigned.map_err(|error| reader.context().failure("read the checkpoints", &error))?;

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use crate::model::offsets::OffsetRange;
+use crate::model::offsets::{OffsetRange, RecordOffset};
 
 /// How many offsets before the end are read first.
-const OFFSETS_FIRST: i64 = 500;
+const OFFSETS_FIRST: u64 = 500;
 /// The factor by which that grows each time.
-const FACTOR: i64 = 20;
+const FACTOR: u64 = 20;
 
 /// The shards to find, by partition. Of a partition without any, only the end is read.
 pub(crate) type WantedShards = BTreeMap<u16, BTreeSet<u16>>;
@@ -27,11 +27,11 @@ pub(crate) struct TailScan {
 /// The part of a partition that is to be read.
 struct PartitionTail {
     /// The first offset of the partition.
-    first: i64,
+    first: RecordOffset,
     /// The offset to read from.
-    start: i64,
+    start: RecordOffset,
     /// The end offset when the scan began.
-    end: i64,
+    end: RecordOffset,
     /// The shards without a record so far.
     wanted: BTreeSet<u16>,
 }
@@ -44,7 +44,10 @@ impl TailScan {
     ) -> Self {
         let tail = |(partition, OffsetRange { first, end }): (u16, OffsetRange)| {
             let wanted = wanted.get(&partition).cloned().unwrap_or_default();
-            (partition, PartitionTail { first, start: first.max(end - OFFSETS_FIRST), end, wanted })
+            (
+                partition,
+                PartitionTail { first, start: first.max(end.back(OFFSETS_FIRST)), end, wanted },
+            )
         };
         let open = ends.into_iter().map(tail).filter(|(_, tail)| tail.end > tail.first);
         Self { open: open.collect(), records: LastRecords::new() }
@@ -69,17 +72,17 @@ impl TailScan {
     }
 
     /// The offset to read from, by partition.
-    pub(crate) fn starts(&self) -> impl Iterator<Item = (i32, i64)> {
+    pub(crate) fn starts(&self) -> impl Iterator<Item = (i32, RecordOffset)> {
         self.open.iter().map(|(partition, tail)| (i32::from(*partition), tail.start))
     }
 
     /// Whether every partition is fetched up to its end. `next` has the next offset to fetch.
-    pub(crate) fn are_fetched(&self, next: &BTreeMap<i32, i64>) -> bool {
+    pub(crate) fn are_fetched(&self, next: &BTreeMap<i32, RecordOffset>) -> bool {
         self.missing_ones(next).next().is_none()
     }
 
     /// The partitions that are not, for operators.
-    pub(crate) fn missing(&self, next: &BTreeMap<i32, i64>) -> String {
+    pub(crate) fn missing(&self, next: &BTreeMap<i32, RecordOffset>) -> String {
         let missing: Vec<String> = self
             .missing_ones(next)
             .map(|(partition, at, end)| format!("partition {partition} at offset {at} of {end}"))
@@ -98,14 +101,17 @@ impl TailScan {
         for (partition, mut tail) in std::mem::take(&mut self.open) {
             tail.wanted.retain(|shard| !self.records.contains_key(&(partition.into(), *shard)));
             if !tail.wanted.is_empty() && tail.start > tail.first {
-                let offsets = (tail.end - tail.start).saturating_mul(FACTOR);
-                tail.start = tail.first.max(tail.end.saturating_sub(offsets));
+                let offsets = tail.end.since(tail.start).saturating_mul(FACTOR);
+                tail.start = tail.first.max(tail.end.back(offsets));
                 self.open.insert(partition, tail);
             }
         }
     }
 
-    fn missing_ones(&self, next: &BTreeMap<i32, i64>) -> impl Iterator<Item = (u16, i64, i64)> {
+    fn missing_ones(
+        &self,
+        next: &BTreeMap<i32, RecordOffset>,
+    ) -> impl Iterator<Item = (u16, RecordOffset, RecordOffset)> {
         let place = |(partition, tail): (&u16, &PartitionTail)| {
             let at =
                 next.get(&i32::from(*partition)).copied().unwrap_or(tail.start).max(tail.start);
@@ -116,7 +122,7 @@ impl TailScan {
 }
 
 /// The next offset to fetch of each partition, by topic.
-pub(crate) type Fetched = BTreeMap<String, BTreeMap<i32, i64>>;
+pub(crate) type Fetched = BTreeMap<String, BTreeMap<i32, RecordOffset>>;
 
 /// The next offsets to fetch, from librdkafka's statistics.
 pub(crate) fn fetched(statistics: &[u8]) -> Option<Fetched> {
@@ -130,7 +136,7 @@ pub(crate) fn fetched(statistics: &[u8]) -> Option<Fetched> {
     }
     #[derive(Deserialize)]
     struct Partition {
-        next_offset: i64,
+        next_offset: RecordOffset,
     }
     let Statistics { topics } = serde_json::from_slice(statistics).ok()?;
     let partitions = |topic: Topic| {
@@ -144,16 +150,24 @@ mod tests {
     use super::*;
 
     /// Partitions in which the shard of the same number is to be found.
+    fn range(first: i64, end: i64) -> OffsetRange {
+        OffsetRange { first: RecordOffset::new(first), end: RecordOffset::new(end) }
+    }
+
+    fn next<const N: usize>(offsets: [(i32, i64); N]) -> BTreeMap<i32, RecordOffset> {
+        offsets.map(|(partition, offset)| (partition, RecordOffset::new(offset))).into()
+    }
+
     fn tails(ends: &[(i64, i64)]) -> TailScan {
         let own = (0..).zip(ends).map(|(partition, _)| (partition, [partition].into()));
         TailScan::new(
             &own.collect(),
-            (0..).zip(ends.iter().map(|(first, end)| OffsetRange { first: *first, end: *end })),
+            (0..).zip(ends.iter().map(|(first, end)| range(*first, *end))),
         )
     }
 
     fn starts(tails: &TailScan) -> Vec<(i32, i64)> {
-        tails.starts().collect()
+        tails.starts().map(|(partition, start)| (partition, start.get())).collect()
     }
 
     #[test]
@@ -166,13 +180,13 @@ mod tests {
     fn a_partition_is_fetched_when_the_next_offset_is_its_end() {
         let tails = tails(&[(0, 10), (0, 20)]);
         assert!(!tails.are_fetched(&BTreeMap::new()));
-        assert!(!tails.are_fetched(&[(0, 10), (1, 19)].into()));
+        assert!(!tails.are_fetched(&next([(0, 10), (1, 19)])));
         assert!(
             tails
-                .missing(&[(0, 10), (1, 19)].into())
+                .missing(&next([(0, 10), (1, 19)]))
                 .contains("blocks partition 1 at offset 19 of 20;")
         );
-        assert!(tails.are_fetched(&[(0, 11), (1, 20)].into()));
+        assert!(tails.are_fetched(&next([(0, 11), (1, 20)])));
     }
 
     #[test]
@@ -197,8 +211,7 @@ mod tests {
 
     #[test]
     fn a_partition_is_read_from_further_back_while_one_of_its_shards_is_missing() {
-        let mut tails =
-            TailScan::new(&[(0, [0, 3].into())].into(), [(0, OffsetRange { first: 0, end: 600 })]);
+        let mut tails = TailScan::new(&[(0, [0, 3].into())].into(), [(0, range(0, 600))]);
         let (of_0, of_3) = (Some(b"of 0".to_vec()), Some(b"of 3".to_vec()));
         tails.take([((0, 0), of_0.clone()), ((0, 5), Some(b"of 5".to_vec()))].into());
         assert_eq!(starts(&tails), [(0, 0)]);

@@ -19,7 +19,7 @@ use super::client::{BULK_TIMEOUT, EventContext, REQUEST_TIMEOUT, Result, create}
 use crate::config::Config;
 use crate::kafka::properties::{self, Properties};
 use crate::kafka::topic_plan::TopicPlan;
-use crate::model::offsets::{Ends, OffsetRange, Partitions, TopicEnds};
+use crate::model::offsets::{Ends, OffsetRange, Partitions, RecordOffset, TopicEnds};
 use crate::report::kafka_failure::KafkaFailure;
 
 /// Describes and creates topics. Its connections stay open for the next request.
@@ -83,6 +83,7 @@ impl TopicAdmin {
             let number = i32::from(*partition);
             let ends = self.client.fetch_watermarks(topic, number, REQUEST_TIMEOUT);
             let (first, end) = ends.map_err(failed)?;
+            let (first, end) = (RecordOffset::new(first), RecordOffset::new(end));
             Ok((*partition, OffsetRange { first, end }))
         };
         partitions.iter().map(end).collect()
@@ -144,7 +145,8 @@ impl TopicAdmin {
         let offset = |element: TopicPartitionListElem<'_>| match (element.error(), element.offset())
         {
             (Ok(()), Offset::Offset(offset)) => {
-                Some(((element.topic().to_owned(), element.partition()), offset))
+                let partition = (element.topic().to_owned(), element.partition());
+                Some((partition, RecordOffset::new(offset)))
             }
             _ => None,
         };

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use annals_relay_machine::Lease;
+use annals_store::Position;
 use jiff::Timestamp;
 
 use crate::model::checkpoint::Checkpoint;
@@ -20,7 +21,7 @@ pub(crate) struct Batch {
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
     /// Positions of events to send individually: Kafka refused one of them together with others.
-    pub(crate) send_individually: Arc<HashSet<i64>>,
+    pub(crate) send_individually: Arc<HashSet<Position>>,
     pub(crate) timings: BatchTimings,
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct SentBatch {
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
     /// Positions of the events that were sent individually.
-    pub(crate) sent_individually: Vec<i64>,
+    pub(crate) sent_individually: Vec<Position>,
     /// The partitions that it was written to.
     pub(crate) partitions: Partitions,
 }

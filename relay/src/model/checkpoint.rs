@@ -47,11 +47,26 @@ pub struct LastEvent {
     pub event_id: Uuid,
 }
 
+/// The number of a quarantine entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntryId(i64);
+
+impl EntryId {
+    pub(crate) const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    pub(crate) const fn get(self) -> i64 {
+        self.0
+    }
+}
+
 /// How far a quarantine entry is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryProgress {
     /// The entry's number.
-    pub entry: i64,
+    pub entry: EntryId,
     /// The cursor from which it continues; none when it has ended.
     pub cursor: Option<Cursor>,
 }
@@ -102,8 +117,8 @@ impl Cursor {
 
     /// The highest position that can be published, for operators.
     #[must_use]
-    pub fn position(&self) -> i64 {
-        if self.until.is_some() { self.after.get() } else { self.since.position.get() }
+    pub fn position(&self) -> Position {
+        if self.until.is_some() { self.after } else { self.since.position }
     }
 }
 
@@ -140,6 +155,8 @@ impl Checkpoint {
 
 #[cfg(test)]
 mod tests {
+    use annals_store::outbox::TransactionId;
+
     use super::*;
 
     fn history() -> History {
@@ -151,15 +168,15 @@ mod tests {
     fn a_checkpoint_survives_the_way_to_kafka_and_back() {
         let until = Bound {
             snapshot: "10:12:11".into(),
-            next_xid: 14,
+            next_xid: TransactionId::new(14),
             position: Position::new(99).unwrap(),
             event_id: None,
             settled: Position::ORIGIN,
         };
         let cursor = Cursor::origin().within(&until, Position::new(42).unwrap());
         let entries = vec![
-            EntryProgress { entry: 7, cursor: Some(cursor.clone()) },
-            EntryProgress { entry: 8, cursor: None },
+            EntryProgress { entry: EntryId::new(7), cursor: Some(cursor.clone()) },
+            EntryProgress { entry: EntryId::new(8), cursor: None },
         ];
         for entries in [entries, Vec::new()] {
             let written = Checkpoint::new(history(), cursor.clone(), entries);
@@ -167,7 +184,7 @@ mod tests {
             let read = Checkpoint::from_bytes(3, &bytes).unwrap();
             assert_eq!(read, written);
         }
-        assert_eq!((cursor.position(), Cursor::done(&until).position()), (42, 99));
+        assert_eq!([cursor, Cursor::done(&until)].map(|cursor| cursor.position().get()), [42, 99]);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, DatabaseOid};
+use crate::model::offsets::RecordOffset;
 
 /// The version of the claim format.
 pub(super) const FORMAT: u8 = 1;
@@ -27,14 +28,14 @@ pub struct Claim {
     pub(super) source: String,
     pub(super) shared: bool,
     pub(super) system_identifier: String,
-    pub(super) database_oid: i64,
+    pub(super) database_oid: DatabaseOid,
     pub(super) database: String,
     pub(super) history: i32,
     pub(super) instance: String,
     pub(super) claimed_at: Timestamp,
     /// The offset of the claim that this one replaces, if that one is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) seat: Option<i64>,
+    pub(super) seat: Option<RecordOffset>,
 }
 
 /// Why a topic is not published to: another publication claims it.

@@ -1,6 +1,7 @@
 //! All claims, as they were last read: which one is in force, and whether the configured
 //! publication may run.
 
+use crate::model::offsets::RecordOffset;
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::model::claim::{Claim, FORMAT, PublicationRefused, TopicClaimed};
     "the claim at offset {offset}, key {key}, cannot be read: a later version of the relay wrote it, or it is no claim"
 )]
 pub(crate) struct UnreadableClaim {
-    offset: i64,
+    offset: RecordOffset,
     key: String,
 }
 
@@ -22,7 +23,7 @@ pub(crate) struct UnreadableClaim {
 /// force.
 #[derive(Debug, Clone)]
 struct ClaimEntry {
-    rank: i64,
+    rank: RecordOffset,
     claim: Claim,
 }
 
@@ -36,7 +37,7 @@ impl ClaimBook {
     /// Takes a record; the last one of each key counts.
     pub(crate) fn take(
         &mut self,
-        offset: i64,
+        offset: RecordOffset,
         key: &str,
         value: Option<&[u8]>,
     ) -> Result<(), UnreadableClaim> {
@@ -148,7 +149,7 @@ fn taken(claim: &Claim, entry: &ClaimEntry) -> Option<TopicClaimed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::StoreFacts;
+    use crate::config::{DatabaseOid, StoreFacts};
     use crate::model::claim::ClaimConflict;
 
     const TOPIC: &str = "flight";
@@ -158,8 +159,10 @@ mod tests {
             id: Uuid::from_u128(store),
             history,
             system_identifier: "7".to_owned(),
-            database_oid: oid,
-            databases: [(1, "one".to_owned()), (2, "two".to_owned())].into(),
+            database_oid: DatabaseOid(oid),
+            databases: [(1, "one"), (2, "two")]
+                .map(|(oid, name)| (DatabaseOid(oid), name.to_owned()))
+                .into(),
         };
         Config::example().of_store(facts)
     }
@@ -171,7 +174,8 @@ mod tests {
     fn book(claims: &[(i64, Claim)]) -> ClaimBook {
         let mut book = ClaimBook::default();
         for (offset, claim) in claims {
-            book.take(*offset, &claim.key(), Some(&claim.value().unwrap())).unwrap();
+            book.take(RecordOffset::new(*offset), &claim.key(), Some(&claim.value().unwrap()))
+                .unwrap();
         }
         book
     }
@@ -182,7 +186,7 @@ mod tests {
         let mut book = book(&[(3, a.clone()), (4, b.clone())]);
         assert_eq!(book.before(&a), None);
         assert_eq!(book.before(&b).unwrap().by.store_id, a.store_id);
-        book.take(5, &a.key(), None).unwrap();
+        book.take(RecordOffset::new(5), &a.key(), None).unwrap();
         assert_eq!(book.before(&b), None);
     }
 
@@ -191,7 +195,7 @@ mod tests {
         let (a, b) = (claim(&config(1, 1, 1)), claim(&config(2, 2, 1)));
         let mut book = book(&[(3, a.clone()), (4, b.clone())]);
         let moved = book.renewed(claim(&config(1, 2, 2))).unwrap();
-        book.take(5, &moved.key(), Some(&moved.value().unwrap())).unwrap();
+        book.take(RecordOffset::new(5), &moved.key(), Some(&moved.value().unwrap())).unwrap();
         assert_eq!(book.before(&a), None, "it keeps its rank");
         assert!(book.renewed(claim(&config(1, 2, 2))).is_none());
         let shared = book.renewed(Claim { shared: true, ..claim(&config(1, 2, 2)) }).unwrap();
@@ -238,9 +242,13 @@ mod tests {
     fn records_that_are_no_claims_are_refused() {
         let claim = claim(&config(1, 1, 1));
         let mut book = ClaimBook::default();
-        assert!(book.take(0, &claim.key(), Some(b"{}")).is_err());
-        assert!(book.take(0, "other/key/x", Some(&claim.value().unwrap())).is_err());
+        assert!(book.take(RecordOffset::new(0), &claim.key(), Some(b"{}")).is_err());
+        assert!(
+            book.take(RecordOffset::new(0), "other/key/x", Some(&claim.value().unwrap())).is_err()
+        );
         let later = Claim { format: 2, ..claim };
-        assert!(book.take(0, &later.key(), Some(&later.value().unwrap())).is_err());
+        assert!(
+            book.take(RecordOffset::new(0), &later.key(), Some(&later.value().unwrap())).is_err()
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use annals_relay_machine::Shard;
 use annals_schemas::{SchemaId, to_wire_format};
+use annals_store::Position;
 use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -24,8 +25,8 @@ pub struct Message {
     pub recorded_at: Timestamp,
     /// The free headers of the event, then those of the topic contract.
     pub headers: Headers,
-    /// The event's position; 0 for a record that is no event.
-    pub position: i64,
+    /// The event's position; [`Position::ORIGIN`] for a record that is no event.
+    pub position: Position,
 }
 
 impl Message {
@@ -52,7 +53,7 @@ impl Message {
             payload: to_wire_format(schema, event.payload),
             recorded_at: details.recorded_at,
             headers: headers(event, details, source),
-            position: event.position.get(),
+            position: event.position,
         })
     }
 
@@ -70,7 +71,7 @@ impl Message {
             payload: serde_json::to_vec(what)?,
             recorded_at: Timestamp::now(),
             headers: Headers::default(),
-            position: 0,
+            position: Position::ORIGIN,
         })
     }
 
@@ -249,7 +250,7 @@ mod tests {
         assert_eq!(message.key, "flight-UA-1545");
         assert_eq!(message.payload, [0, 0, 0, 1, 2, 1, 2, 3]);
         assert_eq!(message.recorded_at.as_millisecond(), 1_357_035_420_123);
-        assert_eq!(message.position, 4711);
+        assert_eq!(message.position.get(), 4711);
         let headers: Vec<(&str, &str)> = message.headers.iter().collect();
         assert_eq!(
             headers,

@@ -7,10 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use annals_relay_machine::Lease;
+use annals_store::Position;
 use annals_store::outbox::{Bound, LogEnd};
 use serde::Serialize;
 
-use crate::model::checkpoint::{Checkpoint, Cursor, EntryProgress, LastEvent};
+use crate::model::checkpoint::{Checkpoint, Cursor, EntryId, EntryProgress, LastEvent};
 use crate::model::shard_number::number;
 
 /// The quarantined object.
@@ -59,7 +60,7 @@ pub struct NewEntry {
     /// The component's own words.
     pub reason: String,
     /// The position of the refused event; `None` for a category.
-    pub position: Option<i64>,
+    pub position: Option<Position>,
 }
 
 /// Whether PostgreSQL has the cursor of an entry.
@@ -77,7 +78,7 @@ pub(crate) enum EntryState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Its number in PostgreSQL.
-    pub(crate) id: i64,
+    pub(crate) id: EntryId,
     pub(crate) cursor: Cursor,
     pub(crate) state: EntryState,
 }
@@ -128,7 +129,7 @@ impl Quarantine {
     }
 
     /// Drops from checkpoints what PostgreSQL has recorded by now.
-    pub(crate) fn recorded(&mut self, recorded: &HashMap<i64, Option<Cursor>>) {
+    pub(crate) fn recorded(&mut self, recorded: &HashMap<EntryId, Option<Cursor>>) {
         let is_news = |entry: &Entry| {
             entry.state != EntryState::Recorded
                 && recorded.get(&entry.id) == Some(&progress(entry).cursor)
@@ -210,8 +211,7 @@ pub(crate) fn groups(shards: &[ShardCursor]) -> Vec<(Cursor, Vec<i16>)> {
 #[cfg(test)]
 mod tests {
     use annals_relay_machine::Shard;
-    use annals_store::Position;
-    use annals_store::outbox::History;
+    use annals_store::outbox::{History, TransactionId};
     use uuid::Uuid;
 
     use super::*;
@@ -222,7 +222,7 @@ mod tests {
 
     fn bound(position: i64) -> Bound {
         let snapshot = format!("{position}:{position}:");
-        let (next_xid, position) = (position, at(position));
+        let (next_xid, position) = (TransactionId::new(position), at(position));
         Bound { snapshot, next_xid, position, event_id: None, settled: Position::ORIGIN }
     }
 
@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn quarantined(cursor: Cursor) -> Quarantine {
-        let entry = Entry { id: 7, cursor, state: EntryState::Recorded };
+        let entry = Entry { id: EntryId::new(7), cursor, state: EntryState::Recorded };
         Quarantine::new([(name(), entry)])
     }
 
@@ -271,7 +271,8 @@ mod tests {
         let quarantine = quarantined(Cursor::origin());
         assert!(quarantine.includes("account", "account-1"));
         assert!(!quarantine.includes("account", "account-2"));
-        let category = Entry { id: 8, cursor: Cursor::origin(), state: EntryState::Recorded };
+        let category =
+            Entry { id: EntryId::new(8), cursor: Cursor::origin(), state: EntryState::Recorded };
         let quarantine = Quarantine::new([((Kind::Category, "account".to_owned()), category)]);
         assert!(quarantine.includes("account", "account-2"));
         assert!(!quarantine.includes("ledger", "ledger-1"));
@@ -281,7 +282,7 @@ mod tests {
     fn an_entry_waits_in_the_window_of_its_shard_and_then_continues_to_the_ends_of_windows() {
         let mut shard = shard(1, Cursor::origin().within(&bound(9), at(5)));
         let entry = Cursor::origin().within(&bound(9), at(3));
-        let entry = Entry { id: 7, cursor: entry, state: EntryState::Recorded };
+        let entry = Entry { id: EntryId::new(7), cursor: entry, state: EntryState::Recorded };
         assert_eq!(shard.window_of(&entry), None);
         shard.cursor = Cursor::done(&bound(9));
         assert_eq!(shard.window_of(&entry), Some(&bound(9)));
@@ -310,19 +311,22 @@ mod tests {
         assert_eq!(shard.checkpoint().quarantine, []);
         let further = Cursor::done(&bound(5));
         shard.quarantine.advance(&name(), further.clone(), EntryState::Ahead);
-        let progress = EntryProgress { entry: 7, cursor: Some(further.clone()) };
+        let progress = EntryProgress { entry: EntryId::new(7), cursor: Some(further.clone()) };
         assert_eq!(shard.checkpoint().quarantine, [progress]);
-        shard.quarantine.recorded(&HashMap::from([(7, Some(Cursor::origin()))]));
+        shard.quarantine.recorded(&HashMap::from([(EntryId::new(7), Some(Cursor::origin()))]));
         assert_eq!(shard.checkpoint().quarantine.len(), 1, "an older cursor is recorded");
-        shard.quarantine.recorded(&HashMap::from([(7, Some(further.clone()))]));
+        shard.quarantine.recorded(&HashMap::from([(EntryId::new(7), Some(further.clone()))]));
         assert_eq!(shard.checkpoint().quarantine, []);
         shard.quarantine.advance(&name(), further, EntryState::Ended);
-        assert_eq!(shard.checkpoint().quarantine, [EntryProgress { entry: 7, cursor: None }]);
+        assert_eq!(
+            shard.checkpoint().quarantine,
+            [EntryProgress { entry: EntryId::new(7), cursor: None }]
+        );
         assert!(
             !shard.quarantine.includes("account", "account-1"),
             "it has ended, recorded or not"
         );
-        shard.quarantine.recorded(&HashMap::from([(7, None)]));
+        shard.quarantine.recorded(&HashMap::from([(EntryId::new(7), None)]));
         assert!(shard.quarantine.is_empty());
     }
 }

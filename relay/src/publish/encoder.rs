@@ -174,7 +174,7 @@ fn new_entry(cause: Cause, reason: String, event: &OutboxEvent<'_>) -> NewEntry 
     let (kind, name, position) = match cause {
         Cause::Topic => (Kind::Category, event.category, None),
         Cause::Record | Cause::Schema | Cause::Event => {
-            (Kind::Stream, event.stream, Some(event.position.get()))
+            (Kind::Stream, event.stream, Some(event.position))
         }
     };
     NewEntry { kind, name: name.to_owned(), cause, reason, position }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use annals_store::Store;
 use sqlx::PgConnection;
 
+use crate::model::checkpoint::EntryId;
 use crate::report::failure::Failure;
 
 /// The interval at which requests are read when no notification arrives.
@@ -15,7 +16,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(crate) struct OperatorRequests {
     read_at: Option<Instant>,
-    retries: HashSet<i64>,
+    retries: HashSet<EntryId>,
 }
 
 impl OperatorRequests {
@@ -31,7 +32,10 @@ impl OperatorRequests {
             .fetch_all(connection)
             .await
             .map_err(Failure::database("read the requests of operators"))?;
-        Ok(Self { read_at: Some(Instant::now()), retries: retries.into_iter().collect() })
+        Ok(Self {
+            read_at: Some(Instant::now()),
+            retries: retries.into_iter().map(EntryId::new).collect(),
+        })
     }
 
     /// Has them read before the next page.
@@ -50,7 +54,7 @@ impl OperatorRequests {
     }
 
     /// Whether an operator asked to retry this entry.
-    pub(crate) fn retry_requested(&self, entry: i64) -> bool {
+    pub(crate) fn retry_requested(&self, entry: EntryId) -> bool {
         self.retries.contains(&entry)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
 
-use crate::model::checkpoint::Cursor;
+use crate::model::checkpoint::{Cursor, EntryId};
 use crate::model::quarantine::{Entry, EntryState, Kind, ShardCursor};
 use crate::publish::page_builder::PageBuilder;
 use crate::publish::reader::{Parts, Reader};
@@ -41,7 +41,7 @@ impl Reader {
         self.check_topics(shards).await;
         page.collector.share(2);
         for shard in shards {
-            let mut names: Vec<(i64, (Kind, String))> = shard
+            let mut names: Vec<(EntryId, (Kind, String))> = shard
                 .quarantine
                 .iter()
                 .filter(|(_, entry)| self.is_retried(entry.id))
@@ -55,7 +55,7 @@ impl Reader {
         Ok(())
     }
 
-    fn is_retried(&self, entry: i64) -> bool {
+    fn is_retried(&self, entry: EntryId) -> bool {
         self.requests.retry_requested(entry) || self.ready.contains(&entry)
     }
 
@@ -142,7 +142,7 @@ impl Reader {
     /// Checks the topics of quarantined categories: once a topic can be written to, its category is
     /// retried.
     async fn check_topics(&mut self, shards: &[ShardCursor]) {
-        let mut categories: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        let mut categories: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
         for shard in shards {
             let entries = shard.quarantine.iter();
             let entries = entries.filter(|((kind, _), _)| *kind == Kind::Category);
@@ -184,7 +184,7 @@ impl Reader {
     }
 
     /// The categories whose topics are to be checked now.
-    fn due_topics(&self, categories: &BTreeMap<String, Vec<i64>>) -> BTreeSet<String> {
+    fn due_topics(&self, categories: &BTreeMap<String, Vec<EntryId>>) -> BTreeSet<String> {
         let due = categories.iter().filter(|(category, entries)| {
             let checked = self.topics_checked.get(*category);
             let is_due = checked.is_none_or(|at| at.elapsed() >= TOPIC_CHECK_INTERVAL);

@@ -1,6 +1,7 @@
 //! The reader: a task with a connection of its own that reads pages of the outbox, one after the
 //! other.
 
+use crate::model::checkpoint::EntryId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ struct Pending {
     forgets_requests: bool,
     forgets_topics: bool,
     /// The entries that PostgreSQL has recorded, with their cursors; none for an ended one.
-    recorded: HashMap<i64, Option<Cursor>>,
+    recorded: HashMap<EntryId, Option<Cursor>>,
 }
 
 impl std::fmt::Debug for Pending {
@@ -160,11 +161,11 @@ pub(crate) struct Reader {
     /// The end of the log when it was last read.
     seen: Option<LogEnd>,
     /// The quarantine entries that PostgreSQL has recorded.
-    pub(super) recorded: HashMap<i64, Option<Cursor>>,
+    pub(super) recorded: HashMap<EntryId, Option<Cursor>>,
     /// When the topic of a quarantined category was last checked.
     pub(super) topics_checked: HashMap<String, Instant>,
     /// The entries of categories whose topics can be written to.
-    pub(super) ready: HashSet<i64>,
+    pub(super) ready: HashSet<EntryId>,
 }
 
 /// The parts of the reader that reading rows needs.

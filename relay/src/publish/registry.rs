@@ -134,32 +134,25 @@ impl Registry {
     }
 
     /// Registers a schema, unless it is registered. If several relays register the first schema of
-    /// a subject at once, a registry may refuse all but one: a refused schema is looked up, and
-    /// registered once more.
+    /// a subject at once, a registry may refuse all but one, or answer with an error of no known
+    /// meaning (Apicurio: 409 with the error code 0). The schema is then looked up, and after a
+    /// refusal registered once more.
     async fn register(&self, subject: &str, body: &str) -> Answer {
-        let refused = match self.call(SrCall::PostNew(subject, body)).await {
-            Answer::Refused(reason) => reason,
-            // Apicurio refuses in this case with 409 and the error code 0.
-            Answer::Unavailable(error) if said(&error).is_some() => {
-                return match self.call(SrCall::PostForVersion(subject, body)).await {
-                    found @ Answer::Found(_) => found,
-                    Answer::Unknown | Answer::Refused(_) | Answer::Unavailable(_) => {
-                        Answer::Unavailable(error)
-                    }
-                };
-            }
-            answer @ (Answer::Found(_) | Answer::Unknown | Answer::Unavailable(_)) => {
-                return answer;
-            }
+        let answer = self.call(SrCall::PostNew(subject, body)).await;
+        let is_looked_up = match &answer {
+            Answer::Found(_) | Answer::Unknown => false,
+            Answer::Refused(_) => true,
+            Answer::Unavailable(error) => said(error).is_some(),
         };
-        tracing::debug!(
-            subject,
-            refused,
-            "looking up a schema that the registry refuses to register"
-        );
-        match self.call(SrCall::PostForVersion(subject, body)).await {
-            Answer::Unknown | Answer::Refused(_) => self.call(SrCall::PostNew(subject, body)).await,
-            answer @ (Answer::Found(_) | Answer::Unavailable(_)) => answer,
+        if !is_looked_up {
+            return answer;
+        }
+        tracing::debug!(subject, "looking up a schema that the registry does not register");
+        match (self.call(SrCall::PostForVersion(subject, body)).await, answer) {
+            (found @ Answer::Found(_), _)
+            | (found @ Answer::Unavailable(_), Answer::Refused(_)) => found,
+            (_, Answer::Refused(_)) => self.call(SrCall::PostNew(subject, body)).await,
+            (_, unavailable) => unavailable,
         }
     }
 

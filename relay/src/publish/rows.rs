@@ -55,7 +55,7 @@ pub(crate) async fn collect(
             }
             let is_omitted = is_left_out(&event)
                 || page.new_entries.include(&event)
-                || skipped.contains(event.position.get()).await?;
+                || skipped.contains(event.position).await?;
             let taken = if is_omitted { Taken::Yes } else { take(&event, encoder, page).await? };
             match taken {
                 Taken::Yes => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals_store::Position;
 use annals_store::outbox::History;
 use jiff::Timestamp;
 
@@ -182,7 +183,7 @@ pub enum Failure {
         /// The shard.
         shard: u16,
         /// The position of the copied checkpoint.
-        position: i64,
+        position: Position,
     },
     /// The number of shards of the installation is impossible.
     #[error("the installation has {0} shards: annals.shard_count() was replaced")]

@@ -1,5 +1,7 @@
 //! Failures of Kafka, by what the relay does about them.
 
+use annals_store::Position;
+
 /// A failure of Kafka. A producer that failed may have failed for good: make another one, which
 /// fences it.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +124,7 @@ pub struct RecordId {
     /// Its key: the stream.
     pub key: String,
     /// The event's position.
-    pub position: i64,
+    pub position: Position,
 }
 
 fn of(topic: &str) -> String {
@@ -148,6 +150,7 @@ mod tests {
     use super::*;
 
     fn record(position: i64) -> RecordId {
+        let position = Position::new(position).unwrap_or(Position::ORIGIN);
         RecordId { topic: "flight".to_owned(), key: "flight-1".to_owned(), position }
     }
 

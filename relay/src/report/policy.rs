@@ -1,6 +1,7 @@
 //! What the relay does about each failure: one table.
 
 use annals_relay_machine::FailureClass;
+use annals_store::Position;
 
 use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::report::failure::{Component, Failure};
@@ -123,7 +124,7 @@ impl Failure {
 
     /// The entries to quarantine after a failure of class [`FailureClass::Resync`]; or the
     /// positions of events of which Kafka refused one without saying which.
-    pub(crate) fn new_entries(self) -> Result<Vec<NewEntry>, Vec<i64>> {
+    pub(crate) fn new_entries(self) -> Result<Vec<NewEntry>, Vec<Position>> {
         if let Self::Quarantine(entries) = self {
             return Ok(entries);
         }
@@ -153,5 +154,5 @@ fn recovery_of(component: Component) -> Recovered {
 
 /// Whether all of these records are events.
 fn are_events(records: &[RecordId]) -> bool {
-    !records.is_empty() && records.iter().all(|record| record.position > 0)
+    !records.is_empty() && records.iter().all(|record| record.position > Position::ORIGIN)
 }

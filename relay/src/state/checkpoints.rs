@@ -1,6 +1,7 @@
 //! Checkpoints in PostgreSQL: origins of generations, copies of those in Kafka, and those of
 //! at-least-once delivery.
 
+use annals_store::Position;
 use std::collections::BTreeMap;
 
 use annals_relay_machine::Lease;
@@ -48,7 +49,7 @@ impl RelayTables {
     ) -> Result<(), Failure> {
         let action = "write checkpoints";
         let leases: Vec<Lease> = checkpoints.iter().map(|(lease, _)| *lease).collect();
-        let positions: Vec<i64> =
+        let positions: Vec<Position> =
             checkpoints.iter().map(|(_, checkpoint)| checkpoint.cursor.position()).collect();
         let checkpoints: Vec<_> = checkpoints.iter().map(|(_, of)| Json(of)).collect();
         let query = self.write(include_str!("../../sql/checkpoints_write.sql"), write, &leases);

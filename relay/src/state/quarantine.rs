@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
-use crate::model::checkpoint::{Cursor, EntryProgress};
+use crate::model::checkpoint::{Cursor, EntryId, EntryProgress};
 use crate::model::quarantine::{Entry, EntryState, Kind, NamedEntry, NewEntry, Quarantine};
 use crate::model::shard_number::number;
 use crate::report::failure::Failure;
@@ -44,7 +44,7 @@ impl RelayTables {
         progress: &[EntryProgress],
     ) -> Result<bool, Failure> {
         let action = "record the progress of the quarantine";
-        let entries: Vec<i64> = progress.iter().map(|progress| progress.entry).collect();
+        let entries: Vec<i64> = progress.iter().map(|progress| progress.entry.get()).collect();
         let cursors: Vec<Option<Json<&Cursor>>> =
             progress.iter().map(|progress| progress.cursor.as_ref().map(Json)).collect();
         let query = self.write(include_str!("../../sql/quarantine_advance.sql"), write, leases);
@@ -75,6 +75,7 @@ fn entry(row: &PgRow) -> Result<(i16, NamedEntry), sqlx::Error> {
         _ => Kind::Stream,
     };
     let Json(cursor) = row.try_get("cursor")?;
-    let entry = Entry { id: row.try_get("entry")?, cursor, state: EntryState::Recorded };
+    let id = EntryId::new(row.try_get("entry")?);
+    let entry = Entry { id, cursor, state: EntryState::Recorded };
     Ok((row.try_get("shard")?, ((kind, row.try_get("name")?), entry)))
 }

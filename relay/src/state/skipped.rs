@@ -1,6 +1,6 @@
 //! Skipped events: an operator skipped them, or the topics have them already.
 
-use annals_store::Store;
+use annals_store::{Position, Store};
 
 use crate::report::failure::Failure;
 
@@ -17,14 +17,14 @@ pub(crate) struct SkippedEvents {
 
 /// The skipped events from a position on.
 struct LoadedRange {
-    first: i64,
+    first: Position,
     /// The last position of the range; none: it has no end.
-    last: Option<i64>,
-    positions: Vec<i64>,
+    last: Option<Position>,
+    positions: Vec<Position>,
 }
 
 impl LoadedRange {
-    fn covers(&self, position: i64) -> bool {
+    fn covers(&self, position: Position) -> bool {
         position >= self.first && self.last.is_none_or(|last| position <= last)
     }
 }
@@ -40,7 +40,7 @@ impl SkippedEvents {
     }
 
     /// Whether the event at this position is skipped.
-    pub(crate) async fn contains(&mut self, position: i64) -> Result<bool, Failure> {
+    pub(crate) async fn contains(&mut self, position: Position) -> Result<bool, Failure> {
         let loaded = match self.loaded.take().filter(|loaded| loaded.covers(position)) {
             Some(loaded) => loaded,
             None => self.load(position).await?,
@@ -50,9 +50,9 @@ impl SkippedEvents {
         Ok(is_skipped)
     }
 
-    async fn load(&self, position: i64) -> Result<LoadedRange, Failure> {
+    async fn load(&self, position: Position) -> Result<LoadedRange, Failure> {
         let statement = self.store.schema().statement(include_str!("../../sql/skipped.sql"));
-        let positions: Vec<i64> = sqlx::query_scalar(statement)
+        let positions: Vec<Position> = sqlx::query_scalar(statement)
             .bind(&self.deployment)
             .bind(position)
             .bind(POSITIONS_MAX)

@@ -4,7 +4,7 @@ use annals_store::{Identity, Store};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::config::StoreFacts;
+use crate::config::{DatabaseOid, StoreFacts};
 use crate::report::failure::Failure;
 
 /// Reads which store this is, and the publications in it.
@@ -23,7 +23,7 @@ fn facts(identity: &Identity, row: &PgRow) -> Result<StoreFacts, sqlx::Error> {
         id: identity.store_id,
         history: i32::try_from(identity.history).unwrap_or(i32::MAX),
         system_identifier: row.try_get("system_identifier")?,
-        database_oid: row.try_get("database_oid")?,
-        databases: oids.into_iter().zip(names).collect(),
+        database_oid: DatabaseOid(row.try_get("database_oid")?),
+        databases: oids.into_iter().map(DatabaseOid).zip(names).collect(),
     })
 }

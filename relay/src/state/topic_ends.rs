@@ -5,7 +5,7 @@ use annals_store::Store;
 use sqlx::Row;
 
 use crate::config::Config;
-use crate::model::offsets::TopicEnds;
+use crate::model::offsets::{RecordOffset, TopicEnds};
 use crate::report::failure::Failure;
 
 /// How end offsets were found.
@@ -42,8 +42,8 @@ pub(crate) async fn record_ends(
     incarnation: &str,
     (origin, ends): (EndsOrigin, &TopicEnds),
 ) -> Result<(), Failure> {
-    let covered = |end: &i64| match origin {
-        EndsOrigin::Skipped => Some(*end),
+    let covered = |end: &RecordOffset| match origin {
+        EndsOrigin::Skipped => Some(end.get()),
         EndsOrigin::Stored => None,
     };
     let statement = store.schema().statement(include_str!("../../sql/record_ends.sql"));
@@ -53,7 +53,7 @@ pub(crate) async fn record_ends(
         .bind(incarnation)
         .bind(ends.keys().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>())
         .bind(ends.keys().map(|(_, partition)| *partition).collect::<Vec<_>>())
-        .bind(ends.values().copied().collect::<Vec<_>>())
+        .bind(ends.values().map(|end| end.get()).collect::<Vec<_>>())
         .bind(ends.values().map(covered).collect::<Vec<_>>())
         .execute(store.pool())
         .await
@@ -73,7 +73,7 @@ pub(crate) async fn recorded_ends(
     let rows = rows.map_err(Failure::database(action))?;
     let end = |row: &sqlx::postgres::PgRow| {
         let partition = (row.try_get("topic")?, row.try_get("partition")?);
-        Ok::<_, sqlx::Error>((partition, row.try_get(start.column())?))
+        Ok::<_, sqlx::Error>((partition, RecordOffset::new(row.try_get(start.column())?)))
     };
     let ends: Result<TopicEnds, _> = rows.iter().map(end).collect();
     ends.map_err(Failure::database(action))

@@ -7,6 +7,7 @@ use annals_relay::config::Config;
 use annals_relay::kafka::{Producer, ensure_checkpoint_topic, read_checkpoints};
 use annals_relay::model::message::{Headers, Message};
 use annals_relay::report::kafka_failure::KafkaFailure;
+use annals_store::Position;
 use annals_testkit::Testbed;
 
 use crate::{config, producer, publish, send};
@@ -22,7 +23,7 @@ fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
         payload: text.as_bytes().to_vec(),
         recorded_at: jiff::Timestamp::UNIX_EPOCH,
         headers: Headers::default(),
-        position: 0,
+        position: Position::ORIGIN,
     }
 }
 

@@ -16,6 +16,7 @@ use annals_relay::config::Config;
 use annals_relay::kafka::topic_plan::TopicPlan;
 use annals_relay::kafka::{Producer, ensure_topic};
 use annals_relay::model::message::{Headers, Message};
+use annals_store::Position;
 use annals_testkit::Testbed;
 
 /// The configuration of a relay in a test bed; `more` adds keys or replaces them.
@@ -55,7 +56,7 @@ fn message(topic: &Arc<str>, key: &str, position: i64) -> Message {
         payload: position.to_string().into_bytes(),
         recorded_at: jiff::Timestamp::now(),
         headers: Headers::default(),
-        position,
+        position: Position::new(position).unwrap_or(Position::ORIGIN),
     }
 }
 

@@ -1,92 +1,21 @@
 //! Deciding: load the state, decide, append under the loaded versions; after a conflict decide again.
 
-use std::num::NonZeroU32;
-
 use crate::aggregate::backoff;
-use crate::aggregate::command::CommandId;
 use crate::aggregate::error::DecideError;
 use crate::aggregate::fold::Folded;
+use crate::aggregate::original::recorded_by;
+use crate::aggregate::request::Decide;
 use crate::aggregate::several::Aggregates;
 use crate::aggregate::{AsOf, load, snapshots};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Conflict, Error, Refusal};
 use crate::event::NewEvent;
 use crate::event_store::sealed::Backend;
-use crate::stream::{Position, StreamName};
+use crate::stream::Position;
 use crate::telemetry::{self, DecisionOutcome};
 
-/// Tries of a decision, unless [`Decide::tries_max`] sets another number.
-const TRIES_MAX: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// Events that a conflict contains, so that a decision is repeated without a read.
 const CONFLICT_EVENTS_MAX: u16 = 64;
-
-/// The streams of a decision, and its options, for
-/// [`EventStore::decide`](crate::EventStore::decide). A `&StreamName`, a tuple of two to four, or a
-/// `&[StreamName]` converts into one.
-#[derive(Debug, Clone)]
-pub struct Decide<T> {
-    streams: T,
-    command: Option<CommandId>,
-    tries_max: NonZeroU32,
-}
-
-impl<T> Decide<T> {
-    /// A decision on the aggregates of these streams.
-    #[must_use]
-    pub fn on(streams: impl Into<Self>) -> Self {
-        streams.into()
-    }
-
-    /// Makes the decision a command that is recorded once: a later decision with the same id
-    /// records nothing and gets the original answer, even if the state has changed since and the
-    /// domain would refuse now.
-    ///
-    /// The events get the ids of [`CommandId::event_id`], numbered over all streams in their order,
-    /// and the command's id as causation id unless they have one. A command that the domain refuses,
-    /// or that has no events, leaves no trace: it is decided again when it is repeated.
-    #[must_use]
-    pub fn command(mut self, id: impl Into<CommandId>) -> Self {
-        self.command = Some(id.into());
-        self
-    }
-
-    /// Maximum number of appends that are tried; 20 by default. The pause before another try is
-    /// random, up to 1 ms at first; the bound doubles with each try, up to 100 ms.
-    #[must_use]
-    pub const fn tries_max(mut self, tries_max: NonZeroU32) -> Self {
-        self.tries_max = tries_max;
-        self
-    }
-
-    const fn of(streams: T) -> Self {
-        Self { streams, command: None, tries_max: TRIES_MAX }
-    }
-}
-
-impl From<&StreamName> for Decide<StreamName> {
-    fn from(stream: &StreamName) -> Self {
-        Self::of(stream.clone())
-    }
-}
-
-impl From<&[StreamName]> for Decide<Vec<StreamName>> {
-    fn from(streams: &[StreamName]) -> Self {
-        Self::of(streams.to_vec())
-    }
-}
-
-macro_rules! from_tuple {
-    ($($name:ident $stream:ty),+) => {
-        impl From<($(&$stream,)+)> for Decide<($($stream,)+)> {
-            fn from(($($name,)+): ($(&$stream,)+)) -> Self {
-                Self::of(($($name.clone(),)+))
-            }
-        }
-    };
-}
-from_tuple!(a StreamName, b StreamName);
-from_tuple!(a StreamName, b StreamName, c StreamName);
-from_tuple!(a StreamName, b StreamName, c StreamName, d StreamName);
 
 /// A recorded decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,47 +267,5 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
         }
         original.tries = self.tries;
         Ok(Some(original.decided(appended)))
-    }
-}
-
-/// The events that a command has recorded; none if it has not.
-async fn recorded_by(
-    store: &impl Backend,
-    streams: &[StreamName],
-    command: CommandId,
-) -> Result<Option<Appended>, OriginalError> {
-    /// Most commands have fewer events: one query.
-    const NUMBERS: usize = 16;
-    let mut appended = Appended { repeated: true, ..Appended::nothing() };
-    for first in (0..).step_by(NUMBERS) {
-        let ids: Vec<_> = (first..first + NUMBERS).map(|n| command.event_id(n)).collect();
-        let recorded = store.recorded(&ids).await.map_err(OriginalError::Load)?;
-        for event in &recorded {
-            if !streams.contains(&event.stream) {
-                return Err(OriginalError::Taken(event.taken()));
-            }
-            appended.events.push((event.version, event.position));
-            appended.recorded_at = Some(event.recorded_at);
-        }
-        if recorded.len() < NUMBERS {
-            break;
-        }
-    }
-    Ok((!appended.events.is_empty()).then_some(appended))
-}
-
-/// Why the original answer of a command is not known.
-enum OriginalError {
-    Load(Error),
-    /// The command's id was used on another stream.
-    Taken(Refusal),
-}
-
-impl<E> From<OriginalError> for DecideError<E> {
-    fn from(error: OriginalError) -> Self {
-        match error {
-            OriginalError::Load(error) => Self::Load(error),
-            OriginalError::Taken(refusal) => Self::Append(AppendError::Refused(vec![refusal])),
-        }
     }
 }

@@ -7,13 +7,16 @@ pub(crate) mod decide;
 mod error;
 mod fold;
 pub(crate) mod load;
+mod original;
+mod request;
 mod several;
 pub(crate) mod snapshots;
 
 pub use self::as_of::AsOf;
 pub use self::command::CommandId;
-pub use self::decide::{Decide, Decided};
+pub use self::decide::Decided;
 pub use self::error::DecideError;
+pub use self::request::Decide;
 pub use self::several::Aggregates;
 pub use self::snapshots::Snapshots;
 

@@ -11,6 +11,7 @@ use crate::append::queued::QueuedAppend;
 use crate::append::refusal_rows::RefusalRow;
 use crate::event::NewEvent;
 use crate::store::Store;
+use crate::stream::{Position, Version};
 use crate::timestamptz::PgTimestamp;
 use crate::trace::with_trace;
 
@@ -66,8 +67,8 @@ impl Store {
 /// The columns of the reply.
 struct Columns {
     outcomes: Vec<String>,
-    versions: Vec<Option<i64>>,
-    positions: Vec<Option<i64>>,
+    versions: Vec<Option<Version>>,
+    positions: Vec<Option<Position>>,
     recorded_at: Vec<Option<PgTimestamp>>,
     refusals: Vec<Option<Vec<RefusalRow>>>,
 }
@@ -96,8 +97,8 @@ impl Columns {
         let rows = self.outcomes.iter().zip(self.recorded_at).zip(appends);
         let replies = rows.map(|((outcome, recorded_at), queued)| {
             let events = queued.append.events.len();
-            let versions: Vec<i64> = versions.by_ref().take(events).flatten().collect();
-            let positions: Vec<i64> = positions.by_ref().take(events).flatten().collect();
+            let versions: Vec<Version> = versions.by_ref().take(events).flatten().collect();
+            let positions: Vec<Position> = positions.by_ref().take(events).flatten().collect();
             let refusals = refusals.next().flatten();
             let recorded_at = recorded_at.map(|time| time.0);
             let is_complete = versions.len() == events && positions.len() == events;

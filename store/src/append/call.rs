@@ -79,8 +79,8 @@ pub(crate) enum AppendReply {
 /// The columns of an append that was written, now or earlier.
 pub(crate) struct RepliedAppend {
     pub(crate) repeated: bool,
-    pub(crate) versions: Vec<i64>,
-    pub(crate) positions: Vec<i64>,
+    pub(crate) versions: Vec<Version>,
+    pub(crate) positions: Vec<Position>,
     pub(crate) recorded_at: Option<Timestamp>,
 }
 
@@ -101,9 +101,6 @@ impl AppendReply {
 impl RepliedAppend {
     pub(crate) fn into_appended(self, append: &Append) -> Appended {
         let events = self.versions.into_iter().zip(self.positions);
-        let events = events.map(|(version, position)| {
-            (Version::from_store(version), Position::from_store(position))
-        });
         let recorded_at = self.recorded_at.filter(|_| !append.events.is_empty());
         Appended { events: events.collect(), recorded_at, repeated: self.repeated }
     }

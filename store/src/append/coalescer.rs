@@ -22,7 +22,7 @@ use crate::stream::{Position, StreamName};
 use crate::telemetry;
 
 impl Store {
-    /// Appends at once if no other append is in progress, and through the queue otherwise.
+    /// Appends at once if few other appends are in progress, and through the queue otherwise.
     pub(crate) async fn append_or_queue(&self, append: &Append) -> Result<Appended, AppendError> {
         let queue = self.append_queue();
         let _entered = queue.enter()?;
@@ -30,8 +30,7 @@ impl Store {
         self.register_schemas(append).await?;
         let trace = self.current_trace();
         let stream = self.options().coalescing.and_then(|_| queue.stream_of(append));
-        let direct = stream.as_ref().and_then(|_| queue.try_direct());
-        let (Some(stream), None) = (stream, &direct) else {
+        let Some(stream) = stream.filter(|stream| !queue.is_bypassed_by(stream)) else {
             telemetry::called(Duration::ZERO, 1);
             let traced = Traced { append, trace: trace.as_ref() };
             return self.append_with_retries(traced, None).await;

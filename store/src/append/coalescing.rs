@@ -9,15 +9,16 @@ const fn at_least_one(number: usize) -> NonZeroUsize {
     }
 }
 
-/// How a store coalesces appends: an append that arrives while others of the same store are in
-/// progress waits in a queue, and all appends in the queue go to the server in one call.
+/// How a store coalesces appends: an append that arrives while several others of the same store are
+/// in progress waits in a queue, and all appends in the queue go to the server in one call.
 ///
 /// A call runs in a task on the runtime of one of its callers.
 ///
-/// There is no timer: an append that arrives while no other is in progress goes to the server at
+/// There is no timer: an append that arrives while few others are in progress goes to the server at
 /// once, on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coalescing {
+    pub(crate) direct_max: usize,
     pub(crate) calls_max: NonZeroUsize,
     pub(crate) call_events_max: NonZeroUsize,
     pub(crate) call_bytes_max: NonZeroUsize,
@@ -28,6 +29,7 @@ pub struct Coalescing {
 impl Default for Coalescing {
     fn default() -> Self {
         Self {
+            direct_max: 4,
             calls_max: at_least_one(2),
             call_events_max: at_least_one(1_000),
             call_bytes_max: at_least_one(1024 * 1024),
@@ -38,6 +40,14 @@ impl Default for Coalescing {
 }
 
 impl Coalescing {
+    /// Number of concurrent appends up to which each goes to the server at once, on its own; 4 by
+    /// default. Calls of one or two appends cost more than appends alone.
+    #[must_use]
+    pub const fn direct_max(mut self, direct_max: usize) -> Self {
+        self.direct_max = direct_max;
+        self
+    }
+
     /// Maximum number of concurrent calls; 2 by default. Each uses a connection of the pool.
     #[must_use]
     pub const fn calls_max(mut self, calls_max: NonZeroUsize) -> Self {

@@ -48,7 +48,7 @@ struct State {
     /// Streams with an append going alone.
     going_alone: HashSet<StreamName>,
     calls: usize,
-    direct: usize,
+    /// Appends between their start and their result, in the queue or not.
     entered: usize,
     is_closed: bool,
 }
@@ -61,16 +61,6 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.0.state().entered -= 1;
         self.0.idle.notify_waiters();
-    }
-}
-
-/// An append that bypasses the queue: later appends wait in the queue meanwhile.
-#[derive(Debug)]
-pub(crate) struct Direct<'a>(&'a AppendQueue);
-
-impl Drop for Direct<'_> {
-    fn drop(&mut self) {
-        self.0.state().direct -= 1;
     }
 }
 
@@ -112,14 +102,14 @@ impl AppendQueue {
         Ok(Entered(self))
     }
 
-    /// Lets an append bypass the queue if no other append is in the queue, in a call or direct.
-    pub(crate) fn try_direct(&self) -> Option<Direct<'_>> {
-        let mut state = self.state();
-        if !state.is_idle() || state.direct > 0 {
-            return None;
-        }
-        state.direct += 1;
-        Some(Direct(self))
+    /// Whether an append that has entered bypasses the queue: few others are in progress, none of
+    /// them waits, and none is in a call to this stream.
+    pub(crate) fn is_bypassed_by(&self, stream: &StreamName) -> bool {
+        let state = self.state();
+        state.entered <= self.options.direct_max
+            && state.queued.is_empty()
+            && state.alone.is_empty()
+            && !state.busy.contains_key(stream)
     }
 
     /// Adds an append to the queue.
@@ -373,6 +363,6 @@ mod tests {
         let _receivers = [new(&queue, "b"), new(&queue, "c")];
         assert_eq!(streams(&call(&queue).unwrap()), ["b"]);
         assert!(call(&queue).is_none(), "one call at a time");
-        assert!(queue.try_direct().is_none());
+        assert!(!queue.is_bypassed_by(&StreamName::new("d").unwrap()), "an append waits");
     }
 }

@@ -16,7 +16,7 @@ use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum RefusalRow {
-    Conflict { stream: StreamName, expected: i64, actual: Option<i64>, events: Vec<EventRow> },
+    Conflict { stream: StreamName, expected: i64, actual: Option<Version>, events: Vec<EventRow> },
     IdTaken { event_id: Uuid, stream: String, differs: Vec<String> },
     PartlyKnown { event_ids: Vec<Uuid> },
     IllegalStream { stream: String },
@@ -27,9 +27,9 @@ pub(crate) enum RefusalRow {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct EventRow {
-    position: i64,
+    position: Position,
     stream: StreamName,
-    version: i64,
+    version: Version,
     event_id: Uuid,
     event_type: String,
     fingerprint: i64,
@@ -69,7 +69,7 @@ fn refusal(row: RefusalRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal 
             stream,
             // The server returns the number that this append sent.
             expected: ExpectedVersion::from_store(expected).unwrap_or(ExpectedVersion::Any),
-            actual: actual.map(Version::from_store),
+            actual,
             events: events.into_iter().filter_map(|event| recorded_event(event, schemas)).collect(),
         }),
         RefusalRow::IdTaken { event_id, stream, differs } => {
@@ -91,9 +91,9 @@ fn refusal(row: RefusalRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal 
 
 fn recorded_event(row: EventRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Option<RecordedEvent> {
     Some(RecordedEvent {
-        position: Position::from_store(row.position),
+        position: row.position,
         stream: row.stream,
-        version: Version::from_store(row.version),
+        version: row.version,
         id: row.event_id.into(),
         event_type: row.event_type,
         recorded_at: row.recorded_at,

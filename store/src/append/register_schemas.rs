@@ -3,7 +3,8 @@
 use std::sync::PoisonError;
 
 use annals_schemas::{Fingerprint, Schema, can_read};
-use sqlx::{Connection, PgConnection};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::append::request::Append;
 use crate::error::{AppendError, Refusal};
@@ -19,20 +20,8 @@ impl Store {
         if self.unregistered(append).is_empty() {
             return Ok(());
         }
-        match self.register_from_pool(append).await {
-            // The session can be older than the end of the read-only state.
-            Err(AppendError::Failed(error)) if is_read_only(&error) => {
-                self.register_from_pool(append).await
-            }
-            registered => registered,
-        }
-    }
-
-    async fn register_from_pool(&self, append: &Append) -> Result<(), AppendError> {
-        let connection = self.pool().acquire().await.map_err(AppendError::Failed)?;
-        self.register_on(connection.detach(), append)
-            .await
-            .map_err(|error| self.expire_read_only_sessions(error))
+        let pooled = self.pool().acquire().await.map_err(AppendError::Failed)?;
+        self.register_on_pooled(pooled, append).await
     }
 
     /// The same for an append inside a caller's transaction, on another connection: in the
@@ -43,13 +32,21 @@ impl Store {
         if self.unregistered(append).is_empty() {
             return Ok(());
         }
-        let registered = match self.pool().try_acquire() {
-            Some(idle) => self.register_on(idle.detach(), append).await,
-            None => return self.register_on_new(append).await,
-        };
-        match registered {
-            // The session can be older than the end of the read-only state: the pool hands an idle
-            // one out here without a look at its age.
+        match self.pool().try_acquire() {
+            Some(idle) => self.register_on_pooled(idle, append).await,
+            None => self.register_on_new(append).await,
+        }
+    }
+
+    /// Registers on a connection of the pool; if its session is older than the end of a read-only
+    /// state, on a new one.
+    async fn register_on_pooled(
+        &self,
+        pooled: PoolConnection<Postgres>,
+        append: &Append,
+    ) -> Result<(), AppendError> {
+        let registered = self.register_on(pooled.detach(), append).await;
+        match registered.map_err(|error| self.expire_read_only_sessions(error)) {
             Err(AppendError::Failed(error)) if is_read_only(&error) => {
                 self.register_on_new(append).await
             }

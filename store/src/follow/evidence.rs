@@ -57,7 +57,7 @@ async fn count_present(
     let window = Window { since, until };
     let row = window
         .bind_to(store.statements().follow_evidence.clone(), start)
-        .bind(after.get())
+        .bind(after)
         .bind(filter.types.as_deref())
         .bind(filter.category.as_deref())
         .fetch_one(connection)

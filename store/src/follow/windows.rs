@@ -13,6 +13,7 @@ use super::poll::{PollTimer, Polled};
 use super::request::{Follow, Followed};
 use crate::error::Error;
 use crate::outbox::{Bound, LateEvents, LogEnd, NextPage, PositionRange, Window};
+use crate::read::removed_events::RemovedEvents;
 use crate::read::rows::{DecodedRows, decode_rows};
 use crate::store::Store;
 use crate::stream::Position;
@@ -32,6 +33,8 @@ pub(super) struct Follower {
     late: Option<([Arc<Bound>; 2], Option<LateEvents>)>,
     /// The end of the log at the last poll.
     log_end: Option<LogEnd>,
+    /// Removed events behind the last event of `page`.
+    removed_behind: u64,
     /// Positions that the application skips.
     skipped: BTreeSet<Position>,
     /// The error after the page.
@@ -50,6 +53,7 @@ impl Follower {
             page: VecDeque::new(),
             late: None,
             log_end: None,
+            removed_behind: 0,
             unreadable: None,
             skipped,
             timer: PollTimer::new(store.notifications().subscribe(), poll_idle_max),
@@ -130,12 +134,16 @@ impl Follower {
     )]
     async fn read_page(&mut self, checkpoint: Checkpoint) -> Result<(), Error> {
         let late = self.late(&checkpoint).await?;
+        let start = checkpoint.after;
         let Some(window) = checkpoint.window() else { return Ok(()) };
         let (rows, end) = self.rows(window, window.next_page(late, checkpoint.after)).await?;
         let is_full = i64::try_from(rows.len()) == Ok(PAGE_EVENTS);
         let mut reached = self.set_page(checkpoint, &rows).await?;
         if !is_full && self.unreadable.is_none() {
             reached.after = end;
+        }
+        self.count_removed(&reached, start).await?;
+        if !is_full && self.unreadable.is_none() {
             let next = reached.window().map(|window| window.next_page(late, end));
             if next == Some(NextPage::End) {
                 reached = reached.at_window_end();
@@ -145,8 +153,9 @@ impl Follower {
         if let Some(last) = self.page.back_mut() {
             let category = self.filter.category.as_deref().unwrap_or_default();
             telemetry::followed(category, events, last.event.recorded_at);
-            // The checkpoint stays before an unreadable event.
-            if self.unreadable.is_none() {
+            // The checkpoint stays before an unreadable event, and before removed events, so that a
+            // follower that starts from it counts them.
+            if self.unreadable.is_none() && self.removed_behind == 0 {
                 last.checkpoint = reached.clone();
             }
         }
@@ -173,6 +182,25 @@ impl Follower {
             self.page.extend(event.map(|event| Followed { event, checkpoint }));
         }
         Ok(reached)
+    }
+
+    /// Counts the removed events before each event of the page, which starts after a position of
+    /// the window and ends where the checkpoint is.
+    async fn count_removed(&mut self, end: &Checkpoint, start: Position) -> Result<(), Error> {
+        let Some(window) = end.window() else { return Ok(()) };
+        let statement = self.store.statements().follow_removed_events.clone();
+        let rows = window
+            .bind_to(statement, start)
+            .bind(end.after.get())
+            .bind(self.filter.category.as_deref())
+            .fetch_all(self.store.pool());
+        let rows = rows.await.map_err(Error::database("count removed events"))?;
+        let removed = rows.iter().map(|row| row.try_get("position"));
+        let removed: Result<_, _> = removed.collect();
+        let removed = removed.map_err(Error::database("count removed events"))?;
+        let events = self.page.iter_mut().map(|followed| &mut followed.event);
+        self.removed_behind = RemovedEvents::forwards(removed).count(events, self.removed_behind);
+        Ok(())
     }
 
     /// The rows of a page, and the position where the page ends.
@@ -216,5 +244,5 @@ pub(super) async fn read_log_end(store: &Store) -> Result<LogEnd, Error> {
 }
 
 fn position_and_id(row: &PgRow) -> Result<(Position, Uuid), sqlx::Error> {
-    Ok((Position::from_store(row.try_get("position")?), row.try_get("event_id")?))
+    Ok((row.try_get("position")?, row.try_get("event_id")?))
 }

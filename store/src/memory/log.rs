@@ -41,6 +41,11 @@ impl Log {
         })
     }
 
+    fn next_position(&self) -> Position {
+        let last = i64::try_from(self.events.len()).unwrap_or(i64::MAX);
+        Position::ORIGIN.saturating_add(last).saturating_add(1)
+    }
+
     fn by_id(&self, id: EventId) -> Option<&RecordedEvent> {
         self.ids.get(&id).and_then(|index| self.events.get(*index))
     }
@@ -132,7 +137,7 @@ impl Log {
         for (index, event) in &append.events {
             let Some((stream, _)) = append.streams.get(*index) else { continue };
             let version = Version::after(self.version(stream));
-            let position = Position::from_store(i64::try_from(self.events.len()).unwrap_or(0) + 1);
+            let position = self.next_position();
             self.ids.insert(event.id, self.events.len());
             self.streams.entry(stream.clone()).or_default().push(self.events.len());
             self.events.push(RecordedEvent {

@@ -7,6 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use crate::bigint::bigint;
 use crate::error::Error;
 use crate::history::History;
 use crate::store::Store;
@@ -23,7 +24,7 @@ pub struct Bound {
     /// The transactions that had ended: a `pg_snapshot` as text.
     pub snapshot: String,
     /// The next transaction id that the server was to assign.
-    pub next_xid: i64,
+    pub next_xid: TransactionId,
     /// The highest visible position.
     pub position: Position,
     /// The id of the event at this position; none before the first event. A history that lost this
@@ -34,13 +35,28 @@ pub struct Bound {
     pub settled: Position,
 }
 
+/// A transaction id of the server, with its epoch: it does not wrap around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TransactionId(i64);
+
+bigint!(TransactionId);
+
+impl TransactionId {
+    /// The id with this number.
+    #[must_use]
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+}
+
 impl Bound {
     /// The bound before the first event.
     #[must_use]
     pub fn origin() -> Self {
         Self {
             snapshot: "3:3:".to_owned(),
-            next_xid: 3,
+            next_xid: TransactionId(3),
             position: Position::ORIGIN,
             event_id: None,
             settled: Position::ORIGIN,
@@ -69,7 +85,7 @@ impl Bound {
     /// Whether no transaction was running that can have written below the bound's position.
     pub(crate) fn has_no_running_transactions(&self) -> bool {
         let mut parts = self.snapshot.split(':').skip(1);
-        let xmax = parts.next().and_then(|xmax| xmax.parse().ok());
+        let xmax = parts.next().and_then(|xmax| xmax.parse().ok().map(TransactionId));
         xmax == Some(self.next_xid) && parts.next().is_none_or(str::is_empty)
     }
 }
@@ -114,8 +130,7 @@ impl Store {
         connection: &mut PgConnection,
         events: impl IntoIterator<Item = (Position, Uuid)>,
     ) -> Result<Vec<Uuid>, Error> {
-        let events = events.into_iter().map(|(position, id)| (position.get(), id));
-        let (positions, ids): (Vec<i64>, Vec<Uuid>) = events.unzip();
+        let (positions, ids): (Vec<Position>, Vec<Uuid>) = events.into_iter().unzip();
         sqlx::query_scalar(self.statements().missing_events.clone())
             .bind(positions)
             .bind(ids)
@@ -136,9 +151,9 @@ fn log_end(row: &PgRow) -> Result<(String, LogEnd), sqlx::Error> {
     let bound = Bound {
         snapshot: row.try_get("snapshot")?,
         next_xid: row.try_get("next_xid")?,
-        position: Position::from_store(row.try_get("position")?),
+        position: row.try_get("position")?,
         event_id: row.try_get("event_id")?,
-        settled: Position::from_store(row.try_get("settled")?),
+        settled: row.try_get("settled")?,
     };
     let incarnation: &str = row.try_get("incarnation")?;
     Ok((row.try_get("cluster")?, LogEnd { history, incarnation: incarnation.into(), bound }))

@@ -80,10 +80,10 @@ pub struct UnreadableDetail {
 fn outbox_event(row: &PgRow) -> Result<OutboxEvent<'_>, sqlx::Error> {
     let fingerprint: i64 = row.try_get_unchecked(7)?;
     Ok(OutboxEvent {
-        position: Position::from_store(row.try_get_unchecked(0)?),
+        position: row.try_get_unchecked(0)?,
         shard: row.try_get_unchecked(1)?,
         stream: row.try_get_unchecked(2)?,
-        version: Version::from_store(row.try_get_unchecked(3)?),
+        version: row.try_get_unchecked(3)?,
         event_id: row.try_get_unchecked(4)?,
         category: row.try_get_unchecked(5)?,
         event_type: row.try_get_unchecked(6)?,

@@ -12,7 +12,7 @@ mod pages;
 mod partitions;
 mod window;
 
-pub use self::bound::{Bound, LogEnd};
+pub use self::bound::{Bound, LogEnd, TransactionId};
 pub use self::event::{Details, OutboxEvent, OutboxRow, UnreadableDetail};
 pub(crate) use self::partitions::OUTBOX_POSITIONS_LEFT_MIN;
 pub use self::window::{LateEvents, NextPage, PageLimit, PositionRange, Window};

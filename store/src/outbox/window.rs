@@ -112,12 +112,12 @@ impl Window<'_> {
         let Self { since, until } = self;
         sqlx::query(statement)
             .bind(since.snapshot.clone())
-            .bind(since.position.get())
-            .bind(since.settled.get())
+            .bind(since.position)
+            .bind(since.settled)
             .bind(until.snapshot.clone())
-            .bind(until.position.get())
-            .bind(until.settled.get())
-            .bind(after.get())
+            .bind(until.position)
+            .bind(until.settled)
+            .bind(after)
     }
 }
 
@@ -137,8 +137,8 @@ impl Store {
         let row = sqlx::query(self.statements().late_events.clone())
             .bind(&since.snapshot)
             .bind(since.next_xid)
-            .bind(since.position.get())
-            .bind(since.settled.get())
+            .bind(since.position)
+            .bind(since.settled)
             .fetch_one(connection)
             .await;
         row.and_then(|row| late_events(&row))
@@ -147,12 +147,11 @@ impl Store {
 }
 
 fn late_events(row: &PgRow) -> Result<Option<LateEvents>, sqlx::Error> {
-    let Some(first) = row.try_get::<Option<i64>, _>("first")? else { return Ok(None) };
+    let Some(first) = row.try_get("first")? else { return Ok(None) };
     let is_few = row.try_get::<i64, _>("events")? <= LATE_EVENTS_MAX;
     let access = match is_few && row.try_get("is_counted")? {
         true => LateAccess::ByXid,
         false => LateAccess::ByPosition,
     };
-    let (first, last) = (Position::from_store(first), Position::from_store(row.try_get("last")?));
-    Ok(Some(LateEvents { first, last, access }))
+    Ok(Some(LateEvents { first, last: row.try_get("last")?, access }))
 }

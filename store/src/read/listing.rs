@@ -52,7 +52,7 @@ impl Store {
 struct Listing {
     store: Store,
     category: Category,
-    page: VecDeque<(String, i64)>,
+    page: VecDeque<(String, Version)>,
     last: String,
     is_at_end: bool,
 }
@@ -60,22 +60,20 @@ struct Listing {
 impl Listing {
     async fn next(&mut self) -> Result<Option<(StreamName, Version)>, Error> {
         if self.page.is_empty() && !self.is_at_end {
-            let rows: Vec<(String, i64)> = sqlx::query_as(self.store.statements().streams.clone())
-                .bind(self.category.as_str())
-                .bind(&self.last)
-                .bind(PAGE_STREAMS)
-                .fetch_all(self.store.pool())
-                .await
-                .map_err(Error::database("list streams"))?;
+            let rows: Vec<(String, Version)> =
+                sqlx::query_as(self.store.statements().streams.clone())
+                    .bind(self.category.as_str())
+                    .bind(&self.last)
+                    .bind(PAGE_STREAMS)
+                    .fetch_all(self.store.pool())
+                    .await
+                    .map_err(Error::database("list streams"))?;
             self.is_at_end = i64::try_from(rows.len()) != Ok(PAGE_STREAMS);
             self.page = rows.into();
         }
         let Some((name, version)) = self.page.pop_front() else { return Ok(None) };
         self.last.clone_from(&name);
-        Ok(Some((
-            StreamName::new(name).map_err(|error| unreadable(&error))?,
-            Version::from_store(version),
-        )))
+        Ok(Some((StreamName::new(name).map_err(|error| unreadable(&error))?, version)))
     }
 }
 

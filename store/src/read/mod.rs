@@ -3,6 +3,7 @@
 pub(crate) mod listing;
 pub(crate) mod pages;
 mod query;
+pub(crate) mod removed_events;
 pub(crate) mod rows;
 mod stream_page;
 
@@ -95,11 +96,10 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn stream_version(&self, stream: &StreamName) -> Result<Option<Version>, Error> {
-        let version: Option<i64> = sqlx::query_scalar(self.statements().stream_version.clone())
+        sqlx::query_scalar(self.statements().stream_version.clone())
             .bind(stream.as_str())
             .fetch_optional(self.pool())
             .await
-            .map_err(Error::database("read a stream's version"))?;
-        Ok(version.map(Version::from_store))
+            .map_err(Error::database("read a stream's version"))
     }
 }

@@ -9,18 +9,20 @@ use sqlx::postgres::PgRow;
 
 use crate::error::Error;
 use crate::event::RecordedEvent;
+use crate::read::query::sealed::PageKey;
 use crate::read::query::{Key, Read, sealed};
+use crate::read::removed_events::RemovedEvents;
 use crate::read::rows::decode_rows;
 use crate::read::stream_page::{PageStart, StreamPage};
 use crate::store::Store;
-use crate::stream::Version;
+use crate::stream::{Category, Position, Version};
 use crate::telemetry;
 use crate::timestamptz::PgTimestamp;
 
 /// Events of the first page. Later pages are as large as [`PAGE_BYTES`] allows.
-const PAGE_EVENTS_FIRST: i64 = 100;
+const PAGE_EVENTS_FIRST: u32 = 100;
 /// Maximum number of events of a page.
-const PAGE_EVENTS_MAX: i64 = 1_000;
+const PAGE_EVENTS_MAX: u32 = 1_000;
 /// Target size of a page's payloads, which a reader keeps in memory.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -32,14 +34,14 @@ pub(crate) struct Reading<K> {
     page: VecDeque<RecordedEvent>,
     /// The error after the page.
     unreadable: Option<Error>,
-    page_events: i64,
+    page_events: u32,
     /// Version or position of the last event read; none before the first page.
-    last: Option<i64>,
+    last: Option<PageKey>,
     /// The lowest version or position that can have been recorded since the requested time.
-    lowest: i64,
+    lowest: PageKey,
     /// The version of the stream's last event, removed or not.
-    stream_version: Option<i64>,
-    /// Removed events of the stream behind the last event read.
+    stream_version: Option<Version>,
+    /// Removed events behind the last event read.
     removed_behind: u64,
     remaining: u64,
     is_at_end: bool,
@@ -90,11 +92,11 @@ impl<K: Key> Reading<K> {
     async fn read_page(&mut self) -> Result<(), Error> {
         let start = self.page_start().await?;
         let started_at = Instant::now();
-        let rows_max = self.page_events.min(i64::try_from(self.remaining).unwrap_or(i64::MAX));
+        let rows_max = self.page_events.min(u32::try_from(self.remaining).unwrap_or(u32::MAX));
         let mut query = sqlx::query(self.statement.clone())
             .bind(self.read.source_text())
             .bind(start)
-            .bind(rows_max)
+            .bind(i64::from(rows_max))
             .bind(self.read.types.as_deref())
             .bind(self.read.recorded_since.map(PgTimestamp));
         if K::IS_POSITION && self.read.is_backwards {
@@ -104,6 +106,7 @@ impl<K: Key> Reading<K> {
             query.fetch_all(self.store.pool()).await.map_err(Error::database("read events"))?;
         if K::IS_POSITION {
             self.set_page(&rows, start, rows_max).await?;
+            self.count_removed(start).await?;
         } else {
             self.set_stream_page(&rows, start, rows_max).await?;
         }
@@ -112,11 +115,35 @@ impl<K: Key> Reading<K> {
         Ok(())
     }
 
-    async fn set_page(&mut self, rows: &[PgRow], start: i64, rows_max: i64) -> Result<(), Error> {
+    async fn set_page(
+        &mut self,
+        rows: &[PgRow],
+        start: PageKey,
+        rows_max: u32,
+    ) -> Result<(), Error> {
         let decoded = decode_rows(&self.store, rows, &BTreeSet::new()).await?;
         (self.page, self.unreadable) = (decoded.events, decoded.unreadable);
         self.last = Some(self.page.back().map_or(start, <K as sealed::Key>::of));
-        self.is_at_end = i64::try_from(self.page.len()) != Ok(rows_max);
+        self.is_at_end = u32::try_from(self.page.len()) != Ok(rows_max);
+        Ok(())
+    }
+
+    /// Counts the removed events before each event of the page. Those with a correlation or
+    /// causation id are not known.
+    async fn count_removed(&mut self, start: PageKey) -> Result<(), Error> {
+        let (Some(category), Some(last)) = (self.read.whole_category(), self.page.back()) else {
+            return Ok(());
+        };
+        let (last, is_backwards) = (sealed::Key::key(last.position), self.read.is_backwards);
+        let (after, last) =
+            if is_backwards { (last.before(), start.before()) } else { (start, last) };
+        let category = category.map(Category::as_str);
+        let removed = self.store.removed_events(after, last, category).await?;
+        let removed = match is_backwards {
+            true => RemovedEvents::backwards(removed),
+            false => RemovedEvents::forwards(removed),
+        };
+        self.removed_behind = removed.count(&mut self.page, self.removed_behind);
         Ok(())
     }
 
@@ -124,41 +151,41 @@ impl<K: Key> Reading<K> {
     async fn set_stream_page(
         &mut self,
         rows: &[PgRow],
-        start: i64,
-        rows_max: i64,
+        start: PageKey,
+        rows_max: u32,
     ) -> Result<(), Error> {
         let is_backwards = self.read.is_backwards;
         let start = PageStart { version: start, is_backwards, removed_before: self.removed_behind };
         let page = StreamPage::decode(&self.store, rows, start).await?;
         (self.page, self.unreadable) = (page.events, page.unreadable);
         self.last = Some(page.end.unwrap_or(start.version));
-        self.is_at_end = page.scanned < rows_max;
+        self.is_at_end = page.scanned < u64::from(rows_max);
         self.removed_behind = page.removed_behind;
         self.stream_version = page.stream_version;
         Ok(())
     }
 
     /// The version or position after which the page starts, or before which in a backwards read.
-    async fn page_start(&mut self) -> Result<i64, Error> {
+    async fn page_start(&mut self) -> Result<PageKey, Error> {
         if let Some(last) = self.last {
             return Ok(last);
         }
         if K::IS_POSITION
             && let Some(time) = self.read.recorded_since
         {
-            self.lowest = position_at(&self.store, time).await?;
+            self.lowest = sealed::Key::key(position_at(&self.store, time).await?);
         }
-        let from = self.read.from.map(sealed::Key::get);
+        let from = self.read.from.map(sealed::Key::key);
         Ok(if self.read.is_backwards {
-            from.map_or(i64::MAX, |from| from.saturating_add(1))
+            from.map_or(PageKey::END, PageKey::next)
         } else {
-            from.map_or(self.lowest, |from| from.max(self.lowest)) - 1
+            from.map_or(self.lowest, |from| from.max(self.lowest)).before()
         })
     }
 }
 
 /// The position from which a forward read misses no event recorded at `time` or later.
-async fn position_at(store: &Store, time: Timestamp) -> Result<i64, Error> {
+async fn position_at(store: &Store, time: Timestamp) -> Result<Position, Error> {
     sqlx::query_scalar(store.statements().position_at.clone())
         .bind(PgTimestamp(time))
         .fetch_one(store.pool())
@@ -168,17 +195,17 @@ async fn position_at(store: &Store, time: Timestamp) -> Result<i64, Error> {
 
 impl Reading<Version> {
     /// The version of the stream's last event, removed or not, when the last page was read.
-    pub(crate) fn end(&self) -> Option<Version> {
-        self.stream_version.map(Version::from_store)
+    pub(crate) const fn end(&self) -> Option<Version> {
+        self.stream_version
     }
 }
 
 /// The number of events of this size that fit into a page.
-fn next_page_events(page: &VecDeque<RecordedEvent>) -> i64 {
+fn next_page_events(page: &VecDeque<RecordedEvent>) -> u32 {
     if page.is_empty() {
         return PAGE_EVENTS_MAX;
     }
     let bytes: usize = page.iter().map(|event| event.payload.len()).sum();
     let fitting = PAGE_BYTES.saturating_mul(page.len()) / bytes.max(1);
-    i64::try_from(fitting).unwrap_or(i64::MAX).clamp(1, PAGE_EVENTS_MAX)
+    u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, PAGE_EVENTS_MAX)
 }

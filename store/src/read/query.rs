@@ -151,6 +151,15 @@ impl<K> Read<K> {
         }
     }
 
+    /// The category of a read in position order of one category or of all; none of another read.
+    pub(crate) const fn whole_category(&self) -> Option<Option<&Category>> {
+        match &self.source {
+            Source::Category(category) => Some(Some(category)),
+            Source::All => Some(None),
+            Source::Stream(_) | Source::Correlation(_) | Source::Causation(_) => None,
+        }
+    }
+
     pub(crate) fn source_text(&self) -> Option<String> {
         match &self.source {
             Source::Stream(stream) => Some(stream.to_string()),
@@ -166,7 +175,7 @@ impl<K: Key> Read<K> {
     pub(crate) fn selects(&self, event: &RecordedEvent) -> bool {
         let key = <K as sealed::Key>::of(event);
         let is_reached =
-            self.from.map(sealed::Key::get).is_none_or(|from| match self.is_backwards {
+            self.from.map(sealed::Key::key).is_none_or(|from| match self.is_backwards {
                 true => key <= from,
                 false => key >= from,
             });
@@ -183,35 +192,61 @@ impl Key for Version {}
 impl Key for Position {}
 
 pub(crate) mod sealed {
+    use crate::bigint::bigint;
     use crate::event::RecordedEvent;
     use crate::stream::{Position, Version};
 
     pub trait Key: Copy + Send + Sync {
         const IS_POSITION: bool;
-        const FIRST: i64;
-        fn get(self) -> i64;
-        fn of(event: &RecordedEvent) -> i64;
+        const FIRST: PageKey;
+        fn key(self) -> PageKey;
+        fn of(event: &RecordedEvent) -> PageKey;
+    }
+
+    /// The version or the position between two pages: also before the first event, and behind the
+    /// last one.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct PageKey(i64);
+
+    bigint!(PageKey);
+
+    impl PageKey {
+        /// Behind every event.
+        pub(crate) const END: Self = Self(i64::MAX);
+
+        pub(crate) const fn before(self) -> Self {
+            Self(self.0 - 1)
+        }
+
+        pub(crate) const fn next(self) -> Self {
+            Self(self.0.saturating_add(1))
+        }
+
+        /// The number of steps to another key, in either direction.
+        pub(crate) const fn distance(self, other: Self) -> u64 {
+            self.0.abs_diff(other.0)
+        }
     }
 
     impl Key for Version {
         const IS_POSITION: bool = false;
-        const FIRST: i64 = Self::FIRST.get();
-        fn get(self) -> i64 {
-            self.get()
+        const FIRST: PageKey = PageKey(Self::FIRST.get());
+        fn key(self) -> PageKey {
+            PageKey(self.get())
         }
-        fn of(event: &RecordedEvent) -> i64 {
-            event.version.get()
+        fn of(event: &RecordedEvent) -> PageKey {
+            event.version.key()
         }
     }
 
     impl Key for Position {
         const IS_POSITION: bool = true;
-        const FIRST: i64 = Self::FIRST.get();
-        fn get(self) -> i64 {
-            self.get()
+        const FIRST: PageKey = PageKey(Self::FIRST.get());
+        fn key(self) -> PageKey {
+            PageKey(self.get())
         }
-        fn of(event: &RecordedEvent) -> i64 {
-            event.position.get()
+        fn of(event: &RecordedEvent) -> PageKey {
+            event.position.key()
         }
     }
 }

@@ -96,9 +96,9 @@ struct RowKey {
 impl RowKey {
     fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            position: Position::from_store(row.try_get("position")?),
+            position: row.try_get("position")?,
             stream: row.try_get("stream")?,
-            version: Version::from_store(row.try_get("version")?),
+            version: row.try_get("version")?,
             fingerprint: row.try_get::<i64, _>("fingerprint")?.into(),
         })
     }

@@ -7,8 +7,10 @@ use sqlx::postgres::PgRow;
 
 use crate::error::Error;
 use crate::event::RecordedEvent;
+use crate::read::query::sealed::{Key, PageKey};
 use crate::read::rows::{DecodedRows, decode_rows};
 use crate::store::Store;
+use crate::stream::Version;
 
 /// A page, as `read_stream.sql` and `read_stream_backwards.sql` return it.
 pub(crate) struct StreamPage {
@@ -17,11 +19,11 @@ pub(crate) struct StreamPage {
     /// The error of the next event.
     pub(crate) unreadable: Option<Error>,
     /// The number of scanned events, matching or not.
-    pub(crate) scanned: i64,
+    pub(crate) scanned: u64,
     /// The version of the last scanned event; none if there is no event.
-    pub(crate) end: Option<i64>,
+    pub(crate) end: Option<PageKey>,
     /// The version of the stream's last event, removed or not; none if there is no such stream.
-    pub(crate) stream_version: Option<i64>,
+    pub(crate) stream_version: Option<Version>,
     /// Removed events between the last of `events` and the end of the page.
     pub(crate) removed_behind: u64,
 }
@@ -30,7 +32,7 @@ pub(crate) struct StreamPage {
 #[derive(Clone, Copy)]
 pub(crate) struct PageStart {
     /// The version before the first one of the page, in the read direction.
-    pub(crate) version: i64,
+    pub(crate) version: PageKey,
     pub(crate) is_backwards: bool,
     /// Removed events between the last matching event and this version.
     pub(crate) removed_before: u64,
@@ -38,9 +40,9 @@ pub(crate) struct PageStart {
 
 /// A scanned event of the page.
 struct ScannedRow {
-    version: i64,
+    version: PageKey,
     /// 1 for the first event of the page.
-    number: i64,
+    number: u64,
     is_match: bool,
 }
 
@@ -52,7 +54,7 @@ impl StreamPage {
     ) -> Result<Self, Error> {
         let failed = Error::database_each("read events");
         let stream_version = rows.first().map(|row| row.try_get("stream_version")).transpose();
-        let stream_version: Option<i64> = stream_version.map_err(&failed)?;
+        let stream_version: Option<Version> = stream_version.map_err(&failed)?;
         let scanned = rows.iter().filter_map(|row| ScannedRow::read(row).transpose());
         let scanned = scanned.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         // The last row does not match if it only marks the end of the page.
@@ -76,17 +78,19 @@ impl StreamPage {
 
 impl PageStart {
     /// A backwards read starts at the end of the stream, even if its start version is higher.
-    fn within(self, stream_version: Option<i64>) -> Self {
+    fn within(self, stream_version: Option<Version>) -> Self {
         match stream_version {
-            Some(last) if self.is_backwards => Self { version: self.version.min(last + 1), ..self },
+            Some(last) if self.is_backwards => {
+                Self { version: self.version.min(last.key().next()), ..self }
+            }
             _ => self,
         }
     }
 
     /// The number of removed events from the start to this event.
     fn removed_up_to(self, scanned: &ScannedRow) -> u64 {
-        let versions = (scanned.version - self.version).unsigned_abs();
-        self.removed_before + versions.saturating_sub(scanned.number.unsigned_abs())
+        let versions = scanned.version.distance(self.version);
+        self.removed_before + versions.saturating_sub(scanned.number)
     }
 }
 
@@ -94,7 +98,8 @@ impl ScannedRow {
     /// None if the stream has no event in the page.
     fn read(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
         let Some(version) = row.try_get("version")? else { return Ok(None) };
-        let (number, is_match) = (row.try_get("number")?, row.try_get("is_match")?);
+        let number: i64 = row.try_get("number")?;
+        let (number, is_match) = (number.unsigned_abs(), row.try_get("is_match")?);
         Ok(Some(Self { version, number, is_match }))
     }
 }

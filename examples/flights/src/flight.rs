@@ -1,5 +1,4 @@
-//! From a row to what happened: the events of the flight and of its aircraft, and the append that
-//! records both.
+//! From a row to the events of its flight and its aircraft, and the append that records both.
 
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use anyhow::{Context, Result};
@@ -11,63 +10,69 @@ use crate::events::{
 };
 use crate::rows::Row;
 
-/// What happened to one flight, and what its aircraft did.
+/// The events of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Happenings {
-    pub(crate) flight: StreamName,
-    pub(crate) of_flight: Vec<FlightEvent>,
-    pub(crate) of_aircraft: Option<(StreamName, AircraftEvent)>,
+pub(crate) struct Flight {
+    pub(crate) stream: StreamName,
+    pub(crate) events: Vec<FlightEvent>,
+    /// The leg in the stream of the aircraft.
+    pub(crate) leg: Option<(StreamName, AircraftEvent)>,
 }
 
-impl Happenings {
-    /// Tells the story of a row.
+impl Flight {
     pub(crate) fn of(row: &Row) -> Result<Self> {
-        let flight = flight_stream(row)?;
-        let scheduled_departure = scheduled_departure(row)?;
-        let mut happened = Self {
-            flight,
-            of_flight: vec![scheduled(row, scheduled_departure).into()],
-            of_aircraft: None,
+        let Row { year, month, day, carrier, flight, origin, .. } = row;
+        let stream = format!("flight-{year:04}-{month:02}-{day:02}-{carrier}-{flight}-{origin}");
+        let scheduled_departure = later(row.time_hour, row.minute)?;
+        let scheduled = FlightScheduled {
+            carrier: carrier.clone(),
+            flight: *flight,
+            origin: origin.clone(),
+            destination: row.dest.clone(),
+            tail_number: row.tailnum.clone(),
+            scheduled_departure,
+            distance_miles: row.distance,
         };
+        let stream = StreamName::new(stream)?;
+        let mut this = Self { stream, events: vec![scheduled.into()], leg: None };
         match row.dep_time {
-            None => happened.of_flight.push(FlightCancelled { scheduled_departure }.into()),
-            Some(_) => happened.left(row, scheduled_departure)?,
+            None => this.events.push(FlightCancelled { scheduled_departure }.into()),
+            Some(_) => this.depart(row, scheduled_departure)?,
         }
-        Ok(happened)
+        Ok(this)
     }
 
-    fn left(&mut self, row: &Row, scheduled_departure: Timestamp) -> Result<()> {
-        let delay_minutes =
-            row.dep_delay.context("the flight has a departure time and no departure delay")?;
+    fn depart(&mut self, row: &Row, scheduled_departure: Timestamp) -> Result<()> {
+        let delay_minutes = row.dep_delay.context("a departure time without departure delay")?;
         let departed_at = later(scheduled_departure, delay_minutes)?;
-        self.of_flight.push(FlightDeparted { departed_at, delay_minutes }.into());
-        // Without these the flight was diverted: it landed somewhere, which is no arrival.
+        self.events.push(FlightDeparted { departed_at, delay_minutes }.into());
+        // Without these the flight was diverted to another destination.
         let (Some(delay_minutes), Some(air_time_minutes)) = (row.arr_delay, row.air_time) else {
             return Ok(());
         };
-        let local_time =
-            clock(row.arr_time.context("the flight has an arrival delay and no arrival time")?);
-        self.of_flight.push(FlightArrived { local_time, delay_minutes, air_time_minutes }.into());
+        let clock = row.arr_time.context("an arrival delay without arrival time")?;
+        // `830` is 08:30; the file writes midnight as `2400`.
+        let local_time = format!("{:02}:{:02}", clock / 100 % 24, clock % 100);
+        self.events.push(FlightArrived { local_time, delay_minutes, air_time_minutes }.into());
         if let Some(tail_number) = &row.tailnum {
             let leg = AircraftFlewLeg {
-                flight: self.flight.to_string(),
+                flight: self.stream.to_string(),
                 origin: row.origin.clone(),
                 destination: row.dest.clone(),
                 departed_at,
                 distance_miles: row.distance,
                 air_time_minutes,
             };
-            self.of_aircraft =
-                Some((StreamName::new(format!("aircraft-{tail_number}"))?, leg.into()));
+            self.leg = Some((StreamName::new(format!("aircraft-{tail_number}"))?, leg.into()));
         }
         Ok(())
     }
 
-    /// One append for all of it: the flight's stream must be new, the aircraft's is as it is.
+    /// One append of all events: to the flight's stream, which must be new, and the aircraft's.
     pub(crate) fn append(&self) -> Result<Append> {
-        let events = self.of_flight.iter().map(NewEvent::new).collect::<Result<Vec<_>, _>>()?;
-        let append = Append::to(&self.flight, ExpectedVersion::NoStream, events);
-        Ok(match &self.of_aircraft {
+        let events = self.events.iter().map(NewEvent::new).collect::<Result<Vec<_>, _>>()?;
+        let append = Append::to(&self.stream, ExpectedVersion::NoStream, events);
+        Ok(match &self.leg {
             None => append,
             Some((aircraft, leg)) => {
                 append.and_to(aircraft, ExpectedVersion::Any, [NewEvent::new(leg)?])
@@ -76,37 +81,9 @@ impl Happenings {
     }
 }
 
-fn flight_stream(row: &Row) -> Result<StreamName> {
-    let Row { year, month, day, carrier, flight, origin, .. } = row;
-    Ok(StreamName::new(format!(
-        "flight-{year:04}-{month:02}-{day:02}-{carrier}-{flight}-{origin}"
-    ))?)
-}
-
-fn scheduled(row: &Row, scheduled_departure: Timestamp) -> FlightScheduled {
-    FlightScheduled {
-        carrier: row.carrier.clone(),
-        flight: row.flight,
-        origin: row.origin.clone(),
-        destination: row.dest.clone(),
-        tail_number: row.tailnum.clone(),
-        scheduled_departure,
-        distance_miles: row.distance,
-    }
-}
-
-fn scheduled_departure(row: &Row) -> Result<Timestamp> {
-    later(row.time_hour, row.minute)
-}
-
 fn later(time: Timestamp, minutes: i32) -> Result<Timestamp> {
     let moved = time.checked_add(SignedDuration::from_mins(i64::from(minutes)));
     moved.with_context(|| format!("{minutes} minutes after {time}"))
-}
-
-/// `830` is 08:30; the file writes midnight as `2400`.
-fn clock(hours_and_minutes: i32) -> String {
-    format!("{:02}:{:02}", hours_and_minutes / 100 % 24, hours_and_minutes % 100)
 }
 
 #[cfg(test)]
@@ -114,21 +91,21 @@ mod tests {
     use super::*;
     use crate::rows::tests::rows;
 
-    fn of(line: &str) -> Happenings {
-        Happenings::of(&rows(line)[0]).unwrap()
+    fn of(line: &str) -> Flight {
+        Flight::of(&rows(line)[0]).unwrap()
     }
 
-    fn types(happened: &Happenings) -> Vec<&'static str> {
+    fn types(flight: &Flight) -> Vec<&'static str> {
         use annals_store::EventSet;
-        happened.of_flight.iter().map(EventSet::event_type).collect()
+        flight.events.iter().map(EventSet::event_type).collect()
     }
 
     #[test]
     fn flight_that_arrived_is_scheduled_departs_arrives_and_is_a_leg_of_its_aircraft() {
-        let happened = of(
+        let flight = of(
             "2013,1,1,517,515,2,830,819,11,UA,1545,N14228,EWR,IAH,227,1400,5,15,2013-01-01T10:00:00Z",
         );
-        assert_eq!(happened.flight.as_str(), "flight-2013-01-01-UA-1545-EWR");
+        assert_eq!(flight.stream.as_str(), "flight-2013-01-01-UA-1545-EWR");
         let departed_at: Timestamp = "2013-01-01T10:17:00Z".parse().unwrap();
         let expected: Vec<FlightEvent> = vec![
             FlightScheduled {
@@ -145,7 +122,7 @@ mod tests {
             FlightArrived { local_time: "08:30".into(), delay_minutes: 11, air_time_minutes: 227 }
                 .into(),
         ];
-        assert_eq!(happened.of_flight, expected);
+        assert_eq!(flight.events, expected);
         let leg = AircraftFlewLeg {
             flight: "flight-2013-01-01-UA-1545-EWR".into(),
             origin: "EWR".into(),
@@ -154,23 +131,20 @@ mod tests {
             distance_miles: 1400,
             air_time_minutes: 227,
         };
-        assert_eq!(
-            happened.of_aircraft,
-            Some((StreamName::new("aircraft-N14228").unwrap(), leg.into()))
-        );
-        assert_eq!(happened.append().unwrap().events().len(), 4);
+        assert_eq!(flight.leg, Some((StreamName::new("aircraft-N14228").unwrap(), leg.into())));
+        assert_eq!(flight.append().unwrap().events().len(), 4);
     }
 
     #[test]
     fn cancelled_flight_never_departs_and_its_aircraft_flies_no_leg() {
-        let happened = of(
+        let flight = of(
             "2013,1,1,NA,1630,NA,NA,1815,NA,EV,4308,N18120,EWR,RDU,NA,416,16,30,2013-01-01T21:00:00Z",
         );
-        assert_eq!(types(&happened), ["FlightScheduled", "FlightCancelled"]);
-        assert_eq!(happened.of_aircraft, None);
+        assert_eq!(types(&flight), ["FlightScheduled", "FlightCancelled"]);
+        assert_eq!(flight.leg, None);
         let cancelled =
             FlightCancelled { scheduled_departure: "2013-01-01T21:30:00Z".parse().unwrap() };
-        assert_eq!(happened.of_flight[1], cancelled.into());
+        assert_eq!(flight.events[1], cancelled.into());
     }
 
     #[test]
@@ -183,31 +157,31 @@ mod tests {
         );
         for diverted in [landed, lost] {
             assert_eq!(types(&diverted), ["FlightScheduled", "FlightDeparted"]);
-            assert_eq!(diverted.of_aircraft, None);
+            assert_eq!(diverted.leg, None);
         }
     }
 
     #[test]
     fn arrived_flight_without_tail_number_has_events_and_no_aircraft() {
-        let happened = of(
+        let flight = of(
             "2013,1,1,517,515,2,2400,2359,1,UA,1545,,EWR,IAH,227,1400,5,15,2013-01-01T10:00:00Z",
         );
-        assert_eq!(types(&happened), ["FlightScheduled", "FlightDeparted", "FlightArrived"]);
-        assert_eq!(happened.of_aircraft, None);
+        assert_eq!(types(&flight), ["FlightScheduled", "FlightDeparted", "FlightArrived"]);
+        assert_eq!(flight.leg, None);
         assert!(
-            matches!(&happened.of_flight[2], FlightEvent::FlightArrived(it) if it.local_time == "00:00")
+            matches!(&flight.events[2], FlightEvent::FlightArrived(it) if it.local_time == "00:00")
         );
     }
 
     #[test]
     fn early_departure_is_before_the_timetable_also_over_midnight() {
-        let happened = of(
+        let flight = of(
             "2013,1,3,2355,0,-5,320,330,-10,B6,1,N1JB,JFK,BQN,190,1576,0,0,2013-01-03T05:00:00Z",
         );
         let departed = FlightDeparted {
             departed_at: "2013-01-03T04:55:00Z".parse().unwrap(),
             delay_minutes: -5,
         };
-        assert_eq!(happened.of_flight[1], departed.into());
+        assert_eq!(flight.events[1], departed.into());
     }
 }
