@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use annals_store::{
     Append, AppendError, CommandId, Decide, DecideError, EventStore, ExpectedVersion, NewEvent,
-    Read, Refusal, StoreOptions, StreamName, Version,
+    Read, Refusal, Store, StoreOptions, StreamName, Version,
 };
 use annals_testkit::{
     Account, AccountClosed, AccountEvent, AccountOpened, FaultyLink, MoneyDeposited, Must, Testbed,
@@ -130,6 +130,7 @@ on_both_stores!(
     a_command_causes_its_events,
     an_aggregate_is_loaded_as_of_a_version_a_time_and_a_position,
     several_aggregates_of_any_number_are_decided_together,
+    a_stream_that_is_named_twice_and_events_of_no_stream_are_refused,
 );
 
 async fn a_decision_is_recorded_under_the_state_it_was_made_on(store: impl EventStore) {
@@ -535,7 +536,17 @@ async fn several_aggregates_of_any_number_are_decided_together(store: impl Event
     assert_eq!(versions, [version(0); 5]);
 }
 
-#[tokio::test]
+/// The pool checks a connection that was just returned: that answer is not the one to lose.
+fn until_idle(store: &Store) {
+    let idle = async {
+        while store.pool().num_idle() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(idle));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_whose_answer_is_lost_is_recorded_once() {
     const DECISIONS: i64 = 10;
     let bed = Testbed::new("decide_lost").await;
@@ -548,8 +559,8 @@ async fn a_decision_whose_answer_is_lost_is_recorded_once() {
     for number in 1..=DECISIONS {
         let on = Decide::on(&stream);
         let on = if number % 2 == 0 { on.command(Uuid::now_v7()) } else { on };
-        // The next answer is that of the append, or of the pool's check before it.
         let decision = |account: &Account| {
+            until_idle(&store);
             link.lose_next_answer();
             change(account, 1)
         };
@@ -570,6 +581,22 @@ fn unless_contended<T>(ended: Result<T, DecideError<Declined>>) -> Option<Result
         Err(DecideError::Contended { .. }) => None,
         Err(error) => panic!("{error:?}"),
     }
+}
+
+async fn a_stream_that_is_named_twice_and_events_of_no_stream_are_refused(store: impl EventStore) {
+    let stream = account("a");
+    open(&store, &stream, 10).await;
+    let twice = store.decide((&stream, &stream), |states| transfer(states, 1)).await;
+    let one = std::slice::from_ref(&stream);
+    let two_lists = |_: &Vec<Account>| Ok::<_, Declined>(vec![vec![deposit(1)], vec![deposit(2)]]);
+    let more = store.decide(one, two_lists).await;
+    for refused in [twice.map(drop), more.map(drop)] {
+        let Err(DecideError::Append(AppendError::Refused(refusals))) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(matches!(refusals.as_slice(), [Refusal::Limit { .. }]), "{refusals:?}");
+    }
+    assert_eq!(cents(&store, &stream).await, 10);
 }
 
 /// The refusal of a decision.

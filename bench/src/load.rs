@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use annals_store::{Aggregate, Append, EventStore, ExpectedVersion, Snapshots, Store, StreamName};
+use annals_store::{
+    Aggregate, Append, DecideError, EventStore, ExpectedVersion, Snapshots, Store, StreamName,
+};
 use annals_testkit::Testbed;
 use anyhow::Context;
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{self, ParcelEvent, new_event, parcel_event};
@@ -14,6 +17,9 @@ use crate::spread::{Spread, as_f64};
 
 const EVENTS_PER_APPEND: usize = 1_000;
 const SHORT_EVENTS: usize = 10;
+/// Tasks that decide on one aggregate at the same time.
+const TASKS: [usize; 4] = [1, 4, 16, 64];
+const DECISIONS_PER_TASK: usize = 50;
 
 /// The time to load an aggregate with many events, and to decide on it.
 #[derive(Debug, clap::Args)]
@@ -105,8 +111,58 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
         ]);
     }
     print(&table);
+    let mut table = Table::new(&["tasks", "decisions/s", "tries each", "contended"]);
+    for tasks in TASKS {
+        let one = contend(store, &event::stream(2 + tasks)?, tasks).await?;
+        report.line("contention", &one)?;
+        let contended = format!("{} of {}", one.contended, tasks * DECISIONS_PER_TASK);
+        let tries = format!("{:.2}", one.tries);
+        table.row(vec![tasks.to_string(), number(one.per_second), tries, contended]);
+    }
+    print(&table);
     report.finish();
     Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct Contention {
+    tasks: usize,
+    per_second: f64,
+    /// Appends of a recorded decision.
+    tries: f64,
+    contended: usize,
+}
+
+/// Tasks that decide on one aggregate as fast as they can.
+async fn contend(store: &Store, stream: &StreamName, tasks: usize) -> anyhow::Result<Contention> {
+    let started_at = Instant::now();
+    let running = (0..tasks).map(|_| tokio::spawn(decide_often(store.clone(), stream.clone())));
+    let ended = try_join_all(running).await?.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let seconds = started_at.elapsed().as_secs_f64();
+    let tries: Vec<u32> = ended.into_iter().flatten().collect();
+    let recorded = as_f64(tries.len());
+    let loaded = store.load::<SavedParcel>(stream).await?;
+    anyhow::ensure!(usize::try_from(loaded.state.0.scans)? == tries.len(), "decisions were lost");
+    Ok(Contention {
+        tasks,
+        per_second: recorded / seconds,
+        tries: tries.iter().map(|tries| f64::from(*tries)).sum::<f64>() / recorded,
+        contended: tasks * DECISIONS_PER_TASK - tries.len(),
+    })
+}
+
+/// The tries of each recorded decision.
+async fn decide_often(store: Store, stream: StreamName) -> anyhow::Result<Vec<u32>> {
+    let mut tries = Vec::new();
+    for _ in 0..DECISIONS_PER_TASK {
+        let scan = |parcel: &SavedParcel| Ok::<_, Never>(vec![parcel_event(parcel.0.scans)]);
+        match store.decide(&stream, scan).await {
+            Ok(decided) => tries.push(decided.tries),
+            Err(DecideError::Contended { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(tries)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -74,6 +74,7 @@ where
             }
         };
         let new = S::encode(&events).map_err(DecideError::Encode)?;
+        deciding.check_lists(new.len()).map_err(DecideError::Append)?;
         if new.iter().all(Vec::is_empty) {
             let original = deciding.original().await?;
             return Ok(original.unwrap_or_else(|| deciding.decided(Appended::nothing())));
@@ -145,6 +146,16 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
         let due = self.folded.iter().zip(folds);
         let due = due.filter_map(|(folded, state)| folded.snapshot_if_due(state)).collect();
         snapshots::write_later(self.store, due);
+    }
+
+    /// Refuses lists of events that belong to no stream.
+    fn check_lists(&self, actual: usize) -> Result<(), AppendError> {
+        let max = self.folded.len();
+        if actual <= max {
+            return Ok(());
+        }
+        let what = "lists of events of the decision, one for each stream".to_owned();
+        Err(AppendError::Refused(vec![Refusal::Limit { what, actual, max }]))
     }
 
     /// The append of a decision, under the versions of all its streams.

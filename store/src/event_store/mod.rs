@@ -164,7 +164,7 @@ pub trait EventStore: Backend {
     /// conflict it is called again, on the state with the events that came first; mostly without
     /// another read, because a conflict contains them. Several aggregates are loaded as of one
     /// moment, and their events are recorded together or not at all; each of their streams is
-    /// checked, also one without events. An append whose outcome is unknown is repeated with the
+    /// checked, also one without events; no stream may be named twice. An append whose outcome is unknown is repeated with the
     /// same events.
     ///
     /// The number of tries is bounded ([`Decide::tries_max`]). With a command id
