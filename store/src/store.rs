@@ -8,6 +8,7 @@ use annals_schemas::{Fingerprint, Schema};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
+use crate::aggregate::turns::Turns;
 use crate::append::queue::AppendQueue;
 use crate::connections::expiry::SessionExpiry;
 use crate::connections::notify::Notifications;
@@ -41,6 +42,7 @@ struct Shared {
     append_queue: AppendQueue,
     /// At most one snapshot is written at a time.
     snapshot_writes: Arc<Semaphore>,
+    decision_turns: Turns,
 }
 
 /// The pool of a store, and how its connections are used.
@@ -72,6 +74,7 @@ impl Store {
                 notifications,
                 append_queue: AppendQueue::new(coalescing, connections_max),
                 snapshot_writes: Arc::new(Semaphore::new(1)),
+                decision_turns: Turns::default(),
             }),
         }
     }
@@ -135,6 +138,10 @@ impl Store {
 
     pub(crate) fn notifications(&self) -> &Notifications {
         &self.shared.notifications
+    }
+
+    pub(crate) fn decision_turns(&self) -> &Turns {
+        &self.shared.decision_turns
     }
 
     pub(crate) fn snapshot_permits(&self) -> &Arc<Semaphore> {

@@ -63,6 +63,8 @@ where
     S: Aggregates,
     E: Send,
 {
+    // Before the load, so that the state is the latest when the turn comes.
+    let _turn = store.turns().take(S::names(&request.streams)).await;
     let mut deciding = Deciding::<_, S>::new(store, request);
     deciding.reload().await.map_err(DecideError::Load)?;
     loop {

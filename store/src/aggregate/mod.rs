@@ -11,6 +11,7 @@ mod original;
 mod request;
 mod several;
 pub(crate) mod snapshots;
+pub(crate) mod turns;
 
 pub use self::as_of::AsOf;
 pub use self::command::CommandId;

@@ -167,7 +167,10 @@ pub trait EventStore: Backend {
     /// checked, also one without events; no stream may be named twice. An append whose outcome is unknown is repeated with the
     /// same events.
     ///
-    /// The number of tries is bounded ([`Decide::tries_max`]). With a command id
+    /// The decisions of one store and its clones on one stream take turns, so that they meet no
+    /// conflicts with each other: `decision` must not wait for another decision on the stream. Other
+    /// processes and plain appends still come first at times, and the number of tries is bounded
+    /// ([`Decide::tries_max`]). With a command id
     /// ([`Decide::command`]), a decision can be repeated at any time and is recorded once.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use tokio::sync::Semaphore;
 
+use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
 use crate::event::{EventId, RecordedEvent};
@@ -99,6 +100,10 @@ impl Backend for Store {
             .await
             .map_err(Error::database("delete snapshots"))
             .map(drop)
+    }
+
+    fn turns(&self) -> &Turns {
+        self.decision_turns()
     }
 
     fn snapshot_writes(&self) -> &Arc<Semaphore> {

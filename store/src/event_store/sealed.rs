@@ -9,6 +9,7 @@ use futures_util::stream::Stream;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error, Refusal};
 use crate::event::{EventId, RecordedEvent};
@@ -84,6 +85,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
         &self,
         stream: &StreamName,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The order of this process's decisions on one stream.
+    fn turns(&self) -> &Turns;
 
     /// A permit for each snapshot that can be written at a time.
     fn snapshot_writes(&self) -> &Arc<Semaphore>;

@@ -12,6 +12,7 @@ use futures_util::stream::{self, Stream};
 use tokio::sync::Semaphore;
 
 use self::log::Log;
+use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
 use crate::event::{EventId, RecordedEvent};
@@ -45,6 +46,7 @@ pub struct MemoryStore {
     log: Arc<Mutex<Log>>,
     snapshots: Arc<Mutex<BTreeMap<(StreamName, Fingerprint), FoundSnapshot>>>,
     snapshot_writes: OneWrite,
+    turns: Turns,
 }
 
 /// At most one snapshot is written at a time.
@@ -146,6 +148,10 @@ impl Backend for MemoryStore {
     ) -> impl Future<Output = Result<(), Error>> + Send {
         self.snapshots().retain(|(of, _), _| of != stream);
         ready(Ok(()))
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     fn snapshot_writes(&self) -> &Arc<Semaphore> {
