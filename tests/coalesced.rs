@@ -1,5 +1,6 @@
-//! Appends that go to the server in one call have the outcomes of the same appends one after the other,
-//! whatever other transactions lock, whatever callers drop, and whatever becomes of the connections.
+//! Appends that go to the server in one call have the outcomes of the same appends one after the
+//! other, whatever other transactions lock, whatever callers drop, and whatever becomes of the
+//! connections.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -60,6 +60,7 @@ mod migrating;
 #[cfg(test)]
 mod moved;
 #[cfg(test)]
+mod never_published;
 mod nothing_is_lost;
 #[cfg(test)]
 mod one_instance;

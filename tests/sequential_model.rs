@@ -1,5 +1,5 @@
-//! The sequential model of appends to single streams: what concurrent callers observe must be possible if
-//! the appends were made one after the other, in an order that agrees with real time.
+//! The sequential model of appends to single streams: what concurrent callers observe must be
+//! possible if the appends were made one after the other, in an order that agrees with real time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
--- Writes the store's events to Debezium's table, ten in a transaction, as they were appended: the same keys and the same
--- values, registry prefix included.
+-- Writes the store's events to Debezium's table, ten in a transaction, as they were appended: the
+-- same keys and the same values, registry prefix included.
 do $$
 declare
     batch constant bigint := 10;

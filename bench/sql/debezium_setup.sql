@@ -1,4 +1,5 @@
--- What Debezium's outbox router publishes from: its table, by its own names, and the publication of its inserts.
+-- What Debezium's outbox router publishes from: its table, by its own names, and the publication of
+-- its inserts.
 create table public.outbox (
     id uuid primary key,
     aggregatetype text not null,

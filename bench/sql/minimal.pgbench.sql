@@ -1,4 +1,5 @@
--- For pgbench, in prepared mode. One event an insert, its version chosen by the client, nothing else: what a unique constraint costs.
+-- For pgbench, in prepared mode. One event an insert, its version chosen by the client, nothing
+-- else: what a unique constraint costs.
 \set append :append + 1
 \set version :client_id * 1000000000 + :append
 \set stream random(0, :streams - 1)

@@ -1,4 +1,5 @@
--- Makes the smallest table that keeps two writers from the same version, with an event of each of 50,000 streams.
+-- Makes the smallest table that keeps two writers from the same version, with an event of each of
+-- 50,000 streams.
 create schema minimal;
 create table minimal.events (
     stream text not null,

@@ -64,8 +64,12 @@ async fn main() {
         let schemas = SchemaRegistry::new(&registry).unwrap();
         report("read_to_end, not decoded", events, read(settings.clone(), &name, None)).await;
         report("read_to_end, decoded", events, read(settings.clone(), &name, Some(&schemas))).await;
-        report("projection, batches of 2,000", events, project(&pool, &name, settings, schemas))
-            .await;
+        report(
+            "projection, batches of 2,000",
+            events,
+            Box::pin(project(&pool, &name, settings, schemas)),
+        )
+        .await;
     }
     admin.delete_topics(&[&name], &options).await.unwrap();
     drop_database(pool, &name).await;

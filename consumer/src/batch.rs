@@ -81,9 +81,8 @@ impl<E: EventSet> EventBatch<E> {
         schemas: &SchemaRegistry,
         unknown: UnknownEvents,
     ) -> Result<(), RunError> {
-        let decision = filter
-            .check(&record.stream, record.version, record.event_id)
-            .map_err(|error| run_error(error, &record))?;
+        let decision =
+            filter.check_delivered(&record).map_err(|error| run_error(error, &record))?;
         if decision == FilterDecision::Duplicate {
             self.duplicates += 1;
             return Ok(());

@@ -19,7 +19,7 @@ use crate::projection_store::{OffsetUpdate, PartitionProgress};
 use crate::registry::SchemaRegistry;
 use crate::transaction::{AttemptError, BatchOutcome, attempt, superseded};
 use crate::version_cache::VersionCache;
-use crate::version_filter::{LastApplied, VersionFilter};
+use crate::version_filter::{Gap, LastApplied, VersionFilter};
 
 /// Applies batches, and tracks the next offset of each partition and the version of each stream.
 pub(crate) struct BatchApplier {
@@ -28,6 +28,7 @@ pub(crate) struct BatchApplier {
     connection: KeptConnection,
     shutdown: CancellationToken,
     versions: VersionCache,
+    accepted_gaps: Arc<HashSet<Gap>>,
     next_offsets: HashMap<TopicPartition, Offset>,
 }
 
@@ -65,6 +66,7 @@ impl BatchApplier {
             connection: KeptConnection::new(pool, limits.batch_deadline, shutdown),
             shutdown: shutdown.clone(),
             versions: VersionCache::new(limits.cached_streams_max),
+            accepted_gaps: Arc::default(),
             next_offsets: HashMap::new(),
         }
     }
@@ -74,6 +76,7 @@ impl BatchApplier {
         &mut self,
         topics: &PartitionCounts,
     ) -> Result<Vec<PartitionProgress>, RunEnd> {
+        self.load_accepted_gaps().await?;
         let mut progress = Vec::new();
         for (topic, &found) in topics {
             let of_topic = self.progress_of(topic, found).await?;
@@ -89,6 +92,20 @@ impl BatchApplier {
         let offsets = progress.iter().map(|p| (p.next.topic_partition(), p.next.offset));
         self.next_offsets.extend(offsets);
         Ok(progress)
+    }
+
+    async fn load_accepted_gaps(&mut self) -> Result<(), RunEnd> {
+        let failed = |failure| run_end("load the accepted gaps of the projection", failure);
+        loop {
+            let mut connection = self.connection.take().await.map_err(failed)?;
+            let query = self.projection.store.accepted_gaps(&mut connection);
+            let answer = self.connection.before_deadline(query).await;
+            let finished = self.connection.finish_query(connection, answer).await;
+            if let Some(accepted) = finished.map_err(failed)? {
+                self.accepted_gaps = Arc::new(accepted);
+                return Ok(());
+            }
+        }
     }
 
     async fn progress_of(
@@ -163,7 +180,8 @@ impl BatchApplier {
         &mut self,
         records: Vec<Delivered>,
     ) -> Result<EventBatch<E>, RunEnd> {
-        let mut filter = VersionFilter::new(self.projection.first_version);
+        let mut filter =
+            VersionFilter::new(self.projection.first_version).with_accepted(&self.accepted_gaps);
         let mut uncached = HashSet::new();
         for record in &records {
             match self.versions.get(&record.stream) {

@@ -15,6 +15,10 @@ pub struct Delivered {
     pub stream: String,
     /// The event's number within its stream.
     pub version: Version,
+    /// The version of the event before it in the topic; none if it is the first of its stream. It
+    /// is lower than the version before where events between are never published: an operator of
+    /// the relay skipped them, or an administrator of the store removed them.
+    pub previous: Option<Version>,
     /// The event's number within its store.
     pub position: Position,
     /// The event's id, given by the application that appended it.
@@ -109,6 +113,7 @@ struct KnownHeaders<'a> {
     subject: Option<&'a [u8]>,
     time: Option<&'a [u8]>,
     version: Option<&'a [u8]>,
+    previous: Option<&'a [u8]>,
     position: Option<&'a [u8]>,
     correlation_id: Option<&'a [u8]>,
     causation_id: Option<&'a [u8]>,
@@ -139,10 +144,12 @@ impl Delivered {
         exact("ce_specversion", known.specversion, "1.0", "1.0")?;
         exact("content-type", known.content_type, "application/avro", "application/avro")?;
         exact("ce_subject", known.subject, stream, "the stream, like the key")?;
+        let version = parsed("ce_streamversion", known.version, "a version from 0", |text| {
+            Version::new(text.parse().ok()?)
+        })?;
         Ok(Self {
-            version: parsed("ce_streamversion", known.version, "a version from 0", |text| {
-                Version::new(text.parse().ok()?)
-            })?,
+            previous: previous(known.previous, version)?,
+            version,
             position: parsed("ce_position", known.position, "a position from 0", |text| {
                 Position::new(text.parse().ok()?)
             })?,
@@ -199,6 +206,7 @@ impl<'a> KnownHeaders<'a> {
             "ce_subject" => Some(&mut self.subject),
             "ce_time" => Some(&mut self.time),
             "ce_streamversion" => Some(&mut self.version),
+            "ce_previousversion" => Some(&mut self.previous),
             "ce_position" => Some(&mut self.position),
             "ce_correlationid" => Some(&mut self.correlation_id),
             "ce_causationid" => Some(&mut self.causation_id),
@@ -207,6 +215,16 @@ impl<'a> KnownHeaders<'a> {
             _ => None,
         }
     }
+}
+
+/// The version of the event before, as far as the topic has it.
+fn previous(header: Option<&[u8]>, version: Version) -> Result<Option<Version>, EnvelopeProblem> {
+    let name = "ce_previousversion";
+    let Some(value) = header else { return Ok(version.previous()) };
+    let number = parsed(name, Some(value), "a lower version, or -1", |text| {
+        text.parse::<i64>().ok().filter(|number| (-1..version.get()).contains(number))
+    })?;
+    Ok(Version::new(number))
 }
 
 fn stream_of(key: Option<&[u8]>) -> Result<&str, EnvelopeProblem> {
@@ -293,6 +311,7 @@ mod tests {
         let delivered = Delivered::from_record(&record(&headers)).unwrap();
         assert_eq!(delivered.stream, "flight-42");
         assert_eq!((delivered.version.get(), delivered.position.get()), (1, 4711));
+        assert_eq!(delivered.previous, Some(Version::ZERO));
         assert_eq!(delivered.event_id.to_string(), HEADERS[1].1);
         assert_eq!(delivered.event_type, "FlightDeparted");
         assert_eq!(delivered.recorded_at.to_string(), HEADERS[5].1);
@@ -305,6 +324,18 @@ mod tests {
             (SchemaId(9), &b"datum"[..])
         );
         assert_eq!(delivered.location().to_string(), "demo-flight[3]@17");
+    }
+
+    #[test]
+    fn a_record_names_the_event_before_it_where_that_is_not_the_one_before() {
+        for (value, previous) in [("0", Some(Version::ZERO)), ("-1", None)] {
+            let delivered = Delivered::from_record(&record(&with("ce_previousversion", value)));
+            assert_eq!(delivered.unwrap().previous, previous);
+        }
+        for value in ["1", "2", "-2", "x", ""] {
+            let refused = Delivered::from_record(&record(&with("ce_previousversion", value)));
+            assert!(refused.is_err(), "{value:?}");
+        }
     }
 
     #[test]

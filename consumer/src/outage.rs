@@ -1,7 +1,9 @@
 //! Back-off while an outside component is unavailable, with one log line for each change.
 
 use std::error::Error;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
@@ -11,13 +13,14 @@ const DELAY_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Outage {
     what: String,
     since: Option<Instant>,
-    delay: Duration,
+    /// Boxed: it would be a part of the future of every caller.
+    delays: Box<ExponentialBackoff>,
 }
 
 impl Outage {
     /// `what` completes the log line "waiting for ...".
     pub(crate) fn of(what: impl Into<String>) -> Self {
-        Self { what: what.into(), since: None, delay: DELAY_MIN }
+        Self { what: what.into(), since: None, delays: delays() }
     }
 
     /// Records a failed attempt and returns the delay before the next one.
@@ -26,9 +29,7 @@ impl Outage {
             self.since = Some(Instant::now());
             tracing::warn!(cause = %causes(cause), "waiting for {}", self.what);
         }
-        let delay = self.delay;
-        self.delay = (delay * 2).min(DELAY_MAX);
-        jittered(delay)
+        self.delays.next().unwrap_or(DELAY_MAX)
     }
 
     /// Records a successful attempt.
@@ -36,7 +37,7 @@ impl Outage {
         if let Some(since) = self.since.take() {
             let waited_s = since.elapsed().as_secs();
             tracing::info!(waited_s, "going on: {} answers again", self.what);
-            self.delay = DELAY_MIN;
+            self.delays = delays();
         }
     }
 
@@ -46,12 +47,12 @@ impl Outage {
     }
 }
 
-/// Between half of the delay and the whole, so that many consumers do not retry at the same time.
-fn jittered(delay: Duration) -> Duration {
-    let nanoseconds = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |now| now.subsec_nanos());
-    delay / 2 + delay * (nanoseconds % 1_000) / 2_000
+/// Delays between half and the whole of a length that doubles from [`DELAY_MIN`] to [`DELAY_MAX`],
+/// so that many consumers do not retry at the same time.
+fn delays() -> Box<ExponentialBackoff> {
+    // The jitter adds up to once the delay.
+    let halves = ExponentialBuilder::new().with_min_delay(DELAY_MIN / 2);
+    Box::new(halves.with_max_delay(DELAY_MAX / 2).without_max_times().with_jitter().build())
 }
 
 /// An error and its causes, in one line.

@@ -40,7 +40,7 @@ impl RecordLocation {
     }
 }
 
-/// What the three numbers have in common.
+/// The common parts of the three numbers.
 macro_rules! number_from_zero {
     ($name:ident, $new:literal) => {
         impl $name {
@@ -73,6 +73,12 @@ number_from_zero!(Position, "A position, unless the number is negative.");
 number_from_zero!(Offset, "An offset, unless the number is negative.");
 
 impl Version {
+    /// The version before this one; none before version 0.
+    #[must_use]
+    pub const fn previous(self) -> Option<Self> {
+        Self::new(self.0 - 1)
+    }
+
     pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::batch::UnknownEvents;
 use crate::projection_store::ProjectionStore;
-use crate::version_filter::FirstVersion;
+use crate::version_filter::{FirstVersion, Gap};
 
 const NAME_BYTES_MAX: usize = 200;
 const SCHEMA_BYTES_MAX: usize = 63;
@@ -160,6 +160,23 @@ impl Projection {
             action: "reset the offsets of the projection",
             source,
         })
+    }
+
+    /// Lets the projection go on behind a gap of [`RunError::Gap`](crate::RunError::Gap): the events
+    /// between are lost for its read model. For the loss of records in Kafka; events that the relay
+    /// never publishes are no gap. The table `annals_projection_gaps` records the reason, with the
+    /// role and the time. Takes effect with the next run.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Database`], also if the reason is empty.
+    pub async fn accept_gap(
+        &self,
+        connection: &mut PgConnection,
+        gap: &Gap,
+        reason: &str,
+    ) -> Result<(), ProjectionError> {
+        let accepted = self.store.accept_gap(connection, gap, reason).await;
+        accepted.map_err(|source| ProjectionError::Database { action: "accept a gap", source })
     }
 
     /// Makes the next run apply all events again. Call it in the transaction that empties the read

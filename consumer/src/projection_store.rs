@@ -1,13 +1,13 @@
 //! Stores a projection's offsets and versions in PostgreSQL, beside its read model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use crate::position::{Offset, RecordLocation, Version};
-use crate::version_filter::LastApplied;
+use crate::version_filter::{Gap, LastApplied};
 
 /// The schema name in the SQL files: replaced by the configured one.
 const SCHEMA_IN_FILES: &str = "annals_projections.";
@@ -41,6 +41,8 @@ pub(crate) struct ProjectionStore {
     store_versions: Arc<str>,
     replay: Arc<str>,
     forget_versions: Arc<str>,
+    accept_gap: Arc<str>,
+    accepted_gaps: Arc<str>,
 }
 
 impl ProjectionStore {
@@ -63,6 +65,8 @@ impl ProjectionStore {
             store_versions: chosen(include_str!("../sql/store_versions.sql")),
             replay: chosen(include_str!("../sql/replay.sql")),
             forget_versions: chosen(include_str!("../sql/forget_versions.sql")),
+            accept_gap: chosen(include_str!("../sql/accept_gap.sql")),
+            accepted_gaps: chosen(include_str!("../sql/accepted_gaps.sql")),
         }
     }
 
@@ -164,6 +168,38 @@ impl ProjectionStore {
             .execute(connection)
             .await?;
         Ok(())
+    }
+
+    pub(crate) async fn accept_gap(
+        &self,
+        connection: &mut PgConnection,
+        gap: &Gap,
+        reason: &str,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(safe(&self.accept_gap))
+            .bind(&*self.projection)
+            .bind(&gap.stream)
+            .bind(gap.expected.get())
+            .bind(gap.found.get())
+            .bind(reason)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn accepted_gaps(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<HashSet<Gap>, sqlx::Error> {
+        let rows: Vec<(String, i64, i64)> = sqlx::query_as(safe(&self.accepted_gaps))
+            .bind(&*self.projection)
+            .fetch_all(connection)
+            .await?;
+        let gaps = rows.into_iter().filter_map(|(stream, expected, found)| {
+            // The table's constraint excludes negative numbers.
+            Some(Gap { stream, expected: Version::new(expected)?, found: Version::new(found)? })
+        });
+        Ok(gaps.collect())
     }
 
     pub(crate) async fn replay(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {

@@ -1,9 +1,11 @@
 //! The version filter: makes any delivery exactly once per stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::envelope::Delivered;
 use crate::position::Version;
 
 /// The number of event ids that are kept of each stream: those of its last events.
@@ -11,9 +13,9 @@ pub(crate) const IDS_MAX: usize = 8;
 
 /// Decides for each event whether to apply it, and detects duplicates, gaps and forks.
 ///
-/// Check every event of a topic in the order of delivery. An event is applied if its version is the
-/// last one of its stream plus one, and dropped if its version was applied. A higher version is a
-/// [`Gap`]. Another event under an applied version is a [`Forked`] stream: the filter detects this
+/// Check every event of a topic in the order of delivery. An event is dropped if its version was
+/// applied, and applied if the event before it was: the version before, or the one that the record
+/// names where events between are never published. Otherwise there is a [`Gap`]. Another event under an applied version is a [`Forked`] stream: the filter detects this
 /// for the last 8 versions of each stream, whose event ids it keeps. An event with a lower version
 /// is a duplicate, with any id; if the stream continues to a version that is kept, the fork is
 /// detected there. The filter keeps one entry for each stream, without limit.
@@ -34,6 +36,8 @@ pub(crate) const IDS_MAX: usize = 8;
 pub struct VersionFilter {
     first: FirstVersion,
     last: HashMap<String, LastApplied>,
+    /// Gaps behind which streams continue.
+    accepted: Arc<HashSet<Gap>>,
 }
 
 /// The last events applied of a stream.
@@ -77,8 +81,9 @@ pub enum FilterError {
 /// An event arrived whose predecessor is missing.
 ///
 /// Applying it would lose the events between. They may follow later, or lie in another partition,
-/// or be lost with a topic that was deleted or truncated by retention.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// or be lost with a topic that was deleted or truncated by retention. [`VersionFilter::accept`] lets
+/// the stream continue without them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("stream {stream}: version {found} came where version {expected} was expected")]
 pub struct Gap {
     /// The stream.
@@ -108,24 +113,50 @@ impl VersionFilter {
     /// Makes a filter without any stream.
     #[must_use]
     pub fn new(first: FirstVersion) -> Self {
-        Self { first, last: HashMap::new() }
+        Self { first, last: HashMap::new(), accepted: Arc::default() }
     }
 
-    /// Checks the next event of a stream, and records its version and id if it is to be applied.
+    /// Lets the stream continue behind this gap: the events between are lost.
+    pub fn accept(&mut self, gap: Gap) {
+        Arc::make_mut(&mut self.accepted).insert(gap);
+    }
+
+    pub(crate) fn with_accepted(self, accepted: &Arc<HashSet<Gap>>) -> Self {
+        Self { accepted: Arc::clone(accepted), ..self }
+    }
+
+    /// Checks the next event of a topic, and records its version and id if it is to be applied.
     ///
     /// # Errors
     /// [`FilterError`] if events are missing before it, or another event was applied under its
     /// version; the filter is unchanged.
+    pub fn check_delivered(&mut self, event: &Delivered) -> Result<FilterDecision, FilterError> {
+        self.check_behind(event.previous, &event.stream, event.version, event.event_id)
+    }
+
+    /// Checks an event whose predecessor has the version before, and records its version and id if
+    /// it is to be applied.
+    ///
+    /// # Errors
+    /// As of [`check_delivered`](Self::check_delivered).
     pub fn check(
         &mut self,
         stream: &str,
         version: Version,
         event_id: Uuid,
     ) -> Result<FilterDecision, FilterError> {
-        let Some(last) = self.last.get_mut(stream) else {
-            return self.check_first(stream, version, event_id);
-        };
-        if version <= last.version {
+        self.check_behind(version.previous(), stream, version, event_id)
+    }
+
+    fn check_behind(
+        &mut self,
+        previous: Option<Version>,
+        stream: &str,
+        version: Version,
+        event_id: Uuid,
+    ) -> Result<FilterDecision, FilterError> {
+        let last = self.last.get(stream);
+        if let Some(last) = last.filter(|last| version <= last.version) {
             return match last.event_id(version).filter(|applied| *applied != event_id) {
                 None => Ok(FilterDecision::Duplicate),
                 Some(applied) => {
@@ -134,25 +165,22 @@ impl VersionFilter {
                 }
             };
         }
-        let expected = last.version.next();
-        if version != expected {
-            return Err(Gap { stream: stream.to_owned(), expected, found: version }.into());
+        let is_next = match last {
+            // No version is lower than every version.
+            Some(last) => previous <= Some(last.version),
+            None => previous.is_none() || self.first == FirstVersion::Any,
+        };
+        if !is_next {
+            let expected = last.map_or(Version::ZERO, |last| last.version.next());
+            let gap = Gap { stream: stream.to_owned(), expected, found: version };
+            if !self.accepted.contains(&gap) {
+                return Err(gap.into());
+            }
         }
-        last.advance(event_id);
-        Ok(FilterDecision::Apply)
-    }
-
-    fn check_first(
-        &mut self,
-        stream: &str,
-        version: Version,
-        event_id: Uuid,
-    ) -> Result<FilterDecision, FilterError> {
-        if self.first == FirstVersion::Zero && version != Version::ZERO {
-            let stream = stream.to_owned();
-            return Err(Gap { stream, expected: Version::ZERO, found: version }.into());
+        match self.last.get_mut(stream) {
+            Some(last) => last.advance(version, event_id),
+            None => self.set_last(stream, version, event_id),
         }
-        self.set_last(stream, version, event_id);
         Ok(FilterDecision::Apply)
     }
 
@@ -183,9 +211,11 @@ impl LastApplied {
         self.event_ids.get(usize::try_from(back).ok()?).copied()
     }
 
-    fn advance(&mut self, event_id: Uuid) {
-        self.version = self.version.next();
-        self.event_ids.truncate(IDS_MAX - 1);
+    fn advance(&mut self, version: Version, event_id: Uuid) {
+        // The ids are those of adjacent versions.
+        let kept = if version == self.version.next() { IDS_MAX - 1 } else { 0 };
+        self.version = version;
+        self.event_ids.truncate(kept);
         self.event_ids.insert(0, event_id);
     }
 }
@@ -269,6 +299,42 @@ mod tests {
         assert_eq!(middle.check("flight-1", version(5), id(5)), Ok(FilterDecision::Apply));
         assert_eq!(middle.check("flight-1", version(4), id(4)), Ok(FilterDecision::Duplicate));
         assert_eq!(gap(middle.check("flight-1", version(7), id(7))).expected, version(6));
+    }
+
+    #[test]
+    fn events_that_are_never_published_are_no_gap_and_lost_ones_are() {
+        let check = |filter: &mut VersionFilter, previous: i64, number: i64| {
+            filter.check_behind(Version::new(previous), "flight-1", version(number), id(number))
+        };
+        let mut filter = seen(&[0, 1]);
+        // Versions 2 and 3 are never published; version 4 is lost.
+        assert_eq!(gap(check(&mut filter, 4, 5)).expected, version(2));
+        assert_eq!(check(&mut filter, 1, 4), Ok(FilterDecision::Apply));
+        assert_eq!(check(&mut filter, 4, 5), Ok(FilterDecision::Apply));
+        // One was published before it was removed.
+        assert_eq!(check(&mut filter, 3, 6), Ok(FilterDecision::Apply));
+        assert_eq!(filter.check("flight-1", version(1), id(99)), Ok(FilterDecision::Duplicate));
+        assert!(matches!(
+            filter.check("flight-1", version(4), id(99)),
+            Err(FilterError::Forked(_))
+        ));
+        // The first versions of a stream are never published.
+        let mut filter = VersionFilter::new(FirstVersion::Zero);
+        assert_eq!(gap(check(&mut filter, 0, 2)).expected, Version::ZERO);
+        assert_eq!(check(&mut filter, -1, 2), Ok(FilterDecision::Apply));
+    }
+
+    #[test]
+    fn a_stream_continues_behind_the_very_gap_that_was_accepted() {
+        let mut filter = seen(&[0, 1]);
+        let lost = gap(filter.check("flight-1", version(4), id(4)));
+        filter.accept(Gap { found: version(5), ..lost.clone() });
+        filter.accept(Gap { stream: "flight-2".to_owned(), ..lost.clone() });
+        assert_eq!(gap(filter.check("flight-1", version(4), id(4))), lost);
+        filter.accept(lost);
+        assert_eq!(filter.check("flight-1", version(4), id(4)), Ok(FilterDecision::Apply));
+        assert_eq!(filter.check("flight-1", version(5), id(5)), Ok(FilterDecision::Apply));
+        assert_eq!(gap(filter.check("flight-1", version(7), id(7))).expected, version(6));
     }
 
     #[test]

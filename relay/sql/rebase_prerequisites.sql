@@ -1,4 +1,4 @@
--- Reads what a rebase depends on. $1 deployment.
+-- Reads the prerequisites of a rebase. $1 deployment.
 -- One row: the running relays, and the transactional ids that may have an open transaction.
 select
     array(

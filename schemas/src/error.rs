@@ -87,7 +87,7 @@ pub struct Incompatible {
 pub struct Incompatibility {
     /// The path of the field in the reader's schema, dots between names.
     pub field: String,
-    /// What each schema says.
+    /// The difference between the schemas.
     pub reason: String,
 }
 

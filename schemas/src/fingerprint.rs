@@ -1,4 +1,4 @@
-//! The short name of a schema: what an event stores instead of the definition.
+//! The short name of a schema, which an event stores instead of the definition.
 
 use std::fmt;
 

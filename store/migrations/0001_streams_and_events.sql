@@ -3,7 +3,7 @@
 -- The identity of the store, and its history.
 --
 -- Transaction ids have a meaning only in the cluster that assigned them. Events up to the position
--- `settled` count as visible, whatever their transaction ids: they came by a dump, a logical copy
+-- `settled` count as visible, with any transaction id: they came by a dump, a logical copy
 -- or an upgrade, and `adopt` raised `settled`.
 create table annals.identity (
     is_only boolean primary key default true check (is_only),
@@ -250,6 +250,7 @@ create table annals.removed_events (
     removed_at timestamptz not null default clock_timestamp()
 );
 create index removed_events_event_id on annals.removed_events (event_id);
+create index removed_events_stream on annals.removed_events (stream, version);
 select annals.make_insert_only('annals.removed_events');
 comment on table annals.removed_events is 'one row for each removed event, without its content; insert-only; admin_log has the reason, by removed_by';
 
@@ -407,8 +408,6 @@ comment on column annals.snapshots.fingerprint is 'of the state''s Avro schema: 
 comment on column annals.snapshots.version is 'the last event that the state has';
 comment on column annals.snapshots.removed is
     'removed events up to this version that the state does not have; the snapshot is valid while their number is the same';
-
-create index removed_events_stream on annals.removed_events (stream, version);
 
 -- Deletes the snapshots of states that can have an event that an administrator removed or changed.
 -- A snapshot that another session is writing meanwhile stays; if events were removed, `removed`

@@ -34,20 +34,17 @@ $$;
 --   stream_of           for each event, the 1-based index of its stream in `streams`
 --   conflict_events_max maximum number of events since the expected version in a conflict
 --
--- Returns one row. `outcome` is
---   'appended'  written: versions and positions of the events, in the order of the arguments
---   'repeated'  an earlier call recorded the same events: their original versions and positions. Stream,
---               event type, schema and payload are compared. Metadata and headers describe a request and
---               may differ in a retry; those of the first attempt stay
---   'refused'   nothing is written; `refusals` has all reasons, as objects with a `kind`:
---                 conflict       stream, expected, actual (null: no such stream), events
---                 id_taken       event_id, stream, and `differs`: the fields that differ
---                 partly_known   event_ids that are recorded while others of this append are not
---                 illegal_stream stream
---                 unknown_schema category, fingerprint: not registered for the category
---                 malformed      event_id, and `field`: its metadata or headers cannot be published
---                 other_cluster  recorded, found: the store came from another cluster and is not adopted
---               The transaction stays usable.
+-- Returns one row. `outcome` is 'appended'  written: versions and positions of the events, in the
+-- order of the arguments 'repeated'  an earlier call recorded the same events: their original
+-- versions and positions. Stream, event type, schema and payload are compared. Metadata and headers
+-- describe a request and may differ in a retry; those of the first attempt stay 'refused'   nothing
+-- is written; `refusals` has all reasons, as objects with a `kind`: conflict       stream,
+-- expected, actual (null: no such stream), events id_taken       event_id, stream, and `differs`:
+-- the fields that differ partly_known   event_ids that are recorded while others of this append are
+-- not illegal_stream stream unknown_schema category, fingerprint: not registered for the category
+-- malformed      event_id, and `field`: its metadata or headers cannot be published other_cluster
+-- recorded, found: the store came from another cluster and is not adopted The transaction stays
+-- usable.
 create function annals.append(
     streams text[],
     expected bigint[],
@@ -286,9 +283,8 @@ $$;
 --
 -- Returns one row. `outcomes`, `recorded_at` and `refusals` (a JSON array) have an element for each
 -- append, as `append` returns them; `versions` and `positions` an element for each event. An
--- outcome can also be
---   'skipped'   nothing is written, because another transaction has locked the stream or is creating it,
---               or its name is illegal: use `append`, which waits
+-- outcome can also be 'skipped'   nothing is written, because another transaction has locked the
+-- stream or is creating it, or its name is illegal: use `append`, which waits
 create function annals.append_each(
     streams text[],
     append_streams int[],
@@ -644,8 +640,8 @@ $$;
 
 -- Appends in a transaction that consists of this call, and commits it; arguments and result as of
 -- `append`. Inside a transaction block the server refuses the commit (SQLSTATE 2D000) and nothing
--- is written: so a reply proves that the events are committed, whatever the state of the connection
--- was. Without a search_path, because a procedure with settings may not commit.
+-- is written: so a reply proves that the events are committed, in any state of the connection.
+-- Without a search_path, because a procedure with settings may not commit.
 create procedure annals.append_and_commit(
     streams text[],
     expected bigint[],

@@ -307,12 +307,17 @@ comment on column annals.relay_quarantine.position is 'the position of the event
 comment on column annals.relay_quarantine.is_retry_requested is 'an operator asked to retry';
 
 -- Events that a deployment does not publish: an operator skipped them, or its topics have them from
--- a lost history.
+-- a lost history. The latter have no stream here: the next event of the stream has its predecessor
+-- in the topic.
 create table annals.relay_skipped (
     deployment text collate "C" not null,
     position bigint not null,
-    primary key (deployment, position)
+    stream text collate "C",
+    version bigint,
+    primary key (deployment, position),
+    check ((stream is null) = (version is null))
 );
+create index relay_skipped_stream on annals.relay_skipped (deployment, stream, version) where stream is not null;
 
 -- The actions of operators.
 create table annals.relay_actions (
@@ -464,7 +469,9 @@ begin
     if not found then
         return false;
     end if;
-    insert into relay_skipped (deployment, position) values (relay_skip.deployment, relay_skip.event_position)
+    insert into relay_skipped (deployment, position, stream, version)
+    select relay_skip.deployment, relay_skip.event_position, e.stream, e.version
+    from (values (relay_skip.event_position)) p (position) left join events e on e.position = p.position
     on conflict do nothing;
     insert into relay_actions (deployment, verb, kind, name, position, reason)
     values (relay_skip.deployment, 'skip', 'stream', relay_skip.stream, relay_skip.event_position, relay_skip.reason);
@@ -508,8 +515,8 @@ end
 $$;
 
 -- Recorded end offsets of topics. Every record before such an offset came from an event that was
--- committed here before the row was: a database that has the row has these events, whatever later
--- part of the log it has lost. Records behind it are looked up in the store whenever the database
+-- committed here before the row was: a database that has the row has these events, even if it has
+-- lost a later part of the log. Records behind it are looked up in the store whenever the database
 -- may have another history.
 create table annals.relay_topic_ends (
     deployment text collate "C" not null,
@@ -524,7 +531,7 @@ create table annals.relay_topic_ends (
     primary key (deployment, topic, partition)
 ) with (fillfactor = 50);
 
-comment on column annals.relay_topic_ends.covered_offset is 'the copied checkpoints of all shards cover what was written before it';
+comment on column annals.relay_topic_ends.covered_offset is 'the copied checkpoints of all shards cover the records before it';
 comment on column annals.relay_topic_ends.next_offset is
     'covered once the copied checkpoints of all shards begin behind next_position, the highest visible one when it was the end';
 comment on column annals.relay_topic_ends.instance is 'the relay that recorded the end';
@@ -713,7 +720,7 @@ $$;
 --
 -- An end offset is read before it is recorded: the events before it were visible then. A checkpoint
 -- that begins at a later bound covers them, and a bound whose position is above the highest that
--- was visible then is a later one, whichever relay wrote the records, and whether or not it learned
+-- was visible then is a later one: also if another relay wrote the records, and if it did not learn
 -- that they were committed.
 create function annals.relay_record_ends(
     deployment text, instance text, incarnation text, topics text[], partitions int[], ends bigint[], covered bigint[]
@@ -939,7 +946,7 @@ end
 $$;
 
 -- Adopts the store in its present cluster, after a dump and restore, a logical copy or an upgrade:
--- every event in it counts as visible, whatever its transaction id. With `is_copy` it becomes a
+-- every event in it counts as visible, with any transaction id. With `is_copy` it becomes a
 -- store of its own, without the state of the first one's relays. Logged. Refused in the store's own
 -- cluster, unless it is to become a copy.
 create function annals.adopt(

@@ -1,10 +1,9 @@
 -- Roles and privileges.
 --
---   annals_owner   owns all objects; it has no login
---   annals_append  appends, through the functions, and reads
---   annals_read    reads and follows
---   annals_relay   reads, and writes the relay's state
---   annals_admin   reads, and may change recorded events after annals.administer(reason), which is logged
+--   annals_owner   owns all objects; it has no login annals_append  appends, through the functions,
+--   and reads annals_read    reads and follows annals_relay   reads, and writes the relay's state
+--   annals_admin   reads, and may change recorded events after annals.administer(reason), which is
+--   logged
 --
 -- Roles belong to the whole cluster. Give a login its privileges with `grant annals_append to app`.
 

@@ -49,8 +49,8 @@ impl StoreOptions {
     /// another round trip.
     ///
     /// A session that began while its database was read-only stays read-only. The pool of
-    /// [`connect`](Self::connect) closes such sessions after an append has found one. In a pool of the
-    /// application, the application closes a connection whose transaction failed with SQLSTATE
+    /// [`connect`](Self::connect) closes such sessions after an append has found one. In a pool of
+    /// the application, the application closes a connection whose transaction failed with SQLSTATE
     /// 25006.
     #[must_use]
     pub fn with_pool(self, pool: PgPool) -> Store {

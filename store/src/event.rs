@@ -170,9 +170,9 @@ pub struct RecordedEvent {
     /// Free headers.
     pub headers: BTreeMap<String, String>,
     /// The number of events that an administrator removed between this event and the previous one,
-    /// or the start of the read: those of its stream in a read of one stream; those of the category,
-    /// or all, in a read by position. They have any type, also if the read excludes types. 0 in a
-    /// read of a correlation or causation.
+    /// or the start of the read: those of its stream in a read of one stream; those of the
+    /// category, or all, in a read by position. They have any type, also if the read excludes
+    /// types. 0 in a read of a correlation or causation.
     pub removed_before: u64,
 }
 

@@ -52,7 +52,8 @@ impl Store {
     /// time.
     ///
     /// # Errors
-    /// [`Error::Database`], also if the store already belongs to this cluster and does not become a copy.
+    /// [`Error::Database`], also if the store already belongs to this cluster and does not become a
+    /// copy.
     pub async fn adopt(&self, reason: &str, adoption: Adoption) -> Result<Identity, Error> {
         let action = "adopt the store";
         // Outside the pool: a dropped future leaves no transaction in the pool.

@@ -34,13 +34,13 @@
 //!
 //! # Guarantees
 //!
-//! - *Atomic*: the events of an append and their outbox rows commit together or not at all, also over
-//!   several streams ([`Append::and_to`]), also inside the caller's own transaction
+//! - *Atomic*: the events of an append and their outbox rows commit together or not at all, also
+//!   over several streams ([`Append::and_to`]), also inside the caller's own transaction
 //!   ([`Store::append_in`]).
 //! - *Committed events can be published*: the append checks names, sizes and schemas.
 //! - *A retry is safe* in each [`ExpectedVersion`]: the same event ids get the original result.
-//! - *No loss and no reordering*: a follower ([`Store::follow`]) gets each event once, and each stream
-//!   in version order; an open transaction delays only its own events.
+//! - *No loss and no reordering*: a follower ([`Store::follow`]) gets each event once, and each
+//!   stream in version order; an open transaction delays only its own events.
 //!
 //! # Where to begin
 //!

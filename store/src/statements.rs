@@ -184,7 +184,7 @@ mod tests {
         for (name, text) in Statements::new(&SchemaName::default()).all() {
             assert!(
                 text.as_str().starts_with("-- "),
-                "{name}.sql does not begin with what it does"
+                "{name}.sql does not begin with its description"
             );
         }
     }

@@ -104,8 +104,8 @@ impl Store {
         if fsync == "off" { Err(Error::NotDurable) } else { Ok(()) }
     }
 
-    /// Closes the store: refuses further appends, waits until all appends in progress have finished or
-    /// are dropped, and closes the pool. Clones of the store are closed, too.
+    /// Closes the store: refuses further appends, waits until all appends in progress have finished
+    /// or are dropped, and closes the pool. Clones of the store are closed, too.
     pub async fn close(&self) {
         self.append_queue().close().await;
         self.pool().close().await;

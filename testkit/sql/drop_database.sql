@@ -1,2 +1,3 @@
--- Removes a test's database and ends whoever is connected to it; `the_database` stands for its name.
+-- Removes a test's database and ends whoever is connected to it; `the_database` stands for its
+-- name.
 drop database if exists the_database with (force)

@@ -121,6 +121,47 @@ async fn planted_gap_stops_the_run_behind_what_came_before() {
 }
 
 #[tokio::test]
+async fn a_run_goes_on_behind_a_gap_that_was_accepted_with_a_reason_and_behind_no_other() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    book::open(&world.pool).await;
+    let draft = |version| world.draft("order-1", version, &placed(1));
+    world.write(&topic, &[draft(0), draft(1), draft(4), draft(5), draft(7)]).await;
+    let error = run_to_the_end(&world, &topic).await.unwrap_err();
+    let RunError::Gap { gap, .. } = &error else { panic!("{error:?}") };
+    let projection = world.projection(&[&topic]).await;
+    let mut connection = world.pool.acquire().await.unwrap();
+    assert!(projection.accept_gap(&mut connection, gap, "").await.is_err(), "without a reason");
+    for _ in 0..2 {
+        projection.accept_gap(&mut connection, gap, "the topic was truncated").await.unwrap();
+    }
+    drop(connection);
+    let error = run_to_the_end(&world, &topic).await.unwrap_err();
+    let RunError::Gap { gap, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((gap.expected.get(), gap.found.get()), (6, 7));
+    assert_eq!(book::sums(&world.pool).await, (1, 4, 4));
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn events_that_are_never_published_are_no_gap() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    book::open(&world.pool).await;
+    let draft = |version| world.draft("order-1", version, &placed(1));
+    let behind = |version, previous| draft(version).header("ce_previousversion", previous);
+    let drafts = [behind(2, "-1"), draft(3), behind(6, "3"), behind(8, "6"), behind(11, "9")];
+    world.write(&topic, &drafts).await;
+    for _ in 0..2 {
+        let error = run_to_the_end(&world, &topic).await.unwrap_err();
+        let RunError::Gap { gap, .. } = &error else { panic!("{error:?}") };
+        assert_eq!((gap.expected.get(), gap.found.get()), (9, 11), "version 9 is lost");
+        assert_eq!(book::sums(&world.pool).await, (1, 4, 4));
+    }
+    world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
 async fn runs_killed_at_any_moment_add_up() {
     let world = World::new().await;
     let topic = world.create_topic(3).await;

@@ -19,7 +19,8 @@ use crate::world::{Draft, World, patiently};
 async fn refusal(world: &World, topic: &str) -> RunError {
     let projection = world.projection(&[topic]).await;
     let shutdown = CancellationToken::new();
-    patiently(world.runner(&projection).run(&shutdown, book::add)).await.unwrap_err()
+    let run = Box::pin(world.runner(&projection).run(&shutdown, book::add));
+    patiently(run).await.unwrap_err()
 }
 
 /// Two good events, then the bad one, then a good one.

@@ -1,17 +1,19 @@
--- Two projections of a category of several event types: turnover a second by type, and the balance of each account.
--- `${...}` are variables of the environment; everything else runs in Flink's SQL client as it is. A statement ends with an empty line.
+-- Two projections of a category of several event types: turnover a second by type, and the balance
+-- of each account. `${...}` are variables of the environment; everything else runs in Flink's SQL
+-- client as it is. A statement ends with an empty line.
 
 set 'execution.checkpointing.interval' = '500 ms';
 
 set 'execution.checkpointing.mode' = 'EXACTLY_ONCE';
 
--- No 'table.exec.source.idle-timeout': a partition that is read late would not hold the windows back, and its events would come
--- too late for them and be dropped.
+-- No 'table.exec.source.idle-timeout': a partition that is read late would not hold the windows
+-- back, and its events would come too late for them and be dropped.
 
 set 'table.local-time-zone' = 'UTC';
 
--- The whole topic as one wide table: the columns are the fields of all event types together, null where an event has no such
--- field. Fields go by name: two event types with one name for two types need a table each.
+-- The whole topic as one wide table: the columns are the fields of all event types together, null
+-- where an event has no such field. Fields go by name: two event types with one name for two types
+-- need a table each.
 create table account_records (
   account string,
   owner string,
@@ -40,8 +42,9 @@ create table account_records (
   'value.fields-include' = 'EXCEPT_KEY'
 );
 
--- The version filter, as Flink has it: the first record of each version of a stream counts. The state is one key an event; with
--- 'table.exec.state.ttl' it is kept for as long as repetitions can take to come.
+-- The version filter, as Flink has it: the first record of each version of a stream counts. The
+-- state is one key an event; with 'table.exec.state.ttl' it is kept for as long as repetitions can
+-- take to come.
 create temporary view account_events as
 select account, event_type, cents, recorded_at from (
   select *, row_number() over (partition by account, version order by arrived) as repetition

@@ -90,8 +90,15 @@ func take(model *model, record *kgo.Record) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	// Named where it is not the version before: events between are never published.
+	previous := number - 1
+	if named, isNamed := headers["ce_previousversion"]; isNamed {
+		if previous, err = strconv.ParseInt(named, 10, 64); err != nil {
+			return false, err
+		}
+	}
 	stream := string(record.Key)
-	isNew, err := model.isNew(stream, number, headers["ce_id"])
+	isNew, err := model.isNew(stream, number, previous, headers["ce_id"])
 	if err != nil || !isNew {
 		return false, err
 	}

@@ -58,7 +58,7 @@ func newModel(url string) *model {
 }
 
 // isNew is the version filter of docs/topics.md.
-func (m *model) isNew(stream string, version int64, id string) (bool, error) {
+func (m *model) isNew(stream string, version, previous int64, id string) (bool, error) {
 	known, ok := m.last[stream]
 	if !ok {
 		known.version = -1
@@ -66,7 +66,7 @@ func (m *model) isNew(stream string, version int64, id string) (bool, error) {
 	switch {
 	case version == known.version && id != known.id:
 		return false, fmt.Errorf("fork: %s version %d: %s was applied, %s came", stream, version, known.id, id)
-	case version > known.version+1:
+	case previous > known.version:
 		return false, fmt.Errorf("gap: %s version %d is missing, %d came", stream, known.version+1, version)
 	case version <= known.version:
 		return false, nil

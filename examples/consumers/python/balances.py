@@ -75,7 +75,7 @@ def take(model, decode, record, ended):
         return 0
     stream = record.key().decode()
     version, event_id = int(headers["ce_streamversion"]), headers["ce_id"].decode()
-    if not model.is_new(stream, version, event_id):
+    if not model.is_new(stream, version, event_id, headers.get("ce_previousversion")):
         return 0
     fields = decode(record.value(), SerializationContext(record.topic(), MessageField.VALUE))
     model.apply(stream, typed(headers["ce_type"].decode(), fields))

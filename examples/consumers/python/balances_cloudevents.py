@@ -87,7 +87,8 @@ def take(model, avro, record, ended):
         return 0
     event = from_binary(KafkaMessage(headers, record.key(), record.value()), avro)
     # Extension attributes come as text.
-    if not model.is_new(event.get_subject(), int(event.get_extension("streamversion")), event.get_id()):
+    version, previous = int(event.get_extension("streamversion")), event.get_extension("previousversion")
+    if not model.is_new(event.get_subject(), version, event.get_id(), previous):
         return 0
     model.apply(event.get_subject(), typed(event.get_type(), event.get_data()))
     return 1

@@ -80,13 +80,13 @@ class ReadModel:
     def passed(self, topic, partition, offset):
         self.database.execute("insert or replace into offsets values (?, ?, ?)", (topic, partition, offset + 1))
 
-    def is_new(self, stream, version, event_id):
-        """The version filter. True: apply it; False: a duplicate."""
+    def is_new(self, stream, version, event_id, previous=None):
+        """The version filter. True: apply it; False: a duplicate. previous: header ce_previousversion, if there."""
         row = self.database.execute("select version, event_id from streams where stream = ?", (stream,)).fetchone()
         last_version, last_id = row or (-1, None)
         if version == last_version and event_id != last_id:
             raise Fork(f"{stream} version {version}: {last_id} was applied, {event_id} came")
-        if version > last_version + 1:
+        if (version - 1 if previous is None else int(previous)) > last_version:
             raise Gap(f"{stream}: version {last_version + 1} is missing, {version} came")
         if version <= last_version:
             return False

@@ -1,5 +1,5 @@
--- Records departures, arrivals and cancellations of a batch. $1 events, as a JSON array. Changes one
--- row a stream; a stream without a row was never scheduled.
+-- Records departures, arrivals and cancellations of a batch. $1 events, as a JSON array. Changes
+-- one row a stream; a stream without a row was never scheduled.
 update flights_read_model.flights f
 set is_cancelled = f.is_cancelled or e.is_cancelled,
     departure_delay_minutes = coalesce(e.departure_delay_minutes, f.departure_delay_minutes),

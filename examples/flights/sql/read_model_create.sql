@@ -1,4 +1,5 @@
--- Creates the read model: one row a flight, one row an aircraft. Without parameters, returns no rows.
+-- Creates the read model: one row a flight, one row an aircraft. Without parameters, returns no
+-- rows.
 create schema flights_read_model;
 
 create table flights_read_model.flights (

@@ -1,6 +1,7 @@
-//! What a relay decides: which shards to own, what to publish next, what each outcome leads to.
+//! The decisions of a relay: the shards to own, the next events to publish, the consequence of each
+//! outcome.
 //!
-//! A [`Machine`] takes what happened ([`Input`]) and returns what to do ([`Command`]). It does no
+//! A [`Machine`] takes inputs ([`Input`]) and returns commands ([`Command`]). It does no
 //! I/O, has no clock and no randomness: the crate has no dependency that could. So every order of
 //! inputs can be tried, and the tests try them (`tests/`): crashes, lost replies, zombies, late
 //! messages.
@@ -24,7 +25,7 @@
 //!    session.
 //!
 //! `vocabulary` defines inputs and commands, `machine` the state and its transitions, `ownership`
-//! the sessions, leases and shards, `publishing` what happens with producers.
+//! the sessions, leases and shards, `publishing` the producers and transactions.
 
 mod leases;
 mod machine;

@@ -20,14 +20,14 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// What the machine is about.
+/// The intention of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Intent {
     /// To publish.
     Publish,
     /// To end this session, and begin another one.
     EndSession,
-    /// To end the process; with what halted it.
+    /// To end the process; with the failure that halted it.
     Stop { halted: Option<(Operation, FailureClass)> },
 }
 
@@ -109,7 +109,7 @@ impl<P: Clone, B> Machine<P, B> {
         }
     }
 
-    /// Takes what happened, and returns what to do.
+    /// Takes an input, and returns the next command.
     pub fn step(&mut self, input: Input<P, B>) -> Commands<P, B> {
         let mut commands = Vec::new();
         if self.phase != Phase::Ended {

@@ -12,7 +12,7 @@ pub struct Command<P, B> {
     pub action: Action<P, B>,
 }
 
-/// What a command orders. Each is answered by one [`Input`].
+/// A step of the driver. Each is answered by one [`Input`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action<P, B> {
     /// Begin a session: its transactional ids are written to PostgreSQL before anything is
@@ -71,7 +71,7 @@ pub enum Departure {
     Abandoned,
 }
 
-/// What happened.
+/// An input of the machine: a report of the driver, or a time that has come.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input<P, B> {
     /// It is time to renew the lease; several times in its length.
@@ -109,7 +109,7 @@ pub enum Input<P, B> {
         generation: u64,
         /// Which operation.
         operation: Operation,
-        /// What the failure leads to.
+        /// The consequence of the failure.
         class: FailureClass,
     },
 }
@@ -227,7 +227,7 @@ impl<P, B> Completion<P, B> {
     }
 }
 
-/// What a failure leads to.
+/// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureClass {
     /// A component is unavailable, or refuses: wait, then try again.

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::builder::{BoolValueParser, TypedValueParser};
+use clap::{ArgAction, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::cli::quarantine::QuarantineCommand;
 use crate::config::{Config, ConfigError};
+use crate::model::execution::Execution;
 
 /// Publishes the outbox of an Annals event store to Kafka.
 #[derive(Debug, Parser)]
@@ -19,12 +21,18 @@ pub struct Arguments {
     pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
+}
+
+/// The flag `--dry-run`.
+fn execution() -> impl TypedValueParser<Value = Execution> {
+    let of = |is_set| if is_set { Execution::DryRun } else { Execution::Apply };
+    BoolValueParser::new().map(of)
 }
 
 /// The subcommands.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Publish the outbox until SIGTERM or SIGINT.
     Run,
     /// Create or upgrade the tables of the store.
@@ -51,9 +59,9 @@ pub enum Command {
     /// behind the published events. None of its relays may run.
     Rebase {
         /// Only list the diverging events.
-        #[arg(long)]
-        dry_run: bool,
-        /// What happened; recorded.
+        #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
+        execution: Execution,
+        /// The reason; recorded.
         #[arg(long)]
         reason: String,
     },
@@ -64,7 +72,7 @@ pub enum Command {
         /// publishes to the topics of the original.
         #[arg(long)]
         copy: bool,
-        /// What happened; recorded.
+        /// The reason; recorded.
         #[arg(long)]
         reason: String,
     },
@@ -79,8 +87,8 @@ pub enum Command {
         #[arg(long)]
         publication: Option<String>,
         /// Only list the topics.
-        #[arg(long)]
-        dry_run: bool,
+        #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
+        execution: Execution,
         /// Why; recorded.
         #[arg(long)]
         reason: String,
@@ -100,5 +108,22 @@ impl Arguments {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
         Config::read(self.config.as_deref(), variables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_only_listed_with_the_flag() {
+        let execution = |flags: &[&str]| {
+            let arguments = ["annals-relay", "rebase", "--reason", "a test"];
+            let parsed = Arguments::try_parse_from(arguments.iter().chain(flags)).unwrap();
+            let CliCommand::Rebase { execution, .. } = parsed.command else { panic!("{parsed:?}") };
+            execution
+        };
+        assert_eq!(execution(&["--dry-run"]), Execution::DryRun);
+        assert_eq!(execution(&[]), Execution::Apply);
     }
 }

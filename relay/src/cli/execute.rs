@@ -6,13 +6,12 @@ use annals_store::{Adoption, Identity, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::arguments::Command;
+use crate::cli::arguments::CliCommand;
 use crate::cli::connection::store;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::{quarantine, rebase, status};
 use crate::config::Config;
 use crate::driver::{run, topic_claims};
-use crate::model::execution::Execution;
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -20,38 +19,36 @@ type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 ///
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
-pub async fn execute(command: Command, config: Config) -> Result {
+pub async fn execute(command: CliCommand, config: Config) -> Result {
     let store = store(&config)?;
     match command {
-        Command::Run => publish(config, store).await,
-        Command::Migrate => Ok(store.migrate().await?),
-        Command::Status => status::print(&config, &store).await,
-        Command::Quarantine(command) => {
+        CliCommand::Run => publish(config, store).await,
+        CliCommand::Migrate => Ok(store.migrate().await?),
+        CliCommand::Status => status::print(&config, &store).await,
+        CliCommand::Quarantine(command) => {
             print(&quarantine::execute(&command, &store, &config.publication()).await?)
         }
-        Command::Deliver { delivery } => deliver(&config, &store, &delivery).await,
-        Command::Reshard { shards } => {
+        CliCommand::Deliver { delivery } => deliver(&config, &store, &delivery).await,
+        CliCommand::Reshard { shards } => {
             let statement = store.schema().statement(include_str!("../../sql/reshard.sql"));
             sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
             print(&format!("the installation has {shards} shards from now on\n"))
         }
-        Command::Rebase { dry_run, reason } => {
+        CliCommand::Rebase { execution, reason } => {
             let (config, _) = topic_claims::begin(config, &store).await?;
-            let execution = Execution::from_flag(dry_run);
             rebase::execute(config, &store, execution, &reason, |text| {
                 std::io::stdout().write_all(text.as_bytes())
             })
             .await
         }
-        Command::Adopt { copy, reason } => {
+        CliCommand::Adopt { copy, reason } => {
             adopt(&store, if copy { Adoption::Copy } else { Adoption::Moved }, &reason).await
         }
-        Command::ReleaseTopics { store: other, publication, dry_run, reason } => {
-            let (of, execution) = (Publication { store: other, name: publication }, dry_run);
-            let execution = Execution::from_flag(execution);
+        CliCommand::ReleaseTopics { store: other, publication, execution, reason } => {
+            let of = Publication { store: other, name: publication };
             print(&release_topics::release(config, &store, of, &reason, execution).await?)
         }
-        Command::CheckConfig => Ok(()),
+        CliCommand::CheckConfig => Ok(()),
     }
 }
 

@@ -9,6 +9,6 @@ mod rebase;
 mod release_topics;
 mod status;
 
-pub use arguments::{Arguments, Command};
+pub use arguments::{Arguments, CliCommand};
 pub use execute::execute;
 pub use quarantine::QuarantineCommand;

@@ -35,7 +35,7 @@ pub(super) enum RebaseError {
         running: String,
     },
     /// A reason is empty.
-    #[error("say what happened: --reason must not be empty")]
+    #[error("--reason must not be empty: it is recorded")]
     NoReason,
 }
 

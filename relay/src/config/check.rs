@@ -298,20 +298,23 @@ mod tests {
              kafka.compression = 'rar'\nkafka.transaction_timeout_ms = 10\nkafka.properties = { acks = '1' }",
         );
         let expected = [
-            "topics.prefix is \"a/b\", and must be 0 to 100 letters, digits, dots, _ or -",
-            "topics.partitions is 0, and must be 1 to 10000",
-            "topics.replication_factor is 0, and must be -1 (the brokers' default) or 1 to 100",
-            "relay.lease_ms is 1, and must be 500 to 600000",
-            "relay.batch_events_max is -1, and must be 1 to 100000",
-            "relay.source must not be empty: CloudEvents need a source",
-            "relay.backoff_ms_max must not be below relay.backoff_ms_min",
-            "log.format is \"xml\", and must be text or json",
-            "kafka.compression is \"rar\", and must be one of none, gzip, snappy, lz4, zstd",
-            "kafka.transaction_timeout_ms is 10, and must be 1000 to 900000",
-            "kafka.properties has acks, which the relay sets itself",
+            (4, "topics.prefix is \"a/b\", and must be 0 to 100 letters, digits, dots, _ or -"),
+            (4, "topics.partitions is 0, and must be 1 to 10000"),
+            (
+                4,
+                "topics.replication_factor is 0, and must be -1 (the brokers' default) or 1 to 100",
+            ),
+            (5, "relay.lease_ms is 1, and must be 500 to 600000"),
+            (5, "relay.batch_events_max is -1, and must be 1 to 100000"),
+            (5, "relay.source must not be empty: CloudEvents need a source"),
+            (5, "relay.backoff_ms_max must not be below relay.backoff_ms_min"),
+            (6, "log.format is \"xml\", and must be text or json"),
+            (7, "kafka.compression is \"rar\", and must be one of none, gzip, snappy, lz4, zstd"),
+            (8, "kafka.transaction_timeout_ms is 10, and must be 1000 to 900000"),
+            (9, "kafka.properties has acks, which the relay sets itself"),
         ];
-        for expected in expected {
-            let whole = format!("the configuration: {expected}");
+        for (line, expected) in expected {
+            let whole = format!("the configuration:{line}: {expected}");
             assert!(said.contains(&whole), "{whole}\nnot in\n{}", said.join("\n"));
         }
         assert!(

@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                "the configuration: registry.username and password, or token, or both in registry.url: one of these ways"
+                "the configuration:4: registry.username and password, or token, or both in registry.url: one of these ways"
             ]
         );
     }

@@ -8,8 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::{Table, Value};
 
 use crate::config::defaults::RawConfig;
@@ -35,9 +38,9 @@ pub enum ConfigError {
     /// The file is not TOML.
     #[error("{origin} is not TOML: {message}")]
     Malformed {
-        /// The file.
+        /// The file, and the line.
         origin: String,
-        /// The fault, and its line.
+        /// The fault.
         message: String,
     },
     /// Some keys are unknown or wrong: these are all of them.
@@ -48,7 +51,7 @@ pub enum ConfigError {
 /// One key that is unknown or wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file or the environment variable.
+    /// The file and the line, or the environment variable.
     pub origin: String,
     /// The key, `section.key`.
     pub key: String,
@@ -87,17 +90,21 @@ impl Sources {
 
     pub(crate) fn text(&mut self, origin: &str, text: &str) -> Result<(), ConfigError> {
         // The parser's own message quotes the line, which can have a secret.
-        let given: Table = toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            origin: origin.to_owned(),
-            message: format!("{}{}", error.message(), line_of(text, error.span())),
-        })?;
-        for (section, content) in given {
-            let Value::Table(keys) = content else {
-                self.unknown(origin, &section);
+        let malformed = |error: toml::de::Error| {
+            let line = error.span().map_or(0, |span| line_of(text, &span));
+            let (origin, message) = (format!("{origin}:{line}"), error.message().to_owned());
+            ConfigError::Malformed { origin, message }
+        };
+        let place = |span| format!("{origin}:{}", line_of(text, &span));
+        for (section, content) in DeTable::parse(text).map_err(malformed)?.into_inner() {
+            let DeValue::Table(keys) = content.into_inner() else {
+                self.unknown(&place(section.span()), section.as_ref());
                 continue;
             };
             for (key, value) in keys {
-                self.give(origin, &format!("{section}.{key}"), value);
+                let key = (place(key.span()), format!("{}.{}", section.as_ref(), key.as_ref()));
+                let value = Value::deserialize(ValueDeserializer::from(value));
+                self.give(&key.0, &key.1, value.map_err(malformed)?);
             }
         }
         Ok(())
@@ -234,11 +241,8 @@ fn flat(table: Table) -> Table {
     flattened
 }
 
-fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> String {
-    let before = span.and_then(|span| text.get(..span.start));
-    before.map_or_else(String::new, |before| {
-        format!(", in line {}", before.matches('\n').count() + 1)
-    })
+fn line_of(text: &str, span: &Range<usize>) -> usize {
+    text.get(..span.start).map_or(0, |before| before.matches('\n').count() + 1)
 }
 
 fn lines(problems: &[Problem]) -> String {
@@ -333,8 +337,8 @@ mod tests {
             &[("ANNALS_RELAY__RELAY__LEASE", "3000"), ("ANNALS_RELAY__TOPICSPREFIX", "x")],
         );
         for line in [
-            "relay.toml: topics.partition is unknown; the nearest that is known is topics.partitions",
-            "relay.toml: topic.prefix is unknown; the nearest that is known is topics.prefix",
+            "relay.toml:4: topics.partition is unknown; the nearest that is known is topics.partitions",
+            "relay.toml:5: topic.prefix is unknown; the nearest that is known is topics.prefix",
             "ANNALS_RELAY__RELAY__LEASE: relay.lease is unknown; the nearest that is known is \
              ANNALS_RELAY__RELAY__LEASE_MS",
             "ANNALS_RELAY__TOPICSPREFIX: topicsprefix is unknown; the nearest that is known is \
@@ -351,8 +355,8 @@ mod tests {
             &[("ANNALS_RELAY__RELAY__LEASE_MS", "3s"), ("ANNALS_RELAY__KAFKA__PROPERTIES", "a=b")],
         );
         for line in [
-            "relay.toml: topics.partitions must be a whole number",
-            "relay.toml: registry.auto_register must be true or false",
+            "relay.toml:4: topics.partitions must be a whole number",
+            "relay.toml:5: registry.auto_register must be true or false",
             "ANNALS_RELAY__RELAY__LEASE_MS: relay.lease_ms must be a whole number",
             "ANNALS_RELAY__KAFKA__PROPERTIES: kafka.properties must be a table, like { \"name\" = \"value\" }",
         ] {
@@ -365,10 +369,7 @@ mod tests {
         let mut sources = Sources::new();
         let error =
             sources.text("relay.toml", "[registry]\npassword = hunter2\n").unwrap_err().to_string();
-        assert!(
-            error.starts_with("relay.toml is not TOML: ") && error.ends_with(", in line 2"),
-            "{error}"
-        );
+        assert!(error.starts_with("relay.toml:2 is not TOML: "), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
 

@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Delivery};
-use crate::driver::evidence::Evidence;
+use crate::driver::evidence::EvidenceCheck;
 use crate::driver::housekeeping::Committed;
 use crate::driver::listener::{Listener, Notification, Wanted};
 use crate::driver::outage::Outage;
@@ -46,7 +46,7 @@ pub(super) struct Driver {
     /// Where opened senders arrive, with their generation.
     pub(super) opened: mpsc::Sender<(u64, Senders)>,
     pub(super) reader: ReaderHandle,
-    pub(super) evidence: Evidence,
+    pub(super) evidence: EvidenceCheck,
     pub(super) committed: watch::Sender<Committed>,
     pub(super) outage: Outage,
     pub(super) watchdog: Watchdog,
@@ -69,7 +69,7 @@ pub(super) struct Driver {
     pub(super) halted_by: Option<Failure>,
 }
 
-/// What the event loop receives.
+/// The inputs of the event loop.
 pub(super) struct Received {
     reports: ReportReceiver,
     opened: mpsc::Receiver<(u64, Senders)>,
@@ -102,7 +102,7 @@ impl Driver {
             senders: None,
             opened,
             reader,
-            evidence: Evidence::new(config, store),
+            evidence: EvidenceCheck::new(config, store),
             committed,
             outage: Outage::new(&config.relay),
             watchdog: Watchdog::new(config),

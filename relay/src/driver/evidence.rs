@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::driver::comparison::{Comparison, describe};
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::ShardCheckpoint;
 use crate::report::failure::Failure;
 use crate::report::threads::locked;
 use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
@@ -20,13 +20,13 @@ const NAMED_MAX: usize = 10;
 
 /// Verifies the evidence, once for each incarnation of the database.
 #[derive(Clone)]
-pub(crate) struct Evidence {
+pub(crate) struct EvidenceCheck {
     config: Arc<Config>,
     store: Store,
     verified: Arc<Mutex<Option<Arc<str>>>>,
 }
 
-impl Evidence {
+impl EvidenceCheck {
     pub(crate) fn new(config: &Arc<Config>, store: &Store) -> Self {
         Self { config: Arc::clone(config), store: store.clone(), verified: Arc::default() }
     }
@@ -75,7 +75,7 @@ impl Evidence {
     /// [`Failure::OtherStore`]; [`Failure::Diverged`].
     pub(crate) async fn verify_ends(
         &self,
-        checkpoints: &[Checkpoint],
+        checkpoints: &[ShardCheckpoint],
         end: &LogEnd,
     ) -> Result<(), Failure> {
         let other = checkpoints.iter().find(|of| of.history.store_id != end.history.store_id);
@@ -100,7 +100,7 @@ impl Evidence {
 }
 
 /// The events that a checkpoint names: the last published one, and the last ones of its windows.
-fn ends(checkpoint: &Checkpoint) -> impl Iterator<Item = (Position, Uuid)> {
+fn ends(checkpoint: &ShardCheckpoint) -> impl Iterator<Item = (Position, Uuid)> {
     let progress = checkpoint.quarantine.iter().filter_map(|progress| progress.cursor.as_ref());
     let cursors = progress.chain([&checkpoint.cursor]);
     let bounds = cursors.flat_map(|cursor| [Some(&cursor.since), cursor.until.as_ref()]).flatten();

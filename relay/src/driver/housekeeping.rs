@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Delivery};
 use crate::kafka::topic_admin::TopicAdmin;
 use crate::model::batch::SentBatch;
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::ShardCheckpoint;
 use crate::model::offsets::Partitions;
 use crate::model::shard_number::number;
 use crate::report::failure::Failure;
@@ -29,13 +29,13 @@ const LAST_DEADLINE: Duration = Duration::from_secs(5);
 /// attempt can delay appends for some milliseconds.
 const DROP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What this process has committed.
+/// The transactions that this process has committed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Committed {
     /// The incarnation of the database that it was read from.
     incarnation: Arc<str>,
     /// The last checkpoint of each shard.
-    checkpoints: BTreeMap<i16, Checkpoint>,
+    checkpoints: BTreeMap<i16, ShardCheckpoint>,
     /// The partitions that were written to since their end offsets were recorded.
     partitions: Partitions,
 }
@@ -192,7 +192,7 @@ impl Housekeeping {
     async fn copy(
         &self,
         incarnation: &str,
-        checkpoints: &BTreeMap<i16, Checkpoint>,
+        checkpoints: &BTreeMap<i16, ShardCheckpoint>,
     ) -> Result<(), Failure> {
         let positions = checkpoints.values().map(|checkpoint| checkpoint.cursor.position());
         let statement =

@@ -1,5 +1,5 @@
 //! Notifications of appends, of changed leases and of operators' requests, by LISTEN on a
-//! connection of its own. The next poll finds what a lost notification was for.
+//! connection of its own. The next poll finds the events of a lost notification.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What each report means for the machine, for the log and for the driver's own state.
+//! The effects of each report on the machine, on the log and on the driver's own state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use annals_relay_machine::{Completion, FailureClass, Input, Operation, Page, Slo
 
 use crate::config::Delivery;
 use crate::driver::event_loop::{Driver, Event};
-use crate::driver::poll_interval::Polled;
+use crate::driver::poll_interval::PageRead;
 use crate::model::batch::{Batch, SentBatch};
 use crate::model::quarantine::ShardCursor;
 use crate::publish::Senders;
@@ -128,7 +128,7 @@ impl Driver {
     fn on_page(&mut self, page: &Page<ShardCursor, Batch>, age: Age) {
         self.outage.recovered(Recovered::Database);
         self.outage.recovered(Recovered::OutboxRead);
-        let found = if page.batch.is_some() { Polled::Events } else { Polled::Nothing };
+        let found = if page.batch.is_some() { PageRead::Events } else { PageRead::Nothing };
         self.poll_interval.page_read(found);
         let is_empty = page.batch.is_none() && !page.has_more;
         if is_empty && age == Age::Current && self.machine.is_drained() {
@@ -162,7 +162,7 @@ impl Driver {
         Input::Failed { generation, operation, class }
     }
 
-    /// Logs a failure of the present generation, or keeps what the next step needs of it.
+    /// Logs a failure of the present generation, or keeps its facts for the next step.
     fn handle(&mut self, operation: Operation, class: FailureClass, failure: Failure) {
         if class == FailureClass::Resync {
             self.take_new_entries(failure);

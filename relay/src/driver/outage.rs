@@ -1,5 +1,5 @@
-//! Outages: what the relay waits for, with growing pauses, one log entry at the beginning and one
-//! at the end.
+//! Outages: components that the relay waits for, with growing pauses, one log entry at the
+//! beginning and one at the end.
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ const LAST_NOTIFIED: Duration = Duration::from_millis(250);
 
 /// Whether a poll has found events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Polled {
+pub(crate) enum PageRead {
     /// It has.
     Events,
     /// It has not.
@@ -46,8 +46,8 @@ impl PollInterval {
     }
 
     /// A page was read.
-    pub(crate) fn page_read(&mut self, found: Polled) {
-        if found == Polled::Events {
+    pub(crate) fn page_read(&mut self, found: PageRead) {
+        if found == PageRead::Events {
             // Found after a long pause without a notification: perhaps none arrive.
             self.is_notified &= self.next <= self.last;
             self.next = FIRST;
@@ -68,9 +68,9 @@ mod tests {
         let mut interval = PollInterval::new(Duration::from_millis(20));
         interval.is_notified = false;
         assert_eq!(millis(&mut interval, 7), [1, 2, 4, 8, 16, 20, 20]);
-        interval.page_read(Polled::Nothing);
+        interval.page_read(PageRead::Nothing);
         assert_eq!(millis(&mut interval, 1), [20]);
-        interval.page_read(Polled::Events);
+        interval.page_read(PageRead::Events);
         assert_eq!(millis(&mut interval, 1), [1]);
     }
 
@@ -78,7 +78,7 @@ mod tests {
     fn pauses_grow_longer_until_events_come_without_a_notification() {
         let mut interval = PollInterval::new(Duration::from_millis(20));
         assert_eq!(millis(&mut interval, 10), [1, 2, 4, 8, 16, 32, 64, 128, 250, 250]);
-        interval.page_read(Polled::Events);
+        interval.page_read(PageRead::Events);
         assert_eq!(millis(&mut interval, 7), [1, 2, 4, 8, 16, 20, 20]);
         interval.notified();
         assert_eq!(millis(&mut interval, 9).last(), Some(&250));
@@ -89,7 +89,7 @@ mod tests {
         let mut interval = PollInterval::new(Duration::from_millis(20));
         for _ in 0..2 {
             interval.notified();
-            interval.page_read(Polled::Events);
+            interval.page_read(PageRead::Events);
             let last = (0..9).map(|_| interval.next_pause()).last();
             assert_eq!(last, Some(LAST_NOTIFIED));
         }

@@ -21,7 +21,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Records progress in a task of its own, which ends with this.
 pub(crate) struct ProgressRecorder {
-    pending: Arc<Pending>,
+    pending: Arc<PendingProgress>,
     task: AbortHandle,
 }
 
@@ -34,7 +34,7 @@ impl Drop for ProgressRecorder {
 /// The updates to record: at most one update for each shard. A later checkpoint of a shard has all
 /// progress that is not recorded yet, so its update replaces an earlier one.
 #[derive(Default)]
-struct Pending {
+struct PendingProgress {
     updates: Mutex<BTreeMap<Shard, ProgressUpdate>>,
     changed: Notify,
 }
@@ -48,7 +48,7 @@ struct ProgressUpdate {
 
 impl ProgressRecorder {
     pub(crate) fn start(tables: &RelayTables, reporter: Reporter) -> Self {
-        let pending = Arc::<Pending>::default();
+        let pending = Arc::<PendingProgress>::default();
         let task = tokio::spawn(record(tables.clone(), Arc::clone(&pending), reporter));
         Self { pending, task: task.abort_handle() }
     }
@@ -70,7 +70,7 @@ impl ProgressRecorder {
     }
 }
 
-async fn record(tables: RelayTables, pending: Arc<Pending>, reporter: Reporter) {
+async fn record(tables: RelayTables, pending: Arc<PendingProgress>, reporter: Reporter) {
     loop {
         let next = locked(&pending.updates).pop_first();
         let Some((shard, update)) = next else {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use annals_relay_machine::{Lease, Shard};
 
 use crate::config::{Config, Delivery};
-use crate::driver::evidence::Evidence;
+use crate::driver::evidence::EvidenceCheck;
 use crate::kafka::read_checkpoints;
-use crate::model::checkpoint::{Checkpoint, Cursor};
+use crate::model::checkpoint::{Cursor, ShardCheckpoint};
 use crate::model::quarantine::{Kind, NewEntry, ShardCursor};
 use crate::model::shard_number::number;
 use crate::publish::ReaderHandle;
@@ -26,7 +26,7 @@ pub(crate) struct Resume {
     pub(crate) config: Arc<Config>,
     pub(crate) reader: ReaderHandle,
     pub(crate) tables: RelayTables,
-    pub(crate) evidence: Evidence,
+    pub(crate) evidence: EvidenceCheck,
     pub(crate) write: WriteNumber,
 }
 
@@ -46,24 +46,24 @@ impl Resume {
     ) -> Result<Vec<(Lease, ShardCursor)>, Failure> {
         let end = Arc::new(self.reader.clone().end_of_log().await?);
         self.evidence.verify(&end).await?;
-        let origin = || Checkpoint::new(end.history.clone(), Cursor::origin(), Vec::new());
+        let origin = || ShardCheckpoint::new(end.history.clone(), Cursor::origin(), Vec::new());
         let checkpoints = self.checkpoints(&leases).await?;
-        let checkpoints: Vec<Checkpoint> =
+        let checkpoints: Vec<ShardCheckpoint> =
             checkpoints.into_iter().map(|found| found.unwrap_or_else(origin)).collect();
         self.evidence.verify_ends(&checkpoints, &end).await?;
         self.update_quarantine(&leases, &end.incarnation, &checkpoints, &new_entries).await?;
         let mut quarantine = self.tables.quarantine_of(&leases).await?;
         self.reader.forget_requests();
-        let resumed = |(lease, checkpoint): (Lease, Checkpoint)| {
+        let resumed = |(lease, checkpoint): (Lease, ShardCheckpoint)| {
             let quarantine = quarantine.remove(&number(lease.shard)).unwrap_or_default();
-            let Checkpoint { cursor, last, .. } = checkpoint;
+            let ShardCheckpoint { cursor, last, .. } = checkpoint;
             (lease, ShardCursor { lease, known: Arc::clone(&end), cursor, last, quarantine })
         };
         Ok(leases.into_iter().zip(checkpoints).map(resumed).collect())
     }
 
     /// The checkpoints of the leases' shards, as far as there are any.
-    async fn checkpoints(&self, leases: &[Lease]) -> Result<Vec<Option<Checkpoint>>, Failure> {
+    async fn checkpoints(&self, leases: &[Lease]) -> Result<Vec<Option<ShardCheckpoint>>, Failure> {
         let mut stored = self.tables.checkpoints(leases).await?;
         let records = match self.config.relay.delivery {
             Delivery::ExactlyOnce => {
@@ -89,7 +89,7 @@ impl Resume {
         &self,
         leases: &[Lease],
         incarnation: &str,
-        checkpoints: &[Checkpoint],
+        checkpoints: &[ShardCheckpoint],
         new_entries: &[NewEntry],
     ) -> Result<(), Failure> {
         let progress: Vec<_> = checkpoints.iter().flat_map(|of| of.quarantine.clone()).collect();
@@ -113,10 +113,10 @@ fn in_kafka(
     Shard(shard): Shard,
     records: &BTreeMap<u16, Vec<u8>>,
     stored: StoredCheckpoints,
-) -> Result<Option<Checkpoint>, Failure> {
+) -> Result<Option<ShardCheckpoint>, Failure> {
     let StoredCheckpoints { origin, copy } = stored;
     match (records.get(&shard), copy) {
-        (Some(record), _) => Ok(Some(Checkpoint::from_bytes(shard, record)?)),
+        (Some(record), _) => Ok(Some(ShardCheckpoint::from_bytes(shard, record)?)),
         // There is a copy, and Kafka has lost the checkpoint.
         (None, Some(copy)) if Some(&copy) != origin.as_ref() => {
             Err(Failure::CheckpointsLost { shard, position: copy.cursor.position() })

@@ -1,5 +1,5 @@
-//! A watchdog on progress, for what the deadlines of the stages do not cover: a relay is never
-//! alive and idle while events wait to be published.
+//! A watchdog on progress, beyond the deadlines of the stages: a relay is never alive and idle
+//! while events wait to be published.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

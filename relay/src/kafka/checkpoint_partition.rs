@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use annals_relay_machine::{Lease, Shard};
 use serde::{Deserialize, Serialize};
 
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::ShardCheckpoint;
 
 /// The version of the pointer format: none of the checkpoint format.
 const FORMAT: u8 = 2;
@@ -45,7 +45,10 @@ pub(crate) struct CheckpointPointer {
 
 impl CheckpointPartition {
     /// The route of the next transaction's checkpoints; none if it has no checkpoint.
-    pub(crate) fn route(&mut self, checkpoints: &[(Lease, Checkpoint)]) -> Option<CheckpointRoute> {
+    pub(crate) fn route(
+        &mut self,
+        checkpoints: &[(Lease, ShardCheckpoint)],
+    ) -> Option<CheckpointRoute> {
         let leases = checkpoints.iter().map(|(lease, _)| *lease);
         let partition = *self.partition.get_or_insert(leases.clone().map(|l| l.shard).min()?);
         let is_new = |lease: &Lease| self.found.insert(*lease) && lease.shard != partition;
@@ -83,7 +86,7 @@ mod tests {
             system_identifier: "7".into(),
             timeline: "00000001".into(),
         };
-        let checkpoint = Checkpoint::new(history, Cursor::origin(), Vec::new());
+        let checkpoint = ShardCheckpoint::new(history, Cursor::origin(), Vec::new());
         let lease = |(shard, epoch): &(u16, u64)| Lease { shard: Shard(*shard), epoch: *epoch };
         let checkpoints: Vec<_> = leases.iter().map(|l| (lease(l), checkpoint.clone())).collect();
         let CheckpointRoute { partition, pointers } = partition.route(&checkpoints)?;

@@ -26,7 +26,7 @@ pub fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), Kafka
     plan.fits(&ensure_topic(config, &plan)?)
 }
 
-/// The last committed checkpoint of each of these shards, in whichever partition its last owner
+/// The last committed checkpoint of each of these shards, in the partition to which its last owner
 /// wrote it; none for a shard without a record. To be called after
 /// [`Producer::init`](crate::kafka::Producer::init): it includes everything that was committed by
 /// then. Blocks.

@@ -1,4 +1,4 @@
-//! Kafka's error codes, by what the relay does about them.
+//! Kafka's error codes, by the response of the relay.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 

@@ -46,7 +46,7 @@ pub(crate) fn read_tails(
 
 /// A record in a topic of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundRecord {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) offset: RecordOffset,
@@ -89,7 +89,11 @@ pub(crate) fn unread(ends: &ByTopic<Ends>, recorded: &TopicEnds) -> Vec<Unread> 
 }
 
 /// Reads every committed record of unread topics. Blocks.
-pub(crate) fn scan(config: &Config, unread: &Unread, mut take: impl FnMut(Found)) -> Result<()> {
+pub(crate) fn scan(
+    config: &Config,
+    unread: &Unread,
+    mut take: impl FnMut(FoundRecord),
+) -> Result<()> {
     let mut last_record = Instant::now();
     let is_late = move |polled: Poll| {
         if polled == Poll::Record {
@@ -104,7 +108,7 @@ pub(crate) fn scan(config: &Config, unread: &Unread, mut take: impl FnMut(Found)
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         let Some((topic, _)) = unread.get_key_value(message.topic()) else { return };
-        take(Found {
+        take(FoundRecord {
             topic: Arc::clone(topic),
             partition: message.partition(),
             offset: RecordOffset::new(message.offset()),
@@ -158,7 +162,7 @@ pub(crate) fn read_keyed(
     Ok(end)
 }
 
-/// What a poll has returned.
+/// The result of a poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Poll {
     Record,

@@ -8,7 +8,7 @@ use annals_relay_machine::Lease;
 use annals_store::Position;
 use jiff::Timestamp;
 
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::ShardCheckpoint;
 use crate::model::message::Message;
 use crate::model::offsets::Partitions;
 use crate::model::timings::BatchTimings;
@@ -17,7 +17,7 @@ use crate::model::timings::BatchTimings;
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
-    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
     /// Positions of events to send individually: Kafka refused one of them together with others.
@@ -25,10 +25,10 @@ pub(crate) struct Batch {
     pub(crate) timings: BatchTimings,
 }
 
-/// What a sent batch has, beside its messages.
+/// The parts of a sent batch, except its messages.
 #[derive(Default)]
 pub(crate) struct SentBatch {
-    pub(crate) checkpoints: Vec<(Lease, Checkpoint)>,
+    pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
     /// Positions of the events that were sent individually.
@@ -63,7 +63,7 @@ impl Collector {
         Self { limits, events_stop, bytes_stop, messages, shards, bytes: 0 }
     }
 
-    /// Limits what follows to an equal share of the room that is left, of so many shares.
+    /// Limits the next messages to an equal share of the room that is left, of so many shares.
     pub(crate) fn share(&mut self, shares: usize) {
         let Self { limits, messages, bytes, .. } = self;
         let share = |max: usize, used: usize| used + (max.saturating_sub(used) / shares).max(1);
@@ -75,6 +75,10 @@ impl Collector {
         self.bytes += message.bytes();
         self.shards.insert(shard);
         self.messages.push(message);
+    }
+
+    pub(crate) fn messages_mut(&mut self) -> &mut [Message] {
+        &mut self.messages
     }
 
     /// Has the shard's checkpoint written, also without a message of the shard.
@@ -105,7 +109,7 @@ impl Collector {
     /// The collected messages, with these checkpoints.
     pub(crate) fn into_batch(
         self,
-        checkpoints: Vec<(Lease, Checkpoint)>,
+        checkpoints: Vec<(Lease, ShardCheckpoint)>,
         incarnation: Arc<str>,
     ) -> Batch {
         let recorded = self.messages.iter().map(|message| message.recorded_at);

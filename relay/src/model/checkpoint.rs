@@ -23,7 +23,7 @@ pub struct Cursor {
 
 /// How far one shard is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
+pub struct ShardCheckpoint {
     format: u8,
     /// The history of the database that was published.
     pub history: History,
@@ -122,7 +122,7 @@ impl Cursor {
     }
 }
 
-impl Checkpoint {
+impl ShardCheckpoint {
     /// The checkpoint of a shard with this cursor.
     #[must_use]
     pub const fn new(history: History, cursor: Cursor, quarantine: Vec<EntryProgress>) -> Self {
@@ -179,9 +179,9 @@ mod tests {
             EntryProgress { entry: EntryId::new(8), cursor: None },
         ];
         for entries in [entries, Vec::new()] {
-            let written = Checkpoint::new(history(), cursor.clone(), entries);
+            let written = ShardCheckpoint::new(history(), cursor.clone(), entries);
             let bytes = serde_json::to_vec(&written).unwrap();
-            let read = Checkpoint::from_bytes(3, &bytes).unwrap();
+            let read = ShardCheckpoint::from_bytes(3, &bytes).unwrap();
             assert_eq!(read, written);
         }
         assert_eq!([cursor, Cursor::done(&until)].map(|cursor| cursor.position().get()), [42, 99]);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_later_format_is_refused_by_its_number() {
         let later = br#"{"format":2,"something":"else"}"#;
-        let refused = Checkpoint::from_bytes(3, later).unwrap_err();
+        let refused = ShardCheckpoint::from_bytes(3, later).unwrap_err();
         assert!(matches!(refused, CheckpointError::Format { shard: 3, found: 2 }), "{refused}");
     }
 }

@@ -1,17 +1,10 @@
 //! Whether a command changes something.
 
-/// Whether a command changes something, or only lists what it would change.
+/// Whether a command changes something, or only lists the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Execution {
     /// It lists, and changes nothing.
     DryRun,
     /// It makes the changes.
     Apply,
-}
-
-impl Execution {
-    /// By the flag `--dry-run`.
-    pub(crate) const fn from_flag(dry_run: bool) -> Self {
-        if dry_run { Self::DryRun } else { Self::Apply }
-    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use annals_relay_machine::Shard;
 use annals_schemas::{SchemaId, to_wire_format};
 use annals_store::Position;
+use annals_store::Version;
 use annals_store::outbox::{Details, OutboxEvent, UnreadableDetail};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub struct Message {
     pub payload: Vec<u8>,
     /// When the event was recorded: the timestamp of the record, in milliseconds.
     pub recorded_at: Timestamp,
+    /// The event's version; none for a record that is no event.
+    pub version: Option<Version>,
     /// The free headers of the event, then those of the topic contract.
     pub headers: Headers,
     /// The event's position; [`Position::ORIGIN`] for a record that is no event.
@@ -52,6 +55,7 @@ impl Message {
             key: event.stream.to_owned(),
             payload: to_wire_format(schema, event.payload),
             recorded_at: details.recorded_at,
+            version: Some(event.version),
             headers: headers(event, details, source),
             position: event.position,
         })
@@ -70,9 +74,17 @@ impl Message {
             key: shard.0.to_string(),
             payload: serde_json::to_vec(what)?,
             recorded_at: Timestamp::now(),
+            version: None,
             headers: Headers::default(),
             position: Position::ORIGIN,
         })
+    }
+
+    /// Names the previous published event of the stream, by its version, where it is not the event
+    /// before: the events between are never published. None: no earlier event is.
+    pub(crate) fn name_previous(&mut self, previous: Option<Version>) {
+        let version = previous.map_or(-1, Version::get);
+        self.headers.push("ce_previousversion", &version.to_string());
     }
 
     /// The size of the message on the wire, uncompressed and without the protocol's own bytes.
@@ -289,7 +301,7 @@ mod tests {
         let metadata = Metadata {
             correlation_id: Some(Uuid::from_u128(1)),
             causation_id: Some(Uuid::from_u128(2)),
-            actor: Some("nobody else's business".to_owned()),
+            actor: Some("the clerk at desk 7".to_owned()),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             tracestate: Some("vendor=1".to_owned()),
             ..Metadata::default()

@@ -11,7 +11,7 @@ use annals_store::Position;
 use annals_store::outbox::{Bound, LogEnd};
 use serde::Serialize;
 
-use crate::model::checkpoint::{Checkpoint, Cursor, EntryId, EntryProgress, LastEvent};
+use crate::model::checkpoint::{Cursor, EntryId, EntryProgress, LastEvent, ShardCheckpoint};
 use crate::model::shard_number::number;
 
 /// The quarantined object.
@@ -42,7 +42,7 @@ pub enum Cause {
     /// The registry refuses the schema or does not have it, or its definition in the store cannot
     /// be parsed.
     Schema,
-    /// The row of the event is not what an append writes.
+    /// The row of the event has content that no append writes.
     Event,
     /// The topic is missing, unfit, or another publication's.
     Topic,
@@ -128,7 +128,7 @@ impl Quarantine {
         }
     }
 
-    /// Drops from checkpoints what PostgreSQL has recorded by now.
+    /// Drops the progress from checkpoints that PostgreSQL has recorded by now.
     pub(crate) fn recorded(&mut self, recorded: &HashMap<EntryId, Option<Cursor>>) {
         let is_news = |entry: &Entry| {
             entry.state != EntryState::Recorded
@@ -175,9 +175,9 @@ impl ShardCursor {
     }
 
     /// The shard's checkpoint.
-    pub(crate) fn checkpoint(&self) -> Checkpoint {
+    pub(crate) fn checkpoint(&self) -> ShardCheckpoint {
         let (history, quarantine) = (self.known.history.clone(), self.quarantine.progress());
-        Checkpoint::new(history, self.cursor.clone(), quarantine).ending_with(self.last)
+        ShardCheckpoint::new(history, self.cursor.clone(), quarantine).ending_with(self.last)
     }
 
     /// The end of the window up to which an entry can be read; none while the entry has to wait for

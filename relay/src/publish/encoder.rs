@@ -11,28 +11,28 @@ use annals_store::outbox::OutboxEvent;
 use crate::config::Config;
 use crate::model::message::{Destination, Message};
 use crate::model::quarantine::{Cause, Kind, NewEntry};
-use crate::publish::registry::Registry;
-use crate::publish::topics::Topics;
+use crate::publish::registry::RegistryClient;
+use crate::publish::topics::CategoryTopics;
 use crate::report::failure::Failure;
 
 /// Turns events into messages. It caches topics and schema ids.
 pub(crate) struct Encoder {
     store: Store,
-    topics: Topics,
-    registry: Registry,
+    topics: CategoryTopics,
+    registry: RegistryClient,
     source: String,
-    known: HashMap<String, Category>,
+    known: HashMap<String, KnownCategory>,
     /// Categories whose topics are to be prepared.
     wanted: BTreeSet<String>,
 }
 
-struct Category {
+struct KnownCategory {
     to: Destination,
     ids: HashMap<Fingerprint, Result<SchemaId, String>>,
 }
 
 /// Why an event cannot become a message.
-pub(crate) enum EncodeError {
+pub(crate) enum EncodeFailure {
     /// Its topic or its schema prevents it: its stream or its category is quarantined.
     Quarantine(NewEntry),
     /// Its topic or its schema is not ready yet: the page is published without it.
@@ -42,10 +42,10 @@ pub(crate) enum EncodeError {
 }
 
 impl Encoder {
-    pub(crate) fn new(config: &Arc<Config>, store: &Store, registry: Registry) -> Self {
+    pub(crate) fn new(config: &Arc<Config>, store: &Store, registry: RegistryClient) -> Self {
         Self {
             store: store.clone(),
-            topics: Topics::new(config, store),
+            topics: CategoryTopics::new(config, store),
             registry,
             source: config.relay.source.clone(),
             known: HashMap::new(),
@@ -59,26 +59,26 @@ impl Encoder {
         &mut self,
         event: &OutboxEvent<'_>,
         until: Instant,
-    ) -> Result<Message, EncodeError> {
+    ) -> Result<Message, EncodeFailure> {
         if !self.is_known(event.category).map_err(|failure| encode_error(failure, event))? {
             self.want(event.category);
-            return Err(EncodeError::NotReady);
+            return Err(EncodeFailure::NotReady);
         }
         let category = &self.known[event.category];
         let id = match category.ids.get(&event.fingerprint) {
             Some(Ok(id)) => *id,
             Some(Err(reason)) => {
-                return Err(EncodeError::Quarantine(new_entry(
+                return Err(EncodeFailure::Quarantine(new_entry(
                     Cause::Schema,
                     reason.clone(),
                     event,
                 )));
             }
-            None if Instant::now() >= until => return Err(EncodeError::NotReady),
+            None if Instant::now() >= until => return Err(EncodeFailure::NotReady),
             None => self.learn(event).await.map_err(|failure| {
                 let error = encode_error(failure, event);
                 // The other events of the schema do not ask again.
-                if let (EncodeError::Quarantine(entry), Some(category)) =
+                if let (EncodeFailure::Quarantine(entry), Some(category)) =
                     (&error, self.known.get_mut(event.category))
                 {
                     category.ids.insert(event.fingerprint, Err(entry.reason.clone()));
@@ -88,7 +88,7 @@ impl Encoder {
         };
         let to = &self.known[event.category].to;
         Message::new(event, to, id, &self.source).map_err(|unreadable| {
-            EncodeError::Quarantine(new_entry(Cause::Event, unreadable.to_string(), event))
+            EncodeFailure::Quarantine(new_entry(Cause::Event, unreadable.to_string(), event))
         })
     }
 
@@ -98,7 +98,7 @@ impl Encoder {
             return Ok(true);
         }
         if let Some(to) = self.topics.ready(category) {
-            self.known.insert(category.to_owned(), Category { to, ids: HashMap::new() });
+            self.known.insert(category.to_owned(), KnownCategory { to, ids: HashMap::new() });
             return Ok(true);
         }
         self.topics.refused(category).map_or(Ok(false), Err)
@@ -144,7 +144,7 @@ impl Encoder {
     }
 
     /// The topics that it uses.
-    pub(crate) fn topics(&self) -> Topics {
+    pub(crate) fn topics(&self) -> CategoryTopics {
         self.topics.clone()
     }
 
@@ -162,11 +162,11 @@ impl Encoder {
     }
 }
 
-/// What a failure means for the event that met it.
-fn encode_error(failure: Failure, event: &OutboxEvent<'_>) -> EncodeError {
+/// The consequence of a failure for its event.
+fn encode_error(failure: Failure, event: &OutboxEvent<'_>) -> EncodeFailure {
     match failure.policy().quarantines {
-        Some(cause) => EncodeError::Quarantine(new_entry(cause, failure.in_full(), event)),
-        None => EncodeError::Failed(failure),
+        Some(cause) => EncodeFailure::Quarantine(new_entry(cause, failure.in_full(), event)),
+        None => EncodeFailure::Failed(failure),
     }
 }
 

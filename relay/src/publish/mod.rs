@@ -5,6 +5,7 @@ mod filter;
 mod operator_requests;
 mod page;
 mod page_builder;
+mod predecessors;
 mod quarantined;
 mod reader;
 pub mod registry;
@@ -25,6 +26,6 @@ use crate::report::failure::Failure;
 
 /// Starts a reader, with its encoder and its client of the registry.
 pub(crate) fn start_reader(config: &Arc<Config>, store: &Store) -> Result<ReaderHandle, Failure> {
-    let registry = registry::Registry::connect(config, store)?;
+    let registry = registry::RegistryClient::connect(config, store)?;
     Ok(ReaderHandle::start(config, store, encoder::Encoder::new(config, store, registry)))
 }

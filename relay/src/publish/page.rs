@@ -15,7 +15,8 @@ use crate::model::shard_number::{number, shard};
 use crate::publish::filter::QuarantineFilter;
 use crate::publish::operator_requests::{OperatorRequests, QuarantineState};
 use crate::publish::page_builder::PageBuilder;
-use crate::publish::reader::{Parts, Reader};
+use crate::publish::predecessors::name_previous;
+use crate::publish::reader::{Reader, ReaderParts};
 use crate::publish::rows::{RowsRead, collect};
 use crate::publish::standby;
 use crate::report::failure::Failure;
@@ -50,10 +51,15 @@ impl Reader {
         let mut page = PageBuilder::new(self.limits);
         self.retry_quarantined(&mut shards, &mut page).await?;
         self.read_groups(&mut shards, &now, &mut page).await?;
-        let PageBuilder { collector, has_more, new_entries, last, .. } = page;
+        let PageBuilder { mut collector, has_more, new_entries, last, .. } = page;
         let new_entries = new_entries.into_entries();
         if !new_entries.is_empty() {
             return Err(Failure::Quarantine(new_entries));
+        }
+        if !collector.messages_mut().is_empty() {
+            let publication = self.publication.clone();
+            let ReaderParts { store, connection, .. } = self.parts().await?;
+            name_previous(connection, store, &publication, collector.messages_mut()).await?;
         }
         for shard in &mut shards {
             shard.last = last.get(&shard.shard()).copied().or(shard.last);
@@ -73,14 +79,14 @@ impl Reader {
         let now = end.bound;
         let is_news = |shard: &ShardCursor| !shard.cursor.since.is_equivalent_to(&now);
         if self.durability == Durability::Standby && shards.iter().any(is_news) {
-            let Parts { store, connection, .. } = self.parts().await?;
+            let ReaderParts { store, connection, .. } = self.parts().await?;
             standby::until_flushed(connection, store).await?;
         }
         Ok(now)
     }
 
-    /// Reads the requests of operators, if that is due, and drops from the cursors what PostgreSQL
-    /// has recorded.
+    /// Reads the requests of operators, if that is due, and drops the progress from the cursors
+    /// that PostgreSQL has recorded.
     async fn read_requests(&mut self, shards: &mut [ShardCursor]) -> Result<(), Failure> {
         for shard in shards.iter_mut() {
             shard.quarantine.recorded(&self.recorded);
@@ -93,7 +99,7 @@ impl Reader {
         };
         if self.requests.is_due(state) {
             let publication = self.publication.clone();
-            let Parts { store, connection, .. } = self.parts().await?;
+            let ReaderParts { store, connection, .. } = self.parts().await?;
             self.requests = OperatorRequests::read(connection, store, &publication).await?;
             self.skipped.forget();
         }
@@ -178,7 +184,7 @@ impl Reader {
         let Group { cursor, until, shards, filter } = *group;
         let window = Window { since: &cursor.since, until };
         let events_max = page.collector.room();
-        let Parts { store, encoder, connection, skipped } = self.parts().await?;
+        let ReaderParts { store, encoder, connection, skipped } = self.parts().await?;
         let is_left_out = |event: &OutboxEvent<'_>| filter.leaves_out(event);
         match stretch {
             NextPage::ByXid { after } => {

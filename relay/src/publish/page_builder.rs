@@ -1,4 +1,4 @@
-//! What a page has read so far, and its limits of time.
+//! The state of a page while it is read, and its limits of time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const PREPARING_MAX: Duration = Duration::from_secs(10);
 /// that it has read.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// What a page has read so far.
+/// The state of a page while it is read.
 pub(crate) struct PageBuilder {
     pub(crate) collector: Collector,
     pub(crate) has_more: bool,

@@ -9,7 +9,7 @@ use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRang
 use crate::model::checkpoint::{Cursor, EntryId};
 use crate::model::quarantine::{Entry, EntryState, Kind, ShardCursor};
 use crate::publish::page_builder::PageBuilder;
-use crate::publish::reader::{Parts, Reader};
+use crate::publish::reader::{Reader, ReaderParts};
 use crate::publish::rows::collect;
 use crate::report::failure::Failure;
 
@@ -117,7 +117,7 @@ impl Reader {
             NextPage::ByXid { after } | NextPage::ByPosition(PositionRange { after, .. }) => after,
             NextPage::End => return Ok(Cursor::done(until)),
         };
-        let Parts { store, encoder, connection, skipped } = self.parts().await?;
+        let ReaderParts { store, encoder, connection, skipped } = self.parts().await?;
         let limits = PageLimit { after, events_max };
         let read = match kind {
             Kind::Stream => {

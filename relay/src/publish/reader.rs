@@ -51,16 +51,16 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What the reader has to do next. The driver never waits for the reader: a request replaces an
+/// The requests to the reader. The driver never waits for the reader: a request replaces an
 /// earlier one of its kind.
 #[derive(Debug, Default)]
 struct Inbox {
-    pending: Mutex<Pending>,
+    pending: Mutex<PendingRequests>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct Pending {
+struct PendingRequests {
     /// A page of a later generation of producers replaces one that was not begun: its answer would
     /// be ignored.
     page: Option<(Reporter, Vec<(Shard, ShardCursor)>)>,
@@ -70,14 +70,16 @@ struct Pending {
     recorded: HashMap<EntryId, Option<Cursor>>,
 }
 
-impl std::fmt::Debug for Pending {
+impl std::fmt::Debug for PendingRequests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending").field("has_page", &self.page.is_some()).finish_non_exhaustive()
+        f.debug_struct("PendingRequests")
+            .field("has_page", &self.page.is_some())
+            .finish_non_exhaustive()
     }
 }
 
 impl Inbox {
-    fn change(&self, change: impl FnOnce(&mut Pending)) {
+    fn change(&self, change: impl FnOnce(&mut PendingRequests)) {
         change(&mut locked(&self.pending));
         self.changed.notify_one();
     }
@@ -169,7 +171,7 @@ pub(crate) struct Reader {
 }
 
 /// The parts of the reader that reading rows needs.
-pub(crate) struct Parts<'a> {
+pub(crate) struct ReaderParts<'a> {
     pub(crate) store: &'a Store,
     pub(crate) encoder: &'a mut Encoder,
     pub(crate) connection: &'a mut PgConnection,
@@ -192,7 +194,7 @@ impl Reader {
     }
 
     async fn work_off(&mut self, inbox: &Inbox) {
-        let Pending { page, forgets_requests, forgets_topics, recorded } =
+        let PendingRequests { page, forgets_requests, forgets_topics, recorded } =
             std::mem::take(&mut *locked(&inbox.pending));
         self.recorded.extend(recorded);
         if forgets_requests {
@@ -231,14 +233,14 @@ impl Reader {
         done
     }
 
-    pub(super) async fn parts(&mut self) -> Result<Parts<'_>, Failure> {
+    pub(super) async fn parts(&mut self) -> Result<ReaderParts<'_>, Failure> {
         let Self { store, encoder, connection, skipped, .. } = self;
         let connection = connected(connection, store).await?;
-        Ok(Parts { store, encoder, connection, skipped })
+        Ok(ReaderParts { store, encoder, connection, skipped })
     }
 
     pub(super) async fn end_of_log(&mut self) -> Result<LogEnd, Failure> {
-        let Parts { store, connection, .. } = self.parts().await?;
+        let ReaderParts { store, connection, .. } = self.parts().await?;
         let end = store.log_end(connection).await?;
         let seen = self.seen.replace(end.clone());
         // An image of a running machine has the same incarnation, and an earlier end.
@@ -257,7 +259,7 @@ impl Reader {
         if let Some(late) = self.late.get(&key) {
             return Ok(*late);
         }
-        let Parts { store, connection, .. } = self.parts().await?;
+        let ReaderParts { store, connection, .. } = self.parts().await?;
         let late = store.late_events(connection, since).await?;
         self.late.insert(key, late);
         Ok(late)

@@ -24,7 +24,7 @@ const REST: Duration = Duration::from_secs(10);
 const ASK: &str = "ask the schema registry";
 
 /// A client of the registry, with the recorded ids of schemas.
-pub struct Registry {
+pub struct RegistryClient {
     settings: SrSettings,
     config: config::Registry,
     pool: PgPool,
@@ -47,7 +47,7 @@ struct Sought<'a> {
     schema: Schema,
 }
 
-impl Registry {
+impl RegistryClient {
     /// Makes the client, without a request.
     ///
     /// # Errors
@@ -244,9 +244,9 @@ impl Registry {
     }
 }
 
-impl std::fmt::Debug for Registry {
+impl std::fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("RegistryClient").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

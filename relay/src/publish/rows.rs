@@ -7,7 +7,7 @@ use annals_store::Position;
 use annals_store::outbox::{OutboxEvent, OutboxRow};
 use futures_util::TryStreamExt;
 
-use crate::publish::encoder::{EncodeError, Encoder};
+use crate::publish::encoder::{EncodeFailure, Encoder};
 use crate::publish::page_builder::PageBuilder;
 use crate::report::failure::Failure;
 use crate::state::SkippedEvents;
@@ -69,7 +69,7 @@ pub(crate) async fn collect(
             }
         }
     }
-    // What the page has already is published first.
+    // The events that the page already has are published first.
     let is_empty = page.collector.is_empty();
     encoder.prepare(if is_empty { page.prepare_until } else { Instant::now() }).await?;
     Ok(read)
@@ -88,9 +88,9 @@ async fn take(
 ) -> Result<Taken, Failure> {
     match encoder.message(event, page.prepare_until).await {
         Ok(message) => page.push(event, message),
-        Err(EncodeError::Quarantine(entry)) => page.new_entries.push(entry),
-        Err(EncodeError::NotReady) => return Ok(Taken::NotReady),
-        Err(EncodeError::Failed(failure)) => return Err(failure),
+        Err(EncodeFailure::Quarantine(entry)) => page.new_entries.push(entry),
+        Err(EncodeFailure::NotReady) => return Ok(Taken::NotReady),
+        Err(EncodeFailure::Failed(failure)) => return Err(failure),
     }
     Ok(Taken::Yes)
 }

@@ -31,11 +31,11 @@ const BATCH_PARTITIONS_MAX: usize = 1_200;
 
 /// Prepares topics.
 #[derive(Clone)]
-pub(crate) struct Topics {
+pub(crate) struct CategoryTopics {
     config: Arc<Config>,
     pool: PgPool,
     schema: SchemaName,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<TopicsState>>,
     /// Notified when the state has changed.
     changed: Arc<Notify>,
     /// One task at a time uses the connection to Kafka.
@@ -44,7 +44,7 @@ pub(crate) struct Topics {
 
 /// The state of topics, by category.
 #[derive(Default)]
-struct State {
+struct TopicsState {
     ready: HashMap<String, Destination>,
     refused: HashMap<String, Failure>,
     /// The categories to be prepared, those under way included.
@@ -69,7 +69,7 @@ struct Connected {
     claims: ClaimsTopic,
 }
 
-impl Topics {
+impl CategoryTopics {
     pub(crate) fn new(config: &Arc<Config>, store: &Store) -> Self {
         let connected = Connected { admin: None, claims: ClaimsTopic::new(config) };
         let worker = Worker(Arc::new(Mutex::new(connected)));
@@ -306,7 +306,7 @@ impl Topics {
     }
 }
 
-impl State {
+impl TopicsState {
     /// The result of preparing categories, once it is known; a failure is returned once.
     fn outcome(&mut self, categories: &BTreeSet<String>) -> Option<Result<(), Failure>> {
         if let Some(failure) = self.failure.take() {
@@ -332,7 +332,7 @@ fn destination(topic: &str, recorded: Option<i32>, found: i32) -> Result<Destina
 }
 
 /// The partition counts of existing topics.
-type Found = ByTopic<Result<i32, KafkaFailure>>;
+type FoundPartitions = ByTopic<Result<i32, KafkaFailure>>;
 
 impl Worker {
     /// Claims topics, and finds which of them exist; also returns those that another publication
@@ -341,12 +341,16 @@ impl Worker {
         &self,
         config: &Arc<Config>,
         topics: Vec<String>,
-    ) -> Result<(Found, ByTopic<Failure>), Failure> {
+    ) -> Result<(FoundPartitions, ByTopic<Failure>), Failure> {
         self.in_a_thread(config, move |admin, claims| {
             let taken = claims.claim(admin, &topics)?;
             let free = topics.iter().filter(|topic| !taken.contains_key(*topic));
             let free: Vec<&str> = free.map(String::as_str).collect();
-            let found = if free.is_empty() { Found::new() } else { admin.partitions_of(&free)? };
+            let found = if free.is_empty() {
+                FoundPartitions::new()
+            } else {
+                admin.partitions_of(&free)?
+            };
             Ok((found, taken))
         })
         .await
@@ -357,7 +361,7 @@ impl Worker {
         &self,
         config: &Arc<Config>,
         topics: Vec<String>,
-        found: Arc<Found>,
+        found: Arc<FoundPartitions>,
     ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, Failure> {
         let of = Arc::clone(config);
         self.in_a_thread(config, move |admin, _claims| {

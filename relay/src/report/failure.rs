@@ -1,4 +1,4 @@
-//! Every kind of failure. `policy` says what the relay does about each.
+//! Every kind of failure. `policy` has the response to each.
 
 use std::sync::Arc;
 use std::time::Duration;

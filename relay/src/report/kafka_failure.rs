@@ -1,4 +1,4 @@
-//! Failures of Kafka, by what the relay does about them.
+//! Failures of Kafka, by the response of the relay.
 
 use annals_store::Position;
 

@@ -1,6 +1,6 @@
-//! What the stages report to the driver: completed operations, and failures.
+//! The reports of the stages to the driver: completed operations, and failures.
 //!
-//! `failure` has every kind of failure, `policy` what the relay does about each.
+//! `failure` has every kind of failure, `policy` the response to each.
 
 pub mod failure;
 pub mod kafka_failure;

@@ -1,4 +1,4 @@
-//! What the relay does about each failure: one table.
+//! The response of the relay to each failure: one table.
 
 use annals_relay_machine::FailureClass;
 use annals_store::Position;
@@ -7,15 +7,16 @@ use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::report::failure::{Component, Failure};
 use crate::report::kafka_failure::{KafkaFailure, RecordId};
 
-/// What the relay does about one failure.
+/// The response of the relay to a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// What the machine does.
+    /// The consequence for the machine.
     pub(crate) class: FailureClass,
     /// Why an event is quarantined that meets this failure on its way to a message; `None` if all
     /// events wait.
     pub(crate) quarantines: Option<Cause>,
-    /// What the relay waits for: an id that begins with the kind of thing.
+    /// The id of the component or topic that the relay waits for; it begins with the
+    /// kind.
     pub(crate) waiting_for: String,
     /// The success that ends the wait.
     pub(crate) recovered_by: Recovered,
@@ -54,7 +55,7 @@ impl Policy {
 }
 
 impl Failure {
-    /// What the relay does about this failure.
+    /// The response of the relay to this failure.
     #[must_use]
     pub(crate) fn policy(&self) -> Policy {
         use FailureClass::{DivergedHistory, Fatal, Fenced, Resync, UnknownOutcome};
@@ -117,7 +118,7 @@ impl Failure {
         }
     }
 
-    /// What the machine does about this failure.
+    /// The consequence of this failure for the machine.
     pub(crate) fn class(&self) -> FailureClass {
         self.policy().class
     }

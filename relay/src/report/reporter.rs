@@ -8,7 +8,7 @@ use crate::model::checkpoint::EntryProgress;
 use crate::model::quarantine::ShardCursor;
 use crate::report::failure::Failure;
 
-/// What a stage has done.
+/// An operation that a stage has completed.
 pub(crate) enum Report {
     /// An operation on leases has succeeded.
     LeaseOperation(Input<ShardCursor, Batch>),

@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::ShardCheckpoint;
 use crate::model::shard_number::number;
 use crate::report::failure::Failure;
 use crate::state::session::WriteNumber;
@@ -19,9 +19,9 @@ use crate::state::tables::{RelayTables, admitted};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoredCheckpoints {
     /// The one with which the generation began.
-    pub(crate) origin: Option<Checkpoint>,
+    pub(crate) origin: Option<ShardCheckpoint>,
     /// The last copy of the checkpoint in Kafka; in at-least-once delivery, the checkpoint itself.
-    pub(crate) copy: Option<Checkpoint>,
+    pub(crate) copy: Option<ShardCheckpoint>,
 }
 
 impl RelayTables {
@@ -45,7 +45,7 @@ impl RelayTables {
         &self,
         write: WriteNumber,
         incarnation: &str,
-        checkpoints: &[(Lease, Checkpoint)],
+        checkpoints: &[(Lease, ShardCheckpoint)],
     ) -> Result<(), Failure> {
         let action = "write checkpoints";
         let leases: Vec<Lease> = checkpoints.iter().map(|(lease, _)| *lease).collect();

@@ -23,6 +23,7 @@ fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
         payload: text.as_bytes().to_vec(),
         recorded_at: jiff::Timestamp::UNIX_EPOCH,
         headers: Headers::default(),
+        version: None,
         position: Position::ORIGIN,
     }
 }

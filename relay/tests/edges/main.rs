@@ -56,6 +56,7 @@ fn message(topic: &Arc<str>, key: &str, position: i64) -> Message {
         payload: position.to_string().into_bytes(),
         recorded_at: jiff::Timestamp::now(),
         headers: Headers::default(),
+        version: None,
         position: Position::new(position).unwrap_or(Position::ORIGIN),
     }
 }

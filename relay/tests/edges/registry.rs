@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_relay::config::Config;
-use annals_relay::registry::Registry;
+use annals_relay::registry::RegistryClient;
 use annals_relay::report::registry_failure::RegistryFailure;
 use annals_relay::{Component, Failure};
 use annals_schemas::{Schema, SchemaId};
@@ -30,10 +30,14 @@ fn topic(config: &Config) -> Arc<str> {
 }
 
 async fn id(config: &Config, bed: &Testbed, schema: Schema) -> Result<SchemaId, Failure> {
-    Registry::connect(config, bed.store()).unwrap().id(&topic(config), schema).await
+    RegistryClient::connect(config, bed.store()).unwrap().id(&topic(config), schema).await
 }
 
-async fn ask(mut registry: Registry, topic: Arc<str>, schema: Schema) -> Result<SchemaId, Failure> {
+async fn ask(
+    mut registry: RegistryClient,
+    topic: Arc<str>,
+    schema: Schema,
+) -> Result<SchemaId, Failure> {
     registry.id(&topic, schema).await
 }
 
@@ -98,7 +102,7 @@ async fn relays_that_register_the_same_schema_at_once_all_get_its_id() {
         let topic: Arc<str> = config.topic(field_type).into();
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..RELAYS {
-            let registry = Registry::connect(&config, bed.store()).unwrap();
+            let registry = RegistryClient::connect(&config, bed.store()).unwrap();
             asking.spawn(ask(registry, Arc::clone(&topic), schema));
         }
         let ids: Result<Vec<SchemaId>, Failure> = asking.join_all().await.into_iter().collect();
@@ -120,8 +124,10 @@ async fn where_that_is_not_allowed_the_command_that_registers_is_said_and_then_i
     );
 
     let other = Testbed::new("where_that_is_allowed").await;
-    let registered =
-        Registry::connect(&allowed, other.store()).unwrap().id(&topic(&allowed), schema).await;
+    let registered = RegistryClient::connect(&allowed, other.store())
+        .unwrap()
+        .id(&topic(&allowed), schema)
+        .await;
     assert_eq!(id(&forbidden, &bed, schema).await.unwrap(), registered.unwrap());
 }
 
@@ -159,7 +165,7 @@ async fn an_id_that_means_another_schema_or_nothing_is_not_used() {
     // A subject of another topic: its id goes to another schema.
     let other =
         Schema::parse(&schema(&bed, "boolean").definition().replace("Departed", "Landed")).unwrap();
-    let mut registry = Registry::connect(&config, bed.store()).unwrap();
+    let mut registry = RegistryClient::connect(&config, bed.store()).unwrap();
     let SchemaId(foreign) = registry.id(&config.topic("other").into(), other).await.unwrap();
     sqlx::query("delete from annals.relay_schema_ids").execute(bed.store().pool()).await.unwrap();
     id(&config, &bed, lost).await.unwrap();

@@ -64,8 +64,8 @@ impl At {
         }
     }
 
-    /// Numbers of milliseconds and microseconds look alike: what a type says that it expects is the
-    /// only sign.
+    /// Numbers of milliseconds and microseconds look alike: only the text in which a type names its
+    /// expectation tells them apart.
     pub(super) fn check_unit<'de, V: Visitor<'de>>(&self, visitor: &V) {
         const UNITS: [&str; 4] = ["nanosecond", "microsecond", "millisecond", "second"];
         let expecting = Expecting(visitor).to_string();

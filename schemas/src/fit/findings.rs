@@ -1,4 +1,4 @@
-//! What the rounds have found so far, and which alternatives are left to try.
+//! The findings of the rounds so far, and the alternatives that are left to try.
 //!
 //! Kept by thread: serde hands nothing from the caller of a decoder to the type that is decoded.
 
@@ -76,7 +76,7 @@ impl Turn {
         self.last
     }
 
-    /// What the type said against the first alternative, if it has refused all.
+    /// The type's objection to the first alternative, if it has refused all.
     fn refusal(&self) -> Option<&str> {
         let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_));
         match self.outcomes.first() {
@@ -99,7 +99,7 @@ pub(super) struct Findings {
     required: BTreeMap<String, BTreeSet<String>>,
     /// The type's variants that are no symbols of the enum at a place.
     variants: BTreeMap<String, Vec<&'static str>>,
-    /// What the type said against a value with parts.
+    /// The type's objection to a value with parts.
     refusals: BTreeMap<String, String>,
     reading_failed: bool,
     progress: bool,
@@ -112,7 +112,7 @@ struct Round {
     /// The places with alternatives, by their keys, with the chosen one.
     choices: Vec<(String, usize)>,
     branches: BTreeMap<String, usize>,
-    /// The variants that are given instead of what the sample says.
+    /// The variants that are given instead of the sample's.
     injected: BTreeMap<String, &'static str>,
     /// Values that the library has handed to the type.
     visits: usize,
@@ -226,7 +226,7 @@ impl Findings {
         }
     }
 
-    /// Notes that the type asks for what the schema does not have. From now on a placeholder is
+    /// Notes that the type asks for something that the schema lacks. From now on a placeholder is
     /// read there.
     pub(super) fn unreadable(&mut self, shown: &str, rust: &str, avro: &str, advice: &str) {
         self.read_misfit(shown, rust.to_owned(), avro, advice);
@@ -336,7 +336,7 @@ impl Findings {
     }
 }
 
-/// What the schema says of an alternative. Variants that are no symbols are alternatives, too.
+/// The schema's words for an alternative. Variants that are no symbols are alternatives, too.
 fn schema_has(label: &str) -> String {
     if label.starts_with(VARIANT) {
         "the schema has no such symbol".into()

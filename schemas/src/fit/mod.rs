@@ -1,8 +1,8 @@
 //! Proves that a type fits its schema, in a test, so that no append ever fails on it.
 //!
 //! Round after round, [`sample`] writes a datum by the schema, the type decodes it as the store
-//! decodes an event, and encodes it again; the bytes must be the same. [`probe`] stands between the
-//! library's deserializer and the type: it only notes which field asked for what, so that a failure
+//! decodes an event, and encodes it again; the bytes must be the same. [`probe`], between the
+//! library's deserializer and the type, only notes the requests of each field, so that a failure
 //! has a place.
 
 mod advice;
@@ -35,9 +35,9 @@ pub struct Misfit {
     /// The path of the field: dots between names, `[]` for the items of an array, `{}` for the
     /// values of a map; the record's name for the record itself.
     pub field: String,
-    /// What the type wants or writes: `the type wants i64`.
+    /// The value that the type wants or writes: `the type wants i64`.
     pub rust: String,
-    /// What the schema says: `the schema says int`.
+    /// The type in the schema: `the schema says int`.
     pub avro: String,
     /// What would make them fit; may be empty.
     pub advice: String,
@@ -54,9 +54,9 @@ pub struct Misfit {
 /// gives some: `{"name": "flight", "type": "string", "examples": ["UA1545"]}`.
 ///
 /// Stricter than encoding is: a field of the schema that the type lacks is a misfit even if it has
-/// a default, since the default would be stored for ever in the place of what a reader expects.
+/// a default, since the default would be stored for ever in the place of the expected value.
 ///
-/// What it cannot find: code that treats one value unlike the samples; a unit of time that the type
+/// Not found: code that treats one value unlike the samples; a unit of time that the type
 /// does not name (a plain `i64` fits any timestamp); behind `#[serde(flatten)]`, a field that is
 /// skipped in every sample and is not in the schema.
 ///
@@ -84,7 +84,7 @@ pub fn check_fit<T: Serialize + DeserializeOwned>(schema: &Schema) -> Result<(),
     if misfits.is_empty() { Ok(()) } else { Err(misfits) }
 }
 
-/// Decodes one sample, and encodes what came of it.
+/// Decodes one sample, and encodes the result.
 fn round<T: Serialize + DeserializeOwned>(schema: Schema, round_trips: &mut RoundTrips) {
     let datum = with(|findings| {
         findings.begin_round();

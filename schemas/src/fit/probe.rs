@@ -1,5 +1,5 @@
-//! Stands between a deserializer and the type that reads from it, forwards everything, and notes at
-//! which place of the schema something does not go on.
+//! Forwards every request of a type to its deserializer, and notes the place in the schema of one
+//! that fails.
 
 use std::fmt;
 

@@ -9,7 +9,7 @@ use super::findings::dotted;
 
 /// The values given to a place and returned by it, over all rounds.
 #[derive(Default)]
-struct Seen {
+struct PlaceValues {
     given: BTreeSet<String>,
     back: BTreeSet<String>,
     kept: bool,
@@ -17,7 +17,7 @@ struct Seen {
 }
 
 #[derive(Default)]
-pub(super) struct RoundTrips(BTreeMap<String, Seen>);
+pub(super) struct RoundTrips(BTreeMap<String, PlaceValues>);
 
 impl RoundTrips {
     pub(super) fn note(&mut self, place: &str, given: &Value, back: &Value) {
@@ -47,7 +47,7 @@ impl RoundTrips {
     /// A type may bring text into a normal form. Everything else must come back as it was, and a
     /// text must not always come back the same.
     pub(super) fn misfits(self) -> Vec<Misfit> {
-        let is_misfit = |(_, seen): &(String, Seen)| {
+        let is_misfit = |(_, seen): &(String, PlaceValues)| {
             let constant = seen.given.len() > 1 && seen.back.len() == 1;
             !seen.kept || constant || seen.changed_other_than_text
         };
@@ -57,7 +57,7 @@ impl RoundTrips {
             field,
             rust: format!("the type gives back {}", first(seen.back)),
             avro: format!("it was given {}", first(seen.given)),
-            advice: "it must write what it has read".into(),
+            advice: "it must write the value that it has read".into(),
         });
         misfits.collect()
     }

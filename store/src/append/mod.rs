@@ -98,9 +98,10 @@ impl Store {
     /// race once: the schema is registered on another connection, after the transaction's snapshot.
     ///
     /// # Errors
-    /// [`AppendError::Refused`], [`AppendError::LostRace`] and [`AppendError::Failed`]; after the last
-    /// two the transaction is aborted. Convert an error of the commit with `AppendError::from`;
-    /// after an unknown outcome, the caller repeats the transaction with the same events.
+    /// [`AppendError::Refused`], [`AppendError::LostRace`] and [`AppendError::Failed`]; after the
+    /// last two the transaction is aborted. Convert an error of the commit with
+    /// `AppendError::from`; after an unknown outcome, the caller repeats the transaction with the
+    /// same events.
     ///
     /// ```
     /// # use annals_store::{Append, AppendError, ExpectedVersion, NewEvent, Store, StreamName};

@@ -31,12 +31,12 @@ pub(crate) enum Start {
 pub(crate) struct AppendQueue {
     options: Coalescing,
     alone_max: usize,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     idle: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     queued: VecDeque<QueuedAppend>,
     /// Events and bytes of `queued` and `alone`.
     events: usize,
@@ -80,7 +80,7 @@ impl AppendQueue {
     }
 
     /// No operation under this lock can leave a partial state.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -197,7 +197,7 @@ impl AppendQueue {
     }
 }
 
-impl State {
+impl QueueState {
     fn is_finished(&self) -> bool {
         self.is_idle() && self.entered == 0
     }

@@ -77,7 +77,7 @@ impl Notifications {
             return;
         }
         self.sender.get_or_init(|| {
-            let sender = Sender {
+            let sender = NotifySender {
                 options: connect_options(&self.pool),
                 channel: self.channel.clone(),
                 statement: self.statement.clone(),
@@ -109,14 +109,14 @@ fn connect_options(pool: &PgPool) -> PgConnectOptions {
     PgConnectOptions::clone(&pool.connect_options())
 }
 
-struct Sender {
+struct NotifySender {
     options: PgConnectOptions,
     channel: String,
     statement: SqlStr,
     appended: Arc<Notify>,
 }
 
-impl Sender {
+impl NotifySender {
     async fn run(self) {
         let mut connection = None;
         loop {

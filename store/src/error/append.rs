@@ -1,4 +1,4 @@
-//! Errors of an append, by what the caller can do about them.
+//! Errors of an append, by the possible responses of the caller.
 
 use std::fmt;
 

@@ -30,15 +30,16 @@ impl Store {
     /// Follows the log: each event after the checkpoint, then each new event as it is committed,
     /// without end.
     ///
-    /// Each event comes once, and the events of a stream in version order, whatever other
-    /// transactions are open. An open transaction delays only its own events. Across streams, the
+    /// Each event comes once, and the events of a stream in version order. An open
+    /// transaction delays only its own events. Across streams, the
     /// events of one window come in position order. Memory is bounded by a page of 500 events.
     ///
     /// # Errors
     /// Items are [`Error::UnreadableEvent`] for an event with content that no append writes, after
     /// all earlier events; [`Error::OtherHistory`] if processed events are missing from the store;
-    /// [`Error::OtherStore`]; [`Error::OtherCluster`]; and other [`Error`]s if a page cannot be read.
-    /// The stream ends there. If [`Error::is_retryable`], follow again from the last checkpoint.
+    /// [`Error::OtherStore`]; [`Error::OtherCluster`]; and other [`Error`]s if a page cannot be
+    /// read. The stream ends there. If [`Error::is_retryable`], follow again from the last
+    /// checkpoint.
     ///
     /// ```
     /// # use std::pin::pin;

@@ -1,4 +1,4 @@
-//! The events to follow, and what a follower returns.
+//! The events to follow, and the items that a follower returns.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -55,7 +55,8 @@ impl Follow {
     }
 
     /// Skips the events at these positions: events that are reported by
-    /// [`Error::UnreadableEvent`](crate::Error::UnreadableEvent) and that the application can do without.
+    /// [`Error::UnreadableEvent`](crate::Error::UnreadableEvent) and that the application can do
+    /// without.
     #[must_use]
     pub fn skipping(mut self, positions: impl IntoIterator<Item = Position>) -> Self {
         self.skipped.extend(positions);

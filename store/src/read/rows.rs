@@ -69,7 +69,7 @@ async fn event(
     };
     let stream = StreamName::new(key.stream.clone());
     let stream = stream.map_err(|error| key.unreadable(error.to_string()))?;
-    let fields = Fields::read(row).map_err(|error| key.unreadable(error.to_string()))?;
+    let fields = EventFields::read(row).map_err(|error| key.unreadable(error.to_string()))?;
     Ok(RecordedEvent {
         position: key.position,
         stream,
@@ -121,7 +121,7 @@ impl RowKey {
     }
 }
 
-struct Fields {
+struct EventFields {
     event_id: uuid::Uuid,
     event_type: String,
     recorded_at: PgTimestamp,
@@ -130,7 +130,7 @@ struct Fields {
     headers: Json<BTreeMap<String, String>>,
 }
 
-impl Fields {
+impl EventFields {
     fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             event_id: row.try_get("event_id")?,

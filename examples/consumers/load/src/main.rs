@@ -1,7 +1,8 @@
-//! The load of the consumers' test: money that is paid into accounts, withdrawn and transferred, by concurrent writers.
+//! The load of the consumers' test: money that is paid into accounts, withdrawn and transferred, by
+//! concurrent writers.
 //!
-//! Five event types in one category, many streams, some of them long. What the totals must be is not computed here but asked
-//! from the store, by SQL over its events (`check/totals.sql`).
+//! Five event types in one category, many streams, some of them long. What the totals must be is
+//! not computed here but asked from the store, by SQL over its events (`check/totals.sql`).
 
 mod events;
 
@@ -23,7 +24,8 @@ struct Arguments {
     /// Where the store is
     #[arg(long, env = "ANNALS_DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// Which round this is, from 1 on: a round opens accounts of its own, and moves money of all accounts so far
+    /// Which round this is, from 1 on: a round opens accounts of its own, and moves money of all
+    /// accounts so far
     #[arg(long)]
     round: u64,
     /// How many accounts a round opens
@@ -56,7 +58,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// One writer's share of the appends. Each line that is printed is an append that the store has acknowledged.
+/// One writer's share of the appends. Each line that is printed is an append that the store has
+/// acknowledged.
 async fn write(store: Store, arguments: Arguments, writer: u64) -> Result<()> {
     for number in (writer..arguments.appends).step_by(usize::try_from(arguments.writers)?) {
         let append = movement(&arguments, number)?;

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use annals_relay_machine::Lease;
 
 use crate::database::{SHARDS, Session};
+use crate::disturbances::History;
+use crate::outbox::{Event, Mark};
 
 /// The first or second id of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,15 +23,19 @@ impl TransactionalId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
     pub(crate) hold: u8,
-    pub(crate) place: Option<u8>,
+    pub(crate) place: Option<Mark>,
 }
 
-/// The last published event of a shard, and the progress of quarantine entries that the database
+/// The last published cursor of a shard, and the progress of quarantine entries that the database
 /// does not have yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Checkpoint {
-    pub(crate) place: u8,
+    pub(crate) place: Mark,
     pub(crate) progress: Option<Progress>,
+    /// The number of the shard's quarantine changes that the relay knew to be in the database.
+    pub(crate) hold_changes: u8,
+    /// The timeline on which it was made. For a planted bug.
+    pub(crate) timeline: u8,
 }
 
 /// The part of a shard in a transaction: a quarantined event, an event of the shard, and the
@@ -37,8 +43,12 @@ pub(crate) struct Checkpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Records {
     pub(crate) lease: Lease,
-    pub(crate) events: [Option<u8>; 2],
+    pub(crate) events: [Option<Event>; 2],
     pub(crate) checkpoint: Checkpoint,
+    /// The generation of the deployment: each has its own checkpoint topic.
+    pub(crate) generation: u8,
+    /// The incarnation of the database in which they were read.
+    pub(crate) incarnation: u8,
 }
 
 /// The records of one transaction.
@@ -56,20 +66,32 @@ pub(crate) enum State {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
-    pub(crate) id: TransactionalId,
-    pub(crate) events: [Option<u8>; 2],
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) state: State,
+    /// All shards publish into one topic.
+    offset: u8,
+    id: TransactionalId,
+    events: [Option<Event>; 2],
+    checkpoint: Checkpoint,
+    generation: u8,
+    state: State,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Broker {
+    /// Where it is fixed, no relay requests offsets, and they do not count.
+    history: History,
     /// The epoch of each id: requests of an earlier one are refused.
     epochs: BTreeMap<TransactionalId, u8>,
     /// Events that it refuses: their shards and positions.
     pub(crate) refused: BTreeSet<(usize, u8)>,
-    pub(crate) log: [Vec<Entry>; SHARDS as usize],
+    log: [Vec<Entry>; SHARDS as usize],
+    /// The topic's end.
+    pub(crate) end: u8,
+    /// Sessions that have producers, in a partition of the checkpoint topic.
+    pub(crate) announced: BTreeSet<Session>,
 }
+
+/// The end of each shard's published records in the topic.
+pub(crate) type Ends = [u8; SHARDS as usize];
 
 /// The broker's answer to a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +103,10 @@ pub(crate) enum Refused {
 }
 
 impl Broker {
+    pub(crate) fn new(history: History) -> Self {
+        Self { history, ..Self::default() }
+    }
+
     /// A new producer for the id. The broker aborts the previous producer's open transaction, and
     /// finishes its decided one.
     pub(crate) fn init(&mut self, id: TransactionalId) -> u8 {
@@ -111,8 +137,10 @@ impl Broker {
         let refused = [0, 1].map(|shard| self.refuses(shard, &batch[shard]));
         // The accepted records of a refused batch are still in the log, until it is aborted.
         for (shard, records) in batch.iter().enumerate().filter(|(shard, _)| !refused[*shard]) {
-            if let Some(Records { events, checkpoint, .. }) = *records {
-                self.log[shard].push(Entry { id, events, checkpoint, state: State::Open });
+            if let Some(Records { events, checkpoint, generation, .. }) = *records {
+                let (offset, state) = (self.end, State::Open);
+                self.log[shard].push(Entry { offset, id, events, checkpoint, generation, state });
+                self.end += u8::from(self.history == History::Moves);
             }
         }
         if refused.contains(&true) { Err(Refused::Events(refused)) } else { Ok(()) }
@@ -120,13 +148,19 @@ impl Broker {
 
     fn refuses(&self, shard: usize, records: &Option<Records>) -> bool {
         let mut events = records.iter().flat_map(|records| records.events).flatten();
-        !self.refused.is_empty() && events.any(|event| self.refused.contains(&(shard, event)))
+        !self.refused.is_empty()
+            && events.any(|event| self.refused.contains(&(shard, event.number)))
     }
 
-    pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<(), Refused> {
+    /// Commits, and returns the end of each shard's records in the topic that are now known to be
+    /// published.
+    pub(crate) fn commit(&mut self, id: TransactionalId, epoch: u8) -> Result<Ends, Refused> {
         self.check(id, epoch)?;
+        let is = |entry: &&Entry| entry.id == id && entry.state == State::Open;
+        let end = |log: &Vec<Entry>| log.iter().find(is).map_or(0, |entry| entry.offset + 1);
+        let ends = [end(&self.log[0]), end(&self.log[1])];
         self.settle(id, State::Open, State::Committing);
-        Ok(())
+        Ok(ends)
     }
 
     /// Writes the markers of a decided transaction.
@@ -154,23 +188,41 @@ impl Broker {
     }
 
     /// Whether a reader of committed records reaches the shard's end.
-    pub(crate) fn can_read(&self, shard: u16) -> bool {
+    pub(crate) fn can_read(&self, shard: usize) -> bool {
         let is_decided = |entry: &Entry| matches!(entry.state, State::Committed | State::Aborted);
-        self.log[usize::from(shard)].iter().all(is_decided)
+        self.log[shard].iter().all(is_decided)
     }
 
-    /// The last committed checkpoint before the first undecided record.
-    pub(crate) fn checkpoint(&self, shard: u16) -> Checkpoint {
+    /// The last committed checkpoint of a generation before the first undecided record.
+    pub(crate) fn checkpoint(&self, shard: usize, generation: u8) -> Option<Checkpoint> {
         let is_decided = |entry: &&Entry| matches!(entry.state, State::Committed | State::Aborted);
-        let decided = self.log[usize::from(shard)].iter().take_while(is_decided);
-        let committed = decided.filter(|entry| entry.state == State::Committed);
-        committed.last().map(|entry| entry.checkpoint).unwrap_or_default()
+        let decided = self.log[shard].iter().take_while(is_decided);
+        let is = |entry: &&Entry| entry.state == State::Committed && entry.generation == generation;
+        decided.filter(is).last().map(|entry| entry.checkpoint)
+    }
+
+    /// Whether it has checkpoints of a later generation.
+    pub(crate) fn knows_later(&self, generation: u8) -> bool {
+        self.log.iter().flatten().any(|entry| entry.generation > generation)
+    }
+
+    /// The next generation without any record in it.
+    pub(crate) fn generation_after(&self, generation: u8) -> u8 {
+        let known = self.log.iter().flatten().map(|entry| entry.generation).max();
+        known.unwrap_or_default().max(generation) + 1
     }
 
     /// The published events of a shard, in the order in which readers of committed records receive
     /// them.
-    pub(crate) fn published(&self, shard: usize) -> impl Iterator<Item = u8> {
-        let is = |entry: &&Entry| matches!(entry.state, State::Committed | State::Committing);
+    pub(crate) fn published(&self, shard: usize) -> impl Iterator<Item = Event> {
+        self.published_from(shard, 0)
+    }
+
+    /// Those from an offset of the topic on.
+    pub(crate) fn published_from(&self, shard: usize, from: u8) -> impl Iterator<Item = Event> {
+        let is = move |entry: &&Entry| {
+            entry.offset >= from && matches!(entry.state, State::Committed | State::Committing)
+        };
         self.log[shard].iter().filter(is).flat_map(|entry| entry.events).flatten()
     }
 

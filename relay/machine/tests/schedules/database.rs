@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use annals_relay_machine::{Lease, Leases, Shard};
 
-use crate::broker::{Progress, TransactionalId};
+use crate::broker::{Checkpoint, Progress, TransactionalId};
+use crate::outbox::{Event, Mark, Outbox};
 use crate::planted::Plant;
 
 pub(crate) const SHARDS: u16 = 2;
@@ -12,17 +13,44 @@ pub(crate) const SHARDS: u16 = 2;
 /// A start of a relay, or its next session after a lost lease.
 pub(crate) type Session = u8;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Database {
-    /// The relay of a session, and whether it may acquire shards.
-    pub(crate) sessions: BTreeMap<Session, (usize, bool)>,
-    next: Session,
+    /// Changes with each start of the server, from any data.
+    pub(crate) incarnation: u8,
+    /// Changes with each promotion.
+    pub(crate) timeline: u8,
+    pub(crate) sessions: BTreeMap<Session, SessionRow>,
     pub(crate) shards: [Row; SHARDS as usize],
-    /// The number of events of each shard.
-    pub(crate) events: [u8; SHARDS as usize],
+    pub(crate) outbox: Outbox,
     /// The quarantine entries of each shard.
     pub(crate) holds: [Option<HoldRow>; SHARDS as usize],
     next_hold: u8,
+    /// The number of changes of each shard's quarantine entries. It only grows.
+    pub(crate) hold_changes: [u8; SHARDS as usize],
+    pub(crate) copies: [Copied; SHARDS as usize],
+    /// The highest recorded end of the published records in the topic.
+    pub(crate) end: u8,
+    pub(crate) generation: u8,
+    /// The start of the generation.
+    pub(crate) origins: [Checkpoint; SHARDS as usize],
+    /// Events that the topic had before the generation began: they are not published.
+    pub(crate) passed: BTreeSet<(usize, Event)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SessionRow {
+    pub(crate) relay: usize,
+    /// It may acquire shards.
+    is_ready: bool,
+    incarnation: u8,
+}
+
+/// The copy of a shard's checkpoint, and the end of the shard's published records in the topic at
+/// that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Copied {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) end: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -46,31 +74,68 @@ pub(crate) struct Under<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct HoldRow {
     pub(crate) id: u8,
-    pub(crate) place: u8,
+    pub(crate) place: Mark,
     /// An operator has requested a retry.
     pub(crate) is_wanted: bool,
 }
 
 impl Database {
-    pub(crate) fn join(&mut self, relay: usize) -> Session {
-        let session = self.next;
-        self.next += 1;
+    pub(crate) fn new(events: [u8; SHARDS as usize]) -> Self {
+        Self {
+            incarnation: 1,
+            timeline: 1,
+            sessions: BTreeMap::new(),
+            shards: Default::default(),
+            outbox: Outbox::new(events),
+            holds: Default::default(),
+            next_hold: 0,
+            hold_changes: Default::default(),
+            copies: Default::default(),
+            end: 0,
+            generation: 1,
+            origins: Default::default(),
+            passed: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn join(&mut self, relay: usize, session: Session, plant: Option<Plant>) {
+        self.end_foreign_sessions(plant);
         // The instance's earlier process has ended.
-        let earlier: Vec<Session> =
-            self.sessions.iter().filter(|(_, (of, _))| *of == relay).map(|(s, _)| *s).collect();
+        let is = |(_, row): &(&Session, &SessionRow)| row.relay == relay;
+        let earlier: Vec<Session> = self.sessions.iter().filter(is).map(|(s, _)| *s).collect();
         for session in earlier {
             self.expire(session, None);
         }
-        self.sessions.insert(session, (relay, false));
-        session
+        let incarnation = self.incarnation;
+        self.sessions.insert(session, SessionRow { relay, is_ready: false, incarnation });
+        self.outbox.flush();
     }
 
-    pub(crate) fn look(&mut self, session: Session, ready: bool) -> Option<Leases> {
-        self.sessions.get_mut(&session)?.1 = ready;
+    /// A session ends with the incarnation in which it joined: a history that went back may not
+    /// have its shards.
+    fn end_foreign_sessions(&mut self, plant: Option<Plant>) {
+        if plant == Some(Plant::SessionsOutliveTheirIncarnation) {
+            return;
+        }
+        let is = |(_, row): &(&Session, &SessionRow)| row.incarnation != self.incarnation;
+        let foreign: Vec<Session> = self.sessions.iter().filter(is).map(|(s, _)| *s).collect();
+        for session in foreign {
+            self.expire(session, plant);
+        }
+    }
+
+    pub(crate) fn look(
+        &mut self,
+        session: Session,
+        ready: bool,
+        plant: Option<Plant>,
+    ) -> Option<Leases> {
+        self.end_foreign_sessions(plant);
+        self.sessions.get_mut(&session)?.is_ready = ready;
         let ready: Vec<Session> = self
             .sessions
             .iter()
-            .filter(|(s, (_, ready))| *ready || **s == session)
+            .filter(|(s, row)| row.is_ready || **s == session)
             .map(|(s, _)| *s)
             .collect();
         let rank = ready.iter().filter(|other| **other < session).count();
@@ -89,6 +154,7 @@ impl Database {
         shards: &[Shard],
         plant: Option<Plant>,
     ) -> Option<Vec<Lease>> {
+        self.end_foreign_sessions(plant);
         if !self.sessions.contains_key(&session) {
             return None;
         }
@@ -103,6 +169,7 @@ impl Database {
             row.step = 0;
             taken.push(Lease { shard: *shard, epoch: row.epoch });
         }
+        self.outbox.flush();
         Some(taken)
     }
 
@@ -185,21 +252,26 @@ impl Database {
         if !self.step(under, asks_who_owns, asks_for_later) {
             return false;
         }
-        for Progress { hold, place } in progress {
-            for row in self.holds.iter_mut().filter(|row| row.is_some_and(|row| row.id == *hold)) {
-                *row = place.and_then(|place| row.map(|row| HoldRow { place, ..row }));
-            }
-        }
+        progress.iter().for_each(|progress| self.apply(*progress));
         true
     }
 
-    /// Quarantines refused events, from these positions on. Existing entries keep their position.
+    fn apply(&mut self, Progress { hold, place }: Progress) {
+        for (row, changes) in self.holds.iter_mut().zip(&mut self.hold_changes) {
+            if row.is_some_and(|row| row.id == hold) {
+                *row = place.and_then(|place| row.map(|row| HoldRow { place, ..row }));
+                *changes += 1;
+            }
+        }
+    }
+
+    /// Quarantines refused events, from these cursors on. Existing entries keep their cursor.
     /// False, and no change, if the session no longer has one of the leases, or if a later change
     /// was made.
     pub(crate) fn hold(
         &mut self,
         under: Under<'_>,
-        places: [u8; SHARDS as usize],
+        places: [Mark; SHARDS as usize],
         refused: [bool; SHARDS as usize],
         plant: Option<Plant>,
     ) -> bool {
@@ -216,6 +288,7 @@ impl Database {
                 HoldRow { id: *next, place: places[shard], is_wanted: false }
             };
             self.holds[shard].get_or_insert_with(fresh).is_wanted = false;
+            self.hold_changes[shard] += 1;
         }
         true
     }
@@ -234,7 +307,43 @@ impl Database {
             let last = &mut self.shards[usize::from(lease.shard.0)].step;
             *last = step.max(*last);
         }
+        self.outbox.flush();
         true
+    }
+
+    /// Copies checkpoints of shards with the ends of their published records.
+    pub(crate) fn copy(&mut self, shard: usize, copied: Copied) {
+        if copied.end > self.copies[shard].end {
+            self.copies[shard] = copied;
+        }
+        self.end = self.end.max(copied.end);
+        self.outbox.flush();
+    }
+
+    /// Transactional ids of earlier owners that are not fenced yet.
+    pub(crate) fn unfenced(&self) -> impl Iterator<Item = TransactionalId> {
+        self.shards.iter().flat_map(|row| row.fence.clone())
+    }
+
+    /// Begins a generation at the copies; records that the topic has beyond them are skipped.
+    pub(crate) fn begin_generation(&mut self, generation: u8, end: u8, plant: Option<Plant>) {
+        self.generation = generation;
+        for shard in 0..usize::from(SHARDS) {
+            let Checkpoint { place, progress, timeline, .. } = self.copies[shard].checkpoint;
+            if plant != Some(Plant::RebaseForgetsProgress) {
+                progress.into_iter().for_each(|progress| self.apply(progress));
+            }
+            let hold_changes = self.hold_changes[shard];
+            let checkpoint = Checkpoint { place, progress: None, hold_changes, timeline };
+            self.origins[shard] = checkpoint;
+            self.copies[shard] = Copied { checkpoint, end };
+        }
+        self.end = end;
+        self.outbox.flush();
+    }
+
+    pub(crate) fn owners(&self) -> [Option<Session>; SHARDS as usize] {
+        [0, 1].map(|shard: usize| self.shards[shard].owner)
     }
 
     fn owns(&self, session: Session, leases: &[Lease]) -> bool {

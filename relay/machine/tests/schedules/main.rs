@@ -1,6 +1,15 @@
 //! The machine in a small world: relays, PostgreSQL, Kafka and the network between them. The
 //! schedule chooses every step of each of them. Time is a choice, too: the schedule decides when a
 //! lease expires.
+//!
+//! A world can have disturbances: refused events, pages that end halfway, and a database whose
+//! history moves. It crashes and issues transaction ids again, a standby without the last events is
+//! promoted, it is restored to an earlier state or moved to another cluster. Without disturbances
+//! every schedule is tried; with them, random ones.
+//!
+//! The model is ahead of the relay in three rules: it detects lost quarantine entries, later
+//! sessions fence sessions whose rows were lost, and a generation takes a number that Kafka has
+//! never seen.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,7 +20,9 @@
 mod broker;
 mod check;
 mod database;
+mod disturbances;
 mod exhaustive;
+mod outbox;
 mod planted;
 mod random;
 mod reading;

@@ -6,36 +6,50 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::check::{broken, stuck, unfinished};
+use crate::database::SHARDS;
+use crate::disturbances::{Disturbances, History, Pages, Quarantine};
 use crate::planted::Plant;
-use crate::world::{Faults, Turn, World};
+use crate::world::{Faults, Going, Turn, World};
 
 const SCHEDULES: u64 = 1_000_000;
+const SCHEDULES_OF_HISTORIES: u64 = 100_000;
 /// Maximum number of steps with faults; with refused events, for which a relay needs more steps.
 const STEPS_MAX: u64 = 120;
-const STEPS_OF_HOLDS_MAX: u64 = 300;
+const STEPS_OF_QUARANTINE_MAX: u64 = 300;
 /// So many fair steps are enough to publish everything.
 const FAIR_STEPS_MAX: usize = 3_000;
 
 #[test]
 fn a_million_schedules_lose_repeat_and_reorder_nothing_and_end() {
-    if let Some((seed, broken)) = first_broken(0..SCHEDULES, None) {
-        panic!("seed {seed}: {broken}\n{}", Schedule::new(seed, None).history());
+    assert_unbroken(SCHEDULES, Theme::with_a_fixed_history);
+}
+
+#[test]
+fn a_hundred_thousand_schedules_with_histories_lose_repeat_and_reorder_nothing_and_end() {
+    assert_unbroken(SCHEDULES_OF_HISTORIES, Theme::with_a_moving_history);
+}
+
+fn assert_unbroken(schedules: u64, theme: fn(u64) -> Theme) {
+    if let Some((seed, broken)) = first_broken(0..schedules, theme, None) {
+        panic!("seed {seed}: {broken}\n{}", Schedule::new(seed, theme(seed), None).history());
     }
 }
 
 /// The first seed in each half of a range whose schedule breaks an invariant, and the broken
 /// invariant.
-pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u64, String)> {
+pub(crate) fn first_broken(
+    seeds: Range<u64>,
+    theme: impl Fn(u64) -> Theme + Sync,
+    plant: Option<Plant>,
+) -> Option<(u64, String)> {
     let is_found = AtomicBool::new(false);
     let search = |parity: u64| {
-        let is_of_use =
-            |seed| plant.is_none_or(|plant| !plant.is_of_holds() || has_holds(seed, Some(plant)));
-        let mut own = seeds.clone().filter(|seed| seed % 2 == parity && is_of_use(*seed));
+        let mut own = seeds.clone().filter(|seed| seed % 2 == parity);
         let found = own.find_map(|seed| {
             if is_found.load(Ordering::Relaxed) {
                 return Some(None);
             }
-            let broken = Schedule::new(seed, plant).run(&mut |_, _| {})?;
+            let broken = Schedule::new(seed, theme(seed), plant).run(&mut |_, _| {})?;
             Some(Some((seed, broken)))
         });
         is_found.fetch_or(found.is_some(), Ordering::Relaxed);
@@ -47,11 +61,64 @@ pub(crate) fn first_broken(seeds: Range<u64>, plant: Option<Plant>) -> Option<(u
     })
 }
 
-/// Whether events are refused in the schedule of this seed. These take longer, and planted bugs
-/// need more of them.
-const fn has_holds(seed: u64, plant: Option<Plant>) -> bool {
-    let one_in_so_many_pairs = if plant.is_some() { 4 } else { 8 };
-    (seed / 2).is_multiple_of(one_in_so_many_pairs)
+/// The disturbances of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Theme {
+    /// Faults of relays, of the network and of the broker only.
+    Relays,
+    /// Three relays that lose their leases while they are frozen, and no other fault.
+    Zombies,
+    /// Faults of relays, and refused events. These schedules take longer.
+    Quarantine,
+    /// The same, with deadlines that end pages halfway.
+    HalfReadPages,
+    /// A database that goes back, at least once in this way.
+    History(Going),
+    /// The same, with refused events.
+    All(Going),
+}
+
+impl Theme {
+    pub(crate) const fn with_a_fixed_history(seed: u64) -> Self {
+        match seed / 2 % 8 {
+            0 => Self::Quarantine,
+            4 => Self::Zombies,
+            _ => Self::Relays,
+        }
+    }
+
+    const fn with_a_moving_history(seed: u64) -> Self {
+        let going = Going::ALL[(seed / 2 % 4) as usize];
+        match seed / 8 % 8 {
+            0 | 4 => Self::All(going),
+            2 => Self::HalfReadPages,
+            _ => Self::History(going),
+        }
+    }
+
+    const fn going(self) -> Option<Going> {
+        match self {
+            Self::History(going) | Self::All(going) => Some(going),
+            Self::Relays | Self::Zombies | Self::Quarantine | Self::HalfReadPages => None,
+        }
+    }
+
+    fn disturbances(self, dice: &mut Dice) -> Disturbances {
+        let history = if self.going().is_some() { History::Moves } else { History::Fixed };
+        let quarantine = match self {
+            Self::Quarantine | Self::HalfReadPages | Self::All(_) => Quarantine::Possible,
+            Self::Relays | Self::Zombies | Self::History(_) => Quarantine::Impossible,
+        };
+        let pages = match self {
+            Self::HalfReadPages => Pages::UpTo(1 + dice.few(2)),
+            Self::History(_) | Self::All(_) => match dice.few(3) {
+                0 => Pages::Whole,
+                rows => Pages::UpTo(rows),
+            },
+            Self::Relays | Self::Zombies | Self::Quarantine => Pages::Whole,
+        };
+        Disturbances { history, quarantine, pages }
+    }
 }
 
 /// One schedule.
@@ -59,78 +126,95 @@ pub(crate) struct Schedule {
     world: World,
     dice: Dice,
     favourite: usize,
+    /// For so many steps relays are frozen on average.
+    frozen_steps: u64,
+    /// The number of times that faults come and end.
+    rounds: u8,
     steps_max: u64,
     /// One step out of so many is a fault.
     fault_odds: u64,
-    /// Progress is recorded late.
+    /// Progress is recorded late, and checkpoints are copied late.
     is_lazy: bool,
     actions: Vec<Turn>,
 }
 
 impl Schedule {
-    pub(crate) fn new(seed: u64, plant: Option<Plant>) -> Self {
+    pub(crate) fn new(seed: u64, theme: Theme, plant: Option<Plant>) -> Self {
         let mut dice = Dice(seed);
-        let mut few = |sides: u64| u8::try_from(dice.below(sides)).unwrap();
-        let faults = Faults {
-            crashes: few(3),
-            expiries: few(4),
-            lost: few(4),
-            late: few(4),
-            timeouts: few(2),
-            stops: few(3),
-            overdue: few(3),
-            stalls: few(2),
-            appends: few(3),
-            refusals: 0,
-            mendings: 2,
-            askings: 2,
-            starts: u8::MAX,
-        };
-        let relays = 1 + usize::from(few(3));
-        if has_holds(seed, plant) {
-            return Self::of_holds(relays, Faults { refusals: 1 + few(3), ..faults }, plant, dice);
+        let relays = if theme == Theme::Zombies { 3 } else { 1 + usize::from(dice.few(3)) };
+        let disturbances = theme.disturbances(&mut dice);
+        let faults = faults(theme, disturbances, &mut dice);
+        let mut world = World::new(relays, disturbances, faults, plant);
+        let has_quarantine = disturbances.quarantine == Quarantine::Possible;
+        if has_quarantine {
+            // One event is refused from the start, and mostly another one later.
+            world.take(Turn::Refuse(0, 1));
+            if world.faults.refusals > 0 && dice.below(4) > 0 {
+                world.take(Turn::Refuse(0, 5));
+            }
         }
+        let can_go_back = disturbances.history == History::Moves;
+        let (steps_max, fault_odds) = match (has_quarantine, can_go_back) {
+            (true, _) => (STEPS_OF_QUARANTINE_MAX, 8 << dice.below(3)),
+            (false, true) => (STEPS_MAX, 4 << dice.below(3)),
+            (false, false) => (STEPS_MAX, 8),
+        };
+        let rounds = if can_go_back { 1 + dice.few(2) } else { 1 };
+        let is_lazy = (has_quarantine || can_go_back) && dice.below(2) == 0;
+        let frozen_steps = if theme == Theme::Zombies { 24 } else { 16 };
+        let actions = Vec::new();
         Self {
-            world: World::new(relays, faults, plant),
+            world,
             dice,
             favourite: 0,
-            steps_max: STEPS_MAX,
-            fault_odds: 8,
-            is_lazy: false,
-            actions: Vec::new(),
+            frozen_steps,
+            rounds,
+            steps_max,
+            fault_odds,
+            is_lazy,
+            actions,
         }
-    }
-
-    /// A schedule in which one event is refused from the start, and mostly another one later.
-    fn of_holds(relays: usize, faults: Faults, plant: Option<Plant>, mut dice: Dice) -> Self {
-        let mut world = World::new(relays, faults, plant);
-        world.take(Turn::Refuse(0, 1));
-        if world.faults.refusals > 0 && dice.below(4) > 0 {
-            world.take(Turn::Refuse(0, 5));
-        }
-        let fault_odds = 8 << dice.below(3);
-        let is_lazy = dice.below(2) == 0;
-        let steps_max = STEPS_OF_HOLDS_MAX;
-        Self { world, dice, favourite: 0, steps_max, fault_odds, is_lazy, actions: Vec::new() }
     }
 
     /// Runs it and reports each step; returns the broken invariant, if any.
     pub(crate) fn run(mut self, tell: &mut dyn FnMut(&Turn, &World)) -> Option<String> {
-        let steps = self.dice.below(self.steps_max);
-        let tended_from = self.dice.below(self.steps_max);
-        for step in 0..steps {
-            self.world.is_tended = step >= tended_from;
-            if let Some(broken) = self.step(tell) {
+        for round in 1..=self.rounds {
+            if let Some(broken) = self.run_with_faults(tell) {
                 return Some(broken);
             }
-        }
-        self.world.faults = Faults { starts: u8::MAX, ..Faults::default() };
-        self.world.is_tended = false;
-        if let Some(broken) = self.run_until(stuck, tell) {
-            return Some(broken);
+            if round == self.rounds {
+                self.append_to_history(tell);
+                self.world.faults = Faults::default();
+            }
+            let faults = std::mem::take(&mut self.world.faults);
+            self.world.faults.starts = u8::MAX;
+            self.world.is_tended = false;
+            if let Some(broken) = self.run_until(stuck, tell) {
+                return Some(broken);
+            }
+            self.world.faults = Faults { starts: u8::MAX, ..faults };
         }
         self.world.is_tended = true;
         self.run_until(unfinished, tell)
+    }
+
+    fn run_with_faults(&mut self, tell: &mut dyn FnMut(&Turn, &World)) -> Option<String> {
+        let steps = self.dice.below(self.steps_max);
+        let tended_from = self.dice.below(self.steps_max);
+        (0..steps).find_map(|step| {
+            self.world.is_tended = step >= tended_from;
+            self.step(tell)
+        })
+    }
+
+    /// The last history gets new events in each shard, if there can be several histories.
+    fn append_to_history(&mut self, tell: &mut dyn FnMut(&Turn, &World)) {
+        if self.world.disturbances.history == History::Moves {
+            for shard in 0..usize::from(SHARDS) {
+                self.world.faults.appends += 1;
+                self.take(Turn::Append(shard), tell);
+            }
+        }
     }
 
     /// Continues without faults until nothing is missing; returns the broken or missing part that
@@ -153,26 +237,30 @@ impl Schedule {
         self.choose();
         let number = self.dice.below(u64::try_from(self.actions.len()).unwrap());
         let action = self.actions[usize::try_from(number).unwrap()];
+        self.take(action, tell);
+        broken(&self.world)
+    }
+
+    fn take(&mut self, action: Turn, tell: &mut dyn FnMut(&Turn, &World)) {
         tell(&action, &self.world);
         self.world.take(action);
-        broken(&self.world)
     }
 
     /// The next possible steps. One relay runs for a while as if the others were frozen: this
     /// creates zombies.
     fn choose(&mut self) {
-        if self.dice.below(16) == 0 {
+        if self.dice.below(self.frozen_steps) == 0 {
             self.favourite = usize::try_from(self.dice.below(3)).unwrap();
         }
         self.actions.clear();
         if self.dice.below(self.fault_odds) == 0 {
             self.world.faults(&mut self.actions);
-            self.prefer_notes();
+            self.prefer_some();
         }
         if self.actions.is_empty() {
             self.world.fair_actions(&mut self.actions);
             if self.is_lazy && self.dice.below(16) > 0 {
-                self.actions.retain(|action| !self.world.is_noting(action));
+                self.actions.retain(|action| !self.world.is_recording(action));
             }
             let (favourite, is_tick) = (self.favourite, self.dice.below(8) == 0);
             let is_chosen = |action: &Turn| {
@@ -184,12 +272,19 @@ impl Schedule {
         }
     }
 
-    /// Late records of progress are rare, and cause half of the failures with slow recording.
-    fn prefer_notes(&mut self) {
-        if self.is_lazy && self.dice.below(2) == 0 {
-            let is_noting = |action: &Turn| self.world.is_noting(action);
-            if self.actions.iter().any(is_noting) {
-                self.actions.retain(is_noting);
+    /// Prefers the faults that cause failures: late records of progress where recording is slow,
+    /// losses of what relays have published or own, and copies of the database from which a crash
+    /// or a rollback then differs.
+    fn prefer_some(&mut self) {
+        let Self { world, actions, dice, .. } = self;
+        if self.is_lazy && dice.below(2) == 0 {
+            prefer(actions, |action| world.is_noting(action));
+        }
+        if world.disturbances.history == History::Moves && dice.below(2) == 0 {
+            if world.database.outbox.is_flushed() {
+                prefer(actions, |action| world.takes_back(action));
+            } else {
+                prefer(actions, |action| *action == Turn::Keep || world.takes_back(action));
             }
         }
     }
@@ -204,10 +299,73 @@ impl Schedule {
     }
 }
 
+/// Keeps these actions only, if there is one.
+fn prefer(actions: &mut Vec<Turn>, is_preferred: impl Fn(&Turn) -> bool) {
+    if actions.iter().any(&is_preferred) {
+        actions.retain(is_preferred);
+    }
+}
+
+/// The faults of a schedule. In many schedules only some kinds of them can happen: the fewer there
+/// are, the more often several of one kind follow each other.
+fn faults(theme: Theme, disturbances: Disturbances, dice: &mut Dice) -> Faults {
+    if theme == Theme::Zombies {
+        return Faults { expiries: 2 + dice.few(2), starts: u8::MAX, ..Faults::default() };
+    }
+    let kinds = [1, 2, 4][usize::from(dice.few(3))];
+    let faults = Faults {
+        crashes: dice.few_or_none(kinds, 3),
+        expiries: dice.few_or_none(kinds, 4),
+        lost: dice.few_or_none(kinds, 4),
+        late: dice.few_or_none(kinds, 4),
+        timeouts: dice.few_or_none(kinds, 2),
+        stops: dice.few_or_none(kinds, 3),
+        overdue: dice.few_or_none(kinds, 3),
+        stalls: dice.few_or_none(kinds, 2),
+        appends: dice.few_or_none(kinds, 3),
+        mendings: 2,
+        askings: 2,
+        starts: u8::MAX,
+        ..Faults::default()
+    };
+    let refuses = disturbances.quarantine == Quarantine::Possible;
+    let refusals = if refuses { 1 + dice.few(3) } else { 0 };
+    let faults = Faults { refusals, ..faults };
+    match theme.going() {
+        Some(going) => histories(going, faults, dice),
+        None => faults,
+    }
+}
+
+/// Possible changes of the database.
+fn histories(going: Going, faults: Faults, dice: &mut Dice) -> Faults {
+    let kinds = 1 + dice.below(2);
+    let mut histories = Going::ALL.map(|of| dice.few_or_none(kinds, 2) + u8::from(of == going));
+    histories[0] += dice.few(2);
+    Faults {
+        appends: dice.few(4),
+        hasty: dice.few_or_none(kinds, 3),
+        slow: dice.few_or_none(kinds, 3),
+        empty: dice.few_or_none(kinds, 3),
+        keeps: dice.few(4),
+        histories,
+        ..faults
+    }
+}
+
 /// Splitmix64.
 struct Dice(u64);
 
 impl Dice {
+    fn few(&mut self, sides: u64) -> u8 {
+        u8::try_from(self.below(sides)).unwrap()
+    }
+
+    /// None but for one of so many kinds.
+    fn few_or_none(&mut self, kinds: u64, sides: u64) -> u8 {
+        if self.below(kinds) == 0 { self.few(sides) } else { 0 }
+    }
+
     fn below(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

@@ -5,33 +5,27 @@ use annals_relay_machine::{Lease, Page, Shard};
 
 use crate::broker::{Batch, Checkpoint, Progress, Records};
 use crate::database::Database;
+use crate::disturbances::Pages;
+use crate::outbox::{Event, Mark, Rule};
 use crate::planted::Plant;
 
-/// The number of streams of a shard. The last of them can be quarantined.
-pub(crate) const STREAMS: u8 = 2;
-
-/// The stream of an event. A shard's events are numbered consecutively, and its streams alternate.
-pub(crate) fn stream(event: u8) -> usize {
-    usize::from(event % STREAMS)
-}
-
-fn can_be_held(event: u8) -> bool {
-    event % STREAMS == STREAMS - 1
-}
-
-/// The next event of a shard, and its quarantine entries.
+/// The cursor of a shard, and its quarantine entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) lease: Lease,
-    pub(crate) at: u8,
+    pub(crate) at: Mark,
     pub(crate) hold: Option<Hold>,
+    /// The number of changes of its quarantine entries that are known to be in the database.
+    pub(crate) hold_changes: u8,
+    /// The incarnation of the database that it was read in.
+    pub(crate) incarnation: u8,
 }
 
-/// A quarantined stream, and its next event.
+/// A quarantined stream, and its cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Hold {
     pub(crate) id: u8,
-    pub(crate) place: u8,
+    pub(crate) place: Mark,
     pub(crate) standing: Standing,
 }
 
@@ -51,14 +45,16 @@ impl Hold {
 }
 
 impl Place {
-    fn holds(&self, event: u8) -> bool {
-        can_be_held(event) && self.hold.is_some_and(|hold| hold.standing != Standing::Ended)
+    fn holds(&self, event: Event) -> bool {
+        event.can_be_held() && self.hold.is_some_and(|hold| hold.standing != Standing::Ended)
     }
 
     /// Progress that the database has by now need not be in checkpoints any more.
-    fn note(&mut self, noted: Option<Progress>) {
+    fn note(&mut self, noted: Option<Noted>) {
+        let Some(Noted { progress, hold_changes }) = noted else { return };
+        self.hold_changes = self.hold_changes.max(hold_changes);
         if let Some(hold) = &mut self.hold
-            && noted == Some(hold.progress())
+            && progress == hold.progress()
         {
             match hold.standing {
                 Standing::Ended => self.hold = None,
@@ -67,68 +63,122 @@ impl Place {
         }
     }
 
-    fn checkpoint(&self) -> Checkpoint {
+    fn checkpoint(&self, timeline: u8) -> Checkpoint {
         let unknown = self.hold.filter(|hold| hold.standing != Standing::Noted);
-        Checkpoint { place: self.at, progress: unknown.map(Hold::progress) }
+        let (place, hold_changes) = (self.at, self.hold_changes);
+        let progress = unknown.map(Hold::progress);
+        Checkpoint { place, progress, hold_changes, timeline }
+    }
+}
+
+/// The database has this progress of an entry, and so many changes of the shard's entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Noted {
+    pub(crate) progress: Progress,
+    pub(crate) hold_changes: u8,
+}
+
+/// Reads pages.
+pub(crate) struct Reader<'a> {
+    pub(crate) database: &'a Database,
+    pub(crate) noted: &'a [Option<Noted>],
+    pub(crate) plant: Option<Plant>,
+    pub(crate) pages: Pages,
+}
+
+impl Reader<'_> {
+    /// The events after these cursors: of each shard at most one event, and one of a quarantine
+    /// entry. None if the deadline ended the page and its work is lost, which a relay must not do.
+    pub(crate) fn page(&self, places: &[(Shard, Place)]) -> Option<Page<Place, Batch>> {
+        let mut batch = Batch::default();
+        let (mut is_empty, mut more) = (true, false);
+        let mut after = Vec::new();
+        for (shard, place) in places {
+            let (number, mut place) = (usize::from(shard.0), *place);
+            let before = place.at;
+            place.note(self.noted[number]);
+            let wanted = self.database.wanted(number);
+            let goes_on = place
+                .hold
+                .is_some_and(|hold| hold.standing != Standing::Ended && wanted == Some(hold.id));
+            let of_hold = if goes_on { self.go_on(number, &mut place) } else { None };
+            let (event, is_passed) = self.pass(number, &mut place)?;
+            let checkpoint = self.checkpoint(&mut place);
+            // If an entry has nothing left to publish, Kafka has to record that it has ended.
+            is_empty &= !goes_on && event.is_none();
+            if goes_on || is_passed && place.at != before {
+                let (events, generation) = ([of_hold, event], self.database.generation);
+                let Place { lease, incarnation, .. } = place;
+                batch[number] =
+                    Some(Records { lease, events, checkpoint, generation, incarnation });
+            }
+            let is_behind = place.hold.is_some_and(|hold| hold.standing != Standing::Ended);
+            more |= self.has_next(number, place.at) || goes_on && is_behind;
+            after.push((*shard, place));
+        }
+        Some(Page { batch: (!is_empty).then_some(batch), cursors: after, has_more: more })
+    }
+
+    fn checkpoint(&self, place: &mut Place) -> Checkpoint {
+        let mut checkpoint = place.checkpoint(self.database.timeline);
+        match (self.plant, checkpoint.progress) {
+            (Some(Plant::ProgressIsLeftOut), _) => checkpoint.progress = None,
+            (Some(Plant::ProgressIsForgottenBeforeItIsNoted), Some(progress)) => {
+                let hold_changes = place.hold_changes;
+                place.note(Some(Noted { progress, hold_changes }));
+            }
+            _ => {}
+        }
+        checkpoint
+    }
+
+    fn rule(&self) -> Rule {
+        match self.plant {
+            Some(Plant::TransactionIdAloneSaysSeen) => Rule::TransactionIdAlone,
+            Some(Plant::NothingIsSettled) => Rule::NothingIsSettled,
+            _ => Rule::PositionAndTransactionId,
+        }
+    }
+
+    fn has_next(&self, shard: usize, at: Mark) -> bool {
+        self.database.outbox.next(shard, at, self.rule()).0.is_some()
+    }
+
+    fn is_in_topic(&self, shard: usize, event: Event) -> bool {
+        let passed = &self.database.passed;
+        !passed.is_empty() && passed.contains(&(shard, event))
     }
 
     /// Advances the entry by at most one event, which is to be published; or to its end, if it has
     /// caught up.
-    fn go_on(&mut self) -> Option<u8> {
-        let hold = self.hold.as_mut()?;
-        let event = (hold.place..self.at).find(|event| can_be_held(*event));
-        hold.place = event.map_or(self.at, |event| event + 1);
-        let is_ended = hold.place == self.at;
-        hold.standing = if is_ended { Standing::Ended } else { Standing::Ahead };
-        event
+    fn go_on(&self, shard: usize, place: &mut Place) -> Option<Event> {
+        let (at, hold) = (place.at, place.hold.as_mut()?);
+        let (event, after) =
+            self.database.outbox.next_between(shard, (hold.place, at), self.rule());
+        let (another, _) = self.database.outbox.next_between(shard, (after, at), self.rule());
+        hold.place = if another.is_some() { after } else { at };
+        hold.standing = if another.is_some() { Standing::Ahead } else { Standing::Ended };
+        event.filter(|event| !self.is_in_topic(shard, *event))
     }
 
-    /// Advances the shard by at most one event, which is to be published unless it is quarantined.
-    fn pass(&mut self, events: u8, plant: Option<Plant>) -> Option<u8> {
-        let event = (self.at < events).then_some(self.at)?;
-        self.at += 1;
-        let is_held = self.holds(event) && plant != Some(Plant::WhatIsHeldIsNotPassedOver);
-        (!is_held).then_some(event)
-    }
-}
-
-/// The events after these cursors: of each shard at most one event, and one of a quarantine entry.
-pub(crate) fn page(
-    database: &Database,
-    noted: &[Option<Progress>],
-    places: &[(Shard, Place)],
-    plant: Option<Plant>,
-) -> Page<Place, Batch> {
-    let mut batch = Batch::default();
-    let (mut is_empty, mut more) = (true, false);
-    let mut after = Vec::new();
-    for (shard, place) in places {
-        let (number, mut place) = (usize::from(shard.0), *place);
-        let before = place.at;
-        place.note(noted[number]);
-        let wanted = database.wanted(number);
-        let goes_on = place
-            .hold
-            .is_some_and(|hold| hold.standing != Standing::Ended && wanted == Some(hold.id));
-        let of_hold = if goes_on { place.go_on() } else { None };
-        let event = place.pass(database.events[number], plant);
-        let mut checkpoint = place.checkpoint();
-        match plant {
-            Some(Plant::ProgressIsLeftOut) => checkpoint.progress = None,
-            Some(Plant::ProgressIsForgottenBeforeItIsNoted) => {
-                place.note(checkpoint.progress);
+    /// Advances the shard until there is an event to be published, or time is up; returns whether
+    /// it passed any.
+    fn pass(&self, shard: usize, place: &mut Place) -> Option<(Option<Event>, bool)> {
+        let keeps_nothing = self.plant == Some(Plant::WhatAReadHadDoneIsLost);
+        let mut rows = 0;
+        loop {
+            let (event, at) = self.database.outbox.next(shard, place.at, self.rule());
+            place.at = at;
+            let Some(event) = event else { return Some((None, rows > 0)) };
+            rows += 1;
+            let is_held =
+                place.holds(event) && self.plant != Some(Plant::WhatIsHeldIsNotPassedOver);
+            if !is_held && !self.is_in_topic(shard, event) {
+                return Some((Some(event), true));
             }
-            _ => {}
+            if self.pages.are_over(rows) {
+                return (!keeps_nothing).then_some((None, true));
+            }
         }
-        // If an entry has nothing left to publish, Kafka has to record that it has ended.
-        is_empty &= !goes_on && event.is_none();
-        if goes_on || place.at > before {
-            let events = [of_hold, event];
-            batch[number] = Some(Records { lease: place.lease, events, checkpoint });
-        }
-        let is_behind = place.hold.is_some_and(|hold| hold.standing != Standing::Ended);
-        more |= place.at < database.events[number] || goes_on && is_behind;
-        after.push((*shard, place));
     }
-    Page { batch: (!is_empty).then_some(batch), cursors: after, has_more: more }
 }

@@ -19,10 +19,10 @@ public final class VersionFilter {
       throw new IllegalStateException(
           "fork: " + stream + " version " + event.version() + ": " + last.id() + " was applied, " + event.id() + " came");
     }
-    if (event.version() > last.version() + 1) {
+    if (event.previous() > last.version()) {
       throw new IllegalStateException(
           "gap: " + stream + " version " + (last.version() + 1) + " is missing, " + event.version() + " came");
     }
-    return event.version() == last.version() + 1;
+    return event.version() > last.version();
   }
 }

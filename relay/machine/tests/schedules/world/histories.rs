@@ -37,31 +37,51 @@ impl World {
     fn go_back(&mut self, going: Going) {
         let left = Going::ALL.into_iter().zip(&mut self.faults.histories);
         left.filter(|(of, _)| *of == going).for_each(|(_, left)| *left -= 1);
-        self.last += 1;
-        let before = self.database.clone();
-        if going != Going::Crash
-            && let Some(kept) = self.kept.take()
-        {
-            let timeline = self.database.timeline;
-            self.database = *kept;
-            self.database.timeline = timeline;
+        let after = self.gone_back(going);
+        self.is_lossy |= has_lost(&self.database, &after);
+        self.last = after.incarnation;
+        self.database = after;
+        if going != Going::Crash {
+            self.kept = None;
         }
-        let database = &mut self.database;
-        database.incarnation = self.last;
+    }
+
+    /// The database after such a change.
+    fn gone_back(&self, going: Going) -> Database {
+        let kept = self.kept.as_deref().filter(|_| going != Going::Crash);
+        let mut database = kept.unwrap_or(&self.database).clone();
+        let last = self.last + 1;
+        database.incarnation = last;
+        database.timeline = match going {
+            Going::Crash | Going::Restore => self.database.timeline,
+            Going::Promotion | Going::Move => last,
+        };
         match going {
-            Going::Crash => database.outbox.crash(self.last),
-            Going::Restore => database.outbox.start(self.last),
-            Going::Promotion => {
-                database.timeline = self.last;
-                database.outbox.start(self.last);
-            }
+            Going::Crash => database.outbox.crash(last),
+            Going::Restore | Going::Promotion => database.outbox.start(last),
             Going::Move => {
-                database.timeline = self.last;
-                database.outbox.start(self.last);
+                database.outbox.start(last);
                 database.outbox.move_to_younger_cluster();
             }
         }
-        self.is_lossy |= has_lost(&before, &self.database);
+        database
+    }
+
+    /// Whether the database would lose a published event, a quarantine change or a generation, or
+    /// give shards back to earlier owners.
+    pub(crate) fn takes_back(&self, action: &Turn) -> bool {
+        let Turn::GoBack(going) = *action else { return false };
+        let (before, after) = (&self.database, self.gone_back(going));
+        let loses_events = |shard| {
+            let mut published = self.broker.published(shard);
+            published
+                .any(|event| before.outbox.has(shard, event) && !after.outbox.has(shard, event))
+        };
+        let mut shards = 0..usize::from(SHARDS);
+        shards.any(loses_events)
+            || before.hold_changes != after.hold_changes
+            || before.generation != after.generation
+            || before.owners() != after.owners()
     }
 
     /// Copies a relay's committed checkpoints into the history that they belong to.

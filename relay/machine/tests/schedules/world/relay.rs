@@ -11,6 +11,7 @@ use super::In;
 use super::places::Taking;
 use crate::broker::{Batch, Checkpoint, Ends, Records, TransactionalId};
 use crate::database::{Copied, HoldRow, SHARDS, Session};
+use crate::disturbances::{Disturbances, History, Quarantine};
 use crate::outbox::Mark;
 use crate::reading::{Noted, Place};
 
@@ -27,8 +28,7 @@ pub(crate) struct Relay {
     pub(super) is_stopped: bool,
     /// Shards with refused events, which are quarantined once their cursor is known.
     pub(super) refused: [bool; SHARDS as usize],
-    /// Whether checkpoints are copied.
-    copies: bool,
+    disturbances: Disturbances,
     /// The records that each producer has sent.
     sent: [Batches; 2],
     /// The last committed checkpoints that are not copied yet.
@@ -150,7 +150,7 @@ pub(super) enum News {
 }
 
 impl Relay {
-    pub(super) fn new(number: usize, copies: bool) -> Self {
+    pub(super) fn new(number: usize, disturbances: Disturbances) -> Self {
         Self {
             number,
             machine: Machine::new(SHARDS, Producers::Two),
@@ -161,7 +161,7 @@ impl Relay {
             is_resting: false,
             is_stopped: false,
             refused: [false; SHARDS as usize],
-            copies,
+            disturbances,
             sent: [[None; SHARDS as usize]; 2],
             committed: [None; SHARDS as usize],
             notes: VecDeque::new(),
@@ -193,8 +193,10 @@ impl Relay {
             Action::ReadCheckpoints(leases) => {
                 // A lost event will be refused again.
                 let refused = std::mem::take(&mut self.refused);
-                self.steps += 1;
-                What::ReadCheckpoints(Taking::new(leases, self.steps, refused, self.copies))
+                // Without a quarantine there is nothing to order, and the world stays small.
+                self.steps += u64::from(self.disturbances.quarantine == Quarantine::Possible);
+                let history = self.disturbances.history;
+                What::ReadCheckpoints(Taking::new(leases, self.steps, refused, history))
             }
             Action::ReadOutbox(places) => What::ReadOutbox(places),
             Action::Send(slot, batch) => {
@@ -211,9 +213,15 @@ impl Relay {
         self.tasks.push(Task { relay, session, generation: command.generation, what });
     }
 
+    /// Whether committed checkpoints are copied.
+    fn is_copying(&self) -> bool {
+        self.disturbances.history == History::Moves
+    }
+
     /// The sent records, as far as their commit has an effect.
     fn sent(&self, batch: &Batch) -> Batches {
-        let is_of_use = |records: &Records| self.copies || records.checkpoint.progress.is_some();
+        let is_of_use =
+            |records: &Records| self.is_copying() || records.checkpoint.progress.is_some();
         batch.map(|records| {
             let Records { lease, checkpoint, incarnation, .. } = records.filter(is_of_use)?;
             Some(Sent { lease, checkpoint, incarnation })
@@ -232,7 +240,7 @@ impl Relay {
                 self.steps += 1;
                 self.notes.push_back(Note { session, number: self.steps, sent });
             }
-            if self.copies {
+            if self.is_copying() {
                 let copied = Copied { checkpoint, end: ends[shard] };
                 self.committed[shard] = Some(Committed { copied, incarnation });
             }

@@ -146,6 +146,11 @@ impl Outbox {
         self.rows().any(|row| row.state == State::Open)
     }
 
+    /// Whether a crash would lose no event, running transactions included.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.rows().all(|row| row.state == State::Flushed)
+    }
+
     pub(crate) fn commit(&mut self) {
         let rows = self.rows.iter_mut().flatten();
         rows.filter(|row| row.state == State::Open).for_each(|row| row.state = State::Flushed);

@@ -40,7 +40,7 @@ impl World {
             What::OpenProducers(2, epochs) => {
                 // Before the lease is renewed again: later losses of the database are known from
                 // here on.
-                if self.has_histories {
+                if self.can_go_back() {
                     self.broker.announced.insert(task.session);
                 }
                 answer.news = News::Epochs(epochs);
@@ -192,9 +192,8 @@ impl World {
             return failed(FailureClass::Resync);
         }
         let noted = self.relays[relay].as_ref().map_or_else(Default::default, |r| r.noted);
-        let rows_max = self.rows_max;
-        let reader =
-            Reader { database: &self.database, noted: &noted, plant: self.plant, rows_max };
+        let (plant, pages) = (self.plant, self.disturbances.pages);
+        let reader = Reader { database: &self.database, noted: &noted, plant, pages };
         let Some(page) = reader.page(places) else { return failed(FailureClass::Unavailable) };
         if let Some(relay) = &mut self.relays[relay]
             && self.plant == Some(Plant::HoldsBeginWhereTheReaderWas)

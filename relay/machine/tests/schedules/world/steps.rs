@@ -14,7 +14,7 @@ impl World {
         match action {
             Turn::Start(relay) => {
                 self.faults.starts -= 1;
-                self.relays[relay] = Some(Relay::new(relay, self.has_histories));
+                self.relays[relay] = Some(Relay::new(relay, self.disturbances));
                 self.tell(relay, Input::RenewalDue);
             }
             Turn::Execute(relay, task) => self.execute(relay, task),
@@ -139,6 +139,11 @@ impl World {
         }
         self.strays.push(task);
         self.tell(relay, input);
+    }
+
+    /// Whether this task records progress of a quarantine entry, or copies checkpoints.
+    pub(crate) fn is_recording(&self, action: &Turn) -> bool {
+        matches!(action, Turn::Copy(_)) || self.is_noting(action)
     }
 
     /// Whether this task records progress of a quarantine entry.

@@ -89,10 +89,10 @@ impl World {
         if appends > 0 {
             actions.extend((0..usize::from(SHARDS)).map(Turn::Append));
         }
-        if self.refuses {
+        if self.can_refuse() {
             self.refusals(actions);
         }
-        if self.has_histories {
+        if self.can_go_back() {
             self.histories(actions);
         }
         let stray = |(_, task): &(usize, &Task)| self.can_execute(task);

@@ -10,6 +10,7 @@ use super::relay::{Answer, News, Task, What};
 use super::work::Executed;
 use crate::broker::{Batch, Checkpoint, Progress, TransactionalId};
 use crate::database::{HoldRow, SHARDS, Session, Under};
+use crate::disturbances::History;
 use crate::outbox::Mark;
 use crate::planted::Plant;
 use crate::reading::{Hold, Place, Standing};
@@ -59,13 +60,16 @@ impl Taking {
         leases: Vec<Lease>,
         number: u64,
         refused: [bool; SHARDS as usize],
-        moves: bool,
+        history: History,
     ) -> Self {
         Self {
             leases,
             number,
             refused,
-            step: if moves { Step::Begin } else { Step::Checkpoints },
+            step: match history {
+                History::Fixed => Step::Checkpoints,
+                History::Moves => Step::Begin,
+            },
             checkpoints: Default::default(),
             incarnation: 1,
             is_unverified: false,
@@ -121,7 +125,7 @@ impl World {
             let ended = self.step(relay, session, taking);
             let Ended::Next(step) = ended else { return ended };
             taking.step = step;
-            if self.has_histories || self.refuses {
+            if self.can_go_back() || self.can_refuse() {
                 return ended;
             }
         }
@@ -148,7 +152,12 @@ impl World {
             }
             Step::Checkpoints => {
                 taking.checkpoints = self.checkpoints(relay);
-                Ended::Next(taking.after_checkpoints(self.plant))
+                let is_writing = self.can_go_back() || self.can_refuse();
+                Ended::Next(if is_writing {
+                    taking.after_checkpoints(self.plant)
+                } else {
+                    Step::Load
+                })
             }
             Step::Verify if self.is_forked(taking) => Ended::Failed(FailureClass::DivergedHistory),
             Step::Verify => Ended::Next(Step::Note),
@@ -167,7 +176,7 @@ impl World {
             Some(Plant::HistoryIsVerifiedAtTheStartOnly) => verified[shard] > 0,
             _ => verified[shard] == taking.incarnation,
         };
-        taking.is_unverified = self.has_histories && !taking.shards().all(is_verified);
+        taking.is_unverified = self.can_go_back() && !taking.shards().all(is_verified);
         Ended::Next(if taking.is_unverified { Step::Announced } else { Step::Checkpoints })
     }
 
@@ -209,26 +218,34 @@ impl World {
         }
         let is_later = self.plant != Some(Plant::ALaterGenerationIsNotMissed)
             && self.broker.knows_later(self.database.generation);
-        is_later || taking.shards().any(|shard| self.misses(shard, &taking.checkpoints[shard]))
+        // The recorded end is of the whole topic: it covers the records of all shards.
+        is_later
+            || (0..usize::from(SHARDS)).any(|shard| self.has_lost_published(shard))
+            || taking.shards().any(|shard| self.misses(shard, &taking.checkpoints[shard]))
     }
 
-    fn misses(&self, shard: usize, checkpoint: &Checkpoint) -> bool {
-        let outbox = &self.database.outbox;
+    /// Whether the topic has an event of the shard, beyond the recorded end, that the database has
+    /// not.
+    fn has_lost_published(&self, shard: usize) -> bool {
         let published: Vec<_> = self.broker.published_from(shard, self.database.end).collect();
-        let looked_at = match self.plant {
+        let verified = match self.plant {
             Some(Plant::OnlyTheLastEventIsVerified) => {
                 published.last_chunk::<1>().map_or(&[][..], |last| last)
             }
             _ => &published,
         };
-        let is_lost = looked_at.iter().any(|event| !outbox.has(shard, *event));
+        verified.iter().any(|event| !self.database.outbox.has(shard, *event))
+    }
+
+    /// Whether the database lacks the events at the ends of a checkpoint, or its quarantine changes.
+    fn misses(&self, shard: usize, checkpoint: &Checkpoint) -> bool {
         let has_holds = self.plant == Some(Plant::LostHoldsAreNotMissed)
             || checkpoint.hold_changes <= self.database.hold_changes[shard];
         let of_hold = checkpoint.progress.and_then(|progress| progress.place);
         let mut marks = [Some(checkpoint.place), of_hold].into_iter().flatten();
         let has_ends = self.plant == Some(Plant::EndsOfWindowsAreNotVerified)
-            || marks.all(|mark: Mark| outbox.has_ends_of(&mark));
-        is_lost || !has_holds || !has_ends
+            || marks.all(|mark: Mark| self.database.outbox.has_ends_of(&mark));
+        !has_holds || !has_ends
     }
 
     /// Records progress and quarantine entries, under the leases.
