@@ -11,9 +11,11 @@ use annals_store::{
 };
 use annals_testkit::{
     CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, PrivateStack, RelayProcess,
-    RelaySettings, Testbed, account, check, delete_topic, deposited, opened, read_topic, take,
+    RelaySettings, Testbed, account, check, configure_topic, delete_topic, deposited,
+    deposited_for, opened, read_topic, take,
 };
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
 /// A primary and its standby, and a test bed on the primary.
 pub(crate) struct Pair {
@@ -306,6 +308,42 @@ async fn all_go_on_by_themselves(primary: PrivateStack, ending: Ending) {
     append(promoted.store(), &a, [deposited(6)]).await;
     named.consumer.until_count(7).await;
     assert!(named.relay.terminate().await.success());
+    assert_eq!(check(&promoted.history(Vec::new()).await), []);
+}
+
+/// The standby has the event, and lacks its quarantine entry, although the checkpoint in Kafka has
+/// passed both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarantine_entry_that_a_promotion_loses_halts_the_relay_and_its_events_are_published() {
+    let primary = PrivateStack::up(&[Component::Postgres]).await;
+    let mut named = Named::new(primary, "exactly-once").await;
+    let (brokers, topic) =
+        (named.pair.bed.environment().kafka.clone(), named.pair.bed.topic(CATEGORY));
+    configure_topic(&brokers, &topic, "max.message.bytes", "3000").await;
+    assert!(named.relay.terminate().await.success());
+    let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
+    let (a, b) = (account("a"), account("b"));
+    append(named.pair.bed.store(), &a, [deposited_for(4, &note), deposited(5)]).await;
+    append(named.pair.bed.store(), &b, [opened("bob")]).await;
+    let mut standby = named.pair.until_replicated(7).await;
+    Pair::cut_off(&mut standby).await;
+    named.relay.restart();
+    named.relay.quarantines("account-a").await;
+    named.consumer.until_count(5).await;
+
+    configure_topic(&brokers, &topic, "max.message.bytes", "1000000").await;
+    let promoted = named.fail_over(Ending::Crash).await;
+    named.link.mend();
+    assert!(!named.relay.ended().await.success(), "the relay goes on without the entry");
+    named.relay.printed("has lost quarantine entries of shard").await;
+    let said = named.settings.run(&["rebase", "--reason", "the primary burned down"]).await;
+    said.unwrap_or_else(|said| panic!("{said}"));
+    named.relay.restart();
+    named.consumer.until_count(7).await;
+    append(promoted.store(), &a, [deposited(6)]).await;
+    named.consumer.until_count(8).await;
+    assert!(named.relay.terminate().await.success());
+    assert_nothing_twice(&named.consumer);
     assert_eq!(check(&promoted.history(Vec::new()).await), []);
 }
 

@@ -1,6 +1,6 @@
-//! Events that are never published: an operator skipped them, or an administrator removed them before
-//! the relay read them. The next event of the stream names the one before it in the topic, so that
-//! consumers go on, and still detect a lost event.
+//! Events that are never published: an operator skipped them, or an administrator removed them
+//! before the relay read them. The next event of the stream names the one before it in the topic,
+//! so that consumers go on, and still detect a lost event.
 
 use annals_consumer::{Delivered, FirstVersion, VersionFilter};
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};

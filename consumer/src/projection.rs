@@ -162,10 +162,10 @@ impl Projection {
         })
     }
 
-    /// Lets the projection go on behind a gap of [`RunError::Gap`](crate::RunError::Gap): the events
-    /// between are lost for its read model. For the loss of records in Kafka; events that the relay
-    /// never publishes are no gap. The table `annals_projection_gaps` records the reason, with the
-    /// role and the time. Takes effect with the next run.
+    /// Lets the projection go on behind a gap of [`RunError::Gap`](crate::RunError::Gap): the
+    /// events between are lost for its read model. For the loss of records in Kafka; events that
+    /// the relay never publishes are no gap. The table `annals_projection_gaps` records the reason,
+    /// with the role and the time. Takes effect with the next run.
     ///
     /// # Errors
     /// [`ProjectionError::Database`], also if the reason is empty.

@@ -15,10 +15,11 @@ pub(crate) const IDS_MAX: usize = 8;
 ///
 /// Check every event of a topic in the order of delivery. An event is dropped if its version was
 /// applied, and applied if the event before it was: the version before, or the one that the record
-/// names where events between are never published. Otherwise there is a [`Gap`]. Another event under an applied version is a [`Forked`] stream: the filter detects this
-/// for the last 8 versions of each stream, whose event ids it keeps. An event with a lower version
-/// is a duplicate, with any id; if the stream continues to a version that is kept, the fork is
-/// detected there. The filter keeps one entry for each stream, without limit.
+/// names where events between are never published. Otherwise there is a [`Gap`]. Another event
+/// under an applied version is a [`Forked`] stream: the filter detects this for the last 8 versions
+/// of each stream, whose event ids it keeps. An event with a lower version is a duplicate, with any
+/// id; if the stream continues to a version that is kept, the fork is detected there. The filter
+/// keeps one entry for each stream, without limit.
 ///
 /// ```
 /// use annals_consumer::{FilterError, FirstVersion, FilterDecision, Version, VersionFilter};
@@ -81,8 +82,8 @@ pub enum FilterError {
 /// An event arrived whose predecessor is missing.
 ///
 /// Applying it would lose the events between. They may follow later, or lie in another partition,
-/// or be lost with a topic that was deleted or truncated by retention. [`VersionFilter::accept`] lets
-/// the stream continue without them.
+/// or be lost with a topic that was deleted or truncated by retention. [`VersionFilter::accept`]
+/// lets the stream continue without them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("stream {stream}: version {found} came where version {expected} was expected")]
 pub struct Gap {

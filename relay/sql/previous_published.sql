@@ -1,8 +1,7 @@
--- Finds the events whose predecessor in their stream is not published: an operator skipped it, or an
--- administrator removed it.
--- $1 deployment, $2 streams, $3 versions, in the same order.
--- One row for each such event: its index, from 1, and the version of the previous published event
--- of its stream; null: there is none.
+-- Finds the events whose predecessor in their stream is not published: an operator skipped it, or
+-- an administrator removed it. $1 deployment, $2 streams, $3 versions, in the same order. One row
+-- for each such event: its index, from 1, and the version of the previous published event of its
+-- stream; null: there is none.
 select
     w.index,
     (

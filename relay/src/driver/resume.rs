@@ -56,10 +56,13 @@ impl Resume {
         self.reader.forget_requests();
         let resumed = |(lease, checkpoint): (Lease, ShardCheckpoint)| {
             let quarantine = quarantine.remove(&number(lease.shard)).unwrap_or_default();
-            let ShardCheckpoint { cursor, last, .. } = checkpoint;
-            (lease, ShardCursor { lease, known: Arc::clone(&end), cursor, last, quarantine })
+            let ShardCheckpoint { cursor, last, open_entries, .. } = checkpoint;
+            if open_entries.is_some_and(|open| !open.are_among(quarantine.ids())) {
+                return Err(Failure::QuarantineLost { shard: lease.shard.0 });
+            }
+            Ok((lease, ShardCursor { lease, known: Arc::clone(&end), cursor, last, quarantine }))
         };
-        Ok(leases.into_iter().zip(checkpoints).map(resumed).collect())
+        leases.into_iter().zip(checkpoints).map(resumed).collect()
     }
 
     /// The checkpoints of the leases' shards, as far as there are any.
@@ -78,7 +81,7 @@ impl Resume {
             let stored = stored.remove(&number(lease.shard)).unwrap_or_default();
             match &records {
                 Some(records) => in_kafka(lease.shard, records, stored),
-                None => Ok(stored.copy),
+                None => Ok(stored.copy.map(without_evidence)),
             }
         };
         leases.iter().map(checkpoint).collect()
@@ -121,8 +124,14 @@ fn in_kafka(
         (None, Some(copy)) if Some(&copy) != origin.as_ref() => {
             Err(Failure::CheckpointsLost { shard, position: copy.cursor.position() })
         }
-        (None, _) => Ok(origin),
+        (None, _) => Ok(origin.map(without_evidence)),
     }
+}
+
+/// A checkpoint from PostgreSQL: the database cannot have lost an older entry than its checkpoint,
+/// and later ones can have ended since.
+fn without_evidence(checkpoint: ShardCheckpoint) -> ShardCheckpoint {
+    checkpoint.with_open_entries(None)
 }
 
 /// Logs new entries of the quarantine, with what to do about them.

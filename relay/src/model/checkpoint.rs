@@ -36,6 +36,39 @@ pub struct ShardCheckpoint {
     /// The progress of quarantine entries that PostgreSQL has not recorded yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<EntryProgress>,
+    /// The open quarantine entries; none if there is no entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_entries: Option<OpenEntries>,
+}
+
+/// The open quarantine entries of a shard at its checkpoint, in constant size: evidence that the
+/// database has them all. The checkpoint has advanced over their events: without its entry, a
+/// quarantined event would never be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenEntries {
+    /// The highest number. Later entries have higher ones.
+    pub last: EntryId,
+    /// How many there are.
+    pub count: u64,
+    /// The exclusive or of their numbers.
+    pub digest: i64,
+}
+
+impl OpenEntries {
+    /// The evidence of these entries; none if there is no entry.
+    pub(crate) fn of(entries: impl IntoIterator<Item = EntryId>) -> Option<Self> {
+        entries.into_iter().fold(None, |found: Option<Self>, entry| {
+            let Self { last, count, digest } =
+                found.unwrap_or(Self { last: entry, count: 0, digest: 0 });
+            Some(Self { last: last.max(entry), count: count + 1, digest: digest ^ entry.get() })
+        })
+    }
+
+    /// Whether these are the entries of the checkpoint, and possibly later ones.
+    pub(crate) fn are_among(self, entries: impl IntoIterator<Item = EntryId>) -> bool {
+        let earlier = entries.into_iter().filter(|entry| *entry <= self.last);
+        Self::of(earlier) == Some(self)
+    }
 }
 
 /// The last event that a checkpoint covers: evidence of the history that the checkpoint belongs to.
@@ -126,13 +159,19 @@ impl ShardCheckpoint {
     /// The checkpoint of a shard with this cursor.
     #[must_use]
     pub const fn new(history: History, cursor: Cursor, quarantine: Vec<EntryProgress>) -> Self {
-        Self { format: FORMAT, history, cursor, last: None, quarantine }
+        Self { format: FORMAT, history, cursor, last: None, quarantine, open_entries: None }
     }
 
     /// The same, with the last published event.
     #[must_use]
     pub fn ending_with(self, last: Option<LastEvent>) -> Self {
         Self { last, ..self }
+    }
+
+    /// The same, with the open quarantine entries.
+    #[must_use]
+    pub(crate) fn with_open_entries(self, open_entries: Option<OpenEntries>) -> Self {
+        Self { open_entries, ..self }
     }
 
     /// Reads a record's value.
@@ -185,6 +224,18 @@ mod tests {
             assert_eq!(read, written);
         }
         assert_eq!([cursor, Cursor::done(&until)].map(|cursor| cursor.position().get()), [42, 99]);
+    }
+
+    #[test]
+    fn open_entries_are_found_among_later_ones_and_missed_if_one_is_lost() {
+        let ids = |numbers: &[i64]| numbers.iter().copied().map(EntryId::new).collect::<Vec<_>>();
+        assert_eq!(OpenEntries::of(ids(&[])), None);
+        let open = OpenEntries::of(ids(&[7, 3, 12])).unwrap();
+        assert!(open.are_among(ids(&[12, 7, 3])));
+        assert!(open.are_among(ids(&[3, 7, 12, 13, 40])));
+        for lost in [&[][..], &[3, 7], &[7, 12], &[3, 12, 13], &[3, 4, 7, 12], &[3, 8, 12]] {
+            assert!(!open.are_among(ids(lost)), "{lost:?}");
+        }
     }
 
     #[test]

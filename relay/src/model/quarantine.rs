@@ -11,7 +11,9 @@ use annals_store::Position;
 use annals_store::outbox::{Bound, LogEnd};
 use serde::Serialize;
 
-use crate::model::checkpoint::{Cursor, EntryId, EntryProgress, LastEvent, ShardCheckpoint};
+use crate::model::checkpoint::{
+    Cursor, EntryId, EntryProgress, LastEvent, OpenEntries, ShardCheckpoint,
+};
 use crate::model::shard_number::number;
 
 /// The quarantined object.
@@ -109,6 +111,11 @@ impl Quarantine {
         self.0.iter().filter(|(_, entry)| entry.state != EntryState::Ended)
     }
 
+    /// The numbers of the entries that have not ended.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = EntryId> {
+        self.iter().map(|(_, entry)| entry.id)
+    }
+
     /// Whether an event of this category and stream has to wait.
     pub(crate) fn includes(&self, category: &str, stream: &str) -> bool {
         !self.is_empty() && (self.has(Kind::Category, category) || self.has(Kind::Stream, stream))
@@ -177,7 +184,9 @@ impl ShardCursor {
     /// The shard's checkpoint.
     pub(crate) fn checkpoint(&self) -> ShardCheckpoint {
         let (history, quarantine) = (self.known.history.clone(), self.quarantine.progress());
-        ShardCheckpoint::new(history, self.cursor.clone(), quarantine).ending_with(self.last)
+        ShardCheckpoint::new(history, self.cursor.clone(), quarantine)
+            .ending_with(self.last)
+            .with_open_entries(OpenEntries::of(self.quarantine.ids()))
     }
 
     /// The end of the window up to which an entry can be read; none while the entry has to wait for

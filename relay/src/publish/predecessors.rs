@@ -30,7 +30,7 @@ pub(crate) async fn name_previous(
     let found: Vec<(i64, Option<Version>)> = sqlx::query_as(statement)
         .bind(publication)
         .bind(streams)
-        .bind(versions.into_iter().map(|version| version.map(Version::get)).collect::<Vec<_>>())
+        .bind(versions)
         .fetch_all(connection)
         .await
         .map_err(failed())?;

@@ -185,6 +185,16 @@ pub enum Failure {
         /// The position of the copied checkpoint.
         position: Position,
     },
+    /// The database has lost quarantine entries that a checkpoint in Kafka has.
+    #[error(
+        "the database has lost quarantine entries of shard {shard}, whose events are not published: it was restored to an \
+         earlier state, or a standby was promoted that lacked the last transactions; stop all relays of the deployment, \
+         then run `annals-relay rebase`, which publishes these events again"
+    )]
+    QuarantineLost {
+        /// The shard.
+        shard: u16,
+    },
     /// The number of shards of the installation is impossible.
     #[error("the installation has {0} shards: annals.shard_count() was replaced")]
     Shards(i16),

@@ -112,6 +112,7 @@ impl Failure {
             | Self::Delivery { .. }
             | Self::NewGeneration
             | Self::CheckpointsLost { .. }
+            | Self::QuarantineLost { .. }
             | Self::Thread(_)
             | Self::Stalled
             | Self::Panicked(_) => Policy::halt(Fatal),
