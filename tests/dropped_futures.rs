@@ -4,7 +4,8 @@
 use std::pin::pin;
 
 use annals_store::{
-    Append, Category, ExpectedVersion, Follow, Read, SchemaName, Store, StoreOptions, Version,
+    Append, Category, EventStore, ExpectedVersion, Follow, Read, SchemaName, Store, StoreOptions,
+    Version,
 };
 use annals_testkit::{
     Account, CATEGORY, FaultyLink, Must, Testbed, account, deposited, dropped_after, opened,

@@ -26,6 +26,8 @@ mod comes_back;
 #[cfg(test)]
 mod crashed;
 #[cfg(test)]
+mod deciding;
+#[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
 mod dropped_partitions;
@@ -101,9 +103,12 @@ mod roles;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]
+mod same_contract;
+#[cfg(test)]
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+mod snapshots;
 #[cfg(test)]
 mod status;
 #[cfg(test)]

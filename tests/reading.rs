@@ -2,8 +2,8 @@
 //! result of its events.
 
 use annals_store::{
-    Append, Category, ExpectedVersion, Key, Metadata, Position, Read, RecordedEvent, Store,
-    StoreOptions, StreamName, TraceContext, Version,
+    Append, Category, EventStore, ExpectedVersion, Key, Metadata, Position, Read, RecordedEvent,
+    Store, StoreOptions, StreamName, TraceContext, Version,
 };
 use annals_testkit::{
     Account, AccountEvent, CATEGORY, Must, Testbed, account, closed, deposited, opened,

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::pin::pin;
 
 use annals_store::{
-    Append, Category, Error, ExpectedVersion, Follow, Followed, Metadata, Read, RecordedEvent,
-    StreamName, Version,
+    Append, Category, Error, EventStore, ExpectedVersion, Follow, Followed, Metadata, Read,
+    RecordedEvent, StreamName, Version,
 };
 use annals_testkit::{
     Account, CATEGORY, DEADLINE, Must, Testbed, account, closed, deposited, opened,

@@ -12,7 +12,10 @@ const ROLES: [&str; 5] = ["annals_append", "annals_read", "annals_relay", "annal
 /// The rights of each role on a table: select, insert, update, delete, truncate.
 fn allowed_on_table(role: &str, table: &str) -> &'static str {
     match (role, table) {
-        ("public", _) => "",
+        ("public", _) | ("annals_relay", "snapshots") => "",
+        ("annals_append", "snapshots") => "siud",
+        ("annals_admin", "snapshots") => "sd",
+        ("annals_read", "snapshots") => "s",
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
         (
             _,

@@ -2,8 +2,8 @@
 //! refused.
 
 use annals_store::{
-    Append, AppendError, EventSet, ExpectedVersion, Fingerprint, NewEvent, Refusal, Store,
-    StreamName, Version, events,
+    Append, AppendError, EventSet, EventStore, ExpectedVersion, Fingerprint, MemoryStore, NewEvent,
+    Refusal, StreamName, Version, events,
 };
 use annals_testkit::{Must, Testbed};
 use futures_util::TryStreamExt;
@@ -76,7 +76,7 @@ fn counter(name: &str) -> StreamName {
 }
 
 async fn append(
-    store: &Store,
+    store: &impl EventStore,
     stream: &str,
     events: impl IntoIterator<Item = NewEvent>,
 ) -> Result<(), AppendError> {
@@ -114,6 +114,17 @@ async fn a_version_that_reads_the_last_one_but_not_an_earlier_one_is_refused_wit
     let read = bed.store().read_events::<second::Event>(&counter("counter-a"), Version::FIRST);
     let read: Vec<_> = read.try_collect().await.must("read every version's events");
     assert_eq!(read.len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_in_memory_refuses_the_same_versions() {
+    let store = MemoryStore::new();
+    append(&store, "counter-a", [v1(1)]).await.must("append");
+    append(&store, "counter-a", [v2(2)]).await.must("append");
+    let error = append(&store, "counter-b", [v3(3)]).await.unwrap_err();
+    let earlier: Vec<_> = unread(&error).into_iter().map(|(earlier, _)| earlier).collect();
+    assert_eq!(earlier, [fingerprint::<first::Event>()]);
+    append(&store, "gauge-a", [v3(1)]).await.must("append to another category");
 }
 
 #[tokio::test]

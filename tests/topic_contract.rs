@@ -40,6 +40,7 @@ async fn a_record_has_key_timestamp_headers_and_value_of_the_topic_contract() {
         actor: Some("nobody else's business".to_owned()),
         traceparent: Some(TRACEPARENT.to_owned()),
         tracestate: Some("vendor=1".to_owned()),
+        custom: [("client".to_owned(), "nobody else's business".into())].into(),
     };
     let record = published(&bed, &metadata).await;
     let stored = bed.store().read_stream(&account("a"), Version::new(1).unwrap());

@@ -12,6 +12,7 @@ mod goals;
 mod idle;
 mod kafka;
 mod latency;
+mod load;
 mod machine;
 mod peers;
 mod process;
@@ -54,6 +55,8 @@ enum Command {
     Size(size::Arguments),
     /// From append to an idle follower.
     Follow(follow::Arguments),
+    /// The time to load an aggregate with many events, with a snapshot and without.
+    Load(load::Arguments),
     /// Events per second out of a backlog: the relay beside a bare producer of the same bytes.
     Drain(drain::Arguments),
     /// Events per second out of ten million, beside a million.
@@ -101,6 +104,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Peers(peers) => peers::run(peers, report("peers")?).await,
         Command::Size(size) => size::run(size, report("size")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
+        Command::Load(load) => load::run(load, report("load")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
         Command::Backlog(backlog) => backlog::run(backlog, report("backlog")?).await,
         Command::Bulk(bulk) => bulk::run(bulk, report("bulk")?).await,

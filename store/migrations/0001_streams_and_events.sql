@@ -390,3 +390,43 @@ select annals.make_insert_only('annals.outbox_dropped');
 
 comment on table annals.outbox_dropped is
     'one row for each dropped partition of the outbox: its positions from lower, below upper, its lowest and highest transaction id, and the snapshot and settled position at the drop; insert-only';
+
+-- States of aggregates, so that a load reads only the events behind them. A cache: every row can be
+-- deleted at any time.
+create table annals.snapshots (
+    stream text collate "C" not null,
+    fingerprint bigint not null,
+    version bigint not null check (version >= 0),
+    removed bigint not null,
+    state_type text not null,
+    state bytea not null,
+    recorded_at timestamptz not null default clock_timestamp(),
+    primary key (stream, fingerprint)
+);
+comment on table annals.snapshots is 'the last saved state of each stream and state schema; can be deleted at any time';
+comment on column annals.snapshots.fingerprint is 'of the state''s Avro schema: first 8 bytes of the SHA-256 of its minified text';
+comment on column annals.snapshots.version is 'the last event that the state has';
+comment on column annals.snapshots.removed is
+    'removed events up to this version that the state does not have; the snapshot is valid while their number is the same';
+
+-- Deletes the snapshots of states that can have an event that an administrator removed or changed.
+-- A snapshot that another session is writing meanwhile stays; if events were removed, `removed`
+-- makes it invalid.
+create function annals.delete_snapshots() returns trigger
+language plpgsql
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    delete from snapshots s
+    using (select c.stream, min(c.version) as version from changed c group by c.stream) c
+    where s.stream = c.stream and s.version >= c.version;
+    return null;
+end
+$$;
+create trigger delete_snapshots_of_removed after delete on annals.events
+    referencing old table as changed for each statement execute function annals.delete_snapshots();
+alter table annals.events enable always trigger delete_snapshots_of_removed;
+create trigger delete_snapshots_of_changed after update on annals.events
+    referencing old table as changed for each statement execute function annals.delete_snapshots();
+alter table annals.events enable always trigger delete_snapshots_of_changed;

@@ -92,6 +92,10 @@ begin
     grant select on annals.identity, annals.adoptions, annals.streams, annals.events, annals.removed_events, annals.outbox,
         annals.outbox_dropped, annals.schemas
         to annals_append, annals_read, annals_relay, annals_admin;
+    -- A cache, which each appender writes.
+    grant select, insert, update, delete on annals.snapshots to annals_append;
+    grant select on annals.snapshots to annals_read;
+    grant select, delete on annals.snapshots to annals_admin;
     grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count(),
         annals.outbox_partition_positions(),
         annals.system_identifier(), annals.incarnation(), annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint)

@@ -6,9 +6,11 @@ use std::fmt;
 use annals_schemas::{DecodeError, EncodeError, EventSet, Schema};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::context::apply_current;
 use crate::stream::{Position, StreamName, Version};
 
 /// The identity of an event: the store records an id once.
@@ -63,6 +65,11 @@ pub struct Metadata {
     /// W3C trace state, passed to the consumers unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracestate: Option<String>,
+    /// Further fields, as the application names them: for queries of the store and audits. Consumers
+    /// do not receive them; headers are for consumers. An append refuses the names of the fields
+    /// above.
+    #[serde(flatten)]
+    pub custom: BTreeMap<String, Value>,
 }
 
 /// An event for an append: checked against its schema, encoded, with an id.
@@ -80,13 +87,14 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// Encodes an event with its schema, without a server, and generates an id.
+    /// Encodes an event with its schema, without a server, and generates an id. In the scope of a
+    /// [`Context`](crate::Context), the event takes its metadata.
     ///
     /// # Errors
     /// [`EncodeError`] if the value does not match the schema; it names the field.
     pub fn new<E: EventSet>(event: &E) -> Result<Self, EncodeError> {
         let encoded = event.encode()?;
-        Ok(Self {
+        Ok(apply_current(Self {
             id: EventId::generate(),
             event_type: encoded.event_type,
             schema: encoded.schema,
@@ -94,7 +102,7 @@ impl NewEvent {
             data: encoded.data,
             metadata: Metadata::default(),
             headers: BTreeMap::new(),
-        })
+        }))
     }
 
     /// Replaces the id, for instance by one that is derived from a command's id.
@@ -104,7 +112,7 @@ impl NewEvent {
         self
     }
 
-    /// Replaces the metadata.
+    /// Replaces the metadata, those of a [`Context`](crate::Context) included.
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.metadata = metadata;
@@ -123,6 +131,12 @@ impl NewEvent {
     #[must_use]
     pub const fn id(&self) -> EventId {
         self.id
+    }
+
+    /// The event's metadata.
+    #[must_use]
+    pub const fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 
     /// The event's type: the name of its Avro record.

@@ -48,12 +48,14 @@
 //! | --- | --- |
 //! | declare events | [`events!`] |
 //! | write them | [`Append`], [`Store::append`], [`Store::append_in`]; errors: [`AppendError`] |
-//! | decide on the current state | [`Aggregate`], [`Store::load`], [`Loaded::catch_up`] after a conflict |
+//! | decide on the current state | [`Aggregate`], [`EventStore::decide`], [`EventStore::load`] |
 //! | read | [`Read`], [`Store::read`], [`Store::read_events`], [`Store::streams`], [`Store::categories`] |
+//! | set metadata once for a request | [`Context`] |
+//! | test without a database | [`testing`], [`MemoryStore`] |
 //! | follow | [`Follow`], [`Store::follow`], [`Store::follow_stream`], [`Checkpoint`] |
 //! | monitor | [`telemetry`] |
 //!
-//! `examples/bank` in the repository is the tutorial.
+//! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
 //! # Following the log
 //!
@@ -83,16 +85,20 @@
 //! # }
 //! ```
 
+mod aggregate;
 mod append;
 mod bigint;
 mod connect;
 mod connections;
+mod context;
 mod error;
 mod event;
+mod event_store;
 mod follow;
 mod history;
 mod identity;
 mod limits;
+mod memory;
 mod migrate;
 mod options;
 pub mod outbox;
@@ -103,25 +109,45 @@ mod statements;
 mod store;
 mod stream;
 pub mod telemetry;
+pub mod testing;
 mod timestamptz;
 mod trace;
 
+/// The programs of docs/guide, run as documentation tests.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/guide/1-events-and-aggregates.md")]
+    struct EventsAndAggregates;
+    #[doc = include_str!("../../docs/guide/2-decisions.md")]
+    struct Decisions;
+    #[doc = include_str!("../../docs/guide/3-time-and-snapshots.md")]
+    struct TimeAndSnapshots;
+    #[doc = include_str!("../../docs/guide/4-tests.md")]
+    struct Tests;
+}
+
+pub use aggregate::{
+    Aggregate, Aggregates, AsOf, CommandId, Decide, DecideError, Decided, Loaded, Snapshots,
+};
 pub use annals_schemas::{
     DecodeError, EncodeError, EventSet, Fingerprint, FitReport, Misfit, Schema, SchemaError,
     check_fit, events, timestamp_micros, timestamp_millis, verify,
 };
 pub use append::{Append, Appended, Coalescing};
+pub use context::Context;
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
+pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
 pub use limits::{
     EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX,
     STREAMS_PER_APPEND_MAX,
 };
+pub use memory::MemoryStore;
 pub use migrate::MigrationError;
 pub use options::StoreOptions;
-pub use read::{Aggregate, Key, Loaded, Read};
+pub use read::{Key, Read};
 /// The sqlx whose pools, connections and errors appear in this crate's API.
 pub use sqlx;
 pub use statements::{SchemaName, SchemaNameError};

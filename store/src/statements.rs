@@ -113,6 +113,7 @@ statements!(
     append_each,
     append_in,
     categories,
+    events_by_id,
     follow_evidence,
     follow_page_by_xid,
     follow_page_of_all,
@@ -147,7 +148,11 @@ statements!(
     schema_lock,
     schema_versions,
     schemas_by_fingerprint,
+    snapshot_find,
+    snapshot_write,
+    snapshots_delete,
     stream_version,
+    stream_versions,
     streams,
 );
 

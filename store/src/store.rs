@@ -6,7 +6,9 @@ use std::sync::{Arc, RwLock};
 
 use annals_schemas::{Fingerprint, Schema};
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 
+use crate::aggregate::turns::Turns;
 use crate::append::queue::AppendQueue;
 use crate::connections::expiry::SessionExpiry;
 use crate::connections::notify::Notifications;
@@ -38,6 +40,9 @@ struct Shared {
     outbox_upper: AtomicI64,
     notifications: Notifications,
     append_queue: AppendQueue,
+    /// At most one snapshot is written at a time.
+    snapshot_writes: Arc<Semaphore>,
+    decision_turns: Turns,
 }
 
 /// The pool of a store, and how its connections are used.
@@ -68,6 +73,8 @@ impl Store {
                 outbox_upper: AtomicI64::new(0),
                 notifications,
                 append_queue: AppendQueue::new(coalescing, connections_max),
+                snapshot_writes: Arc::new(Semaphore::new(1)),
+                decision_turns: Turns::default(),
             }),
         }
     }
@@ -131,6 +138,14 @@ impl Store {
 
     pub(crate) fn notifications(&self) -> &Notifications {
         &self.shared.notifications
+    }
+
+    pub(crate) fn decision_turns(&self) -> &Turns {
+        &self.shared.decision_turns
+    }
+
+    pub(crate) fn snapshot_permits(&self) -> &Arc<Semaphore> {
+        &self.shared.snapshot_writes
     }
 
     pub(crate) fn append_queue(&self) -> &AppendQueue {

@@ -198,6 +198,16 @@ impl Version {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// The version of the next event of a stream at this version.
+    pub(crate) fn after(version: Option<Self>) -> Self {
+        version.map_or(Self::FIRST, Self::next)
+    }
+
+    /// The version before this one; none before the first.
+    pub(crate) const fn previous(self) -> Option<Self> {
+        Self::new(self.0 - 1)
+    }
 }
 
 impl Position {

@@ -38,6 +38,13 @@ pub const APPEND_QUEUE_DURATION: &str = "annals_append_queue_seconds";
 pub const APPEND_CALL_APPENDS: &str = "annals_append_call_appends";
 /// Events that [`Store::read`](crate::Store::read) and the methods based on it returned.
 pub const READ_EVENTS: &str = "annals_read_events_total";
+/// Completed decisions; label `outcome`: `decided`, `repeated`, `refused`, `contended`, `failed`.
+pub const DECISIONS: &str = "annals_decisions_total";
+/// Appends that a recorded decision tried; more than 1 after conflicts.
+pub const DECISION_TRIES: &str = "annals_decision_tries";
+/// Snapshots of aggregates; label `outcome`: `written`; `failed`; `skipped`, because another one was
+/// being written; `unreadable`.
+pub const SNAPSHOTS: &str = "annals_snapshots_total";
 /// Duration of the query for a page.
 pub const READ_PAGE_DURATION: &str = "annals_read_page_duration_seconds";
 /// Events that followers returned; label `category`, empty for all categories.
@@ -109,6 +116,51 @@ pub(crate) fn appended(started_at: Instant, outcome: AppendOutcome) {
     counter!(APPENDS, "outcome" => label).increment(1);
     histogram!(APPEND_DURATION, "outcome" => label).record(started_at.elapsed());
     tracing::Span::current().record("outcome", label);
+}
+
+/// The outcome of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DecisionOutcome {
+    Decided { tries: u32 },
+    Repeated,
+    Refused,
+    Contended,
+    Failed,
+}
+
+/// Records a decision.
+pub(crate) fn decided(outcome: DecisionOutcome) {
+    let label = match outcome {
+        DecisionOutcome::Decided { tries } => {
+            histogram!(DECISION_TRIES).record(f64::from(tries));
+            "decided"
+        }
+        DecisionOutcome::Repeated => "repeated",
+        DecisionOutcome::Refused => "refused",
+        DecisionOutcome::Contended => "contended",
+        DecisionOutcome::Failed => "failed",
+    };
+    counter!(DECISIONS, "outcome" => label).increment(1);
+}
+
+/// The outcome of writing or reading a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SnapshotOutcome {
+    Written,
+    Failed,
+    Skipped,
+    Unreadable,
+}
+
+/// Records a snapshot.
+pub(crate) fn snapshot(outcome: SnapshotOutcome) {
+    let label = match outcome {
+        SnapshotOutcome::Written => "written",
+        SnapshotOutcome::Failed => "failed",
+        SnapshotOutcome::Skipped => "skipped",
+        SnapshotOutcome::Unreadable => "unreadable",
+    };
+    counter!(SNAPSHOTS, "outcome" => label).increment(1);
 }
 
 /// Records how an append went to the server.

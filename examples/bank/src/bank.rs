@@ -1,77 +1,46 @@
-//! Step 2: the bank. Each operation loads an account, decides, and appends under the loaded
-//! version.
+//! Step 2: the bank. An operation is a decision on one account or on two; the store loads, appends
+//! under the loaded versions, and decides again when another append was faster.
 
-use annals_store::{Append, AppendError, NewEvent, Store, StreamName};
-use anyhow::Result;
+use annals_store::{
+    AsOf, CommandId, Decide, DecideError, Decided, Error, EventStore, Read, StreamName,
+};
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
 
 use crate::account::{Account, AccountEvent, Declined};
 
-/// The maximum number of events in a conflict, so that a decision can be repeated without another
-/// read.
-const CONFLICT_EVENTS_MAX: u16 = 100;
-
-/// The bank: nothing but the store.
+/// The bank: nothing but a store. `S` is the one on PostgreSQL, or one in memory for tests.
 #[derive(Debug, Clone)]
-pub(crate) struct Bank {
-    store: Store,
+pub(crate) struct Bank<S> {
+    store: S,
 }
 
-/// What became of an operation that could be carried out at all.
-pub(crate) type Decision = Result<Done, Declined>;
+/// What becomes of an operation.
+pub(crate) type Outcome<S> = Result<Decided<S>, DecideError<Declined>>;
 
-/// An operation that is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Done {
-    /// The number of decisions that were repeated because another append was faster.
-    pub(crate) conflicts: u32,
-}
-
-impl Bank {
-    pub(crate) const fn new(store: Store) -> Self {
+impl<S: EventStore> Bank<S> {
+    pub(crate) const fn new(store: S) -> Self {
         Self { store }
     }
 
-    pub(crate) async fn open(&self, account: &StreamName, owner: &str) -> Result<Decision> {
-        self.decide(account, |state| state.open(owner)).await
+    pub(crate) async fn open(&self, account: &StreamName, owner: &str) -> Outcome<Account> {
+        self.store.decide(account, |state: &Account| state.open(owner)).await
     }
 
-    pub(crate) async fn pay_in(&self, account: &StreamName, cents: i64) -> Result<Decision> {
-        self.decide(account, |state| state.pay_in(cents)).await
+    pub(crate) async fn pay_in(&self, account: &StreamName, cents: i64) -> Outcome<Account> {
+        self.store.decide(account, |state: &Account| state.pay_in(cents)).await
     }
 
-    pub(crate) async fn withdraw(&self, account: &StreamName, cents: i64) -> Result<Decision> {
-        self.decide(account, |state| state.withdraw(cents)).await
-    }
-
-    pub(crate) async fn balance(&self, account: &StreamName) -> Result<i64> {
-        Ok(self.store.load::<Account>(account).await?.state.cents)
-    }
-
-    /// Load, decide, append; if another append was faster, apply its events and decide again.
-    async fn decide(
+    /// The customer's request has an id: when the answer is lost and the request is sent again, the
+    /// money is taken once, and the second answer is the first one.
+    pub(crate) async fn withdraw(
         &self,
+        request: CommandId,
         account: &StreamName,
-        decision: impl Fn(&Account) -> Result<AccountEvent, Declined>,
-    ) -> Result<Decision> {
-        let mut loaded = self.store.load::<Account>(account).await?;
-        let mut conflicts = 0;
-        loop {
-            let event = match decision(&loaded.state) {
-                Ok(event) => NewEvent::new(&event)?,
-                Err(declined) => return Ok(Err(declined)),
-            };
-            let append = Append::to(account, loaded.expected(), [event])
-                .with_conflict_events(CONFLICT_EVENTS_MAX);
-            match settle(&self.store, &append).await {
-                Ok(()) => return Ok(Ok(Done { conflicts })),
-                Err(error) => match error.conflict_of(account) {
-                    Some(conflict) if loaded.catch_up(conflict)? => conflicts += 1,
-                    // More happened than a conflict carries.
-                    Some(_) => loaded = self.store.load(account).await?,
-                    None => return Err(error.into()),
-                },
-            }
-        }
+        cents: i64,
+    ) -> Outcome<Account> {
+        let on = Decide::on(account).command(request);
+        self.store.decide(on, |state: &Account| state.withdraw(cents)).await
     }
 
     /// Takes money from one account and gives it to another, in one append: both, or neither.
@@ -80,43 +49,117 @@ impl Bank {
         from: &StreamName,
         to: &StreamName,
         cents: i64,
-    ) -> Result<Decision> {
-        let mut conflicts = 0;
-        loop {
-            let payer = self.store.load::<Account>(from).await?;
-            let payee = self.store.load::<Account>(to).await?;
-            let decided = payer
-                .state
-                .send(cents, to.as_str())
-                .and_then(|sent| Ok((sent, payee.state.receive(cents, from.as_str())?)));
-            let (sent, received) = match decided {
-                Ok(events) => events,
-                Err(declined) => return Ok(Err(declined)),
-            };
-            let append = Append::to(from, payer.expected(), [NewEvent::new(&sent)?]).and_to(
-                to,
-                payee.expected(),
-                [NewEvent::new(&received)?],
-            );
-            match settle(&self.store, &append).await {
-                Ok(()) => return Ok(Ok(Done { conflicts })),
-                Err(AppendError::Refused(_)) => conflicts += 1,
-                Err(error) => return Err(error.into()),
-            }
-        }
+    ) -> Outcome<(Account, Account)> {
+        let decision = |(payer, payee): &(Account, Account)| {
+            Ok((payer.send(cents, to.as_str())?, payee.receive(cents, from.as_str())?))
+        };
+        self.store.decide((from, to), decision).await
+    }
+
+    pub(crate) async fn balance(&self, account: &StreamName) -> Result<i64, Error> {
+        Ok(self.store.load::<Account>(account).await?.state.cents)
+    }
+
+    /// The balance as it was: the events until then are still there.
+    pub(crate) async fn balance_at(
+        &self,
+        account: &StreamName,
+        time: Timestamp,
+    ) -> Result<i64, Error> {
+        Ok(self.store.load_at::<Account>(account, AsOf::Time(time)).await?.state.cents)
+    }
+
+    /// What happened from a time on, before another one.
+    pub(crate) async fn statement(
+        &self,
+        account: &StreamName,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Line>, anyhow::Error> {
+        let read = self.store.read(Read::stream(account).recorded_since(since));
+        let events: Vec<_> = read
+            .try_take_while(|event| std::future::ready(Ok(event.recorded_at < until)))
+            .try_collect()
+            .await?;
+        let mut cents = self.balance_before(account, since).await?;
+        events
+            .iter()
+            .map(|event| {
+                let booked: AccountEvent = event.decode()?;
+                cents += booked.cents();
+                Ok(Line { at: event.recorded_at, event: booked, cents })
+            })
+            .collect()
+    }
+
+    async fn balance_before(&self, account: &StreamName, time: Timestamp) -> anyhow::Result<i64> {
+        let before = time.checked_sub(jiff::SignedDuration::from_micros(1))?;
+        Ok(self.balance_at(account, before).await?)
     }
 }
 
-/// Appends until the outcome is known. The events keep their ids, so that they are recorded once,
-/// however often the connection breaks.
-async fn settle(store: &Store, append: &Append) -> Result<(), AppendError> {
-    loop {
-        match store.append(append).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_retryable() => {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-            Err(error) => return Err(error),
+/// A line of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) at: Timestamp,
+    pub(crate) event: AccountEvent,
+    /// The balance after the event.
+    pub(crate) cents: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_store::MemoryStore;
+    use annals_testkit::Must;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn account(owner: &str) -> StreamName {
+        StreamName::new(format!("bank_account-{owner}")).must("name an account")
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_sent_again_takes_the_money_once() {
+        let (bank, anna) = (Bank::new(MemoryStore::new()), account("anna"));
+        bank.open(&anna, "Anna").await.unwrap();
+        bank.pay_in(&anna, 100).await.unwrap();
+        let request = CommandId::from(Uuid::from_u128(1));
+        let first = bank.withdraw(request, &anna, 80).await.unwrap();
+        let second = bank.withdraw(request, &anna, 80).await.unwrap();
+        assert_eq!((second.appended.events, second.state), (first.appended.events, first.state));
+        assert_eq!(bank.balance(&anna).await.unwrap(), 20);
+    }
+
+    #[tokio::test]
+    async fn a_transfer_to_an_account_that_is_not_open_moves_nothing() {
+        let (bank, anna) = (Bank::new(MemoryStore::new()), account("anna"));
+        bank.open(&anna, "Anna").await.unwrap();
+        bank.pay_in(&anna, 100).await.unwrap();
+        let refused = bank.transfer(&anna, &account("ben"), 10).await.unwrap_err();
+        assert_eq!(refused.refused(), Some(Declined::NotOpen));
+        assert_eq!(bank.balance(&anna).await.unwrap(), 100);
+    }
+
+    /// The next event has a later time.
+    fn until_later_than(time: Timestamp) {
+        while Timestamp::now().as_microsecond() <= time.as_microsecond() {}
+    }
+
+    #[tokio::test]
+    async fn a_statement_has_the_events_of_its_period_and_their_balances() {
+        let (bank, anna) = (Bank::new(MemoryStore::new()), account("anna"));
+        bank.open(&anna, "Anna").await.unwrap();
+        let mut times = Vec::new();
+        for cents in [100, 20, 3] {
+            let paid = bank.pay_in(&anna, cents).await.unwrap();
+            let time = paid.appended.recorded_at.must("have a time");
+            times.push(time);
+            until_later_than(time);
         }
+        let lines = bank.statement(&anna, times[1], times[2]).await.unwrap();
+        let lines: Vec<_> = lines.iter().map(|line| (line.event.cents(), line.cents)).collect();
+        assert_eq!(lines, [(20, 120)]);
+        assert_eq!(bank.balance_at(&anna, times[0]).await.unwrap(), 100);
     }
 }

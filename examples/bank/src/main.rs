@@ -1,20 +1,19 @@
 //! The tutorial: a bank on the event store. `make bank` runs it on the development stack.
 //!
-//! Read it in this order: `account.rs` (events, state and decisions: plain Rust), `bank.rs` (load,
-//! decide, append), and this file, which runs it.
+//! Read it in this order: `account.rs` (events, state and decisions: plain Rust), `bank.rs` (decisions
+//! on the store), and this file, which runs them. docs/guide explains each step.
 
 mod account;
 mod bank;
 
 use std::io::{Write, stdout};
-use std::pin::pin;
 
-use annals_store::{Store, StreamName, Version};
-use anyhow::{Context, Result};
-use futures_util::TryStreamExt;
+use annals_store::{CommandId, Context, DecideError, EventStore, Store, StreamName};
+use anyhow::{Context as _, Result};
+use jiff::{Timestamp, ToSpan};
 use uuid::Uuid;
 
-use crate::account::{AccountEvent, Declined};
+use crate::account::{Account, Declined};
 use crate::bank::Bank;
 
 const ROUNDS: usize = 25;
@@ -25,7 +24,11 @@ async fn main() -> Result<()> {
         .context("ANNALS_DATABASE_URL says which database to use; `make bank` sets it")?;
     let store = Store::connect(&url).await?;
     store.migrate().await?;
-    play(&store, &mut stdout()).await
+    // Each event that is made in this scope carries the actor and the correlation id.
+    let run = Context::new().correlation_id(Uuid::now_v7()).actor("tutorial");
+    let played = run.scope(play(&store, &mut stdout())).await;
+    store.close().await;
+    played
 }
 
 /// An account of its own for each run.
@@ -33,79 +36,151 @@ fn account(owner: &str) -> Result<StreamName> {
     Ok(StreamName::new(format!("bank_account-{owner}-{}", Uuid::now_v7().simple()))?)
 }
 
-async fn play(store: &Store, out: &mut impl Write) -> Result<()> {
+async fn play(store: &impl EventStore, out: &mut impl Write) -> Result<()> {
     let bank = Bank::new(store.clone());
     let (anna, ben) = (account("anna")?, account("ben")?);
-    for (stream, owner) in [(&anna, "Anna"), (&ben, "Ben")] {
-        let done = bank.open(stream, owner).await?;
-        writeln!(out, "{owner} opens {stream}: {done:?}")?;
+    let begin = Timestamp::now();
+    operate(&bank, (&anna, &ben), out).await?;
+    ask_again(&bank, &anna, out).await?;
+    race(&bank, (&anna, &ben), out).await?;
+    look_back(&bank, &anna, begin, out).await?;
+    load_fast(store, &anna, out).await
+}
+
+/// An operation that the bank declines is an answer, other errors end the tutorial.
+fn answer<T>(done: Result<T, DecideError<Declined>>) -> Result<Result<T, Declined>> {
+    match done {
+        Ok(done) => Ok(Ok(done)),
+        Err(DecideError::Refused(declined)) => Ok(Err(declined)),
+        Err(error) => Err(error.into()),
     }
-    writeln!(out, "Anna opens it again: {:?}", bank.open(&anna, "Anna").await?)?;
-    writeln!(out, "Anna pays in 100.00: {:?}", bank.pay_in(&anna, 10_000).await?)?;
-    writeln!(out, "Anna withdraws 30.00: {:?}", bank.withdraw(&anna, 3_000).await?)?;
-    writeln!(out, "Anna withdraws 500.00: {:?}", bank.withdraw(&anna, 50_000).await?)?;
-    let sent = bank.transfer(&anna, &ben, 2_000).await?;
-    writeln!(out, "Anna sends Ben 20.00, in one append to both accounts: {sent:?}")?;
-    let balances = (bank.balance(&anna).await?, bank.balance(&ben).await?);
-    writeln!(out, "balances: Anna {}, Ben {} cents", balances.0, balances.1)?;
+}
 
-    let conflicts = race(&bank, &anna, &ben).await?;
-    let (now_anna, now_ben) = (bank.balance(&anna).await?, bank.balance(&ben).await?);
-    writeln!(
-        out,
-        "{ROUNDS} times each, at once, Anna pays in 1.00 at two counters and sends Ben 1.00: \
-         {conflicts} times somebody was faster and the decision was made again"
-    )?;
-    writeln!(out, "balances: Anna {now_anna}, Ben {now_ben} cents")?;
-    let rounds = i64::try_from(ROUNDS)?;
-    let expected = (balances.0 + 100 * rounds, balances.1 + 100 * rounds);
-    anyhow::ensure!((now_anna, now_ben) == expected, "the balances should be {expected:?}");
+/// Opens, pays in, withdraws, transfers; an overdraft is declined.
+async fn operate<S: EventStore>(
+    bank: &Bank<S>,
+    (anna, ben): (&StreamName, &StreamName),
+    out: &mut impl Write,
+) -> Result<()> {
+    for (stream, owner) in [(anna, "Anna"), (ben, "Ben")] {
+        bank.open(stream, owner).await?;
+        writeln!(out, "{owner} opens {stream}")?;
+    }
+    let again = answer(bank.open(anna, "Anna").await)?.map(|done| done.state);
+    writeln!(out, "Anna opens it again: {again:?}")?;
+    let paid = bank.pay_in(anna, 10_000).await?;
+    writeln!(out, "Anna pays in 100.00: {:?}", paid.state)?;
+    let too_much = bank.withdraw(Uuid::now_v7().into(), anna, 50_000).await;
+    writeln!(out, "Anna withdraws 500.00: {:?}", answer(too_much)?.map(|done| done.state))?;
+    let (from, to) = bank.transfer(anna, ben, 2_000).await?.state;
+    writeln!(out, "Anna sends Ben 20.00, in one append to both: {from:?}, {to:?}")?;
+    Ok(())
+}
 
-    writeln!(out, "the first events of {anna}:")?;
-    let mut events = pin!(store.read_events::<AccountEvent>(&anna, Version::FIRST));
-    while let Some((version, event)) = events.try_next().await?
-        && version.get() < 4
-    {
-        writeln!(out, "  {version} {event:?}")?;
+/// The answer to a withdrawal is lost, and Anna sends the request again.
+async fn ask_again<S: EventStore>(
+    bank: &Bank<S>,
+    anna: &StreamName,
+    out: &mut impl Write,
+) -> Result<()> {
+    let request = CommandId::from(Uuid::now_v7());
+    for attempt in ["", " again, with the same request id"] {
+        let done = bank.withdraw(request, anna, 3_000).await?;
+        let (state, repeated) = (done.state, done.appended.repeated);
+        writeln!(out, "Anna withdraws 30.00{attempt}: {state:?}, repeated: {repeated}")?;
     }
     Ok(())
 }
 
 /// Two counters and a transfer at the same time, again and again: none of them waits for a lock
 /// while it decides.
-async fn race(bank: &Bank, anna: &StreamName, ben: &StreamName) -> Result<u32> {
-    let mut conflicts = 0;
+async fn race<S: EventStore>(
+    bank: &Bank<S>,
+    (anna, ben): (&StreamName, &StreamName),
+    out: &mut impl Write,
+) -> Result<()> {
+    let before = (bank.balance(anna).await?, bank.balance(ben).await?);
+    let mut decided_again = 0;
     for _ in 0..ROUNDS {
         let (one, other, sent) = tokio::join!(
             bank.pay_in(anna, 100),
             bank.pay_in(anna, 100),
             bank.transfer(anna, ben, 100)
         );
-        for decision in [one?, other?, sent?] {
-            conflicts +=
-                decision.map_err(|declined: Declined| anyhow::anyhow!("{declined:?}"))?.conflicts;
-        }
+        decided_again += one?.tries + other?.tries + sent?.tries - 3;
     }
-    Ok(conflicts)
+    let after = (bank.balance(anna).await?, bank.balance(ben).await?);
+    writeln!(
+        out,
+        "{ROUNDS} times each, at once, Anna pays in 1.00 at two counters and sends Ben 1.00: \
+         {decided_again} times another append was faster and the decision was made again"
+    )?;
+    writeln!(out, "balances: Anna {}, Ben {} cents", after.0, after.1)?;
+    let rounds = i64::try_from(ROUNDS)?;
+    let expected = (before.0 + 100 * rounds, before.1 + 100 * rounds);
+    anyhow::ensure!(after == expected, "the balances should be {expected:?}");
+    Ok(())
+}
+
+/// A statement for a period, and the balance as of yesterday.
+async fn look_back<S: EventStore>(
+    bank: &Bank<S>,
+    anna: &StreamName,
+    begin: Timestamp,
+    out: &mut impl Write,
+) -> Result<()> {
+    writeln!(out, "the first lines of Anna's statement of the last hour:")?;
+    let (since, until) = (begin.checked_sub(1.hour())?, begin.checked_add(1.hour())?);
+    for line in bank.statement(anna, since, until).await?.iter().take(4) {
+        writeln!(out, "  {:.0} {:?}: {} cents", line.at, line.event, line.cents)?;
+    }
+    let yesterday = begin.checked_sub(24.hours())?;
+    writeln!(
+        out,
+        "her balance as of yesterday: {} cents",
+        bank.balance_at(anna, yesterday).await?
+    )?;
+    Ok(())
+}
+
+/// After 50 events the state was saved: a load reads only the events behind the snapshot.
+async fn load_fast(store: &impl EventStore, anna: &StreamName, out: &mut impl Write) -> Result<()> {
+    let saved = store.save_snapshot::<Account>(anna).await?.context("an account has snapshots")?;
+    let loaded = store.load::<Account>(anna).await?;
+    writeln!(out, "a snapshot has events 0 to {saved}; with it, {anna} is {:?}", loaded.state)?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use annals_store::MemoryStore;
     use annals_testkit::{Must, Testbed};
+
+    async fn check(store: &impl annals_store::EventStore) {
+        let mut out = Vec::new();
+        super::play(store, &mut out).await.must("play the tutorial");
+        let out = String::from_utf8(out).must("read what it said");
+        for expected in [
+            "Anna opens it again: Err(OpenAlready)",
+            "Anna withdraws 500.00: Err(Overdraft { cents: 10000, wanted: 50000 })",
+            "cents: 5000 }, repeated: false",
+            "cents: 5000 }, repeated: true",
+            "balances: Anna 7500, Ben 4500 cents",
+            "her balance as of yesterday: 0 cents",
+            "is Account { is_open: true, cents: 7500 }",
+        ] {
+            assert!(out.contains(expected), "no {expected:?} in:\n{out}");
+        }
+    }
 
     #[tokio::test]
     async fn the_bank_does_what_the_tutorial_says() {
         let bed = Testbed::new("bank").await;
-        let mut out = Vec::new();
-        super::play(bed.store(), &mut out).await.must("play the tutorial");
-        let out = String::from_utf8(out).must("read what it said");
-        for expected in [
-            "Anna opens it again: Err(OpenAlready)",
-            "Anna withdraws 500.00: Err(Overdraft { cents: 7000, wanted: 50000 })",
-            "balances: Anna 5000, Ben 2000 cents",
-            "balances: Anna 7500, Ben 4500 cents",
-        ] {
-            assert!(out.contains(expected), "no {expected:?} in:\n{out}");
-        }
+        check(bed.store()).await;
+    }
+
+    #[tokio::test]
+    async fn it_does_the_same_without_a_database() {
+        check(&MemoryStore::new()).await;
     }
 }

@@ -304,6 +304,7 @@ mod tests {
             actor: Some("the clerk at desk 7".to_owned()),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             tracestate: Some("vendor=1".to_owned()),
+            ..Metadata::default()
         };
         let details = Details { metadata, headers: [].into(), ..details() };
         let message = message(&OutboxEvent { details: Ok(details), ..event() });

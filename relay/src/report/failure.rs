@@ -264,6 +264,7 @@ impl From<annals_store::Error> for Failure {
             | annals_store::Error::OtherStore { .. }
             | annals_store::Error::UnreadableEvent { .. }
             | annals_store::Error::OtherHistory { .. }
+            | annals_store::Error::Encode { .. }
             | annals_store::Error::Decode { .. } => Self::Store(error),
         }
     }

@@ -99,6 +99,11 @@ pub struct Appended {
 }
 
 impl Appended {
+    /// The result of an append without events.
+    pub(crate) const fn nothing() -> Self {
+        Self { events: Vec::new(), recorded_at: None, repeated: false }
+    }
+
     /// The position of the last event.
     pub(crate) fn last_position(&self) -> Option<Position> {
         self.events.last().map(|(_, position)| *position)

@@ -2,12 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::append::request::Append;
 use crate::error::{AppendError, Refusal};
 use crate::event::NewEvent;
 use crate::limits::{
     EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
+
+/// The fields of [`Metadata`](crate::Metadata).
+const RESERVED_FIELDS: [&str; 5] =
+    ["correlation_id", "causation_id", "actor", "traceparent", "tracestate"];
 
 impl Append {
     /// Refuses an append that no server can accept.
@@ -33,6 +39,7 @@ impl Append {
             event.field_with_nul().map(|field| Refusal::NulCharacter { event_id, field })
         }));
         refusals.extend(self.events().flat_map(NewEvent::illegal_headers));
+        refusals.extend(self.events().filter_map(NewEvent::reserved_field));
         if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
     }
 }
@@ -54,6 +61,14 @@ impl NewEvent {
         illegal.map(|name| Refusal::HeaderName { event_id: self.id, name: name.clone() })
     }
 
+    /// The refusal of a custom field that has the name of a field of [`Metadata`].
+    fn reserved_field(&self) -> Option<Refusal> {
+        let is_reserved = |name: &String| RESERVED_FIELDS.contains(&name.as_str());
+        let (event_id, field) = (self.id, "metadata".to_owned());
+        let has_reserved = self.metadata.custom.keys().any(is_reserved);
+        has_reserved.then_some(Refusal::Malformed { event_id, field })
+    }
+
     /// The field that contains a NUL character, if any.
     fn field_with_nul(&self) -> Option<&'static str> {
         let metadata = &self.metadata;
@@ -61,7 +76,9 @@ impl NewEvent {
         let mut headers = self.headers.iter().flat_map(|(name, value)| [name, value]);
         if has_escaped_nul(self.data.get()) {
             Some("data")
-        } else if texts.into_iter().flatten().any(|text| text.contains('\0')) {
+        } else if texts.into_iter().flatten().any(|text| text.contains('\0'))
+            || self.metadata.custom.iter().any(has_nul)
+        {
             Some("metadata")
         } else if headers.any(|text| text.contains('\0')) {
             Some("headers")
@@ -80,7 +97,9 @@ impl NewEvent {
         let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
         // Two ids of 36 characters each, and the JSON syntax around them.
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 6);
-        texts + 160 + headers.sum::<usize>()
+        let custom = self.metadata.custom.iter();
+        let custom = custom.map(|(name, value)| name.len() + value.to_string().len() + 6);
+        texts + 160 + headers.sum::<usize>() + custom.sum::<usize>()
     }
 }
 
@@ -92,6 +111,11 @@ fn is_free_header(name: &str) -> bool {
         && name.bytes().all(legal)
         && !lower.starts_with("ce_")
         && !["content-type", "traceparent", "tracestate"].contains(&lower.as_str())
+}
+
+/// Whether the name or the value of a custom field contains a NUL character.
+fn has_nul((name, value): (&String, &Value)) -> bool {
+    name.contains('\0') || has_escaped_nul(&value.to_string())
 }
 
 /// Whether a JSON text has a string with a NUL character, which JSON always writes as an escape.

@@ -97,6 +97,15 @@ pub enum Error {
         /// The number of these events that are present.
         present: u64,
     },
+    /// A state does not match the schema of its snapshots.
+    #[error("encode a snapshot of stream {stream}")]
+    Encode {
+        /// The stream.
+        stream: StreamName,
+        /// The cause.
+        #[source]
+        source: annals_schemas::EncodeError,
+    },
     /// An event does not match its schema or the application's type.
     #[error("decode event {version} of stream {stream}")]
     Decode {
@@ -133,6 +142,7 @@ impl Error {
             | Self::OtherStore { .. }
             | Self::UnreadableEvent { .. }
             | Self::OtherHistory { .. }
+            | Self::Encode { .. }
             | Self::Decode { .. } => false,
         }
     }

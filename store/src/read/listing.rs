@@ -77,7 +77,7 @@ impl Listing {
     }
 }
 
-fn unreadable(error: &NameError) -> Error {
+pub(crate) fn unreadable(error: &NameError) -> Error {
     Error::Unreadable {
         what: format!("{} {:?}", error.what, error.text),
         reason: error.reason.to_owned(),

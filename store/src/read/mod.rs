@@ -1,14 +1,12 @@
 //! Reading: streams of events, in pages; each page is one query by key.
 
-mod aggregate;
-mod listing;
-mod pages;
+pub(crate) mod listing;
+pub(crate) mod pages;
 mod query;
 pub(crate) mod removed_events;
 pub(crate) mod rows;
 mod stream_page;
 
-pub use self::aggregate::{Aggregate, Loaded};
 pub use self::query::{Key, Read};
 
 use annals_schemas::EventSet;

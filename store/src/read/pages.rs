@@ -194,12 +194,9 @@ async fn position_at(store: &Store, time: Timestamp) -> Result<Position, Error> 
 }
 
 impl Reading<Version> {
-    /// Of a stream that was read forwards to its end: its version, and the number of removed events
-    /// behind the last event.
-    pub(crate) fn end(&self) -> (Option<Version>, u64) {
-        let last = self.last.unwrap_or(<Version as sealed::Key>::FIRST.before());
-        let end = self.stream_version.map(sealed::Key::key).filter(|end| *end > last);
-        (self.stream_version, self.removed_behind + end.map_or(0, |end| end.distance(last)))
+    /// The version of the stream's last event, removed or not, when the last page was read.
+    pub(crate) const fn end(&self) -> Option<Version> {
+        self.stream_version
     }
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use sqlx::SqlStr;
 use uuid::Uuid;
 
+use crate::event::RecordedEvent;
 use crate::statements::Statements;
 use crate::stream::{Category, Position, StreamName, Version};
 
@@ -139,6 +140,17 @@ impl<K> Read<K> {
         if self.is_backwards { backwards.clone() } else { forwards.clone() }
     }
 
+    /// Whether the source, the types and the time select an event, wherever the read starts.
+    fn is_of_source(&self, event: &RecordedEvent) -> bool {
+        match &self.source {
+            Source::Stream(stream) => event.stream == *stream,
+            Source::Category(category) => event.stream.category() == category.as_str(),
+            Source::Correlation(id) => event.metadata.correlation_id == Some(*id),
+            Source::Causation(id) => event.metadata.causation_id == Some(*id),
+            Source::All => true,
+        }
+    }
+
     /// The category of a read in position order of one category or of all; none of another read.
     pub(crate) const fn whole_category(&self) -> Option<Option<&Category>> {
         match &self.source {
@@ -155,6 +167,22 @@ impl<K> Read<K> {
             Source::Correlation(id) | Source::Causation(id) => Some(id.to_string()),
             Source::All => None,
         }
+    }
+}
+
+impl<K: Key> Read<K> {
+    /// Whether an event is one of those that the read returns.
+    pub(crate) fn selects(&self, event: &RecordedEvent) -> bool {
+        let key = <K as sealed::Key>::of(event);
+        let is_reached =
+            self.from.map(sealed::Key::key).is_none_or(|from| match self.is_backwards {
+                true => key <= from,
+                false => key >= from,
+            });
+        is_reached
+            && self.is_of_source(event)
+            && self.types.as_ref().is_none_or(|types| types.contains(&event.event_type))
+            && self.recorded_since.is_none_or(|since| event.recorded_at >= since)
     }
 }
 

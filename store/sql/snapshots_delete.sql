@@ -1,0 +1,3 @@
+-- Deletes the snapshots of a stream.
+-- $1 stream.
+delete from annals.snapshots where stream = $1

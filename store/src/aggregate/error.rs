@@ -1,0 +1,62 @@
+//! Errors of a decision, by what the caller can do about them.
+
+use annals_schemas::EncodeError;
+
+use crate::error::{AppendError, Conflict, Error};
+
+/// Why a decision is not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError<E> {
+    /// The domain refused: the closure returned this error. Nothing is written.
+    #[error(transparent)]
+    Refused(E),
+    /// Each try met a conflict with another append. Nothing is written: try again later, or raise
+    /// [`Decide::tries_max`](crate::Decide::tries_max).
+    #[error("{} after {tries} tries: other appends came first each time", contended(.conflicts))]
+    Contended {
+        /// Appends that were tried.
+        tries: u32,
+        /// The conflicts of the last one.
+        conflicts: Vec<Conflict>,
+    },
+    /// The append failed for another reason than a conflict. After an error with an unknown outcome
+    /// ([`AppendError::Unknown`], [`AppendError::Interrupted`]) the events may be recorded or not:
+    /// only a decision with a command id ([`Decide::command`](crate::Decide::command)) can be
+    /// repeated without recording them twice.
+    #[error("append the events of a decision")]
+    Append(#[source] AppendError),
+    /// The streams could not be read. Nothing is written.
+    #[error("load the state for a decision")]
+    Load(#[source] Error),
+    /// An event of the decision does not match its schema. Nothing is written.
+    #[error("encode an event of a decision")]
+    Encode(#[source] EncodeError),
+}
+
+fn contended(conflicts: &[Conflict]) -> String {
+    let streams: Vec<&str> = conflicts.iter().map(|conflict| conflict.stream.as_str()).collect();
+    format!("contended stream {}", streams.join(", "))
+}
+
+impl<E> DecideError<E> {
+    /// Whether the same decision can succeed later, without a change of the command: after
+    /// contention, and after failures of the database that pass.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Encode(_) => false,
+            Self::Contended { .. } => true,
+            Self::Append(error) => error.is_retryable(),
+            Self::Load(error) => error.is_retryable(),
+        }
+    }
+
+    /// The error of the domain, if it refused.
+    #[must_use]
+    pub fn refused(self) -> Option<E> {
+        match self {
+            Self::Refused(error) => Some(error),
+            Self::Contended { .. } | Self::Append(_) | Self::Load(_) | Self::Encode(_) => None,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The contract of an event store, which the stores on PostgreSQL and in memory share.
+
+mod postgres;
+pub(crate) mod sealed;
+
+use std::future::Future;
+
+use futures_util::stream::Stream;
+
+use self::sealed::Backend;
+use crate::aggregate;
+use crate::aggregate::{Aggregate, Aggregates, AsOf, Decide, DecideError, Decided, Loaded};
+use crate::append::{Append, Appended};
+use crate::error::{AppendError, Error};
+use crate::event::RecordedEvent;
+use crate::read::{Key, Read};
+use crate::stream::{StreamName, Version};
+
+/// An event store: appends and reads, and aggregates on top of them.
+///
+/// [`Store`](crate::Store) is the one on PostgreSQL, [`MemoryStore`](crate::MemoryStore) one for tests without a
+/// database. Both keep the same contract; the same tests run on both. Code that is generic over this
+/// trait runs on either. The trait cannot be implemented outside this crate.
+pub trait EventStore: Backend {
+    /// Appends events: [`Store::append`](crate::Store::append).
+    ///
+    /// # Errors
+    /// [`AppendError`]: refused, failed, or with an unknown outcome.
+    fn append(
+        &self,
+        append: &Append,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        self.record(append)
+    }
+
+    /// Reads committed events: [`Store::read`](crate::Store::read).
+    ///
+    /// # Errors
+    /// Items are [`Error`] when a page cannot be read; the stream ends there.
+    fn read<K: Key>(
+        &self,
+        read: Read<K>,
+    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send {
+        self.query(read)
+    }
+
+    /// The version of each stream's last event, all at one moment; `None` where there is no such
+    /// stream.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    fn stream_versions(
+        &self,
+        streams: &[StreamName],
+    ) -> impl Future<Output = Result<Vec<Option<Version>>, Error>> + Send {
+        self.versions(streams)
+    }
+
+    /// Rebuilds an aggregate from all events of its stream; the default state if there are none.
+    ///
+    /// [`Loaded::removed`] counts the events that an administrator removed.
+    ///
+    /// # Errors
+    /// [`Error`] if the stream cannot be read or an event cannot be decoded.
+    ///
+    /// ```
+    /// # use annals_store::{Aggregate, Append, EventStore, ExpectedVersion, Version};
+    /// # use annals_testkit::{AccountEvent, account, deposited, opened};
+    /// #[derive(Default)]
+    /// struct Balance {
+    ///     cents: i64,
+    /// }
+    ///
+    /// impl Aggregate for Balance {
+    ///     type Event = AccountEvent;
+    ///
+    ///     fn apply(&mut self, event: AccountEvent) {
+    ///         if let AccountEvent::MoneyDeposited(deposited) = event {
+    ///             self.cents += deposited.cents;
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bed = annals_testkit::Testbed::new("doc_load").await;
+    /// # let (store, account, deposit) = (bed.store(), account(42), deposited(5));
+    /// # let append = Append::to(&account, ExpectedVersion::NoStream, [opened("Ann"), deposited(7)]);
+    /// # store.append(&append).await?;
+    /// let balance = store.load::<Balance>(&account).await?;
+    /// assert_eq!(balance.state.cents, 7);
+    /// // Appended only if no other append came first.
+    /// store.append(&Append::to(&account, balance.expected(), [deposit])).await?;
+    ///
+    /// // As it was at a version, or at a time: pass a `jiff::Timestamp`.
+    /// let earlier = store.load_at::<Balance>(&account, Version::FIRST).await?;
+    /// assert_eq!(earlier.state.cents, 0);
+    /// // The effect of later events alone.
+    /// let change = store.load_after::<Balance>(&account, Version::FIRST).await?;
+    /// assert_eq!(change.state.cents, 12);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn load<A: Aggregate>(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<Loaded<A>, Error>> + Send {
+        aggregate::load::load(self, stream, None, None)
+    }
+
+    /// Rebuilds an aggregate as it was at a moment: a [`Version`], a `jiff::Timestamp` or a
+    /// [`Position`](crate::Position).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_at<A: Aggregate>(
+        &self,
+        stream: &StreamName,
+        moment: impl Into<AsOf> + Send,
+    ) -> impl Future<Output = Result<Loaded<A>, Error>> + Send {
+        aggregate::load::load(self, stream, None, Some(moment.into()))
+    }
+
+    /// Applies only the events after a version, to the default state: what happened since.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_after<A: Aggregate>(
+        &self,
+        stream: &StreamName,
+        version: Version,
+    ) -> impl Future<Output = Result<Loaded<A>, Error>> + Send {
+        aggregate::load::load(self, stream, Some(version), None)
+    }
+
+    /// Loads an aggregate and saves its state as a snapshot, whether one is due or not; returns its
+    /// version. `None` if the aggregate has no snapshots ([`Aggregate::snapshots`]) or the stream no
+    /// event. [`decide`](Self::decide) saves snapshots by itself.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); [`Error::Encode`] if the state does not match its schema.
+    fn save_snapshot<A: Aggregate>(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<Option<Version>, Error>> + Send {
+        aggregate::load::save::<A>(self, stream)
+    }
+
+    /// Deletes the snapshots of a stream, of all state schemas: the next load reads all its events.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    fn delete_snapshots(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        self.remove_snapshots(stream)
+    }
+
+    /// Decides on the state of one or several aggregates, and appends the events of the decision
+    /// under the versions on which it was made.
+    ///
+    /// `decision` is a function of the state: it returns events, or the domain's refusal. After a
+    /// conflict it is called again, on the state with the events that came first; mostly without
+    /// another read, because a conflict contains them. Several aggregates are loaded as of one
+    /// moment, and their events are recorded together or not at all; each of their streams is
+    /// checked, also one without events; no stream may be named twice. An append whose outcome is unknown is repeated with the
+    /// same events.
+    ///
+    /// The decisions of one store and its clones on one stream take turns, so that they meet no
+    /// conflicts with each other: `decision` must not wait for another decision on the stream. Other
+    /// processes and plain appends still come first at times, and the number of tries is bounded
+    /// ([`Decide::tries_max`]). With a command id
+    /// ([`Decide::command`]), a decision can be repeated at any time and is recorded once.
+    ///
+    /// # Errors
+    /// [`DecideError`]: refused by the domain, contended, or failed.
+    ///
+    /// ```
+    /// use annals_store::{CommandId, Decide, EventStore, MemoryStore, StreamName};
+    /// # use annals_testkit::{Account, AccountClosed, AccountEvent, AccountOpened, MoneyDeposited};
+    ///
+    /// # #[derive(Debug)] struct Declined;
+    /// # impl std::fmt::Display for Declined {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("declined") }
+    /// # }
+    /// # impl std::error::Error for Declined {}
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (store, command) = (MemoryStore::new(), CommandId::from(uuid::Uuid::now_v7()));
+    /// let ann = StreamName::new("account-ann")?;
+    /// let opened = AccountOpened { owner: "Ann".to_owned() };
+    /// store.decide(&ann, |account: &Account| match account.owner {
+    ///     None => Ok(vec![opened.clone().into()]),
+    ///     Some(_) => Err(Declined),
+    /// }).await?;
+    ///
+    /// // Two aggregates, one append. The request can be sent again: it has an id.
+    /// let bob = StreamName::new("account-bob")?;
+    /// let merge = Decide::on((&ann, &bob)).command(command);
+    /// let merged = store.decide(merge, |(ann, bob): &(Account, Account)| {
+    ///     if ann.closed || bob.closed {
+    ///         return Err(Declined);
+    ///     }
+    ///     let cents = bob.cents;
+    ///     let deposited = MoneyDeposited { sequence: 0, cents, note: "merged".to_owned() };
+    ///     Ok((vec![deposited.into()], vec![AccountClosed { reason: None }.into()]))
+    /// }).await?;
+    /// assert!(merged.state.1.closed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn decide<S, E>(
+        &self,
+        on: impl Into<Decide<S::Streams>> + Send,
+        decision: impl FnMut(&S) -> Result<S::Events, E> + Send,
+    ) -> impl Future<Output = Result<Decided<S>, DecideError<E>>> + Send
+    where
+        S: Aggregates,
+        E: Send,
+    {
+        aggregate::decide::decide(self, on.into(), decision)
+    }
+}
+
+impl<B: Backend> EventStore for B {}

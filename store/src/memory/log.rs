@@ -1,0 +1,198 @@
+//! The events of a store in memory, and the checks of an append.
+
+use std::collections::{BTreeMap, HashMap};
+
+use annals_schemas::{Schema, can_read};
+use jiff::Timestamp;
+
+use crate::append::{Append, Appended};
+use crate::error::{AppendError, Conflict, Refusal};
+use crate::event::{EventId, NewEvent, RecordedEvent};
+use crate::event_store::sealed::RecordedId;
+use crate::read::{Key, Read};
+use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+
+/// All events, in position order.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    events: Vec<RecordedEvent>,
+    /// Indices of a stream's events, by version.
+    streams: HashMap<StreamName, Vec<usize>>,
+    ids: HashMap<EventId, usize>,
+    /// The schemas of a category.
+    schemas: BTreeMap<String, Vec<Schema>>,
+}
+
+impl Log {
+    pub(crate) fn version(&self, stream: &StreamName) -> Option<Version> {
+        let events = self.streams.get(stream)?.len();
+        Version::new(i64::try_from(events).unwrap_or(i64::MAX) - 1)
+    }
+
+    pub(crate) fn recorded(&self, id: EventId) -> Option<RecordedId> {
+        let RecordedEvent { id, stream, version, position, recorded_at, .. } = self.by_id(id)?;
+        let (id, version, position) = (*id, *version, *position);
+        Some(RecordedId {
+            id,
+            stream: stream.clone(),
+            version,
+            position,
+            recorded_at: *recorded_at,
+        })
+    }
+
+    fn next_position(&self) -> Position {
+        let last = i64::try_from(self.events.len()).unwrap_or(i64::MAX);
+        Position::ORIGIN.saturating_add(last).saturating_add(1)
+    }
+
+    fn by_id(&self, id: EventId) -> Option<&RecordedEvent> {
+        self.ids.get(&id).and_then(|index| self.events.get(*index))
+    }
+
+    pub(crate) fn read<K: Key>(&self, read: &Read<K>) -> Vec<RecordedEvent> {
+        let selected = self.events.iter().filter(|event| read.selects(event));
+        let mut selected: Vec<_> = selected.cloned().collect();
+        if read.is_backwards {
+            selected.reverse();
+        }
+        selected.truncate(usize::try_from(read.events_max).unwrap_or(usize::MAX));
+        selected
+    }
+
+    /// Appends, with the checks of the database in their order.
+    pub(crate) fn append(&mut self, append: &Append) -> Result<Appended, AppendError> {
+        self.register_schemas(append)?;
+        if append.events().any(|event| self.ids.contains_key(&event.id)) {
+            return self.repeated(append);
+        }
+        let conflicts: Vec<Refusal> = self.conflicts(append).map(Refusal::Conflict).collect();
+        if !conflicts.is_empty() {
+            return Err(AppendError::Refused(conflicts));
+        }
+        Ok(self.record(append))
+    }
+
+    fn register_schemas(&mut self, append: &Append) -> Result<(), AppendError> {
+        for (category, schema) in append.schemas() {
+            let known = self.schemas.entry(category.to_owned()).or_default();
+            if known.iter().any(|known| known.fingerprint() == schema.fingerprint()) {
+                continue;
+            }
+            let earlier = known.iter().filter(|known| known.full_name() == schema.full_name());
+            let refusals: Vec<_> =
+                earlier.filter_map(|earlier| incompatibility(&schema, earlier)).collect();
+            if !refusals.is_empty() {
+                return Err(AppendError::Refused(refusals));
+            }
+            known.push(schema);
+        }
+        Ok(())
+    }
+
+    /// The original answer, if all events are recorded with the same content.
+    fn repeated(&self, append: &Append) -> Result<Appended, AppendError> {
+        let found = append.events.iter().filter_map(|(index, event)| {
+            let (stream, _) = append.streams.get(*index)?;
+            Some((stream, event, self.by_id(event.id)?))
+        });
+        let found: Vec<_> = found.collect();
+        let mut refusals: Vec<_> =
+            found.iter().filter_map(|(stream, event, held)| taken(stream, event, held)).collect();
+        if found.len() < append.events.len() {
+            let event_ids = found.iter().map(|(_, event, _)| event.id).collect();
+            refusals.push(Refusal::PartlyKnown { event_ids });
+        }
+        if !refusals.is_empty() {
+            return Err(AppendError::Refused(refusals));
+        }
+        Ok(Appended {
+            events: found.iter().map(|(_, _, held)| (held.version, held.position)).collect(),
+            recorded_at: found.iter().map(|(_, _, held)| held.recorded_at).min(),
+            repeated: true,
+        })
+    }
+
+    fn conflicts(&self, append: &Append) -> impl Iterator<Item = Conflict> {
+        let events_max = usize::try_from(append.conflict_events_max).unwrap_or(0);
+        append.streams.iter().filter_map(move |(stream, expected)| {
+            let (expected, actual) = (*expected, self.version(stream));
+            if is_met(expected, actual) {
+                return None;
+            }
+            let from = match expected {
+                ExpectedVersion::Exactly(version) => version.next(),
+                ExpectedVersion::Any
+                | ExpectedVersion::NoStream
+                | ExpectedVersion::StreamExists => Version::FIRST,
+            };
+            let since = Read::stream(stream).from(from).events_max(events_max as u64);
+            Some(Conflict { stream: stream.clone(), expected, actual, events: self.read(&since) })
+        })
+    }
+
+    fn record(&mut self, append: &Append) -> Appended {
+        let mut appended = Appended::nothing();
+        let now = now();
+        for (index, event) in &append.events {
+            let Some((stream, _)) = append.streams.get(*index) else { continue };
+            let version = Version::after(self.version(stream));
+            let position = self.next_position();
+            self.ids.insert(event.id, self.events.len());
+            self.streams.entry(stream.clone()).or_default().push(self.events.len());
+            self.events.push(RecordedEvent {
+                position,
+                stream: stream.clone(),
+                version,
+                id: event.id,
+                event_type: event.event_type.to_owned(),
+                recorded_at: now,
+                schema: event.schema,
+                payload: event.payload.clone(),
+                metadata: event.metadata.clone(),
+                headers: event.headers.clone(),
+                removed_before: 0,
+            });
+            appended.events.push((version, position));
+            appended.recorded_at = Some(now);
+        }
+        appended
+    }
+}
+
+/// The time in microseconds, as PostgreSQL records it.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+fn is_met(expected: ExpectedVersion, actual: Option<Version>) -> bool {
+    match expected {
+        ExpectedVersion::Any => true,
+        ExpectedVersion::NoStream => actual.is_none(),
+        ExpectedVersion::StreamExists => actual.is_some(),
+        ExpectedVersion::Exactly(version) => actual == Some(version),
+    }
+}
+
+fn taken(stream: &StreamName, event: &NewEvent, held: &RecordedEvent) -> Option<Refusal> {
+    let fields = [
+        ("stream", held.stream != *stream),
+        ("event_type", held.event_type != event.event_type),
+        ("schema", held.schema.fingerprint() != event.schema.fingerprint()),
+        ("payload", held.payload != event.payload),
+    ];
+    let differs: Vec<String> = fields
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(field, _)| field.to_owned())
+        .collect();
+    let (event_id, stream) = (event.id, held.stream.to_string());
+    (!differs.is_empty()).then_some(Refusal::IdTaken { event_id, stream, differs })
+}
+
+fn incompatibility(schema: &Schema, earlier: &Schema) -> Option<Refusal> {
+    let reason = can_read(schema, earlier).err()?.to_string();
+    let (full_name, earlier) = (schema.full_name().to_owned(), earlier.fingerprint());
+    Some(Refusal::IncompatibleSchema { full_name, earlier, reason })
+}

@@ -1,0 +1,168 @@
+//! An event store in memory, for tests of an application without a database.
+
+mod log;
+
+use std::collections::BTreeMap;
+use std::future::{Future, ready};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use annals_schemas::Fingerprint;
+use futures_util::stream::{self, Stream};
+use tokio::sync::Semaphore;
+
+use self::log::Log;
+use crate::aggregate::turns::Turns;
+use crate::append::{Append, Appended};
+use crate::error::{AppendError, Error};
+use crate::event::{EventId, RecordedEvent};
+use crate::event_store::sealed::{Backend, FoundSnapshot, RecordedId, Snapshot};
+use crate::limits::EVENT_BYTES_MAX;
+use crate::read::{Key, Read};
+use crate::stream::{StreamName, Version};
+
+/// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of an
+/// application without a database.
+///
+/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas and
+/// reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share their
+/// events, which end with the last clone. Each operation completes at once, so that two concurrent
+/// appends are one after the other; there is no outbox and nothing to follow.
+///
+/// ```
+/// use annals_store::{Append, EventStore, ExpectedVersion, MemoryStore};
+/// # use annals_testkit::{Account, account, deposited, opened};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::new();
+/// let append = Append::to(&account(1), ExpectedVersion::NoStream, [opened("Ann"), deposited(7)]);
+/// store.append(&append).await?;
+/// assert_eq!(store.load::<Account>(&account(1)).await?.state.cents, 7);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    log: Arc<Mutex<Log>>,
+    snapshots: Arc<Mutex<BTreeMap<(StreamName, Fingerprint), FoundSnapshot>>>,
+    snapshot_writes: OneWrite,
+    turns: Turns,
+}
+
+/// At most one snapshot is written at a time.
+#[derive(Debug, Clone)]
+struct OneWrite(Arc<Semaphore>);
+
+impl Default for OneWrite {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, BTreeMap<(StreamName, Fingerprint), FoundSnapshot>> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No operation under this lock can leave a partial state.
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for MemoryStore {
+    fn record(
+        &self,
+        append: &Append,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        let checked = append.validate(EVENT_BYTES_MAX);
+        ready(checked.and_then(|()| self.log().append(append)))
+    }
+
+    fn query<K: Key>(
+        &self,
+        read: Read<K>,
+    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send {
+        let events = self.log().read(&read);
+        stream::iter(events.into_iter().map(Ok))
+    }
+
+    fn versions(
+        &self,
+        streams: &[StreamName],
+    ) -> impl Future<Output = Result<Vec<Option<Version>>, Error>> + Send {
+        let log = self.log();
+        ready(Ok(streams.iter().map(|stream| log.version(stream)).collect()))
+    }
+
+    fn fold_stream(
+        &self,
+        stream: &StreamName,
+        after: Option<Version>,
+        mut each: impl FnMut(RecordedEvent) -> Result<ControlFlow<()>, Error> + Send,
+    ) -> impl Future<Output = Result<Option<Version>, Error>> + Send {
+        let (events, version) = {
+            let log = self.log();
+            (log.read(&Read::stream(stream).from(Version::after(after))), log.version(stream))
+        };
+        let mut folded = Ok(ControlFlow::Continue(()));
+        for event in events {
+            folded = each(event);
+            if !matches!(folded, Ok(ControlFlow::Continue(()))) {
+                break;
+            }
+        }
+        ready(folded.map(|_| version))
+    }
+
+    fn find_snapshot(
+        &self,
+        stream: &StreamName,
+        schema: Fingerprint,
+    ) -> impl Future<Output = Result<Option<FoundSnapshot>, Error>> + Send {
+        ready(Ok(self.snapshots().get(&(stream.clone(), schema)).cloned()))
+    }
+
+    fn write_snapshot(
+        &self,
+        snapshot: &Snapshot,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let Snapshot { stream, schema, version, removed, state } = snapshot.clone();
+        let mut snapshots = self.snapshots();
+        let key = (stream, schema.fingerprint());
+        if snapshots.get(&key).is_none_or(|earlier| earlier.version < version) {
+            snapshots.insert(key, FoundSnapshot { version, removed, state });
+        }
+        ready(Ok(()))
+    }
+
+    fn remove_snapshots(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        self.snapshots().retain(|(of, _), _| of != stream);
+        ready(Ok(()))
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    fn snapshot_writes(&self) -> &Arc<Semaphore> {
+        &self.snapshot_writes.0
+    }
+
+    fn recorded(
+        &self,
+        ids: &[EventId],
+    ) -> impl Future<Output = Result<Vec<RecordedId>, Error>> + Send {
+        let log = self.log();
+        ready(Ok(ids.iter().filter_map(|id| log.recorded(*id)).collect()))
+    }
+}

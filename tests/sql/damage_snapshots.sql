@@ -1,0 +1,1 @@
+update annals.snapshots set state = '\xff'

@@ -1,0 +1,2 @@
+-- Readers pass, writers wait.
+lock table annals.snapshots in share mode

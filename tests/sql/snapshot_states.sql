@@ -1,0 +1,1 @@
+select fingerprint, state from annals.snapshots where stream = $1

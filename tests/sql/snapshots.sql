@@ -1,0 +1,1 @@
+select version from annals.snapshots where stream = $1 order by fingerprint
