@@ -55,7 +55,7 @@ fn a_field_that_is_not_written() {
     assert_eq!(
         misfits::<R>(r#"{"name": "a", "type": "int", "default": 0}"#),
         [
-            "`a`: the type gives back 0, it was given -1, -2147483648, 0; it must write what it has read"
+            "`a`: the type gives back 0, it was given -1, -2147483648, 0; it must write the value that it has read"
         ]
     );
 }
@@ -95,7 +95,7 @@ planted! {
     a_default_that_says_something_else:
     r#"{"name": "a", "type": "int", "default": 7}"#
     { #[serde(default, skip_serializing_if = "is_zero")] a: i32 }
-    "`a`: the type gives back -1, -2147483648, 1, it was given -1, -2147483648, 0; it must write what it has read"
+    "`a`: the type gives back -1, -2147483648, 1, it was given -1, -2147483648, 0; it must write the value that it has read"
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

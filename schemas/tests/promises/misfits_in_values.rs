@@ -259,5 +259,5 @@ impl<'de> Deserialize<'de> for Forgetful {
 planted! {
     a_type_that_loses_what_it_reads: r#"{"name": "a", "type": "int"}"#
     { a: Forgetful }
-    "`a`: the type gives back 0, it was given -1, -2147483648, 0; it must write what it has read"
+    "`a`: the type gives back 0, it was given -1, -2147483648, 0; it must write the value that it has read"
 }
