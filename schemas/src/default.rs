@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::avro_types::{Branches, Fields, Node, Shape};
 use crate::datum::{put_bytes, put_index, put_long};
-use crate::node::{Branches, Fields, Node, Shape};
 
 /// Appends the datum of a default, or explains why it is invalid.
 pub(crate) fn encode(node: Node, value: &Value, out: &mut Vec<u8>) -> Result<(), String> {

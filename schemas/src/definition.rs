@@ -4,8 +4,8 @@ use apache_avro::Schema as Avro;
 use apache_avro::schema::{Name, RecordField};
 
 use crate::SchemaError;
+use crate::avro_types::{Fields, Node, Shape};
 use crate::default;
-use crate::node::{Fields, Node, Shape};
 
 /// The name in errors of a definition without one.
 pub(crate) const NAMELESS: &str = "?";

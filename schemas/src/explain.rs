@@ -7,7 +7,7 @@ use apache_avro::Error;
 use apache_avro::error::Details;
 
 use crate::EncodeError;
-use crate::node::{Node, Shape};
+use crate::avro_types::{Node, Shape};
 
 const FIELD: &str = "Failed to serialize field '";
 const VALUE: &str = "Failed to serialize value of type `";

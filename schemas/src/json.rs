@@ -3,8 +3,8 @@
 use jiff::{Span, Timestamp, civil::Date};
 use serde_json::{Map, Value};
 
+use crate::avro_types::{Fields, Logical, Node, Shape};
 use crate::datum::{DatumError, DatumReader};
-use crate::node::{Fields, Logical, Node, Shape};
 
 pub(crate) fn decode(root: Node, payload: &[u8]) -> Result<Value, DatumError> {
     let mut datum = DatumReader::new(payload);

@@ -69,6 +69,7 @@
 
 #[macro_use]
 mod declare;
+mod avro_types;
 mod datum;
 mod default;
 mod definition;
@@ -79,7 +80,6 @@ mod fingerprint;
 mod fit;
 mod json;
 mod lint;
-mod node;
 mod resolution;
 mod resolver;
 mod schema;

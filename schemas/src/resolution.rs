@@ -7,8 +7,8 @@
 //! once into steps, which rewrite each payload. [`can_read`](crate::can_read) uses the same steps.
 
 use crate::Incompatibility;
+use crate::avro_types::Node;
 use crate::datum::{DatumError, DatumReader, put_bytes, put_index, put_long};
-use crate::node::Node;
 use crate::resolver::{Field, FieldSource, ResolutionStep, Resolver};
 
 /// How to rewrite the datum of one schema for another.

@@ -3,8 +3,8 @@
 use apache_avro::schema::{Alias, EnumSchema, FixedSchema, Name, RecordField};
 
 use crate::Incompatibility;
+use crate::avro_types::{Branches, Fields, Node, Shape};
 use crate::default;
-use crate::node::{Branches, Fields, Node, Shape};
 
 /// The step for one value of the writer's datum.
 pub(crate) enum ResolutionStep {

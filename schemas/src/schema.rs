@@ -9,9 +9,9 @@ use apache_avro::schema::ResolvedSchema;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::avro_types::{Names, Node};
 use crate::definition::{self, refuse};
 use crate::explain;
-use crate::node::{Names, Node};
 use crate::resolution::{Resolution, ResolutionError};
 use crate::semantic_form::SemanticForm;
 use crate::{DecodeError, EncodeError, Fingerprint, Incompatibility, Incompatible, SchemaError};

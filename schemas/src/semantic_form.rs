@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use apache_avro::schema::{Alias, EnumSchema, FixedSchema, Name, RecordField};
 use serde_json::{Value, json};
 
+use crate::avro_types::{Fields, Logical, Node, Shape};
 use crate::default;
-use crate::node::{Fields, Logical, Node, Shape};
 
 /// A definition in a form that can be compared.
 #[derive(Debug, Default, PartialEq)]

@@ -8,10 +8,10 @@ use annals_relay_machine::Lease;
 use annals_store::Position;
 use jiff::Timestamp;
 
+use crate::model::batch_timings::BatchTimings;
 use crate::model::checkpoint::ShardCheckpoint;
 use crate::model::message::Message;
 use crate::model::offsets::Partitions;
-use crate::model::timings::BatchTimings;
 
 /// The records of one Kafka transaction, with the checkpoints of their shards.
 #[derive(Debug)]

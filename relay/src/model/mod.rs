@@ -2,13 +2,14 @@
 //! I/O.
 
 pub(crate) mod batch;
+pub(crate) mod batch_timings;
 pub mod checkpoint;
 pub mod claim;
 pub(crate) mod claim_book;
 pub mod execution;
+pub mod headers;
 pub(crate) mod lag;
 pub mod message;
 pub(crate) mod offsets;
 pub mod quarantine;
 pub(crate) mod shard_number;
-pub(crate) mod timings;

@@ -11,7 +11,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use crate::model::timings::BatchTimings;
+use crate::model::batch_timings::BatchTimings;
 use crate::telemetry::clients::ClientMetrics;
 use crate::telemetry::survey::SurveyMetrics;
 use crate::telemetry::vitals::Vitals;

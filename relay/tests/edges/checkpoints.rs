@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use annals_relay::config::Config;
 use annals_relay::kafka::{Producer, ensure_checkpoint_topic, read_checkpoints};
-use annals_relay::model::message::{Headers, Message};
+use annals_relay::model::headers::Headers;
+use annals_relay::model::message::Message;
 use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_store::Position;
 use annals_testkit::Testbed;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use annals_relay::config::Config;
 use annals_relay::kafka::topic_plan::TopicPlan;
 use annals_relay::kafka::{Producer, ensure_topic};
-use annals_relay::model::message::{Headers, Message};
+use annals_relay::model::headers::Headers;
+use annals_relay::model::message::Message;
 use annals_store::Position;
 use annals_testkit::Testbed;
 

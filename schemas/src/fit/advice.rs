@@ -1,6 +1,6 @@
 //! What would make a type fit.
 
-use crate::node::{Logical, Node, Shape};
+use crate::avro_types::{Logical, Node, Shape};
 
 /// Advice for a type that makes this request where the schema says `node`; empty where none is
 /// needed.

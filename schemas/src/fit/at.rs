@@ -6,7 +6,7 @@ use serde::de::{Expected, Visitor};
 
 use super::advice::advice;
 use super::findings::{dotted, with};
-use crate::node::{Logical, Node};
+use crate::avro_types::{Logical, Node};
 
 /// A place of the schema.
 #[derive(Clone)]

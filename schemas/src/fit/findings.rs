@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Misfit;
-use crate::node::Node;
+use crate::avro_types::Node;
 
 pub(super) const NO_FIELD: &str = "the schema has no such field";
 const VARIANT: &str = "variant ";

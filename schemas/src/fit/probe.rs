@@ -14,7 +14,7 @@ use super::at::At;
 use super::error_text::{is_of_the_request, plain};
 use super::findings::{Findings, with};
 use super::placeholder::{Drained, Placeholder};
-use crate::node::{Fields, Node, Shape};
+use crate::avro_types::{Fields, Node, Shape};
 
 /// Reads a type through a [`Probe`].
 pub(super) struct Probed<T>(pub(super) T);

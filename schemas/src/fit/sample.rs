@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::findings::{Findings, Place};
+use crate::avro_types::{Fields, Logical, Node, Shape};
 use crate::datum::{put_bytes, put_index, put_long};
 use crate::default;
-use crate::node::{Fields, Logical, Node, Shape};
 
 /// Types behind a text are many: names, codes, numbers, dates, addresses.
 const TEXTS: [&str; 18] = [

@@ -7,9 +7,8 @@
 //! promoted, it is restored to an earlier state or moved to another cluster. Without disturbances
 //! every schedule is tried; with them, random ones.
 //!
-//! The model is ahead of the relay in three rules: it detects lost quarantine entries, later
-//! sessions fence sessions whose rows were lost, and a generation takes a number that Kafka has
-//! never seen.
+//! The model is ahead of the relay in two rules: later sessions fence sessions whose rows were lost,
+//! and a generation takes a number that Kafka has never seen.
 
 #![expect(
     clippy::unwrap_used,
