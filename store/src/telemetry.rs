@@ -73,6 +73,9 @@ pub fn describe() {
         Unit::Count,
         "Appends in the call that made an append."
     );
+    describe_counter!(DECISIONS, Unit::Count, "Completed decisions, by their outcome.");
+    describe_histogram!(DECISION_TRIES, Unit::Count, "Appends that a recorded decision tried.");
+    describe_counter!(SNAPSHOTS, Unit::Count, "Snapshots of aggregates, by their outcome.");
     describe_counter!(READ_EVENTS, Unit::Count, "Events that reads returned.");
     describe_histogram!(READ_PAGE_DURATION, Unit::Seconds, "Duration of the query for a page.");
     describe_counter!(FOLLOWED_EVENTS, Unit::Count, "Events that followers returned.");
