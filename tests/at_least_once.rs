@@ -7,7 +7,7 @@ use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     CATEGORY, Component, Dice, Ending, History, Load, LoadOptions, Must, PrivateStack,
     RelayProcess, RelaySettings, Testbed, Violation, account, check, configure_topic, deposited,
-    deposited_for, opened,
+    deposited_large, opened,
 };
 use uuid::Uuid;
 
@@ -94,11 +94,10 @@ async fn a_record_that_is_refused_is_overtaken_by_nothing_of_its_stream() {
     follower.until_count(1).await;
     let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
     configure_topic(brokers, &topic, "max.message.bytes", "3000").await;
-    let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
     let mut together = Append::to(
         &account("a"),
         ExpectedVersion::Any,
-        [deposited(1), deposited_for(2, &note), deposited(3)],
+        [deposited(1), deposited_large(2), deposited(3)],
     );
     for number in 0..30 {
         let events = [deposited(1), deposited(2)];

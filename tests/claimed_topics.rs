@@ -28,13 +28,6 @@ async fn store_id(store: &Store) -> Uuid {
     id.fetch_one(store.pool()).await.must("read the store's id")
 }
 
-async fn run(settings: &RelaySettings, arguments: &[&str]) -> String {
-    match settings.run(arguments).await {
-        Ok(said) => said,
-        Err(said) => panic!("annals-relay {}: {said}", arguments.join(" ")),
-    }
-}
-
 async fn refused(settings: &RelaySettings, arguments: &[&str]) -> String {
     settings.run(arguments).await.expect_err("it is not refused")
 }
@@ -80,9 +73,9 @@ async fn two_stores_with_the_same_names_publish_what_is_their_own_and_the_second
     let said = refused(&first.relay(), &release).await;
     assert!(said.contains(" run: a"), "{said}");
     assert!(owner.terminate().await.success());
-    let listed = run(&first.relay(), &[&release[..], &["--dry-run"]].concat()).await;
+    let listed = first.relay().must_run(&[&release[..], &["--dry-run"]].concat()).await;
     assert!(listed.contains(&first.topic(CATEGORY)) && listed.contains("nothing was"), "{listed}");
-    run(&first.relay(), &release).await;
+    first.relay().must_run(&release).await;
     accounts.until_count(4).await;
     let actions = sqlx::query(include_str!("sql/actions.sql")).fetch_all(first.store().pool());
     assert_eq!(actions.await.must("read the recorded actions").len(), 1);
@@ -145,10 +138,10 @@ async fn another_prefix_is_a_publication_of_its_own_and_the_first_one_goes_on_wh
     append(bed.store(), &account("a"), [deposited(3)]).await;
     other.until_count(4).await;
     assert!(relay.terminate().await.success());
-    let status = run(&elsewhere, &["status"]).await;
+    let status = elsewhere.must_run(&["status"]).await;
     assert!(status.contains(&format!("deployment test@{prefix}")), "{status}");
     assert!(status.contains("0 events wait"), "{status}");
-    let status = run(&bed.relay(), &["status"]).await;
+    let status = bed.relay().must_run(&["status"]).await;
     assert!(status.contains("1 events wait"), "{status}");
 
     let mut relay = RelayProcess::start(&bed.relay());
@@ -180,7 +173,7 @@ async fn a_mistyped_deployment_refuses_and_names_those_that_there_are() {
     let said = refused(&mistyped, &["run"]).await;
     assert!(said.contains(&format!("in this database: {publication}.")), "{said}");
     // Until the first one is released.
-    run(&bed.relay(), &["release-topics", "--reason", "renamed"]).await;
+    bed.relay().must_run(&["release-topics", "--reason", "renamed"]).await;
     let mut relay = RelayProcess::start(&mistyped);
     follower.until_count(4).await;
     assert!(relay.terminate().await.success());

@@ -12,10 +12,9 @@ use annals_store::{
 use annals_testkit::{
     CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, PrivateStack, RelayProcess,
     RelaySettings, Testbed, account, check, configure_topic, delete_topic, deposited,
-    deposited_for, opened, read_topic, take,
+    deposited_large, opened, read_topic, take,
 };
 use sqlx::{Connection, PgConnection};
-use uuid::Uuid;
 
 /// A primary and its standby, and a test bed on the primary.
 pub(crate) struct Pair {
@@ -273,8 +272,7 @@ async fn nothing_of_the_lost_history_is_written(primary: PrivateStack, delivery:
     .await;
     assert_eq!(records.len(), 7, "something of the new history is published");
 
-    let said = named.settings.run(&["rebase", "--reason", "the primary burned down"]).await;
-    let said = said.unwrap_or_else(|said| panic!("{said}"));
+    let said = named.settings.must_run(&["rebase", "--reason", "the primary burned down"]).await;
     let diverging = said.lines().filter(|line| line.starts_with("diverges")).count();
     assert_eq!(diverging, 3, "{said}");
     named.relay.restart();
@@ -321,9 +319,8 @@ async fn a_quarantine_entry_that_a_promotion_loses_halts_the_relay_and_its_event
         (named.pair.bed.environment().kafka.clone(), named.pair.bed.topic(CATEGORY));
     configure_topic(&brokers, &topic, "max.message.bytes", "3000").await;
     assert!(named.relay.terminate().await.success());
-    let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
     let a = account("a");
-    append(named.pair.bed.store(), &a, [deposited_for(4, &note), deposited(5)]).await;
+    append(named.pair.bed.store(), &a, [deposited_large(4), deposited(5)]).await;
     for number in 0..60 {
         append(named.pair.bed.store(), &account(number), [opened("bob")]).await;
     }
@@ -341,8 +338,7 @@ async fn a_quarantine_entry_that_a_promotion_loses_halts_the_relay_and_its_event
     named.link.mend();
     assert!(!named.relay.ended().await.success(), "the relay goes on without the entry");
     named.relay.printed("has lost quarantine entries of shard").await;
-    let said = named.settings.run(&["rebase", "--reason", "the primary burned down"]).await;
-    said.unwrap_or_else(|said| panic!("{said}"));
+    named.settings.must_run(&["rebase", "--reason", "the primary burned down"]).await;
     named.relay.restart();
     named.consumer.until_count(66).await;
     append(promoted.store(), &a, [deposited(6)]).await;

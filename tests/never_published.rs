@@ -6,47 +6,24 @@ use annals_consumer::{Delivered, FirstVersion, VersionFilter};
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
     CATEGORY, Follower, Must, RelayProcess, RelaySettings, Testbed, account, configure_topic,
-    deposited, deposited_for, opened,
+    deposited, deposited_large, opened, remove_events,
 };
-use uuid::Uuid;
 
 /// Below the size of a large event.
 const TOPIC_BYTES_MAX: &str = "3000";
-
-/// An event that the topic refuses: its content does not compress.
-fn large() -> NewEvent {
-    let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
-    deposited_for(0, &note)
-}
 
 async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
     let append = Append::to(stream, ExpectedVersion::Any, events);
     bed.store().append(&append).await.must("append");
 }
 
-async fn run(settings: &RelaySettings, arguments: &[&str]) -> String {
-    let said = settings.run(arguments).await;
-    said.unwrap_or_else(|said| panic!("annals-relay {}: {said}", arguments.join(" ")))
-}
-
 /// Skips the event that a stream is quarantined for.
 async fn skip(settings: &RelaySettings, stream: &str) {
-    let shown = run(settings, &["quarantine", "show", stream]).await;
+    let shown = settings.must_run(&["quarantine", "show", stream]).await;
     let position = shown.lines().find_map(|line| line.strip_prefix("position")).must("a position");
     let reason = ["--reason", "a test record"];
     let arguments = ["quarantine", "skip", stream, "--position", position.trim()];
-    run(settings, &[&arguments[..], &reason[..]].concat()).await;
-}
-
-async fn remove(bed: &Testbed, stream: &StreamName, versions: std::ops::Range<i64>) {
-    let mut change = bed.store().pool().begin().await.must("begin");
-    sqlx::query(include_str!("sql/administer.sql")).execute(&mut *change).await.must("administer");
-    let remove = sqlx::query(include_str!("sql/remove_events.sql"))
-        .bind(stream.as_str())
-        .bind(versions.start)
-        .bind(versions.end);
-    remove.execute(&mut *change).await.must("remove events");
-    change.commit().await.must("commit");
+    settings.must_run(&[&arguments[..], &reason[..]].concat()).await;
 }
 
 /// All events of the topic, checked as a consumer does: no gap, no fork.
@@ -87,11 +64,19 @@ async fn the_next_event_names_the_one_before_it_that_is_published() {
     append(
         &bed,
         &a,
-        [deposited(0), large(), deposited(2), large(), large(), deposited(5), large()],
+        [
+            deposited(0),
+            deposited_large(0),
+            deposited(2),
+            deposited_large(0),
+            deposited_large(0),
+            deposited(5),
+            deposited_large(0),
+        ],
     )
     .await;
     // The first one.
-    append(&bed, &b, [large(), deposited(1)]).await;
+    append(&bed, &b, [deposited_large(0), deposited(1)]).await;
     relay.quarantines("account-b").await;
     skip(&bed.relay(), "account-b").await;
     for _ in 0..4 {
@@ -106,9 +91,9 @@ async fn the_next_event_names_the_one_before_it_that_is_published() {
     append(&bed, &a, [deposited(7)]).await;
     append(&bed, &c, (0..5).map(deposited)).await;
     append(&bed, &d, (0..3).map(deposited)).await;
-    remove(&bed, &c, 1..3).await;
-    remove(&bed, &d, 0..2).await;
-    remove(&bed, &b, 1..2).await;
+    remove_events(bed.store(), &c, 1..3).await;
+    remove_events(bed.store(), &d, 0..2).await;
+    remove_events(bed.store(), &b, 1..2).await;
     append(&bed, &b, [deposited(2)]).await;
     relay.restart();
     follower.until_count(11).await;

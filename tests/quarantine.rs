@@ -3,22 +3,15 @@
 
 use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
-    CATEGORY, Dice, Follower, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed,
-    Violation, account, add_partitions, check, closed, configure_topic, create_topic, delete_topic,
-    deposited, deposited_for, opened,
+    CATEGORY, Dice, Follower, Load, LoadOptions, Must, RelayProcess, Testbed, Violation, account,
+    add_partitions, administer, check, closed, configure_topic, create_topic, delete_topic,
+    deposited, deposited_large, opened,
 };
 use sqlx::Row;
-use uuid::Uuid;
 
 /// Below the size of a large event, and above that of a transaction of small ones.
 const SMALL: &str = "3000";
 const LARGE: &str = "1000000";
-
-/// An event that a topic with [`SMALL`] refuses: its content does not compress.
-fn large(sequence: i64) -> NewEvent {
-    let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
-    deposited_for(sequence, &note)
-}
 
 async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
     let append = Append::to(stream, ExpectedVersion::Any, events);
@@ -28,13 +21,6 @@ async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<It
 async fn limit(bed: &Testbed, bytes: &str) {
     let brokers = &bed.environment().kafka;
     configure_topic(brokers, &bed.topic(CATEGORY), "max.message.bytes", bytes).await;
-}
-
-async fn run(settings: &RelaySettings, arguments: &[&str]) -> String {
-    match settings.run(arguments).await {
-        Ok(said) => said,
-        Err(said) => panic!("annals-relay {}: {said}", arguments.join(" ")),
-    }
 }
 
 /// A test bed whose topic exists and accepts small events only.
@@ -51,7 +37,7 @@ async fn narrow(label: &str) -> (Testbed, Follower, RelayProcess) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_tried_again() {
     let (bed, follower, mut relay) = narrow("too_large").await;
-    append(&bed, &account("a"), [large(1)]).await;
+    append(&bed, &account("a"), [deposited_large(1)]).await;
     relay.quarantines("account-a").await;
     append(&bed, &account("a"), [deposited(2)]).await;
     append(&bed, &account("b"), [deposited(3)]).await;
@@ -59,25 +45,25 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     let seen: Vec<String> = follower.seen().into_iter().map(|event| event.stream).collect();
     assert_eq!(seen, ["account-first", "account-b"]);
 
-    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    let list = bed.relay().must_run(&["quarantine", "list"]).await;
     assert!(list.contains("account-a") && list.contains("record"), "{list}");
-    let shown = run(&bed.relay(), &["quarantine", "show", "account-a"]).await;
+    let shown = bed.relay().must_run(&["quarantine", "show", "account-a"]).await;
     assert!(shown.contains("\"sequence\": 1") && shown.contains("MoneyDeposited"), "{shown}");
     assert!(shown.contains("behind it   1 events"), "{shown}");
-    let status = run(&bed.relay(), &["status"]).await;
+    let status = bed.relay().must_run(&["status"]).await;
     assert!(status.contains("1 streams or categories are quarantined"), "{status}");
     // Retried too early, it is quarantined again.
     relay.turn_page();
-    run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;
+    bed.relay().must_run(&["quarantine", "retry", "account-a"]).await;
     relay.quarantines("account-a").await;
-    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    let list = bed.relay().must_run(&["quarantine", "list"]).await;
     assert!(list.contains("   2  "), "the second try is counted: {list}");
 
     limit(&bed, LARGE).await;
-    run(&bed.relay(), &["quarantine", "retry", "account-a", "--reason", "limit raised"]).await;
+    bed.relay().must_run(&["quarantine", "retry", "account-a", "--reason", "limit raised"]).await;
     follower.until_count(4).await;
     relay.event("quarantine_ended").await;
-    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    let list = bed.relay().must_run(&["quarantine", "list"]).await;
     assert!(list.contains("nothing is quarantined"), "{list}");
     append(&bed, &account("a"), [deposited(4)]).await;
     follower.until_count(5).await;
@@ -90,7 +76,7 @@ async fn of_many_events_that_are_refused_together_only_the_bad_ones_hold_their_s
     let (bed, follower, mut relay) = narrow("refused_together").await;
     let mut together = Append::default();
     for number in 0..60 {
-        let event = if number % 20 == 7 { large(number) } else { deposited(number) };
+        let event = if number % 20 == 7 { deposited_large(number) } else { deposited(number) };
         together = together.and_to(&account(number), ExpectedVersion::NoStream, [event]);
     }
     bed.store().append(&together).await.must("append");
@@ -98,10 +84,10 @@ async fn of_many_events_that_are_refused_together_only_the_bad_ones_hold_their_s
     for number in [7, 27, 47] {
         relay.quarantines(&format!("account-{number}")).await;
     }
-    let list = run(&bed.relay(), &["quarantine", "list"]).await;
+    let list = bed.relay().must_run(&["quarantine", "list"]).await;
     assert_eq!(list.lines().count(), 4, "{list}");
     limit(&bed, LARGE).await;
-    run(&bed.relay(), &["quarantine", "release"]).await;
+    bed.relay().must_run(&["quarantine", "release"]).await;
     follower.until_count(61).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
@@ -110,11 +96,11 @@ async fn of_many_events_that_are_refused_together_only_the_bad_ones_hold_their_s
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_skipped_with_a_reason_only_and_its_stream_goes_on_behind_it() {
     let (bed, follower, mut relay) = narrow("skipped").await;
-    let bad = large(1);
+    let bad = deposited_large(1);
     let id = bad.id();
     append(&bed, &account("a"), [deposited(0), bad, deposited(2)]).await;
     relay.quarantines("account-a").await;
-    let shown = run(&bed.relay(), &["quarantine", "show", "account-a"]).await;
+    let shown = bed.relay().must_run(&["quarantine", "show", "account-a"]).await;
     let position = shown.lines().find_map(|line| line.strip_prefix("position")).must("a position");
     let position = position.trim();
     let arguments = |position, reason| {
@@ -125,7 +111,7 @@ async fn an_event_is_skipped_with_a_reason_only_and_its_stream_goes_on_behind_it
     assert!(refused.contains("--reason must not be empty"), "{refused}");
     let refused = settings.run(&arguments("1", "a mistake")).await.unwrap_err();
     assert!(refused.contains("`annals-relay quarantine show account-a`"), "{refused}");
-    run(&settings, &arguments(position, "a test record")).await;
+    settings.must_run(&arguments(position, "a test record")).await;
     follower.until_count(3).await;
     relay.event("quarantine_ended").await;
 
@@ -163,11 +149,11 @@ async fn what_is_held_survives_crashes_under_load_also_while_it_is_released() {
     follower.until_count(500).await;
     let bad = ["account-0", "account-1", "account-7", "account-x"];
     for stream in bad {
-        append(&bed, &StreamName::new(stream).must("name a stream"), [large(0)]).await;
+        append(&bed, &StreamName::new(stream).must("name a stream"), [deposited_large(0)]).await;
     }
     let settings = bed.relay();
     let is_held = |list: &str| bad.iter().all(|stream| list.contains(&format!("{stream} ")));
-    while !is_held(&run(&settings, &["quarantine", "list"]).await) {
+    while !is_held(&settings.must_run(&["quarantine", "list"]).await) {
         follower.until_count(follower.count() + 100).await;
     }
     for crash in 0..CRASHES {
@@ -175,7 +161,7 @@ async fn what_is_held_survives_crashes_under_load_also_while_it_is_released() {
             limit(&bed, LARGE).await;
         }
         if crash >= 2 {
-            run(&settings, &["quarantine", "release"]).await;
+            settings.must_run(&["quarantine", "release"]).await;
         }
         follower.until_count(follower.count() + dice.below(400)).await;
         let [first, second] = &mut relays;
@@ -184,7 +170,7 @@ async fn what_is_held_survives_crashes_under_load_also_while_it_is_released() {
         relay.restart();
     }
     let attempts = load.stop().await;
-    run(&settings, &["quarantine", "release"]).await;
+    settings.must_run(&["quarantine", "release"]).await;
     follower.caught_up(&bed.recorded().await).await;
     assert_eq!(check(&bed.history(attempts).await), []);
 }
@@ -201,7 +187,7 @@ async fn a_time_that_kafka_refuses_holds_the_stream() {
     append(&bed, &account("a"), [late]).await;
     append(&bed, &account("b"), [deposited(2)]).await;
     let mut change = bed.store().pool().begin().await.must("begin");
-    sqlx::query(include_str!("sql/administer.sql")).execute(&mut *change).await.must("administer");
+    administer(&mut change).await;
     sqlx::query(include_str!("sql/recorded_in_the_future.sql"))
         .bind(id.get())
         .execute(&mut *change)
@@ -213,7 +199,7 @@ async fn a_time_that_kafka_refuses_holds_the_stream() {
     assert!(line.to_lowercase().contains("timestamp"), "{line}");
     follower.until_count(2).await;
     configure_topic(brokers, &topic, "message.timestamp.after.max.ms", "86400000").await;
-    run(&bed.relay(), &["quarantine", "retry", "account-a"]).await;
+    bed.relay().must_run(&["quarantine", "retry", "account-a"]).await;
     follower.until_count(3).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
@@ -241,7 +227,7 @@ async fn a_schema_that_the_registry_does_not_have_holds_the_streams_that_use_it(
     let mut relay = RelayProcess::start(&bed.relay());
     append(&bed, &account("b"), [opened("bob")]).await;
     follower.until_count(3).await;
-    run(&bed.relay(), &["quarantine", "release", "--reason", "schemas may be registered"]).await;
+    bed.relay().must_run(&["quarantine", "release", "--reason", "schemas may be registered"]).await;
     follower.until_count(6).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
@@ -273,7 +259,7 @@ async fn a_category_without_a_topic_is_held_and_goes_on_by_itself_once_it_has_on
     relay.restart();
     append(&bed, &ledger, [deposited(2)]).await;
     ledgers.until_count(2).await;
-    let list = run(&settings, &["quarantine", "list"]).await;
+    let list = settings.must_run(&["quarantine", "list"]).await;
     assert!(list.contains("category") && list.contains("topic"), "{list}");
 
     create_topic(brokers, &topics[0], 4).await;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Component, Ending, Must, PrivateStack, RelayProcess, RelaySettings, Testbed, account, check,
-    deposited,
+    Component, Ending, Must, PrivateStack, RelayProcess, RelaySettings, Testbed, account,
+    administer, check, deposited,
 };
 use sqlx::{Connection, PgConnection};
 
@@ -71,8 +71,7 @@ async fn age(pair: &Pair) {
     let connection = PgConnection::connect(&pair.bed.database_url()).await;
     let mut connection = connection.must("connect");
     let mut transaction = connection.begin().await.must("begin");
-    let administer = sqlx::query(include_str!("sql/administer.sql"));
-    administer.execute(&mut *transaction).await.must("administer");
+    administer(&mut transaction).await;
     let age = sqlx::query(include_str!("sql/age.sql"));
     age.execute(&mut *transaction).await.must("change when events were recorded");
     transaction.commit().await.must("commit");

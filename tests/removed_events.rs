@@ -9,7 +9,8 @@ use annals_store::{
     RecordedEvent, StreamName, Version,
 };
 use annals_testkit::{
-    Account, CATEGORY, DEADLINE, Must, Testbed, account, closed, deposited, opened,
+    Account, CATEGORY, DEADLINE, Must, Testbed, account, closed, deposited, opened, remove_events,
+    remove_events_in,
 };
 use futures_util::{TryStream, TryStreamExt};
 use jiff::Timestamp;
@@ -21,17 +22,6 @@ const MANY: i64 = 10_500;
 async fn append(bed: &Testbed, stream: &StreamName, sequences: Range<i64>) {
     let append = Append::to(stream, ExpectedVersion::Any, sequences.map(deposited));
     bed.store().append(&append).await.must("append");
-}
-
-async fn remove(bed: &Testbed, stream: &StreamName, versions: Range<i64>) {
-    let mut change = bed.store().pool().begin().await.must("begin");
-    sqlx::query(include_str!("sql/administer.sql")).execute(&mut *change).await.must("administer");
-    let remove = sqlx::query(include_str!("sql/remove_events.sql"))
-        .bind(stream.as_str())
-        .bind(versions.start)
-        .bind(versions.end);
-    remove.execute(&mut *change).await.must("remove events");
-    change.commit().await.must("commit");
 }
 
 fn version(number: i64) -> Version {
@@ -168,7 +158,7 @@ async fn a_stream_is_read_on_behind_every_hole_and_tells_how_many_events_were_re
         ("the end", MANY - 20..MANY),
     ];
     for (name, hole) in holes {
-        remove(&bed, &stream, hole.clone()).await;
+        remove_events(bed.store(), &stream, hole.clone()).await;
         expected.remove(hole);
         check_reads(&bed, &stream, &expected, name).await;
     }
@@ -184,7 +174,7 @@ async fn a_stream_without_any_event_left_is_read_as_empty() {
     let bed = Testbed::new("all_removed").await;
     let stream = account("a");
     append(&bed, &stream, 0..5).await;
-    remove(&bed, &stream, 0..5).await;
+    remove_events(bed.store(), &stream, 0..5).await;
     for read in [Read::stream(&stream), Read::stream(&stream).backwards()] {
         let events: Vec<_> = bed.store().read(read).try_collect().await.must("read");
         assert_eq!(told(&events), []);
@@ -201,7 +191,7 @@ async fn who_follows_a_stream_gets_what_is_behind_a_hole_of_any_size() {
     let bed = Testbed::new("followed_holes").await;
     let stream = long_stream(&bed).await;
     for hole in [0..100, 150..10_150, MANY - 30..MANY] {
-        remove(&bed, &stream, hole).await;
+        remove_events(bed.store(), &stream, hole).await;
     }
     let followed = bed.store().follow_stream(&stream, Version::FIRST);
     let mut followed = pin!(followed);
@@ -228,12 +218,7 @@ async fn who_follows_a_stream_gets_what_is_behind_a_hole_of_any_size() {
     let mut removed = bed.store().pool().begin().await.must("begin");
     let late = Append::to(&stream, ExpectedVersion::Any, (0..200).map(deposited));
     bed.store().append_in(&mut removed, &late).await.must("append");
-    sqlx::query(include_str!("sql/administer.sql")).execute(&mut *removed).await.must("administer");
-    let remove = sqlx::query(include_str!("sql/remove_events.sql"))
-        .bind(stream.as_str())
-        .bind(MANY + 2)
-        .bind(MANY + 150);
-    remove.execute(&mut *removed).await.must("remove events");
+    remove_events_in(&mut removed, &stream, MANY + 2..MANY + 150).await;
     removed.commit().await.must("commit");
     assert_eq!(next().await, (MANY + 150, 148));
 }
@@ -253,7 +238,7 @@ async fn an_aggregate_says_how_many_of_its_events_were_removed_and_can_be_append
         (0..1, whole - (100..250).sum::<i64>() - 298 - 299 - 300, false, 155),
     ];
     for (hole, cents, closed, removed) in holes {
-        remove(&bed, &stream, hole.clone()).await;
+        remove_events(bed.store(), &stream, hole.clone()).await;
         let loaded = bed.store().load::<Account>(&stream).await.must("load");
         assert_eq!((loaded.state.cents, loaded.state.closed), (cents, closed), "without {hole:?}");
         assert_eq!((loaded.version, loaded.removed), (Version::new(301), removed));
@@ -264,7 +249,7 @@ async fn an_aggregate_says_how_many_of_its_events_were_removed_and_can_be_append
     let loaded = bed.store().load::<Account>(&stream).await.must("load");
     assert_eq!((loaded.version, loaded.removed), (Version::new(302), 155));
 
-    remove(&bed, &stream, 0..303).await;
+    remove_events(bed.store(), &stream, 0..303).await;
     let loaded = bed.store().load::<Account>(&stream).await.must("load");
     assert_eq!((loaded.version, loaded.removed), (Version::new(302), 303));
     assert_eq!(loaded.state, Account::default());
@@ -279,7 +264,7 @@ async fn a_conflict_over_a_hole_asks_to_load_again() {
     append(&bed, &stream, 0..3).await;
     let mut loaded = bed.store().load::<Account>(&stream).await.must("load");
     append(&bed, &stream, 3..6).await;
-    remove(&bed, &stream, 3..4).await;
+    remove_events(bed.store(), &stream, 3..4).await;
     let next = Append::to(&stream, loaded.expected(), [deposited(1)]).with_conflict_events(10);
     let refused = bed.store().append(&next).await.unwrap_err();
     let conflict = refused.conflict_of(&stream).must("find the conflict");
@@ -304,8 +289,8 @@ async fn readers_and_followers_by_position_pass_over_removed_events_and_count_th
     // before them.
     let end = bed.store().end_of_log().await.must("find the end");
     append(&bed, &stream, 900..1_000).await;
-    remove(&bed, &stream, 950..990).await;
-    remove(&bed, &stream, 10..710).await;
+    remove_events(bed.store(), &stream, 950..990).await;
+    remove_events(bed.store(), &stream, 10..710).await;
 
     let left: Vec<_> = (0..10).chain(710..950).chain(990..1_000).collect();
     let of_stream = |events: &[RecordedEvent]| -> Vec<i64> {
@@ -365,7 +350,7 @@ async fn a_follower_that_starts_from_any_checkpoint_counts_the_events_removed_be
     let (stream, other) = (account("a"), StreamName::new("other-a").unwrap());
     let category = Category::new(CATEGORY).unwrap();
     append(&bed, &stream, 0..1_200).await;
-    remove(&bed, &stream, 1_100..1_200).await;
+    remove_events(bed.store(), &stream, 1_100..1_200).await;
     // The follower of the category reaches the end of a window behind removed events.
     append(&bed, &other, 0..1).await;
     let mut all = pin!(bed.store().follow(Follow::all()));
@@ -375,9 +360,9 @@ async fn a_follower_that_starts_from_any_checkpoint_counts_the_events_removed_be
 
     // Windows of removed events alone; events of another category count for a follower of all.
     append(&bed, &other, 1..4).await;
-    remove(&bed, &other, 1..4).await;
+    remove_events(bed.store(), &other, 1..4).await;
     append(&bed, &stream, 0..2).await;
-    remove(&bed, &stream, 1_200..1_202).await;
+    remove_events(bed.store(), &stream, 1_200..1_202).await;
     append(&bed, &stream, 0..1).await;
 
     let is_last =

@@ -7,6 +7,7 @@ use annals_store::{
 };
 use annals_testkit::{
     AccountEvent, DEADLINE, MoneyDeposited, Must, Testbed, account, closed, deposited, opened,
+    remove_events,
 };
 use serde::{Deserialize, Serialize};
 
@@ -238,12 +239,7 @@ async fn a_snapshot_does_not_keep_an_event_that_an_administrator_removed() {
         .fetch_all(store.pool())
         .await
         .must("read the snapshot");
-    let mut change = store.pool().begin().await.must("begin");
-    sqlx::query(include_str!("sql/administer.sql")).execute(&mut *change).await.must("administer");
-    let remove = sqlx::query(include_str!("sql/remove_events.sql"));
-    let remove = remove.bind(stream.as_str()).bind(5_i64).bind(6_i64);
-    remove.execute(&mut *change).await.must("remove an event");
-    change.commit().await.must("commit");
+    remove_events(store, &stream, 5..6).await;
     assert_eq!(snapshots(store, &stream).await, [0_i64; 0]);
     assert_eq!(snapshots(store, &other).await, [19]);
     let written = sqlx::query(include_str!("sql/write_snapshot.sql"));

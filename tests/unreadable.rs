@@ -4,7 +4,7 @@
 use std::pin::pin;
 
 use annals_store::{Append, Checkpoint, Error, ExpectedVersion, Follow, Position, Read, Version};
-use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, deposited};
+use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, administer, deposited};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
@@ -45,7 +45,7 @@ async fn append(bed: &Testbed, stream: &str, sequence: i64) -> Uuid {
 
 async fn damage(bed: &Testbed, id: Uuid, damage: Damage) {
     let mut change = bed.store().pool().begin().await.must("begin");
-    sqlx::query(include_str!("sql/administer.sql")).execute(&mut *change).await.must("administer");
+    administer(&mut change).await;
     sqlx::query(include_str!("sql/damage.sql"))
         .bind(id)
         .bind(damage.headers)

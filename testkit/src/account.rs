@@ -2,6 +2,7 @@
 
 use annals_store::{Aggregate, NewEvent, StreamName, events};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::must::Must;
 
@@ -91,6 +92,13 @@ pub fn deposited(sequence: i64) -> NewEvent {
 #[must_use]
 pub fn deposited_for(sequence: i64, note: &str) -> NewEvent {
     new_event(&MoneyDeposited { sequence, cents: sequence, note: note.to_owned() }.into())
+}
+
+/// A new `MoneyDeposited` of some 13 kB that do not compress.
+#[must_use]
+pub fn deposited_large(sequence: i64) -> NewEvent {
+    let note: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
+    deposited_for(sequence, &note)
 }
 
 /// A new `AccountClosed`.

@@ -9,6 +9,7 @@
 
 mod access;
 mod account;
+mod administration;
 mod blocking;
 mod brokers;
 mod cancel;
@@ -38,8 +39,9 @@ mod writer;
 pub use access::{ACCESS_LISTS, Right, allow, deny};
 pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
-    deposited, deposited_for, opened,
+    deposited, deposited_for, deposited_large, opened,
 };
+pub use administration::{administer, remove_events, remove_events_in};
 pub use brokers::{ThreeBrokers, TwoDoors};
 pub use cancel::dropped_after;
 pub use check::check;

@@ -130,7 +130,16 @@ impl RelaySettings {
         output
     }
 
-    /// The same without a time limit, and its peak memory in bytes.
+    /// Runs a subcommand that must succeed; returns its output.
+    ///
+    /// # Panics
+    /// With its output, if it fails.
+    pub async fn must_run(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        output.unwrap_or_else(|said| panic!("annals-relay {}: {said}", arguments.join(" ")))
+    }
+
+    /// The same as [`run`](Self::run) without a time limit, and its peak memory in bytes.
     ///
     /// # Errors
     /// In the first part, as of [`run`](Self::run).

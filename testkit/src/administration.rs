@@ -1,0 +1,44 @@
+//! Changes of recorded events, as an administrator makes them.
+
+use std::ops::Range;
+
+use annals_store::{Store, StreamName};
+use sqlx::PgConnection;
+
+use crate::must::Must;
+
+/// Lets the rest of a transaction change recorded events.
+///
+/// # Panics
+/// If the database refuses.
+pub async fn administer(transaction: &mut PgConnection) {
+    let administer = sqlx::query(include_str!("../sql/administer.sql"));
+    administer.execute(transaction).await.must("administer");
+}
+
+/// Removes versions of a stream, in a transaction of its own.
+///
+/// # Panics
+/// If the database refuses.
+pub async fn remove_events(store: &Store, stream: &StreamName, versions: Range<i64>) {
+    let mut change = store.pool().begin().await.must("begin");
+    remove_events_in(&mut change, stream, versions).await;
+    change.commit().await.must("commit");
+}
+
+/// Removes versions of a stream, in a transaction.
+///
+/// # Panics
+/// If the database refuses.
+pub async fn remove_events_in(
+    transaction: &mut PgConnection,
+    stream: &StreamName,
+    versions: Range<i64>,
+) {
+    administer(&mut *transaction).await;
+    let remove = sqlx::query(include_str!("../sql/remove_events.sql"))
+        .bind(stream.as_str())
+        .bind(versions.start)
+        .bind(versions.end);
+    remove.execute(transaction).await.must("remove events");
+}
