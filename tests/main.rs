@@ -85,6 +85,8 @@ mod quarantine;
 #[cfg(test)]
 mod read_only;
 #[cfg(test)]
+mod read_replicas;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod rebased;
@@ -110,6 +112,8 @@ mod same_contract;
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+mod session_settings;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod status;

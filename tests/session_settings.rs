@@ -4,12 +4,10 @@
 use std::pin::pin;
 
 use annals_store::{
-    Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, SchemaName, Store,
+    Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, Read, SchemaName, Store,
     StoreOptions, Version,
 };
-use annals_testkit::{
-    DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, opened,
-};
+use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, opened};
 use futures_util::{TryStreamExt, future};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -44,14 +42,20 @@ async fn append_at_once(store: &Store, options: &str) {
             }
         }
     });
-    future::join_all(writers.map(tokio::spawn)).await.into_iter().for_each(|task| task.must(options));
+    future::join_all(writers.map(tokio::spawn))
+        .await
+        .into_iter()
+        .for_each(|task| task.must(options));
 }
 
 /// An append of each kind.
 async fn append_all_kinds(store: &Store) {
     let [one, other] = ["one", "other"].map(account);
-    let first = Append::to(&one, ExpectedVersion::NoStream, [opened("ann"), deposited(1)])
-        .and_to(&other, ExpectedVersion::NoStream, [opened("bob")]);
+    let first = Append::to(&one, ExpectedVersion::NoStream, [opened("ann"), deposited(1)]).and_to(
+        &other,
+        ExpectedVersion::NoStream,
+        [opened("bob")],
+    );
     let appended = store.append(&first).await.must("append to two streams");
     let repeated = store.append(&first).await.must("repeat an append");
     assert_eq!((repeated.repeated, &repeated.events), (true, &appended.events));
@@ -67,8 +71,9 @@ async fn append_all_kinds(store: &Store) {
 
 /// The numbers of events that reads and a follower have.
 async fn read(store: &Store, events: usize) {
-    let all: Vec<_> = store.read_all(annals_store::Position::ORIGIN).try_collect().await.must("read");
-    let hot: Vec<_> = store.read_stream(&account("hot"), Version::FIRST).try_collect().await.must("read");
+    let all: Vec<_> = store.read(Read::all()).try_collect().await.must("read");
+    let hot: Vec<_> =
+        store.read_stream(&account("hot"), Version::FIRST).try_collect().await.must("read");
     assert_eq!(all.len(), events);
     assert!(hot.iter().map(|event| event.version.get()).eq(0..i64::try_from(hot.len()).unwrap()));
     let mut log = pin!(store.follow(Follow::all()));
@@ -134,7 +139,8 @@ async fn a_database_with_an_icu_collation_keeps_the_order_of_names() {
     }
     store.append(&append).await.must("append to several streams");
     let writers = names.iter().cycle().take(40).map(|name| {
-        let (store, append) = (store.clone(), Append::to(name, ExpectedVersion::Any, [deposited(1)]));
+        let (store, append) =
+            (store.clone(), Append::to(name, ExpectedVersion::Any, [deposited(1)]));
         tokio::spawn(async move { store.append(&append).await })
     });
     for task in future::join_all(writers).await {

@@ -56,9 +56,10 @@ begin
         role
     );
     for item in
-        select p.oid::regprocedure as name, p.proname as short from pg_proc p
+        select format('annals.%I(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) as name, p.proname as short
+        from pg_proc p
         where p.pronamespace = 'annals'::regnamespace
-        order by p.oid::regprocedure::text
+        order by 1
     loop
         if purpose = 'append' and item.short in (
                 'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend'
@@ -85,7 +86,7 @@ begin
         return next format('grant insert, update, delete on annals.snapshots to %I', role);
     else
         for item in
-            select c.oid::regclass as name from pg_class c
+            select format('annals.%I', c.relname) as name from pg_class c
             where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and starts_with(c.relname, 'relay_')
         loop
             return next format('grant select on %s to %I', item.name, role);

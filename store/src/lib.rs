@@ -142,8 +142,8 @@ pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
 pub use limits::{
-    EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX,
-    STREAMS_PER_APPEND_MAX,
+    APPEND_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX,
+    METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
 pub use migrate::{MigrationError, Purpose};
