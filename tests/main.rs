@@ -79,6 +79,8 @@ mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
 #[cfg(test)]
+mod pooled;
+#[cfg(test)]
 mod prometheus;
 #[cfg(test)]
 mod quarantine;

@@ -46,7 +46,7 @@ begin
     return next format('grant usage on schema annals to %I', role);
     return next format(
         'grant select on annals.migrations, annals.identity, annals.adoptions, annals.streams, annals.events, '
-        'annals.removed_events, annals.outbox, annals.outbox_dropped, annals.schemas, annals.snapshots to %I',
+        'annals.removed_events, annals.outbox, annals.outbox_dropped, annals.schemas to %I',
         role
     );
     return next format(
@@ -83,7 +83,7 @@ begin
     end loop;
     if purpose = 'append' then
         -- A cache, which each appender writes.
-        return next format('grant insert, update, delete on annals.snapshots to %I', role);
+        return next format('grant select, insert, update, delete on annals.snapshots to %I', role);
     else
         for item in
             select format('annals.%I', c.relname) as name from pg_class c
@@ -96,8 +96,10 @@ begin
         return next format(
             'grant insert, update on annals.relay_checkpoints, annals.relay_topics, annals.relay_schema_ids to %I', role
         );
+    elsif purpose = 'read' then
+        return next format('grant select on annals.snapshots to %I', role);
     elsif purpose = 'admin' then
-        return next format('grant delete on annals.snapshots to %I', role);
+        return next format('grant select, delete on annals.snapshots to %I', role);
         return next format('grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to %I', role);
         return next format('grant select on annals.admin_log to %I', role);
     end if;

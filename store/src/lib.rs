@@ -55,6 +55,12 @@
 //! | follow | [`Follow`], [`Store::follow`], [`Store::follow_stream`], [`Checkpoint`] |
 //! | monitor | [`telemetry`] |
 //!
+//! # Features
+//!
+//! `tls-rustls` or `tls-native-tls` encrypt connections to PostgreSQL (`sslmode` in the URL). Without
+//! them, and without such a feature of sqlx elsewhere in the program, a URL with
+//! `sslmode=require` is an error.
+//!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
 //! # Following the log

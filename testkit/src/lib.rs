@@ -25,6 +25,7 @@ mod kafka;
 mod load;
 mod log;
 mod must;
+mod pooler;
 mod postgres;
 mod prometheus;
 mod registry;
@@ -58,6 +59,7 @@ pub use kafka::{
 };
 pub use load::{Load, LoadOptions};
 pub use must::Must;
+pub use pooler::Pooler;
 pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };
