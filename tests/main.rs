@@ -36,6 +36,8 @@ mod durable;
 #[cfg(test)]
 mod ended_sessions;
 #[cfg(test)]
+mod evolving;
+#[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
 mod following;
@@ -76,6 +78,8 @@ mod open_transactions;
 mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
+#[cfg(test)]
+mod projections;
 #[cfg(test)]
 mod prometheus;
 #[cfg(test)]

@@ -66,7 +66,7 @@ begin
         execute 'alter schema annals owner to annals_owner';
         for item in
             select c.oid::regclass as name from pg_class c
-            where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p')
+            where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p', 'v')
         loop
             execute format('alter table %s owner to annals_owner', item.name);
         end loop;
@@ -96,6 +96,16 @@ begin
     grant select, insert, update, delete on annals.snapshots to annals_append;
     grant select on annals.snapshots to annals_read;
     grant select, delete on annals.snapshots to annals_admin;
+    -- A service runs its projections.
+    grant select, insert, update, delete on annals.projections to annals_append;
+    grant select on annals.projections to annals_read, annals_admin;
+    grant select on annals.projection_skips, annals.projection_status to annals_append, annals_read, annals_admin;
+    grant execute on function annals.projection_skip(text, uuid, text) to annals_append, annals_admin;
+    grant execute on function
+        annals.projection_lock_appends(), annals.projection_schema(text, int), annals.projection_create(text), annals.projection_show(text, int, int),
+        annals.projection_switch(text, int, boolean), annals.projection_drop(text, int)
+        to annals_append;
+    grant execute on function annals.is_covered(bigint, xid8, jsonb) to annals_append, annals_read, annals_admin;
     grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count(),
         annals.outbox_partition_positions(),
         annals.system_identifier(), annals.incarnation(), annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint)
