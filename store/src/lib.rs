@@ -141,6 +141,7 @@ pub use annals_schemas::{
     UnknownEvents, check_fit, events, timestamp_micros, timestamp_millis, verify, verify_released,
 };
 pub use append::{Append, Appended, Coalescing};
+pub use connections::url::{DatabaseUrlError, connect_options};
 pub use context::Context;
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
@@ -152,7 +153,7 @@ pub use limits::{
     STREAMS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
-pub use migrate::MigrationError;
+pub use migrate::{MigrationError, Purpose};
 pub use options::StoreOptions;
 pub use projections::{
     Projection, ProjectionError, ProjectionFailure, ProjectionRunner, ProjectionStatus,

@@ -2,11 +2,11 @@
 
 use std::error::Error as StdError;
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use super::Projection;
 use super::lease::{Lease, LeaseLost};
-use super::versions::ProjectionVersion;
+use super::versions::{ProjectionVersion, begin};
 use crate::event::RecordedEvent;
 use crate::follow::Checkpoint;
 use crate::sqlstate::is_transient;
@@ -31,7 +31,7 @@ pub(super) async fn apply<P: Projection>(
     events: &[RecordedEvent],
     reached: &Checkpoint,
 ) -> Result<(), ApplyError> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = begin(store, connection).await?;
     version.enter(store, &mut transaction, lease.duration()).await?;
     let applied = match events {
         [] => Ok(()),

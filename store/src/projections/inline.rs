@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::types::Json;
-use sqlx::{Connection, PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres};
 
-use super::versions::{ProjectionVersion, milliseconds};
+use super::versions::{ProjectionVersion, begin, milliseconds};
 use super::{Projection, ProjectionError, ProjectionRunner};
 use crate::append::{Append, Appended};
 use crate::error::AppendError;
@@ -53,7 +53,7 @@ impl Store {
             return Err(ProjectionError::Append(AppendError::Failed(sqlx::Error::PoolClosed)));
         };
         let failed = |error| ProjectionError::Append(AppendError::Failed(error));
-        let mut transaction = connection.begin().await.map_err(failed)?;
+        let mut transaction = begin(self, connection).await.map_err(failed)?;
         let appended = self.append_in(&mut transaction, append).await?;
         self.apply_inline(&mut transaction, append, &appended, projection).await?;
         let committed = transaction.commit().await;
@@ -159,7 +159,7 @@ impl<P: Projection> ProjectionRunner<P> {
         let failed = ProjectionError::database("change the mode of a projection");
         let mut own = store.pool().acquire().await.map_err(&failed)?.detach();
         let epoch = self.take_over(&version, &mut own, deadline).await.map_err(&failed)?;
-        let mut transaction = own.begin().await.map_err(&failed)?;
+        let mut transaction = begin(store, &mut own).await.map_err(&failed)?;
         let lock = sqlx::query(statements.projection_lock_appends.clone());
         lock.bind(milliseconds(deadline)).execute(&mut *transaction).await.map_err(&failed)?;
         // Without a lock: a runner that lost the lease has rows of the read model, and fails at this
@@ -196,7 +196,7 @@ impl<P: Projection> ProjectionRunner<P> {
         own: &mut PgConnection,
         deadline: Duration,
     ) -> Result<i64, sqlx::Error> {
-        let mut transaction = own.begin().await?;
+        let mut transaction = begin(self.store(), own).await?;
         let taken = sqlx::query_scalar(self.store().statements().projection_take_over.clone())
             .bind(version.name)
             .bind(version.number)

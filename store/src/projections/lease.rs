@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sqlx::types::Json;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 use tokio::sync::Mutex;
 
-use super::versions::{ProjectionVersion, milliseconds};
+use super::versions::{ProjectionVersion, begin, milliseconds};
 use crate::follow::Checkpoint;
 use crate::store::Store;
 use crate::stream::Position;
@@ -48,7 +48,7 @@ impl Lease {
         let mut connection = store.pool().acquire().await?.detach();
         let row = loop {
             // A transaction of its own: the pool can return a connection inside another one.
-            let mut transaction = connection.begin().await?;
+            let mut transaction = begin(store, &mut connection).await?;
             let acquired = sqlx::query(store.statements().projection_acquire.clone())
                 .bind(version.name)
                 .bind(version.number)
@@ -144,7 +144,7 @@ pub(super) async fn release(
     epoch: i64,
 ) -> Result<(), sqlx::Error> {
     let mut own = store.pool().acquire().await?.detach();
-    let mut transaction = own.begin().await?;
+    let mut transaction = begin(store, &mut own).await?;
     let released = sqlx::query(store.statements().projection_release.clone());
     let released = released.bind(version.name).bind(version.number).bind(epoch);
     released.execute(&mut *transaction).await?;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use super::ProjectionError;
+use super::versions::begin;
 use crate::event::EventId;
 use crate::store::Store;
 use crate::stream::{Position, Version};
@@ -90,7 +91,7 @@ impl Store {
         // A connection and a transaction of its own: the pool can return one inside another
         // transaction.
         let mut own = self.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = own.begin().await.map_err(&failed)?;
+        let mut transaction = begin(self, &mut own).await.map_err(&failed)?;
         let skip = sqlx::query(self.statements().projection_skip.clone());
         let skip = skip.bind(projection).bind(event.get()).bind(reason).execute(&mut *transaction);
         skip.await.map_err(&failed)?;

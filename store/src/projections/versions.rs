@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use super::{Projection, ProjectionError};
 use crate::follow::{Filter, Follow};
@@ -20,6 +20,14 @@ pub(super) struct ProjectionVersion {
 }
 
 const RESERVED: [&str; 2] = ["public", "information_schema"];
+
+/// Begins a transaction at read committed.
+pub(super) async fn begin<'c>(
+    store: &Store,
+    connection: &'c mut PgConnection,
+) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
+    connection.begin_with(store.statements().projection_begin.clone()).await
+}
 
 impl ProjectionVersion {
     pub(super) fn of(projection: &impl Projection, store: &Store) -> Result<Self, ProjectionError> {
@@ -44,7 +52,7 @@ impl ProjectionVersion {
         // It does not return to the pool: after a dropped `begin`, it would return inside the
         // transaction.
         let mut own = store.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = own.begin().await.map_err(&failed)?;
+        let mut transaction = begin(store, &mut own).await.map_err(&failed)?;
         let filter = Follow::into_filter(projection.events());
         if self.insert(store, &mut transaction, &filter).await.map_err(&failed)? {
             self.create(store, &mut transaction, projection.tables()).await.map_err(&failed)?;
@@ -162,7 +170,7 @@ impl Store {
     async fn try_switch(&self, projection: &str, version: u32) -> Result<bool, ProjectionError> {
         let failed = ProjectionError::database("switch a projection");
         let mut own = self.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = own.begin().await.map_err(&failed)?;
+        let mut transaction = begin(self, &mut own).await.map_err(&failed)?;
         let switch = sqlx::query_scalar(self.statements().projection_switch.clone());
         let switch = switch.bind(projection).bind(number(version)).fetch_one(&mut *transaction);
         let is_switched = switch.await.map_err(&failed)?;
@@ -182,7 +190,7 @@ impl Store {
     ) -> Result<(), ProjectionError> {
         let failed = ProjectionError::database("delete a version of a projection");
         let mut own = self.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = own.begin().await.map_err(&failed)?;
+        let mut transaction = begin(self, &mut own).await.map_err(&failed)?;
         let dropped = sqlx::query(self.statements().projection_drop.clone());
         let dropped = dropped.bind(projection).bind(number(version)).execute(&mut *transaction);
         dropped.await.map_err(&failed)?;
