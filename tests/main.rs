@@ -36,6 +36,8 @@ mod durable;
 #[cfg(test)]
 mod ended_sessions;
 #[cfg(test)]
+mod evolving;
+#[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
 mod following;
@@ -80,6 +82,8 @@ mod out_of_reach;
 mod poisoned_connections;
 #[cfg(test)]
 mod pooled;
+#[cfg(test)]
+mod projections;
 #[cfg(test)]
 mod prometheus;
 #[cfg(test)]

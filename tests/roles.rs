@@ -16,6 +16,10 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
         ("annals_append", "snapshots") => "siud",
         ("annals_admin", "snapshots") => "sd",
         ("annals_read", "snapshots") => "s",
+        ("annals_append", "projections") => "siud",
+        (_, "projections" | "projection_status" | "projection_skips") if role != "annals_relay" => {
+            "s"
+        }
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
         (
             _,
@@ -36,6 +40,14 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "append_each"
         | "append_each_and_commit"
         | "register_schema" => role == "annals_append",
+        "projection_schema"
+        | "projection_lock_appends"
+        | "projection_create"
+        | "projection_show"
+        | "projection_switch"
+        | "projection_drop" => role == "annals_append",
+        "projection_skip" => ["annals_append", "annals_admin"].contains(&role),
+        "is_covered" => ["annals_append", "annals_read", "annals_admin"].contains(&role),
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at"
         | "shard_of"

@@ -63,8 +63,9 @@ mod transaction;
 mod version_cache;
 mod version_filter;
 
+pub use annals_schemas::UnknownEvents;
 pub use annals_schemas::{EventSet, Schema, SchemaId};
-pub use batch::{DeliveredEvent, UnknownEvents};
+pub use batch::DeliveredEvent;
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use envelope::{Delivered, EnvelopeError, EnvelopeProblem};
 pub use error::{ConsumeError, RunError};

@@ -52,6 +52,7 @@
 //! | read | [`Read`], [`Store::read`], [`Store::read_events`], [`Store::streams`], [`Store::categories`] |
 //! | set metadata once for a request | [`Context`] |
 //! | test without a database | [`testing`], [`MemoryStore`] |
+//! | build read models | [`Projection`], [`Store::project`], [`Store::wait_for`], [`Store::switch_projection`] |
 //! | follow | [`Follow`], [`Store::follow`], [`Store::follow_stream`], [`Checkpoint`] |
 //! | monitor | [`telemetry`] |
 //!
@@ -93,6 +94,7 @@
 
 mod aggregate;
 mod append;
+mod backoff;
 mod bigint;
 mod connect;
 mod connections;
@@ -108,6 +110,7 @@ mod memory;
 mod migrate;
 mod options;
 pub mod outbox;
+mod projections;
 mod read;
 mod schemas;
 mod sqlstate;
@@ -130,6 +133,10 @@ mod guide {
     struct TimeAndSnapshots;
     #[doc = include_str!("../../docs/guide/4-tests.md")]
     struct Tests;
+    #[doc = include_str!("../../docs/guide/5-projections.md")]
+    struct Projections;
+    #[doc = include_str!("../../docs/guide/6-evolution.md")]
+    struct Evolution;
 }
 
 pub use aggregate::{
@@ -137,7 +144,7 @@ pub use aggregate::{
 };
 pub use annals_schemas::{
     DecodeError, EncodeError, EventSet, Fingerprint, FitReport, Misfit, Schema, SchemaError,
-    check_fit, events, timestamp_micros, timestamp_millis, verify,
+    UnknownEvents, check_fit, events, timestamp_micros, timestamp_millis, verify, verify_released,
 };
 pub use append::{Append, Appended, Coalescing};
 pub use connections::url::{DatabaseUrlError, connect_options};
@@ -154,6 +161,9 @@ pub use limits::{
 pub use memory::MemoryStore;
 pub use migrate::{MigrationError, Purpose};
 pub use options::StoreOptions;
+pub use projections::{
+    Projection, ProjectionError, ProjectionFailure, ProjectionRunner, ProjectionStatus,
+};
 pub use read::{Key, Read};
 /// The sqlx whose pools, connections and errors appear in this crate's API.
 pub use sqlx;

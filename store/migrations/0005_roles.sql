@@ -62,8 +62,12 @@ begin
         order by 1
     loop
         if purpose = 'append' and item.short in (
-                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend'
+                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend',
+                'projection_lock_appends', 'projection_schema', 'projection_create', 'projection_show', 'projection_switch',
+                'projection_drop'
             )
+            or purpose in ('append', 'admin') and item.short = 'projection_skip'
+            or purpose <> 'relay' and item.short = 'is_covered'
             -- Only these functions change leases.
             or purpose = 'relay' and (
                 item.short in ('outbox_extend', 'outbox_drop_published')
@@ -81,7 +85,14 @@ begin
             return next format('grant execute on routine %s to %I', item.name, role);
         end if;
     end loop;
+    if purpose <> 'relay' then
+        return next format(
+            'grant select on annals.projections, annals.projection_skips, annals.projection_status to %I', role
+        );
+    end if;
     if purpose = 'append' then
+        -- A service runs its projections.
+        return next format('grant insert, update, delete on annals.projections to %I', role);
         -- A cache, which each appender writes.
         return next format('grant select, insert, update, delete on annals.snapshots to %I', role);
     else
@@ -144,7 +155,7 @@ begin
         execute 'alter schema annals owner to annals_owner';
         for item in
             select c.oid::regclass as name from pg_class c
-            where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p')
+            where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p', 'v')
         loop
             execute format('alter table %s owner to annals_owner', item.name);
         end loop;
