@@ -65,6 +65,8 @@ mod moved;
 mod never_published;
 mod nothing_is_lost;
 #[cfg(test)]
+mod one_bad_topic;
+#[cfg(test)]
 mod one_instance;
 #[cfg(test)]
 mod one_round_trip;

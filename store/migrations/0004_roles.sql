@@ -126,6 +126,7 @@ begin
         execute format('grant select on %s to annals_relay, annals_read, annals_admin', item.name);
     end loop;
 
+    grant delete on annals.relay_topics to annals_admin;
     grant insert, update on annals.relay_checkpoints, annals.relay_topics, annals.relay_schema_ids to annals_relay;
     -- Only these functions change leases.
     for item in
