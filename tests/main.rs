@@ -69,6 +69,8 @@ mod never_published;
 mod no_answer;
 mod nothing_is_lost;
 #[cfg(test)]
+mod one_bad_topic;
+#[cfg(test)]
 mod one_instance;
 #[cfg(test)]
 mod one_round_trip;

@@ -11,6 +11,7 @@ create table annals.relay_sessions (
     is_ready boolean not null default false,
     joined_at timestamptz not null,
     seen_at timestamptz not null,
+    lease interval not null,
     expires_at timestamptz not null
 ) with (fillfactor = 50);
 
@@ -68,6 +69,8 @@ as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_loc
 
 -- Ends sessions: expired ones, and those in `gone`. Their shards become free; the next owner of a
 -- shard has to fence their transactional ids.
+-- No lease lasts longer than its length from now: the clock can have been set back, for instance by
+-- a promotion, and a session that ended before would keep its shards for as long as that.
 create function annals.relay_expire_sessions(deployment text, gone uuid[]) returns void
 language plpgsql volatile
 security definer
@@ -76,6 +79,8 @@ as $$
 declare
     over record;
 begin
+    update relay_sessions s set expires_at = clock_timestamp() + s.lease
+    where s.deployment = relay_expire_sessions.deployment and s.expires_at > clock_timestamp() + s.lease;
     for over in
         delete from relay_sessions s
         where s.deployment = relay_expire_sessions.deployment
@@ -151,10 +156,12 @@ begin
     insert into relay_shards (deployment, shard)
     select relay_join.deployment, shard from generate_series(0, shard_count() - 1) shard
     on conflict do nothing;
-    insert into relay_sessions (session, deployment, instance, transactional_ids, process, joined_at, seen_at, expires_at)
+    insert into relay_sessions (
+        session, deployment, instance, transactional_ids, process, joined_at, seen_at, lease, expires_at
+    )
     values (
         relay_join.session, relay_join.deployment, relay_join.instance, relay_join.transactional_ids, relay_join.process,
-        clock_timestamp(), clock_timestamp(), clock_timestamp() + relay_join.lease
+        clock_timestamp(), clock_timestamp(), relay_join.lease, clock_timestamp() + relay_join.lease
     );
     outcome := 'joined';
 end
@@ -829,6 +836,22 @@ create table annals.relay_topics (
     partitions int not null,
     recorded_at timestamptz not null default now()
 );
+
+-- Deleting a row is how an operator lets a topic go on that has lost its records or its partitions:
+-- what it had before is not expected of it any more.
+create function annals.topic_forgotten() returns trigger
+language plpgsql
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    delete from relay_topic_ends e where e.topic = old.topic;
+    return old;
+end
+$$;
+
+create trigger forgotten after delete on annals.relay_topics
+for each row execute function annals.topic_forgotten();
 
 -- Registry ids of schemas, so that known schemas need no registry.
 create table annals.relay_schema_ids (

@@ -37,7 +37,7 @@ mod testbed;
 mod violation;
 mod writer;
 
-pub use access::{ACCESS_LISTS, Right, allow, deny};
+pub use access::{ACCESS_LISTS, Right, allow, deny, limit_writing};
 pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
     deposited, deposited_for, deposited_large, opened,

@@ -150,6 +150,8 @@ pub struct Relay {
     pub delivery: Delivery,
     /// When an event may be published.
     pub durability: Durability,
+    /// The names of the standbys that count for the durability; none: every physical standby.
+    pub standbys: Vec<String>,
     /// The most events in one Kafka transaction.
     pub batch_events_max: NonZeroUsize,
     /// The most bytes in one Kafka transaction, a single larger event excepted.
@@ -268,6 +270,13 @@ impl Config {
     #[must_use]
     pub fn topic(&self, category: &str) -> String {
         format!("{}{category}", self.topics.prefix)
+    }
+
+    /// The category of a topic of events; none for the topics of checkpoints and claims.
+    #[must_use]
+    pub fn category<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        let category = topic.strip_prefix(&*self.topics.prefix)?;
+        (topic != self.topics.claims && !category.contains('-')).then_some(category)
     }
 
     /// The name of the deployment in the database: with another prefix it is another publication,

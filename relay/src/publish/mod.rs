@@ -12,7 +12,10 @@ pub mod registry;
 mod rows;
 mod senders;
 mod standby;
+mod topic_worker;
 mod topics;
+mod topics_log;
+mod topics_state;
 
 use std::sync::Arc;
 

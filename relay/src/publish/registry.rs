@@ -298,7 +298,7 @@ fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
 /// about an id.
 fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
     match error_code {
-        40_400..=40_499 => Some(|_| Answer::Unknown),
+        40_401..=40_403 => Some(|_| Answer::Unknown),
         // Not permitted: the registry refuses all writes at the moment, for any schema.
         42_205 => None,
         409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn only_the_codes_of_the_registry_concern_a_schema() {
         let answer = |code| meaning_of(code).map(|meaning| meaning("why".to_owned()));
-        for code in [0, 401, 403, 404, 429, 42_205, 50_001, 50_003] {
+        for code in [0, 401, 403, 404, 429, 40_400, 40_404, 42_205, 50_001, 50_003] {
             assert!(answer(code).is_none(), "{code}");
         }
         for code in [40_401, 40_402, 40_403] {
