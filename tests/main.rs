@@ -14,6 +14,8 @@ mod at_least_once;
 #[cfg(test)]
 mod atomic;
 #[cfg(test)]
+mod audited;
+#[cfg(test)]
 mod checked_before_commit;
 #[cfg(test)]
 mod checker_catches;
@@ -39,6 +41,8 @@ mod ended_sessions;
 mod exactly_once;
 #[cfg(test)]
 mod following;
+#[cfg(test)]
+mod forgotten;
 #[cfg(test)]
 mod forked;
 #[cfg(test)]
@@ -88,6 +92,8 @@ mod reading;
 mod rebased;
 #[cfg(test)]
 mod removed_events;
+#[cfg(test)]
+mod replayed;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]

@@ -112,11 +112,13 @@ begin
     grant execute on function annals.outbox_extend(bigint) to annals_append, annals_relay;
     grant execute on function annals.outbox_drop_published() to annals_relay;
     grant execute on function
-        annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
+        annals.relay_forget(text, text), annals.relay_reshard(int), annals.relay_deliver(text, text),
         annals.relay_rebase(text, text), annals.relay_skip_published(text, bigint[]),
         annals.relay_record_ends(text, text, text, text[], int[], bigint[], bigint[]), annals.adopt(text, boolean),
         annals.relay_retry(text, text, text),
-        annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text)
+        annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text),
+        annals.relay_begin_replay(text, jsonb, text, uuid, interval),
+        annals.relay_renew_replay(bigint, uuid, interval, bigint), annals.relay_end_replay(bigint, uuid, text, bigint)
         to annals_admin;
 
     for item in
@@ -133,7 +135,8 @@ begin
         where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
             and p.proname not in (
                 'relay_lock', 'relay_lock_stopped', 'relay_expire_sessions', 'relay_admit_write', 'relay_forget', 'relay_begin_generation', 'relay_reshard',
-                'relay_deliver', 'relay_rebase', 'relay_skip_published', 'relay_checkpoint_now', 'relay_release_topics'
+                'relay_deliver', 'relay_rebase', 'relay_skip_published', 'relay_checkpoint_now', 'relay_release_topics',
+                'relay_begin_replay', 'relay_renew_replay', 'relay_end_replay'
             )
     loop
         execute format('grant execute on routine %s to annals_relay', item.name);
