@@ -18,6 +18,8 @@ mod audited;
 #[cfg(test)]
 mod checked_before_commit;
 #[cfg(test)]
+mod checked_before_start;
+#[cfg(test)]
 mod checker_catches;
 #[cfg(test)]
 mod claimed_topics;

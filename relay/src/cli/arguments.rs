@@ -103,6 +103,16 @@ pub enum CliCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Say what will not work, before the first start, and what to do about it: rights, settings and
+    /// limits of the database, of Kafka with the topics, and of the registry. Changes nothing.
+    ///
+    /// Rights to write cannot be proved without writing: the relay names a missing one when it starts.
+    /// Exits with 0 without an error, with 3 if there is one, with 1 if the configuration is wrong.
+    Check {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prove that every committed event is in its topic, waits, is quarantined or was skipped, and
     /// that every record is of an event: compares the topics with the store by id and by the hash of
     /// the value.

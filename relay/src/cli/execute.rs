@@ -11,14 +11,14 @@ use crate::cli::arguments::CliCommand;
 use crate::cli::connection::store;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::status::Status;
-use crate::cli::{audit, forget, quarantine, rebase, replay};
+use crate::cli::{audit, check, forget, quarantine, rebase, replay};
 use crate::config::Config;
 use crate::driver::{run, topic_claims};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// The exit code of `status` if the deployment is not ready, and of `audit` if there is a fault. The
-/// argument parser has 2.
+/// The exit code of `status` if the deployment is not ready, of `audit` if there is a fault, and of
+/// `check` if there is an error. The argument parser has 2.
 const NOT_READY: u8 = 3;
 
 /// Executes a subcommand, and returns the exit code of the process.
@@ -34,6 +34,11 @@ pub async fn execute(command: CliCommand, config: Config) -> Result<ExitCode> {
     }
     if let CliCommand::Audit(arguments) = command {
         let is_sound = audit::execute(config, &store, arguments).await?;
+        return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
+    }
+    if let CliCommand::Check { json } = command {
+        let (text, is_sound) = check::execute(config, &store, json).await?;
+        print(&text)?;
         return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
     }
     execute_on(command, config, store).await.map(|()| ExitCode::SUCCESS)
@@ -70,7 +75,10 @@ async fn execute_on(command: CliCommand, config: Config, store: Store) -> Result
         CliCommand::Forget { deployment, execution, reason } => {
             print(&forget::execute(&store, &deployment, &reason, execution).await?)
         }
-        CliCommand::CheckConfig | CliCommand::Status { .. } | CliCommand::Audit(_) => Ok(()),
+        CliCommand::CheckConfig
+        | CliCommand::Status { .. }
+        | CliCommand::Audit(_)
+        | CliCommand::Check { .. } => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod audit;
+mod check;
 mod connection;
 mod execute;
 mod forget;

@@ -9,6 +9,7 @@ mod client;
 mod client_events;
 mod error;
 pub(crate) mod event_scan;
+pub(crate) mod inspection;
 pub(crate) mod producer;
 mod properties;
 pub(crate) mod scan;
