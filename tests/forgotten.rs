@@ -26,7 +26,7 @@ async fn a_deployment_keeps_the_outbox_until_it_is_forgotten_and_continues_only_
     let bed = Testbed::new("forgotten").await;
     let follower = bed.follow();
     let old = bed.relay().variable("ANNALS_RELAY__RELAY__DEPLOYMENT", "old");
-    let old = old.topic_prefix(&format!("{}-old.", bed.name()));
+    let old = old.topic_prefix(&format!("{}-old.", bed.name())).in_directory("old");
     let name = format!("old@{}-old.", bed.name());
     append(&bed).await;
     let mut relay = RelayProcess::start(&old);

@@ -24,7 +24,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    async fn new(label: &str) -> Self {
+    pub(crate) async fn new(label: &str) -> Self {
         Self::of(PrivateStack::up(&[Component::Postgres]).await, label).await
     }
 
@@ -36,7 +36,7 @@ impl Pair {
         Self { primary, standby, bed }
     }
 
-    fn standby_url(&self) -> String {
+    pub(crate) fn standby_url(&self) -> String {
         self.standby.environment().url_of_database(self.bed.name())
     }
 

@@ -69,6 +69,8 @@ mod migrating;
 mod moved;
 #[cfg(test)]
 mod never_published;
+#[cfg(test)]
+mod no_answer;
 mod nothing_is_lost;
 #[cfg(test)]
 mod one_instance;
@@ -88,6 +90,8 @@ mod prometheus;
 mod quarantine;
 #[cfg(test)]
 mod read_only;
+#[cfg(test)]
+mod read_replicas;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
@@ -116,6 +120,8 @@ mod same_contract;
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+mod session_settings;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod status;

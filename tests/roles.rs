@@ -20,7 +20,7 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
         (
             _,
             "identity" | "adoptions" | "streams" | "events" | "removed_events" | "outbox"
-            | "outbox_dropped" | "schemas",
+            | "outbox_dropped" | "schemas" | "migrations",
         )
         | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
@@ -43,6 +43,7 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "outbox_partition_positions"
         | "system_identifier"
         | "incarnation"
+        | "oldest_client"
         | "is_visible_at" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
         "administer"

@@ -134,6 +134,7 @@ pub use annals_schemas::{
     check_fit, events, timestamp_micros, timestamp_millis, verify,
 };
 pub use append::{Append, Appended, Coalescing};
+pub use connections::url::{DatabaseUrlError, connect_options};
 pub use context::Context;
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
@@ -141,11 +142,11 @@ pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
 pub use limits::{
-    EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX,
-    STREAMS_PER_APPEND_MAX,
+    APPEND_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX,
+    METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
-pub use migrate::MigrationError;
+pub use migrate::{MigrationError, Purpose};
 pub use options::StoreOptions;
 pub use read::{Key, Read};
 /// The sqlx whose pools, connections and errors appear in this crate's API.
