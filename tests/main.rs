@@ -14,7 +14,11 @@ mod at_least_once;
 #[cfg(test)]
 mod atomic;
 #[cfg(test)]
+mod audited;
+#[cfg(test)]
 mod checked_before_commit;
+#[cfg(test)]
+mod checked_before_start;
 #[cfg(test)]
 mod checker_catches;
 #[cfg(test)]
@@ -41,6 +45,8 @@ mod evolving;
 mod exactly_once;
 #[cfg(test)]
 mod following;
+#[cfg(test)]
+mod forgotten;
 #[cfg(test)]
 mod forked;
 #[cfg(test)]
@@ -100,6 +106,8 @@ mod reading;
 mod rebased;
 #[cfg(test)]
 mod removed_events;
+#[cfg(test)]
+mod replayed;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]

@@ -65,6 +65,9 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "relay_deliver"
         | "relay_rebase"
         | "relay_skip_published"
+        | "relay_begin_replay"
+        | "relay_renew_replay"
+        | "relay_end_replay"
         | "relay_release_topics" => role == "annals_admin",
         "relay_retry" | "relay_skip" | "relay_record_ends" => {
             ["annals_relay", "annals_admin"].contains(&role)

@@ -74,12 +74,13 @@ begin
                 or starts_with(item.short, 'relay_') and item.short not in (
                     'relay_lock', 'relay_lock_stopped', 'relay_expire_sessions', 'relay_admit_write', 'relay_forget',
                     'relay_begin_generation', 'relay_reshard', 'relay_deliver', 'relay_rebase', 'relay_skip_published',
-                    'relay_checkpoint_now', 'relay_release_topics'
+                    'relay_checkpoint_now', 'relay_release_topics', 'relay_begin_replay', 'relay_renew_replay', 'relay_end_replay'
                 )
             )
             or purpose = 'admin' and item.short in (
                 'administer', 'adopt', 'relay_forget', 'relay_reshard', 'relay_deliver', 'relay_rebase', 'relay_skip_published',
-                'relay_record_ends', 'relay_retry', 'relay_skip', 'relay_release_topics'
+                'relay_record_ends', 'relay_retry', 'relay_skip', 'relay_release_topics', 'relay_begin_replay',
+                'relay_renew_replay', 'relay_end_replay'
             )
         then
             return next format('grant execute on routine %s to %I', item.name, role);

@@ -300,6 +300,13 @@ impl Config {
         }
     }
 
+    /// The topic with the progress of this deployment's replays, named like that of its checkpoints.
+    #[must_use]
+    pub(crate) fn replays_topic(&self) -> Arc<str> {
+        let store = &self.store.id.simple().to_string()[..12];
+        format!("{}{}-replays-{store}", self.topics.prefix, self.relay.deployment).into()
+    }
+
     /// The same configuration in a generation of the deployment; see `relay_deployments`.
     #[must_use]
     pub fn in_generation(self, generation: u32) -> Self {

@@ -126,6 +126,12 @@ impl TopicPlan {
         }
     }
 
+    /// The topic with the progress of a deployment's replays: one partition.
+    #[must_use]
+    pub(crate) fn replays(topics: &config::Topics, name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::claims(topics) }
+    }
+
     /// The settings returned by the broker that differ from the plan.
     #[must_use]
     pub fn differences(&self, found: &BTreeMap<String, String>) -> Vec<Difference> {

@@ -5,7 +5,7 @@ mod filter;
 mod operator_requests;
 mod page;
 mod page_builder;
-mod predecessors;
+pub(crate) mod predecessors;
 mod quarantined;
 mod reader;
 pub mod registry;

@@ -103,6 +103,35 @@ impl RegistryClient {
         }
     }
 
+    /// Whether the registry answers, for any schema.
+    ///
+    /// # Errors
+    /// [`Failure::Outage`] if it does not.
+    pub(crate) async fn is_reachable(&self) -> Result<(), Failure> {
+        match self.call(SrCall::GetLatest("annals-check")).await {
+            Answer::Found(_) | Answer::Unknown | Answer::Refused(_) => Ok(()),
+            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+        }
+    }
+
+    /// Looks a schema up for the readers of a topic; registers and records nothing.
+    ///
+    /// # Errors
+    /// [`Failure::Schema`] if the registry does not have it; [`Failure::Outage`].
+    pub(crate) async fn look_up(&self, topic: &Arc<str>, schema: Schema) -> Result<(), Failure> {
+        let subject = format!("{topic}-{}", schema.full_name());
+        let sought = Sought { subject, topic, schema };
+        let body =
+            serde_json::json!({ "schema": sought.schema.definition(), "schemaType": "AVRO" });
+        match self.call(SrCall::PostForVersion(&sought.subject, &body.to_string())).await {
+            Answer::Found(_) => Ok(()),
+            Answer::Unknown | Answer::Refused(_) => {
+                Err(sought.failed(self.not_registered(&sought)))
+            }
+            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+        }
+    }
+
     /// Checks a recorded id if the registry answers.
     async fn confirm(&mut self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
         if self.unavailable_since.is_some_and(|since| since.elapsed() < REST) {

@@ -5,6 +5,7 @@
 pub mod failure;
 pub mod kafka_failure;
 mod policy;
+pub(crate) mod progress;
 pub mod registry_failure;
 mod reporter;
 pub(crate) mod threads;
