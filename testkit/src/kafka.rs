@@ -267,6 +267,22 @@ pub async fn add_partitions(brokers: &str, topic: &str, partitions: usize) {
     }
 }
 
+/// Removes the records of a partition before an offset, as retention does.
+///
+/// # Panics
+/// If the topic or the broker is not there.
+pub async fn remove_records(brokers: &str, topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(topic, partition, Offset::Offset(before))
+        .must("name the records to remove");
+    let admin = admin(brokers).must("ask for a topic");
+    let removed = admin.delete_records(&offsets, &options()).await.must("remove records");
+    for element in removed.elements() {
+        element.error().must("remove records");
+    }
+}
+
 /// Deletes a topic.
 ///
 /// # Panics

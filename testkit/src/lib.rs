@@ -54,7 +54,8 @@ pub use http::{HttpAnswer, http_get};
 pub use java::{JavaPrinter, JavaRegistry};
 pub use kafka::{
     Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
-    read_topic, topic_configuration, topics, until_forgotten, until_nothing_is_open, write_records,
+    read_topic, remove_records, topic_configuration, topics, until_forgotten,
+    until_nothing_is_open, write_records,
 };
 pub use load::{Load, LoadOptions};
 pub use must::Must;
