@@ -63,6 +63,8 @@ mod migrating;
 mod moved;
 #[cfg(test)]
 mod never_published;
+#[cfg(test)]
+mod no_answer;
 mod nothing_is_lost;
 #[cfg(test)]
 mod one_instance;

@@ -9,7 +9,7 @@ from (
         a.pid, a.usename::text as login, a.application_name as application, a.client_addr::text as client, a.state,
         (extract(epoch from a.xact_start) * 1000000)::bigint as since_us,
         extract(epoch from clock_timestamp() - a.xact_start)::double precision as age_seconds,
-        case when a.xact_start is not null then left(regexp_replace(a.query, '^(\s*--[^\n]*\n)+', ''), 200) end as query,
+        case when a.xact_start is not null then left(regexp_replace(a.query, '^([[:space:]]*--[^' || chr(10) || ']*' || chr(10) || ')+', ''), 200) end as query,
         a.backend_xid::text::bigint as xid
     from pg_stat_activity a
     where a.backend_xid is not null and a.pid <> pg_backend_pid() and a.datname = current_database()

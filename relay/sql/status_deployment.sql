@@ -10,7 +10,7 @@ from (
     select
         count(*) as partitions,
         count(*) filter (
-            where (substring(c.relname from 'outbox_(\d+)$')::bigint + 1) * annals.outbox_partition_positions() <= covered.position
+            where (substring(c.relname from 'outbox_([0-9]+)$')::bigint + 1) * annals.outbox_partition_positions() <= covered.position
         ) as droppable
     from pg_inherits i
     join pg_class c on c.oid = i.inhrelid

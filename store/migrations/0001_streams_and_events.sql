@@ -1,5 +1,11 @@
 -- The store: streams, their events, and the schemas the events were encoded with.
 
+-- The oldest version of Annals that works with these tables, by the number of its last migration. A
+-- migration that an older version cannot work with replaces this function.
+create function annals.oldest_client() returns bigint
+language sql immutable parallel safe
+as $$ select 4::bigint $$;
+
 -- The identity of the store, and its history.
 --
 -- Transaction ids have a meaning only in the cluster that assigned them. Events up to the position
@@ -336,8 +342,9 @@ language sql immutable parallel safe
 as $$ select 4194304::bigint $$;
 
 -- Creates partitions of the outbox for at least `ahead` positions above the drawn ones, if
--- necessary; returns the first position without a partition. Safe at any time and for concurrent
--- callers: a lock serializes them, and attaching a table does not lock out inserts.
+-- necessary, and for no more than sixteen partitions ahead; returns the first position without a
+-- partition. Safe at any time and for concurrent callers: a lock serializes them, and attaching a
+-- table does not lock out inserts.
 create function annals.outbox_extend(ahead bigint) returns bigint
 language plpgsql
 security definer
@@ -345,12 +352,13 @@ set search_path = annals, pg_temp
 as $$
 declare
     size constant bigint := outbox_partition_positions();
+    ahead constant bigint := least(outbox_extend.ahead, 16 * size);
     drawn bigint;
     upper bigint;
     partition text;
 begin
     select last_value into drawn from positions;
-    select coalesce(max(substring(c.relname from 'outbox_(\d+)$')::bigint + 1), 0) * size into upper
+    select coalesce(max(substring(c.relname from 'outbox_([0-9]+)$')::bigint + 1), 0) * size into upper
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'outbox'::regclass;
     if upper > drawn + ahead then
@@ -358,7 +366,7 @@ begin
     end if;
 
     perform pg_advisory_xact_lock(hashtextextended('annals.outbox_extend:' || current_schema(), 0));
-    select coalesce(max(substring(c.relname from 'outbox_(\d+)$')::bigint + 1), drawn / size) * size into upper
+    select coalesce(max(substring(c.relname from 'outbox_([0-9]+)$')::bigint + 1), drawn / size) * size into upper
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'outbox'::regclass;
     while upper <= drawn + ahead loop

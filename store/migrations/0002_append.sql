@@ -34,17 +34,23 @@ $$;
 --   stream_of           for each event, the 1-based index of its stream in `streams`
 --   conflict_events_max maximum number of events since the expected version in a conflict
 --
--- Returns one row. `outcome` is 'appended'  written: versions and positions of the events, in the
--- order of the arguments 'repeated'  an earlier call recorded the same events: their original
--- versions and positions. Stream, event type, schema and payload are compared. Metadata and headers
--- describe a request and may differ in a retry; those of the first attempt stay 'refused'   nothing
--- is written; `refusals` has all reasons, as objects with a `kind`: conflict       stream,
--- expected, actual (null: no such stream), events id_taken       event_id, stream, and `differs`:
--- the fields that differ partly_known   event_ids that are recorded while others of this append are
--- not illegal_stream stream unknown_schema category, fingerprint: not registered for the category
--- malformed      event_id, and `field`: its metadata or headers cannot be published other_cluster
--- recorded, found: the store came from another cluster and is not adopted The transaction stays
--- usable.
+-- Returns one row. `outcome` is
+--
+--   'appended'  written: versions and positions of the events, in the order of the arguments
+--   'repeated'  an earlier call recorded the same events: their original versions and positions.
+--               Stream, event type, schema and payload are compared. Metadata and headers describe a
+--               request and may differ in a retry; those of the first attempt stay
+--   'refused'   nothing is written; `refusals` has all reasons, as objects with a `kind`:
+--
+--     conflict        stream, expected, actual (null: no such stream), events
+--     id_taken        event_id, stream, and `differs`: the fields that differ
+--     partly_known    event_ids that are recorded while others of this append are not
+--     illegal_stream  stream
+--     unknown_schema  category, fingerprint: not registered for the category
+--     malformed       event_id, and `field`: its metadata or headers cannot be published
+--     other_cluster   recorded, found: the store came from another cluster and is not adopted
+--
+-- The transaction stays usable.
 create function annals.append(
     streams text[],
     expected bigint[],
@@ -283,8 +289,10 @@ $$;
 --
 -- Returns one row. `outcomes`, `recorded_at` and `refusals` (a JSON array) have an element for each
 -- append, as `append` returns them; `versions` and `positions` an element for each event. An
--- outcome can also be 'skipped'   nothing is written, because another transaction has locked the
--- stream or is creating it, or its name is illegal: use `append`, which waits
+-- outcome can also be
+--
+--   'skipped'  nothing is written, because another transaction has locked the stream or is creating
+--              it, or its name is illegal: use `append`, which waits
 create function annals.append_each(
     streams text[],
     append_streams int[],
@@ -579,25 +587,33 @@ begin
 end
 $$;
 
--- The events of a stream after a version, up to another one, at most `events_max`, as a JSON array
--- in version order.
-create function annals.events_since(stream text, version bigint, until bigint, events_max int) returns jsonb
+-- The events of a stream after a version, up to another one, at most `events_max` of them and
+-- `bytes_max` of their payloads, as a JSON array in version order.
+create function annals.events_since(stream text, version bigint, until bigint, events_max int, bytes_max bigint)
+returns jsonb
 language sql stable
 set search_path = annals, pg_temp
 as $$
-    select coalesce(jsonb_agg(to_jsonb(e) order by e.version), '[]')
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'position', e.position, 'stream', e.stream, 'version', e.version, 'event_id', e.event_id,
+        'event_type', e.event_type, 'fingerprint', e.fingerprint, 'recorded_at', e.recorded_at,
+        'payload', encode(e.payload, 'hex'), 'data', e.data, 'metadata', e.metadata, 'headers', e.headers
+    ) order by e.version), '[]')
     from (
-        select
-            e.position, e.stream, e.version, e.event_id, e.event_type, e.fingerprint, e.recorded_at,
-            encode(e.payload, 'hex') as payload, e.data, e.metadata, e.headers
+        -- The length of a large payload is known without reading it. Each event counts for 1,000
+        -- bytes more, for its metadata.
+        select e.*, sum(octet_length(e.payload) + 1000) over (order by e.version) as bytes
         from annals.events e
         where e.stream = events_since.stream and e.version > events_since.version and e.version <= events_since.until
         order by e.version
         limit events_max
     ) e
+    where e.bytes <= bytes_max
 $$;
 
--- The conflicts of streams at versions `current` (-1: no such stream), as a JSON array.
+-- The conflicts of streams at versions `current` (-1: no such stream), as a JSON array. All of them
+-- together have at most 8 MB of payloads: one JSON value is limited to 256 MB, and hexadecimal
+-- digits, `data` and metadata are several times as large.
 create function annals.append_conflicts(streams text[], expected bigint[], current bigint[], conflict_events_max int)
 returns jsonb
 language sql stable
@@ -605,10 +621,15 @@ set search_path = annals, pg_temp
 as $$
     select coalesce(jsonb_agg(jsonb_build_object(
         'kind', 'conflict', 'stream', c.stream, 'expected', c.expected, 'actual', nullif(c.actual, -1),
-        'events', annals.events_since(c.stream, greatest(c.expected, -1), c.actual, conflict_events_max)
+        'events', annals.events_since(
+            c.stream, greatest(c.expected, -1), c.actual, conflict_events_max, 8000000 / c.conflicts
+        )
     )), '[]')
-    from unnest(streams, expected, current) as c (stream, expected, actual)
-    where not case c.expected when -2 then true when -3 then c.actual >= 0 else c.actual = c.expected end
+    from (
+        select c.*, count(*) over () as conflicts
+        from unnest(streams, expected, current) as c (stream, expected, actual)
+        where not case c.expected when -2 then true when -3 then c.actual >= 0 else c.actual = c.expected end
+    ) c
 $$;
 
 -- The reasons why an append cannot be published, as a JSON array.
@@ -641,7 +662,9 @@ $$;
 -- Appends in a transaction that consists of this call, and commits it; arguments and result as of
 -- `append`. Inside a transaction block the server refuses the commit (SQLSTATE 2D000) and nothing
 -- is written: so a reply proves that the events are committed, in any state of the connection.
--- Without a search_path, because a procedure with settings may not commit.
+-- Without a search_path, because a procedure with settings may not commit. The append runs at READ
+-- COMMITTED under any default of the role or database: above it, an append that waits for the lock
+-- of a stream would fail instead of seeing the stream's new version.
 create procedure annals.append_and_commit(
     streams text[],
     expected bigint[],
@@ -664,6 +687,10 @@ language plpgsql
 as $$
 #variable_conflict use_variable
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        commit;
+        set transaction isolation level read committed;
+    end if;
     select a.outcome, a.versions, a.positions, a.recorded_at, a.refusals
     into outcome, versions, positions, recorded_at, refusals
     from annals.append(
@@ -699,6 +726,10 @@ language plpgsql
 as $$
 #variable_conflict use_variable
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        commit;
+        set transaction isolation level read committed;
+    end if;
     select a.outcomes, a.versions, a.positions, a.recorded_at, a.refusals
     into outcomes, versions, positions, recorded_at, refusals
     from annals.append_each(

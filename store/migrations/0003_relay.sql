@@ -875,7 +875,7 @@ declare
 begin
     select o.relname, o.number * size, (o.number + 1) * size into partition, lower, upper
     from (
-        select c.relname, substring(c.relname from 'outbox_(\d+)$')::bigint as number
+        select c.relname, substring(c.relname from 'outbox_([0-9]+)$')::bigint as number
         from pg_inherits i join pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'outbox'::regclass
     ) o
@@ -1013,7 +1013,7 @@ begin
     if adopt.is_copy then
         for kept in
             select c.oid::regclass from pg_class c
-            where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and c.relname like 'relay\_%'
+            where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and starts_with(c.relname, 'relay_')
         loop
             execute format('delete from %s', kept);
         end loop;

@@ -1,9 +1,10 @@
 -- Roles and privileges.
 --
---   annals_owner   owns all objects; it has no login annals_append  appends, through the functions,
---   and reads annals_read    reads and follows annals_relay   reads, and writes the relay's state
---   annals_admin   reads, and may change recorded events after annals.administer(reason), which is
---   logged
+--   annals_owner   owns all objects; it has no login
+--   annals_append  appends, through the functions, and reads
+--   annals_read    reads and follows
+--   annals_relay   reads, and writes the relay's state
+--   annals_admin   reads, and may change recorded events after annals.administer(reason), logged
 --
 -- Roles belong to the whole cluster. Give a login its privileges with `grant annals_append to app`.
 
@@ -25,6 +26,80 @@ begin
 exception
     when insufficient_privilege then
         return false;
+end
+$$;
+
+-- The statements that give a role what a purpose needs: `append`, `read`, `relay` or `admin`, as
+-- described above. For installations whose roles another tool manages: `apply_roles` executes
+-- exactly these.
+create function annals.grants_for(purpose text, role text) returns setof text
+language plpgsql stable
+set search_path = annals, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    item record;
+begin
+    if purpose not in ('append', 'read', 'relay', 'admin') then
+        raise exception 'no grants for %: append, read, relay or admin', purpose using errcode = 'invalid_parameter_value';
+    end if;
+    return next format('grant usage on schema annals to %I', role);
+    return next format(
+        'grant select on annals.migrations, annals.identity, annals.adoptions, annals.streams, annals.events, '
+        'annals.removed_events, annals.outbox, annals.outbox_dropped, annals.schemas, annals.snapshots to %I',
+        role
+    );
+    return next format(
+        'grant execute on function annals.oldest_client(), annals.position_at(timestamptz), annals.shard_of(text), '
+        'annals.shard_count(), annals.outbox_partition_positions(), annals.system_identifier(), annals.incarnation(), '
+        'annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint) to %I',
+        role
+    );
+    for item in
+        select p.oid::regprocedure as name, p.proname as short from pg_proc p
+        where p.pronamespace = 'annals'::regnamespace
+        order by p.oid::regprocedure::text
+    loop
+        if purpose = 'append' and item.short in (
+                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend'
+            )
+            -- Only these functions change leases.
+            or purpose = 'relay' and (
+                item.short in ('outbox_extend', 'outbox_drop_published')
+                or starts_with(item.short, 'relay_') and item.short not in (
+                    'relay_lock', 'relay_lock_stopped', 'relay_expire_sessions', 'relay_admit_write', 'relay_forget',
+                    'relay_begin_generation', 'relay_reshard', 'relay_deliver', 'relay_rebase', 'relay_skip_published',
+                    'relay_checkpoint_now', 'relay_release_topics'
+                )
+            )
+            or purpose = 'admin' and item.short in (
+                'administer', 'adopt', 'relay_forget', 'relay_reshard', 'relay_deliver', 'relay_rebase', 'relay_skip_published',
+                'relay_record_ends', 'relay_retry', 'relay_skip', 'relay_release_topics'
+            )
+        then
+            return next format('grant execute on routine %s to %I', item.name, role);
+        end if;
+    end loop;
+    if purpose = 'append' then
+        -- A cache, which each appender writes.
+        return next format('grant insert, update, delete on annals.snapshots to %I', role);
+    else
+        for item in
+            select c.oid::regclass as name from pg_class c
+            where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and starts_with(c.relname, 'relay_')
+        loop
+            return next format('grant select on %s to %I', item.name, role);
+        end loop;
+    end if;
+    if purpose = 'relay' then
+        return next format(
+            'grant insert, update on annals.relay_checkpoints, annals.relay_topics, annals.relay_schema_ids to %I', role
+        );
+    elsif purpose = 'admin' then
+        return next format('grant delete on annals.snapshots to %I', role);
+        return next format('grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to %I', role);
+        return next format('grant select on annals.admin_log to %I', role);
+    end if;
 end
 $$;
 
@@ -87,64 +162,19 @@ begin
     revoke all on all tables in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
     revoke all on all sequences in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
     revoke all on all routines in schema annals from public, annals_append, annals_read, annals_relay, annals_admin;
-    grant usage on schema annals to annals_append, annals_read, annals_relay, annals_admin;
-
-    grant select on annals.identity, annals.adoptions, annals.streams, annals.events, annals.removed_events, annals.outbox,
-        annals.outbox_dropped, annals.schemas
-        to annals_append, annals_read, annals_relay, annals_admin;
-    -- A cache, which each appender writes.
-    grant select, insert, update, delete on annals.snapshots to annals_append;
-    grant select on annals.snapshots to annals_read;
-    grant select, delete on annals.snapshots to annals_admin;
-    grant execute on function annals.position_at(timestamptz), annals.shard_of(text), annals.shard_count(),
-        annals.outbox_partition_positions(),
-        annals.system_identifier(), annals.incarnation(), annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint)
-        to annals_append, annals_read, annals_relay, annals_admin;
-
-    for item in
-        select p.oid::regprocedure as name from pg_proc p
-        where p.pronamespace = 'annals'::regnamespace and p.proname in (
-                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema'
-            )
-    loop
-        execute format('grant execute on routine %s to annals_append', item.name);
+    foreach role in array array['append', 'read', 'relay', 'admin'] loop
+        for item in select g.statement from grants_for(role, 'annals_' || role) g (statement) loop
+            execute item.statement;
+        end loop;
     end loop;
-    grant execute on function annals.outbox_extend(bigint) to annals_append, annals_relay;
-    grant execute on function annals.outbox_drop_published() to annals_relay;
-    grant execute on function
-        annals.relay_forget(text), annals.relay_reshard(int), annals.relay_deliver(text, text),
-        annals.relay_rebase(text, text), annals.relay_skip_published(text, bigint[]),
-        annals.relay_record_ends(text, text, text, text[], int[], bigint[], bigint[]), annals.adopt(text, boolean),
-        annals.relay_retry(text, text, text),
-        annals.relay_skip(text, text, bigint, text), annals.relay_release_topics(text, text)
-        to annals_admin;
-
-    for item in
-        select c.oid::regclass as name from pg_class c
-        where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and c.relname like 'relay\_%'
-    loop
-        execute format('grant select on %s to annals_relay, annals_read, annals_admin', item.name);
-    end loop;
-
-    grant insert, update on annals.relay_checkpoints, annals.relay_topics, annals.relay_schema_ids to annals_relay;
-    -- Only these functions change leases.
-    for item in
-        select p.oid::regprocedure as name from pg_proc p
-        where p.pronamespace = 'annals'::regnamespace and p.proname like 'relay\_%'
-            and p.proname not in (
-                'relay_lock', 'relay_lock_stopped', 'relay_expire_sessions', 'relay_admit_write', 'relay_forget', 'relay_begin_generation', 'relay_reshard',
-                'relay_deliver', 'relay_rebase', 'relay_skip_published', 'relay_checkpoint_now', 'relay_release_topics'
-            )
-    loop
-        execute format('grant execute on routine %s to annals_relay', item.name);
-    end loop;
-
-    grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to annals_admin;
-    grant select on annals.admin_log to annals_admin;
-    grant execute on function annals.administer(text) to annals_admin;
     perform set_config('role', began_as, true);
     return true;
 end
 $$;
 
-select annals.apply_roles();
+-- Security definers do work that their callers may not do.
+revoke all on all routines in schema annals from public;
+
+-- Without roles, all objects stay with the migrating user, and `grants_for` has the statements for
+-- the roles of the installation.
+select annals.apply_roles() where current_setting('annals.without_roles', true) is distinct from 'on';

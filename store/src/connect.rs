@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use sqlx::pool::PoolConnectionMetadata;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::connections::expiry::SessionExpiry;
 use crate::connections::reuse::ReusePolicy;
+use crate::connections::url::connect_options;
 use crate::error::Error;
 use crate::options::StoreOptions;
 use crate::store::{Connections, Store};
@@ -20,15 +21,15 @@ impl StoreOptions {
     /// (`postgres://user:password@host/database`).
     ///
     /// # Errors
-    /// [`Error::Database`] if the URL cannot be parsed or the server is not reached;
-    /// [`Error::NotDurable`] if the server runs with `fsync = off`.
+    /// [`Error::DatabaseUrl`] if the URL cannot be used; [`Error::Database`] if the server is not
+    /// reached; [`Error::NotDurable`] if the server runs with `fsync = off`.
     pub async fn connect(self, url: &str) -> Result<Store, Error> {
-        let options: PgConnectOptions =
-            url.parse().map_err(Error::database("parse the database URL"))?;
+        let options = connect_options(url, "annals").map_err(Error::DatabaseUrl)?;
         let expiry = SessionExpiry::default();
         let expiry_of_pool = expiry.clone();
         let pool = PgPoolOptions::new()
             .max_connections(self.connections_max)
+            .acquire_timeout(self.deadline)
             // By default the pool pings each connection before each use, which costs each append a
             // round trip. Only connections with a long idle time are pinged; an append takes
             // another connection if its connection turns out to be closed.
@@ -37,7 +38,7 @@ impl StoreOptions {
                 let is_expired = expiry_of_pool.is_expired(meta.age);
                 Box::pin(async move { Ok(!is_expired && is_alive(connection, meta).await?) })
             })
-            .connect_with(options.application_name("annals"))
+            .connect_with(options)
             .await
             .map_err(Error::database("connect to the store"))?;
         let store = Store::new(self, Connections { pool, reuse: ReusePolicy::Reuse, expiry });
@@ -73,8 +74,8 @@ impl Store {
     /// Connects to the database of `url` with the defaults of [`StoreOptions`].
     ///
     /// # Errors
-    /// [`Error::Database`] if the URL cannot be parsed or the server is not reached;
-    /// [`Error::NotDurable`] if the server runs with `fsync = off`.
+    /// [`Error::DatabaseUrl`] if the URL cannot be used; [`Error::Database`] if the server is not
+    /// reached; [`Error::NotDurable`] if the server runs with `fsync = off`.
     ///
     /// ```
     /// # use annals_store::Store;

@@ -39,7 +39,8 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn identity(&self) -> Result<Identity, Error> {
-        let row = sqlx::query(self.statements().identity.clone()).fetch_one(self.pool()).await;
+        let row = sqlx::query(self.statements().identity.clone()).fetch_one(self.pool());
+        let row = self.within_deadline(row).await;
         row.and_then(|row| identity(&row)).map_err(Error::database("read the store's identity"))
     }
 

@@ -134,6 +134,7 @@ pub use annals_schemas::{
     check_fit, events, timestamp_micros, timestamp_millis, verify,
 };
 pub use append::{Append, Appended, Coalescing};
+pub use connections::url::{DatabaseUrlError, connect_options};
 pub use context::Context;
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
@@ -145,7 +146,7 @@ pub use limits::{
     STREAMS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
-pub use migrate::MigrationError;
+pub use migrate::{MigrationError, Purpose};
 pub use options::StoreOptions;
 pub use read::{Key, Read};
 /// The sqlx whose pools, connections and errors appear in this crate's API.

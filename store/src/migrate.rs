@@ -1,12 +1,15 @@
 //! Migrations of the store's tables and functions, in its own database schema.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Connection, PgConnection, PgPool, SqlStr};
+use sqlx::{Connection, PgConnection, Row};
 
+use crate::error::Error;
+use crate::options::RolesPolicy;
 use crate::sqlstate::code_of;
-use crate::statements::SchemaName;
+use crate::store::Store;
 
 /// Ordered by number. A released migration is never edited: a change is a new file.
 const MIGRATIONS: [(i64, &str, &str); 4] = [
@@ -25,18 +28,39 @@ pub enum MigrationError {
     Database(#[source] sqlx::Error),
     /// The login lacks privileges.
     #[error(
-        "the login may not migrate: the first migration needs CREATE on the database and CREATEROLE, \
-         later ones membership in the role that owns the schema, annals_owner"
+        "the login may not migrate: the first migration needs CREATE on the database, and CREATEROLE \
+         or StoreOptions::without_roles; later ones need membership in the role that owns the schema, \
+         annals_owner"
     )]
     NotPermitted(#[source] sqlx::Error),
-    /// A later version of the crate migrated the database. Run that version, or a later one.
+    /// A later version of the crate migrated the database, with a change that this version cannot
+    /// work with. Run that version, or a later one.
     #[error(
-        "migration {number} in the database belongs to a later version of Annals: run that version, \
-         or a later one"
+        "migration {number} in the database belongs to a later version of Annals, and this version \
+         cannot work with it: run that version, or a later one"
     )]
     OfALaterVersion {
         /// The migration.
         number: i64,
+    },
+    /// The tables are missing, or of an earlier version. Run [`Store::migrate`](crate::Store::migrate)
+    /// or `annals-relay migrate`, as a login that may.
+    #[error(
+        "the tables of Annals are missing or of an earlier version, without migration {number}: run \
+         Store::migrate or `annals-relay migrate` as a login that may create tables"
+    )]
+    Missing {
+        /// The first missing migration.
+        number: i64,
+    },
+    /// The database has another encoding than UTF-8.
+    #[error(
+        "the database has the encoding {found}, and Annals needs UTF8: create the database with \
+         `create database ... encoding 'UTF8' template template0`"
+    )]
+    Encoding {
+        /// The encoding.
+        found: String,
     },
     /// A migration was applied with another text: the database belongs to another build of Annals.
     #[error(
@@ -49,14 +73,20 @@ pub enum MigrationError {
     },
 }
 
+impl From<sqlx::Error> for MigrationError {
+    fn from(error: sqlx::Error) -> Self {
+        match code_of(&error).as_deref() {
+            Some("42501") => Self::NotPermitted(error),
+            Some(_) | None => Self::Database(error),
+        }
+    }
+}
+
 impl From<MigrateError> for MigrationError {
     fn from(error: MigrateError) -> Self {
         match error {
             MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
-                match code_of(&source).as_deref() {
-                    Some("42501") => Self::NotPermitted(source),
-                    Some(_) | None => Self::Database(source),
-                }
+                Self::from(source)
             }
             MigrateError::VersionMissing(number) => Self::OfALaterVersion { number },
             MigrateError::VersionMismatch(number) => Self::Changed { number },
@@ -65,46 +95,185 @@ impl From<MigrateError> for MigrationError {
     }
 }
 
-/// Applies the missing migrations in one transaction, under a lock that ends with the transaction.
-pub(crate) async fn migrate(
-    pool: &PgPool,
-    schema: &SchemaName,
-    lock: &SqlStr,
-) -> Result<(), MigrationError> {
-    // It does not return to the pool: after a dropped `begin`, it would return inside the
-    // transaction.
-    let connection = pool.acquire().await.map_err(MigrationError::Database)?;
-    let mut own = connection.detach();
-    let mut transaction = own.begin().await.map_err(MigrationError::Database)?;
-    match apply(&mut transaction, schema, lock).await {
-        Ok(()) => transaction.commit().await.map_err(MigrationError::Database),
-        Err(error) => {
-            // Other processes wait for the lock. If the rollback fails, the connection is closed,
-            // too.
-            drop(transaction.rollback().await);
-            Err(error)
+/// What a role is for, in [`Store::grants_for`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Appends, reads and follows.
+    Append,
+    /// Reads and follows.
+    Read,
+    /// A relay.
+    Relay,
+    /// Administration: adopt, rebase, and changes of recorded events.
+    Admin,
+}
+
+impl Purpose {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Read => "read",
+            Self::Relay => "relay",
+            Self::Admin => "admin",
         }
     }
 }
 
-async fn apply(
-    connection: &mut PgConnection,
-    schema: &SchemaName,
-    lock: &SqlStr,
-) -> Result<(), MigrationError> {
-    let locked = sqlx::raw_sql(lock.clone()).execute(&mut *connection).await;
-    locked.map_err(MigrationError::Database)?;
-    Ok(migrator(schema).run_direct(None, connection, false).await?)
-}
+impl Store {
+    /// Creates or upgrades the store's tables and functions. Each process can call it at each
+    /// start: one of them applies the missing migrations in one transaction, and the others wait
+    /// for it. With nothing to do it only reads, and needs no privilege that an appender does not
+    /// have. It works through a pooler, too.
+    ///
+    /// A database that a later version migrated is accepted if this version can work with it: see
+    /// [`check`](Self::check).
+    ///
+    /// # Errors
+    /// [`Error::Migrate`] if a statement fails or a later version migrated the database;
+    /// [`Error::NotDurable`] if the server runs with `fsync = off`.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        self.check_durable().await?;
+        self.migrate_tables().await.map_err(Error::Migrate)
+    }
 
-fn migrator(schema: &SchemaName) -> Migrator {
-    let migrations = MIGRATIONS.map(|(version, description, text)| {
-        let text = schema.statement(text);
-        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, text, false)
-    });
-    let mut migrator = Migrator::with_migrations(migrations.into());
-    migrator.set_locking(false);
-    migrator.create_schema(schema.as_str().to_owned());
-    migrator.dangerous_set_table_name(format!("{schema}.migrations"));
-    migrator
+    /// Checks, without a change, that the tables exist and that this version can work with them:
+    /// for services whose tables another login migrates.
+    ///
+    /// A rolling upgrade, and the return to the version before, work as long as the later version
+    /// made no change that the earlier one cannot work with; the database knows the oldest version
+    /// that can.
+    ///
+    /// # Errors
+    /// [`Error::Migrate`]: migrations are missing, or of a later version that this one cannot work
+    /// with; [`Error::NotDurable`] if the server runs with `fsync = off`.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.check_durable().await?;
+        let acquired = self.pool().acquire().await.map_err(MigrationError::Database);
+        let mut connection = acquired.map_err(Error::Migrate)?;
+        match self.first_missing(&mut connection).await.map_err(Error::Migrate)? {
+            None => Ok(()),
+            Some(number) => Err(Error::Migrate(MigrationError::Missing { number })),
+        }
+    }
+
+    /// The statements that give a role what it needs for a purpose, for installations whose roles
+    /// another tool manages. The owner of the tables executes them.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn grants_for(&self, purpose: Purpose, role: &str) -> Result<Vec<String>, Error> {
+        let grants = sqlx::query_scalar(self.statements().grants_for.clone())
+            .bind(purpose.as_str())
+            .bind(role)
+            .fetch_all(self.pool());
+        self.within_deadline(grants).await.map_err(Error::database("list grants"))
+    }
+
+    async fn migrate_tables(&self) -> Result<(), MigrationError> {
+        // It does not return to the pool: after a dropped `begin`, it would return inside the
+        // transaction.
+        let connection = self.pool().acquire().await.map_err(MigrationError::Database)?;
+        let mut own = connection.detach();
+        if self.first_missing(&mut own).await?.is_none() {
+            drop(own.close().await);
+            return Ok(());
+        }
+        let mut transaction = own.begin().await?;
+        match self.apply_migrations(&mut transaction).await {
+            Ok(()) => Ok(transaction.commit().await?),
+            Err(error) => {
+                // Other processes wait for the lock. If the rollback fails, the connection is
+                // closed, too.
+                drop(transaction.rollback().await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Applies the missing migrations under a lock that ends with the transaction.
+    async fn apply_migrations(&self, connection: &mut PgConnection) -> Result<(), MigrationError> {
+        let statements = self.statements();
+        sqlx::raw_sql(statements.migrate_lock.clone()).execute(&mut *connection).await?;
+        if self.first_missing(connection).await?.is_none() {
+            return Ok(());
+        }
+        let target = sqlx::query(statements.migrate_target.clone()).fetch_one(&mut *connection);
+        let target = target.await?;
+        let found: String = target.try_get("encoding")?;
+        if found != "UTF8" {
+            return Err(MigrationError::Encoding { found });
+        }
+        if self.options().roles == RolesPolicy::Leave {
+            let set = sqlx::raw_sql(statements.migrate_without_roles.clone());
+            set.execute(&mut *connection).await?;
+        }
+        let mut migrator = self.migrator();
+        // `create schema if not exists` needs the right to create schemas even if it exists.
+        if !target.try_get("has_schema")? {
+            migrator.create_schema(self.schema().as_str().to_owned());
+        }
+        Ok(migrator.run_direct(None, connection, false).await?)
+    }
+
+    /// The first migration that is missing, if any. All that are present must have the text of this
+    /// version, or be of a later version that this one can work with.
+    async fn first_missing(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<i64>, MigrationError> {
+        let target = sqlx::query(self.statements().migrate_target.clone());
+        let target = target.fetch_one(&mut *connection).await?;
+        let applied = match target.try_get("has_migrations")? {
+            true => {
+                let applied = sqlx::query(self.statements().migrations_applied.clone());
+                applied.fetch_all(&mut *connection).await?
+            }
+            false => Vec::new(),
+        };
+        let applied: Result<BTreeMap<i64, Vec<u8>>, sqlx::Error> = applied
+            .iter()
+            .map(|row| Ok((row.try_get("version")?, row.try_get("checksum")?)))
+            .collect();
+        let mut applied = applied?;
+        let mut missing = None;
+        for migration in self.migrator().iter() {
+            match applied.remove(&migration.version) {
+                Some(checksum) if checksum == *migration.checksum => {}
+                Some(_other) => {
+                    return Err(MigrationError::Changed { number: migration.version });
+                }
+                None => missing = missing.or(Some(migration.version)),
+            }
+        }
+        if let Some(number) = applied.into_keys().next_back() {
+            self.check_later(connection, number).await?;
+        }
+        Ok(missing)
+    }
+
+    /// Checks that this version can work with the tables of a later one.
+    async fn check_later(
+        &self,
+        connection: &mut PgConnection,
+        number: i64,
+    ) -> Result<(), MigrationError> {
+        let oldest = sqlx::query_scalar(self.statements().oldest_client.clone());
+        let oldest: i64 = oldest.fetch_one(connection).await?;
+        let last = MIGRATIONS.map(|(version, _, _)| version).into_iter().max();
+        if last < Some(oldest) { Err(MigrationError::OfALaterVersion { number }) } else { Ok(()) }
+    }
+
+    fn migrator(&self) -> Migrator {
+        let schema = self.schema();
+        let migrations = MIGRATIONS.map(|(version, description, text)| {
+            let text = schema.statement(text);
+            let description = Cow::Borrowed(description);
+            Migration::new(version, description, MigrationType::Simple, text, false)
+        });
+        let mut migrator = Migrator::with_migrations(migrations.into());
+        migrator.set_locking(false);
+        migrator.set_ignore_missing(true);
+        migrator.dangerous_set_table_name(format!("{schema}.migrations"));
+        migrator
+    }
 }

@@ -1,10 +1,15 @@
 //! Options of a store.
 
+use std::time::Duration;
+
 use crate::append::coalescing::Coalescing;
 use crate::connections::notify::NotifyPolicy;
 use crate::limits::EVENT_BYTES_MAX;
 use crate::statements::SchemaName;
 use crate::trace::{TraceContext, TraceSource};
+
+/// Default of [`StoreOptions::deadline`].
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How to connect a [`Store`](crate::Store).
 #[derive(Debug, Clone)]
@@ -12,8 +17,10 @@ pub struct StoreOptions {
     pub(crate) schema: SchemaName,
     pub(crate) connections_max: u32,
     pub(crate) event_bytes_max: usize,
+    pub(crate) deadline: Duration,
     pub(crate) notify: NotifyPolicy,
     pub(crate) fsync: FsyncPolicy,
+    pub(crate) roles: RolesPolicy,
     pub(crate) trace: Option<TraceSource>,
     /// None: each append makes a call of its own.
     pub(crate) coalescing: Option<Coalescing>,
@@ -26,14 +33,23 @@ pub(crate) enum FsyncPolicy {
     Optional,
 }
 
+/// Whether a migration creates the roles of Annals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RolesPolicy {
+    Create,
+    Leave,
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             schema: SchemaName::default(),
             connections_max: 10,
             event_bytes_max: EVENT_BYTES_MAX,
+            deadline: DEADLINE,
             notify: NotifyPolicy::Notify,
             fsync: FsyncPolicy::Required,
+            roles: RolesPolicy::Create,
             trace: None,
             coalescing: Some(Coalescing::default()),
         }
@@ -61,6 +77,17 @@ impl StoreOptions {
     #[must_use]
     pub const fn event_bytes_max(mut self, event_bytes_max: usize) -> Self {
         self.event_bytes_max = event_bytes_max;
+        self
+    }
+
+    /// Maximum time for which the store waits for the answer to a statement, and for a connection of
+    /// the pool that [`connect`](Self::connect) opens; 30 seconds by default. After it, a read fails
+    /// with [`Error::Database`](crate::Error::Database), and an append with
+    /// [`AppendError::Unknown`](crate::AppendError::Unknown): repeat it with the same events. An
+    /// append takes at most twice this time. Migrations have no deadline.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -112,6 +139,16 @@ impl StoreOptions {
         current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static,
     ) -> Self {
         self.trace = Some(TraceSource::new(current));
+        self
+    }
+
+    /// Lets [`Store::migrate`](crate::Store::migrate) create no roles: all objects stay with the
+    /// login that migrates, and [`Store::grants_for`](crate::Store::grants_for) has the statements
+    /// for the roles of the installation. For servers on which the login may not create roles, or
+    /// another tool manages them.
+    #[must_use]
+    pub const fn without_roles(mut self) -> Self {
+        self.roles = RolesPolicy::Leave;
         self
     }
 

@@ -60,7 +60,8 @@ impl Store {
     ) -> Result<Vec<(Fingerprint, String)>, sqlx::Error> {
         let keys: Vec<i64> = fingerprints.iter().map(|fingerprint| fingerprint.get()).collect();
         let statement = self.statements().schemas_by_fingerprint.clone();
-        let rows = sqlx::query(statement).bind(keys).fetch_all(connection).await?;
+        let rows = sqlx::query(statement).bind(keys).fetch_all(connection);
+        let rows = self.within_deadline(rows).await?;
         rows.iter().map(definition).collect()
     }
 

@@ -10,8 +10,25 @@ pub(crate) fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
 }
 
 /// Serialization failure, deadlock, or an event id that a concurrent transaction recorded.
-pub(crate) fn is_lost_race(code: &str) -> bool {
-    ["40001", "40P01", "23505"].contains(&code)
+pub(crate) fn is_lost_race(error: &sqlx::Error) -> bool {
+    match code_of(error).as_deref() {
+        Some("40001" | "40P01") => true,
+        Some("23505") => constraint_of(error) == Some("events_event_id"),
+        Some(_) | None => false,
+    }
+}
+
+/// The constraint by which an append met a position or version that is recorded already: the
+/// sequence of positions or the row of a stream is behind the events.
+pub(crate) fn recorded_already(error: &sqlx::Error) -> Option<&str> {
+    let constraint = constraint_of(error)?;
+    let is_of_outbox = constraint.starts_with("outbox_") && constraint.ends_with("_pkey");
+    (is_of_outbox || ["events_pkey", "events_stream_version"].contains(&constraint))
+        .then_some(constraint)
+}
+
+fn constraint_of(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::constraint)
 }
 
 /// Whether an error can only be raised before the transaction commits.
@@ -35,6 +52,11 @@ pub(crate) fn is_before_commit(code: &str) -> bool {
 /// Whether the session is read-only: a standby, or a read-only server, database or login.
 pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
     code_of(error).as_deref() == Some("25006")
+}
+
+/// Whether the server is a standby, and the statement needs a primary.
+pub(crate) fn is_recovery_in_progress(error: &sqlx::Error) -> bool {
+    code_of(error).as_deref() == Some("55000")
 }
 
 /// Whether the server rejected a commit because the session was already in a transaction block.

@@ -14,7 +14,6 @@ use crate::connections::expiry::SessionExpiry;
 use crate::connections::notify::Notifications;
 use crate::connections::reuse::{ConnectionReuse, ReusePolicy};
 use crate::error::Error;
-use crate::migrate;
 use crate::options::{FsyncPolicy, StoreOptions};
 use crate::statements::{SchemaName, Statements};
 use crate::trace::{TraceContext, TraceSource};
@@ -79,26 +78,14 @@ impl Store {
         }
     }
 
-    /// Creates or upgrades the store's tables and functions. Each process can call it at each
-    /// start: one of them applies the missing migrations in one transaction, and the others wait
-    /// for it. It works through a pooler, too.
-    ///
-    /// # Errors
-    /// [`Error::Migrate`] if a statement fails or a later version migrated the database;
-    /// [`Error::NotDurable`] if the server runs with `fsync = off`.
-    pub async fn migrate(&self) -> Result<(), Error> {
-        self.check_durable().await?;
-        let lock = &self.statements().migrate_lock;
-        migrate::migrate(self.pool(), self.schema(), lock).await.map_err(Error::Migrate)
-    }
-
     /// Checks the setting that a session cannot change. An append sets the others itself.
     pub(crate) async fn check_durable(&self) -> Result<(), Error> {
         if self.shared.options.fsync == FsyncPolicy::Optional {
             return Ok(());
         }
-        let fsync: String = sqlx::query_scalar(self.statements().fsync.clone())
-            .fetch_one(self.pool())
+        let fsync = sqlx::query_scalar(self.statements().fsync.clone()).fetch_one(self.pool());
+        let fsync: String = self
+            .within_deadline(fsync)
             .await
             .map_err(Error::database("read the server's settings"))?;
         if fsync == "off" { Err(Error::NotDurable) } else { Ok(()) }

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use annals_store::Purpose;
 use clap::builder::{BoolValueParser, TypedValueParser};
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use crate::cli::quarantine::QuarantineCommand;
@@ -30,13 +31,67 @@ fn execution() -> impl TypedValueParser<Value = Execution> {
     BoolValueParser::new().map(of)
 }
 
+/// The flag `--without-roles`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolesArgument {
+    /// The roles of Annals are created.
+    Create,
+    /// No role is created.
+    Leave,
+}
+
+fn roles() -> impl TypedValueParser<Value = RolesArgument> {
+    let of = |is_set| if is_set { RolesArgument::Leave } else { RolesArgument::Create };
+    BoolValueParser::new().map(of)
+}
+
+/// What a role is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PurposeArgument {
+    /// A service that appends, reads and follows.
+    Append,
+    /// A service that reads and follows.
+    Read,
+    /// A relay.
+    Relay,
+    /// Administration: adopt, rebase, quarantine, and changes of recorded events.
+    Admin,
+}
+
+impl From<PurposeArgument> for Purpose {
+    fn from(argument: PurposeArgument) -> Self {
+        match argument {
+            PurposeArgument::Append => Self::Append,
+            PurposeArgument::Read => Self::Read,
+            PurposeArgument::Relay => Self::Relay,
+            PurposeArgument::Admin => Self::Admin,
+        }
+    }
+}
+
 /// The subcommands.
 #[derive(Debug, Clone, Subcommand)]
 pub enum CliCommand {
     /// Publish the outbox until SIGTERM or SIGINT.
     Run,
-    /// Create or upgrade the tables of the store.
-    Migrate,
+    /// Create or upgrade the tables of the store. With nothing to do it needs no privilege that an
+    /// appender does not have.
+    Migrate {
+        /// Create no roles: all objects stay with this login, and `grants` prints what other logins
+        /// need. For servers where this login may not create roles.
+        #[arg(long, action = ArgAction::SetTrue, value_parser = roles())]
+        without_roles: RolesArgument,
+    },
+    /// Print the statements that give a role what it needs, where Annals does not create the roles.
+    /// The owner of the tables executes them.
+    ///
+    /// For example: annals-relay grants append `shop_service` | psql ...
+    Grants {
+        /// What the role is for.
+        purpose: PurposeArgument,
+        /// The role or login.
+        role: String,
+    },
     /// Print whether the deployment publishes, and how far: each shard and each category with its
     /// lag, each relay with what it waits for, and the transactions that have been open longest.
     ///

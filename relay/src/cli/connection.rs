@@ -1,25 +1,98 @@
 //! The relay's connections to PostgreSQL.
 
-use annals_store::{Store, StoreOptions};
-use sqlx::PgConnection;
+use std::time::Duration;
+
+use annals_store::{Store, StoreOptions, connect_options};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::config::Config;
 
+/// Maximum time for a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// The pause after a server that was not reached.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// The store, with a pool of a few connections that are opened when they are needed.
-pub(super) fn store(config: &Config) -> Result<Store, sqlx::Error> {
-    let url: PgConnectOptions = config.database.url.expose().parse()?;
+pub(super) async fn store(
+    config: &Config,
+    options: StoreOptions,
+) -> Result<Store, Box<dyn std::error::Error>> {
+    let plain = connect_options(config.database.url.expose(), "annals-relay")
+        .map_err(|error| format!("database.url: {}", in_full(&error)))?;
     // Windows are read by key. A plan that was made while the tables were small must not scan them
     // later, and compiling a query of microseconds takes longer than running it.
-    let options =
-        url.application_name("annals-relay").options([("enable_seqscan", "off"), ("jit", "off")]);
+    let planning = plain.clone().options([("enable_seqscan", "off"), ("jit", "off")]);
     let pool = PgPoolOptions::new()
         .max_connections(config.database.connections_max.get())
-        .acquire_timeout(std::time::Duration::from_secs(5))
+        .acquire_timeout(CONNECT_MAX)
         .test_before_acquire(false)
         .before_acquire(|connection, _| Box::pin(may_write(connection)))
-        .connect_lazy_with(options);
-    Ok(StoreOptions::default().schema(config.database.schema.clone()).with_pool(pool))
+        .connect_lazy_with(planning.clone());
+    let negotiation = Negotiation { pool: pool.clone(), planning, plain };
+    if negotiation.attempt().await == Negotiated::Unreached {
+        drop(tokio::spawn(negotiation.run()));
+    }
+    Ok(options.schema(config.database.schema.clone()).with_pool(pool))
+}
+
+fn in_full(error: &annals_store::DatabaseUrlError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// Finds out whether the server, or a pooler before it, accepts options at the start of a session.
+/// PgBouncer and RDS Proxy refuse them.
+struct Negotiation {
+    pool: PgPool,
+    planning: PgConnectOptions,
+    plain: PgConnectOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Negotiated {
+    Done,
+    Unreached,
+}
+
+impl Negotiation {
+    async fn run(self) {
+        while !self.pool.is_closed() && self.attempt().await == Negotiated::Unreached {
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn attempt(&self) -> Negotiated {
+        let connecting = PgConnection::connect_with(&self.planning);
+        match tokio::time::timeout(CONNECT_MAX, connecting).await {
+            Ok(Ok(connection)) => {
+                drop(connection.close().await);
+                Negotiated::Done
+            }
+            Ok(Err(error)) if refuses_options(&error) => {
+                self.pool.set_connect_options(self.plain.clone());
+                tracing::info!(
+                    event = "session_options_refused",
+                    "a connection pooler refuses the options of the relay's sessions: continuing \
+                     without them; set them for the relay's login instead: alter role ... set \
+                     enable_seqscan = off; alter role ... set jit = off"
+                );
+                Negotiated::Done
+            }
+            // Also a login that is refused: the relay reports it.
+            Ok(Err(_)) | Err(_) => Negotiated::Unreached,
+        }
+    }
+}
+
+/// Whether an error at the start of a session is about its options.
+fn refuses_options(error: &sqlx::Error) -> bool {
+    let Some(reported) = error.as_database_error() else { return false };
+    // 08P01: protocol violation, of poolers. 0A000: not supported.
+    reported.code().is_some_and(|code| code == "08P01" || code == "0A000")
+        && ["option", "startup", "parameter"].iter().any(|word| reported.message().contains(word))
 }
 
 /// Whether a connection is alive, and its session may write: a session that began while the

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use annals_store::{Adoption, Identity, Store};
+use annals_store::{Adoption, Identity, Store, StoreOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::arguments::CliCommand;
+use crate::cli::arguments::{CliCommand, RolesArgument};
 use crate::cli::connection::store;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::status::Status;
@@ -25,7 +25,7 @@ const NOT_READY: u8 = 3;
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
 pub async fn execute(command: CliCommand, config: Config) -> Result<ExitCode> {
-    let store = store(&config)?;
+    let store = store(&config, store_options(&command)).await?;
     if let CliCommand::Status { json } = command {
         let status = Status::read(&config, &store).await?;
         print(&if json { status.json()? } else { status.text()? })?;
@@ -34,10 +34,22 @@ pub async fn execute(command: CliCommand, config: Config) -> Result<ExitCode> {
     execute_on(command, config, store).await.map(|()| ExitCode::SUCCESS)
 }
 
+fn store_options(command: &CliCommand) -> StoreOptions {
+    let options = StoreOptions::default();
+    match command {
+        CliCommand::Migrate { without_roles: RolesArgument::Leave } => options.without_roles(),
+        _ => options,
+    }
+}
+
 async fn execute_on(command: CliCommand, config: Config, store: Store) -> Result {
     match command {
         CliCommand::Run => publish(config, store).await,
-        CliCommand::Migrate => Ok(store.migrate().await?),
+        CliCommand::Migrate { .. } => Ok(store.migrate().await?),
+        CliCommand::Grants { purpose, role } => {
+            let grants = store.grants_for(purpose.into(), &role).await?;
+            print(&grants.into_iter().map(|grant| grant + ";\n").collect::<String>())
+        }
         CliCommand::Quarantine(command) => {
             print(&quarantine::execute(&command, &store, &config.publication()).await?)
         }

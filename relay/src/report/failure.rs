@@ -257,7 +257,11 @@ impl From<annals_store::Error> for Failure {
     fn from(error: annals_store::Error) -> Self {
         match error {
             annals_store::Error::Database { action, source } => Self::database(action)(source),
+            standby @ annals_store::Error::Standby => {
+                Self::outage(Component::Database, "read the end of the log", standby)
+            }
             annals_store::Error::Migrate(_)
+            | annals_store::Error::DatabaseUrl(_)
             | annals_store::Error::NotDurable
             | annals_store::Error::Unreadable { .. }
             | annals_store::Error::OtherCluster { .. }

@@ -60,7 +60,8 @@ impl Store {
             .bind(
                 appends.iter().map(|queued| queued.append.conflict_events_max).collect::<Vec<_>>(),
             );
-        connection.fetch_one(query).await.map(|row| read_replies(&row, appends))
+        let replied = self.within_deadline(connection.fetch_one(query)).await;
+        replied.map(|row| read_replies(&row, appends))
     }
 }
 

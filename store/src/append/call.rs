@@ -50,7 +50,8 @@ impl Store {
             .bind(metadata.collect::<Vec<_>>())
             .bind(events().map(|event| Json(&event.headers)).collect::<Vec<_>>())
             .bind(append.conflict_events_max);
-        connection.fetch_one(query).await.map(|row| AppendReply::read(&row))
+        let replied = self.within_deadline(connection.fetch_one(query)).await;
+        replied.map(|row| AppendReply::read(&row))
     }
 
     /// The result of an append with this reply. Loads the schemas of the events in conflicts.

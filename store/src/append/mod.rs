@@ -188,6 +188,7 @@ fn record_outcome(started_at: Instant, result: &Result<Appended, AppendError>) {
         Err(AppendError::LostRace(_)) => AppendOutcome::LostRace,
         Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
         Err(AppendError::Failed(_)) => AppendOutcome::Failed,
+        Err(AppendError::Inconsistent { .. }) => AppendOutcome::Inconsistent,
         Err(AppendError::QueueFull { .. }) => AppendOutcome::QueueFull,
         Err(AppendError::Closed) => AppendOutcome::Closed,
         Err(AppendError::Interrupted) => AppendOutcome::Interrupted,

@@ -12,6 +12,8 @@ use crate::schemas::definition;
 use crate::sqlstate::is_read_only;
 use crate::store::Store;
 
+const BEGIN_READ_COMMITTED: &str = "begin isolation level read committed";
+
 impl Store {
     /// Registers the schemas of an append that are not known to be registered; usually none.
     ///
@@ -20,8 +22,11 @@ impl Store {
         if self.unregistered(append).is_empty() {
             return Ok(());
         }
-        let pooled = self.pool().acquire().await.map_err(AppendError::Failed)?;
-        self.register_on_pooled(pooled, append).await
+        let registered = async {
+            let pooled = self.pool().acquire().await?;
+            Ok(self.register_on_pooled(pooled, append).await)
+        };
+        self.within_deadline(registered).await.map_err(AppendError::Failed)?
     }
 
     /// The same for an append inside a caller's transaction, on another connection: in the
@@ -32,10 +37,13 @@ impl Store {
         if self.unregistered(append).is_empty() {
             return Ok(());
         }
-        match self.pool().try_acquire() {
-            Some(idle) => self.register_on_pooled(idle, append).await,
-            None => self.register_on_new(append).await,
-        }
+        let registered = async {
+            Ok(match self.pool().try_acquire() {
+                Some(idle) => self.register_on_pooled(idle, append).await,
+                None => self.register_on_new(append).await,
+            })
+        };
+        self.within_deadline(registered).await.map_err(AppendError::Failed)?
     }
 
     /// Registers on a connection of the pool; if its session is older than the end of a read-only
@@ -66,7 +74,10 @@ impl Store {
     /// statements are lost.
     async fn register_on(&self, mut own: PgConnection, append: &Append) -> Result<(), AppendError> {
         for (category, schema) in self.unregistered(append) {
-            let mut transaction = own.begin().await.map_err(AppendError::Failed)?;
+            // Above READ COMMITTED the transaction would not see what another one has registered
+            // while this one waited for the lock.
+            let begun = own.begin_with(BEGIN_READ_COMMITTED).await;
+            let mut transaction = begun.map_err(AppendError::Failed)?;
             self.register(&mut transaction, category, schema).await?;
             transaction.commit().await.map_err(AppendError::Failed)?;
             self.add_known(schema);

@@ -1,5 +1,7 @@
 //! Attempts of an append in its own transaction, until its outcome is known or no attempt can help.
 
+use std::time::Instant;
+
 use sqlx::PgConnection;
 
 use crate::append::call::Traced;
@@ -23,7 +25,11 @@ impl Store {
         unknown: Option<sqlx::Error>,
     ) -> Result<Appended, AppendError> {
         let mut attempts = Attempts { unknown, ..Attempts::default() };
+        let started_at = Instant::now();
         for _ in 0..=self.pool().options().get_max_connections() {
+            if started_at.elapsed() >= self.options().deadline {
+                break;
+            }
             let mut reusable = match self.connection_reuse().acquire(self.pool()).await {
                 Ok(reusable) => reusable,
                 Err(error) => return Err(attempts.result(AppendError::Failed(error))),
@@ -99,6 +105,7 @@ impl Attempts {
             AppendError::Refused(_)
             | AppendError::Unknown(_)
             | AppendError::Failed(_)
+            | AppendError::Inconsistent { .. }
             | AppendError::QueueFull { .. }
             | AppendError::Closed
             | AppendError::Interrupted => true,
@@ -113,6 +120,7 @@ impl Attempts {
             AppendError::LostRace(_) => self.lost_race = Some(failed),
             AppendError::Failed(_)
             | AppendError::Refused(_)
+            | AppendError::Inconsistent { .. }
             | AppendError::QueueFull { .. }
             | AppendError::Closed
             | AppendError::Interrupted => {}
@@ -143,6 +151,7 @@ fn is_unusable_after(failed: &AppendError) -> bool {
         }
         AppendError::Refused(_)
         | AppendError::LostRace(_)
+        | AppendError::Inconsistent { .. }
         | AppendError::QueueFull { .. }
         | AppendError::Closed
         | AppendError::Interrupted => false,

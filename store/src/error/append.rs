@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::refusal::{Conflict, Refusal};
-use crate::sqlstate::{code_of, is_before_commit, is_lost_race, is_transient};
+use crate::sqlstate::{code_of, is_before_commit, is_lost_race, is_transient, recorded_already};
 use crate::stream::StreamName;
 
 /// Why an append was not acknowledged.
@@ -30,6 +30,21 @@ pub enum AppendError {
     /// or the server was not reached.
     #[error("append events")]
     Failed(#[source] sqlx::Error),
+    /// Nothing is written: the next position, or the next version of the stream, is recorded
+    /// already. The tables disagree, as after a restore of some of them, or after `setval`. Each
+    /// append is refused until an administrator has repaired them.
+    #[error(
+        "append met a position or version that is recorded already (constraint {constraint}): the \
+         tables were restored in part, or a sequence was set back; {}",
+        repair_of(constraint)
+    )]
+    Inconsistent {
+        /// The violated constraint.
+        constraint: String,
+        /// The cause.
+        #[source]
+        source: sqlx::Error,
+    },
     /// Nothing is written: too many appends wait for the server. Append again later, or raise the
     /// limits in [`Coalescing`](crate::Coalescing).
     #[error("append queue is full: {events} events with {bytes} bytes wait for the server")]
@@ -55,7 +70,7 @@ impl AppendError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Closed => false,
+            Self::Refused(_) | Self::Closed | Self::Inconsistent { .. } => false,
             Self::Unknown(_) | Self::LostRace(_) | Self::QueueFull { .. } | Self::Interrupted => {
                 true
             }
@@ -72,9 +87,32 @@ impl AppendError {
 
     /// The meaning of an error of a statement inside the caller's transaction: nothing is written.
     pub(crate) fn inside_a_transaction(error: sqlx::Error) -> Self {
-        match code_of(&error).as_deref() {
-            Some(code) if is_lost_race(code) => Self::LostRace(Some(error)),
-            Some(_) | None => Self::Failed(error),
+        if is_lost_race(&error) {
+            return Self::LostRace(Some(error));
+        }
+        Self::inconsistent(error).unwrap_or_else(Self::Failed)
+    }
+
+    /// The error, if the tables disagree.
+    fn inconsistent(source: sqlx::Error) -> Result<Self, sqlx::Error> {
+        match recorded_already(&source).map(str::to_owned) {
+            Some(constraint) => Ok(Self::Inconsistent { constraint, source }),
+            None => Err(source),
+        }
+    }
+}
+
+/// The statement that repairs the tables.
+fn repair_of(constraint: &str) -> &'static str {
+    match constraint {
+        "events_stream_version" => {
+            "an administrator repairs them with: update annals.streams s set version = e.version \
+             from (select stream, max(version) as version from annals.events group by stream) e \
+             where e.stream = s.name and e.version > s.version"
+        }
+        _ => {
+            "an administrator repairs them with: select setval('annals.positions', (select \
+             max(position) from annals.events))"
         }
     }
 }
@@ -85,8 +123,14 @@ impl From<sqlx::Error> for AppendError {
     /// as the commit; a failure, if the error can only be raised before the commit; an unknown
     /// outcome otherwise.
     fn from(error: sqlx::Error) -> Self {
+        if is_lost_race(&error) {
+            return Self::LostRace(Some(error));
+        }
+        let error = match Self::inconsistent(error) {
+            Ok(inconsistent) => return inconsistent,
+            Err(error) => error,
+        };
         match code_of(&error).as_deref() {
-            Some(code) if is_lost_race(code) => Self::LostRace(Some(error)),
             Some(code) if is_before_commit(code) => Self::Failed(error),
             Some(_) | None => Self::Unknown(error),
         }

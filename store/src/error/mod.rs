@@ -7,6 +7,7 @@ pub use self::append::AppendError;
 use self::refusal::other_cluster;
 pub use self::refusal::{Conflict, Refusal};
 
+use crate::connections::url::DatabaseUrlError;
 use crate::history::History;
 use crate::migrate::MigrationError;
 use crate::sqlstate::is_transient;
@@ -24,6 +25,18 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// The URL of the database cannot be used.
+    #[error(transparent)]
+    DatabaseUrl(DatabaseUrlError),
+    /// The server is a standby. Followers and relays need the primary, because a standby does not
+    /// tell which transactions are in progress; reads of streams, categories and all events work on
+    /// a standby. After its promotion, the same operation succeeds.
+    #[error(
+        "the database server is a standby, which does not tell which transactions are in progress: \
+         follow and publish from the primary, or promote this server; read_stream, read_category and \
+         read_all work here"
+    )]
+    Standby,
     /// The server runs with `fsync = off` and confirms commits that are not on its disk.
     #[error(
         "the database server runs with fsync = off: a crash of its machine can lose or damage \
@@ -132,10 +145,12 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
+            Self::Standby => true,
             Self::Database { source, .. } | Self::Migrate(MigrationError::Database(source)) => {
                 is_transient(source)
             }
             Self::Migrate(_)
+            | Self::DatabaseUrl(_)
             | Self::NotDurable
             | Self::Unreadable { .. }
             | Self::OtherCluster { .. }

@@ -35,9 +35,10 @@ impl Backend for Store {
 
     async fn versions(&self, streams: &[StreamName]) -> Result<Vec<Option<Version>>, Error> {
         let names: Vec<&str> = streams.iter().map(StreamName::as_str).collect();
-        sqlx::query_scalar(self.statements().stream_versions.clone())
+        let versions = sqlx::query_scalar(self.statements().stream_versions.clone())
             .bind(names)
-            .fetch_all(self.pool())
+            .fetch_all(self.pool());
+        self.within_deadline(versions)
             .await
             .map_err(Error::database("read the versions of streams"))
     }
@@ -68,7 +69,8 @@ impl Backend for Store {
         let failed = Error::database_each("read a snapshot");
         let query = sqlx::query(self.statements().snapshot_find.clone());
         let query = query.bind(stream.as_str()).bind(schema.get());
-        let found = query.fetch_optional(self.pool()).await.map_err(&failed)?;
+        let found = query.fetch_optional(self.pool());
+        let found = self.within_deadline(found).await.map_err(&failed)?;
         let read = |row: PgRow| {
             Ok(FoundSnapshot {
                 version: row.try_get("version")?,
@@ -80,26 +82,24 @@ impl Backend for Store {
     }
 
     async fn write_snapshot(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        sqlx::query(self.statements().snapshot_write.clone())
+        let written = sqlx::query(self.statements().snapshot_write.clone())
             .bind(snapshot.stream.as_str())
             .bind(snapshot.schema.fingerprint().get())
             .bind(snapshot.schema.full_name())
             .bind(snapshot.version.get())
             .bind(i64::try_from(snapshot.removed).unwrap_or(i64::MAX))
             .bind(snapshot.state.as_slice())
-            .execute(self.pool())
-            .await
-            .map_err(Error::database("write a snapshot"))
-            .map(drop)
+            .execute(self.pool());
+        let written = self.within_deadline(written).await;
+        written.map_err(Error::database("write a snapshot")).map(drop)
     }
 
     async fn remove_snapshots(&self, stream: &StreamName) -> Result<(), Error> {
-        sqlx::query(self.statements().snapshots_delete.clone())
+        let deleted = sqlx::query(self.statements().snapshots_delete.clone())
             .bind(stream.as_str())
-            .execute(self.pool())
-            .await
-            .map_err(Error::database("delete snapshots"))
-            .map(drop)
+            .execute(self.pool());
+        let deleted = self.within_deadline(deleted).await;
+        deleted.map_err(Error::database("delete snapshots")).map(drop)
     }
 
     fn turns(&self) -> &Turns {
@@ -114,7 +114,7 @@ impl Backend for Store {
         let ids: Vec<_> = ids.iter().map(|id| id.get()).collect();
         let failed = Error::database_each("find events by id");
         let query = sqlx::query(self.statements().events_by_id.clone()).bind(ids);
-        let rows = query.fetch_all(self.pool()).await.map_err(&failed)?;
+        let rows = self.within_deadline(query.fetch_all(self.pool())).await.map_err(&failed)?;
         rows.iter()
             .map(|row| {
                 let stream: String = row.try_get("stream").map_err(&failed)?;

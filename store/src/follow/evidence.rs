@@ -60,8 +60,8 @@ async fn count_present(
         .bind(after)
         .bind(filter.types.as_deref())
         .bind(filter.category.as_deref())
-        .fetch_one(connection)
-        .await;
+        .fetch_one(connection);
+    let row = store.within_deadline(row).await;
     let counted = row.and_then(|row| {
         let events: i64 = row.try_get("events")?;
         Ok((events.unsigned_abs(), row.try_get("digest")?))

@@ -194,7 +194,8 @@ impl Follower {
             .bind(end.after.get())
             .bind(self.filter.category.as_deref())
             .fetch_all(self.store.pool());
-        let rows = rows.await.map_err(Error::database("count removed events"))?;
+        let rows = self.store.within_deadline(rows).await;
+        let rows = rows.map_err(Error::database("count removed events"))?;
         let removed = rows.iter().map(|row| row.try_get("position"));
         let removed: Result<_, _> = removed.collect();
         let removed = removed.map_err(Error::database("count removed events"))?;
@@ -232,7 +233,7 @@ impl Follower {
             NextPage::ByXid { .. } => query.bind(window.since.next_xid),
             NextPage::ByPosition(_) | NextPage::End => query,
         };
-        let rows = query.fetch_all(self.store.pool()).await;
+        let rows = self.store.within_deadline(query.fetch_all(self.store.pool())).await;
         Ok((rows.map_err(Error::database("read the log"))?, end))
     }
 }

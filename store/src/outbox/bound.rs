@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::bigint::bigint;
 use crate::error::Error;
 use crate::history::History;
+use crate::sqlstate::is_recovery_in_progress;
 use crate::store::Store;
 use crate::stream::Position;
 
@@ -105,13 +106,17 @@ impl Store {
     /// Reads the current end of the log, and its history.
     ///
     /// # Errors
-    /// [`Error::OtherCluster`] if the store came from another cluster and is not adopted;
+    /// [`Error::Standby`] on a standby; [`Error::OtherCluster`] if the store came from another cluster and is not adopted;
     /// [`Error::Database`].
     pub async fn log_end(&self, connection: &mut PgConnection) -> Result<LogEnd, Error> {
-        let row = sqlx::query(self.statements().log_end.clone())
-            .fetch_one(connection)
-            .await
-            .map_err(Error::database("read the end of the log"))?;
+        let row = sqlx::query(self.statements().log_end.clone()).fetch_one(connection);
+        let row =
+            self.within_deadline(row).await.map_err(|error| {
+                match is_recovery_in_progress(&error) {
+                    true => Error::Standby,
+                    false => Error::Database { action: "read the end of the log", source: error },
+                }
+            })?;
         let (cluster, end) = log_end(&row).map_err(Error::database("read the end of the log"))?;
         if cluster == end.history.system_identifier {
             return Ok(end);
@@ -131,12 +136,11 @@ impl Store {
         events: impl IntoIterator<Item = (Position, Uuid)>,
     ) -> Result<Vec<Uuid>, Error> {
         let (positions, ids): (Vec<Position>, Vec<Uuid>) = events.into_iter().unzip();
-        sqlx::query_scalar(self.statements().missing_events.clone())
+        let missing = sqlx::query_scalar(self.statements().missing_events.clone())
             .bind(positions)
             .bind(ids)
-            .fetch_all(connection)
-            .await
-            .map_err(Error::database("find missing events"))
+            .fetch_all(connection);
+        self.within_deadline(missing).await.map_err(Error::database("find missing events"))
     }
 }
 

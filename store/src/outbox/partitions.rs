@@ -24,9 +24,11 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn extend_outbox(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        let upper: i64 = sqlx::query_scalar(self.statements().outbox_extend.clone())
+        let upper = sqlx::query_scalar(self.statements().outbox_extend.clone())
             .bind(POSITIONS_AHEAD)
-            .fetch_one(connection)
+            .fetch_one(connection);
+        let upper: i64 = self
+            .within_deadline(upper)
             .await
             .map_err(Error::database("create partitions of the outbox"))?;
         self.outbox_upper().store(upper, Ordering::Relaxed);

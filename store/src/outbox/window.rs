@@ -139,8 +139,8 @@ impl Store {
             .bind(since.next_xid)
             .bind(since.position)
             .bind(since.settled)
-            .fetch_one(connection)
-            .await;
+            .fetch_one(connection);
+        let row = self.within_deadline(row).await;
         row.and_then(|row| late_events(&row))
             .map_err(Error::database("find the late events of a window"))
     }

@@ -38,10 +38,9 @@ impl Store {
     /// # Errors
     /// [`Error`] if they cannot be read.
     pub async fn categories(&self) -> Result<Vec<Category>, Error> {
-        let names: Vec<String> = sqlx::query_scalar(self.statements().categories.clone())
-            .fetch_all(self.pool())
-            .await
-            .map_err(Error::database("list the categories"))?;
+        let names = sqlx::query_scalar(self.statements().categories.clone()).fetch_all(self.pool());
+        let names: Vec<String> =
+            self.within_deadline(names).await.map_err(Error::database("list the categories"))?;
         names
             .into_iter()
             .map(|name| Category::new(name).map_err(|error| unreadable(&error)))
@@ -60,14 +59,13 @@ struct Listing {
 impl Listing {
     async fn next(&mut self) -> Result<Option<(StreamName, Version)>, Error> {
         if self.page.is_empty() && !self.is_at_end {
+            let rows = sqlx::query_as(self.store.statements().streams.clone())
+                .bind(self.category.as_str())
+                .bind(&self.last)
+                .bind(PAGE_STREAMS)
+                .fetch_all(self.store.pool());
             let rows: Vec<(String, Version)> =
-                sqlx::query_as(self.store.statements().streams.clone())
-                    .bind(self.category.as_str())
-                    .bind(&self.last)
-                    .bind(PAGE_STREAMS)
-                    .fetch_all(self.store.pool())
-                    .await
-                    .map_err(Error::database("list streams"))?;
+                self.store.within_deadline(rows).await.map_err(Error::database("list streams"))?;
             self.is_at_end = i64::try_from(rows.len()) != Ok(PAGE_STREAMS);
             self.page = rows.into();
         }

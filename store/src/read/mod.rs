@@ -96,10 +96,9 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn stream_version(&self, stream: &StreamName) -> Result<Option<Version>, Error> {
-        sqlx::query_scalar(self.statements().stream_version.clone())
+        let version = sqlx::query_scalar(self.statements().stream_version.clone())
             .bind(stream.as_str())
-            .fetch_optional(self.pool())
-            .await
-            .map_err(Error::database("read a stream's version"))
+            .fetch_optional(self.pool());
+        self.within_deadline(version).await.map_err(Error::database("read a stream's version"))
     }
 }

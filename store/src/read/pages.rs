@@ -102,8 +102,8 @@ impl<K: Key> Reading<K> {
         if K::IS_POSITION && self.read.is_backwards {
             query = query.bind(self.lowest);
         }
-        let rows =
-            query.fetch_all(self.store.pool()).await.map_err(Error::database("read events"))?;
+        let rows = self.store.within_deadline(query.fetch_all(self.store.pool())).await;
+        let rows = rows.map_err(Error::database("read events"))?;
         if K::IS_POSITION {
             self.set_page(&rows, start, rows_max).await?;
             self.count_removed(start).await?;
@@ -186,11 +186,10 @@ impl<K: Key> Reading<K> {
 
 /// The position from which a forward read misses no event recorded at `time` or later.
 async fn position_at(store: &Store, time: Timestamp) -> Result<Position, Error> {
-    sqlx::query_scalar(store.statements().position_at.clone())
+    let position = sqlx::query_scalar(store.statements().position_at.clone())
         .bind(PgTimestamp(time))
-        .fetch_one(store.pool())
-        .await
-        .map_err(Error::database("find the position of a time"))
+        .fetch_one(store.pool());
+    store.within_deadline(position).await.map_err(Error::database("find the position of a time"))
 }
 
 impl Reading<Version> {

@@ -62,6 +62,6 @@ impl Store {
             .bind(last)
             .bind(category)
             .fetch_all(self.pool());
-        positions.await.map_err(Error::database("count removed events"))
+        self.within_deadline(positions).await.map_err(Error::database("count removed events"))
     }
 }

@@ -1,0 +1,2 @@
+-- Lists the statements that give a role what a purpose needs.
+select annals.grants_for($1, $2)

@@ -1,0 +1,5 @@
+-- Reads whether the schema and the table of migrations exist, and the encoding of the database.
+select
+    to_regnamespace('annals') is not null as has_schema,
+    to_regclass('annals.migrations') is not null as has_migrations,
+    current_setting('server_encoding') as encoding

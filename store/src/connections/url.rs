@@ -1,0 +1,177 @@
+//! The URL of a database, and what sqlx does not support of those that libpq understands.
+
+use sqlx::postgres::PgConnectOptions;
+
+/// A URL that the store cannot use. It does not show the URL, which can contain a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseUrlError {
+    /// It is not a URL of PostgreSQL.
+    #[error(
+        "the database URL is no URL of PostgreSQL: postgres://user:password@host:5432/database, \
+         with %-escapes for other characters in user and password"
+    )]
+    NotAUrl,
+    /// It names several hosts.
+    #[error(
+        "the database URL names several hosts, and sqlx connects to one: give one name that leads \
+         to the primary, such as the writer endpoint of a managed server, a DNS name that moves with \
+         the primary, HAProxy or PgBouncer"
+    )]
+    SeveralHosts,
+    /// It has a parameter that libpq has and sqlx does not, and whose absence would be a surprise.
+    #[error(
+        "the database URL has the parameter {name}={value}, which sqlx does not support: {help}"
+    )]
+    Unsupported {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A parameter has an illegal value, or a file that it names cannot be read.
+    #[error("the database URL is not usable")]
+    Illegal(#[source] sqlx::Error),
+}
+
+/// The connection options of a URL (`postgres://user:password@host/database?options`), as the store
+/// uses them.
+///
+/// The application name is that of the URL, of `PGAPPNAME`, or else the given one. Nothing is sent
+/// at the start of a session that poolers such as PgBouncer refuse, unless the URL has `options`.
+///
+/// # Errors
+/// [`DatabaseUrlError`].
+pub fn connect_options(
+    url: &str,
+    application_name: &str,
+) -> Result<PgConnectOptions, DatabaseUrlError> {
+    let (authority, query) = parts(url).ok_or(DatabaseUrlError::NotAUrl)?;
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    if host.contains(',') {
+        return Err(DatabaseUrlError::SeveralHosts);
+    }
+    let mut kept = Vec::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if is_used(name, value)? {
+            kept.push(parameter);
+        }
+    }
+    let base = url.split('?').next().unwrap_or(url);
+    let separator = if kept.is_empty() { "" } else { "?" };
+    let url = format!("{base}{separator}{}", kept.join("&"));
+    let options: PgConnectOptions = url.parse().map_err(DatabaseUrlError::Illegal)?;
+    let options = options.extra_float_digits(None);
+    Ok(match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name(application_name),
+    })
+}
+
+/// User, password and host, and the parameters.
+fn parts(url: &str) -> Option<(&str, &str)> {
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
+    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
+    Some((before.split('/').next().unwrap_or(before), query))
+}
+
+/// Whether sqlx has the parameter. Those that change nothing for the store are left out.
+fn is_used(name: &str, value: &str) -> Result<bool, DatabaseUrlError> {
+    let unsupported =
+        |name, help| Err(DatabaseUrlError::Unsupported { name, value: value.to_owned(), help });
+    match name {
+        // One host: an append to a standby fails, and is retried after the promotion.
+        "target_session_attrs" if ["any", "read-write", "primary"].contains(&value) => Ok(false),
+        "target_session_attrs" => unsupported("target_session_attrs", "name the host of a standby"),
+        "host" | "hostaddr" if value.contains(',') || value.contains("%2C") => {
+            Err(DatabaseUrlError::SeveralHosts)
+        }
+        "gssencmode" if value == "require" => {
+            unsupported("gssencmode", "encrypt with sslmode=verify-full")
+        }
+        "channel_binding" if value == "require" => unsupported(
+            "channel_binding",
+            "remove it, and verify the server with sslmode=verify-full",
+        ),
+        "sslnegotiation" if value == "direct" => unsupported("sslnegotiation", "remove it"),
+        "service" | "passfile" | "requirepeer" | "sslcrl" | "sslpassword" | "require_auth" => {
+            Err(DatabaseUrlError::Unsupported {
+                name: "service, passfile, requirepeer, sslcrl, sslpassword or require_auth",
+                value: "...".to_owned(),
+                help: "remove it",
+            })
+        }
+        // Without effect on a connection that is made: timeouts and keepalives are the store's.
+        "connect_timeout"
+        | "keepalives"
+        | "keepalives_idle"
+        | "keepalives_interval"
+        | "keepalives_count"
+        | "tcp_user_timeout"
+        | "client_encoding"
+        | "gssencmode"
+        | "channel_binding"
+        | "sslnegotiation"
+        | "sslcompression"
+        | "sslsni"
+        | "fallback_application_name"
+        | "load_balance_hosts"
+        | "pgbouncer"
+        | "replication"
+        | "krbsrvname"
+        | "gsslib" => Ok(false),
+        _ => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        connect_options(url, "annals").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_names_of_an_application_and_its_options_are_kept() {
+        let url = "postgres://u:p@h/d?application_name=shop&options=-c%20work_mem%3D8MB";
+        let options = connect_options(url, "annals").unwrap();
+        assert_eq!(options.get_application_name(), Some("shop"));
+        assert_eq!(options.get_options(), Some("-c work_mem=8MB"));
+        let default = connect_options("postgresql://u:p@h/d", "annals").unwrap();
+        assert_eq!(default.get_application_name(), Some("annals"));
+    }
+
+    #[test]
+    fn a_socket_can_be_named_in_both_ways() {
+        for url in ["postgres://u@%2Frun%2Fpg/d", "postgres://u@localhost/d?host=/run/pg"] {
+            let options = connect_options(url, "annals").unwrap();
+            let socket = options.get_socket().map(|path| path.display().to_string());
+            assert_eq!(socket.as_deref(), Some("/run/pg"), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_sqlx_lacks_is_named() {
+        for url in [
+            "postgres://u:p@one,two/d",
+            "postgres://u:p@one:5432,two:5433/d?target_session_attrs=read-write",
+            "postgres://u:p@/d?host=one,two",
+        ] {
+            assert!(refused(url).contains("several hosts"), "{url}");
+        }
+        assert!(refused("host=one dbname=d").contains("no URL of PostgreSQL"));
+        let standby = "postgres://u:p@one/d?target_session_attrs=standby";
+        assert!(refused(standby).contains("target_session_attrs=standby"));
+    }
+
+    #[test]
+    fn parameters_of_providers_that_change_nothing_are_accepted() {
+        let url = "postgres://u:p@h/d?sslmode=require&channel_binding=prefer&target_session_attrs=\
+                   read-write&connect_timeout=10&pgbouncer=true";
+        assert_eq!(connect_options(url, "annals").unwrap().get_database(), Some("d"));
+    }
+}

@@ -1,0 +1,207 @@
+//! Settings of a role, a database or a server do not change what Annals does: the level of
+//! isolation, the meaning and appearance of values, time limits, collations.
+
+use std::pin::pin;
+
+use annals_store::{
+    Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, SchemaName, Store,
+    StoreOptions, Version,
+};
+use annals_testkit::{
+    DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, opened,
+};
+use futures_util::{TryStreamExt, future};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+const WRITERS: usize = 16;
+const APPENDS: i64 = 20;
+
+async fn execute(url: &str, statements: &str) {
+    let mut connection = PgConnection::connect(url).await.must("connect");
+    let statements = AssertSqlSafe(statements.to_owned());
+    sqlx::raw_sql(statements).execute(&mut connection).await.must("execute statements");
+    connection.close().await.must("disconnect");
+}
+
+/// Gives the database of a test bed all the settings.
+async fn make_hostile(bed: &Testbed, isolation: &str) {
+    let isolation = format!("set annals_tests.isolation = '{isolation}'; ");
+    execute(&bed.database_url(), &(isolation + include_str!("sql/hostile_settings.sql"))).await;
+}
+
+async fn connect(bed: &Testbed, options: StoreOptions) -> Store {
+    options.connect(&bed.database_url()).await.must("connect")
+}
+
+/// Tasks that all append to one stream.
+async fn append_at_once(store: &Store, options: &str) {
+    let writers = (0..WRITERS).map(|_| {
+        let store = store.clone();
+        async move {
+            for number in 0..APPENDS {
+                let append = Append::to(&account("hot"), ExpectedVersion::Any, [deposited(number)]);
+                store.append(&append).await.must("append");
+            }
+        }
+    });
+    future::join_all(writers.map(tokio::spawn)).await.into_iter().for_each(|task| task.must(options));
+}
+
+/// An append of each kind.
+async fn append_all_kinds(store: &Store) {
+    let [one, other] = ["one", "other"].map(account);
+    let first = Append::to(&one, ExpectedVersion::NoStream, [opened("ann"), deposited(1)])
+        .and_to(&other, ExpectedVersion::NoStream, [opened("bob")]);
+    let appended = store.append(&first).await.must("append to two streams");
+    let repeated = store.append(&first).await.must("repeat an append");
+    assert_eq!((repeated.repeated, &repeated.events), (true, &appended.events));
+    let late = Append::to(&one, ExpectedVersion::Exactly(Version::FIRST), [deposited(2)]);
+    let refused = store.append(&late.with_conflict_events(10)).await.unwrap_err();
+    let conflict = refused.conflict_of(&one).must("meet a conflict");
+    assert_eq!(conflict.events.len(), 1);
+    let mut transaction = store.pool().begin().await.must("begin");
+    let inside = Append::to(&other, ExpectedVersion::StreamExists, [deposited(3)]);
+    store.append_in(&mut transaction, &inside).await.must("append in a transaction");
+    transaction.commit().await.must("commit");
+}
+
+/// The numbers of events that reads and a follower have.
+async fn read(store: &Store, events: usize) {
+    let all: Vec<_> = store.read_all(annals_store::Position::ORIGIN).try_collect().await.must("read");
+    let hot: Vec<_> = store.read_stream(&account("hot"), Version::FIRST).try_collect().await.must("read");
+    assert_eq!(all.len(), events);
+    assert!(hot.iter().map(|event| event.version.get()).eq(0..i64::try_from(hot.len()).unwrap()));
+    let mut log = pin!(store.follow(Follow::all()));
+    for _ in 0..events {
+        tokio::time::timeout(DEADLINE, log.try_next()).await.must("wait").must("follow");
+    }
+}
+
+async fn everything_works(label: &str, isolation: &str) {
+    let bed = Testbed::new(label).await;
+    make_hostile(&bed, isolation).await;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    let store = connect(&bed, StoreOptions::default()).await;
+    let alone = connect(&bed, StoreOptions::default().without_coalescing()).await;
+    append_all_kinds(&store).await;
+    append_at_once(&store, "coalesced").await;
+    append_at_once(&alone, "alone").await;
+    let events = 5 + 2 * WRITERS * usize::try_from(APPENDS).unwrap() - 1;
+    read(&store, bed.recorded().await.len()).await;
+    assert_eq!(bed.recorded().await.len(), events);
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_repeatable_read_and_hostile_settings_everything_works() {
+    everything_works("settings_rr", "repeatable read").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_serializable_and_hostile_settings_everything_works() {
+    everything_works("settings_ser", "serializable").await;
+}
+
+#[tokio::test]
+async fn a_store_is_migrated_under_hostile_settings() {
+    let bed = Testbed::new("settings_migrate").await;
+    make_hostile(&bed, "serializable").await;
+    let options = StoreOptions::default().schema(SchemaName::new("ledger").must("name a schema"));
+    let store = connect(&bed, options).await;
+    store.migrate().await.must("migrate");
+    append_all_kinds(&store).await;
+}
+
+#[tokio::test]
+async fn a_database_with_an_icu_collation_keeps_the_order_of_names() {
+    let bed = Testbed::new("settings_icu").await;
+    let name = format!("{}_icu", bed.name());
+    let create = format!(
+        "create database {name} template template0 encoding 'UTF8' locale_provider icu icu_locale 'und' locale 'C'"
+    );
+    execute(&bed.database_url(), &create).await;
+    let url = bed.environment().url_of_database(&name);
+    let store = StoreOptions::default().without_notifications().connect(&url).await.must("connect");
+    store.migrate().await.must("migrate");
+    // In the order of bytes; ICU has it the other way round.
+    let names = ["B", "Z", "_x", "a", "b"].map(account);
+    let mut append = Append::default();
+    for name in &names {
+        append = append.and_to(name, ExpectedVersion::NoStream, [opened("ann")]);
+    }
+    store.append(&append).await.must("append to several streams");
+    let writers = names.iter().cycle().take(40).map(|name| {
+        let (store, append) = (store.clone(), Append::to(name, ExpectedVersion::Any, [deposited(1)]));
+        tokio::spawn(async move { store.append(&append).await })
+    });
+    for task in future::join_all(writers).await {
+        task.must("append").must("append");
+    }
+    read(&store, 45).await;
+    store.close().await;
+    execute(&bed.database_url(), &format!("drop database {name}")).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_utf8_is_refused_in_one_sentence() {
+    let bed = Testbed::new("settings_latin1").await;
+    let name = format!("{}_latin1", bed.name());
+    let create = format!("create database {name} template template0 encoding 'LATIN1' locale 'C'");
+    execute(&bed.database_url(), &create).await;
+    let url = bed.environment().url_of_database(&name);
+    let store = StoreOptions::default().without_notifications().connect(&url).await.must("connect");
+    let refused = store.migrate().await.unwrap_err();
+    store.close().await;
+    execute(&bed.database_url(), &format!("drop database {name}")).await;
+    let Error::Migrate(MigrationError::Encoding { found }) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(found, "LATIN1");
+}
+
+#[tokio::test]
+async fn a_sequence_that_was_set_back_is_one_error_that_names_the_repair() {
+    let bed = Testbed::new("set_back").await;
+    let append = |number| Append::to(&account("a"), ExpectedVersion::Any, [deposited(number)]);
+    for number in 0..3 {
+        bed.store().append(&append(number)).await.must("append");
+    }
+    execute(&bed.database_url(), "select setval('annals.positions', 1)").await;
+    let alone = connect(&bed, StoreOptions::default().without_coalescing()).await;
+    let refused = alone.append(&append(3)).await.unwrap_err();
+    let AppendError::Inconsistent { constraint, .. } = &refused else { panic!("{refused:?}") };
+    assert!(constraint.ends_with("_pkey") && !refused.is_retryable(), "{constraint}");
+    let mut several = Append::to(&account("a"), ExpectedVersion::Any, [deposited(3), deposited(4)]);
+    several = several.and_to(&account("b"), ExpectedVersion::Any, [opened("bob")]);
+    let refused = bed.store().append(&several).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Inconsistent { .. }), "{refused:?}");
+    execute(
+        &bed.database_url(),
+        "select setval('annals.positions', (select max(position) from annals.events))",
+    )
+    .await;
+    bed.store().append(&append(5)).await.must("append after the repair");
+    assert_eq!(bed.recorded().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_stream_row_that_is_behind_its_events_is_one_error_that_names_the_repair() {
+    let bed = Testbed::new("row_behind").await;
+    let append = |number| Append::to(&account("a"), ExpectedVersion::Any, [deposited(number)]);
+    for number in 0..3 {
+        bed.store().append(&append(number)).await.must("append");
+    }
+    execute(&bed.database_url(), "update annals.streams set version = 0").await;
+    let refused = bed.store().append(&append(3)).await.unwrap_err();
+    let AppendError::Inconsistent { constraint, .. } = &refused else { panic!("{refused:?}") };
+    assert_eq!(constraint, "events_stream_version");
+    // The message has the statement.
+    let repair = refused.to_string();
+    let repair = repair.split("repairs them with: ").nth(1).must("name the repair");
+    execute(&bed.database_url(), repair).await;
+    bed.store().append(&append(3)).await.must("append after the repair");
+    assert_eq!(bed.recorded().await.len(), 4);
+}
