@@ -4,26 +4,32 @@
 do $$
 begin
     perform pg_advisory_xact_lock(hashtextextended('annals_projections.prepare', 0));
-    if to_regclass('annals_projections.annals_projection_gaps') is not null then
+    if to_regclass('annals_projections.annals_projection_removals') is not null then
         return;
     end if;
     create schema if not exists annals_projections;
 
     -- For each partition that a projection reads: the offset of the next record, and the event of
-    -- the record before it. If the topic has another event there, it is not the same topic.
-    create table annals_projections.annals_projection_offsets (
+    -- the record before it, or a hash of a record that is no event. If the topic has another record
+    -- there, it is not the same topic. Only the owner of the last epoch updates the offset.
+    create table if not exists annals_projections.annals_projection_offsets (
         projection  text    not null,
         topic       text    not null,
         partition   integer not null check (partition >= 0),
         next_offset bigint  not null check (next_offset >= 0),
-        last_event  uuid    check ((last_event is null) = (next_offset = 0)),
+        last_event  uuid,
+        owner_epoch bigint  not null default 0,
         primary key (projection, topic, partition)
     ) with (fillfactor = 50);
+    -- Tables of the versions before.
+    alter table annals_projections.annals_projection_offsets
+        drop constraint if exists annals_projection_offsets_check,
+        add column if not exists owner_epoch bigint not null default 0;
 
     -- For each stream of a projection: the last applied version, and the ids of its event and those
     -- before it, the last first. Another event under one of these versions belongs to another
     -- history.
-    create table annals_projections.annals_projection_versions (
+    create table if not exists annals_projections.annals_projection_versions (
         projection text collate "C" not null,
         stream     text collate "C" not null,
         version    bigint not null check (version >= 0),
@@ -32,7 +38,7 @@ begin
     ) with (fillfactor = 80);
 
     -- Gaps of streams that a person accepted: the events between are lost for the projection.
-    create table annals_projections.annals_projection_gaps (
+    create table if not exists annals_projections.annals_projection_gaps (
         projection  text collate "C" not null,
         stream      text collate "C" not null,
         expected    bigint not null check (expected >= 0),
@@ -41,6 +47,39 @@ begin
         accepted_by text not null default session_user,
         accepted_at timestamptz not null default clock_timestamp(),
         primary key (projection, stream, expected, found)
+    );
+
+    -- Records that a projection could not apply. Header values are in the order of their names.
+    create table if not exists annals_projections.annals_projection_dead_letters (
+        projection    text collate "C" not null,
+        topic         text collate "C" not null,
+        partition     integer not null,
+        record_offset bigint not null,
+        key           bytea,
+        value         bytea,
+        header_names  text[] not null,
+        header_values bytea[] not null,
+        stream        text,
+        version       bigint,
+        event_id      uuid,
+        event_type    text,
+        error         text not null,
+        recorded_at   timestamptz not null default clock_timestamp(),
+        primary key (projection, topic, partition, record_offset)
+    );
+
+    -- Records that were removed from a topic before the projection had read them, and whose loss a
+    -- person accepted: those from first_removed, before next_offset.
+    create table if not exists annals_projections.annals_projection_removals (
+        projection    text collate "C" not null,
+        topic         text collate "C" not null,
+        partition     integer not null,
+        first_removed bigint not null,
+        next_offset   bigint not null check (next_offset > first_removed),
+        reason        text not null check (reason <> ''),
+        accepted_by   text not null default session_user,
+        accepted_at   timestamptz not null default clock_timestamp(),
+        primary key (projection, topic, partition, next_offset)
     );
 end
 $$;

@@ -1,14 +1,17 @@
 //! Filters and decodes records: the events of one transaction, in order.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::error::Error;
 
 use annals_schemas::{DecodeError, EventSet, UnknownEvents};
 use uuid::Uuid;
 
+use crate::dead_letter::DeadLetter;
 use crate::envelope::Delivered;
 use crate::error::RunError;
 use crate::position::{Offset, TopicPartition};
+use crate::projection::RecordPolicies;
+use crate::raw_record::{FetchedRecord, identity, location};
 use crate::registry::{DecodeRecordError, SchemaRegistry};
 use crate::version_filter::{FilterDecision, FilterError, LastApplied, VersionFilter};
 
@@ -25,9 +28,9 @@ pub struct DeliveredEvent<E> {
 #[derive(Debug)]
 pub(crate) struct EventBatch<E> {
     pub(crate) events: Vec<DeliveredEvent<E>>,
-    /// Skipped records, each with the number of events before it.
-    skipped: Vec<(usize, Delivered)>,
-    /// The last record of each partition, and its event.
+    /// Records without an event to apply, each with the number of events before it.
+    passed: Vec<(usize, PassedRecord)>,
+    /// The last record of each partition, and its identity.
     pub(crate) ends: HashMap<TopicPartition, (Offset, Uuid)>,
     /// The last applied events of each stream after the commit.
     pub(crate) versions: HashMap<String, LastApplied>,
@@ -36,30 +39,45 @@ pub(crate) struct EventBatch<E> {
     pub(crate) error: Option<RunError>,
 }
 
+/// A record that the projection passes.
+#[derive(Debug)]
+enum PassedRecord {
+    /// Its event type is not declared.
+    Skipped(Box<Delivered>),
+    /// It cannot be applied.
+    DeadLetter(DeadLetter),
+}
+
 impl<E: EventSet> EventBatch<E> {
     /// Waits only for a schema that is not cached while the registry is unavailable.
     pub(crate) async fn filter_and_decode(
-        records: Vec<Delivered>,
+        records: Vec<FetchedRecord>,
         filter: &mut VersionFilter,
         schemas: &SchemaRegistry,
-        unknown: UnknownEvents,
+        policies: &RecordPolicies,
     ) -> Self {
         let mut batch = Self {
             events: Vec::with_capacity(records.len()),
-            skipped: Vec::new(),
+            passed: Vec::new(),
             ends: HashMap::new(),
             versions: HashMap::new(),
             duplicates: 0,
             error: None,
         };
         for record in records {
-            let key = (Arc::clone(&record.topic), record.partition);
-            let end = (record.offset, record.event_id);
-            if let Err(error) = batch.add(record, filter, schemas, unknown).await {
+            let location = location(&record);
+            let end = (location.offset, identity(&record));
+            let added = match record {
+                Ok(event) => batch.add(event, filter, schemas, policies).await,
+                Err(error) => {
+                    batch.pass(DeadLetter::NotAnEvent(error), policies).map_or(Ok(()), Err)
+                }
+            };
+            if let Err(error) = added {
                 batch.error = Some(error);
                 break;
             }
-            batch.ends.insert(key, end);
+            batch.ends.insert(location.topic_partition(), end);
         }
         batch
     }
@@ -69,7 +87,7 @@ impl<E: EventSet> EventBatch<E> {
         record: Delivered,
         filter: &mut VersionFilter,
         schemas: &SchemaRegistry,
-        unknown: UnknownEvents,
+        policies: &RecordPolicies,
     ) -> Result<(), RunError> {
         let decision =
             filter.check_delivered(&record).map_err(|error| run_error(error, &record))?;
@@ -83,8 +101,15 @@ impl<E: EventSet> EventBatch<E> {
             Err(DecodeRecordError::Payload {
                 source: DecodeError::UnknownEventType { .. },
                 ..
-            }) if unknown == UnknownEvents::Skip => self.skipped.push((self.events.len(), record)),
-            Err(failure) => return Err(failure.into()),
+            }) if policies.unknown_events == UnknownEvents::Skip => {
+                self.passed.push((self.events.len(), PassedRecord::Skipped(Box::new(record))));
+            }
+            Err(failure) => {
+                let letter = DeadLetter::Undecodable(Box::new(record), failure);
+                if let Some(error) = self.pass(letter, policies) {
+                    return Err(error);
+                }
+            }
         }
         if let Some(last) = filter.last_applied(&stream) {
             self.versions.insert(stream, last.clone());
@@ -102,21 +127,59 @@ fn run_error(error: FilterError, record: &Delivered) -> RunError {
 }
 
 impl<E> EventBatch<E> {
+    /// Passes a record that cannot be read, or returns the error that ends the run.
+    fn pass(&mut self, letter: DeadLetter, policies: &RecordPolicies) -> Option<RunError> {
+        if policies.unreadable.stops() {
+            return Some(letter.into_run_error());
+        }
+        self.passed.push((self.events.len(), PassedRecord::DeadLetter(letter)));
+        None
+    }
+
+    /// Makes a dead letter of the single event that the handler rejected.
+    pub(crate) fn reject(&mut self, error: Box<dyn Error + Send + Sync>) {
+        if let Some(DeliveredEvent { delivered, .. }) = self.events.pop() {
+            let letter = DeadLetter::Rejected(Box::new(delivered), error);
+            self.passed.push((self.events.len(), PassedRecord::DeadLetter(letter)));
+        }
+    }
+
     pub(crate) fn skipped(&self) -> usize {
-        self.skipped.len()
+        self.passed.len() - self.dead_letters().count()
+    }
+
+    pub(crate) fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
+        self.passed.iter().filter_map(|(_, record)| match record {
+            PassedRecord::Skipped(_) => None,
+            PassedRecord::DeadLetter(letter) => Some(letter),
+        })
+    }
+
+    /// The number of events and dead letters: what handlers process.
+    pub(crate) fn handled(&self) -> usize {
+        self.events.len() + self.dead_letters().count()
     }
 
     /// The records that are not duplicates, in the order of delivery.
-    pub(crate) fn into_records(self) -> Vec<Delivered> {
-        let mut records = Vec::with_capacity(self.events.len() + self.skipped.len());
-        let mut skipped = self.skipped.into_iter().peekable();
+    pub(crate) fn into_records(self) -> Vec<FetchedRecord> {
+        let mut records = Vec::with_capacity(self.events.len() + self.passed.len());
+        let mut passed = self.passed.into_iter().peekable();
         for (before, event) in self.events.into_iter().enumerate() {
-            while let Some((_, record)) = skipped.next_if(|(location, _)| *location <= before) {
-                records.push(record);
+            while let Some((_, record)) = passed.next_if(|(place, _)| *place <= before) {
+                records.push(record.into_record());
             }
-            records.push(event.delivered);
+            records.push(Ok(event.delivered));
         }
-        records.extend(skipped.map(|(_, record)| record));
+        records.extend(passed.map(|(_, record)| record.into_record()));
         records
+    }
+}
+
+impl PassedRecord {
+    fn into_record(self) -> FetchedRecord {
+        match self {
+            Self::Skipped(event) => Ok(*event),
+            Self::DeadLetter(letter) => letter.into_record(),
+        }
     }
 }

@@ -1,23 +1,29 @@
 //! Applies batches: commits read model, offsets and versions in one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use annals_schemas::EventSet;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
+use crate::applied_batch::{AppliedBatch, RunEnd, limit_exceeded, rejection, run_end};
 use crate::batch::{DeliveredEvent, EventBatch};
-use crate::connection::{ConnectionFailure, KeptConnection, is_transient_cause};
-use crate::envelope::Delivered;
-use crate::error::{ConsumeError, RunError};
+use crate::batch_size::{BatchSize, parts_of, split};
+use crate::connection::{KeptConnection, exceeded_limit, is_transient_cause, transient};
+use crate::error::{ConsumeError, TransactionLimit};
 use crate::kafka::PartitionCounts;
-use crate::position::{Offset, RecordLocation, TopicPartition};
+use crate::owned_partitions::OwnedPartitions;
+use crate::position::TopicPartition;
 use crate::projection::Projection;
 use crate::projection_store::{OffsetUpdate, PartitionProgress};
+use crate::raw_record::FetchedRecord;
 use crate::registry::SchemaRegistry;
-use crate::transaction::{AttemptError, BatchOutcome, attempt, superseded};
+use crate::transaction::{
+    AttemptContext, AttemptError, BatchOutcome, Exceeded, attempt, superseded,
+};
 use crate::version_cache::VersionCache;
 use crate::version_filter::{Gap, LastApplied, VersionFilter};
 
@@ -29,27 +35,9 @@ pub(crate) struct BatchApplier {
     shutdown: CancellationToken,
     versions: VersionCache,
     accepted_gaps: Arc<HashSet<Gap>>,
-    next_offsets: HashMap<TopicPartition, Offset>,
-}
-
-/// Why the run ends.
-#[derive(Debug)]
-pub(crate) enum RunEnd {
-    /// Shutdown was requested during a wait.
-    Shutdown,
-    /// The run cannot continue.
-    Error(RunError),
-}
-
-/// The applied records of one batch, and the error behind them.
-#[derive(Debug, Default)]
-pub(crate) struct AppliedBatch<E> {
-    pub(crate) events: Vec<DeliveredEvent<E>>,
-    pub(crate) duplicates: usize,
-    pub(crate) skipped: usize,
-    pub(crate) batches: u64,
-    pub(crate) caught_up: bool,
-    pub(crate) error: Option<RunError>,
+    /// The partitions of this runner.
+    pub(crate) owned: OwnedPartitions,
+    size: BatchSize,
 }
 
 impl BatchApplier {
@@ -67,30 +55,44 @@ impl BatchApplier {
             shutdown: shutdown.clone(),
             versions: VersionCache::new(limits.cached_streams_max),
             accepted_gaps: Arc::default(),
-            next_offsets: HashMap::new(),
+            owned: OwnedPartitions::new(),
+            size: BatchSize::new(limits.batch_events_max),
         }
     }
 
-    /// Loads the progress in topics that were found.
-    pub(crate) async fn progress(
-        &mut self,
-        topics: &PartitionCounts,
-    ) -> Result<Vec<PartitionProgress>, RunEnd> {
+    /// Starts topics that were found, and checks that their partition counts have not changed.
+    pub(crate) async fn claim(&mut self, topics: &PartitionCounts) -> Result<(), RunEnd> {
         self.load_accepted_gaps().await?;
-        let mut progress = Vec::new();
         for (topic, &found) in topics {
-            let of_topic = self.progress_of(topic, found).await?;
-            let known = i32::try_from(of_topic.len()).unwrap_or(i32::MAX);
+            let known = self.claim_topic(topic, found).await?;
+            let known = i32::try_from(known).unwrap_or(i32::MAX);
             if known != found {
                 let topic = Arc::clone(topic);
-                return Err(RunEnd::Error(
-                    ConsumeError::Repartitioned { topic, known, found }.into(),
-                ));
+                let error = ConsumeError::Repartitioned { topic, known, found };
+                return Err(RunEnd::Error(error.into()));
             }
-            progress.extend(of_topic);
         }
-        let offsets = progress.iter().map(|p| (p.next.topic_partition(), p.next.offset));
-        self.next_offsets.extend(offsets);
+        Ok(())
+    }
+
+    /// Becomes the owner of partitions, and loads the progress in them.
+    pub(crate) async fn own(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<PartitionProgress>, RunEnd> {
+        let failed = |failure| run_end("claim the partitions of the projection", failure);
+        let progress = loop {
+            let mut connection = self.connection.take().await.map_err(failed)?;
+            let query = self.projection.store.claim_ownership(&mut connection, partitions);
+            let answer = self.connection.before_deadline(query).await;
+            let finished = self.connection.finish_query(connection, answer).await;
+            if let Some(progress) = finished.map_err(failed)? {
+                break progress;
+            }
+        };
+        // Another runner may have applied events since.
+        self.versions = VersionCache::new(self.projection.limits.cached_streams_max);
+        self.owned.add(&progress);
         Ok(progress)
     }
 
@@ -108,28 +110,25 @@ impl BatchApplier {
         }
     }
 
-    async fn progress_of(
-        &mut self,
-        topic: &Arc<str>,
-        partitions: i32,
-    ) -> Result<Vec<PartitionProgress>, RunEnd> {
+    async fn claim_topic(&mut self, topic: &Arc<str>, partitions: i32) -> Result<usize, RunEnd> {
         let failed = |failure| run_end("load the offsets of the projection", failure);
         loop {
             let mut connection = self.connection.take().await.map_err(failed)?;
             let query = self.projection.store.claim(&mut connection, topic, partitions);
             let answer = self.connection.before_deadline(query).await;
             let finished = self.connection.finish_query(connection, answer).await;
-            if let Some(progress) = finished.map_err(failed)? {
-                return Ok(progress);
+            if let Some(known) = finished.map_err(failed)? {
+                return Ok(known);
             }
         }
     }
 
-    /// Applies records in one transaction. If the handler returns an error, applies them one by
-    /// one: this names the event, and commits those before it.
+    /// Applies records in one transaction, or in several: in smaller ones if it exceeds a limit,
+    /// and one by one if the handler returns an error. This names the event, and commits those
+    /// before it.
     pub(crate) async fn apply<E, Failure>(
         &mut self,
-        records: Vec<Delivered>,
+        records: Vec<FetchedRecord>,
         handler: &mut impl AsyncFnMut(&mut PgConnection, &[DeliveredEvent<E>]) -> Result<(), Failure>,
     ) -> Result<AppliedBatch<E>, RunEnd>
     where
@@ -137,24 +136,45 @@ impl BatchApplier {
         Failure: Into<Box<dyn Error + Send + Sync>>,
     {
         let mut applied = AppliedBatch::new();
-        let mut batch = self.filter_and_decode(records).await?;
-        let error = batch.error.take();
-        match self.commit(&batch, handler).await? {
-            BatchOutcome::Committed => applied.add(batch),
-            BatchOutcome::Rejected(source) if batch.events.len() == 1 => {
-                applied.error = rejection(&batch, source);
+        let mut error_behind = None;
+        let mut parts = parts_of(records, self.size.records());
+        while let Some(records) = parts.pop_front() {
+            let mut batch = self.filter_and_decode(records).await?;
+            if let Some(error) = batch.error.take() {
+                error_behind = Some(error);
+                parts.clear();
             }
-            BatchOutcome::Rejected(_of_several) => {
-                self.apply_each(batch.into_records(), handler, &mut applied).await?;
+            match self.commit(&batch, handler).await? {
+                BatchOutcome::Committed => {
+                    applied.add(batch);
+                    self.size.record_commit();
+                }
+                BatchOutcome::Rejected(source) if batch.handled() == 1 => {
+                    self.reject(batch, source, handler, &mut applied).await?;
+                }
+                BatchOutcome::Exceeded(exceeded) if batch.handled() == 1 => {
+                    applied.error = limit_exceeded(&batch, exceeded);
+                }
+                BatchOutcome::Rejected(_of_several) => split(&mut parts, batch.into_records(), 1),
+                BatchOutcome::Exceeded(exceeded) => {
+                    let records = batch.into_records();
+                    self.shrink(records.len(), &exceeded);
+                    split(&mut parts, records, self.size.records());
+                }
+            }
+            if applied.error.is_some() {
+                break;
             }
         }
-        applied.error = applied.error.or(error);
+        applied.error = applied.error.or(error_behind);
         Ok(applied)
     }
 
-    async fn apply_each<E, Failure>(
+    /// Makes a dead letter of a rejected event, unless the run is to end.
+    async fn reject<E, Failure>(
         &mut self,
-        records: Vec<Delivered>,
+        mut batch: EventBatch<E>,
+        source: Box<dyn Error + Send + Sync>,
         handler: &mut impl AsyncFnMut(&mut PgConnection, &[DeliveredEvent<E>]) -> Result<(), Failure>,
         applied: &mut AppliedBatch<E>,
     ) -> Result<(), RunEnd>
@@ -162,28 +182,39 @@ impl BatchApplier {
         E: EventSet,
         Failure: Into<Box<dyn Error + Send + Sync>>,
     {
-        for record in records {
-            let batch = self.filter_and_decode(vec![record]).await?;
-            match self.commit(&batch, handler).await? {
-                BatchOutcome::Committed => applied.add(batch),
-                BatchOutcome::Rejected(source) => {
-                    applied.error = rejection(&batch, source);
-                    break;
-                }
-            }
+        if batch.events.is_empty() || self.projection.policies.rejected.stops() {
+            applied.error = rejection(&batch, source);
+            return Ok(());
+        }
+        batch.reject(source);
+        match self.commit(&batch, handler).await? {
+            BatchOutcome::Committed => applied.add(batch),
+            BatchOutcome::Rejected(source) => applied.error = rejection(&batch, source),
+            BatchOutcome::Exceeded(exceeded) => applied.error = limit_exceeded(&batch, exceeded),
         }
         Ok(())
+    }
+
+    fn shrink(&mut self, records: usize, exceeded: &Exceeded) {
+        self.size.shrink(records);
+        tracing::warn!(
+            projection = %self.projection.name,
+            records,
+            records_next = self.size.records(),
+            "a transaction exceeded {}: the next ones apply fewer events",
+            exceeded.limit
+        );
     }
 
     /// Filters and decodes outside a transaction: it may wait for the registry.
     async fn filter_and_decode<E: EventSet>(
         &mut self,
-        records: Vec<Delivered>,
+        records: Vec<FetchedRecord>,
     ) -> Result<EventBatch<E>, RunEnd> {
         let mut filter =
             VersionFilter::new(self.projection.first_version).with_accepted(&self.accepted_gaps);
         let mut uncached = HashSet::new();
-        for record in &records {
+        for record in records.iter().flatten() {
             match self.versions.get(&record.stream) {
                 Some(last) => filter.restore(&record.stream, last.clone()),
                 None => {
@@ -201,7 +232,7 @@ impl BatchApplier {
             records,
             &mut filter,
             &self.schemas,
-            self.projection.unknown_events,
+            &self.projection.policies,
         );
         tokio::select! {
             batch = filter_and_decode => Ok(batch),
@@ -225,7 +256,7 @@ impl BatchApplier {
         }
     }
 
-    /// Retries until the outcome of the transaction is known.
+    /// Retries until the outcome of the transaction is known, or it has exceeded a limit.
     async fn commit<E, Failure>(
         &mut self,
         batch: &EventBatch<E>,
@@ -235,37 +266,49 @@ impl BatchApplier {
         Failure: Into<Box<dyn Error + Send + Sync>>,
     {
         let failed = |failure| run_end("apply a batch", failure);
-        let updates = self.offset_updates(batch);
+        let updates = self.owned.updates(&batch.ends);
         if updates.is_empty() {
             return Ok(BatchOutcome::Committed);
         }
+        let mut tries = 0;
         loop {
             let mut connection = self.connection.take().await.map_err(failed)?;
-            let store = &self.projection.store;
-            let attempt = attempt(&mut connection, store, &updates, batch, handler);
-            match self.connection.before_deadline(attempt).await {
-                Ok(()) => self.connection.put_back(connection),
+            let handler_called = AtomicBool::new(false);
+            let context = AttemptContext {
+                store: &self.projection.store,
+                policies: &self.projection.policies,
+                updates: &updates,
+                deadline: self.projection.limits.batch_deadline,
+                handler_called: &handler_called,
+            };
+            let attempt = attempt(&mut connection, &context, batch, handler);
+            let failure = match self.connection.before_deadline(attempt).await {
+                Ok(()) => {
+                    self.connection.put_back(connection);
+                    break;
+                }
                 Err(AttemptError::OffsetChanged) => {
                     self.connection.put_back(connection);
                     self.check_superseded(&updates).await?;
+                    break;
                 }
-                Err(AttemptError::Handler(error)) if is_transient_cause(&*error) => {
-                    let delay = self.connection.delay_after(&*error);
-                    self.connection.wait(delay).await.map_err(failed)?;
-                    continue;
-                }
-                Err(AttemptError::Handler(error)) => {
+                Err(AttemptError::Handler(error)) if !is_transient_cause(&*error) => {
                     self.connection.put_back(connection);
                     return Ok(BatchOutcome::Rejected(error));
                 }
-                Err(AttemptError::Sql(error)) => {
-                    self.connection.wait_after(error).await.map_err(failed)?;
-                    continue;
-                }
+                Err(AttemptError::Handler(error)) => error,
+                Err(AttemptError::Sql(error)) => transient(error).map_err(failed)?.into(),
+            };
+            if handler_called.into_inner()
+                && let Some(limit) = reached_limit(&*failure, &mut tries, batch.handled())
+            {
+                return Ok(BatchOutcome::Exceeded(Exceeded { limit, tries, source: failure }));
             }
-            self.remember(batch, &updates);
-            return Ok(BatchOutcome::Committed);
+            let delay = self.connection.delay_after(&*failure);
+            self.connection.wait(delay).await.map_err(failed)?;
         }
+        self.remember(batch, &updates);
+        Ok(BatchOutcome::Committed)
     }
 
     /// Determines why stored offsets differ from the expected ones: an earlier attempt was
@@ -289,66 +332,21 @@ impl BatchApplier {
         }
     }
 
-    fn offset_updates<E>(&self, batch: &EventBatch<E>) -> Vec<OffsetUpdate> {
-        let updates = batch.ends.iter().map(|(key, &(offset, last_event))| {
-            let (topic, partition) = key.clone();
-            let expected = self.next_offsets.get(key).copied().unwrap_or(Offset::ZERO);
-            let next = RecordLocation { topic, partition, offset: offset.next() };
-            OffsetUpdate { expected, next, last_event }
-        });
-        let mut updates: Vec<OffsetUpdate> = updates.collect();
-        updates.sort_by(|a, b| a.next.cmp(&b.next));
-        updates
-    }
-
     fn remember<E>(&mut self, batch: &EventBatch<E>, updates: &[OffsetUpdate]) {
         for (stream, last) in &batch.versions {
             self.versions.insert(stream, last.clone());
         }
-        for OffsetUpdate { next, .. } in updates {
-            self.next_offsets.insert(next.topic_partition(), next.offset);
-        }
+        self.owned.record(updates);
     }
 }
 
-impl<E> AppliedBatch<E> {
-    pub(crate) fn new() -> Self {
-        Self {
-            events: Vec::new(),
-            duplicates: 0,
-            skipped: 0,
-            batches: 0,
-            caught_up: false,
-            error: None,
-        }
-    }
-
-    fn add(&mut self, batch: EventBatch<E>) {
-        self.batches += u64::from(!batch.ends.is_empty());
-        self.duplicates += batch.duplicates;
-        self.skipped += batch.skipped();
-        self.events.extend(batch.events);
-    }
-}
-
-/// Names the single event of a batch that the handler rejected.
-fn rejection<E>(batch: &EventBatch<E>, source: Box<dyn Error + Send + Sync>) -> Option<RunError> {
-    let rejected = &batch.events.first()?.delivered;
-    Some(RunError::Handler {
-        stream: rejected.stream.clone(),
-        version: rejected.version,
-        event_type: rejected.event_type.clone(),
-        event_id: rejected.event_id,
-        location: rejected.location(),
-        source,
-    })
-}
-
-fn run_end(action: &'static str, failure: ConnectionFailure) -> RunEnd {
-    match failure {
-        ConnectionFailure::Shutdown => RunEnd::Shutdown,
-        ConnectionFailure::Permanent(source) => {
-            RunEnd::Error(RunError::Database { action, source })
-        }
-    }
+/// Counts a try that exceeded a limit; returns the limit after the last one.
+fn reached_limit(
+    failure: &(dyn Error + 'static),
+    tries: &mut u32,
+    handled: usize,
+) -> Option<TransactionLimit> {
+    let limit = exceeded_limit(failure).filter(|_| handled > 0)?;
+    *tries += 1;
+    (*tries >= limit.tries_max(handled)).then_some(limit)
 }

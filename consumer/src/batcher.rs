@@ -6,14 +6,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::envelope::{Delivered, EnvelopeError};
 use crate::error::ConsumeError;
-use crate::kafka::{KafkaClientError, PartitionCounts, RecordFetcher, Watermarks};
+use crate::kafka::{
+    FetcherUse, GroupChange, KafkaClientError, PartitionCounts, RecordFetcher, Watermarks,
+};
 use crate::position::{Offset, RecordLocation, TopicPartition};
-use crate::projection::{Projection, ProjectionLimits};
+use crate::projection::{Projection, ProjectionLimits, Sharing};
 use crate::projection_store::PartitionProgress;
+use crate::raw_record::{FetchedRecord, identity, location, value_bytes};
 use crate::settings::ConsumerSettings;
 use crate::topic_watch::{TopicChanges, TopicWatch};
+use crate::version_filter::FirstVersion;
 
 /// Interval of the check for the end, until it is reached.
 const END_CHECK: Duration = Duration::from_millis(50);
@@ -29,16 +32,25 @@ pub(crate) struct Batcher {
     known_end: Option<Vec<Watermarks>>,
     caught_up: bool,
     end_check_due: Instant,
+    /// The consumer group assigns the partitions.
+    is_shared: bool,
+    /// The broker does not have some requested offset.
+    reset_pending: bool,
+    first_version: FirstVersion,
     limits: ProjectionLimits,
 }
 
 /// What reading has brought.
 #[derive(Debug)]
 pub(crate) enum BatcherEvent {
-    /// Records, in the order of each partition, and the error of the record behind them.
-    Records(Vec<Delivered>, Option<ConsumeError>),
+    /// Records, in the order of each partition.
+    Records(Vec<FetchedRecord>),
     /// Topics that appeared, with their partition counts: [`Batcher::start`] starts to read them.
     TopicsFound(PartitionCounts),
+    /// Partitions that the group gives this member: [`Batcher::start`] starts to read them.
+    Assigned(Vec<TopicPartition>),
+    /// Partitions that the group takes: [`Batcher::stop`] stops to read them.
+    Revoked(Vec<TopicPartition>),
     /// All records that were committed at the time of the last query have been returned.
     CaughtUp,
 }
@@ -49,9 +61,13 @@ impl Batcher {
         settings: &ConsumerSettings,
     ) -> Result<Self, KafkaClientError> {
         let names: Vec<&str> = projection.topics.iter().map(String::as_str).collect();
+        let use_as = match projection.sharing {
+            Sharing::Exclusive => FetcherUse::Projection,
+            Sharing::Group => FetcherUse::SharedProjection,
+        };
         let group = format!("annals-projection-{}", projection.name);
         Ok(Self {
-            fetcher: RecordFetcher::open(settings, &group)?,
+            fetcher: RecordFetcher::open(settings, &group, use_as)?,
             topics: TopicWatch::new(&names, settings.topic_check_interval),
             starts: HashMap::new(),
             unverified: HashMap::new(),
@@ -59,6 +75,9 @@ impl Batcher {
             known_end: None,
             caught_up: false,
             end_check_due: Instant::now(),
+            is_shared: projection.sharing == Sharing::Group,
+            reset_pending: false,
+            first_version: projection.first_version,
             limits: projection.limits,
         })
     }
@@ -67,7 +86,7 @@ impl Batcher {
     /// again, to verify that the topic is still the same.
     pub(crate) fn start(&mut self, progress: &[PartitionProgress]) -> Result<(), KafkaClientError> {
         let mut starts = Vec::with_capacity(progress.len());
-        for PartitionProgress { next, last_event } in progress {
+        for PartitionProgress { next, last_event, .. } in progress {
             let mut start = next.clone();
             let key = next.topic_partition();
             self.unverified.remove(&key);
@@ -82,6 +101,50 @@ impl Batcher {
         self.known_end = None;
         self.caught_up = false;
         self.fetcher.assign(&starts)
+    }
+
+    /// Asks the group for a share of the partitions of all topics that exist.
+    pub(crate) fn join(&self) -> Result<(), KafkaClientError> {
+        let topics: Vec<_> = self.topics.known().keys().cloned().collect();
+        self.fetcher.subscribe(&topics)
+    }
+
+    /// Stops to read partitions.
+    pub(crate) fn stop(&mut self, partitions: &[TopicPartition]) -> Result<(), KafkaClientError> {
+        for partition in partitions {
+            self.unverified.remove(partition);
+            self.next_offsets.remove(partition);
+            self.starts.remove(partition);
+        }
+        self.fetcher.unassign(partitions)
+    }
+
+    /// The assigned partitions of these topics.
+    pub(crate) fn assigned_of(&self, topics: &PartitionCounts) -> Vec<TopicPartition> {
+        self.starts.keys().filter(|(topic, _)| topics.contains_key(topic)).cloned().collect()
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// The records behind those returned, up to the last known end; markers of transactions count.
+    pub(crate) fn records_left(&self) -> Option<u64> {
+        let left = self.known_end.as_ref()?.iter().filter_map(|Watermarks { low, high }| {
+            let next = self.next_offsets.get(&low.topic_partition())?;
+            u64::try_from(high.get() - next.get().max(low.offset.get())).ok()
+        });
+        Some(left.sum())
+    }
+
+    /// Shows offsets to the tools that display a group's lag.
+    pub(crate) fn show_offsets(&self, next: &[RecordLocation]) {
+        if next.is_empty() {
+            return;
+        }
+        if let Err(error) = self.fetcher.show_offsets(next) {
+            tracing::debug!(%error, "the consumer group did not take offsets");
+        }
     }
 
     /// Waits for the next event. The caller must have processed everything returned before.
@@ -107,8 +170,20 @@ impl Batcher {
 
     /// Makes the queries to the brokers that are due.
     async fn check_brokers(&mut self) -> Result<Option<BatcherEvent>, ConsumeError> {
+        if self.is_shared
+            && let Some(change) = self.fetcher.take_group_change()
+        {
+            return Ok(Some(match change {
+                GroupChange::Assigned(partitions) => BatcherEvent::Assigned(partitions),
+                GroupChange::Revoked(partitions) => BatcherEvent::Revoked(partitions),
+            }));
+        }
         if self.fetcher.take_recheck_request() {
             self.topics.check_now();
+        }
+        self.reset_pending |= self.fetcher.take_reset_request();
+        if self.reset_pending {
+            self.reset_offsets().await?;
         }
         let now = Instant::now();
         if self.topics.due() <= now {
@@ -127,7 +202,11 @@ impl Batcher {
 
     fn next_check(&self) -> Instant {
         let topics_due = self.topics.due();
-        if self.caught_up { topics_due } else { topics_due.min(self.end_check_due) }
+        if self.caught_up && !self.reset_pending {
+            topics_due
+        } else {
+            topics_due.min(self.end_check_due)
+        }
     }
 
     pub(crate) async fn close(self) {
@@ -136,36 +215,29 @@ impl Batcher {
 
     /// Batches a record with the fetched records behind it. Returns `None` if all of them were read
     /// for verification only.
-    fn batch(
-        &mut self,
-        first: Result<Delivered, EnvelopeError>,
-    ) -> Result<Option<BatcherEvent>, ConsumeError> {
+    fn batch(&mut self, first: FetchedRecord) -> Result<Option<BatcherEvent>, ConsumeError> {
         self.caught_up = false;
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(record) = next {
-            let delivered = match record {
-                Ok(delivered) => delivered,
-                Err(error) => return Ok(Some(BatcherEvent::Records(records, Some(error.into())))),
-            };
-            if self.is_new(&delivered)? {
-                bytes += delivered.payload.len();
-                records.push(delivered);
+            if self.is_new(&record)? {
+                bytes += value_bytes(&record);
+                records.push(record);
             }
             let full = records.len() >= self.limits.batch_events_max
                 || bytes >= self.limits.batch_bytes_max;
             next = if full { None } else { self.fetcher.ready()? };
         }
-        Ok((!records.is_empty()).then_some(BatcherEvent::Records(records, None)))
+        Ok((!records.is_empty()).then_some(BatcherEvent::Records(records)))
     }
 
-    fn is_new(&mut self, delivered: &Delivered) -> Result<bool, KafkaClientError> {
-        let location = delivered.location();
+    fn is_new(&mut self, record: &FetchedRecord) -> Result<bool, KafkaClientError> {
+        let location = location(record);
         let key = location.topic_partition();
         let check = match self.unverified.remove(&key) {
             None => ResumeCheck::LaterRecord,
-            Some(last) => check_resume(last, delivered),
+            Some(last) => check_resume(last, record),
         };
         match check {
             ResumeCheck::SameRecord => return Ok(false),
@@ -175,7 +247,7 @@ impl Batcher {
                 return Ok(false);
             }
         }
-        let next = delivered.offset.next();
+        let next = location.offset.next();
         if self.next_offsets.insert(key, next).is_some_and(|expected| next <= expected) {
             tracing::warn!(
                 record = %location,
@@ -185,15 +257,61 @@ impl Batcher {
         Ok(true)
     }
 
+    /// Restarts the partitions whose requested offset the broker does not have.
+    async fn reset_offsets(&mut self) -> Result<(), ConsumeError> {
+        let Some(watermarks) = self.fetcher.watermarks(self.topics.known()).await else {
+            return Ok(());
+        };
+        let positions = self.positions()?;
+        let mut starts = Vec::new();
+        for Watermarks { low, high } in watermarks {
+            let key = low.topic_partition();
+            let (Some(&next), Some(&start)) = (self.next_offsets.get(&key), self.starts.get(&key))
+            else {
+                continue;
+            };
+            let position = positions.get(&key).copied().unwrap_or(start);
+            let offset = match refused(position, next, (low.offset, high)) {
+                RefusedOffset::Exists => position,
+                RefusedOffset::VerificationRemoved => next,
+                RefusedOffset::TopicCreatedAgain => low.offset,
+                RefusedOffset::Removed if self.may_begin_later(next) => low.offset,
+                RefusedOffset::Removed => {
+                    let next = RecordLocation { offset: next, ..low.clone() };
+                    return Err(ConsumeError::RecordsRemoved { next, low: low.offset });
+                }
+            };
+            if offset != position {
+                self.unverified.remove(&key);
+            }
+            self.starts.insert(key, offset);
+            starts.push(RecordLocation { offset, ..low });
+        }
+        self.reset_pending = false;
+        Ok(self.fetcher.assign(&starts)?)
+    }
+
+    /// Whether a projection that has read nothing may begin within a topic.
+    fn may_begin_later(&self, next: Offset) -> bool {
+        next == Offset::ZERO && self.first_version == FirstVersion::Any
+    }
+
+    fn positions(&self) -> Result<HashMap<TopicPartition, Offset>, KafkaClientError> {
+        let positions = self.fetcher.positions()?;
+        Ok(positions.into_iter().map(|next| (next.topic_partition(), next.offset)).collect())
+    }
+
     /// Queries the watermarks only after the known end was reached.
     async fn is_at_end(&mut self) -> Result<bool, ConsumeError> {
         self.end_check_due = Instant::now() + END_CHECK;
         if self.topics.known().is_empty() {
             return Ok(!self.fetcher.is_unavailable());
         }
-        let positions = self.fetcher.positions()?;
-        let positions: HashMap<_, _> =
-            positions.into_iter().map(|next| (next.topic_partition(), next.offset)).collect();
+        if self.starts.is_empty() {
+            // The group has assigned nothing.
+            return Ok(false);
+        }
+        let positions = self.positions()?;
         if self.known_end.as_ref().is_some_and(|end| !self.has_reached(end, &positions)) {
             return Ok(false);
         }
@@ -208,11 +326,38 @@ impl Batcher {
     fn has_reached(&self, end: &[Watermarks], positions: &HashMap<TopicPartition, Offset>) -> bool {
         end.iter().all(|Watermarks { low, high }| {
             let key = low.topic_partition();
+            if !self.starts.contains_key(&key) {
+                return true;
+            }
             let position = positions.get(&key).or_else(|| self.starts.get(&key)).copied();
             // The broker will refuse a start beyond the end: the topic was created again.
             let unread = self.starts.get(&key) == position.as_ref();
             low.offset == *high || position.is_some_and(|p| p == *high || (p > *high && !unread))
         })
+    }
+}
+
+/// Why the broker may refuse an offset.
+enum RefusedOffset {
+    /// It does not: another partition's was refused.
+    Exists,
+    /// The last applied record was removed; the next one was not.
+    VerificationRemoved,
+    /// Records were removed before they were read.
+    Removed,
+    /// The topic is shorter than it was.
+    TopicCreatedAgain,
+}
+
+fn refused(position: Offset, next: Offset, (low, high): (Offset, Offset)) -> RefusedOffset {
+    if position > high {
+        RefusedOffset::TopicCreatedAgain
+    } else if position >= low {
+        RefusedOffset::Exists
+    } else if next >= low {
+        RefusedOffset::VerificationRemoved
+    } else {
+        RefusedOffset::Removed
     }
 }
 
@@ -227,10 +372,10 @@ enum ResumeCheck {
     OtherTopic,
 }
 
-fn check_resume((offset, event): (Offset, Uuid), delivered: &Delivered) -> ResumeCheck {
-    if delivered.offset != offset {
+fn check_resume((offset, last): (Offset, Uuid), record: &FetchedRecord) -> ResumeCheck {
+    if location(record).offset != offset {
         ResumeCheck::LaterRecord
-    } else if delivered.event_id == event {
+    } else if identity(record) == last {
         ResumeCheck::SameRecord
     } else {
         ResumeCheck::OtherTopic

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::TransactionLimit;
 use crate::outage::Outage;
 
 /// A connection that was detached from the pool: when a future is dropped, the pool could reuse a
@@ -66,10 +67,7 @@ impl KeptConnection {
     ) -> Result<T, E> {
         match tokio::time::timeout(self.deadline, work).await {
             Ok(result) => result,
-            Err(_elapsed) => {
-                let text = format!("the transaction took longer than {:?}", self.deadline);
-                Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)).into())
-            }
+            Err(_elapsed) => Err(sqlx::Error::from(DeadlineExceeded(self.deadline)).into()),
         }
     }
 
@@ -95,9 +93,7 @@ impl KeptConnection {
 
     /// Waits before the next attempt, unless the error is permanent.
     pub(crate) async fn wait_after(&mut self, error: sqlx::Error) -> Result<(), ConnectionFailure> {
-        if !is_transient(&error) {
-            return Err(ConnectionFailure::Permanent(error));
-        }
+        let error = transient(error)?;
         let delay = self.delay_after(&error);
         self.wait(delay).await
     }
@@ -115,6 +111,53 @@ impl KeptConnection {
     }
 }
 
+/// A query or transaction took longer than the deadline of the projection.
+#[derive(Debug, thiserror::Error)]
+#[error("it took longer than {0:?}")]
+struct DeadlineExceeded(Duration);
+
+impl From<DeadlineExceeded> for sqlx::Error {
+    fn from(exceeded: DeadlineExceeded) -> Self {
+        Self::Io(io::Error::new(io::ErrorKind::TimedOut, exceeded))
+    }
+}
+
+/// The limit that a transaction exceeded while the handler worked, by its error; none if the
+/// database may be busy or unavailable instead.
+pub(crate) fn exceeded_limit(error: &(dyn Error + 'static)) -> Option<TransactionLimit> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(limit) = error.downcast_ref::<sqlx::Error>().and_then(limit_of) {
+            return Some(limit);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn limit_of(error: &sqlx::Error) -> Option<TransactionLimit> {
+    match error {
+        sqlx::Error::Io(io) => {
+            let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<DeadlineExceeded>());
+            let deadline =
+                inner.map(|DeadlineExceeded(time)| TransactionLimit::BatchDeadline(*time));
+            Some(deadline.unwrap_or(TransactionLimit::Connection))
+        }
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Some(TransactionLimit::Connection),
+        sqlx::Error::Database(refused) => match refused.code()?.as_ref() {
+            "57014" => Some(TransactionLimit::StatementTimeout),
+            "25P03" => Some(TransactionLimit::IdleInTransaction),
+            "25P04" => Some(TransactionLimit::TransactionTimeout),
+            code if code.starts_with("57") || code.starts_with("08") => {
+                Some(TransactionLimit::Connection)
+            }
+            _ => None,
+        },
+        // The enum is open.
+        _ => None,
+    }
+}
+
 /// Whether an error or one of its causes is transient: the database is unavailable, or the same
 /// transaction may succeed on retry.
 pub(crate) fn is_transient_cause(error: &(dyn Error + 'static)) -> bool {
@@ -126,6 +169,11 @@ pub(crate) fn is_transient_cause(error: &(dyn Error + 'static)) -> bool {
         next = error.source();
     }
     false
+}
+
+/// The error, unless it is permanent.
+pub(crate) fn transient(error: sqlx::Error) -> Result<sqlx::Error, ConnectionFailure> {
+    if is_transient(&error) { Ok(error) } else { Err(ConnectionFailure::Permanent(error)) }
 }
 
 fn is_transient(error: &sqlx::Error) -> bool {
@@ -145,10 +193,13 @@ fn is_transient(error: &sqlx::Error) -> bool {
 }
 
 /// Transient classes of SQLSTATE: connection, authorization, rollback (deadlock, serialization),
-/// resources, operator intervention (shutdown, startup), and 25006: the server is a standby.
+/// resources, operator intervention (shutdown, startup), 25006: the server is a standby, 25P03 and
+/// 25P04: the
+/// transaction was idle or open for too long.
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn is_transient_state(code: &str) -> bool {
-    ["08", "28", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006"
+    ["08", "28", "40", "53", "57"].iter().any(|class| code.starts_with(class))
+        || ["25006", "25P03", "25P04"].contains(&code)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::envelope::Delivered;
 use crate::error::ConsumeError;
-use crate::kafka::{FetchedRecord, PartitionCounts, RecordFetcher, Watermarks};
+use crate::kafka::{FetcherUse, PartitionCounts, RecordFetcher, Watermarks};
 use crate::position::{Offset, RecordLocation, TopicPartition};
+use crate::raw_record::FetchedRecord;
 use crate::settings::ConsumerSettings;
 use crate::topic_watch::TopicWatch;
 
@@ -62,7 +63,8 @@ impl ConsumerBuilder {
         self.consumer(NO_GROUP, topics, Mode::Assigned(HashMap::new()))
     }
 
-    /// Like [`assign_from_beginning`](Self::assign_from_beginning), from these offsets.
+    /// Like [`assign_from_beginning`](Self::assign_from_beginning), from these offsets. A record that
+    /// was removed is passed: a [`VersionFilter`](crate::VersionFilter) shows what is lost.
     ///
     /// # Errors
     /// [`ConsumeError::Kafka`] if librdkafka refuses the settings.
@@ -115,7 +117,7 @@ impl ConsumerBuilder {
 
     fn consumer(self, group: &str, topics: &[&str], mode: Mode) -> Result<Consumer, ConsumeError> {
         Ok(Consumer {
-            fetcher: RecordFetcher::open(&self.settings, group)?,
+            fetcher: RecordFetcher::open(&self.settings, group, FetcherUse::Consumer)?,
             topics: TopicWatch::new(topics, self.settings.topic_check_interval),
             mode,
         })
@@ -180,6 +182,13 @@ impl Consumer {
     /// the partition to another member: then that member receives the record too.
     pub async fn commit(&self, delivered: &Delivered) -> Result<(), ConsumeError> {
         Ok(self.fetcher.commit(delivered.location().next()).await?)
+    }
+
+    /// The partitions, by topic and number, that the group has given to other members since the last
+    /// call. Call it before each record is processed: what this member knows of their streams is out
+    /// of date when they come back.
+    pub fn take_revoked(&mut self) -> Vec<(Arc<str>, i32)> {
+        self.fetcher.take_revoked()
     }
 
     /// Leaves the group and closes the connections. Dropping the consumer does the same, but

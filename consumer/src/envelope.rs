@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::position::{Offset, Position, RecordLocation, Version};
+use crate::raw_record::{RawRecord, RecordBytes};
 
 /// One event of a topic, not decoded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct EnvelopeError {
     pub location: RecordLocation,
     /// The first violation of the topic contract.
     pub problem: EnvelopeProblem,
+    /// Its key, value and headers.
+    pub record: Box<RecordBytes>,
 }
 
 /// A violation of the topic contract.
@@ -89,17 +92,6 @@ pub enum EnvelopeProblem {
     /// The value does not start with the Confluent prefix.
     #[error(transparent)]
     Frame(#[from] WireFormatError),
-}
-
-/// A Kafka record, borrowed from the client.
-#[derive(Debug, Clone)]
-pub(crate) struct RawRecord<'a> {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) offset: Offset,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) value: Option<&'a [u8]>,
-    pub(crate) headers: Vec<(&'a str, Option<&'a [u8]>)>,
 }
 
 /// The headers of the topic contract.
@@ -134,7 +126,11 @@ impl Delivered {
     }
 
     pub(crate) fn from_record(record: &RawRecord<'_>) -> Result<Self, EnvelopeError> {
-        Self::read(record).map_err(|problem| EnvelopeError { location: record.location(), problem })
+        Self::read(record).map_err(|problem| EnvelopeError {
+            location: record.location(),
+            problem,
+            record: Box::new(record.to_bytes()),
+        })
     }
 
     fn read(record: &RawRecord<'_>) -> Result<Self, EnvelopeProblem> {
@@ -171,16 +167,6 @@ impl Delivered {
             partition: record.partition,
             offset: record.offset,
         })
-    }
-}
-
-impl RawRecord<'_> {
-    fn location(&self) -> RecordLocation {
-        RecordLocation {
-            topic: Arc::clone(&self.topic),
-            partition: self.partition,
-            offset: self.offset,
-        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::envelope::EnvelopeError;
+use crate::envelope::{Delivered, EnvelopeError};
 use crate::kafka::KafkaClientError;
 use crate::position::{Offset, RecordLocation, Version};
 use crate::registry::DecodeRecordError;
@@ -31,6 +32,19 @@ pub enum ConsumeError {
         /// The partition count now.
         found: i32,
     },
+    /// Records were removed before they were read: by the topic's retention, or by hand.
+    #[error(
+        "the records of {topic}[{partition}] from offset {from} to {low} were removed before they \
+         were read, by retention or by hand; publish the topic anew, or continue without them with \
+         Projection::accept_removal",
+        topic = next.topic, partition = next.partition, from = next.offset
+    )]
+    RecordsRemoved {
+        /// The record to read next.
+        next: RecordLocation,
+        /// The first record that the partition still has.
+        low: Offset,
+    },
     /// Kafka reported a permanent error.
     #[error(transparent)]
     Kafka(#[from] KafkaClientError),
@@ -48,11 +62,7 @@ pub enum RunError {
     #[error(transparent)]
     Decode(#[from] DecodeRecordError),
     /// Events are missing before this one.
-    #[error(
-        "{gap} (record {location}): the topic lost events, or is not the one this projection began \
-         with; once it is whole, Projection::replay reads it from the beginning and drops what was \
-         applied"
-    )]
+    #[error("{gap} (record {location}): {}", explain(gap))]
     Gap {
         /// The record that came too early.
         location: RecordLocation,
@@ -93,6 +103,35 @@ pub enum RunError {
         /// The handler's error.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The handler of dead letters returned an error. Its transaction was rolled back.
+    #[error("handle record {location}, which cannot be applied")]
+    DeadLetter {
+        /// The record.
+        location: RecordLocation,
+        /// The handler's error.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The transaction of one event exceeded a limit each time, also alone.
+    #[error(
+        "apply {event_type} of {stream}, version {version} (record {location}): exceeded {limit} \
+         in each of {tries} tries, without other events in the transaction"
+    )]
+    LimitExceeded {
+        /// The event's stream.
+        stream: String,
+        /// The event's version.
+        version: Version,
+        /// The event's type.
+        event_type: String,
+        /// The event's record.
+        location: RecordLocation,
+        /// The limit.
+        limit: TransactionLimit,
+        /// The number of tries.
+        tries: u32,
+        /// The last error.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// Another runner of the same projection has committed a batch of this partition. This runner
     /// wrote nothing after that.
     #[error(
@@ -119,6 +158,76 @@ pub enum RunError {
         /// PostgreSQL's error.
         source: sqlx::Error,
     },
+}
+
+/// What a gap means: at the start of a stream something else than within it.
+fn explain(gap: &Gap) -> &'static str {
+    if gap.expected == Version::ZERO {
+        "this projection knows no event of the stream, and the topic does not have its first one; \
+         if the topic begins within its streams, because of retention or by design, declare \
+         FirstVersion::Any"
+    } else {
+        "the topic lost events, or is not the one this projection began with; once it is whole, \
+         Projection::replay reads it from the beginning and drops what was applied; \
+         Projection::accept_gap continues without them"
+    }
+}
+
+/// A limit that the transaction of a batch can exceed.
+///
+/// The projection applies fewer events in one transaction when a batch exceeds a limit, and ends
+/// when one event alone does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionLimit {
+    /// [`Projection::batch_deadline`](crate::Projection::batch_deadline).
+    #[error("the deadline of the projection, {0:?}")]
+    BatchDeadline(Duration),
+    /// PostgreSQL's `statement_timeout`. A request to cancel the statement shows as this, too.
+    #[error("PostgreSQL's statement_timeout")]
+    StatementTimeout,
+    /// PostgreSQL's `idle_in_transaction_session_timeout`: the handler waited for something else.
+    #[error("PostgreSQL's idle_in_transaction_session_timeout")]
+    IdleInTransaction,
+    /// PostgreSQL's `transaction_timeout`.
+    #[error("PostgreSQL's transaction_timeout")]
+    TransactionTimeout,
+    /// The life of the connection: each time the handler wrote, the connection was lost.
+    #[error("the life of the connection")]
+    Connection,
+}
+
+impl TransactionLimit {
+    /// How often a batch may exceed it before it is split, or the run ends.
+    pub(crate) fn tries_max(self, handled: usize) -> u32 {
+        match self {
+            // The connection may have been lost for another reason.
+            Self::Connection if handled > 1 => 2,
+            Self::Connection => 8,
+            Self::BatchDeadline(_)
+            | Self::StatementTimeout
+            | Self::IdleInTransaction
+            | Self::TransactionTimeout => {
+                if handled > 1 {
+                    1
+                } else {
+                    3
+                }
+            }
+        }
+    }
+}
+
+impl RunError {
+    pub(crate) fn handler(event: &Delivered, source: Box<dyn Error + Send + Sync>) -> Self {
+        Self::Handler {
+            stream: event.stream.clone(),
+            version: event.version,
+            event_type: event.event_type.clone(),
+            event_id: event.event_id,
+            location: event.location(),
+            source,
+        }
+    }
 }
 
 impl From<KafkaClientError> for RunError {

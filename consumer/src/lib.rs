@@ -43,21 +43,29 @@
 //! # }
 //! ```
 
+mod applied_batch;
 mod batch;
 mod batch_applier;
+mod batch_size;
 mod batcher;
 mod connection;
 mod consumer;
+mod dead_letter;
 mod envelope;
 mod error;
 mod kafka;
 mod outage;
+mod owned_partitions;
+mod pace;
 mod position;
 mod projection;
 mod projection_store;
+mod raw_record;
 mod registry;
 mod runner;
 mod settings;
+mod telemetry;
+pub mod testing;
 mod topic_watch;
 mod transaction;
 mod version_cache;
@@ -67,11 +75,13 @@ pub use annals_schemas::UnknownEvents;
 pub use annals_schemas::{EventSet, Schema, SchemaId};
 pub use batch::DeliveredEvent;
 pub use consumer::{Consumer, ConsumerBuilder};
+pub use dead_letter::{DeadLetter, DeadLetterHandler, FailurePolicy};
 pub use envelope::{Delivered, EnvelopeError, EnvelopeProblem};
-pub use error::{ConsumeError, RunError};
+pub use error::{ConsumeError, RunError, TransactionLimit};
 pub use kafka::KafkaClientError;
 pub use position::{Offset, Position, RecordLocation, Version};
 pub use projection::{Projection, ProjectionError};
+pub use raw_record::RecordBytes;
 pub use registry::{DecodeRecordError, RegistrySetupError, SchemaLookupError, SchemaRegistry};
 pub use runner::{RunProgress, RunTotals, Runner};
 pub use settings::{ConsumerSettings, ReservedOptionError};

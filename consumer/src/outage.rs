@@ -56,7 +56,7 @@ fn delays() -> Box<ExponentialBackoff> {
 }
 
 /// An error and its causes, in one line.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use annals_schemas::UnknownEvents;
 use sqlx::{PgConnection, PgPool};
 
+use crate::dead_letter::FailurePolicy;
+use crate::error::ConsumeError;
 use crate::projection_store::ProjectionStore;
 use crate::version_filter::{FirstVersion, Gap};
 
@@ -15,17 +17,36 @@ const SCHEMA_BYTES_MAX: usize = 63;
 
 /// A read model in PostgreSQL, and the topics that it is built from.
 ///
-/// [Prepare](Self::prepare) it once, then [run](Self::runner) it in one process at a time. A second
-/// runner of the same name does no harm, but one of the two ends with
-/// [`RunError::Superseded`](crate::RunError::Superseded).
+/// [Prepare](Self::prepare) it once, then [run](Self::runner) it in one process at a time: a second
+/// runner of the same name takes over, and the first one ends with
+/// [`RunError::Superseded`](crate::RunError::Superseded). Several processes share a
+/// [shared](Self::shared) projection.
 #[derive(Debug, Clone)]
 pub struct Projection {
     pub(crate) name: Arc<str>,
     pub(crate) topics: Vec<String>,
     pub(crate) limits: ProjectionLimits,
     pub(crate) first_version: FirstVersion,
-    pub(crate) unknown_events: UnknownEvents,
+    pub(crate) policies: RecordPolicies,
+    pub(crate) sharing: Sharing,
     pub(crate) store: ProjectionStore,
+}
+
+/// What is done with records that are not applied.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RecordPolicies {
+    pub(crate) unknown_events: UnknownEvents,
+    pub(crate) unreadable: FailurePolicy,
+    pub(crate) rejected: FailurePolicy,
+}
+
+/// Whether several processes run a projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// One runner reads all partitions; a second one supersedes it.
+    Exclusive,
+    /// The runners are a consumer group.
+    Group,
 }
 
 /// The limits of a batch.
@@ -90,7 +111,8 @@ impl Projection {
                 cached_streams_max: 100_000,
             },
             first_version: FirstVersion::Zero,
-            unknown_events: UnknownEvents::Refuse,
+            policies: RecordPolicies::default(),
+            sharing: Sharing::Exclusive,
             store: ProjectionStore::new(name, "annals_projections"),
         })
     }
@@ -103,11 +125,36 @@ impl Projection {
         self
     }
 
-    /// Aborts a transaction after this time (120 s by default), and retries the batch on another
-    /// connection: this also ends a wait for a host that no longer answers.
+    /// Aborts a transaction after this time (120 s by default), and retries it with half as many
+    /// events on another connection: this also ends a wait for a host that no longer answers. The
+    /// run ends with [`RunError::LimitExceeded`](crate::RunError::LimitExceeded) when one event
+    /// alone takes longer, three times. Limits of PostgreSQL, such as `statement_timeout`, have the
+    /// same effect.
+    ///
+    /// PostgreSQL ends a transaction that is idle for this time, unless it has a limit of its own:
+    /// a stopped process would keep its locks.
     #[must_use]
     pub fn batch_deadline(mut self, deadline: Duration) -> Self {
         self.limits.batch_deadline = deadline;
+        self
+    }
+
+    /// Shares the projection among all runners of its name: they are the consumer group
+    /// `annals-projection-<name>`, which gives each partition to one of them. A runner without a
+    /// partition waits, and takes over when another one ends.
+    ///
+    /// Offsets and versions stay in the read model's transaction. A partition has an owner with an
+    /// epoch there: a runner that was stopped, or that the group has given up, commits nothing more
+    /// once another one owns the partition; it asks the group for a new share. After a crash the
+    /// group waits for `session.timeout.ms` (45 s unless set otherwise) before it gives the
+    /// partitions to others.
+    ///
+    /// Handlers of different partitions run at the same time: they must not depend on the order of
+    /// events of different streams, and rows that several streams write can deadlock, which is
+    /// retried.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.sharing = Sharing::Group;
         self
     }
 
@@ -133,7 +180,23 @@ impl Projection {
     /// Sets how to treat undeclared event types ([`UnknownEvents::Refuse`] by default).
     #[must_use]
     pub fn unknown_events(mut self, unknown: UnknownEvents) -> Self {
-        self.unknown_events = unknown;
+        self.policies.unknown_events = unknown;
+        self
+    }
+
+    /// Sets what to do with a record that is no event, and with an event that cannot be decoded
+    /// ([`FailurePolicy::Stop`] by default).
+    #[must_use]
+    pub fn unreadable_records(mut self, policy: FailurePolicy) -> Self {
+        self.policies.unreadable = policy;
+        self
+    }
+
+    /// Sets what to do with an event for which the handler returns an error
+    /// ([`FailurePolicy::Stop`] by default). The handler's writes for it are rolled back.
+    #[must_use]
+    pub fn rejected_events(mut self, policy: FailurePolicy) -> Self {
+        self.policies.rejected = policy;
         self
     }
 
@@ -177,6 +240,27 @@ impl Projection {
     ) -> Result<(), ProjectionError> {
         let accepted = self.store.accept_gap(connection, gap, reason).await;
         accepted.map_err(|source| ProjectionError::Database { action: "accept a gap", source })
+    }
+
+    /// Lets the projection continue behind removed records, after
+    /// [`ConsumeError::RecordsRemoved`]: they are lost for its read model. The table
+    /// `annals_projection_removals` records the reason, with the role and the time. Streams whose
+    /// events were removed then end the run with a gap each, unless
+    /// [`FirstVersion::Any`](crate::FirstVersion::Any) allows it.
+    ///
+    /// Returns false if the projection has continued since. Any other error is left as it is.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Database`], also if the reason is empty.
+    pub async fn accept_removal(
+        &self,
+        connection: &mut PgConnection,
+        removed: &ConsumeError,
+        reason: &str,
+    ) -> Result<bool, ProjectionError> {
+        let ConsumeError::RecordsRemoved { next, low } = removed else { return Ok(false) };
+        let accepted = self.store.accept_removal(connection, next, *low, reason).await;
+        accepted.map_err(|source| ProjectionError::Database { action: "accept a removal", source })
     }
 
     /// Makes the next run apply all events again. Call it in the transaction that empties the read

@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use crate::position::{Offset, RecordLocation, Version};
+use crate::dead_letter::DeadLetter;
+use crate::outage::causes;
+use crate::position::{Offset, RecordLocation, TopicPartition, Version};
 use crate::version_filter::{Gap, LastApplied};
 
 /// The schema name in the SQL files: replaced by the configured one.
@@ -17,8 +20,10 @@ const SCHEMA_IN_FILES: &str = "annals_projections.";
 pub(crate) struct PartitionProgress {
     /// The record to read next.
     pub(crate) next: RecordLocation,
-    /// The event of the record before it; `None` if nothing was read.
+    /// The identity of the record before it; `None` if nothing was read.
     pub(crate) last_event: Option<Uuid>,
+    /// Rises with each new owner of the partition.
+    pub(crate) owner_epoch: i64,
 }
 
 /// The change of a partition's next offset: from `expected` to that of `next`.
@@ -27,6 +32,7 @@ pub(crate) struct OffsetUpdate {
     pub(crate) expected: Offset,
     pub(crate) next: RecordLocation,
     pub(crate) last_event: Uuid,
+    pub(crate) owner_epoch: i64,
 }
 
 /// The statements of one projection.
@@ -35,6 +41,7 @@ pub(crate) struct ProjectionStore {
     projection: Arc<str>,
     prepare: Arc<str>,
     claim_partitions: Arc<str>,
+    claim_ownership: Arc<str>,
     offsets: Arc<str>,
     update_offsets: Arc<str>,
     versions: Arc<str>,
@@ -43,6 +50,8 @@ pub(crate) struct ProjectionStore {
     forget_versions: Arc<str>,
     accept_gap: Arc<str>,
     accepted_gaps: Arc<str>,
+    accept_removal: Arc<str>,
+    insert_dead_letter: Arc<str>,
 }
 
 impl ProjectionStore {
@@ -59,6 +68,7 @@ impl ProjectionStore {
             projection: Arc::from(projection),
             prepare: chosen(include_str!("../sql/prepare.sql")),
             claim_partitions: chosen(include_str!("../sql/claim_partitions.sql")),
+            claim_ownership: chosen(include_str!("../sql/claim_ownership.sql")),
             offsets: chosen(include_str!("../sql/offsets.sql")),
             update_offsets: chosen(include_str!("../sql/update_offsets.sql")),
             versions: chosen(include_str!("../sql/versions.sql")),
@@ -67,6 +77,8 @@ impl ProjectionStore {
             forget_versions: chosen(include_str!("../sql/forget_versions.sql")),
             accept_gap: chosen(include_str!("../sql/accept_gap.sql")),
             accepted_gaps: chosen(include_str!("../sql/accepted_gaps.sql")),
+            accept_removal: chosen(include_str!("../sql/accept_removal.sql")),
+            insert_dead_letter: chosen(include_str!("../sql/insert_dead_letter.sql")),
         }
     }
 
@@ -75,20 +87,37 @@ impl ProjectionStore {
         Ok(())
     }
 
-    /// The progress in a topic, one entry for each partition; starts a new topic at offset 0.
+    /// Starts a new topic at offset 0; returns how many partitions the projection knows of it.
     pub(crate) async fn claim(
         &self,
         connection: &mut PgConnection,
         topic: &Arc<str>,
         partitions: i32,
-    ) -> Result<Vec<PartitionProgress>, sqlx::Error> {
+    ) -> Result<usize, sqlx::Error> {
         sqlx::query(safe(&self.claim_partitions))
             .bind(&*self.projection)
             .bind(&**topic)
             .bind(partitions)
             .execute(&mut *connection)
             .await?;
-        self.progress(connection, std::slice::from_ref(topic)).await
+        Ok(self.progress(connection, std::slice::from_ref(topic)).await?.len())
+    }
+
+    /// Makes the caller the owner of partitions, and returns their progress.
+    pub(crate) async fn claim_ownership(
+        &self,
+        connection: &mut PgConnection,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<PartitionProgress>, sqlx::Error> {
+        let topics: Vec<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
+        let numbers: Vec<i32> = partitions.iter().map(|(_, partition)| *partition).collect();
+        let rows: Vec<ProgressRow> = sqlx::query_as(safe(&self.claim_ownership))
+            .bind(&*self.projection)
+            .bind(topics)
+            .bind(numbers)
+            .fetch_all(connection)
+            .await?;
+        Ok(rows.into_iter().filter_map(progress).collect())
     }
 
     /// The progress in these topics.
@@ -98,31 +127,27 @@ impl ProjectionStore {
         topics: &[Arc<str>],
     ) -> Result<Vec<PartitionProgress>, sqlx::Error> {
         let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-        let rows: Vec<(String, i32, i64, Option<Uuid>)> = sqlx::query_as(safe(&self.offsets))
+        let rows: Vec<ProgressRow> = sqlx::query_as(safe(&self.offsets))
             .bind(&*self.projection)
             .bind(topics)
             .fetch_all(connection)
             .await?;
-        let progress = rows.into_iter().filter_map(|(topic, partition, offset, last_event)| {
-            // The table's constraint excludes negative numbers.
-            let offset = Offset::new(offset)?;
-            let next = RecordLocation { topic: Arc::from(topic), partition, offset };
-            Some(PartitionProgress { next, last_event })
-        });
-        Ok(progress.collect())
+        Ok(rows.into_iter().filter_map(progress).collect())
     }
 
-    /// Updates offsets. Returns false if a stored offset differs from the expected one.
+    /// Updates offsets. Returns false if a stored offset or owner differs from the expected one.
     pub(crate) async fn update_offsets(
         &self,
         connection: &mut PgConnection,
         updates: &[OffsetUpdate],
+        deadline: Duration,
     ) -> Result<bool, sqlx::Error> {
         let topics: Vec<&str> = updates.iter().map(|update| &*update.next.topic).collect();
         let partitions: Vec<i32> = updates.iter().map(|update| update.next.partition).collect();
         let expected: Vec<i64> = updates.iter().map(|update| update.expected.get()).collect();
         let next: Vec<i64> = updates.iter().map(|update| update.next.offset.get()).collect();
         let last_events: Vec<Uuid> = updates.iter().map(|update| update.last_event).collect();
+        let epochs: Vec<i64> = updates.iter().map(|update| update.owner_epoch).collect();
         let done = sqlx::query(safe(&self.update_offsets))
             .bind(&*self.projection)
             .bind(topics)
@@ -130,6 +155,8 @@ impl ProjectionStore {
             .bind(expected)
             .bind(next)
             .bind(last_events)
+            .bind(epochs)
+            .bind(format!("{}ms", deadline.as_millis().clamp(1, i32::MAX.unsigned_abs().into())))
             .execute(connection)
             .await?;
         Ok(usize::try_from(done.rows_affected()) == Ok(updates.len()))
@@ -187,6 +214,53 @@ impl ProjectionStore {
         Ok(())
     }
 
+    pub(crate) async fn accept_removal(
+        &self,
+        connection: &mut PgConnection,
+        next: &RecordLocation,
+        low: Offset,
+        reason: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let done = sqlx::query(safe(&self.accept_removal))
+            .bind(&*self.projection)
+            .bind(&*next.topic)
+            .bind(next.partition)
+            .bind(next.offset.get())
+            .bind(low.get())
+            .bind(reason)
+            .execute(connection)
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    pub(crate) async fn insert_dead_letter(
+        &self,
+        connection: &mut PgConnection,
+        letter: &DeadLetter,
+    ) -> Result<(), sqlx::Error> {
+        let (location, bytes) = (letter.location(), letter.bytes());
+        let (names, values): (Vec<String>, Vec<Option<Vec<u8>>>) =
+            bytes.headers.into_iter().unzip();
+        let event = letter.event();
+        sqlx::query(safe(&self.insert_dead_letter))
+            .bind(&*self.projection)
+            .bind(&*location.topic)
+            .bind(location.partition)
+            .bind(location.offset.get())
+            .bind(bytes.key)
+            .bind(bytes.value)
+            .bind(names)
+            .bind(values)
+            .bind(event.map(|event| event.stream.as_str()))
+            .bind(event.map(|event| event.version.get()))
+            .bind(event.map(|event| event.event_id))
+            .bind(event.map(|event| event.event_type.as_str()))
+            .bind(causes(letter.error()))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
     pub(crate) async fn accepted_gaps(
         &self,
         connection: &mut PgConnection,
@@ -217,6 +291,18 @@ impl ProjectionStore {
             .await?;
         Ok(())
     }
+}
+
+/// A row of offsets.sql and of claim_ownership.sql.
+type ProgressRow = (String, i32, i64, Option<Uuid>, i64);
+
+fn progress(
+    (topic, partition, offset, last_event, owner_epoch): ProgressRow,
+) -> Option<PartitionProgress> {
+    // The table's constraint excludes negative numbers.
+    let offset = Offset::new(offset)?;
+    let next = RecordLocation { topic: Arc::from(topic), partition, offset };
+    Some(PartitionProgress { next, last_event, owner_epoch })
 }
 
 /// Event ids as the text of an array: PostgreSQL has no arrays of arrays of different lengths.

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_schemas::EventSet;
@@ -10,13 +11,18 @@ use jiff::Timestamp;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
+use crate::applied_batch::{AppliedBatch, RunEnd};
 use crate::batch::DeliveredEvent;
-use crate::batch_applier::{AppliedBatch, BatchApplier, RunEnd};
+use crate::batch_applier::BatchApplier;
 use crate::batcher::{Batcher, BatcherEvent};
 use crate::error::{ConsumeError, RunError};
+use crate::kafka::PartitionCounts;
+use crate::pace::Pace;
+use crate::position::TopicPartition;
 use crate::projection::Projection;
 use crate::registry::SchemaRegistry;
 use crate::settings::ConsumerSettings;
+use crate::telemetry;
 
 /// Runs a projection. Made by [`Projection::runner`].
 pub struct Runner {
@@ -35,6 +41,8 @@ pub struct RunTotals {
     pub duplicates: u64,
     /// Skipped events: their type is not declared.
     pub skipped: u64,
+    /// Passed records that cannot be applied.
+    pub dead_letters: u64,
     /// Committed transactions.
     pub batches: u64,
 }
@@ -48,6 +56,8 @@ pub struct RunProgress<'a> {
     pub batch_duplicates: usize,
     /// Skipped events of this batch: their type is not declared.
     pub batch_skipped: usize,
+    /// Passed records of this batch that cannot be applied.
+    pub batch_dead_letters: usize,
     /// The time from append to commit, of each event of the batch.
     pub lags: &'a [Duration],
     /// The time from the receipt of the batch's last record to the commit.
@@ -57,6 +67,13 @@ pub struct RunProgress<'a> {
     pub caught_up: bool,
     /// The counts since the start of the run, including this batch.
     pub totals: RunTotals,
+    /// Records a second, over the last seconds: also those that are not applied.
+    pub records_per_second: f64,
+    /// The records behind this batch, up to the end of the topics when it was last queried.
+    /// Transaction markers count. None before the first query.
+    pub records_left: Option<u64>,
+    /// The time that these records take at this rate, without those that are written meanwhile.
+    pub time_left: Option<Duration>,
 }
 
 impl Projection {
@@ -116,6 +133,7 @@ impl Runner {
         let mut batcher = Batcher::open(&self.projection, &self.settings)?;
         let mut applier = BatchApplier::new(&self.projection, &self.schemas, &self.pool, shutdown);
         let mut totals = RunTotals::default();
+        let mut pace = Pace::new(Instant::now());
         let ended = loop {
             let event = tokio::select! {
                 biased;
@@ -123,15 +141,28 @@ impl Runner {
                 event = batcher.next() => event,
             };
             let received = Instant::now();
-            let applied = match process(event, &mut batcher, &mut applier, &mut handler).await {
+            // Boxed: it would make the future of the run too large for the stack.
+            let work = Box::pin(process(event, &mut batcher, &mut applier, &mut handler));
+            let applied = match work.await {
                 Ok(applied) => applied,
                 Err(RunEnd::Shutdown) => break Ok(totals),
+                Err(RunEnd::Error(RunError::Superseded { .. })) if batcher.is_shared() => {
+                    tracing::info!(projection = %self.projection.name, "another runner owns a partition");
+                    applier.owned.clear();
+                    batcher.close().await;
+                    batcher = Batcher::open(&self.projection, &self.settings)?;
+                    continue;
+                }
                 Err(RunEnd::Error(error)) => break Err(error),
             };
             let Some(applied) = applied else { continue };
             totals.add(&applied);
+            pace.add(applied.records(), Instant::now());
             let lags = lags(&applied.events);
-            let hooked = hook(&applied.progress(&lags, received.elapsed(), totals));
+            let mut progress = applied.progress(&lags, received.elapsed(), totals);
+            progress.measure(&pace, batcher.records_left());
+            telemetry::record(&self.projection.name, &applied, &progress);
+            let hooked = hook(&progress);
             if let Some(error) = applied.error {
                 break Err(error);
             }
@@ -139,6 +170,7 @@ impl Runner {
                 break Ok(totals);
             }
         };
+        batcher.show_offsets(&applier.owned.take_all_to_show());
         batcher.close().await;
         ended
     }
@@ -155,19 +187,39 @@ where
     E: EventSet,
     Failure: Into<Box<dyn Error + Send + Sync>>,
 {
-    match event.map_err(|error| RunEnd::Error(error.into()))? {
+    match event? {
         BatcherEvent::TopicsFound(topics) => {
-            let progress = applier.progress(&topics).await?;
-            batcher.start(&progress).map_err(|error| RunEnd::Error(error.into()))?;
-            Ok(None)
+            applier.claim(&topics).await?;
+            let partitions = if batcher.is_shared() {
+                batcher.join()?;
+                batcher.assigned_of(&topics)
+            } else {
+                partitions_of(&topics)
+            };
+            if !partitions.is_empty() {
+                batcher.start(&applier.own(&partitions).await?)?;
+            }
         }
-        BatcherEvent::Records(records, error) => {
-            let mut applied = applier.apply(records, handler).await?;
-            applied.error = applied.error.or(error.map(RunError::from));
-            Ok(Some(applied))
+        BatcherEvent::Assigned(partitions) => {
+            batcher.start(&applier.own(&partitions).await?)?;
+            tracing::info!(partitions = partitions.len(), "the group assigned partitions");
         }
-        BatcherEvent::CaughtUp => Ok(Some(AppliedBatch { caught_up: true, ..AppliedBatch::new() })),
+        BatcherEvent::Revoked(partitions) => {
+            applier.owned.remove(&partitions);
+            batcher.stop(&partitions)?;
+            tracing::info!(partitions = partitions.len(), "the group revoked partitions");
+        }
+        BatcherEvent::Records(records) => {
+            let applied = applier.apply(records, handler).await?;
+            batcher.show_offsets(&applier.owned.take_to_show());
+            return Ok(Some(applied));
+        }
+        BatcherEvent::CaughtUp => {
+            batcher.show_offsets(&applier.owned.take_all_to_show());
+            return Ok(Some(AppliedBatch { caught_up: true, ..AppliedBatch::new() }));
+        }
     }
+    Ok(None)
 }
 
 impl RunTotals {
@@ -176,6 +228,7 @@ impl RunTotals {
         self.events += applied.events.len() as u64;
         self.duplicates += applied.duplicates as u64;
         self.skipped += applied.skipped as u64;
+        self.dead_letters += applied.dead_letters as u64;
         self.batches += applied.batches;
     }
 }
@@ -191,12 +244,34 @@ impl<E> AppliedBatch<E> {
             batch_events: self.events.len(),
             batch_duplicates: self.duplicates,
             batch_skipped: self.skipped,
+            batch_dead_letters: self.dead_letters,
             lags,
             took,
             caught_up: self.caught_up,
             totals,
+            records_per_second: 0.0,
+            records_left: None,
+            time_left: None,
         }
     }
+
+    fn records(&self) -> u64 {
+        (self.events.len() + self.duplicates + self.skipped + self.dead_letters) as u64
+    }
+}
+
+impl RunProgress<'_> {
+    fn measure(&mut self, pace: &Pace, records_left: Option<u64>) {
+        let now = Instant::now();
+        self.records_per_second = pace.per_second(now);
+        self.records_left = records_left;
+        self.time_left = records_left.and_then(|records| pace.time_for(records, now));
+    }
+}
+
+fn partitions_of(topics: &PartitionCounts) -> Vec<TopicPartition> {
+    let all = topics.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
+    all.map(|(topic, partition)| (Arc::clone(topic), partition)).collect()
 }
 
 fn lags<E>(events: &[DeliveredEvent<E>]) -> Vec<Duration> {

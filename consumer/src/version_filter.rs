@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::envelope::Delivered;
-use crate::position::Version;
+use crate::position::{TopicPartition, Version};
 
 /// The number of event ids that are kept of each stream: those of its last events.
 pub(crate) const IDS_MAX: usize = 8;
@@ -37,6 +37,8 @@ pub(crate) const IDS_MAX: usize = 8;
 pub struct VersionFilter {
     first: FirstVersion,
     last: HashMap<String, LastApplied>,
+    /// The partitions of streams, as far as records were checked.
+    partitions: HashMap<TopicPartition, HashSet<String>>,
     /// Gaps behind which streams continue.
     accepted: Arc<HashSet<Gap>>,
 }
@@ -114,7 +116,7 @@ impl VersionFilter {
     /// Makes a filter without any stream.
     #[must_use]
     pub fn new(first: FirstVersion) -> Self {
-        Self { first, last: HashMap::new(), accepted: Arc::default() }
+        Self { first, last: HashMap::new(), partitions: HashMap::new(), accepted: Arc::default() }
     }
 
     /// Lets the stream continue behind this gap: the events between are lost.
@@ -132,7 +134,33 @@ impl VersionFilter {
     /// [`FilterError`] if events are missing before it, or another event was applied under its
     /// version; the filter is unchanged.
     pub fn check_delivered(&mut self, event: &Delivered) -> Result<FilterDecision, FilterError> {
-        self.check_behind(event.previous, &event.stream, event.version, event.event_id)
+        let is_new = !self.last.contains_key(&event.stream);
+        let decision =
+            self.check_behind(event.previous, &event.stream, event.version, event.event_id)?;
+        if is_new || !self.is_in_partition(event) {
+            let partition = (Arc::clone(&event.topic), event.partition);
+            self.partitions.entry(partition).or_default().insert(event.stream.clone());
+        }
+        Ok(decision)
+    }
+
+    fn is_in_partition(&self, event: &Delivered) -> bool {
+        let streams = self.partitions.get(&(Arc::clone(&event.topic), event.partition));
+        streams.is_some_and(|streams| streams.contains(&event.stream))
+    }
+
+    /// Forgets the streams of a partition that another member of the consumer group processes now:
+    /// it continues behind the last events that this filter knows. Call it for each partition of
+    /// [`Consumer::take_revoked`](crate::Consumer::take_revoked).
+    ///
+    /// When the partition comes back, its streams are unknown: restore them with
+    /// [`set_last`](Self::set_last) from where their versions are stored, or make the filter with
+    /// [`FirstVersion::Any`].
+    pub fn forget_partition(&mut self, topic: &str, partition: i32) {
+        let streams = self.partitions.remove(&(Arc::from(topic), partition));
+        for stream in streams.into_iter().flatten() {
+            self.last.remove(&stream);
+        }
     }
 
     /// Checks an event whose predecessor has the version before, and records its version and id if

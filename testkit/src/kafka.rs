@@ -267,16 +267,20 @@ pub async fn add_partitions(brokers: &str, topic: &str, partitions: usize) {
     }
 }
 
-/// Deletes the records of a partition before an offset, as a retention time does.
+/// Deletes the records of a partition before an offset, as retention does.
 ///
 /// # Panics
 /// If the topic or the broker is not there.
 pub async fn delete_records(brokers: &str, topic: &str, partition: i32, before: i64) {
-    let mut list = TopicPartitionList::new();
-    let added = list.add_partition_offset(topic, partition, Offset::Offset(before));
-    added.must("name the records to delete");
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(topic, partition, Offset::Offset(before))
+        .must("name the records to remove");
     let admin = admin(brokers).must("ask for a topic");
-    admin.delete_records(&list, &options()).await.must("delete records");
+    let removed = admin.delete_records(&offsets, &options()).await.must("remove records");
+    for element in removed.elements() {
+        element.error().must("remove records");
+    }
 }
 
 /// Deletes a topic.

@@ -6,8 +6,12 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::base_consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
 
+use super::group::GroupChanges;
 use crate::settings::ConsumerSettings;
 
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,11 +68,13 @@ pub(super) fn config(settings: &ConsumerSettings, isolation_level: &str) -> Clie
     config
 }
 
-pub(super) fn create<T: FromClientConfigAndContext<LogContext>>(
+pub(super) fn create<T: FromClientConfigAndContext<ClientEvents>>(
     config: &ClientConfig,
     connection_error: &LastConnectionError,
+    group: &Arc<GroupChanges>,
 ) -> Result<T, KafkaClientError> {
-    let context = LogContext { connection_error: connection_error.clone() };
+    let (connection_error, group) = (connection_error.clone(), Arc::clone(group));
+    let context = ClientEvents { connection_error, group };
     config
         .create_with_context(context)
         .map_err(failure(|| "make a Kafka consumer: check the options in its settings".to_owned()))
@@ -110,12 +116,14 @@ pub(super) fn is_connection_lost(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Logs librdkafka's lines at debug level only: [`Outage`](crate::outage::Outage) logs outages.
-pub(super) struct LogContext {
+/// What librdkafka calls. Logs its lines at debug level only: [`Outage`](crate::outage::Outage)
+/// logs outages.
+pub(super) struct ClientEvents {
     connection_error: LastConnectionError,
+    group: Arc<GroupChanges>,
 }
 
-impl ClientContext for LogContext {
+impl ClientContext for ClientEvents {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, "librdkafka: {message}");
         if facility == "FAIL" {
@@ -128,4 +136,19 @@ impl ClientContext for LogContext {
     }
 }
 
-impl ConsumerContext for LogContext {}
+impl ConsumerContext for ClientEvents {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        self.group.rebalance(consumer, code, list);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "the consumer group did not take offsets");
+        }
+    }
+}

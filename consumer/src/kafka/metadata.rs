@@ -10,9 +10,10 @@ use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 use tokio::task::JoinHandle;
 
 use super::client::{
-    KafkaClientError, LastConnectionError, LogContext, REQUEST_TIMEOUT, Unavailable, blocking,
+    ClientEvents, KafkaClientError, LastConnectionError, REQUEST_TIMEOUT, Unavailable, blocking,
     config, create, is_topic_missing,
 };
+use super::group::{GroupAnswers, GroupChanges};
 use crate::outage::Outage;
 use crate::position::{Offset, RecordLocation};
 use crate::settings::ConsumerSettings;
@@ -29,7 +30,7 @@ pub(crate) struct Watermarks {
     pub(crate) high: Offset,
 }
 
-type MetadataConsumer = BaseConsumer<LogContext>;
+type MetadataConsumer = BaseConsumer<ClientEvents>;
 
 /// A `read_uncommitted` client that only queries topics, and tracks whether the brokers answer.
 pub(super) struct MetadataClient {
@@ -45,7 +46,11 @@ impl MetadataClient {
         settings: &ConsumerSettings,
         connection_error: LastConnectionError,
     ) -> Result<Self, KafkaClientError> {
-        let client = create(&config(settings, "read_uncommitted"), &connection_error)?;
+        let client = create(
+            &config(settings, "read_uncommitted"),
+            &connection_error,
+            &GroupChanges::new(GroupAnswers::AtOnce),
+        )?;
         let outage = Outage::of(format!("Kafka at {}", settings.brokers));
         Ok(Self { client: Arc::new(client), pending_query: None, outage, connection_error })
     }

@@ -7,6 +7,7 @@
 //! beyond it.
 
 mod client;
+mod group;
 mod metadata;
 
 use std::collections::HashSet;
@@ -15,56 +16,102 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
 use self::client::{
-    LastConnectionError, LogContext, blocking, config, create, failure, is_connection_lost,
+    ClientEvents, LastConnectionError, blocking, config, create, failure, is_connection_lost,
     is_topic_missing,
 };
+use self::group::{GroupAnswers, GroupChanges};
 use self::metadata::{MetadataClient, numeric};
-use crate::envelope::{Delivered, EnvelopeError, RawRecord};
+use crate::envelope::Delivered;
 use crate::outage::Outage;
 use crate::position::{Offset, RecordLocation, TopicPartition};
+use crate::raw_record::{FetchedRecord, RawRecord};
 use crate::settings::ConsumerSettings;
 
 pub use self::client::KafkaClientError;
+pub(crate) use self::group::GroupChange;
 pub(crate) use self::metadata::{PartitionCounts, Watermarks};
 
-/// A record as an event, or the reason why it is none.
-pub(crate) type FetchedRecord = Result<Delivered, EnvelopeError>;
+/// What a fetcher is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FetcherUse {
+    /// Reads records without keeping offsets, or those of the group.
+    Consumer,
+    /// Reads all partitions of a projection.
+    Projection,
+    /// Reads the partitions of a projection that the group assigns.
+    SharedProjection,
+}
+
+impl FetcherUse {
+    /// What to do when the broker does not have a requested offset: continue with the first record
+    /// that is left, or [tell](RecordFetcher::take_reset_request) the caller.
+    fn offset_reset(self) -> &'static str {
+        match self {
+            Self::Consumer => "earliest",
+            Self::Projection | Self::SharedProjection => "error",
+        }
+    }
+
+    fn group_answers(self) -> GroupAnswers {
+        match self {
+            Self::Consumer | Self::Projection => GroupAnswers::AtOnce,
+            Self::SharedProjection => GroupAnswers::ByCaller,
+        }
+    }
+}
 
 /// Fetches records, and queries topics.
 pub(crate) struct RecordFetcher {
-    fetcher: Arc<StreamConsumer<LogContext>>,
+    fetcher: Arc<StreamConsumer<ClientEvents>>,
     metadata: MetadataClient,
+    group: Arc<GroupChanges>,
+    is_shared: bool,
+    /// A change of the group that the caller has taken and not answered.
+    unanswered: Option<GroupChange>,
     assigned: HashSet<TopicPartition>,
     /// Fetching fails while the metadata client is answered.
     outage: Outage,
     /// A connection was lost, or a topic is missing: the metadata client should query the topics.
     recheck_requested: bool,
+    /// The broker does not have a requested offset.
+    reset_requested: bool,
     topic_names: Vec<Arc<str>>,
 }
 
 impl RecordFetcher {
     /// Makes the clients; they connect in the background.
-    pub(crate) fn open(settings: &ConsumerSettings, group: &str) -> Result<Self, KafkaClientError> {
+    pub(crate) fn open(
+        settings: &ConsumerSettings,
+        group: &str,
+        use_as: FetcherUse,
+    ) -> Result<Self, KafkaClientError> {
         let mut options = config(settings, "read_committed");
         options
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // A topic that was created again is read from its start; the version filter drops
-            // duplicates.
-            .set("auto.offset.reset", "earliest");
+            .set("auto.offset.reset", use_as.offset_reset());
+        if use_as == FetcherUse::SharedProjection {
+            // Members keep the partitions that they have.
+            options.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        let group = GroupChanges::new(use_as.group_answers());
         let connection_error = LastConnectionError::default();
         Ok(Self {
-            fetcher: Arc::new(create(&options, &connection_error)?),
+            fetcher: Arc::new(create(&options, &connection_error, &group)?),
+            group,
+            is_shared: use_as == FetcherUse::SharedProjection,
+            unanswered: None,
             metadata: MetadataClient::open(settings, connection_error)?,
             assigned: HashSet::new(),
             outage: Outage::of(format!("records from Kafka at {}", settings.brokers)),
             recheck_requested: false,
+            reset_requested: false,
             topic_names: Vec::new(),
         })
     }
@@ -91,13 +138,51 @@ impl RecordFetcher {
         if old.count() > 0 {
             self.fetcher.incremental_unassign(&old).map_err(failure(failed))?;
         }
+        self.unanswered = None;
         self.fetcher.incremental_assign(&new).map_err(failure(failed))
     }
 
-    /// Waits for the next record. Returns `None` if a recheck was
-    /// [requested](Self::take_recheck_request) instead.
+    /// Removes partitions from the assignment.
+    pub(crate) fn unassign(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<(), KafkaClientError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            self.assigned.remove(partition);
+            list.add_partition(&partition.0, partition.1);
+        }
+        self.unanswered = None;
+        let failed = || "give partitions back".to_owned();
+        self.fetcher.incremental_unassign(&list).map_err(failure(failed))
+    }
+
+    /// The next change of the group. The caller answers it with [`assign`](Self::assign) or
+    /// [`unassign`](Self::unassign).
+    pub(crate) fn take_group_change(&mut self) -> Option<GroupChange> {
+        self.unanswered = self.group.take();
+        self.unanswered.clone()
+    }
+
+    /// The partitions that the group has taken since the last call.
+    pub(crate) fn take_revoked(&mut self) -> Vec<TopicPartition> {
+        let changes = std::iter::from_fn(|| self.group.take());
+        let revoked = changes.filter_map(|change| match change {
+            GroupChange::Assigned(_) => None,
+            GroupChange::Revoked(partitions) => Some(partitions),
+        });
+        revoked.flatten().collect()
+    }
+
+    /// Waits for the next record. Returns `None` if a
+    /// [recheck](Self::take_recheck_request) or a [reset](Self::take_reset_request) was requested
+    /// instead.
     pub(crate) async fn next(&mut self) -> Result<Option<FetchedRecord>, KafkaClientError> {
-        let polled = match self.fetcher.recv().await {
+        let received = tokio::select! {
+            received = self.fetcher.recv() => received,
+            () = self.group.changed() => return Ok(None),
+        };
+        let polled = match received {
             Ok(message) => Ok(read(&mut self.topic_names, &message)),
             Err(error) => Err(error),
         };
@@ -126,6 +211,9 @@ impl RecordFetcher {
             Err(source @ KafkaError::MessageConsumptionFatal(_)) => {
                 return Err(KafkaClientError { action: "fetch records".to_owned(), source });
             }
+            Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)) => {
+                self.reset_requested = true;
+            }
             Err(KafkaError::MessageConsumption(code))
                 if is_topic_missing(code) || is_connection_lost(code) =>
             {
@@ -140,6 +228,12 @@ impl RecordFetcher {
     /// Whether the topics should be queried again. Returns true once for each request.
     pub(crate) fn take_recheck_request(&mut self) -> bool {
         mem::take(&mut self.recheck_requested)
+    }
+
+    /// Whether the broker does not have a requested offset. Returns true once for each refusal: the
+    /// partition is not fetched until it is assigned again.
+    pub(crate) fn take_reset_request(&mut self) -> bool {
+        mem::take(&mut self.reset_requested)
     }
 
     /// Whether the brokers did not answer the last query.
@@ -185,9 +279,46 @@ impl RecordFetcher {
         committed.await.map_err(failure(|| "commit the group's offset".to_owned()))
     }
 
+    /// Tells the group the next offsets of partitions, for display: nothing reads them.
+    pub(crate) fn show_offsets(&self, next: &[RecordLocation]) -> Result<(), KafkaClientError> {
+        let failed = || "show the group's offsets".to_owned();
+        let mut list = TopicPartitionList::with_capacity(next.len());
+        for RecordLocation { topic, partition, offset } in next {
+            list.add_partition_offset(topic, *partition, ClientOffset::Offset(offset.get()))
+                .map_err(failure(failed))?;
+        }
+        self.fetcher.commit(&list, CommitMode::Async).map_err(failure(failed))
+    }
+
     /// Leaves the group and closes the connections.
     pub(crate) async fn close(self) {
         let _closed = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
+/// Answers the group before the client leaves it: leaving waits for the answer.
+impl Drop for RecordFetcher {
+    fn drop(&mut self) {
+        self.group.close();
+        let queued = std::iter::from_fn(|| self.group.take());
+        for change in self.unanswered.take().into_iter().chain(queued) {
+            let (assigned, partitions) = match change {
+                GroupChange::Assigned(partitions) => (true, partitions),
+                GroupChange::Revoked(partitions) => (false, partitions),
+            };
+            let mut list = TopicPartitionList::with_capacity(partitions.len());
+            for (topic, partition) in &partitions {
+                list.add_partition(topic, *partition);
+            }
+            let answered = match (self.is_shared, assigned) {
+                (true, true) => self.fetcher.incremental_assign(&list),
+                (true, false) => self.fetcher.incremental_unassign(&list),
+                (false, _) => Ok(()),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "could not answer the consumer group");
+            }
+        }
     }
 }
 

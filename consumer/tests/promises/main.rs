@@ -1,13 +1,19 @@
 //! What this crate promises, on a real Kafka, schema registry and PostgreSQL.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
 
+mod applied;
 mod book;
 mod events;
 mod exactly_once;
 mod forks;
+mod group;
+mod limits;
 mod logs;
+mod members;
 mod outages;
+mod poison;
 mod reading;
 mod refusals;
+mod removals;
 mod topics;
 mod world;

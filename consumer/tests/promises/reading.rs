@@ -1,8 +1,11 @@
 //! Records come as they were committed: all of them, once, in the order of their partitions.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use annals_consumer::{Consumer, Delivered, Offset, RecordLocation};
+use annals_consumer::{
+    Consumer, Delivered, FilterDecision, FirstVersion, Offset, RecordLocation, VersionFilter,
+};
 use annals_testkit::DEADLINE;
 use rdkafka::producer::Producer;
 
@@ -175,4 +178,46 @@ async fn group_goes_on_behind_what_it_committed() {
     assert_eq!(record.version.get(), 3, "only what was committed is done with");
     patiently(second.close()).await;
     world.clean(&[&topic]).await;
+}
+
+#[tokio::test]
+async fn filter_forgets_what_another_member_has_processed() {
+    let world = World::new().await;
+    let topic = world.create_topic(1).await;
+    let draft = |version| world.draft("order-1", version, &placed(version));
+    world.write(&topic, &[draft(0), draft(1)]).await;
+    let connect = Consumer::connect(world.settings());
+    let mut first = connect.clone().subscribe(&world.name, &[&topic]).unwrap();
+    let mut filter = VersionFilter::new(FirstVersion::Any);
+    for _ in 0..2 {
+        let record = patiently(first.next()).await.unwrap().unwrap();
+        assert_eq!(filter.check_delivered(&record), Ok(FilterDecision::Apply));
+        first.commit(&record).await.unwrap();
+    }
+    // With a second member, and one partition, one of both has it. The first one polls on.
+    let second = connect.subscribe(&world.name, &[&topic]).unwrap();
+    let (processed, mut seen) = tokio::sync::watch::channel(0);
+    let taking = tokio::spawn(take_all(second, processed));
+    let mut revoked = Vec::new();
+    while revoked.is_empty() {
+        let _idle = tokio::time::timeout(Duration::from_millis(100), first.next()).await;
+        revoked = first.take_revoked();
+    }
+    for (topic, partition) in &revoked {
+        assert_eq!(filter.last("order-1").map(|(version, _)| version.get()), Some(1));
+        filter.forget_partition(topic, *partition);
+    }
+    assert_eq!(filter.last("order-1"), None);
+    seen.borrow_and_update();
+    patiently(first.close()).await;
+    world.write(&topic, &[draft(2)]).await;
+    patiently(seen.wait_for(|records| *records > 0)).await.unwrap();
+    taking.abort();
+    world.clean(&[&topic]).await;
+}
+
+async fn take_all(mut member: Consumer, processed: tokio::sync::watch::Sender<usize>) {
+    while let Ok(Some(_record)) = member.next().await {
+        processed.send_modify(|records| *records += 1);
+    }
 }

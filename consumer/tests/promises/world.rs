@@ -7,8 +7,8 @@ use std::time::Duration;
 use annals_consumer::{Consumer, ConsumerSettings, Delivered, Projection, Runner, SchemaRegistry};
 use annals_schemas::{EventSet, SchemaId, to_wire_format};
 use annals_testkit::{
-    DEADLINE, Environment, add_partitions, create_database, create_topic, delete_topic,
-    drop_database,
+    DEADLINE, Environment, RawRecord, add_partitions, create_database, create_topic, delete_topic,
+    drop_database, write_records,
 };
 use jiff::Timestamp;
 use rdkafka::config::ClientConfig;
@@ -17,6 +17,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, post_schema};
 use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -115,6 +116,25 @@ impl World {
     /// Writes records, in this order, and waits until the broker has them all.
     pub(crate) async fn write(&self, topic: &str, drafts: &[Draft]) {
         send(&self.producer, topic, drafts).await;
+    }
+
+    /// Writes a record that is no event into the first partition.
+    pub(crate) async fn write_foreign(&self, topic: &str, key: Option<&str>, value: Option<&[u8]>) {
+        let record = RawRecord {
+            partition: 0,
+            offset: 0,
+            timestamp_ms: None,
+            key: key.map(|key| key.as_bytes().to_vec()),
+            value: value.map(<[u8]>::to_vec),
+            headers: vec![("producer".to_owned(), Some(b"another".to_vec()))],
+        };
+        write_records(&self.brokers, topic, &[record]).await;
+    }
+
+    /// A pool whose sessions have a setting of PostgreSQL.
+    pub(crate) async fn pool_with(&self, setting: &str, value: &str) -> PgPool {
+        let options: PgConnectOptions = self.database_url.parse().unwrap();
+        PgPool::connect_with(options.options([(setting, value)])).await.unwrap()
     }
 
     pub(crate) fn transactional_producer(&self) -> FutureProducer {
