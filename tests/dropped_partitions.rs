@@ -65,7 +65,8 @@ async fn what_one_deployment_has_not_published_stays_until_it_is_forgotten() {
     assert_eq!(dropped(&bed).await, 0, "new has published three shards only");
 
     let before = outbox_size(&mut connection).await;
-    let forget = sqlx::query_scalar("select annals.relay_forget($1)").bind("new");
+    let forget =
+        sqlx::query_scalar("select checkpoints from annals.relay_forget($1, 'a test')").bind("new");
     let forgotten: i64 = forget.fetch_one(&mut connection).await.must("forget a deployment");
     assert_eq!((forgotten, dropped(&bed).await), (3, 1));
     let after = outbox_size(&mut connection).await;

@@ -11,10 +11,10 @@ use annals_store::{
 };
 use annals_testkit::{
     CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, PrivateStack, RelayProcess,
-    RelaySettings, Testbed, account, check, configure_topic, delete_topic, deposited,
-    deposited_large, opened, read_topic, take,
+    RelaySettings, Testbed, account, check, configure_topic, create_topic, delete_topic, deposited,
+    deposited_large, opened, read_topic, take, write_records,
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// A primary and its standby, and a test bed on the primary.
 pub(crate) struct Pair {
@@ -24,7 +24,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    async fn new(label: &str) -> Self {
+    pub(crate) async fn new(label: &str) -> Self {
         Self::of(PrivateStack::up(&[Component::Postgres]).await, label).await
     }
 
@@ -36,7 +36,7 @@ impl Pair {
         Self { primary, standby, bed }
     }
 
-    fn standby_url(&self) -> String {
+    pub(crate) fn standby_url(&self) -> String {
         self.standby.environment().url_of_database(self.bed.name())
     }
 
@@ -222,6 +222,77 @@ async fn checkpoints_that_are_lost_halt_the_relay_until_it_is_rebased() {
     assert!(said.contains(" run: a"), "{said}");
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checkpoints_that_are_older_than_their_copies_halt_the_relay_until_it_is_rebased() {
+    let bed = Testbed::new("older_checkpoints").await;
+    let brokers = &bed.environment().kafka;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(bed.store(), &account("a"), [opened("ann"), deposited(1)]).await;
+    follower.until_count(2).await;
+    assert!(relay.terminate().await.success());
+    let topic = bed.checkpoint_topic().await;
+    let earlier = read_topic(brokers, &topic, Isolation::Committed).await;
+    relay.restart();
+    append(bed.store(), &account("a"), [deposited(2)]).await;
+    follower.until_count(3).await;
+    bed.until_copied().await;
+    assert!(relay.terminate().await.success());
+    // The topic is restored from a copy.
+    delete_topic(brokers, &topic).await;
+    create_topic(brokers, &topic, 8).await;
+    configure_topic(brokers, &topic, "cleanup.policy", "compact").await;
+    write_records(brokers, &topic, &earlier).await;
+    let said = refused(&bed.relay()).await;
+    assert!(said.contains("lost later checkpoints"), "{said}");
+    bed.relay().must_run(&["rebase", "--reason", "the topic was restored"]).await;
+    relay.restart();
+    append(bed.store(), &account("a"), [deposited(3)]).await;
+    follower.until_count(4).await;
+    assert!(relay.terminate().await.success());
+    assert_nothing_twice(&follower);
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logical_subscriber_is_no_standby_and_neither_is_one_of_another_name() {
+    let pair =
+        Pair::of(PrivateStack::postgres_with("15", &["wal_level=logical"]).await, "no_standby");
+    let pair = pair.await;
+    let (bed, a) = (&pair.bed, account("a"));
+    let follower = bed.follow();
+    let settings = bed.relay().variable("ANNALS_RELAY__RELAY__DURABILITY", "standby");
+    append(bed.store(), &a, [opened("ann")]).await;
+    drop(pair.until_replicated(1).await);
+    pair.standby.end(Component::Postgres, Ending::Orderly).await;
+    let mut publisher = PgConnection::connect(&bed.database_url()).await.must("connect");
+    sqlx::raw_sql(include_str!("sql/create_publication.sql"))
+        .execute(&mut publisher)
+        .await
+        .must("publish");
+    let subscriber = Testbed::new("subscriber").await;
+    let subscribe = include_str!("sql/create_subscription_only.sql");
+    let subscribe = AssertSqlSafe(subscribe.replace("the_source", &bed.database_url()));
+    sqlx::raw_sql(subscribe).execute(subscriber.store().pool()).await.must("subscribe");
+    append(bed.store(), &a, [deposited(1)]).await;
+    let has_flushed = include_str!("sql/walsender_has_flushed.sql");
+    while !sqlx::query_scalar::<_, bool>(has_flushed).fetch_one(&mut publisher).await.must("ask") {}
+    let mut relay = RelayProcess::start(&settings);
+    relay.waits_for("standby").await;
+    assert_eq!(follower.count(), 0);
+    pair.standby.start(Component::Postgres).await;
+    follower.until_count(2).await;
+    assert!(relay.terminate().await.success());
+    let others = settings.variable("ANNALS_RELAY__RELAY__STANDBYS", "elsewhere, nowhere");
+    let relay = RelayProcess::start(&others);
+    append(bed.store(), &a, [deposited(2)]).await;
+    let line = relay.waits_for("standby").await;
+    assert!(line.contains("elsewhere"), "{line}");
+    assert_eq!(follower.count(), 2);
+    let ended = sqlx::raw_sql(include_str!("sql/drop_subscription.sql"));
+    ended.execute(subscriber.store().pool()).await.must("drop the subscription");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

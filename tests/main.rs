@@ -14,7 +14,11 @@ mod at_least_once;
 #[cfg(test)]
 mod atomic;
 #[cfg(test)]
+mod audited;
+#[cfg(test)]
 mod checked_before_commit;
+#[cfg(test)]
+mod checked_before_start;
 #[cfg(test)]
 mod checker_catches;
 #[cfg(test)]
@@ -36,9 +40,13 @@ mod durable;
 #[cfg(test)]
 mod ended_sessions;
 #[cfg(test)]
+mod evolving;
+#[cfg(test)]
 mod exactly_once;
 #[cfg(test)]
 mod following;
+#[cfg(test)]
+mod forgotten;
 #[cfg(test)]
 mod forked;
 #[cfg(test)]
@@ -67,6 +75,8 @@ mod never_published;
 mod no_answer;
 mod nothing_is_lost;
 #[cfg(test)]
+mod one_bad_topic;
+#[cfg(test)]
 mod one_instance;
 #[cfg(test)]
 mod one_round_trip;
@@ -79,17 +89,25 @@ mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
 #[cfg(test)]
+mod pooled;
+#[cfg(test)]
+mod projections;
+#[cfg(test)]
 mod prometheus;
 #[cfg(test)]
 mod quarantine;
 #[cfg(test)]
 mod read_only;
 #[cfg(test)]
+mod read_replicas;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod rebased;
 #[cfg(test)]
 mod removed_events;
+#[cfg(test)]
+mod replayed;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]
@@ -110,6 +128,8 @@ mod same_contract;
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+mod session_settings;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod status;

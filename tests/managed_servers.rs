@@ -1,7 +1,7 @@
 //! A managed server has no superuser: an administrator with CREATEROLE migrates, gives logins their
 //! roles, and these do their work.
 
-use annals_store::{Append, Error, ExpectedVersion, MigrationError, Store, StoreOptions};
+use annals_store::{Append, Error, ExpectedVersion, MigrationError, Purpose, Store, StoreOptions};
 use annals_testkit::{Environment, Must, PrivateStack, RelayProcess, Testbed, account, deposited};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -43,6 +43,9 @@ async fn owner(store: &Store) -> String {
 
 async fn append_as_service(environment: &Environment, database: &str) {
     let service = store_as(environment, "service", database).await;
+    // With nothing to do, a start needs no right of its own.
+    service.migrate().await.must("start as a service that may append only");
+    service.check().await.must("check as a service that may append only");
     let append = Append::to(&account("a"), ExpectedVersion::NoStream, [deposited(1)]);
     service.append(&append).await.must("append with the right to append only");
 }
@@ -83,6 +86,58 @@ async fn administrators_who_are_no_superusers_migrate_on_postgresql_15() {
 async fn administrators_who_are_no_superusers_migrate_on_postgresql_18() {
     // Since 16 only the creator of a role may grant it.
     administrators_migrate("18", SECOND).await;
+}
+
+/// The statements that `annals-relay grants` prints, executed by the owner.
+async fn grant(owner: &Store, url: &str, purpose: Purpose, login: &str) {
+    let grants = owner.grants_for(purpose, login).await.must("list grants");
+    execute(url, &grants.join(";")).await;
+}
+
+async fn without_roles(version: &str) {
+    let stack = PrivateStack::postgres(version).await;
+    let environment = stack.environment();
+    execute(&environment.database_url, include_str!("sql/plain_logins.sql")).await;
+    execute(&environment.database_url, "create database plain").await;
+    // The schema exists, and its owner may create neither roles nor schemas.
+    let database = environment.url_of_database("plain");
+    execute(&database, "create schema annals authorization plain_owner").await;
+    let options = StoreOptions::default().connections_max(2).without_notifications();
+    let owner_url = url(environment, "plain_owner", "plain");
+    let store = options.without_roles().connect(&owner_url).await.must("connect");
+    store.migrate().await.must("migrate without roles");
+    assert_eq!(owner(&store).await, "plain_owner");
+    let mut roles = PgConnection::connect(&database).await.must("connect");
+    let created: i64 = sqlx::query_scalar(include_str!("sql/annals_roles.sql"))
+        .fetch_one(&mut roles)
+        .await
+        .must("count roles");
+    assert_eq!(created, 0, "roles were created");
+
+    let service = store_as(environment, "service", "plain").await;
+    let append = Append::to(&account("a"), ExpectedVersion::NoStream, [deposited(1)]);
+    assert!(service.append(&append).await.is_err(), "appended without a grant");
+    grant(&store, &owner_url, Purpose::Append, "service").await;
+    grant(&store, &owner_url, Purpose::Relay, "publisher").await;
+    service.migrate().await.must("start as a service that may append only");
+    service.append(&append).await.must("append with the grants of an appender");
+
+    let bed = Testbed::on("plain", environment.clone()).await;
+    let follower = bed.follow();
+    let mut relay =
+        RelayProcess::start(&bed.relay().database(&url(environment, "publisher", "plain")));
+    follower.until_count(1).await;
+    assert!(relay.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_roles_a_plain_owner_of_a_schema_migrates_on_postgresql_15() {
+    without_roles("15").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_roles_a_plain_owner_of_a_schema_migrates_on_postgresql_18() {
+    without_roles("18").await;
 }
 
 #[tokio::test]

@@ -68,13 +68,38 @@ async fn a_migration_that_fails_says_why_and_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_later_version_is_left_alone() {
+async fn a_later_version_is_accepted_while_this_one_can_work_with_it_and_refused_after() {
     let bed = Testbed::new("later_version").await;
     let later = sqlx::raw_sql(include_str!("sql/later_migration.sql"));
     later.execute(bed.store().pool()).await.must("pretend that a later version migrated");
-    let refused = bed.store().migrate().await.unwrap_err();
+    // A rolling upgrade, or the return to the version before.
+    bed.store().migrate().await.must("start beside a later version");
+    bed.store().check().await.must("check");
+    let append = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("ann")]);
+    bed.store().append(&append).await.must("append beside a later version");
+
+    let incompatible = sqlx::raw_sql(include_str!("sql/incompatible_migration.sql"));
+    incompatible.execute(bed.store().pool()).await.must("pretend that it changed the tables");
+    for refused in [bed.store().migrate().await, bed.store().check().await] {
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(refused, Error::Migrate(MigrationError::OfALaterVersion { number: 999 })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_check_names_missing_tables_and_creates_none() {
+    let bed = Testbed::new("check").await;
+    bed.store().check().await.must("check");
+    let store = starting(&bed).await;
+    let missing = store.check().await.unwrap_err();
     assert!(
-        matches!(refused, Error::Migrate(MigrationError::OfALaterVersion { number: 999 })),
-        "{refused:?}"
+        matches!(missing, Error::Migrate(MigrationError::Missing { number: 1 })),
+        "{missing:?}"
     );
+    assert!(store.check().await.is_err(), "the check created the tables");
+    store.migrate().await.must("migrate");
+    store.check().await.must("check");
 }

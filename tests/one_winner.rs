@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use annals_store::{Append, AppendError, ExpectedVersion, Store, StreamName, Version};
-use annals_testkit::{Must, Testbed, account, deposited, opened};
+use annals_store::{
+    APPEND_BYTES_MAX, Append, AppendError, ExpectedVersion, Refusal, Store, StreamName, Version,
+};
+use annals_testkit::{Must, Testbed, account, closed, deposited, deposited_for, opened};
 use tokio::sync::Barrier;
 
 const WRITERS: usize = 12;
@@ -113,6 +115,48 @@ async fn a_conflict_carries_the_events_since_the_expected_version_if_asked_for()
     };
     assert_eq!(carried, [(1, deposit(1)), (2, deposit(2))]);
     assert_eq!(conflict.actual, Version::new(3));
+}
+
+#[tokio::test]
+async fn the_events_in_a_conflict_are_limited_by_their_size() {
+    let bed = Testbed::new("limited").await;
+    let stream = account("a");
+    // Each has some 900 kB: together more than one value of JSON can have.
+    let large = |sequence| deposited_for(sequence, &"x".repeat(900_000));
+    let open = Append::to(&stream, ExpectedVersion::NoStream, [opened("ann")]);
+    bed.store().append(&open).await.must("append");
+    for sequence in [0, 25, 50, 75] {
+        let events = (sequence..sequence + 25).map(large);
+        let append = Append::to(&stream, ExpectedVersion::Any, events);
+        bed.store().append(&append).await.must("append");
+    }
+    let stale = Append::to(&stream, ExpectedVersion::Exactly(Version::FIRST), [deposited(9)]);
+    let stale = stale.with_conflict_events(100);
+    let mut transaction = bed.store().pool().begin().await.must("begin");
+    let error = bed.store().append_in(&mut transaction, &stale).await.unwrap_err();
+    let conflict = error.conflict_of(&stream).must("lose by a conflict");
+    let carried = conflict.events.iter().map(|event| event.version.get());
+    assert!(carried.eq(1..9), "{} events", conflict.events.len());
+    assert_eq!(conflict.actual, Version::new(100));
+    // The refusal leaves the transaction usable.
+    let append =
+        Append::to(&stream, ExpectedVersion::Exactly(Version::new(100).unwrap()), [closed()]);
+    bed.store().append_in(&mut transaction, &append).await.must("append after the refusal");
+    transaction.commit().await.must("commit");
+}
+
+#[tokio::test]
+async fn an_append_is_limited_by_its_size() {
+    let bed = Testbed::new("append_size").await;
+    let events = (0..80).map(|sequence| deposited_for(sequence, &"x".repeat(900_000)));
+    let append = Append::to(&account("a"), ExpectedVersion::NoStream, events);
+    let refused = bed.store().append(&append).await.unwrap_err();
+    assert!(
+        matches!(&refused, AppendError::Refused(refusals) if matches!(
+            refusals.as_slice(), [Refusal::Limit { max: APPEND_BYTES_MAX, .. }]
+        )),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

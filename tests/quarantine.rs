@@ -3,9 +3,9 @@
 
 use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
-    CATEGORY, Dice, Follower, Load, LoadOptions, Must, RelayProcess, Testbed, Violation, account,
-    add_partitions, administer, check, closed, configure_topic, create_topic, delete_topic,
-    deposited, deposited_large, opened,
+    CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, RelayProcess, Testbed, Violation,
+    account, add_partitions, administer, check, closed, configure_topic, create_topic,
+    delete_topic, deposited, deposited_large, opened, read_topic,
 };
 use sqlx::Row;
 
@@ -273,49 +273,74 @@ async fn a_category_without_a_topic_is_held_and_goes_on_by_itself_once_it_has_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_with_more_partitions_than_it_had_is_held_until_an_operator_lets_it_go_on() {
+async fn partitions_that_are_added_to_a_topic_move_no_stream_and_are_said() {
     let bed = Testbed::new("more_partitions").await;
     let brokers = &bed.environment().kafka;
-    let follower = bed.follow();
     let mut relay = RelayProcess::start(&bed.relay());
-    append(&bed, &account("a"), [opened("ann")]).await;
-    follower.until_count(1).await;
+    let streams: Vec<StreamName> = (0..20).map(account).collect();
+    let append_all = async || {
+        for stream in &streams {
+            append(&bed, stream, [deposited(1)]).await;
+        }
+    };
+    append_all().await;
+    let follower = bed.follow();
+    follower.until_count(20).await;
     let topic = bed.topic(CATEGORY);
     add_partitions(brokers, &topic, 8).await;
-    // A running relay continues with the known number of partitions; a starting one refuses.
-    append(&bed, &account("a"), [deposited(1)]).await;
-    follower.until_count(2).await;
+    append_all().await;
+    follower.until_count(40).await;
     relay.kill().await;
     relay.restart();
-    append(&bed, &account("a"), [deposited(2)]).await;
-    let line = relay.quarantines("account").await;
-    assert!(line.contains("8 partitions and had 4"), "{line}");
-    let forget = include_str!("sql/forget_topic.sql");
-    sqlx::query(forget).bind(&topic).execute(bed.store().pool()).await.must("forget the topic");
+    append_all().await;
+    relay.event("partitions_added").await;
     let follower = bed.follow();
-    follower.until_count(3).await;
-    relay.event("quarantine_ended").await;
+    follower.until_count(60).await;
+    assert!(!relay.has_event("quarantined"));
     assert!(relay.terminate().await.success());
+    let records = read_topic(brokers, &topic, Isolation::Committed).await;
+    assert!(records.iter().all(|record| record.partition < 4), "the first partitions are used");
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_deleted_is_made_again_and_publishing_goes_on() {
+async fn a_topic_that_lost_its_records_is_held_and_said_until_an_operator_lets_it_go_on() {
     let bed = Testbed::new("deleted_topic").await;
     let brokers = &bed.environment().kafka;
-    let follower = bed.follow();
+    let (topic, other) = (bed.topic(CATEGORY), bed.topic("ledger"));
+    let ledger = StreamName::new("ledger-1").must("name a stream");
     let mut relay = RelayProcess::start(&bed.relay());
-    append(&bed, &account("a"), [opened("ann")]).await;
-    follower.until_count(1).await;
+    append(&bed, &account("a"), (0..100).map(deposited)).await;
+    let follower = bed.follow();
+    follower.until_count(100).await;
     drop(follower);
-    relay.turn_page();
-    delete_topic(brokers, &bed.topic(CATEGORY)).await;
-    append(&bed, &account("a"), [deposited(1)]).await;
-    relay.event("topic_created").await;
+    bed.until_ends_recorded(&topic, 100).await;
+    for round in 1..=2 {
+        relay.turn_page();
+        if round == 2 {
+            // Somebody creates an empty one in its place.
+            assert!(relay.terminate().await.success());
+            delete_topic(brokers, &topic).await;
+            create_topic(brokers, &topic, 4).await;
+            relay.restart();
+        } else {
+            delete_topic(brokers, &topic).await;
+        }
+        append(&bed, &account("a"), [deposited(100)]).await;
+        relay.event_with("topic_lost", &[("topic", &topic)]).await;
+        relay.quarantines(CATEGORY).await;
+        append(&bed, &ledger, [deposited(round)]).await;
+        let ledgers = Follower::start(brokers, &[&other]);
+        ledgers.until_count(usize::try_from(round).must("count")).await;
+        assert_eq!(annals_testkit::topics(brokers, &topic).len() == 1, round == 2);
+        let forget = include_str!("sql/forget_topic.sql");
+        sqlx::query(forget).bind(&topic).execute(bed.store().pool()).await.must("forget the topic");
+        let follower = bed.follow();
+        follower.until_count(1).await;
+        bed.until_ends_recorded(&topic, 1).await;
+    }
     let follower = bed.follow();
     follower.until_count(1).await;
-    append(&bed, &account("a"), [deposited(2)]).await;
-    follower.until_count(2).await;
-    let versions: Vec<i64> = follower.seen().iter().map(|event| event.version.get()).collect();
-    assert_eq!(versions, [1, 2], "the deleted topic's records are lost with it");
+    assert_eq!(follower.seen()[0].version.get(), 101);
     assert!(relay.terminate().await.success());
 }

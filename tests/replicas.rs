@@ -1,7 +1,7 @@
 //! Several relays of a deployment publish at once, and their consumers notice nothing of starts and
 //! ends.
 
-use annals_testkit::{ALL_SHARDS, Dice, Load, LoadOptions, RelayProcess, Testbed, check};
+use annals_testkit::{ALL_SHARDS, Dice, Load, LoadOptions, Must, RelayProcess, Testbed, check};
 
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 24, ahead_events_max: 4_000 };
 /// Events between one restart and the next.
@@ -67,4 +67,18 @@ async fn of_three_replicas_two_are_killed_at_once_under_load_and_the_third_publi
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
     assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_lasts_no_longer_than_its_length_after_the_clock_of_the_database_was_set_back() {
+    let bed = Testbed::new("clock_back").await;
+    let mut first = RelayProcess::start(&bed.relay());
+    first.publishes(ALL_SHARDS).await;
+    first.kill().await;
+    // The lease was given by a clock that was a day ahead.
+    let ahead = sqlx::query(include_str!("sql/leases_a_day_ahead.sql")).execute(bed.store().pool());
+    assert_eq!(ahead.await.must("change a lease").rows_affected(), 1);
+    let second = RelayProcess::start(&bed.relay().instance("b"));
+    second.publishes(ALL_SHARDS).await;
+    second.event("fencing").await;
 }

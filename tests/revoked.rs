@@ -2,8 +2,8 @@
 //! when it has them again.
 
 use annals_testkit::{
-    ACCESS_LISTS, Component, Dice, Follower, Load, LoadOptions, Must, PrivateStack, RelayProcess,
-    Right, Testbed, TwoDoors, allow, check, deny,
+    ACCESS_LISTS, CATEGORY, Component, Dice, Follower, Load, LoadOptions, Must, PrivateStack,
+    RelayProcess, Right, Testbed, TwoDoors, allow, check, deny,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -108,14 +108,17 @@ async fn the_relay_waits_for_rights_that_kafka_has_taken_and_for_a_password_that
     relay.turn_page();
     let broker = &kafka.environment().kafka;
 
-    for (right, cause) in
-        [(Right::Topics, "opic authorization failed"), (Right::TransactionalIds, "ransactional")]
-    {
-        deny(broker, "relay", right).await;
-        waits(&relay, "kafka", cause).await;
-        allow(broker, "relay", right).await;
-        goes_on(&mut relay, &follower, "kafka").await;
-    }
+    deny(broker, "relay", Right::Topics).await;
+    let line = relay.quarantines(CATEGORY).await;
+    assert!(line.contains("opic authorization failed"), "{line}");
+    allow(broker, "relay", Right::Topics).await;
+    relay.event("quarantine_ended").await;
+    follower.until_count(follower.count() + EVENTS).await;
+    relay.turn_page();
+    deny(broker, "relay", Right::TransactionalIds).await;
+    waits(&relay, "kafka", "ransactional").await;
+    allow(broker, "relay", Right::TransactionalIds).await;
+    goes_on(&mut relay, &follower, "kafka").await;
 
     kafka.restart_with(&properties.replace("the_password", "another")).await;
     waits(&relay, "kafka", "uthentication failed").await;

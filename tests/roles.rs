@@ -16,11 +16,15 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
         ("annals_append", "snapshots") => "siud",
         ("annals_admin", "snapshots") => "sd",
         ("annals_read", "snapshots") => "s",
+        ("annals_append", "projections") => "siud",
+        (_, "projections" | "projection_status" | "projection_skips") if role != "annals_relay" => {
+            "s"
+        }
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
         (
             _,
             "identity" | "adoptions" | "streams" | "events" | "removed_events" | "outbox"
-            | "outbox_dropped" | "schemas",
+            | "outbox_dropped" | "schemas" | "migrations",
         )
         | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
@@ -36,6 +40,14 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "append_each"
         | "append_each_and_commit"
         | "register_schema" => role == "annals_append",
+        "projection_schema"
+        | "projection_lock_appends"
+        | "projection_create"
+        | "projection_show"
+        | "projection_switch"
+        | "projection_drop" => role == "annals_append",
+        "projection_skip" => ["annals_append", "annals_admin"].contains(&role),
+        "is_covered" => ["annals_append", "annals_read", "annals_admin"].contains(&role),
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at"
         | "shard_of"
@@ -43,6 +55,7 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "outbox_partition_positions"
         | "system_identifier"
         | "incarnation"
+        | "oldest_client"
         | "is_visible_at" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
         "administer"
@@ -52,6 +65,9 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "relay_deliver"
         | "relay_rebase"
         | "relay_skip_published"
+        | "relay_begin_replay"
+        | "relay_renew_replay"
+        | "relay_end_replay"
         | "relay_release_topics" => role == "annals_admin",
         "relay_retry" | "relay_skip" | "relay_record_ends" => {
             ["annals_relay", "annals_admin"].contains(&role)

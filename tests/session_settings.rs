@@ -4,17 +4,15 @@
 use std::pin::pin;
 
 use annals_store::{
-    Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, SchemaName, Store,
+    Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, Read, SchemaName, Store,
     StoreOptions, Version,
 };
-use annals_testkit::{
-    DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, opened,
-};
+use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, opened};
 use futures_util::{TryStreamExt, future};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const WRITERS: usize = 16;
-const APPENDS: i64 = 20;
+const APPENDS: usize = 20;
 
 async fn execute(url: &str, statements: &str) {
     let mut connection = PgConnection::connect(url).await.must("connect");
@@ -38,25 +36,31 @@ async fn append_at_once(store: &Store, options: &str) {
     let writers = (0..WRITERS).map(|_| {
         let store = store.clone();
         async move {
-            for number in 0..APPENDS {
+            for number in (0..).take(APPENDS) {
                 let append = Append::to(&account("hot"), ExpectedVersion::Any, [deposited(number)]);
                 store.append(&append).await.must("append");
             }
         }
     });
-    future::join_all(writers.map(tokio::spawn)).await.into_iter().for_each(|task| task.must(options));
+    future::join_all(writers.map(tokio::spawn))
+        .await
+        .into_iter()
+        .for_each(|task| task.must(options));
 }
 
 /// An append of each kind.
 async fn append_all_kinds(store: &Store) {
     let [one, other] = ["one", "other"].map(account);
-    let first = Append::to(&one, ExpectedVersion::NoStream, [opened("ann"), deposited(1)])
-        .and_to(&other, ExpectedVersion::NoStream, [opened("bob")]);
+    let first = Append::to(&one, ExpectedVersion::NoStream, [opened("ann"), deposited(1)]).and_to(
+        &other,
+        ExpectedVersion::NoStream,
+        [opened("bob")],
+    );
     let appended = store.append(&first).await.must("append to two streams");
     let repeated = store.append(&first).await.must("repeat an append");
     assert_eq!((repeated.repeated, &repeated.events), (true, &appended.events));
     let late = Append::to(&one, ExpectedVersion::Exactly(Version::FIRST), [deposited(2)]);
-    let refused = store.append(&late.with_conflict_events(10)).await.unwrap_err();
+    let refused = store.append(&late.with_conflict_events(10)).await.err().must("be refused");
     let conflict = refused.conflict_of(&one).must("meet a conflict");
     assert_eq!(conflict.events.len(), 1);
     let mut transaction = store.pool().begin().await.must("begin");
@@ -67,10 +71,16 @@ async fn append_all_kinds(store: &Store) {
 
 /// The numbers of events that reads and a follower have.
 async fn read(store: &Store, events: usize) {
-    let all: Vec<_> = store.read_all(annals_store::Position::ORIGIN).try_collect().await.must("read");
-    let hot: Vec<_> = store.read_stream(&account("hot"), Version::FIRST).try_collect().await.must("read");
+    let all: Vec<_> = store.read(Read::all()).try_collect().await.must("read");
+    let hot: Vec<_> =
+        store.read_stream(&account("hot"), Version::FIRST).try_collect().await.must("read");
     assert_eq!(all.len(), events);
-    assert!(hot.iter().map(|event| event.version.get()).eq(0..i64::try_from(hot.len()).unwrap()));
+    assert!(
+        hot.iter()
+            .map(|event| event.version.get())
+            .zip(0..)
+            .all(|(version, number)| version == number)
+    );
     let mut log = pin!(store.follow(Follow::all()));
     for _ in 0..events {
         tokio::time::timeout(DEADLINE, log.try_next()).await.must("wait").must("follow");
@@ -87,10 +97,10 @@ async fn everything_works(label: &str, isolation: &str) {
     append_all_kinds(&store).await;
     append_at_once(&store, "coalesced").await;
     append_at_once(&alone, "alone").await;
-    let events = 5 + 2 * WRITERS * usize::try_from(APPENDS).unwrap() - 1;
-    read(&store, bed.recorded().await.len()).await;
-    assert_eq!(bed.recorded().await.len(), events);
-    follower.caught_up(&bed.recorded().await).await;
+    let recorded = bed.recorded().await;
+    assert_eq!(recorded.len(), 4 + 2 * WRITERS * APPENDS);
+    read(&store, recorded.len()).await;
+    follower.caught_up(&recorded).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
@@ -134,7 +144,8 @@ async fn a_database_with_an_icu_collation_keeps_the_order_of_names() {
     }
     store.append(&append).await.must("append to several streams");
     let writers = names.iter().cycle().take(40).map(|name| {
-        let (store, append) = (store.clone(), Append::to(name, ExpectedVersion::Any, [deposited(1)]));
+        let (store, append) =
+            (store.clone(), Append::to(name, ExpectedVersion::Any, [deposited(1)]));
         tokio::spawn(async move { store.append(&append).await })
     });
     for task in future::join_all(writers).await {

@@ -16,6 +16,7 @@ mod load;
 mod machine;
 mod peers;
 mod process;
+mod projection;
 mod relay;
 mod report;
 mod settle;
@@ -57,6 +58,8 @@ enum Command {
     Follow(follow::Arguments),
     /// The time to load an aggregate with many events, with a snapshot and without.
     Load(load::Arguments),
+    /// Events per second of a projection that is built from history.
+    Projection(projection::Arguments),
     /// Events per second out of a backlog: the relay beside a bare producer of the same bytes.
     Drain(drain::Arguments),
     /// Events per second out of ten million, beside a million.
@@ -105,6 +108,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Size(size) => size::run(size, report("size")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Load(load) => load::run(load, report("load")?).await,
+        Command::Projection(arguments) => projection::run(arguments, report("projection")?).await,
         Command::Drain(drain) => drain::run(drain, report("drain")?).await,
         Command::Backlog(backlog) => backlog::run(backlog, report("backlog")?).await,
         Command::Bulk(bulk) => bulk::run(bulk, report("bulk")?).await,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use annals_schemas::{DecodeError, EventSet};
+use annals_schemas::{DecodeError, EventSet, UnknownEvents};
 use uuid::Uuid;
 
 use crate::dead_letter::DeadLetter;
@@ -22,16 +22,6 @@ pub struct DeliveredEvent<E> {
     pub data: E,
     /// Its record: stream, version, ids, times and location.
     pub delivered: Delivered,
-}
-
-/// How a projection treats event types that its [`EventSet`] does not declare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UnknownEvents {
-    /// Ends the run with an error that names the type.
-    #[default]
-    Refuse,
-    /// Skips them: the read model needs only some event types of the category.
-    Skip,
 }
 
 /// The events to apply in one transaction.

@@ -71,8 +71,9 @@ mod transaction;
 mod version_cache;
 mod version_filter;
 
+pub use annals_schemas::UnknownEvents;
 pub use annals_schemas::{EventSet, Schema, SchemaId};
-pub use batch::{DeliveredEvent, UnknownEvents};
+pub use batch::DeliveredEvent;
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use dead_letter::{DeadLetter, DeadLetterHandler, FailurePolicy};
 pub use envelope::{Delivered, EnvelopeError, EnvelopeProblem};

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals_schemas::UnknownEvents;
 use sqlx::{PgConnection, PgPool};
 
-use crate::batch::UnknownEvents;
 use crate::dead_letter::FailurePolicy;
 use crate::error::ConsumeError;
 use crate::projection_store::ProjectionStore;

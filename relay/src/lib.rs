@@ -11,14 +11,19 @@
 //! The folders, each of which uses only those before it: `config` (the configuration), `model`
 //! (data), `report` (reports and failures of the stages), `telemetry` (health and metrics over HTTP),
 //! `kafka`, `state` (PostgreSQL), `publish` (the stages), `driver` (executes the machine's actions),
-//! `cli` (the subcommands).
+//! `replay` (published events, again), `audit` (topics compared with the store), `check`
+//! (before the first start), `cli` (the
+//! subcommands).
 
+mod audit;
+mod check;
 pub mod cli;
 pub mod config;
 mod driver;
 pub mod kafka;
 pub mod model;
 mod publish;
+mod replay;
 pub mod report;
 mod state;
 mod telemetry;

@@ -48,6 +48,50 @@
 /// # Ok::<(), annals_schemas::FitReport>(())
 /// ```
 ///
+/// # Upcasters
+///
+/// A change that Avro's resolution cannot express gives an event type another name. `upcast` names
+/// the set that this one replaces, and the function from its events to any number of events of this
+/// set. Sets form a chain, one for each such change, and recorded events stay as they are:
+/// [`EventSet::decode_all`](crate::EventSet::decode_all) decodes an event with the set that declares
+/// its type, and passes it through the upcasters behind.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Debug, Serialize, Deserialize)]
+/// # pub struct OrderPlaced { customer: String, #[serde(with = "annals_schemas::timestamp_millis")] placed_at: jiff::Timestamp, lines: Vec<Line>, note: Option<String> }
+/// # #[derive(Debug, Serialize, Deserialize)]
+/// # struct Line { sku: String, quantity: i32 }
+/// # #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// # pub struct OrderShipped { carrier: Carrier, weight_grams: i64 }
+/// # #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// # enum Carrier { Post, Courier }
+/// use annals_schemas::EventSet;
+///
+/// annals_schemas::events! {
+///     pub enum OrderEventV1 in "order" {
+///         OrderPlaced = "../tests/avro/order/OrderPlaced.v1.avsc",
+///     }
+/// }
+/// annals_schemas::events! {
+///     #[derive(Debug, PartialEq)]
+///     pub enum OrderEvent in "order", upcast OrderEventV1 => ship_at_once {
+///         OrderShipped = "../tests/avro/order/OrderShipped.v1.avsc",
+///     }
+/// }
+///
+/// fn ship_at_once(event: OrderEventV1) -> Vec<OrderEvent> {
+///     let OrderEventV1::OrderPlaced(placed) = event;
+///     let shipped = |line: Line| OrderShipped {
+///         carrier: Carrier::Post,
+///         weight_grams: i64::from(line.quantity),
+///     };
+///     placed.lines.into_iter().map(shipped).map(OrderEvent::from).collect()
+/// }
+///
+/// assert_eq!(OrderEvent::readable_types(), ["OrderShipped", "OrderPlaced"]);
+/// ```
+///
 /// A category may not contain `-`, which ends the category in a stream's name:
 ///
 /// ```compile_fail
@@ -64,13 +108,14 @@
 macro_rules! events {
     (
         $(#[$set_attribute:meta])*
-        $visibility:vis enum $set:ident in $category:literal {
+        $visibility:vis enum $set:ident in $category:literal
+        $(, upcast $previous:path => $upcaster:path)? {
             $( $(#[$event_attribute:meta])* $event:ident = $path:expr ),+ $(,)?
         }
     ) => {
         $crate::__events! {
             $(#[$set_attribute])*
-            $visibility enum $set in $category {
+            $visibility enum $set in $category $(, upcast $previous => $upcaster)? {
                 $( $(#[$event_attribute])* $event = $path ),+
             }
         }
@@ -91,7 +136,8 @@ macro_rules! events {
 macro_rules! __events {
     (
         $(#[$set_attribute:meta])*
-        $visibility:vis enum $set:ident in $category:literal {
+        $visibility:vis enum $set:ident in $category:literal
+        $(, upcast $previous:path => $upcaster:path)? {
             $( $(#[$event_attribute:meta])* $event:ident = $path:expr ),+ $(,)?
         }
     ) => {
@@ -162,6 +208,28 @@ macro_rules! __events {
                         ),
                     }
                 }
+
+                $(
+                    fn decode_all(
+                        event_type: &str,
+                        writer: &$crate::Schema,
+                        payload: &[u8],
+                    ) -> ::core::result::Result<::std::vec::Vec<Self>, $crate::DecodeError> {
+                        if Self::EVENTS.iter().any(|declared| declared.event_type == event_type) {
+                            let event = Self::decode(event_type, writer, payload)?;
+                            return ::core::result::Result::Ok(::std::vec![event]);
+                        }
+                        let previous = <$previous as $crate::EventSet>::decode_all(event_type, writer, payload)?;
+                        ::core::result::Result::Ok(previous.into_iter().flat_map($upcaster).collect())
+                    }
+
+                    fn readable_types() -> ::std::vec::Vec<&'static str> {
+                        let mut types: ::std::vec::Vec<_> =
+                            Self::EVENTS.iter().map(|declared| declared.event_type).collect();
+                        types.extend(<$previous as $crate::EventSet>::readable_types());
+                        types
+                    }
+                )?
             }
         };
 

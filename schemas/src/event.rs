@@ -39,6 +39,37 @@ pub trait EventSet: Sized + Send + Sync + 'static {
     /// [`DecodeError::UnknownEventType`] for a type that is not declared here, otherwise as
     /// [`Schema::decode`].
     fn decode(event_type: &str, writer: &Schema, payload: &[u8]) -> Result<Self, DecodeError>;
+
+    /// Decodes a payload as [`decode`](Self::decode) does; one of an event type of the set that this
+    /// one replaces (`upcast` in [`events!`](crate::events)) as the events that its upcaster makes of
+    /// it.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    fn decode_all(
+        event_type: &str,
+        writer: &Schema,
+        payload: &[u8],
+    ) -> Result<Vec<Self>, DecodeError> {
+        Self::decode(event_type, writer, payload).map(|event| vec![event])
+    }
+
+    /// The event types that [`decode_all`](Self::decode_all) reads.
+    #[must_use]
+    fn readable_types() -> Vec<&'static str> {
+        Self::EVENTS.iter().map(|event| event.event_type).collect()
+    }
+}
+
+/// How a reader treats event types that its [`EventSet`] does not declare, which a newer program
+/// wrote or which it does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownEvents {
+    /// It ends with an error that names the type.
+    #[default]
+    Refuse,
+    /// It skips them.
+    Skip,
 }
 
 /// An encoded event.
@@ -138,6 +169,27 @@ impl fmt::Debug for FitReport {
 }
 
 impl std::error::Error for FitReport {}
+
+/// Proves that a set of events reads every one of these schemas, such as all versions of all its
+/// event types that were ever released: samples of each schema are decoded, and upcast.
+///
+/// Keep the `.avsc` file of each released version, and list them in a test. To check a database, take
+/// the recorded schemas from it.
+///
+/// # Errors
+/// A [`FitReport`] with the schemas that are not read.
+pub fn verify_released<E: EventSet>(
+    schemas: impl IntoIterator<Item = Schema>,
+) -> Result<(), FitReport> {
+    let problems_of = |schema: Schema| {
+        let decode = |datum: &[u8]| E::decode_all(schema.name(), &schema, datum).map(drop);
+        let misfits = crate::fit::try_samples(&schema, decode).err().unwrap_or_default();
+        let of = move |misfit| format!("{} {}: {misfit}", schema.name(), schema.fingerprint());
+        misfits.into_iter().map(of)
+    };
+    let problems: Vec<String> = schemas.into_iter().flat_map(problems_of).collect();
+    if problems.is_empty() { Ok(()) } else { Err(FitReport { category: E::CATEGORY, problems }) }
+}
 
 /// Whether a text is a legal category.
 #[must_use]

@@ -65,7 +65,9 @@
 //! Each event stores the [`Fingerprint`] of the schema that wrote it. [`Schema::decode`] resolves
 //! that schema to the program's own by Avro's rules: new fields get their defaults, renamed fields
 //! are found by their aliases, numbers widen. [`can_read`] checks whether that works for every
-//! event.
+//! event. For other changes, an event type gets another name, and an upcaster makes events of the new
+//! type from those of the old one ([`events!`], `upcast`); [`verify_released`] proves that every
+//! released version is read.
 
 #[macro_use]
 mod declare;
@@ -88,7 +90,9 @@ mod timestamp;
 mod wire_format;
 
 pub use error::{DecodeError, EncodeError, Incompatibility, Incompatible, SchemaError};
-pub use event::{EncodedEvent, EventDeclaration, EventSet, FitReport, verify};
+pub use event::{
+    EncodedEvent, EventDeclaration, EventSet, FitReport, UnknownEvents, verify, verify_released,
+};
 pub use fingerprint::Fingerprint;
 pub use fit::{Misfit, check_fit};
 pub use schema::{Schema, can_read};

@@ -11,6 +11,7 @@ create table annals.relay_sessions (
     is_ready boolean not null default false,
     joined_at timestamptz not null,
     seen_at timestamptz not null,
+    lease interval not null,
     expires_at timestamptz not null
 ) with (fillfactor = 50);
 
@@ -30,8 +31,11 @@ create table annals.relay_deployments (
     deployment text collate "C" primary key,
     delivery text not null check (delivery in ('exactly-once', 'at-least-once')),
     generation int not null default 1,
-    begun_at timestamptz not null default now()
+    begun_at timestamptz not null default now(),
+    forgotten_at timestamptz
 );
+
+comment on column annals.relay_deployments.forgotten_at is 'an operator let go of it: no relay of this name starts, until a rebase';
 
 -- The checkpoints from which a generation begins, one for each shard. The first generation has
 -- none: it begins with the first event.
@@ -68,6 +72,8 @@ as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_loc
 
 -- Ends sessions: expired ones, and those in `gone`. Their shards become free; the next owner of a
 -- shard has to fence their transactional ids.
+-- No lease lasts longer than its length from now: the clock can have been set back, for instance by
+-- a promotion, and a session that ended before would keep its shards for as long as that.
 create function annals.relay_expire_sessions(deployment text, gone uuid[]) returns void
 language plpgsql volatile
 security definer
@@ -76,6 +82,8 @@ as $$
 declare
     over record;
 begin
+    update relay_sessions s set expires_at = clock_timestamp() + s.lease
+    where s.deployment = relay_expire_sessions.deployment and s.expires_at > clock_timestamp() + s.lease;
     for over in
         delete from relay_sessions s
         where s.deployment = relay_expire_sessions.deployment
@@ -97,9 +105,17 @@ language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
+declare
+    forgotten timestamptz;
 begin
     insert into relay_deployments (deployment, delivery) values (relay_register_deployment.deployment, relay_register_deployment.configured)
     on conflict on constraint relay_deployments_pkey do nothing;
+    select d.forgotten_at into forgotten from relay_deployments d where d.deployment = relay_register_deployment.deployment;
+    if forgotten is not null then
+        raise exception 'deployment % was forgotten at %, and would publish every event again', relay_register_deployment.deployment, forgotten
+            using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Set another relay.deployment; or `annals-relay rebase`, which continues behind the events that its topics have.';
+    end if;
     return query
     select d.delivery, d.generation, shard_count() from relay_deployments d where d.deployment = relay_register_deployment.deployment;
 end
@@ -151,10 +167,12 @@ begin
     insert into relay_shards (deployment, shard)
     select relay_join.deployment, shard from generate_series(0, shard_count() - 1) shard
     on conflict do nothing;
-    insert into relay_sessions (session, deployment, instance, transactional_ids, process, joined_at, seen_at, expires_at)
+    insert into relay_sessions (
+        session, deployment, instance, transactional_ids, process, joined_at, seen_at, lease, expires_at
+    )
     values (
         relay_join.session, relay_join.deployment, relay_join.instance, relay_join.transactional_ids, relay_join.process,
-        clock_timestamp(), clock_timestamp(), clock_timestamp() + relay_join.lease
+        clock_timestamp(), clock_timestamp(), relay_join.lease, clock_timestamp() + relay_join.lease
     );
     outcome := 'joined';
 end
@@ -631,7 +649,8 @@ language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    update relay_deployments d set delivery = coalesce(relay_begin_generation.delivery, d.delivery), generation = d.generation + 1
+    update relay_deployments d
+    set delivery = coalesce(relay_begin_generation.delivery, d.delivery), generation = d.generation + 1, forgotten_at = null
     where d.deployment = relay_begin_generation.deployment;
     delete from relay_origins o where o.deployment = relay_begin_generation.deployment;
     insert into relay_origins (deployment, shard, checkpoint)
@@ -677,7 +696,7 @@ begin
     from relay_deployments d
     cross join generate_series(0, shard_count() - 1) s (shard)
     left join relay_checkpoints c on c.deployment = d.deployment and c.shard = s.shard
-    where case
+    where d.forgotten_at is null and case
         when c.checkpoint is null then exists (select from outbox o where o.shard = s.shard)
         else c.checkpoint -> 'until' <> 'null' or exists (
             select from outbox o where o.shard = s.shard and not relay_is_published(o.position, o.xid, c.checkpoint)
@@ -708,9 +727,11 @@ begin
     delete from relay_checkpoints;
     insert into relay_checkpoints (deployment, shard, position, checkpoint, recorded_at)
     select d.deployment, s.shard, (origin -> 'since' ->> 'position')::bigint, origin, now()
-    from relay_deployments d cross join generate_series(0, shards - 1) s (shard);
-    perform relay_begin_generation(d.deployment, null) from relay_deployments d;
-    insert into relay_actions (deployment, verb, name) select d.deployment, 'reshard', shards::text from relay_deployments d;
+    from relay_deployments d cross join generate_series(0, shards - 1) s (shard)
+    where d.forgotten_at is null;
+    perform relay_begin_generation(d.deployment, null) from relay_deployments d where d.forgotten_at is null;
+    insert into relay_actions (deployment, verb, name)
+    select d.deployment, 'reshard', shards::text from relay_deployments d where d.forgotten_at is null;
 end
 $$;
 
@@ -830,6 +851,22 @@ create table annals.relay_topics (
     recorded_at timestamptz not null default now()
 );
 
+-- Deleting a row is how an operator lets a topic go on that has lost its records or its partitions:
+-- what it had before is not expected of it any more.
+create function annals.topic_forgotten() returns trigger
+language plpgsql
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    delete from relay_topic_ends e where e.topic = old.topic;
+    return old;
+end
+$$;
+
+create trigger forgotten after delete on annals.relay_topics
+for each row execute function annals.topic_forgotten();
+
 -- Registry ids of schemas, so that known schemas need no registry.
 create table annals.relay_schema_ids (
     subject text collate "C" not null,
@@ -839,24 +876,178 @@ create table annals.relay_schema_ids (
     primary key (subject, fingerprint)
 );
 
--- Removes the checkpoints of a deployment that has ended for good: they keep partitions of the
--- outbox from being dropped. A relay that still runs under this name writes them again. Returns the
--- number of checkpoints.
-create function annals.relay_forget(deployment text) returns bigint
-language sql
+-- Replays: events of the past that are published again, by operators. The progress is in Kafka, in the transactions of the
+-- records; `events` and `part` are copies of it for people.
+create table annals.relay_replays (
+    replay bigint generated always as identity primary key,
+    deployment text collate "C" not null,
+    plan jsonb not null,
+    reason text not null check (length(btrim(reason)) > 0),
+    state text not null default 'unfinished' check (state in ('unfinished', 'finished', 'abandoned')),
+    session uuid,
+    expires_at timestamptz not null default '-infinity',
+    events bigint not null default 0,
+    done_by text not null default session_user,
+    begun_at timestamptz not null default clock_timestamp(),
+    ended_at timestamptz
+);
+create unique index relay_replays_unfinished on annals.relay_replays (deployment) where state = 'unfinished';
+
+comment on column annals.relay_replays.plan is 'which events, to which topic, and the checkpoints that cover them: fixed at the begin';
+comment on column annals.relay_replays.session is 'the process that replays, until expires_at; a process that is taken for dead is fenced in Kafka';
+
+-- Begins a replay, or with a null plan resumes the unfinished one of a deployment, for a process with a lease. One row:
+-- `outcome` is `begun`, `resumed`, `unfinished` (another one is not finished: resume or abandon it), `running` (its process
+-- lives: the lease ends after `left_ms`) or `none`.
+create function annals.relay_begin_replay(
+    deployment text, new_plan jsonb, new_reason text, new_session uuid, lease interval,
+    out outcome text, out replay bigint, out plan jsonb, out reason text, out left_ms bigint
+)
+language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
-    with forgotten as (
-        delete from annals.relay_checkpoints c where c.deployment = relay_forget.deployment returning 1
-    ),
-    kept as (
-        delete from annals.relay_origins o where o.deployment = relay_forget.deployment
-    ),
-    ends as (
-        delete from annals.relay_topic_ends t where t.deployment = relay_forget.deployment
-    )
-    select count(*) from forgotten
+declare
+    known relay_replays;
+begin
+    perform relay_lock(relay_begin_replay.deployment);
+    select * into known from relay_replays r where r.deployment = relay_begin_replay.deployment and r.state = 'unfinished';
+    if found then
+        replay := known.replay;
+        plan := known.plan;
+        reason := known.reason;
+        left_ms := greatest(0, ceil(extract(epoch from known.expires_at - clock_timestamp()) * 1000))::bigint;
+        if known.expires_at > clock_timestamp() and known.session <> new_session then
+            outcome := 'running';
+        elsif new_plan is not null then
+            outcome := 'unfinished';
+        else
+            outcome := 'resumed';
+            update relay_replays r set session = new_session, expires_at = clock_timestamp() + lease where r.replay = known.replay;
+        end if;
+        return;
+    end if;
+    if new_plan is null then
+        outcome := 'none';
+        return;
+    end if;
+    outcome := 'begun';
+    plan := new_plan;
+    reason := new_reason;
+    insert into relay_replays as r (deployment, plan, reason, session, expires_at)
+    values (relay_begin_replay.deployment, new_plan, new_reason, new_session, clock_timestamp() + lease)
+    returning r.replay into replay;
+    insert into relay_actions (deployment, verb, name, reason)
+    values (relay_begin_replay.deployment, 'replay', replay::text, new_reason);
+end
+$$;
+
+-- Renews the lease of a replay's process, and copies its progress. False: another process has it, or it has ended.
+create function annals.relay_renew_replay(replay bigint, session uuid, lease interval, events bigint) returns boolean
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    update relay_replays r
+    set expires_at = clock_timestamp() + lease, events = greatest(r.events, relay_renew_replay.events)
+    where r.replay = relay_renew_replay.replay and r.session = relay_renew_replay.session and r.state = 'unfinished';
+    return found;
+end
+$$;
+
+-- Ends a replay: finished, or abandoned. False: it has ended already, or its process lives.
+create function annals.relay_end_replay(replay bigint, session uuid, state text, events bigint) returns boolean
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    update relay_replays r
+    set state = relay_end_replay.state, events = greatest(r.events, relay_end_replay.events), ended_at = clock_timestamp(),
+        expires_at = '-infinity'
+    where r.replay = relay_end_replay.replay and r.state = 'unfinished'
+        and (r.session = relay_end_replay.session or r.expires_at <= clock_timestamp());
+    if found then
+        insert into relay_actions (deployment, verb, name)
+        select r.deployment, 'replay ' || relay_end_replay.state, r.replay::text
+        from relay_replays r where r.replay = relay_end_replay.replay;
+        return true;
+    end if;
+    return false;
+end
+$$;
+
+-- How far audits proved that every event is published, skipped or removed: one row each deployment. The next audit can
+-- begin there.
+create table annals.relay_audits (
+    deployment text collate "C" primary key,
+    store_id uuid not null,
+    history int not null,
+    proven bigint not null,
+    partitions jsonb not null,
+    audited_at timestamptz not null default clock_timestamp()
+);
+comment on table annals.relay_audits is 'every event up to proven is accounted for in the topics; partitions: where the next audit reads on';
+
+-- Records an audit without findings, and returns the position up to which it proves. Positions that were drawn before
+-- the audit began can still appear while a transaction of that time runs: then the earlier proof stays.
+create function annals.relay_record_audit(deployment text, proven bigint, partitions jsonb, next_xid bigint) returns bigint
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= relay_record_audit.next_xid then
+        insert into relay_audits as a (deployment, store_id, history, proven, partitions)
+        select relay_record_audit.deployment, i.store_id, i.history, relay_record_audit.proven, relay_record_audit.partitions
+        from identity i where i.is_only
+        on conflict on constraint relay_audits_pkey do update set
+            store_id = excluded.store_id, history = excluded.history, proven = excluded.proven,
+            partitions = excluded.partitions, audited_at = excluded.audited_at;
+        return relay_record_audit.proven;
+    end if;
+    return coalesce(
+        (
+            select a.proven from relay_audits a join identity i on i.is_only and i.store_id = a.store_id and i.history = a.history
+            where a.deployment = relay_record_audit.deployment
+        ),
+        0
+    );
+end
+$$;
+
+-- Lets go of a deployment that has ended for good, while none of its relays runs: its checkpoints keep partitions of the
+-- outbox from being dropped. Its row stays, with the next generation: under this name no relay starts again from an old
+-- checkpoint in Kafka, unless a rebase has read what its topics have. One row: how much was removed.
+create function annals.relay_forget(deployment text, reason text, out checkpoints bigint, out entries bigint, out skipped bigint)
+language plpgsql volatile
+security definer
+set search_path = annals, pg_temp
+as $$
+begin
+    if length(btrim(coalesce(relay_forget.reason, ''))) = 0 then
+        raise exception 'say why the deployment is forgotten: the reason must not be empty' using errcode = 'invalid_parameter_value';
+    end if;
+    insert into relay_deployments (deployment, delivery)
+    select relay_forget.deployment, 'exactly-once'
+    where exists (select from relay_checkpoints c where c.deployment = relay_forget.deployment)
+    on conflict on constraint relay_deployments_pkey do nothing;
+    perform relay_lock_stopped(relay_forget.deployment);
+    delete from relay_checkpoints c where c.deployment = relay_forget.deployment;
+    get diagnostics checkpoints = row_count;
+    delete from relay_quarantine q where q.deployment = relay_forget.deployment;
+    get diagnostics entries = row_count;
+    delete from relay_skipped s where s.deployment = relay_forget.deployment;
+    get diagnostics skipped = row_count;
+    delete from relay_origins o where o.deployment = relay_forget.deployment;
+    delete from relay_topic_ends t where t.deployment = relay_forget.deployment;
+    delete from relay_reports r where r.deployment = relay_forget.deployment;
+    delete from relay_audits a where a.deployment = relay_forget.deployment;
+    update relay_deployments d set generation = d.generation + 1, forgotten_at = clock_timestamp()
+    where d.deployment = relay_forget.deployment;
+    insert into relay_actions (deployment, verb, reason) values (relay_forget.deployment, 'forget', relay_forget.reason);
+end
 $$;
 
 -- The lowest partition of the outbox, if every deployment has published all of it: the checkpoint

@@ -185,6 +185,15 @@ impl RecordedEvent {
         E::decode(&self.event_type, &self.schema, &self.payload)
     }
 
+    /// Decodes the event as values of the application's type: one, or those that an upcaster makes of
+    /// an event type that the application has replaced.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_all<E: EventSet>(&self) -> Result<Vec<E>, DecodeError> {
+        E::decode_all(&self.event_type, &self.schema, &self.payload)
+    }
+
     /// Decodes the event as JSON, for people and for tools without the types.
     ///
     /// # Errors

@@ -52,8 +52,15 @@
 //! | read | [`Read`], [`Store::read`], [`Store::read_events`], [`Store::streams`], [`Store::categories`] |
 //! | set metadata once for a request | [`Context`] |
 //! | test without a database | [`testing`], [`MemoryStore`] |
+//! | build read models | [`Projection`], [`Store::project`], [`Store::wait_for`], [`Store::switch_projection`] |
 //! | follow | [`Follow`], [`Store::follow`], [`Store::follow_stream`], [`Checkpoint`] |
 //! | monitor | [`telemetry`] |
+//!
+//! # Features
+//!
+//! `tls-rustls` or `tls-native-tls` encrypt connections to PostgreSQL (`sslmode` in the URL). Without
+//! them, and without such a feature of sqlx elsewhere in the program, a URL with
+//! `sslmode=require` is an error.
 //!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
@@ -87,6 +94,7 @@
 
 mod aggregate;
 mod append;
+mod backoff;
 mod bigint;
 mod connect;
 mod connections;
@@ -102,6 +110,7 @@ mod memory;
 mod migrate;
 mod options;
 pub mod outbox;
+mod projections;
 mod read;
 mod schemas;
 mod sqlstate;
@@ -124,6 +133,10 @@ mod guide {
     struct TimeAndSnapshots;
     #[doc = include_str!("../../docs/guide/4-tests.md")]
     struct Tests;
+    #[doc = include_str!("../../docs/guide/5-projections.md")]
+    struct Projections;
+    #[doc = include_str!("../../docs/guide/6-evolution.md")]
+    struct Evolution;
 }
 
 pub use aggregate::{
@@ -131,7 +144,7 @@ pub use aggregate::{
 };
 pub use annals_schemas::{
     DecodeError, EncodeError, EventSet, Fingerprint, FitReport, Misfit, Schema, SchemaError,
-    check_fit, events, timestamp_micros, timestamp_millis, verify,
+    UnknownEvents, check_fit, events, timestamp_micros, timestamp_millis, verify, verify_released,
 };
 pub use append::{Append, Appended, Coalescing};
 pub use connections::url::{DatabaseUrlError, connect_options};
@@ -142,12 +155,15 @@ pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
 pub use limits::{
-    EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX,
-    STREAMS_PER_APPEND_MAX,
+    APPEND_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX,
+    METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
 pub use migrate::{MigrationError, Purpose};
 pub use options::StoreOptions;
+pub use projections::{
+    Projection, ProjectionError, ProjectionFailure, ProjectionRunner, ProjectionStatus,
+};
 pub use read::{Key, Read};
 /// The sqlx whose pools, connections and errors appear in this crate's API.
 pub use sqlx;

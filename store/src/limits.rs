@@ -4,6 +4,9 @@
 pub const EVENTS_PER_APPEND_MAX: usize = 10_000;
 /// Maximum number of streams in one append, including streams that are only checked.
 pub const STREAMS_PER_APPEND_MAX: usize = 1_000;
+/// Maximum size of one append, in bytes of payload, JSON, metadata and headers: PostgreSQL limits a
+/// message to 1 GiB, and has several copies of it in memory.
+pub const APPEND_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Maximum size of the metadata and headers of one event, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// Maximum length of the name of a free header, in bytes.

@@ -12,11 +12,12 @@ use crate::sqlstate::code_of;
 use crate::store::Store;
 
 /// Ordered by number. A released migration is never edited: a change is a new file.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "streams and events", include_str!("../migrations/0001_streams_and_events.sql")),
     (2, "append", include_str!("../migrations/0002_append.sql")),
     (3, "relay", include_str!("../migrations/0003_relay.sql")),
-    (4, "roles", include_str!("../migrations/0004_roles.sql")),
+    (4, "projections", include_str!("../migrations/0004_projections.sql")),
+    (5, "roles", include_str!("../migrations/0005_roles.sql")),
 ];
 
 /// Why the tables could not be created or upgraded. The database is unchanged.

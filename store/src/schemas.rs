@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row};
 
 use crate::error::Error;
 use crate::store::Store;
+use crate::stream::Category;
 
 impl Store {
     /// The schemas with these fingerprints, from memory if known.
@@ -26,6 +27,24 @@ impl Store {
         let acquired = self.pool().acquire().await;
         let mut connection = acquired.map_err(Error::database("load schemas"))?;
         self.schemas_on(&mut connection, fingerprints).await
+    }
+
+    /// The schemas of all events that were ever appended to a category, for
+    /// [`verify_released`](crate::verify_released).
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if one cannot be parsed; [`Error::Database`].
+    pub async fn recorded_schemas(&self, category: &Category) -> Result<Vec<Schema>, Error> {
+        let rows = sqlx::query(self.statements().schemas_of_category.clone())
+            .bind(category.as_str())
+            .fetch_all(self.pool())
+            .await;
+        let rows = rows.and_then(|rows| rows.iter().map(definition).collect::<Result<Vec<_>, _>>());
+        let rows = rows.map_err(Error::database("load schemas"))?;
+        let parse = |(fingerprint, text): (Fingerprint, String)| {
+            Schema::parse(&text).map_err(|error| unreadable(fingerprint, &error))
+        };
+        rows.into_iter().map(parse).collect()
     }
 
     pub(crate) async fn schemas_on(

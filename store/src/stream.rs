@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use annals_schemas::EventSet;
 use serde::{Deserialize, Serialize};
 
 use crate::bigint::bigint;
@@ -43,6 +44,11 @@ impl Category {
             Some(reason) => Err(NameError { what: "category", text, reason }),
             None => Ok(Self(text.into_boxed_str())),
         }
+    }
+
+    /// The category of a set of events; it is checked at compile time.
+    pub(crate) fn of<E: EventSet>() -> Self {
+        Self(E::CATEGORY.into())
     }
 
     /// The category as text.

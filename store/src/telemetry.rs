@@ -52,6 +52,11 @@ pub const FOLLOWED_EVENTS: &str = "annals_followed_events_total";
 /// Age of a page's last event when a follower read the page; same label.
 pub const FOLLOWER_LAG: &str = "annals_follower_lag_seconds";
 
+/// Events that projections applied; label `projection`.
+pub const PROJECTED_EVENTS: &str = "annals_projected_events_total";
+/// Times that a projection stopped at an event, retries included; same label.
+pub const PROJECTION_STOPS: &str = "annals_projection_stops_total";
+
 /// Buckets for durations in seconds, for exporters that need them: from half a millisecond to ten
 /// seconds.
 pub const DURATION_BUCKETS: [f64; 14] =
@@ -79,6 +84,12 @@ pub fn describe() {
     describe_counter!(READ_EVENTS, Unit::Count, "Events that reads returned.");
     describe_histogram!(READ_PAGE_DURATION, Unit::Seconds, "Duration of the query for a page.");
     describe_counter!(FOLLOWED_EVENTS, Unit::Count, "Events that followers returned.");
+    describe_counter!(PROJECTED_EVENTS, Unit::Count, "Events that projections applied.");
+    describe_counter!(
+        PROJECTION_STOPS,
+        Unit::Count,
+        "Times that a projection stopped at an event."
+    );
     describe_gauge!(
         FOLLOWER_LAG,
         Unit::Seconds,
@@ -193,4 +204,15 @@ pub(crate) fn followed(category: &str, events: usize, last: Timestamp) {
         .increment(u64::try_from(events).unwrap_or(0));
     gauge!(FOLLOWER_LAG, "category" => category.to_owned()).set(lag.as_secs_f64());
     tracing::Span::current().record("events", events);
+}
+
+/// Records the committed events of a projection.
+pub(crate) fn projected(projection: &'static str, events: usize) {
+    counter!(PROJECTED_EVENTS, "projection" => projection)
+        .increment(u64::try_from(events).unwrap_or(0));
+}
+
+/// Records that a projection stopped at an event.
+pub(crate) fn projection_stopped(projection: &'static str) {
+    counter!(PROJECTION_STOPS, "projection" => projection).increment(1);
 }

@@ -234,7 +234,7 @@ async fn at_least(counter: &watch::Sender<usize>, count: usize) -> Option<()> {
 }
 
 /// `host:port` of a URL.
-fn server_of(url: &str) -> String {
+pub(crate) fn server_of(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap_or(rest);
     let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);

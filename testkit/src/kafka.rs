@@ -267,20 +267,16 @@ pub async fn add_partitions(brokers: &str, topic: &str, partitions: usize) {
     }
 }
 
-/// Removes the records of a partition before an offset, as retention does.
+/// Deletes the records of a partition before an offset, as a retention time does.
 ///
 /// # Panics
 /// If the topic or the broker is not there.
-pub async fn remove_records(brokers: &str, topic: &str, partition: i32, before: i64) {
-    let mut offsets = TopicPartitionList::new();
-    offsets
-        .add_partition_offset(topic, partition, Offset::Offset(before))
-        .must("name the records to remove");
+pub async fn delete_records(brokers: &str, topic: &str, partition: i32, before: i64) {
+    let mut list = TopicPartitionList::new();
+    let added = list.add_partition_offset(topic, partition, Offset::Offset(before));
+    added.must("name the records to delete");
     let admin = admin(brokers).must("ask for a topic");
-    let removed = admin.delete_records(&offsets, &options()).await.must("remove records");
-    for element in removed.elements() {
-        element.error().must("remove records");
-    }
+    admin.delete_records(&list, &options()).await.must("delete records");
 }
 
 /// Deletes a topic.

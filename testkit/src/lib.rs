@@ -25,6 +25,7 @@ mod kafka;
 mod load;
 mod log;
 mod must;
+mod pooler;
 mod postgres;
 mod prometheus;
 mod registry;
@@ -36,7 +37,7 @@ mod testbed;
 mod violation;
 mod writer;
 
-pub use access::{ACCESS_LISTS, Right, allow, deny};
+pub use access::{ACCESS_LISTS, Right, allow, deny, limit_writing};
 pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
     deposited, deposited_for, deposited_large, opened,
@@ -53,12 +54,13 @@ pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded}
 pub use http::{HttpAnswer, http_get};
 pub use java::{JavaPrinter, JavaRegistry};
 pub use kafka::{
-    Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_topic, partitions,
-    read_topic, remove_records, topic_configuration, topics, until_forgotten,
+    Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_records,
+    delete_topic, partitions, read_topic, topic_configuration, topics, until_forgotten,
     until_nothing_is_open, write_records,
 };
 pub use load::{Load, LoadOptions};
 pub use must::Must;
+pub use pooler::Pooler;
 pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };

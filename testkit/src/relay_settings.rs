@@ -168,6 +168,26 @@ impl RelaySettings {
         (if ok { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }, bytes_max)
     }
 
+    /// Runs a subcommand; returns its exit code and its output, with its errors if it fails.
+    ///
+    /// # Panics
+    /// If it cannot be started, or does not end.
+    pub async fn run_for_code(&self, arguments: &[&str]) -> (i32, String) {
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        let output = command.args(arguments).kill_on_drop(true).output();
+        let output = tokio::time::timeout(DEADLINE, output).await;
+        let output = output.must("end within the deadline").must("run the relay's binary");
+        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        if code != 0 && code != NOT_READY {
+            said.push_str(&String::from_utf8_lossy(&output.stderr));
+        }
+        (code, said)
+    }
+
     /// The exit code and the answer of `status --json`.
     ///
     /// # Panics
@@ -196,6 +216,19 @@ impl RelaySettings {
         let mut command = command(self, &directory);
         command.arg("run").stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         command.spawn().must("start the relay")
+    }
+
+    /// Starts a subcommand, whose output is dropped; it is killed with its handle.
+    ///
+    /// # Panics
+    /// If there is no binary, or it cannot be started.
+    #[must_use]
+    pub fn start_command(&self, arguments: &[&str]) -> Child {
+        let directory = output_directory().join(self.directory_name());
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        command.spawn().must("start a subcommand")
     }
 
     /// The name of the directory of a relay's process.

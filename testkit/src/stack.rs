@@ -254,6 +254,13 @@ pub(crate) async fn program(name: &str) -> PathBuf {
     String::from_utf8_lossy(&output.stdout).trim().into()
 }
 
+/// The path that a command of `ops/dev/dev` prints.
+pub(crate) async fn path_of(command: &str) -> PathBuf {
+    let output = Command::new(script()).arg(command).output().await.must("run ops/dev/dev");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().into()
+}
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("ops").join("dev").join("dev")
 }

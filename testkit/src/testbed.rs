@@ -241,6 +241,21 @@ impl Testbed {
         assert!(copied.is_ok(), "the checkpoints were not copied within {DEADLINE:?}");
     }
 
+    /// Returns when PostgreSQL has recorded that the partitions of a topic have so many records.
+    ///
+    /// # Panics
+    /// If it has not within [`DEADLINE`].
+    pub async fn until_ends_recorded(&self, topic: &str, records: i64) {
+        let is_recorded = async || {
+            let asked = sqlx::query_scalar(include_str!("../sql/ends_recorded.sql"));
+            let asked = asked.bind(topic).bind(records).fetch_one(self.store.pool()).await;
+            asked.must("read the recorded ends of a topic")
+        };
+        let recorded = async { while !is_recorded().await {} };
+        let recorded = tokio::time::timeout(DEADLINE, recorded).await;
+        assert!(recorded.is_ok(), "the ends were not recorded within {DEADLINE:?}");
+    }
+
     /// One line that differs if any written value of an append differs.
     ///
     /// # Panics

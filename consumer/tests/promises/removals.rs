@@ -1,7 +1,7 @@
 //! Records that were removed before they were read are an error, and accepted by name only.
 
 use annals_consumer::{ConsumeError, FirstVersion, Projection, RunError, RunTotals};
-use annals_testkit::remove_records;
+use annals_testkit::delete_records;
 use tokio_util::sync::CancellationToken;
 
 use crate::book;
@@ -33,7 +33,7 @@ async fn records_removed_before_they_were_read_end_the_run_until_the_loss_is_acc
     assert_eq!(run(&world, &projection).await.unwrap().events, 6);
 
     world.write(&topic, &book::orders(&world, 2, 3..6)).await;
-    remove_records(&world.brokers, &topic, 0, 8).await;
+    delete_records(&world.brokers, &topic, 0, 8).await;
     let mut error = None;
     for _ in 0..2 {
         let ended = run(&world, &projection).await.unwrap_err();
@@ -70,7 +70,7 @@ async fn removal_of_applied_records_is_no_loss() {
     let projection = world.projection(&[&topic]).await;
     assert_eq!(run(&world, &projection).await.unwrap().events, 6);
     world.write(&topic, &book::orders(&world, 2, 3..4)).await;
-    remove_records(&world.brokers, &topic, 0, 6).await;
+    delete_records(&world.brokers, &topic, 0, 6).await;
     let totals = run(&world, &projection).await.unwrap();
     assert_eq!((totals.events, totals.duplicates), (2, 0));
     assert_eq!(book::sums(&world.pool).await, book::sums_of(2, 4));
@@ -83,7 +83,7 @@ async fn topic_whose_beginning_was_removed_is_refused_unless_streams_may_begin_l
     let topic = world.create_topic(1).await;
     book::open(&world.pool).await;
     world.write(&topic, &book::orders(&world, 2, 0..3)).await;
-    remove_records(&world.brokers, &topic, 0, 2).await;
+    delete_records(&world.brokers, &topic, 0, 2).await;
     let projection = world.projection(&[&topic]).await;
     let error = run(&world, &projection).await.unwrap_err();
     assert_eq!(removed(&error), (0, 2));

@@ -2,6 +2,7 @@
 
 use annals_store::{Aggregate, Snapshots, events};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// An account was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,16 @@ pub(crate) struct TransferReceived {
     pub(crate) from: String,
 }
 
+/// An earlier event of the account has a wrong amount. That event stays as it is: the correction is a
+/// fact of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BookingCorrected {
+    #[serde(with = "uuid::serde::hyphenated")]
+    pub(crate) corrects: Uuid,
+    pub(crate) cents: i64,
+    pub(crate) reason: String,
+}
+
 // Each event has its Avro schema in a file: that file is the contract with every consumer of the
 // topic. The macro generates a test that compares the types with the schemas: `cargo test` finds a
 // mismatch.
@@ -52,6 +63,8 @@ events! {
         TransferSent = "../../../schemas/avro/bank_account/TransferSent.v1.avsc",
         /// More money here, less in another account.
         TransferReceived = "../../../schemas/avro/bank_account/TransferReceived.v1.avsc",
+        /// What an earlier event should have said.
+        BookingCorrected = "../../../schemas/avro/bank_account/BookingCorrected.v1.avsc",
     }
 }
 
@@ -64,6 +77,7 @@ impl AccountEvent {
             Self::MoneyWithdrawn(withdrawn) => -withdrawn.cents,
             Self::TransferSent(sent) => -sent.cents,
             Self::TransferReceived(received) => received.cents,
+            Self::BookingCorrected(corrected) => corrected.cents,
         }
     }
 }
@@ -131,6 +145,12 @@ impl Account {
     pub(crate) fn receive(&self, cents: i64, from: &str) -> Decision {
         self.check_open()?;
         Ok(vec![TransferReceived { cents, from: from.to_owned() }.into()])
+    }
+
+    /// Corrects a booking, also below zero: the money was never there.
+    pub(crate) fn correct(&self, wrong: Uuid, cents: i64, reason: &str) -> Decision {
+        self.check_open()?;
+        Ok(vec![BookingCorrected { corrects: wrong, cents, reason: reason.to_owned() }.into()])
     }
 
     const fn check_open(&self) -> Result<(), Declined> {

@@ -56,6 +56,21 @@ impl<S: EventStore> Bank<S> {
         self.store.decide((from, to), decision).await
     }
 
+    /// Corrects the last booking of an account by an event of its own. The command's id is that of the
+    /// wrong event, so that it is corrected once.
+    pub(crate) async fn correct_last(
+        &self,
+        account: &StreamName,
+        cents: i64,
+        reason: &str,
+    ) -> Result<Outcome<Account>, Error> {
+        let last = self.store.read(Read::stream(account).backwards().events_max(1));
+        let last: Vec<_> = last.try_collect().await?;
+        let wrong = last.first().map(|event| event.id.get()).unwrap_or_default();
+        let on = Decide::on(account).command(wrong);
+        Ok(self.store.decide(on, |state: &Account| state.correct(wrong, cents, reason)).await)
+    }
+
     pub(crate) async fn balance(&self, account: &StreamName) -> Result<i64, Error> {
         Ok(self.store.load::<Account>(account).await?.state.cents)
     }
@@ -129,6 +144,18 @@ mod tests {
         let second = bank.withdraw(request, &anna, 80).await.unwrap();
         assert_eq!((second.appended.events, second.state), (first.appended.events, first.state));
         assert_eq!(bank.balance(&anna).await.unwrap(), 20);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_booking_is_corrected_by_an_event_and_stays() {
+        let (bank, anna) = (Bank::new(MemoryStore::new()), account("anna"));
+        bank.open(&anna, "Anna").await.unwrap();
+        bank.pay_in(&anna, 1_000).await.unwrap();
+        let corrected = bank.correct_last(&anna, -900, "a digit too many").await.unwrap();
+        assert_eq!(corrected.unwrap().state.cents, 100);
+        let lines = bank.statement(&anna, Timestamp::UNIX_EPOCH, Timestamp::MAX).await.unwrap();
+        let cents: Vec<_> = lines.iter().map(|line| line.cents).collect();
+        assert_eq!(cents, [0, 1_000, 100]);
     }
 
     #[tokio::test]

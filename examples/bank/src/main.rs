@@ -44,6 +44,7 @@ async fn play(store: &impl EventStore, out: &mut impl Write) -> Result<()> {
     ask_again(&bank, &anna, out).await?;
     race(&bank, (&anna, &ben), out).await?;
     look_back(&bank, &anna, begin, out).await?;
+    correct(&bank, &anna, out).await?;
     load_fast(store, &anna, out).await
 }
 
@@ -143,6 +144,19 @@ async fn look_back<S: EventStore>(
     Ok(())
 }
 
+/// A clerk types 50.00 for 5.00. The wrong event stays; a corrective event follows.
+async fn correct<S: EventStore>(
+    bank: &Bank<S>,
+    anna: &StreamName,
+    out: &mut impl Write,
+) -> Result<()> {
+    let typed = bank.pay_in(anna, 5_000).await?;
+    writeln!(out, "Anna pays in 5.00, typed as 50.00: {:?}", typed.state)?;
+    let corrected = bank.correct_last(anna, -4_500, "5.00 were paid in, not 50.00").await??;
+    writeln!(out, "corrected by an event of its own: {:?}", corrected.state)?;
+    Ok(())
+}
+
 /// After 50 events the state was saved: a load reads only the events behind the snapshot.
 async fn load_fast(store: &impl EventStore, anna: &StreamName, out: &mut impl Write) -> Result<()> {
     let saved = store.save_snapshot::<Account>(anna).await?.context("an account has snapshots")?;
@@ -167,7 +181,8 @@ mod tests {
             "cents: 5000 }, repeated: true",
             "balances: Anna 7500, Ben 4500 cents",
             "her balance as of yesterday: 0 cents",
-            "is Account { is_open: true, cents: 7500 }",
+            "corrected by an event of its own: Account { is_open: true, cents: 8000 }",
+            "is Account { is_open: true, cents: 8000 }",
         ] {
             assert!(out.contains(expected), "no {expected:?} in:\n{out}");
         }

@@ -7,7 +7,9 @@ use clap::builder::{BoolValueParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
+use crate::cli::audit::AuditArguments;
 use crate::cli::quarantine::QuarantineCommand;
+use crate::cli::replay::ReplayArguments;
 use crate::config::{Config, ConfigError};
 use crate::model::execution::Execution;
 
@@ -150,6 +152,53 @@ pub enum CliCommand {
         #[arg(long)]
         publication: Option<String>,
         /// Only list the topics.
+        #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
+        execution: Execution,
+        /// Why; recorded.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Say what will not work, before the first start, and what to do about it: rights, settings and
+    /// limits of the database, of Kafka with the topics, and of the registry. Changes nothing.
+    ///
+    /// Rights to write cannot be proved without writing: the relay names a missing one when it starts.
+    /// Exits with 0 without an error, with 3 if there is one, with 1 if the configuration is wrong.
+    Check {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove that every committed event is in its topic, waits, is quarantined or was skipped, and
+    /// that every record is of an event: compares the topics with the store by id and by the hash of
+    /// the value.
+    ///
+    /// Finds lost, repeated, disordered, changed, misplaced and unknown records. It runs beside
+    /// relays and changes nothing but its own proof (`relay_audits`), which needs the role
+    /// annals_relay; annals_read suffices for the rest.
+    ///
+    /// Exits with 0 without a fault, with 3 if there is one, with 1 after an error.
+    Audit(AuditArguments),
+    /// Publish events again: to their own topics, after a topic was deleted or lost records, or to a
+    /// side topic. In the order of their streams; each record has the header `ce_replayed`.
+    ///
+    /// To the own topics it publishes exactly the events that the deployment has published, by its
+    /// checkpoints and its quarantine; relays continue behind them, without a gap and without a
+    /// repetition. Stop the relays meanwhile, or keep the category in quarantine. Each event is
+    /// replayed once: after a crash, continue with --resume. One replay of a deployment at a time.
+    ///
+    /// Needs the roles annals_admin and annals_relay. Exits with 0 when everything is replayed, with
+    /// 1 after an error.
+    Replay(ReplayArguments),
+    /// Let go of a deployment that nobody runs any more: its checkpoints keep every partition of the
+    /// outbox, and its quarantine its events. `status` names who keeps what.
+    ///
+    /// Refused while one of its relays runs. A relay of this name does not start again, until a
+    /// rebase. Recorded in `relay_actions`; needs the role annals_admin.
+    Forget {
+        /// The deployment, followed by an `@` and the prefix of its topics if it has one, as
+        /// `status` prints it.
+        deployment: String,
+        /// Only say what it keeps.
         #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
         execution: Execution,
         /// Why; recorded.

@@ -11,13 +11,14 @@ use crate::cli::arguments::{CliCommand, RolesArgument};
 use crate::cli::connection::store;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::status::Status;
-use crate::cli::{quarantine, rebase};
+use crate::cli::{audit, check, forget, quarantine, rebase, replay};
 use crate::config::Config;
 use crate::driver::{run, topic_claims};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// The exit code of `status` if the deployment is not ready. The argument parser has 2.
+/// The exit code of `status` if the deployment is not ready, of `audit` if there is a fault, and of
+/// `check` if there is an error. The argument parser has 2.
 const NOT_READY: u8 = 3;
 
 /// Executes a subcommand, and returns the exit code of the process.
@@ -30,6 +31,15 @@ pub async fn execute(command: CliCommand, config: Config) -> Result<ExitCode> {
         let status = Status::read(&config, &store).await?;
         print(&if json { status.json()? } else { status.text()? })?;
         return Ok(if status.is_ready() { ExitCode::SUCCESS } else { NOT_READY.into() });
+    }
+    if let CliCommand::Audit(arguments) = command {
+        let is_sound = audit::execute(config, &store, arguments).await?;
+        return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
+    }
+    if let CliCommand::Check { json } = command {
+        let (text, is_sound) = check::execute(config, &store, json).await?;
+        print(&text)?;
+        return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
     }
     execute_on(command, config, store).await.map(|()| ExitCode::SUCCESS)
 }
@@ -73,7 +83,14 @@ async fn execute_on(command: CliCommand, config: Config, store: Store) -> Result
             let of = Publication { store: other, name: publication };
             print(&release_topics::release(config, &store, of, &reason, execution).await?)
         }
-        CliCommand::CheckConfig | CliCommand::Status { .. } => Ok(()),
+        CliCommand::Replay(arguments) => print(&replay::execute(config, &store, arguments).await?),
+        CliCommand::Forget { deployment, execution, reason } => {
+            print(&forget::execute(&store, &deployment, &reason, execution).await?)
+        }
+        CliCommand::CheckConfig
+        | CliCommand::Status { .. }
+        | CliCommand::Audit(_)
+        | CliCommand::Check { .. } => Ok(()),
     }
 }
 
@@ -117,7 +134,7 @@ fn print(text: &str) -> Result {
 }
 
 /// An error of the database, with its hint.
-fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
+pub(super) fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
     let hint = error.as_database_error().and_then(|error| {
         let hint = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()?;
         Some(format!("{}. {hint}", error.message()))

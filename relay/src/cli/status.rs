@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::model::lag::{Lag, Lags};
 use crate::state::lag::lags;
 use crate::state::overview::{
-    self, DeploymentState, OpenTransaction, Quarantined, RelayState, ShardState,
+    self, DeploymentState, OpenTransaction, OutboxHolder, Quarantined, RelayState, ShardState,
 };
 
 /// The most categories that are printed as text: those with the oldest events.
@@ -35,6 +35,8 @@ pub(super) struct Status {
     quarantine: Vec<Quarantined>,
     /// The transactions that have been open longest of those that can still write events.
     open_transactions: Vec<OpenTransaction>,
+    /// The deployments whose checkpoints keep partitions of the outbox, this one included.
+    outbox_holders: Vec<OutboxHolder>,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,6 +58,7 @@ impl Status {
         let relays = overview::relays(store, &deployment).await?;
         let quarantine = overview::quarantined(store, &deployment).await?;
         let open_transactions = overview::open_transactions(store).await?;
+        let outbox_holders = overview::outbox_holders(store).await?;
         let Lags { all: lag, shards: mut of_shards, categories } = lags(store, &deployment).await?;
         let not_ready = not_ready(&shards, &relays);
         let with_lag = |state: ShardState| {
@@ -74,6 +77,7 @@ impl Status {
             relays,
             quarantine,
             open_transactions,
+            outbox_holders,
         })
     }
 
@@ -142,6 +146,11 @@ impl Status {
             self.lag.seconds
         )?;
         writeln!(text, "{partitions} partitions of the outbox, {droppable} of them published")?;
+        for holder in self.outbox_holders.iter().filter(|of| of.kept_partitions > 0) {
+            let hint =
+                if holder.relays == 0 { "; if it has ended: `annals-relay forget`" } else { "" };
+            writeln!(text, "  {holder}{hint}")?;
+        }
         if *unfenced > 0 {
             writeln!(text, "{unfenced} transactional ids of earlier owners are not fenced yet")?;
         }

@@ -18,12 +18,13 @@ use crate::config::sources::{ConfigError, Origins, Problem, Sources, variable_of
 
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// Properties that exactly-once publishing relies on: the relay sets these itself.
-const PROPERTIES_OF_THE_RELAY: [&str; 12] = [
+const PROPERTIES_OF_THE_RELAY: [&str; 13] = [
     "acks",
     "allow.auto.create.topics",
     "bootstrap.servers",
     "compression.type",
     "delivery.report.only.error",
+    "enable.gapless.guarantee",
     "enable.idempotence",
     "group.id",
     "isolation.level",
@@ -32,6 +33,19 @@ const PROPERTIES_OF_THE_RELAY: [&str; 12] = [
     "transaction.timeout.ms",
     "transactional.id",
 ];
+
+/// The aliases of these properties in librdkafka: it takes whichever is set last.
+const ALIASES: [(&str, &str); 4] = [
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("request.required.acks", "acks"),
+];
+
+/// The name of a property for which this one may be an alias.
+fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property)
+}
 
 impl Config {
     /// Reads the file, if one is given, and the environment, which overrides it.
@@ -116,7 +130,7 @@ impl Checker {
             self.problem("kafka.compression", what);
         }
         for name in
-            raw.properties.keys().filter(|name| PROPERTIES_OF_THE_RELAY.contains(&name.as_str()))
+            raw.properties.keys().filter(|name| PROPERTIES_OF_THE_RELAY.contains(&canonical(name)))
         {
             self.problem("kafka.properties", format!("has {name}, which the relay sets itself"));
         }
@@ -197,6 +211,7 @@ impl Checker {
             source: raw.source,
             delivery,
             durability,
+            standbys: names(&raw.standbys),
             batch_events_max: NonZeroUsize::new(size(events)).unwrap_or(NonZeroUsize::MIN),
             batch_bytes_max: size(bytes),
             poll_idle_max: self.duration(
@@ -272,6 +287,10 @@ impl Checker {
     }
 }
 
+fn names(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -324,6 +343,16 @@ mod tests {
             said.join("\n")
         );
         assert_eq!(said.len(), expected.len() + 1, "{}", said.join("\n"));
+    }
+
+    #[test]
+    fn properties_that_the_relay_sets_are_reserved_under_every_alias() {
+        for (alias, property) in ALIASES {
+            assert!(PROPERTIES_OF_THE_RELAY.contains(&property), "{property}");
+            let said = problems(&format!("kafka.properties = {{ '{alias}' = '1' }}"));
+            let expected = format!("kafka.properties has {alias}, which the relay sets itself");
+            assert!(said.iter().any(|said| said.ends_with(&expected)), "{said:?}");
+        }
     }
 
     #[test]

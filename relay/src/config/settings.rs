@@ -150,6 +150,8 @@ pub struct Relay {
     pub delivery: Delivery,
     /// When an event may be published.
     pub durability: Durability,
+    /// The names of the standbys that count for the durability; none: every physical standby.
+    pub standbys: Vec<String>,
     /// The most events in one Kafka transaction.
     pub batch_events_max: NonZeroUsize,
     /// The most bytes in one Kafka transaction, a single larger event excepted.
@@ -270,6 +272,13 @@ impl Config {
         format!("{}{category}", self.topics.prefix)
     }
 
+    /// The category of a topic of events; none for the topics of checkpoints and claims.
+    #[must_use]
+    pub fn category<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        let category = topic.strip_prefix(&*self.topics.prefix)?;
+        (topic != self.topics.claims && !category.contains('-')).then_some(category)
+    }
+
     /// The name of the deployment in the database: with another prefix it is another publication,
     /// from the first event on. Neither part has an `@`.
     #[must_use]
@@ -289,6 +298,13 @@ impl Config {
             1 => first.into(),
             later => format!("{first}-{later}").into(),
         }
+    }
+
+    /// The topic with the progress of this deployment's replays, named like that of its checkpoints.
+    #[must_use]
+    pub(crate) fn replays_topic(&self) -> Arc<str> {
+        let store = &self.store.id.simple().to_string()[..12];
+        format!("{}{}-replays-{store}", self.topics.prefix, self.relay.deployment).into()
     }
 
     /// The same configuration in a generation of the deployment; see `relay_deployments`.

@@ -13,6 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Delivery};
+use crate::driver::batch_size::BatchSize;
 use crate::driver::evidence::EvidenceCheck;
 use crate::driver::housekeeping::Committed;
 use crate::driver::listener::{Listener, Notification, Wanted};
@@ -66,6 +67,9 @@ pub(super) struct Driver {
     pub(super) new_entries: Vec<NewEntry>,
     /// Positions of events to send individually: Kafka refused one of them together with others.
     pub(super) send_individually: Arc<HashSet<Position>>,
+    /// Whether each topic is sent on its own: Kafka refused one of several.
+    pub(super) one_topic_at_a_time: bool,
+    pub(super) batch_size: BatchSize,
     pub(super) progress: ProgressRecorder,
     pub(super) reporter: Reporter,
     /// The failure that has halted it, until the machine has wound down.
@@ -118,6 +122,8 @@ impl Driver {
             logged: BTreeSet::new(),
             new_entries: Vec::new(),
             send_individually: Arc::default(),
+            one_topic_at_a_time: false,
+            batch_size: BatchSize::new(&config.relay),
             progress,
             reporter,
             halted_by: None,

@@ -57,7 +57,8 @@ impl Driver {
             Action::ReadOutbox(cursors) => self.reader.begin_page(reporter, cursors),
             Action::Send(slot, batch) => {
                 let send_individually = Arc::clone(&self.send_individually);
-                let batch = Batch { send_individually, ..batch };
+                let one_topic_at_a_time = self.one_topic_at_a_time;
+                let batch = Batch { send_individually, one_topic_at_a_time, ..batch };
                 self.with_senders(|senders| senders.send(slot, batch));
             }
             Action::Commit(slot) => self.with_senders(|senders| senders.commit(slot)),

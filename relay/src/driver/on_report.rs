@@ -12,7 +12,7 @@ use crate::model::batch::{Batch, SentBatch};
 use crate::model::quarantine::ShardCursor;
 use crate::publish::Senders;
 use crate::report::failure::Failure;
-use crate::report::{Recovered, Report};
+use crate::report::{Recovered, RefusedTopic, Report};
 use crate::telemetry::metrics::metrics;
 
 /// The time between the expiry of another session's lease, as far as it is known, and the next
@@ -119,6 +119,10 @@ impl Driver {
         if age == Age::Current {
             // A commit that was under way when another one failed does not end the outage.
             self.outage.recovered(Recovered::Published);
+            self.one_topic_at_a_time = false;
+            if let Some(limits) = self.batch_size.grow() {
+                self.reader.limit(limits);
+            }
         }
         if !sent.sent_individually.is_empty() {
             let positions = Arc::make_mut(&mut self.send_individually);
@@ -142,7 +146,7 @@ impl Driver {
     }
 
     fn on_failed(&mut self, generation: u64, operation: Operation, failure: Failure) -> Event {
-        let class = failure.class();
+        let class = self.class_of(generation, operation, &failure);
         metrics().failed(class);
         if matches!(failure, Failure::DatabaseChanged) {
             tracing::info!(event = "database_moved", "{failure}");
@@ -162,9 +166,43 @@ impl Driver {
                 // The topic may have been deleted.
                 self.reader.forget_topics();
             }
+            let is_late = matches!(class, FailureClass::Unavailable | FailureClass::UnknownOutcome);
+            if is_late && matches!(operation, Operation::Send | Operation::Commit) {
+                // Also if all of Kafka was unavailable: it grows within a few transactions.
+                self.reader.limit(self.batch_size.halve());
+                self.reader.suspect_topics();
+            }
             self.handle(operation, class, failure);
         }
         Input::Failed { generation, operation, class }
+    }
+
+    /// The consequence of a failure. A topic that is refused when its records are sent is left out:
+    /// the next page finds it refused, and quarantines its category.
+    fn class_of(
+        &mut self,
+        generation: u64,
+        operation: Operation,
+        failure: &Failure,
+    ) -> FailureClass {
+        if operation != Operation::Send || self.age(generation) == Age::Earlier {
+            return failure.class();
+        }
+        match failure.refused_topic() {
+            RefusedTopic::None => failure.class(),
+            RefusedTopic::Unknown => {
+                self.one_topic_at_a_time = true;
+                FailureClass::Resync
+            }
+            RefusedTopic::Named(topic, refusal) => match self.config.category(topic) {
+                Some(category) => {
+                    self.reader.refuse_topic(category.to_owned(), refusal.clone());
+                    FailureClass::Resync
+                }
+                // Checkpoints cannot be left out.
+                None => failure.class(),
+            },
+        }
     }
 
     /// Logs a failure of the present generation, or keeps its facts for the next step.

@@ -119,7 +119,21 @@ fn in_kafka(
 ) -> Result<Option<ShardCheckpoint>, Failure> {
     let StoredCheckpoints { origin, copy } = stored;
     match (records.get(&shard), copy) {
-        (Some(record), _) => Ok(Some(ShardCheckpoint::from_bytes(shard, record)?)),
+        (Some(record), copy) => {
+            let found = ShardCheckpoint::from_bytes(shard, record)?;
+            // A copy is written after its original is committed: it is never ahead.
+            let is_later = |copy: &ShardCheckpoint| {
+                copy.history == found.history && found.cursor.is_behind(&copy.cursor)
+            };
+            match copy.filter(is_later) {
+                Some(copy) => Err(Failure::CheckpointsOlder {
+                    shard,
+                    found: found.cursor.position(),
+                    copied: copy.cursor.position(),
+                }),
+                None => Ok(Some(found)),
+            }
+        }
         // There is a copy, and Kafka has lost the checkpoint.
         (None, Some(copy)) if Some(&copy) != origin.as_ref() => {
             Err(Failure::CheckpointsLost { shard, position: copy.cursor.position() })

@@ -238,6 +238,7 @@ impl ClaimsTopic {
                 )
             }
             KafkaFailure::Outage { .. }
+            | KafkaFailure::TopicUnavailable { .. }
             | KafkaFailure::Refused { .. }
             | KafkaFailure::Fenced { .. }
             | KafkaFailure::UnknownOutcome { .. }

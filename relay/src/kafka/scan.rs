@@ -94,16 +94,7 @@ pub(crate) fn scan(
     unread: &Unread,
     mut take: impl FnMut(FoundRecord),
 ) -> Result<()> {
-    let mut last_record = Instant::now();
-    let is_late = move |polled: Poll| {
-        if polled == Poll::Record {
-            last_record = Instant::now();
-        }
-        last_record.elapsed() >= SILENCE_MAX
-    };
-    let of: Vec<(&str, &TailScan)> =
-        unread.iter().map(|(topic, tails)| (&**topic, tails)).collect();
-    read(config, &of, is_late, |message| {
+    scan_messages(config, unread, |message| {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
@@ -116,6 +107,24 @@ pub(crate) fn scan(
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
         });
     })
+}
+
+/// Reads every committed record of unread topics, as librdkafka has them. Blocks.
+pub(super) fn scan_messages(
+    config: &Config,
+    unread: &Unread,
+    take: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<()> {
+    let mut last_record = Instant::now();
+    let is_late = move |polled: Poll| {
+        if polled == Poll::Record {
+            last_record = Instant::now();
+        }
+        last_record.elapsed() >= SILENCE_MAX
+    };
+    let of: Vec<(&str, &TailScan)> =
+        unread.iter().map(|(topic, tails)| (&**topic, tails)).collect();
+    read(config, &of, is_late, take)
 }
 
 /// A record of a compacted topic: the last one of each key counts.

@@ -13,6 +13,7 @@ use rdkafka::admin::{
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::client::{BULK_TIMEOUT, EventContext, REQUEST_TIMEOUT, Result, create};
@@ -74,6 +75,23 @@ impl TopicAdmin {
             Some((topic.name().to_owned(), found))
         });
         Ok(known.collect())
+    }
+
+    /// Those of these topics with a partition that cannot be written to at the moment, with the
+    /// reason. Two requests.
+    pub(crate) fn unavailable(&self, topics: &[&str]) -> Result<ByTopic<String>> {
+        let failed = |error| self.failure("look topics up", &error, "");
+        let settings = self.describe(topics)?;
+        let one = if let [topic] = topics { Some(*topic) } else { None };
+        let metadata = self.client.fetch_metadata(one, BULK_TIMEOUT).map_err(failed)?;
+        let known = metadata.topics().iter().filter(|topic| topics.contains(&topic.name()));
+        let unavailable = known.filter_map(|topic| {
+            let needed = settings.get(topic.name()).and_then(|of| of.get("min.insync.replicas"));
+            let needed = needed.and_then(|replicas| replicas.parse().ok()).unwrap_or(1);
+            let reason = topic.partitions().iter().find_map(|partition| lack(partition, needed))?;
+            Some((topic.name().to_owned(), reason))
+        });
+        Ok(unavailable.collect())
     }
 
     /// The first offset and the end offset of each of these partitions.
@@ -206,6 +224,18 @@ impl TopicAdmin {
         context.events.poll_until_quiet(|| drop(self.client.poll(Duration::ZERO)));
         context.failure(action, error).about(topic, Vec::new())
     }
+}
+
+/// Why a partition cannot be written to at the moment.
+fn lack(partition: &MetadataPartition, replicas_needed: usize) -> Option<String> {
+    let (number, replicas) = (partition.id(), partition.isr().len());
+    if partition.leader() < 0 {
+        return Some(format!("partition {number} has no leader"));
+    }
+    // Kafka needs no more than there are.
+    let needed = replicas_needed.min(partition.replicas().len());
+    (replicas < needed)
+        .then(|| format!("partition {number} has {replicas} replicas in sync, and needs {needed}"))
 }
 
 fn admin_options() -> AdminOptions {

@@ -109,7 +109,7 @@ impl TopicPlan {
             name: name.to_owned(),
             partitions: shards.into(),
             replication_factor: topics.replication_factor,
-            settings: settings(&CHECKPOINTS),
+            settings: compacted(&CHECKPOINTS, topics),
             create: topics.create,
         }
     }
@@ -121,9 +121,15 @@ impl TopicPlan {
             name: topics.claims.clone(),
             partitions: 1,
             replication_factor: topics.replication_factor,
-            settings: settings(&CLAIMS),
+            settings: compacted(&CLAIMS, topics),
             create: topics.create,
         }
+    }
+
+    /// The topic with the progress of a deployment's replays: one partition.
+    #[must_use]
+    pub(crate) fn replays(topics: &config::Topics, name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::claims(topics) }
     }
 
     /// The settings returned by the broker that differ from the plan.
@@ -203,6 +209,17 @@ impl fmt::Display for Difference {
     }
 }
 
+/// The settings of a compacted topic: the configured ones of topics of events, without those that
+/// say how long these keep events.
+fn compacted(known: &[(&str, &str, &str)], topics: &config::Topics) -> BTreeMap<String, String> {
+    let mut planned = settings(known);
+    let is_kept =
+        |name: &str| name != "cleanup.policy" && !EVENTS.iter().any(|(of, _, _)| *of == name);
+    let configured = topics.config.iter().filter(|(name, _)| is_kept(name));
+    planned.extend(configured.map(|(name, value)| (name.clone(), value.clone())));
+    planned
+}
+
 fn settings(known: &[(&str, &str, &str)]) -> BTreeMap<String, String> {
     known.iter().map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
@@ -223,6 +240,28 @@ mod tests {
         assert_eq!(plan.settings["retention.ms"], "1000");
         assert_eq!(plan.settings["cleanup.policy"], "delete");
         assert!(plan.differences(&plan.settings).is_empty());
+    }
+
+    #[test]
+    fn topics_of_checkpoints_and_claims_have_what_was_declared_and_stay_compacted() {
+        let declared = [
+            ("min.insync.replicas", "2"),
+            ("segment.bytes", "52428800"),
+            ("cleanup.policy", "compact,delete"),
+            ("retention.ms", "1000"),
+        ];
+        let declared = declared.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let topics = config::Topics { config: declared, ..topics() };
+        for plan in [TopicPlan::checkpoints(&topics, "checkpoints", 8), TopicPlan::claims(&topics)]
+        {
+            let expected = [
+                ("cleanup.policy", "compact"),
+                ("min.insync.replicas", "2"),
+                ("segment.bytes", "52428800"),
+            ];
+            let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(plan.settings, expected.into());
+        }
     }
 
     #[test]

@@ -22,7 +22,19 @@ pub(crate) struct Batch {
     pub(crate) incarnation: Arc<str>,
     /// Positions of events to send individually: Kafka refused one of them together with others.
     pub(crate) send_individually: Arc<HashSet<Position>>,
+    /// Whether the records of a topic are acknowledged before those of the next one are sent: Kafka
+    /// refused one topic of several.
+    pub(crate) one_topic_at_a_time: bool,
     pub(crate) timings: BatchTimings,
+}
+
+impl Batch {
+    /// Whether all of its records go to one topic.
+    pub(crate) fn has_one_topic(&self, has_checkpoints: bool) -> bool {
+        let mut topics = self.messages.iter().map(|message| &message.topic);
+        let first = topics.next();
+        topics.all(|topic| Some(topic) == first) && !(first.is_some() && has_checkpoints)
+    }
 }
 
 /// The parts of a sent batch, except its messages.
@@ -95,9 +107,12 @@ impl Collector {
         self.messages.len() >= self.events_stop || self.bytes >= self.bytes_stop
     }
 
-    /// How many more events there is room for; at least one, so that each page makes progress.
-    pub(crate) fn room(&self) -> NonZeroUsize {
-        let room = self.events_stop.saturating_sub(self.messages.len());
+    /// How many more events of this size there is room for; at least one, so that each page makes
+    /// progress.
+    pub(crate) fn room(&self, event_bytes: usize) -> NonZeroUsize {
+        let events = self.events_stop.saturating_sub(self.messages.len());
+        let bytes = self.bytes_stop.saturating_sub(self.bytes);
+        let room = events.min(bytes / event_bytes.max(1));
         NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN)
     }
 
@@ -116,6 +131,13 @@ impl Collector {
         let recorded_ms = recorded.map(Timestamp::as_millisecond).sum();
         let timings = BatchTimings::read(self.messages.len(), recorded_ms);
         let send_individually = Arc::default();
-        Batch { messages: self.messages, checkpoints, incarnation, send_individually, timings }
+        Batch {
+            messages: self.messages,
+            checkpoints,
+            incarnation,
+            send_individually,
+            one_topic_at_a_time: false,
+            timings,
+        }
     }
 }

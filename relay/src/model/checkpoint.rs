@@ -148,6 +148,15 @@ impl Cursor {
         Self { since: until.clone(), until: None, after: Position::ORIGIN }
     }
 
+    /// Whether less is published than at another cursor of the same shard and generation.
+    #[must_use]
+    pub fn is_behind(&self, other: &Self) -> bool {
+        let is_same_window = self.since == other.since && self.until == other.until;
+        self.since.position < other.since.position
+            || self.since == other.since && self.until.is_none() && other.until.is_some()
+            || is_same_window && self.after < other.after
+    }
+
     /// The highest position that can be published, for operators.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -224,6 +233,24 @@ mod tests {
             assert_eq!(read, written);
         }
         assert_eq!([cursor, Cursor::done(&until)].map(|cursor| cursor.position().get()), [42, 99]);
+    }
+
+    #[test]
+    fn cursors_of_a_shard_are_ordered_by_windows_and_within_them_by_positions() {
+        let bound = |position: i64| {
+            let snapshot = format!("{position}:{position}:");
+            let position = Position::new(position).unwrap();
+            Bound { snapshot, position, ..Bound::origin() }
+        };
+        let at = |position| Position::new(position).unwrap();
+        let (start, next) = (Cursor::done(&bound(10)), Cursor::done(&bound(20)));
+        let [early, late] = [12, 15].map(|position| start.within(&bound(20), at(position)));
+        let all = [start, early, late, next];
+        for (left, one) in all.iter().enumerate() {
+            for (right, other) in all.iter().enumerate() {
+                assert_eq!(one.is_behind(other), left < right, "{left} {right}");
+            }
+        }
     }
 
     #[test]

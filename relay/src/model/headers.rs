@@ -3,6 +3,9 @@
 use annals_store::outbox::{Details, OutboxEvent};
 use uuid::Uuid;
 
+/// The header of a record that a replay wrote: the replay's number.
+pub(crate) const REPLAYED: &str = "ce_replayed";
+
 /// The headers of one message, in one allocation, since thousands of messages are in memory at a
 /// time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

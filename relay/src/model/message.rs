@@ -9,7 +9,7 @@ use annals_store::{Position, Version};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::headers::{Headers, headers};
+use crate::model::headers::{Headers, REPLAYED, headers};
 
 /// One record, complete: sending it looks nothing up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +85,22 @@ impl Message {
     pub(crate) fn name_previous(&mut self, previous: Option<Version>) {
         let version = previous.map_or(-1, Version::get);
         self.headers.push("ce_previousversion", &version.to_string());
+    }
+
+    /// A record of the progress of a replay.
+    pub(crate) fn of_progress(
+        replay: i64,
+        topic: &Arc<str>,
+        progress: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self { key: replay.to_string(), ..Self::about(Shard(0), topic, Shard(0), progress)? })
+    }
+
+    /// The same message, written again by a replay.
+    #[must_use]
+    pub(crate) fn replayed(mut self, replay: i64) -> Self {
+        self.headers.push(REPLAYED, &replay.to_string());
+        self
     }
 
     /// The size of the message on the wire, uncompressed and without the protocol's own bytes.

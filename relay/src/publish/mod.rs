@@ -5,14 +5,17 @@ mod filter;
 mod operator_requests;
 mod page;
 mod page_builder;
-mod predecessors;
+pub(crate) mod predecessors;
 mod quarantined;
 mod reader;
 pub mod registry;
 mod rows;
 mod senders;
 mod standby;
+mod topic_worker;
 mod topics;
+mod topics_log;
+mod topics_state;
 
 use std::sync::Arc;
 

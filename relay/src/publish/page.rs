@@ -79,8 +79,9 @@ impl Reader {
         let now = end.bound;
         let is_news = |shard: &ShardCursor| !shard.cursor.since.is_equivalent_to(&now);
         if self.durability == Durability::Standby && shards.iter().any(is_news) {
+            let standbys = Arc::clone(&self.standbys);
             let ReaderParts { store, connection, .. } = self.parts().await?;
-            standby::until_flushed(connection, store).await?;
+            standby::until_flushed(connection, store, &standbys).await?;
         }
         Ok(now)
     }
@@ -151,9 +152,11 @@ impl Reader {
             if stretch == NextPage::End {
                 return Ok(Cursor::done(until));
             }
-            let room = i64::try_from(page.collector.room().get()).unwrap_or(i64::MAX);
+            let room = page.collector.room(self.event_bytes);
+            let room = i64::try_from(room.get()).unwrap_or(i64::MAX);
             step = room.max(step);
             let (read, end) = self.stretch(group, stretch, step, page).await?;
+            self.rows_read(&read, usize::try_from(step).unwrap_or(usize::MAX));
             after = match read.last {
                 Some(last) if read.is_cut || end < last => last,
                 None if read.is_cut => after,
@@ -183,7 +186,7 @@ impl Reader {
     ) -> Result<(RowsRead, Position), Failure> {
         let Group { cursor, until, shards, filter } = *group;
         let window = Window { since: &cursor.since, until };
-        let events_max = page.collector.room();
+        let events_max = page.collector.room(self.event_bytes);
         let ReaderParts { store, encoder, connection, skipped } = self.parts().await?;
         let is_left_out = |event: &OutboxEvent<'_>| filter.leaves_out(event);
         match stretch {

@@ -110,7 +110,7 @@ impl Reader {
     ) -> Result<Cursor, Failure> {
         let EntryWindow { shard, name: (kind, name), entry, until } = *of;
         let window = Window { since: &entry.cursor.since, until };
-        let events_max = page.collector.room();
+        let events_max = page.collector.room(self.event_bytes);
         let late = self.late(window).await?;
         // The whole rest of the window is behind this position.
         let after = match window.next_page(late, entry.cursor.after) {
@@ -133,6 +133,7 @@ impl Reader {
                 collect(rows, encoder, skipped, page, is_left_out).await?
             }
         };
+        self.rows_read(&read, events_max.get());
         if read.events < events_max.get() && !read.is_cut {
             return Ok(Cursor::done(until));
         }

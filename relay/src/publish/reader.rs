@@ -20,7 +20,9 @@ use crate::model::checkpoint::{Cursor, EntryProgress};
 use crate::model::quarantine::ShardCursor;
 use crate::publish::encoder::Encoder;
 use crate::publish::operator_requests::OperatorRequests;
+use crate::publish::rows::RowsRead;
 use crate::report::failure::{Component, Failure};
+use crate::report::kafka_failure::KafkaFailure;
 use crate::report::threads::locked;
 use crate::report::{Report, Reporter};
 use crate::state::SkippedEvents;
@@ -28,6 +30,8 @@ use crate::telemetry::metrics::metrics;
 
 /// A page takes milliseconds; on a connection that was cut without a reset it would take for ever.
 const PAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// The most bytes of rows left by a full page that are received in vain.
+const LEFT_BYTES_MAX: usize = 4 << 20;
 /// Readings of checkpoints that ask for the end of the log at once; further ones wait.
 const END_REQUESTS_MAX: usize = 8;
 
@@ -67,6 +71,12 @@ struct PendingRequests {
     page: Option<(Reporter, Vec<(Shard, ShardCursor)>)>,
     forgets_requests: bool,
     forgets_topics: bool,
+    /// Whether partitions without a leader or replicas are looked for.
+    suspects_topics: bool,
+    /// Categories whose topics Kafka has refused when their records were sent.
+    refused_topics: Vec<(String, KafkaFailure)>,
+    /// The present size of transactions.
+    limits: Option<Limits>,
     /// The entries that PostgreSQL has recorded, with their cursors; none for an ended one.
     recorded: HashMap<EntryId, Option<Cursor>>,
 }
@@ -99,10 +109,12 @@ impl ReaderHandle {
             written: BTreeMap::new(),
             publication: config.publication(),
             durability: relay.durability,
+            standbys: relay.standbys.clone().into(),
             requests: OperatorRequests::default(),
             skipped: SkippedEvents::new(store, &config.publication()),
             late: HashMap::new(),
             seen: None,
+            event_bytes: 0,
             recorded: HashMap::new(),
             topics_checked: HashMap::new(),
             ready: HashSet::new(),
@@ -140,6 +152,21 @@ impl ReaderHandle {
         self.inbox.change(|pending| pending.forgets_topics = true);
     }
 
+    /// Has the next pages limited to another size.
+    pub(crate) fn limit(&self, limits: Limits) {
+        self.inbox.change(|pending| pending.limits = Some(limits));
+    }
+
+    /// Has categories left out whose topics cannot be written to at the moment.
+    pub(crate) fn suspect_topics(&self) {
+        self.inbox.change(|pending| pending.suspects_topics = true);
+    }
+
+    /// Has a category left out whose topic Kafka has refused.
+    pub(crate) fn refuse_topic(&self, category: String, refusal: KafkaFailure) {
+        self.inbox.change(|pending| pending.refused_topics.push((category, refusal)));
+    }
+
     /// PostgreSQL has recorded the progress of a quarantine entry.
     pub(crate) fn quarantine_recorded(&self, EntryProgress { entry, cursor }: EntryProgress) {
         self.inbox.change(|pending| drop(pending.recorded.insert(entry, cursor)));
@@ -156,6 +183,8 @@ pub(crate) struct Reader {
     pub(super) written: BTreeMap<i16, Instant>,
     pub(super) publication: String,
     pub(super) durability: Durability,
+    /// The names of the standbys that count for the durability.
+    pub(super) standbys: Arc<[String]>,
     pub(super) requests: OperatorRequests,
     pub(super) skipped: SkippedEvents,
     /// The late events of windows, by both ends: the page after a failed one has the same begin and
@@ -163,6 +192,8 @@ pub(crate) struct Reader {
     pub(super) late: HashMap<(Bound, Bound), Option<LateEvents>>,
     /// The end of the log when it was last read.
     seen: Option<LogEnd>,
+    /// The size of the events that were last read.
+    pub(super) event_bytes: usize,
     /// The quarantine entries that PostgreSQL has recorded.
     pub(super) recorded: HashMap<EntryId, Option<Cursor>>,
     /// When the topic of a quarantined category was last checked.
@@ -195,9 +226,18 @@ impl Reader {
     }
 
     async fn work_off(&mut self, inbox: &Inbox) {
-        let PendingRequests { page, forgets_requests, forgets_topics, recorded } =
-            std::mem::take(&mut *locked(&inbox.pending));
+        let pending = std::mem::take(&mut *locked(&inbox.pending));
+        let PendingRequests { page, forgets_requests, forgets_topics, recorded, .. } = pending;
         self.recorded.extend(recorded);
+        self.limits = pending.limits.unwrap_or(self.limits);
+        if pending.suspects_topics {
+            self.encoder.topics().suspect();
+            self.ready.clear();
+        }
+        for (category, refusal) in pending.refused_topics {
+            self.encoder.topics().refuse(category, refusal);
+            self.ready.clear();
+        }
         if forgets_requests {
             self.requests.forget();
         }
@@ -240,6 +280,19 @@ impl Reader {
         let Self { store, encoder, connection, skipped, .. } = self;
         let connection = connected(connection, store).await?;
         Ok(ReaderParts { store, encoder, connection, skipped })
+    }
+
+    /// Learns the size of events from the rows of a statement. If many bytes of its rows are left,
+    /// gives the connection up: it would receive all of them before the next statement.
+    pub(super) fn rows_read(&mut self, read: &RowsRead, rows_max: usize) {
+        let RowsRead { rows, bytes, .. } = *read;
+        if let Some(seen) = bytes.checked_div(rows) {
+            self.event_bytes = seen.max(self.event_bytes - self.event_bytes / 4);
+        }
+        let left = rows_max.saturating_sub(rows).saturating_mul(self.event_bytes);
+        if read.has_rows_left && left > LEFT_BYTES_MAX {
+            self.connection = None;
+        }
     }
 
     pub(super) async fn end_of_log(&mut self) -> Result<LogEnd, Failure> {

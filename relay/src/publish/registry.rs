@@ -103,6 +103,35 @@ impl RegistryClient {
         }
     }
 
+    /// Whether the registry answers, for any schema.
+    ///
+    /// # Errors
+    /// [`Failure::Outage`] if it does not.
+    pub(crate) async fn is_reachable(&self) -> Result<(), Failure> {
+        match self.call(SrCall::GetLatest("annals-check")).await {
+            Answer::Found(_) | Answer::Unknown | Answer::Refused(_) => Ok(()),
+            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+        }
+    }
+
+    /// Looks a schema up for the readers of a topic; registers and records nothing.
+    ///
+    /// # Errors
+    /// [`Failure::Schema`] if the registry does not have it; [`Failure::Outage`].
+    pub(crate) async fn look_up(&self, topic: &Arc<str>, schema: Schema) -> Result<(), Failure> {
+        let subject = format!("{topic}-{}", schema.full_name());
+        let sought = Sought { subject, topic, schema };
+        let body =
+            serde_json::json!({ "schema": sought.schema.definition(), "schemaType": "AVRO" });
+        match self.call(SrCall::PostForVersion(&sought.subject, &body.to_string())).await {
+            Answer::Found(_) => Ok(()),
+            Answer::Unknown | Answer::Refused(_) => {
+                Err(sought.failed(self.not_registered(&sought)))
+            }
+            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+        }
+    }
+
     /// Checks a recorded id if the registry answers.
     async fn confirm(&mut self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
         if self.unavailable_since.is_some_and(|since| since.elapsed() < REST) {
@@ -298,7 +327,7 @@ fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
 /// about an id.
 fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
     match error_code {
-        40_400..=40_499 => Some(|_| Answer::Unknown),
+        40_401..=40_403 => Some(|_| Answer::Unknown),
         // Not permitted: the registry refuses all writes at the moment, for any schema.
         42_205 => None,
         409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
@@ -326,7 +355,7 @@ mod tests {
     #[test]
     fn only_the_codes_of_the_registry_concern_a_schema() {
         let answer = |code| meaning_of(code).map(|meaning| meaning("why".to_owned()));
-        for code in [0, 401, 403, 404, 429, 42_205, 50_001, 50_003] {
+        for code in [0, 401, 403, 404, 429, 40_400, 40_404, 42_205, 50_001, 50_003] {
             assert!(answer(code).is_none(), "{code}");
         }
         for code in [40_401, 40_402, 40_403] {

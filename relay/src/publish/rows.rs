@@ -18,13 +18,18 @@ pub(crate) struct RowsRead {
     pub(crate) events: usize,
     /// The position of the last one.
     pub(crate) last: Option<Position>,
+    /// The number of received rows, and the bytes of their payloads and keys.
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    /// Whether the server may have more rows to send.
+    pub(crate) has_rows_left: bool,
     /// Whether rows were left: the batch is full, or an event has to wait.
     pub(crate) is_cut: bool,
 }
 
 impl RowsRead {
     pub(crate) const fn none() -> Self {
-        Self { events: 0, last: None, is_cut: false }
+        Self { events: 0, last: None, rows: 0, bytes: 0, has_rows_left: false, is_cut: false }
     }
 }
 
@@ -42,6 +47,8 @@ pub(crate) async fn collect(
         let mut rows = pin!(rows);
         while let Some(row) = rows.try_next().await? {
             let event = row.event()?;
+            read.rows += 1;
+            read.bytes += event.payload.len() + event.stream.len();
             if read.is_cut && is_left_out(&event) {
                 continue;
             }
@@ -50,7 +57,7 @@ pub(crate) async fn collect(
                 continue;
             }
             if page.collector.is_full() {
-                read.is_cut = true;
+                (read.is_cut, read.has_rows_left) = (true, true);
                 break;
             }
             let is_omitted = is_left_out(&event)

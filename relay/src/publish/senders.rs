@@ -161,7 +161,13 @@ fn run(
         let (operation, done) = match job {
             SenderJob::Send(mut batch, route) => {
                 batch.timings.next();
+                let is_one_topic =
+                    batch.one_topic_at_a_time || batch.has_one_topic(route.is_some());
                 let sent = send(producer, topic.zip(route), *batch);
+                let sent = sent.map_err(|failure| match failure {
+                    Failure::Kafka(failure) if !is_one_topic => failure.about_some_topic().into(),
+                    failure => failure,
+                });
                 let done = sent.map(|(sent, mut timings)| {
                     timings.next();
                     (under_way, timed) = (sent, Some(timings));
@@ -198,12 +204,22 @@ fn send(
     route: Option<(&Arc<str>, CheckpointRoute)>,
     batch: Batch,
 ) -> Result<(SentBatch, BatchTimings), Failure> {
-    let Batch { messages, checkpoints, incarnation, send_individually, timings } = batch;
+    let Batch { mut messages, checkpoints, incarnation, one_topic_at_a_time, .. } = batch;
+    let Batch { send_individually, timings, .. } = batch;
     let mut sent = SentBatch { checkpoints, incarnation, ..SentBatch::default() };
     producer.begin()?;
     sent.partitions =
         messages.iter().filter_map(|of| Some((Arc::clone(&of.topic), of.partition?))).collect();
+    if one_topic_at_a_time {
+        // The order within a topic, and so within each stream, stays.
+        messages.sort_by(|one, other| one.topic.cmp(&other.topic));
+    }
+    let mut topic_before: Option<Arc<str>> = None;
     for message in messages {
+        if one_topic_at_a_time && topic_before.as_ref() != Some(&message.topic) {
+            producer.drain()?;
+            topic_before = Some(Arc::clone(&message.topic));
+        }
         let is_individual =
             !send_individually.is_empty() && send_individually.contains(&message.position);
         if is_individual {
@@ -216,6 +232,9 @@ fn send(
         }
     }
     if let Some((topic, CheckpointRoute { partition, pointers })) = route {
+        if one_topic_at_a_time {
+            producer.drain()?;
+        }
         for (Lease { shard, .. }, checkpoint) in &sent.checkpoints {
             producer.send(&record(*shard, topic, partition, checkpoint)?)?;
         }

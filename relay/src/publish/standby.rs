@@ -17,13 +17,22 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 struct StandbyUnknown;
 
 #[derive(Debug, thiserror::Error)]
-#[error("no standby has flushed the committed transactions: see pg_stat_replication")]
-struct StandbyBehind;
+#[error("no standby {} has flushed the committed transactions: see pg_stat_replication", counted(.0))]
+struct StandbyBehind(Vec<String>);
+
+fn counted(standbys: &[String]) -> String {
+    if standbys.is_empty() {
+        "(logical subscribers, backups and pg_receivewal do not count)".to_owned()
+    } else {
+        format!("of relay.standbys ({})", standbys.join(", "))
+    }
+}
 
 /// Waits until a standby has flushed everything that is written by now.
 pub(crate) async fn until_flushed(
     connection: &mut PgConnection,
     store: &Store,
+    standbys: &[String],
 ) -> Result<(), Failure> {
     let action = "read what standbys have flushed";
     let began = Instant::now();
@@ -31,7 +40,8 @@ pub(crate) async fn until_flushed(
     let mut pause = PAUSE_MIN;
     loop {
         let statement = store.schema().statement(include_str!("../../sql/standby_position.sql"));
-        let row = sqlx::query(statement).bind(position.take()).fetch_one(&mut *connection).await;
+        let query = sqlx::query(statement).bind(position.take()).bind(standbys);
+        let row = query.fetch_one(&mut *connection).await;
         let row = row.map_err(Failure::database(action))?;
         if row.try_get("is_flushed").map_err(Failure::database(action))? {
             return Ok(());
@@ -40,7 +50,11 @@ pub(crate) async fn until_flushed(
             return Err(Failure::outage(Component::Standby, action, StandbyUnknown));
         }
         if began.elapsed() >= STANDBY_DEADLINE {
-            return Err(Failure::outage(Component::Standby, action, StandbyBehind));
+            return Err(Failure::outage(
+                Component::Standby,
+                action,
+                StandbyBehind(standbys.to_vec()),
+            ));
         }
         position = Some(row.try_get("lsn").map_err(Failure::database(action))?);
         tokio::time::sleep(pause).await;

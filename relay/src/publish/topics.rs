@@ -4,7 +4,7 @@
 //! A task beside the reader does that: a page waits for it up to a deadline, and the task continues
 //! after that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,15 @@ use sqlx::{PgPool, Row};
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::kafka::claims_topic::ClaimsTopic;
-use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
-use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
-use crate::kafka::topic_setup::ensure_topics;
+use crate::kafka::topic_admin::ByTopic;
+use crate::kafka::topic_plan::TopicFacts;
 use crate::model::message::Destination;
+use crate::publish::topic_worker::{FoundPartitions, Worker};
+use crate::publish::topics_state::TopicsState;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
-use crate::report::threads::{in_a_thread, locked};
+use crate::report::threads::locked;
+use crate::state::topic_ends::records_of;
 
 /// The interval at which topics in use are checked: an operator may have added partitions, or
 /// another store claimed them.
@@ -35,51 +36,22 @@ pub(crate) struct CategoryTopics {
     config: Arc<Config>,
     pool: PgPool,
     schema: SchemaName,
-    state: Arc<Mutex<TopicsState>>,
+    pub(super) state: Arc<Mutex<TopicsState>>,
     /// Notified when the state has changed.
     changed: Arc<Notify>,
     /// One task at a time uses the connection to Kafka.
     worker: Arc<tokio::sync::Mutex<Worker>>,
 }
 
-/// The state of topics, by category.
-#[derive(Default)]
-struct TopicsState {
-    ready: HashMap<String, Destination>,
-    refused: HashMap<String, Failure>,
-    /// The categories to be prepared, those under way included.
-    wanted: BTreeSet<String>,
-    /// Whether a task prepares them.
-    is_working: bool,
-    /// Why that task has ended.
-    failure: Option<Failure>,
-    /// Why this publication may not run any more.
-    publication_refused: Option<Failure>,
-    /// The categories in use.
-    used: BTreeSet<String>,
-    /// The differences that were logged, once each.
-    reported: HashSet<String>,
-}
-
-/// The connection to Kafka, and the claims.
-struct Worker(Arc<Mutex<Connected>>);
-
-struct Connected {
-    admin: Option<TopicAdmin>,
-    claims: ClaimsTopic,
-}
-
 impl CategoryTopics {
     pub(crate) fn new(config: &Arc<Config>, store: &Store) -> Self {
-        let connected = Connected { admin: None, claims: ClaimsTopic::new(config) };
-        let worker = Worker(Arc::new(Mutex::new(connected)));
         Self {
             config: Arc::clone(config),
             pool: store.pool().clone(),
             schema: store.schema().clone(),
             state: Arc::default(),
             changed: Arc::default(),
-            worker: Arc::new(tokio::sync::Mutex::new(worker)),
+            worker: Arc::new(tokio::sync::Mutex::new(Worker::new(config))),
         }
     }
 
@@ -104,6 +76,16 @@ impl CategoryTopics {
         let mut state = locked(&self.state);
         state.ready.clear();
         state.refused.clear();
+    }
+
+    /// Kafka has refused a category's topic when its records were sent: it is not ready for a while.
+    pub(crate) fn refuse(&self, category: String, failure: KafkaFailure) {
+        locked(&self.state).refuse(category, failure);
+    }
+
+    /// Records were not acknowledged in time: topics that cannot be written to are looked for.
+    pub(crate) fn suspect(&self) {
+        locked(&self.state).suspect();
     }
 
     /// Prepares categories, and waits until they are ready or refused, or until a deadline.
@@ -164,12 +146,18 @@ impl CategoryTopics {
         let by_topic: BTreeMap<String, &String> =
             categories.iter().map(|category| (self.config.topic(category), category)).collect();
         let topics: Vec<String> = by_topic.keys().cloned().collect();
-        let (found, taken) = worker.claim_and_find(&self.config, topics.clone()).await?;
+        let of_publication = (&*self.config.publication(), &topics[..]);
+        let records = records_of(&self.pool, &self.schema, of_publication).await?;
+        let (found, mut refused) =
+            worker.claim_and_find(&self.config, topics.clone(), records).await?;
         let found = Arc::new(found);
-        let (mut ready, of) = (taken.len(), topics.len());
+        refused.extend(self.send_refused(categories));
+        refused.extend(self.unavailable(&worker, &by_topic, &found).await?);
+        let (mut ready, of) = (refused.len(), topics.len());
         let free: Vec<String> =
-            topics.into_iter().filter(|topic| !taken.contains_key(topic)).collect();
-        self.learn(&by_topic, taken.into_iter().map(|(topic, failure)| (topic, Err(failure))));
+            topics.into_iter().filter(|topic| !refused.contains_key(topic)).collect();
+        refused.values().for_each(|failure| self.log_lost(failure));
+        self.learn(&by_topic, refused.into_iter().map(|(topic, failure)| (topic, Err(failure))));
         let size = BATCH_PARTITIONS_MAX / usize::from(self.config.topics.partitions.get());
         for some in free.chunks(size.clamp(1, BATCH_TOPICS_MAX)) {
             let made = worker.make(&self.config, some.to_vec(), Arc::clone(&found)).await?;
@@ -182,6 +170,46 @@ impl CategoryTopics {
             }
         }
         Ok(())
+    }
+
+    /// The topics of these categories that Kafka has refused when their records were sent, if it is
+    /// too early to try them again.
+    fn send_refused(&self, categories: &[String]) -> ByTopic<Failure> {
+        let mut state = locked(&self.state);
+        let refused =
+            |category: &String| Some((self.config.topic(category), state.send_refused(category)?));
+        categories.iter().filter_map(refused).collect()
+    }
+
+    /// The topics with partitions that have no leader or too few replicas, if there is a reason to
+    /// look for them.
+    async fn unavailable(
+        &self,
+        worker: &Worker,
+        by_topic: &BTreeMap<String, &String>,
+        found: &Arc<FoundPartitions>,
+    ) -> Result<ByTopic<Failure>, Failure> {
+        let is_wanted = |topic: &String| {
+            by_topic.get(topic).is_some_and(|of| locked(&self.state).is_suspected(of))
+        };
+        let topics: Vec<String> = found.keys().filter(|topic| is_wanted(topic)).cloned().collect();
+        if topics.is_empty() {
+            return Ok(ByTopic::new());
+        }
+        let unavailable = worker.unavailable(&self.config, topics.clone()).await?;
+        let mut state = locked(&self.state);
+        for topic in &topics {
+            let Some(category) = by_topic.get(topic) else { continue };
+            if unavailable.contains_key(topic) {
+                state.unavailable.insert((*category).clone());
+            } else {
+                state.unavailable.remove(*category);
+            }
+        }
+        let failure = |(topic, reason): (String, String)| {
+            (topic.clone(), KafkaFailure::TopicUnavailable { topic, reason }.into())
+        };
+        Ok(unavailable.into_iter().map(failure).collect())
     }
 
     /// Takes the results for some topics.
@@ -227,7 +255,11 @@ impl CategoryTopics {
         let outcome = |(topic, made): (String, Result<TopicFacts, KafkaFailure>)| {
             let found = made.map_err(Failure::Kafka).map(|facts| facts.partitions);
             let recorded = recorded.get(&topic).copied();
-            let destination = found.and_then(|found| destination(&topic, recorded, found));
+            let destination = found.and_then(|found| {
+                let recorded = recorded.unwrap_or(found);
+                self.log_added(&topic, recorded, found);
+                destination(&topic, recorded, found)
+            });
             (topic, destination)
         };
         Ok(made.into_iter().map(outcome).collect())
@@ -280,116 +312,13 @@ impl CategoryTopics {
             }
         }
     }
-
-    fn log(&self, topic: &str, facts: &TopicFacts) {
-        if facts.created {
-            tracing::info!(
-                event = "topic_created",
-                topic,
-                partitions = facts.partitions,
-                "created topic"
-            );
-        }
-        for difference in &facts.differences {
-            if locked(&self.state).reported.insert(format!("{topic}: {difference}")) {
-                tracing::warn!(
-                    event = "topic_differs",
-                    topic,
-                    setting = difference.setting,
-                    found = difference.found,
-                    planned = difference.planned,
-                    "a setting of the topic differs from the plan: {}",
-                    difference.consequence
-                );
-            }
-        }
-    }
 }
 
-impl TopicsState {
-    /// The result of preparing categories, once it is known; a failure is returned once.
-    fn outcome(&mut self, categories: &BTreeSet<String>) -> Option<Result<(), Failure>> {
-        if let Some(failure) = self.failure.take() {
-            return Some(Err(failure));
-        }
-        categories.is_disjoint(&self.wanted).then_some(Ok(()))
-    }
-
-    /// The categories to prepare next; none ends the task.
-    fn next(&mut self) -> Vec<String> {
-        self.is_working = !self.wanted.is_empty();
-        self.wanted.iter().cloned().collect()
-    }
-}
-
-/// The destination of a topic, unless its partition count has changed.
-fn destination(topic: &str, recorded: Option<i32>, found: i32) -> Result<Destination, Failure> {
-    let recorded = recorded.unwrap_or(found);
-    if recorded != found {
+/// The destination of a topic, unless it has lost partitions. Those that were added are not used:
+/// each stream stays where it is.
+fn destination(topic: &str, recorded: i32, found: i32) -> Result<Destination, Failure> {
+    if recorded > found {
         return Err(Failure::Repartitioned { topic: topic.to_owned(), recorded, found });
     }
     Ok(Destination { topic: topic.into(), partitions: recorded })
-}
-
-/// The partition counts of existing topics.
-type FoundPartitions = ByTopic<Result<i32, KafkaFailure>>;
-
-impl Worker {
-    /// Claims topics, and finds which of them exist; also returns those that another publication
-    /// claims, with the reason.
-    async fn claim_and_find(
-        &self,
-        config: &Arc<Config>,
-        topics: Vec<String>,
-    ) -> Result<(FoundPartitions, ByTopic<Failure>), Failure> {
-        self.in_a_thread(config, move |admin, claims| {
-            let taken = claims.claim(admin, &topics)?;
-            let free = topics.iter().filter(|topic| !taken.contains_key(*topic));
-            let free: Vec<&str> = free.map(String::as_str).collect();
-            let found = if free.is_empty() {
-                FoundPartitions::new()
-            } else {
-                admin.partitions_of(&free)?
-            };
-            Ok((found, taken))
-        })
-        .await
-    }
-
-    /// Creates missing topics, and reads the settings of all of them.
-    async fn make(
-        &self,
-        config: &Arc<Config>,
-        topics: Vec<String>,
-        found: Arc<FoundPartitions>,
-    ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, Failure> {
-        let of = Arc::clone(config);
-        self.in_a_thread(config, move |admin, _claims| {
-            let plan = |topic: &String| TopicPlan::events(&of.topics, topic);
-            let plans: Vec<TopicPlan> = topics.iter().map(plan).collect();
-            Ok(ensure_topics(admin, &of.kafka.bootstrap_servers, &plans, &found)?)
-        })
-        .await
-    }
-
-    async fn in_a_thread<T: Send + 'static>(
-        &self,
-        config: &Arc<Config>,
-        work: impl FnOnce(&TopicAdmin, &mut ClaimsTopic) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let (connected, config) = (Arc::clone(&self.0), Arc::clone(config));
-        in_a_thread("topics", move || {
-            let mut connected = locked(&connected);
-            let Connected { admin, claims } = &mut *connected;
-            let kept = match admin.take() {
-                Some(admin) => admin,
-                None => TopicAdmin::open(&config)?,
-            };
-            let done = work(&kept, claims);
-            // After a failure, the connections are replaced.
-            *admin = done.is_ok().then_some(kept);
-            done
-        })
-        .await
-    }
 }

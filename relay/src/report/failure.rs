@@ -77,8 +77,22 @@ pub enum Failure {
     /// A failure of Kafka.
     #[error(transparent)]
     Kafka(#[from] KafkaFailure),
-    /// The partition count of a topic has changed since it was first published to: streams would
-    /// continue in other partitions, and lose their order.
+    /// A topic has lost records that were published to it.
+    #[error(
+        "topic {topic} {}: {lost} published records are missing, and its consumers will not get them. The events are in \
+         the store, and its category waits; restore the topic, or delete its row from relay_topics to publish later events \
+         without the earlier ones", if *.exists { "was created anew or truncated" } else { "was deleted" }
+    )]
+    TopicLost {
+        /// The topic.
+        topic: String,
+        /// Whether there is a topic of that name.
+        exists: bool,
+        /// The number of missing records, those of transactions and of skipped retries included.
+        lost: u64,
+    },
+    /// The topic has fewer partitions than when it was first published to: streams would continue in
+    /// other partitions, and lose their order.
     #[error(
         "topic {topic} has {found} partitions and had {recorded} when it was first published to: the order of its \
          streams would break; delete its row from relay_topics once its consumers have processed all records"
@@ -184,6 +198,20 @@ pub enum Failure {
         shard: u16,
         /// The position of the copied checkpoint.
         position: Position,
+    },
+    /// Kafka has an earlier checkpoint than its copy in PostgreSQL: it has lost the later ones.
+    #[error(
+        "the checkpoint of shard {shard} in Kafka is at position {found}, and its copy in the database at {copied}: Kafka \
+         has lost later checkpoints, and possibly events; stop all relays of the deployment, then run `annals-relay rebase`, \
+         which reads from the topics which events are published"
+    )]
+    CheckpointsOlder {
+        /// The shard.
+        shard: u16,
+        /// The position of the checkpoint in Kafka.
+        found: Position,
+        /// The position of the copied checkpoint.
+        copied: Position,
     },
     /// The database has lost quarantine entries that a checkpoint in Kafka has.
     #[error(

@@ -4,7 +4,7 @@ use annals_store::Position;
 
 /// A failure of Kafka. A producer that failed may have failed for good: make another one, which
 /// fences it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum KafkaFailure {
     /// Kafka is unavailable: brokers do not answer, replicas are too few, the credentials are
     /// refused, or the producer has failed for good. The operation had no effect.
@@ -30,6 +30,14 @@ pub enum KafkaFailure {
         /// The topic.
         topic: String,
         /// The broker's error; if the relay may not create it, the command that does.
+        reason: String,
+    },
+    /// Partitions of the topic have no leader or too few replicas, while others can be written to.
+    #[error("topic {topic} cannot be written to at the moment: {reason}")]
+    TopicUnavailable {
+        /// The topic.
+        topic: String,
+        /// The partition, and what it lacks.
         reason: String,
     },
     /// The topic does not have the properties that the relay needs: an operator has to change it.
@@ -90,6 +98,7 @@ impl KafkaFailure {
             other @ (Self::Outage { .. }
             | Self::Refused { .. }
             | Self::TopicMissing { .. }
+            | Self::TopicUnavailable { .. }
             | Self::TopicUnfit { .. }
             | Self::Forbidden { .. }
             | Self::UnknownOutcome { .. }
@@ -109,9 +118,20 @@ impl KafkaFailure {
                 Self::Forbidden { action, topic: of.to_owned(), reason }
             }
             other @ (Self::Outage { .. }
+            | Self::TopicUnavailable { .. }
             | Self::Fenced { .. }
             | Self::UnknownOutcome { .. }
             | Self::Settings { .. }) => other,
+        }
+    }
+
+    /// The same failure of records of several topics: it is not known which topic was refused.
+    pub(crate) fn about_some_topic(self) -> Self {
+        match self {
+            Self::Forbidden { action, reason, .. } => {
+                Self::Forbidden { action, topic: String::new(), reason }
+            }
+            other => other,
         }
     }
 }

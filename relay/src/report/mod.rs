@@ -5,9 +5,10 @@
 pub mod failure;
 pub mod kafka_failure;
 mod policy;
+pub(crate) mod progress;
 pub mod registry_failure;
 mod reporter;
 pub(crate) mod threads;
 
-pub(crate) use policy::{Policy, Recovered};
+pub(crate) use policy::{Policy, Recovered, RefusedTopic};
 pub(crate) use reporter::{Report, ReportReceiver, Reporter, report_channel};

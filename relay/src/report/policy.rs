@@ -35,6 +35,18 @@ pub(crate) enum Recovered {
     Published,
 }
 
+/// The topic that was refused when records were sent: its category is quarantined, all others are
+/// published.
+#[derive(Debug)]
+pub(crate) enum RefusedTopic<'a> {
+    /// None: the failure is another one.
+    None,
+    /// One of several: each is sent on its own next.
+    Unknown,
+    /// This one, with the failure.
+    Named(&'a str, &'a KafkaFailure),
+}
+
 impl Policy {
     fn wait(waiting_for: impl Into<String>, recovered_by: Recovered) -> Self {
         let class = FailureClass::Unavailable;
@@ -67,7 +79,7 @@ impl Failure {
             Self::Fenced => Policy::wait("lease", Recovered::Database).class(Fenced),
             Self::DatabaseChanged => Policy::wait("database", Recovered::Database).class(Resync),
             Self::Quarantine(_) => Policy::wait("quarantine", Recovered::Published).class(Resync),
-            Self::Repartitioned { topic, .. } => of_topic(topic),
+            Self::Repartitioned { topic, .. } | Self::TopicLost { topic, .. } => of_topic(topic),
             Self::TopicClaimed(claimed) => of_topic(&claimed.by.topic),
             // Nothing else is done with Kafka before something is published.
             Self::Claims { topic, .. } => Policy::wait(format!("topic {topic}"), Recovered::Kafka),
@@ -77,6 +89,7 @@ impl Failure {
             }
             Self::Kafka(failure) => match failure {
                 KafkaFailure::TopicMissing { topic, .. }
+                | KafkaFailure::TopicUnavailable { topic, .. }
                 | KafkaFailure::TopicUnfit { topic, .. } => of_topic(topic),
                 KafkaFailure::Forbidden { .. } => {
                     Policy::wait("kafka", Recovered::Kafka).quarantining(Cause::Topic)
@@ -112,11 +125,23 @@ impl Failure {
             | Self::Delivery { .. }
             | Self::NewGeneration
             | Self::CheckpointsLost { .. }
+            | Self::CheckpointsOlder { .. }
             | Self::QuarantineLost { .. }
             | Self::Thread(_)
             | Self::Http(_)
             | Self::Stalled
             | Self::Panicked(_) => Policy::halt(Fatal),
+        }
+    }
+
+    /// The topic that was refused when records were sent.
+    pub(crate) fn refused_topic(&self) -> RefusedTopic<'_> {
+        match self {
+            Self::Kafka(failure @ KafkaFailure::Forbidden { topic, .. }) if !topic.is_empty() => {
+                RefusedTopic::Named(topic, failure)
+            }
+            Self::Kafka(KafkaFailure::Forbidden { .. }) => RefusedTopic::Unknown,
+            _ => RefusedTopic::None,
         }
     }
 

@@ -27,6 +27,33 @@ pub(crate) struct DeploymentState {
     pub(crate) droppable_partitions: i64,
 }
 
+/// A deployment that has checkpoints: partitions of the outbox above them are kept.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct OutboxHolder {
+    pub(crate) deployment: String,
+    /// Everything up to it is published; none if a shard has no checkpoint.
+    pub(crate) position: Option<Position>,
+    /// Full partitions of the outbox that it keeps.
+    pub(crate) kept_partitions: i64,
+    pub(crate) checkpoint_age_seconds: Option<f64>,
+    /// Its relays that run.
+    pub(crate) relays: i64,
+}
+
+impl std::fmt::Display for OutboxHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { deployment, position, kept_partitions, checkpoint_age_seconds, relays } = self;
+        let position =
+            position.map_or_else(|| "nothing of a shard".to_owned(), |at| format!("up to {at}"));
+        let age = checkpoint_age_seconds.unwrap_or_default();
+        write!(
+            f,
+            "{deployment} keeps {kept_partitions} full partitions of the outbox: published {position}, {relays} relays, last \
+             checkpoint {age:.0} s ago"
+        )
+    }
+}
+
 /// A shard.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ShardState {
@@ -121,6 +148,21 @@ pub(crate) async fn relays(store: &Store, publication: &str) -> Result<Vec<Relay
             session_since: time(row, "joined_us")?,
             report: report.and_then(|report| serde_json::from_str(&report).ok()),
             report_age_seconds: row.try_get("report_age_seconds")?,
+        })
+    })
+    .await
+}
+
+/// Reads which deployments keep partitions of the outbox, the one that keeps most first.
+pub(crate) async fn outbox_holders(store: &Store) -> Result<Vec<OutboxHolder>, Failure> {
+    let statement = store.schema().statement(include_str!("../../sql/status_outbox_holders.sql"));
+    read(store, sqlx::query(statement), |row| {
+        Ok(OutboxHolder {
+            deployment: row.try_get("deployment")?,
+            position: row.try_get("position")?,
+            kept_partitions: row.try_get("kept")?,
+            checkpoint_age_seconds: row.try_get("seconds")?,
+            relays: row.try_get("running")?,
         })
     })
     .await

@@ -1,8 +1,8 @@
 //! Recorded end offsets of topics: every record before them came from an event that the database
 //! has.
 
-use annals_store::Store;
-use sqlx::Row;
+use annals_store::{SchemaName, Store};
+use sqlx::{PgPool, Row};
 
 use crate::config::Config;
 use crate::model::offsets::{RecordOffset, TopicEnds};
@@ -59,6 +59,23 @@ pub(crate) async fn record_ends(
         .await
         .map(drop)
         .map_err(Failure::database("record the end offsets of topics"))
+}
+
+/// Reads the recorded ends of those of these topics that were published to.
+pub(crate) async fn records_of(
+    pool: &PgPool,
+    schema: &SchemaName,
+    (deployment, topics): (&str, &[String]),
+) -> Result<TopicEnds, Failure> {
+    let action = "read the end offsets of topics";
+    let statement = schema.statement(include_str!("../../sql/topic_records.sql"));
+    let rows = sqlx::query(statement).bind(deployment).bind(topics).fetch_all(pool).await;
+    let rows = rows.map_err(Failure::database(action))?;
+    let end = |row: &sqlx::postgres::PgRow| {
+        let partition = (row.try_get("topic")?, row.try_get("partition")?);
+        Ok::<_, sqlx::Error>((partition, RecordOffset::new(row.try_get("end_offset")?)))
+    };
+    rows.iter().map(end).collect::<Result<_, _>>().map_err(Failure::database(action))
 }
 
 /// Reads the recorded offsets of a deployment's topics.

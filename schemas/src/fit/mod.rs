@@ -84,6 +84,32 @@ pub fn check_fit<T: Serialize + DeserializeOwned>(schema: &Schema) -> Result<(),
     if misfits.is_empty() { Ok(()) } else { Err(misfits) }
 }
 
+/// Decodes samples of a schema by a function: each alternative at each place must be accepted in some
+/// sample.
+pub(crate) fn try_samples(
+    schema: &Schema,
+    decode: impl Fn(&[u8]) -> Result<(), DecodeError>,
+) -> Result<(), Vec<Misfit>> {
+    with(|findings| findings.begin(schema.root()));
+    let mut idle = 0;
+    for _ in 0..ROUNDS_MAX {
+        let datum = with(|findings| {
+            findings.begin_round();
+            sample::datum(schema.root(), findings)
+        });
+        match decode(&datum) {
+            Ok(()) => with(Findings::accept),
+            Err(error) => with(|findings| findings.refused("", reason(error))),
+        }
+        idle = if with(|findings| findings.progressed()) { 0 } else { idle + 1 };
+        if idle > 0 && !with(|findings| findings.pending()) || idle > IDLE_ROUNDS_MAX {
+            break;
+        }
+    }
+    let misfits = with(std::mem::take).into_misfits();
+    if misfits.is_empty() { Ok(()) } else { Err(misfits) }
+}
+
 /// Decodes one sample, and encodes the result.
 fn round<T: Serialize + DeserializeOwned>(schema: Schema, round_trips: &mut RoundTrips) {
     let datum = with(|findings| {

@@ -1,6 +1,5 @@
 //! Deciding: load the state, decide, append under the loaded versions; after a conflict decide again.
 
-use crate::aggregate::backoff;
 use crate::aggregate::error::DecideError;
 use crate::aggregate::fold::Folded;
 use crate::aggregate::original::recorded_by;
@@ -8,6 +7,7 @@ use crate::aggregate::request::Decide;
 use crate::aggregate::several::Aggregates;
 use crate::aggregate::{AsOf, load, snapshots};
 use crate::append::{Append, Appended};
+use crate::backoff;
 use crate::error::{AppendError, Conflict, Error, Refusal};
 use crate::event::NewEvent;
 use crate::event_store::sealed::Backend;

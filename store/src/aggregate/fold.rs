@@ -29,8 +29,9 @@ pub trait Fold: Send {
 
 impl<A: Aggregate> Fold for A {
     fn apply_recorded(&mut self, event: &RecordedEvent) -> Result<(), Error> {
-        let (_version, event) = decode(event)?;
-        self.apply(event);
+        for event in decode(event, A::unknown_events())? {
+            self.apply(event);
+        }
         Ok(())
     }
 

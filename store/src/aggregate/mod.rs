@@ -1,7 +1,6 @@
 //! Aggregates: state that is rebuilt from the events of a stream, and decisions on that state.
 
 mod as_of;
-mod backoff;
 mod command;
 pub(crate) mod decide;
 mod error;
@@ -21,10 +20,10 @@ pub use self::request::Decide;
 pub use self::several::Aggregates;
 pub use self::snapshots::Snapshots;
 
-use annals_schemas::EventSet;
+use annals_schemas::{EventSet, UnknownEvents};
 
+use self::fold::Fold;
 use crate::error::{Conflict, Error};
-use crate::read::rows::decode;
 use crate::stream::{ExpectedVersion, Version};
 
 /// State that results from the events of one stream, applied in order to the default state.
@@ -37,6 +36,14 @@ pub trait Aggregate: Default + Send {
 
     /// Applies an event to the state. It cannot fail: the event is already recorded.
     fn apply(&mut self, event: Self::Event);
+
+    /// How a load treats event types that [`Event`](Self::Event) does not declare, such as those of a
+    /// newer program that runs beside this one. It refuses them by default; skip them only if no
+    /// decision depends on them.
+    #[must_use]
+    fn unknown_events() -> UnknownEvents {
+        UnknownEvents::Refuse
+    }
 
     /// How its state is saved, so that a load reads only the events behind the last snapshot. `None`
     /// by default: each load reads the whole stream, which takes some milliseconds for some hundred
@@ -82,9 +89,8 @@ impl<A: Aggregate> Loaded<A> {
         for event in &conflict.events {
             // Events behind a removed event are not applied: a new load counts the removed ones.
             if event.version == Version::after(self.version) {
-                let (version, event) = decode(event)?;
-                self.state.apply(event);
-                self.version = Some(version);
+                self.state.apply_recorded(event)?;
+                self.version = Some(event.version);
             }
         }
         Ok(self.version == conflict.actual)

@@ -104,6 +104,11 @@ impl Appended {
         Self { events: Vec::new(), recorded_at: None, repeated: false }
     }
 
+    /// The positions of the events, for [`Store::wait_for`](crate::Store::wait_for).
+    pub fn positions(&self) -> impl ExactSizeIterator<Item = Position> {
+        self.events.iter().map(|(_, position)| *position)
+    }
+
     /// The position of the last event.
     pub(crate) fn last_position(&self) -> Option<Position> {
         self.events.last().map(|(_, position)| *position)

@@ -8,7 +8,8 @@ use crate::append::request::Append;
 use crate::error::{AppendError, Refusal};
 use crate::event::NewEvent;
 use crate::limits::{
-    EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
+    APPEND_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX,
+    STREAMS_PER_APPEND_MAX,
 };
 
 /// The fields of [`Metadata`](crate::Metadata).
@@ -24,6 +25,7 @@ impl Append {
         let named = self.streams.len();
         let whole = [
             ("events of the append", events, EVENTS_PER_APPEND_MAX),
+            ("bytes of the append", self.bytes(), APPEND_BYTES_MAX),
             ("streams of the append", named, STREAMS_PER_APPEND_MAX),
             ("streams of the append, of which some are named twice", named, streams.len()),
             ("events of the append, of which some have the same id", events, ids.len()),

@@ -33,8 +33,8 @@ pub enum Error {
     /// a standby. After its promotion, the same operation succeeds.
     #[error(
         "the database server is a standby, which does not tell which transactions are in progress: \
-         follow and publish from the primary, or promote this server; read_stream, read_category and \
-         read_all work here"
+         follow and publish from the primary, or promote this server; `read` works \
+         here"
     )]
     Standby,
     /// The server runs with `fsync = off` and confirms commits that are not on its disk.

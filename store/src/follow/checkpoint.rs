@@ -76,6 +76,12 @@ impl Checkpoint {
         self.until.as_ref().map(|until| Window { since: &self.since, until })
     }
 
+    /// How far the follower has come in the log: it has the events up to this position, except those
+    /// of transactions that were open at the window's start.
+    pub(crate) fn position(&self) -> Position {
+        self.since.position.max(self.after)
+    }
+
     /// The checkpoint at the end of the current window.
     pub(crate) fn at_window_end(self) -> Self {
         match self.until {

@@ -11,15 +11,16 @@ mod request;
 mod stream;
 mod windows;
 
+pub(crate) use self::checkpoint::Filter;
 pub use self::checkpoint::{Checkpoint, CheckpointFormatError};
 pub use self::request::{Follow, Followed};
+pub(crate) use self::windows::{FollowedPage, Follower};
 
 use std::sync::Arc;
 
 use futures_util::stream::{Stream, try_unfold};
 
 use self::stream::StreamFollower;
-use self::windows::Follower;
 use crate::error::Error;
 use crate::event::RecordedEvent;
 use crate::outbox::LogEnd;

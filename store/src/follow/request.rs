@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use annals_schemas::EventSet;
+
 use crate::event::RecordedEvent;
-use crate::follow::checkpoint::Checkpoint;
+use crate::follow::checkpoint::{Checkpoint, Filter};
 use crate::stream::{Category, Position};
 
 /// Default maximum time between two polls.
@@ -38,6 +40,18 @@ impl Follow {
     #[must_use]
     pub fn category(category: &Category) -> Self {
         Self { category: Some(category.clone()), ..Self::all() }
+    }
+
+    /// The events of a declared set: those of its category and types, upcast ones included, from the
+    /// first recorded event.
+    #[must_use]
+    pub fn events_of<E: EventSet>() -> Self {
+        Self::category(&Category::of::<E>()).of_types(E::readable_types())
+    }
+
+    pub(crate) fn into_filter(self) -> Filter {
+        let category = self.category.map(|category| category.as_str().to_owned());
+        Filter { category, types: self.types }
     }
 
     /// Continues after a checkpoint.

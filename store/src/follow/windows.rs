@@ -12,6 +12,7 @@ use super::evidence::verify;
 use super::poll::{PollTimer, Polled};
 use super::request::{Follow, Followed};
 use crate::error::Error;
+use crate::event::RecordedEvent;
 use crate::outbox::{Bound, LateEvents, LogEnd, NextPage, PositionRange, Window};
 use crate::read::removed_events::RemovedEvents;
 use crate::read::rows::{DecodedRows, decode_rows};
@@ -22,8 +23,18 @@ use crate::telemetry;
 /// Maximum number of events of a page, which a follower keeps in memory.
 pub(super) const PAGE_EVENTS: i64 = 500;
 
+/// The events of a page.
+#[derive(Debug)]
+pub(crate) struct FollowedPage {
+    pub(crate) events: Vec<RecordedEvent>,
+    /// The checkpoint after each of them.
+    pub(crate) checkpoints: Vec<Checkpoint>,
+    /// The checkpoint after the page: also events that the follower excludes can be before it.
+    pub(crate) reached: Checkpoint,
+}
+
 /// A follower in progress.
-pub(super) struct Follower {
+pub(crate) struct Follower {
     store: Store,
     filter: Arc<Filter>,
     /// The checkpoint after all events of `page`; none before the first poll.
@@ -43,7 +54,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(store: &Store, follow: Follow) -> Self {
+    pub(crate) fn new(store: &Store, follow: Follow) -> Self {
         let Follow { category, types, skipped, after, poll_idle_max } = follow;
         let category = category.map(|category| category.as_str().to_owned());
         Self {
@@ -72,6 +83,54 @@ impl Follower {
             let polled = self.poll().await?;
             self.timer.after_poll(polled).await;
         }
+    }
+
+    /// The next page with events, or one without any, if the checkpoint advances over others.
+    pub(crate) async fn next_page(&mut self) -> Result<FollowedPage, Error> {
+        loop {
+            if let Some(page) = self.take_page()? {
+                return Ok(page);
+            }
+            let before = self.checkpoint.clone();
+            self.timer.before_poll();
+            let polled = self.poll().await?;
+            self.timer.after_poll(polled).await;
+            // A follower that starts before removed events counts them.
+            let is_empty = self.page.is_empty() && self.removed_behind == 0;
+            if let Some(reached) = self.checkpoint.clone().filter(|_| is_empty)
+                && before.is_some_and(|before| before != reached)
+            {
+                return Ok(FollowedPage { events: Vec::new(), checkpoints: Vec::new(), reached });
+            }
+        }
+    }
+
+    /// The next page with events; none, and the checkpoint there, at the present end of the log.
+    pub(crate) async fn next_page_to_end(
+        &mut self,
+    ) -> Result<Result<FollowedPage, Checkpoint>, Error> {
+        loop {
+            if let Some(page) = self.take_page()? {
+                return Ok(Ok(page));
+            }
+            if self.poll().await? == Polled::Nothing
+                && let Some(reached) = self.checkpoint.clone()
+            {
+                return Ok(Err(reached));
+            }
+        }
+    }
+
+    /// The page that was read, if it has events.
+    fn take_page(&mut self) -> Result<Option<FollowedPage>, Error> {
+        let Some(last) = self.page.back() else {
+            return self.unreadable.take().map_or(Ok(None), Err);
+        };
+        let reached = last.checkpoint.clone();
+        let followed = self.page.drain(..);
+        let (events, checkpoints) =
+            followed.map(|followed| (followed.event, followed.checkpoint)).unzip();
+        Ok(Some(FollowedPage { events, checkpoints, reached }))
     }
 
     /// Reads the next page.

@@ -18,6 +18,13 @@ use crate::timestamptz::PgTimestamp;
 #[derive(Debug)]
 pub struct OutboxRow(pub(crate) PgRow);
 
+impl From<PgRow> for OutboxRow {
+    /// A row of a statement with the columns of the outbox's statements, in their order.
+    fn from(row: PgRow) -> Self {
+        Self(row)
+    }
+}
+
 impl OutboxRow {
     /// Decodes the event; its texts and payload are borrowed from the row.
     ///

@@ -41,9 +41,8 @@ impl Store {
     ///
     /// Locks are held and awaited only briefly: nothing is dropped while a backup or a long
     /// transaction uses the outbox. Call it again later, at most once a second. A deployment that
-    /// was removed for good prevents every drop until it is forgotten (`select
-    /// annals.relay_forget('its name')`; the name of a deployment with a topic prefix is
-    /// `name@prefix`).
+    /// was removed for good prevents every drop until it is forgotten (`annals-relay forget`; the
+    /// name of a deployment with a topic prefix is `name@prefix`).
     ///
     /// # Errors
     /// [`Error::Database`].

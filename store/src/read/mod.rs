@@ -9,8 +9,8 @@ mod stream_page;
 
 pub use self::query::{Key, Read};
 
-use annals_schemas::EventSet;
-use futures_util::stream::{Stream, TryStreamExt, try_unfold};
+use annals_schemas::{EventSet, UnknownEvents};
+use futures_util::stream::{self, Stream, TryStreamExt, try_unfold};
 
 use self::pages::Reading;
 use self::rows::decode;
@@ -77,7 +77,8 @@ impl Store {
         self.read(Read::stream(stream).from(from))
     }
 
-    /// Reads a stream as values of the application's type, with their versions.
+    /// Reads a stream as values of the application's type, with their versions: several of one version
+    /// where an upcaster makes them.
     ///
     /// # Errors
     /// Items are [`Error`] when a page cannot be read or an event cannot be decoded; the stream
@@ -87,7 +88,7 @@ impl Store {
         stream: &StreamName,
         from: Version,
     ) -> impl Stream<Item = Result<(Version, E), Error>> + Send + use<E> {
-        self.read_stream(stream, from).and_then(|event| std::future::ready(decode(&event)))
+        self.read_stream(stream, from).map_ok(|event| decode_each(&event)).try_flatten()
     }
 
     /// The version of a stream's last event, even if an administrator removed that event; `None` if
@@ -101,4 +102,16 @@ impl Store {
             .fetch_optional(self.pool());
         self.within_deadline(version).await.map_err(Error::database("read a stream's version"))
     }
+}
+
+/// The values of an event, with its version.
+fn decode_each<E: EventSet>(
+    event: &RecordedEvent,
+) -> impl Stream<Item = Result<(Version, E), Error>> + Send + use<E> {
+    let version = event.version;
+    let decoded = match decode(event, UnknownEvents::Refuse) {
+        Ok(decoded) => decoded.into_iter().map(|value| Ok((version, value))).collect(),
+        Err(error) => vec![Err(error)],
+    };
+    stream::iter(decoded)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use annals_schemas::{EventSet, Fingerprint, Schema};
+use annals_schemas::{DecodeError, EventSet, Fingerprint, Schema, UnknownEvents};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
@@ -143,12 +143,20 @@ impl EventFields {
     }
 }
 
-/// Decodes an event as a value of the application's type.
-pub(crate) fn decode<E: EventSet>(event: &RecordedEvent) -> Result<(Version, E), Error> {
-    let decoded = event.decode().map_err(|source| Error::Decode {
-        stream: event.stream.clone(),
-        version: event.version,
-        source,
-    })?;
-    Ok((event.version, decoded))
+/// Decodes an event as values of the application's type; none, if it is of an unknown type and these
+/// are skipped.
+pub(crate) fn decode<E: EventSet>(
+    event: &RecordedEvent,
+    unknown: UnknownEvents,
+) -> Result<Vec<E>, Error> {
+    match event.decode_all() {
+        Ok(decoded) => Ok(decoded),
+        Err(DecodeError::UnknownEventType { .. }) if unknown == UnknownEvents::Skip => {
+            Ok(Vec::new())
+        }
+        Err(source) => {
+            let (stream, version) = (event.stream.clone(), event.version);
+            Err(Error::Decode { stream, version, source })
+        }
+    }
 }

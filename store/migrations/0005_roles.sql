@@ -46,7 +46,7 @@ begin
     return next format('grant usage on schema annals to %I', role);
     return next format(
         'grant select on annals.migrations, annals.identity, annals.adoptions, annals.streams, annals.events, '
-        'annals.removed_events, annals.outbox, annals.outbox_dropped, annals.schemas, annals.snapshots to %I',
+        'annals.removed_events, annals.outbox, annals.outbox_dropped, annals.schemas to %I',
         role
     );
     return next format(
@@ -56,36 +56,49 @@ begin
         role
     );
     for item in
-        select p.oid::regprocedure as name, p.proname as short from pg_proc p
+        select format('annals.%I(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) as name, p.proname as short
+        from pg_proc p
         where p.pronamespace = 'annals'::regnamespace
-        order by p.oid::regprocedure::text
+        order by 1
     loop
         if purpose = 'append' and item.short in (
-                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend'
+                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend',
+                'projection_lock_appends', 'projection_schema', 'projection_create', 'projection_show', 'projection_switch',
+                'projection_drop'
             )
+            or purpose in ('append', 'admin') and item.short = 'projection_skip'
+            or purpose <> 'relay' and item.short = 'is_covered'
             -- Only these functions change leases.
             or purpose = 'relay' and (
                 item.short in ('outbox_extend', 'outbox_drop_published')
                 or starts_with(item.short, 'relay_') and item.short not in (
                     'relay_lock', 'relay_lock_stopped', 'relay_expire_sessions', 'relay_admit_write', 'relay_forget',
                     'relay_begin_generation', 'relay_reshard', 'relay_deliver', 'relay_rebase', 'relay_skip_published',
-                    'relay_checkpoint_now', 'relay_release_topics'
+                    'relay_checkpoint_now', 'relay_release_topics', 'relay_begin_replay', 'relay_renew_replay', 'relay_end_replay'
                 )
             )
             or purpose = 'admin' and item.short in (
                 'administer', 'adopt', 'relay_forget', 'relay_reshard', 'relay_deliver', 'relay_rebase', 'relay_skip_published',
-                'relay_record_ends', 'relay_retry', 'relay_skip', 'relay_release_topics'
+                'relay_record_ends', 'relay_retry', 'relay_skip', 'relay_release_topics', 'relay_begin_replay',
+                'relay_renew_replay', 'relay_end_replay'
             )
         then
             return next format('grant execute on routine %s to %I', item.name, role);
         end if;
     end loop;
+    if purpose <> 'relay' then
+        return next format(
+            'grant select on annals.projections, annals.projection_skips, annals.projection_status to %I', role
+        );
+    end if;
     if purpose = 'append' then
+        -- A service runs its projections.
+        return next format('grant insert, update, delete on annals.projections to %I', role);
         -- A cache, which each appender writes.
-        return next format('grant insert, update, delete on annals.snapshots to %I', role);
+        return next format('grant select, insert, update, delete on annals.snapshots to %I', role);
     else
         for item in
-            select c.oid::regclass as name from pg_class c
+            select format('annals.%I', c.relname) as name from pg_class c
             where c.relnamespace = 'annals'::regnamespace and c.relkind = 'r' and starts_with(c.relname, 'relay_')
         loop
             return next format('grant select on %s to %I', item.name, role);
@@ -95,8 +108,10 @@ begin
         return next format(
             'grant insert, update on annals.relay_checkpoints, annals.relay_topics, annals.relay_schema_ids to %I', role
         );
+    elsif purpose = 'read' then
+        return next format('grant select on annals.snapshots to %I', role);
     elsif purpose = 'admin' then
-        return next format('grant delete on annals.snapshots to %I', role);
+        return next format('grant select, delete on annals.snapshots to %I', role);
         return next format('grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to %I', role);
         return next format('grant select on annals.admin_log to %I', role);
     end if;
@@ -141,7 +156,7 @@ begin
         execute 'alter schema annals owner to annals_owner';
         for item in
             select c.oid::regclass as name from pg_class c
-            where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p')
+            where c.relnamespace = 'annals'::regnamespace and c.relkind in ('r', 'p', 'v')
         loop
             execute format('alter table %s owner to annals_owner', item.name);
         end loop;

@@ -10,12 +10,17 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Waits for a random part of the longest pause after so many tries ("full jitter").
 pub(crate) async fn pause(tries: u32) {
-    tokio::time::sleep(longest(tries).mul_f64(fraction())).await;
+    pause_up_to(PAUSE_MAX, tries).await;
 }
 
-fn longest(tries: u32) -> Duration {
+/// The same with another bound.
+pub(crate) async fn pause_up_to(pause_max: Duration, tries: u32) {
+    tokio::time::sleep(longest(tries, pause_max).mul_f64(fraction())).await;
+}
+
+fn longest(tries: u32, pause_max: Duration) -> Duration {
     let doublings = tries.saturating_sub(1).min(16);
-    (PAUSE_FIRST * 2_u32.saturating_pow(doublings)).min(PAUSE_MAX)
+    (PAUSE_FIRST * 2_u32.saturating_pow(doublings)).min(pause_max)
 }
 
 /// A random number from 0 to 1: each `RandomState` has other keys.
@@ -30,7 +35,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let pauses = [1, 2, 3, 8, 100].map(|tries| longest(tries).as_millis());
+        let pauses = [1, 2, 3, 8, 100].map(|tries| longest(tries, PAUSE_MAX).as_millis());
         assert_eq!(pauses, [1, 2, 4, 100, 100]);
     }
 

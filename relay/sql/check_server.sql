@@ -1,0 +1,14 @@
+-- Reads what a relay needs of the server, whether or not the store is migrated. $1 schema. One row.
+select
+    current_setting('server_version_num')::int as version, current_setting('fsync') = 'on' as is_fsync,
+    current_setting('full_page_writes') = 'on' as is_full_page_writes, pg_is_in_recovery() as is_standby,
+    to_regclass(quote_ident($1) || '.events') is not null as is_migrated,
+    pg_has_role(current_user, 'pg_read_all_stats', 'usage') as may_read_stats,
+    (select count(*) from pg_prepared_xacts p where p.database = current_database() and p.prepared < now() - interval '1 minute')
+        as prepared,
+    (
+        select coalesce(max(extract(epoch from now() - a.xact_start)), 0)::double precision from pg_stat_activity a
+        where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.backend_xid is not null or a.backend_xmin is not null)
+    ) as oldest_transaction_seconds,
+    (select count(*) from pg_replication_slots s where not s.active) as inactive_slots,
+    extract(epoch from clock_timestamp())::double precision as clock

@@ -1,0 +1,131 @@
+//! The database: its version, its settings, rights, and what holds transactions open.
+
+use std::time::SystemTime;
+
+use annals_store::Store;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use crate::check::Findings;
+use crate::config::{Config, Durability};
+
+const VERSION_MIN: i32 = 140_000;
+const TRANSACTION_SECONDS_MAX: f64 = 300.0;
+const CLOCK_SECONDS_MAX: f64 = 5.0;
+
+/// Checks it; true if the store is migrated.
+pub(super) async fn check(config: &Config, store: &Store, findings: &mut Findings<'_>) -> bool {
+    // It names no table of the store.
+    let server = sqlx::query(include_str!("../../sql/check_server.sql"));
+    let server = server.bind(config.database.schema.to_string()).fetch_one(store.pool()).await;
+    let is_migrated = match server.and_then(|row| of_server(config, &row, findings)) {
+        Ok(is_migrated) => is_migrated,
+        Err(error) => {
+            let remedy = "correct database.url, the login, or the network";
+            findings.error(format!("the database does not answer: {error}"), remedy);
+            return false;
+        }
+    };
+    if !is_migrated {
+        findings.error(
+            format!("schema {} has no event store", config.database.schema),
+            "run `annals-relay migrate` with a login that may create tables, or set database.schema",
+        );
+        return false;
+    }
+    let statement = store.schema().statement(include_str!("../../sql/check_store.sql"));
+    let row = sqlx::query(statement).bind(config.publication()).fetch_one(store.pool()).await;
+    if let Err(error) = row.and_then(|row| of_store(config, &row, findings)) {
+        let remedy = "grant annals_relay to the login; run `annals-relay migrate` after an upgrade";
+        findings.error(format!("the store cannot be read: {error}"), remedy);
+    }
+    true
+}
+
+fn of_server(
+    config: &Config,
+    row: &PgRow,
+    findings: &mut Findings<'_>,
+) -> Result<bool, sqlx::Error> {
+    let version: i32 = row.try_get("version")?;
+    if version < VERSION_MIN {
+        findings.error(
+            format!("PostgreSQL {} is too old", version / 10_000),
+            "use PostgreSQL 14 or later",
+        );
+    }
+    if !row.try_get::<bool, _>("is_fsync")? || !row.try_get::<bool, _>("is_full_page_writes")? {
+        let remedy = "set fsync = on and full_page_writes = on";
+        findings.error("the server loses committed events in a crash", remedy);
+    }
+    if row.try_get("is_standby")? {
+        findings.error("the server is a standby", "connect to the primary");
+    }
+    let reads_stats: bool = row.try_get("may_read_stats")?;
+    if !reads_stats && config.relay.durability == Durability::Standby {
+        let remedy = "grant pg_read_all_stats to the login of the relay";
+        findings
+            .error("relay.durability is standby, and the login cannot see the standbys", remedy);
+    } else if !reads_stats {
+        let remedy = "grant pg_read_all_stats to the login of the relay";
+        findings.warning("status cannot name the queries of long transactions", remedy);
+    }
+    let prepared: i64 = row.try_get("prepared")?;
+    if prepared > 0 {
+        let remedy = "commit or roll back those of pg_prepared_xacts: their events, and vacuum, wait for them";
+        findings
+            .warning(format!("{prepared} prepared transactions are older than a minute"), remedy);
+    }
+    let seconds: f64 = row.try_get("oldest_transaction_seconds")?;
+    if seconds > TRANSACTION_SECONDS_MAX {
+        let remedy = "end it: its own events, partitions of the outbox and vacuum wait for it; see `annals-relay status`";
+        findings.warning(format!("a transaction or a snapshot is open for {seconds:.0} s"), remedy);
+    }
+    let slots: i64 = row.try_get("inactive_slots")?;
+    if slots > 0 {
+        let remedy =
+            "drop those of pg_replication_slots that nobody uses: they fill the disk of the server";
+        findings.warning(format!("{slots} replication slots are inactive"), remedy);
+    }
+    let clock: f64 = row.try_get("clock")?;
+    let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let ahead = clock - here.as_secs_f64();
+    if ahead.abs() > CLOCK_SECONDS_MAX {
+        let remedy = "synchronize both clocks: logs and ages are wrong, no event is";
+        findings.warning(
+            format!("the clock of the database is {ahead:.0} s ahead of this one"),
+            remedy,
+        );
+    }
+    row.try_get("is_migrated")
+}
+
+fn of_store(config: &Config, row: &PgRow, findings: &mut Findings<'_>) -> Result<(), sqlx::Error> {
+    let missing: Vec<String> = row.try_get("missing")?;
+    if !missing.is_empty() {
+        let remedy = "grant annals_relay to the login of the relay";
+        findings.error(format!("the login lacks rights: {}", missing.join(", ")), remedy);
+    }
+    if !row.try_get::<bool, _>("is_own_cluster")? {
+        let remedy =
+            "run `annals-relay adopt` if it was moved here, `adopt --copy` if it is a copy";
+        findings.error("the store belongs to another database cluster", remedy);
+    }
+    if row.try_get::<i64, _>("sequence_cache")? > 1 {
+        let remedy = "alter sequence annals.positions cache 1: otherwise events of a stream are published out of order";
+        findings.error("the sequence of positions has a cache", remedy);
+    }
+    let delivery: Option<String> = row.try_get("delivery")?;
+    let configured = config.relay.delivery.name();
+    if let Some(found) = delivery.filter(|found| found != configured) {
+        findings.error(
+            format!("the deployment delivers {found}, and relay.delivery is {configured}"),
+            format!("set relay.delivery to {found}, or run `annals-relay deliver {configured}`"),
+        );
+    }
+    if row.try_get::<Option<bool>, _>("is_forgotten")? == Some(true) {
+        let remedy = "set another relay.deployment, or run `annals-relay rebase`";
+        findings.error(format!("deployment {} was forgotten", config.publication()), remedy);
+    }
+    Ok(())
+}

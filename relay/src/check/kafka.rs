@@ -1,0 +1,144 @@
+//! Kafka: the cluster's limits, the topics, and whether missing ones could be created.
+
+use std::sync::Arc;
+
+use crate::check::Findings;
+use crate::config::{Config, Delivery};
+use crate::kafka::inspection::{InspectedTopic, Inspection, could_create, inspect};
+use crate::kafka::topic_plan::TopicPlan;
+use crate::report::threads::in_a_thread;
+
+/// The name of a topic that is never created: the broker only validates the request.
+const CATEGORY_TRIED: &str = "annals_check";
+/// The size of a batch by default; see `kafka.properties`.
+const BATCH_BYTES_DEFAULT: i64 = 524_288;
+/// Kafka's own default for `message.timestamp.before.max.ms`: no limit.
+const NO_LIMIT: i64 = i64::MAX;
+
+pub(super) async fn check(config: &Arc<Config>, topics: Vec<String>, findings: &mut Findings<'_>) {
+    let of = Arc::clone(config);
+    let inspected = in_a_thread("check", move || {
+        let all: Vec<String> = topics.into_iter().chain([of.topics.claims.clone()]).collect();
+        Ok(inspect(&of, &all)?)
+    });
+    let inspection = match inspected.await {
+        Ok(inspection) => inspection,
+        Err(failure) => {
+            let remedy =
+                "correct kafka.bootstrap_servers, the login in kafka.properties, or the network";
+            return findings.error(failure.in_full(), remedy);
+        }
+    };
+    of_cluster(config, &inspection, findings);
+    for (name, topic) in inspection.topics.iter().filter(|(name, _)| **name != config.topics.claims)
+    {
+        of_topic(config, name, topic, findings);
+    }
+    creation(config, &inspection, findings).await;
+}
+
+fn of_cluster(config: &Config, of: &Inspection, findings: &mut Findings<'_>) {
+    let number = |name: &str| of.broker.get(name).and_then(|value| value.parse::<i64>().ok());
+    if of.broker.is_empty() {
+        let remedy =
+            "allow DescribeConfigs on the cluster to have the limits of the brokers checked";
+        findings.warning("the settings of the brokers cannot be read", remedy);
+    }
+    let timeout = i64::try_from(config.kafka.transaction_timeout.as_millis()).unwrap_or(i64::MAX);
+    if let Some(max) = number("transaction.max.timeout.ms").filter(|max| *max < timeout) {
+        let remedy = format!("set kafka.transaction_timeout_ms to {max} at most");
+        findings.error(format!("brokers refuse transactions of {timeout} ms"), remedy);
+    }
+    let brokers = i64::try_from(of.brokers).unwrap_or(i64::MAX);
+    let replication = number("transaction.state.log.replication.factor");
+    if config.relay.delivery == Delivery::ExactlyOnce && replication.is_some_and(|of| of > brokers)
+    {
+        let remedy = "start more brokers, or lower transaction.state.log.replication.factor";
+        findings.error("there are too few brokers for transactions", remedy);
+    }
+    if i64::from(config.topics.replication_factor) > brokers {
+        let remedy = format!("set topics.replication_factor to {brokers} at most");
+        findings.error("there are too few brokers for topics.replication_factor", remedy);
+    }
+    if brokers == 1 {
+        let remedy = "in production run three brokers, with topics.replication_factor = 3 and min.insync.replicas = 2";
+        findings.warning("the cluster has one broker", remedy);
+    }
+}
+
+fn of_topic(config: &Config, name: &str, of: &InspectedTopic, findings: &mut Findings<'_>) {
+    let servers = &config.kafka.bootstrap_servers;
+    let set = |setting: &str| {
+        format!(
+            "kafka-configs.sh --bootstrap-server {servers} --alter --topic {name} --add-config {setting}"
+        )
+    };
+    if of.leaderless > 0 {
+        let remedy = "start the brokers that lead them";
+        findings
+            .error(format!("{} partitions of topic {name} have no leader", of.leaderless), remedy);
+    }
+    if of.settings.is_empty() {
+        let remedy = format!("allow DescribeConfigs on topic {name}");
+        return findings.warning(format!("the settings of topic {name} cannot be read"), remedy);
+    }
+    let number = |name: &str| of.settings.get(name).and_then(|value| value.parse::<i64>().ok());
+    for difference in TopicPlan::events(&config.topics, name).differences(&of.settings) {
+        let setting = format!("{}={}", difference.setting, difference.planned);
+        findings.warning(format!("topic {name}: {difference}"), set(&setting));
+    }
+    let in_sync = number("min.insync.replicas").unwrap_or(1);
+    let replicas = i64::try_from(of.replicas).unwrap_or(i64::MAX);
+    if in_sync > replicas {
+        let remedy = set(&format!("min.insync.replicas={}", (replicas - 1).max(1)));
+        findings.error(
+            format!("topic {name} has {replicas} replicas, and writes need {in_sync}"),
+            remedy,
+        );
+    } else if in_sync == replicas && replicas > 1 {
+        let remedy = set(&format!("min.insync.replicas={}", replicas - 1));
+        findings
+            .warning(format!("topic {name} cannot be written to while one broker is away"), remedy);
+    }
+    let batch = config.kafka.properties.get("batch.size");
+    let batch = batch.and_then(|of| of.expose().parse().ok()).unwrap_or(BATCH_BYTES_DEFAULT);
+    if let Some(max) = number("max.message.bytes").filter(|max| *max < batch) {
+        let remedy = set(&format!("max.message.bytes={}", 2 * batch));
+        findings.warning(
+            format!("topic {name} takes batches of {max} bytes, and the relay sends {batch}"),
+            remedy,
+        );
+    }
+    let before = number("message.timestamp.before.max.ms").unwrap_or(NO_LIMIT);
+    if before < NO_LIMIT {
+        let remedy = set(&format!("message.timestamp.before.max.ms={NO_LIMIT}"));
+        findings.warning(
+            format!("topic {name} refuses events that are older than {before} ms"),
+            remedy,
+        );
+    }
+}
+
+async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut Findings<'_>) {
+    let claims = TopicPlan::claims(&config.topics);
+    if !config.topics.create {
+        if !of.topics.contains_key(&claims.name) {
+            let remedy = format!("create it: {}", claims.command(&config.kafka.bootstrap_servers));
+            findings.error(
+                format!("topic {} does not exist, and topics.create is off", claims.name),
+                remedy,
+            );
+        }
+        return;
+    }
+    let events = TopicPlan::events(&config.topics, &config.topic(CATEGORY_TRIED));
+    let wanted = Arc::clone(config);
+    let tried = in_a_thread("check", move || {
+        let plans = [events, claims];
+        Ok(plans.map(|plan| could_create(&wanted, &plan).map_err(|failure| failure.to_string())))
+    });
+    for reason in tried.await.into_iter().flatten().filter_map(Result::err) {
+        let remedy = "allow Create, correct [topics] replication_factor and config, or set topics.create = false";
+        findings.error(format!("a topic cannot be created: {reason}"), remedy);
+    }
+}

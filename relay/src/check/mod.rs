@@ -1,0 +1,81 @@
+//! The check before the first start: what will not work, and what to do about it. It changes
+//! nothing.
+
+mod database;
+mod kafka;
+mod registry;
+
+use std::fmt;
+use std::sync::Arc;
+
+use annals_store::Store;
+use serde::Serialize;
+
+use crate::config::Config;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// The relay will not publish, or will lose its promises.
+    Error,
+    /// It will publish, with a risk.
+    Warning,
+}
+
+/// Something that an operator should know before the first start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct CheckFinding {
+    /// `database`, `kafka` or `registry`.
+    pub(crate) component: &'static str,
+    pub(crate) severity: Severity,
+    /// What is wrong.
+    pub(crate) what: String,
+    /// What to do.
+    pub(crate) remedy: String,
+}
+
+/// Collects findings about a component.
+struct Findings<'a> {
+    component: &'static str,
+    all: &'a mut Vec<CheckFinding>,
+}
+
+impl Findings<'_> {
+    fn error(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
+        self.push(Severity::Error, what.into(), remedy.into());
+    }
+
+    fn warning(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
+        self.push(Severity::Warning, what.into(), remedy.into());
+    }
+
+    fn push(&mut self, severity: Severity, what: String, remedy: String) {
+        self.all.push(CheckFinding { component: self.component, severity, what, remedy });
+    }
+}
+
+/// Checks the database, Kafka and the registry.
+pub(crate) async fn check(config: &Arc<Config>, store: &Store) -> Vec<CheckFinding> {
+    let mut all = Vec::new();
+    let is_migrated =
+        database::check(config, store, &mut Findings { component: "database", all: &mut all })
+            .await;
+    let categories =
+        if is_migrated { store.categories().await.unwrap_or_default() } else { Vec::new() };
+    let topics: Vec<String> = categories.iter().map(|of| config.topic(of.as_str())).collect();
+    kafka::check(config, topics, &mut Findings { component: "kafka", all: &mut all }).await;
+    registry::check(config, store, &mut Findings { component: "registry", all: &mut all }).await;
+    all
+}
+
+impl fmt::Display for CheckFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { component, severity, what, remedy } = self;
+        let severity = match severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity:<8} {component:<9} {what}: {remedy}")
+    }
+}

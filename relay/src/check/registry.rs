@@ -1,0 +1,49 @@
+//! The registry: whether it answers, and has the schemas of the store.
+
+use std::sync::Arc;
+
+use annals_store::Store;
+use sqlx::Row;
+
+use crate::check::Findings;
+use crate::config::Config;
+use crate::publish::registry::RegistryClient;
+use crate::report::failure::Failure;
+
+/// The most schemas that are looked up.
+const SCHEMAS_MAX: i64 = 500;
+
+pub(super) async fn check(config: &Arc<Config>, store: &Store, findings: &mut Findings<'_>) {
+    let remedy = "correct registry.url and the login in [registry]";
+    let client = match RegistryClient::connect(config, store) {
+        Ok(client) => client,
+        Err(failure) => return findings.error(failure.in_full(), remedy),
+    };
+    if let Err(failure) = client.is_reachable().await {
+        return findings.error(failure.in_full(), remedy);
+    }
+    let statement = store.schema().statement(include_str!("../../sql/check_schemas.sql"));
+    // Without a store there is no schema.
+    let rows =
+        sqlx::query(statement).bind(SCHEMAS_MAX).fetch_all(store.pool()).await.unwrap_or_default();
+    for row in &rows {
+        let (Ok(category), Ok(definition)) =
+            (row.try_get::<String, _>("category"), row.try_get::<String, _>("definition"))
+        else {
+            continue;
+        };
+        let topic = Arc::<str>::from(config.topic(&category));
+        let Ok(schema) = annals_schemas::Schema::parse(&definition) else { continue };
+        match client.look_up(&topic, schema).await {
+            Ok(()) => {}
+            Err(_) if config.registry.auto_register => {}
+            Err(Failure::Schema { schema, source, .. }) => {
+                findings.error(
+                    format!("schema {schema} of topic {topic} is not usable"),
+                    source.to_string(),
+                );
+            }
+            Err(failure) => return findings.error(failure.in_full(), remedy),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The subcommand `forget`.
+
+use std::fmt::Write as _;
+
+use annals_store::Store;
+use sqlx::Row;
+
+use crate::cli::execute::refusal;
+use crate::model::execution::Execution;
+use crate::state::overview;
+
+/// Lets go of a deployment that nobody runs any more; returns what there is to say.
+///
+/// # Errors
+/// Errors of the database, also while a relay of the deployment runs, or if there is no such
+/// deployment.
+pub(super) async fn execute(
+    store: &Store,
+    deployment: &str,
+    reason: &str,
+    execution: Execution,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let mut text = String::new();
+    let held = overview::outbox_holders(store).await?;
+    for holder in held.iter().filter(|holder| holder.deployment == deployment) {
+        writeln!(text, "{holder}")?;
+    }
+    if execution == Execution::DryRun {
+        text.push_str("nothing was changed\n");
+        return Ok(text);
+    }
+    let statement = store.schema().statement(include_str!("../../sql/forget.sql"));
+    let row = sqlx::query(statement).bind(deployment).bind(reason).fetch_one(store.pool()).await;
+    let row = row.map_err(refusal)?;
+    let count = |name: &str| row.try_get::<i64, _>(name);
+    writeln!(
+        text,
+        "deployment {deployment} is forgotten: {} checkpoints, {} quarantine entries and {} skipped events; partitions of \
+         the outbox that only it kept are dropped by the running relays. Its topics keep their claims: see \
+         `annals-relay release-topics --publication {deployment}`",
+        count("checkpoints")?,
+        count("entries")?,
+        count("skipped")?
+    )?;
+    Ok(text)
+}

@@ -1,0 +1,111 @@
+//! Reads a cluster and its topics without changing anything.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use super::client::{BULK_TIMEOUT, EventContext, Result, create};
+use crate::config::Config;
+use crate::kafka::properties;
+use crate::kafka::topic_plan::TopicPlan;
+
+/// A cluster, as its brokers describe it.
+#[derive(Debug, Default)]
+pub(crate) struct Inspection {
+    pub(crate) brokers: usize,
+    /// The settings of one broker; empty if it does not return them.
+    pub(crate) broker: BTreeMap<String, String>,
+    /// Existing topics.
+    pub(crate) topics: BTreeMap<String, InspectedTopic>,
+}
+
+/// An existing topic.
+#[derive(Debug, Default)]
+pub(crate) struct InspectedTopic {
+    /// The fewest replicas of a partition.
+    pub(crate) replicas: usize,
+    /// Partitions without a leader.
+    pub(crate) leaderless: usize,
+    /// Its settings; empty if the broker does not return them.
+    pub(crate) settings: BTreeMap<String, String>,
+}
+
+/// Inspects the cluster and these topics. Blocks.
+pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> {
+    let client: BaseConsumer<EventContext> = create(properties::metadata(&config.kafka))?;
+    let failed = |error: KafkaError| client.context().failure("describe the cluster", &error);
+    let metadata = client.fetch_metadata(None, BULK_TIMEOUT).map_err(failed)?;
+    let mut inspection = Inspection { brokers: metadata.brokers().len(), ..Inspection::default() };
+    for topic in metadata.topics().iter().filter(|of| topics.iter().any(|name| name == of.name())) {
+        let partitions = topic.partitions();
+        let found = InspectedTopic {
+            replicas: partitions.iter().map(|of| of.replicas().len()).min().unwrap_or_default(),
+            leaderless: partitions.iter().filter(|of| of.leader() < 0).count(),
+            settings: BTreeMap::new(),
+        };
+        inspection.topics.insert(topic.name().to_owned(), found);
+    }
+    let admin: AdminClient<EventContext> = create(properties::admin(&config.kafka))?;
+    let names: Vec<String> = inspection.topics.keys().cloned().collect();
+    let broker = metadata.brokers().first().map(|broker| ResourceSpecifier::Broker(broker.id()));
+    let asked: Vec<_> =
+        names.iter().map(|name| ResourceSpecifier::Topic(name)).chain(broker).collect();
+    let described = wait(admin.describe_configs(&asked, &options())).map_err(failed)?;
+    for resource in described.into_iter().flatten() {
+        let entries = resource.entries.into_iter();
+        let settings = entries.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+        match resource.specifier {
+            OwnedResourceSpecifier::Topic(name) => {
+                if let Some(topic) = inspection.topics.get_mut(&name) {
+                    topic.settings = settings;
+                }
+            }
+            OwnedResourceSpecifier::Broker(_) => inspection.broker = settings,
+            OwnedResourceSpecifier::Group(_) => {}
+        }
+    }
+    Ok(inspection)
+}
+
+/// Asks whether a topic could be created by its plan; the broker only validates the request. Blocks.
+pub(crate) fn could_create(config: &Config, plan: &TopicPlan) -> Result<()> {
+    let admin: AdminClient<EventContext> = create(properties::admin(&config.kafka))?;
+    let failed = |error: KafkaError| {
+        admin.inner().context().failure("create a topic", &error).about(&plan.name, Vec::new())
+    };
+    let replication = TopicReplication::Fixed(plan.replication_factor);
+    let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);
+    topic.config = plan.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let made =
+        wait(admin.create_topics([&topic], &options().validate_only(true))).map_err(failed)?;
+    for result in made {
+        match result {
+            Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(failed(KafkaError::AdminOp(code))),
+        }
+    }
+    Ok(())
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(BULK_TIMEOUT)).operation_timeout(Some(BULK_TIMEOUT))
+}
+
+/// Waits for an answer from a thread of librdkafka, which reports a time-out itself.
+fn wait<T>(answer: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        match answer.as_mut().now_or_never() {
+            Some(answer) => return answer,
+            None => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}

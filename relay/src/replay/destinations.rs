@@ -1,0 +1,128 @@
+//! Where the records of a replay go: topics, partitions, and the registry ids of schemas.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use annals_schemas::{Fingerprint, SchemaId};
+use annals_store::Store;
+use annals_store::outbox::OutboxEvent;
+
+use crate::config::Config;
+use crate::kafka::claims_topic::ClaimsTopic;
+use crate::kafka::topic_admin::TopicAdmin;
+use crate::kafka::topic_plan::TopicPlan;
+use crate::kafka::topic_setup::ensure_topic_at;
+use crate::model::message::{Destination, Message};
+use crate::publish::registry::RegistryClient;
+use crate::replay::plan::Plan;
+use crate::replay::{ReplayError, Result};
+use crate::report::failure::Failure;
+use crate::report::threads::in_a_thread;
+
+/// The topics of a replay, ready to be written to, and the ids of its schemas.
+pub(super) struct Destinations {
+    store: Store,
+    source: String,
+    registry: RegistryClient,
+    /// By category.
+    topics: BTreeMap<String, Destination>,
+    /// The own topic of each category: schemas are registered under its name, also for a side topic.
+    own: BTreeMap<String, Arc<str>>,
+    ids: HashMap<(String, Fingerprint), SchemaId>,
+}
+
+impl Destinations {
+    /// Claims and creates the topics of a plan, with the partition counts that they had.
+    pub(super) async fn prepare(
+        config: &Arc<Config>,
+        store: &Store,
+        plan: &Plan,
+        recorded: BTreeMap<String, i32>,
+    ) -> Result<Self> {
+        let categories = plan.parts.iter().map(|part| part.category().to_owned());
+        let own: BTreeMap<String, Arc<str>> = categories
+            .map(|category| {
+                let topic = Arc::<str>::from(config.topic(&category));
+                (category, topic)
+            })
+            .collect();
+        let to: BTreeMap<String, Arc<str>> = match &plan.target {
+            None => own.clone(),
+            Some(target) => {
+                let target = Arc::<str>::from(target.as_str());
+                own.keys().map(|category| (category.clone(), Arc::clone(&target))).collect()
+            }
+        };
+        let (of, progress) = (Arc::clone(config), config.replays_topic());
+        let topics = in_a_thread("topics", move || ready(&of, to, &recorded, &progress)).await?;
+        let registry = RegistryClient::connect(config, store)?;
+        let (store, source) = (store.clone(), config.relay.source.clone());
+        Ok(Self { store, source, registry, topics, own, ids: HashMap::new() })
+    }
+
+    /// The message of an event.
+    pub(super) async fn message(
+        &mut self,
+        event: &OutboxEvent<'_>,
+        replay: i64,
+    ) -> Result<Message> {
+        let key = (event.category.to_owned(), event.fingerprint);
+        let id = match self.ids.get(&key) {
+            Some(id) => *id,
+            None => {
+                let schemas = self.store.schemas([event.fingerprint].into()).await;
+                let schemas = schemas.map_err(Failure::from)?;
+                let schema = schemas[&event.fingerprint];
+                let topic = self.own.get(event.category).cloned().unwrap_or_default();
+                let id = self.registry.id(&topic, schema).await?;
+                self.ids.insert(key, id);
+                id
+            }
+        };
+        let unreadable = |reason: String| ReplayError::Unreadable {
+            stream: event.stream.to_owned(),
+            position: event.position,
+            reason,
+        };
+        let Some(to) = self.topics.get(event.category) else {
+            return Err(unreadable("its category is not part of the replay".to_owned()));
+        };
+        let message = Message::new(event, to, id, &self.source);
+        Ok(message.map_err(|error| unreadable(error.to_string()))?.replayed(replay))
+    }
+}
+
+/// Claims and creates topics. Blocks.
+fn ready(
+    config: &Arc<Config>,
+    to: BTreeMap<String, Arc<str>>,
+    recorded: &BTreeMap<String, i32>,
+    progress: &str,
+) -> Result<BTreeMap<String, Destination>, Failure> {
+    let admin = TopicAdmin::open(config)?;
+    let mut names: Vec<String> = to.values().map(ToString::to_string).collect();
+    names.push(progress.to_owned());
+    names.sort();
+    names.dedup();
+    let refused = ClaimsTopic::new(config).claim(&admin, &names)?;
+    if let Some(failure) = refused.into_values().next() {
+        return Err(failure);
+    }
+    ensure_topic_at(&admin, config, &TopicPlan::replays(&config.topics, progress))?;
+    let mut ready: BTreeMap<String, Destination> = BTreeMap::new();
+    for (category, topic) in to {
+        let mut plan = TopicPlan::events(&config.topics, &topic);
+        let known = recorded.get(&*topic).copied();
+        plan.partitions = known.unwrap_or(plan.partitions);
+        let found = ensure_topic_at(&admin, config, &plan)?.partitions;
+        if let Some(known) = known.filter(|known| *known != found) {
+            return Err(Failure::Repartitioned {
+                topic: topic.to_string(),
+                recorded: known,
+                found,
+            });
+        }
+        ready.insert(category, Destination { topic, partitions: found });
+    }
+    Ok(ready)
+}

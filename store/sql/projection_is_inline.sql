@@ -1,0 +1,3 @@
+-- Whether appends apply their events to a version of a projection. $1 projection, $2 version.
+-- No row: there is no such version.
+select is_inline from annals.projections where name = $1 and version = $2

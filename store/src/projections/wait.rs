@@ -1,0 +1,76 @@
+//! Waiting until a projection has applied events: reading one's own writes.
+
+use std::time::{Duration, Instant};
+
+use super::{ProjectionError, ProjectionStatus};
+use crate::store::Store;
+use crate::stream::Position;
+
+/// The first pause between two queries; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+impl Store {
+    /// Waits until the version of a projection that readers see has applied the events at these
+    /// positions, such as those of an append ([`Appended::positions`](crate::Appended::positions)).
+    /// Events that the projection does not follow are not waited for.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Behind`] at the deadline; [`ProjectionError::Unknown`] if readers see no
+    /// version of it; [`ProjectionError::Store`].
+    pub async fn wait_for(
+        &self,
+        projection: &str,
+        positions: impl IntoIterator<Item = Position> + Send,
+        deadline: Duration,
+    ) -> Result<(), ProjectionError> {
+        let (started_at, mut pause) = (Instant::now(), PAUSE_MIN);
+        let positions: Vec<Position> = positions.into_iter().collect();
+        loop {
+            if self.has_seen(projection, &positions).await? {
+                return Ok(());
+            }
+            let left = deadline.saturating_sub(started_at.elapsed());
+            if left.is_zero() {
+                return Err(self.projection_behind(projection, |of| of.is_active).await);
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Whether the active version has applied events.
+    async fn has_seen(
+        &self,
+        projection: &str,
+        positions: &[Position],
+    ) -> Result<bool, ProjectionError> {
+        let seen = sqlx::query_scalar(self.statements().projection_has_seen.clone())
+            .bind(projection)
+            .bind(positions)
+            .fetch_optional(self.pool())
+            .await
+            .map_err(ProjectionError::database("read the progress of a projection"))?;
+        seen.ok_or_else(|| ProjectionError::Unknown { projection: projection.to_owned() })
+    }
+
+    /// The error of a deadline, for a version of a projection.
+    pub(super) async fn projection_behind(
+        &self,
+        projection: &str,
+        is_version: impl Fn(&ProjectionStatus) -> bool,
+    ) -> ProjectionError {
+        let status = match self.projection_status(projection).await {
+            Ok(status) => status.into_iter().find(is_version),
+            Err(error) => return error,
+        };
+        let projection = projection.to_owned();
+        match status {
+            None => ProjectionError::Unknown { projection },
+            Some(ProjectionStatus { position: reached, failure, .. }) => {
+                let failed_event = failure.map(|failure| failure.event_id);
+                ProjectionError::Behind { projection, reached, failed_event }
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A topic that cannot be written to holds its category, and all other categories are published; and
+//! no transaction is tried for ever at a size that cannot succeed in time.
+
+use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
+use annals_testkit::{
+    ACCESS_LISTS, CATEGORY, Component, Ending, Follower, Must, PrivateStack, RelayProcess, Right,
+    Testbed, ThreeBrokers, TwoDoors, account, allow, check, configure_topic, deny, deposited,
+    deposited_large, limit_writing,
+};
+
+/// A broker whose other listener accepts one user with this password.
+const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
+    listener.name.other.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+    user_relay=\"the_password\";\n";
+const LOGS_IN: &str = "{ \"security.protocol\" = \"sasl_plaintext\", \"sasl.mechanism\" = \"PLAIN\", \
+    \"sasl.username\" = \"relay\", \"sasl.password\" = \"the_password\" }";
+const LEDGER: &str = "ledger";
+
+fn ledger() -> StreamName {
+    StreamName::new("ledger-1").must("name a stream")
+}
+
+async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
+    let append = Append::to(stream, ExpectedVersion::Any, events);
+    bed.store().append(&append).await.must("append");
+}
+
+/// Appends one event to each category in one transaction, so that they are published together.
+async fn append_to_both(bed: &Testbed, sequence: i64) {
+    let append = Append::to(&ledger(), ExpectedVersion::Any, [deposited(sequence)]);
+    let append = append.and_to(&account("a"), ExpectedVersion::Any, [deposited(sequence)]);
+    bed.store().append(&append).await.must("append");
+}
+
+/// Consumers of the accounts, and of the ledger.
+fn followers(bed: &Testbed) -> [Follower; 2] {
+    [CATEGORY, LEDGER]
+        .map(|category| Follower::start(&bed.environment().kafka, &[&bed.topic(category)]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_without_the_right_to_write_holds_its_category_and_the_others_flow() {
+    let kafka = TwoDoors::with_login(&format!("{ACCESS_LISTS}{LOGIN}")).await;
+    let bed = Testbed::on("one_right", kafka.environment().clone()).await;
+    let broker = &kafka.environment().kafka;
+    let settings = bed.relay().impatient().kafka(&kafka.other());
+    let mut relay =
+        RelayProcess::start(&settings.variable("ANNALS_RELAY__KAFKA__PROPERTIES", LOGS_IN));
+    append_to_both(&bed, 1).await;
+    let [accounts, ledgers] = followers(&bed);
+    accounts.until_count(1).await;
+    ledgers.until_count(1).await;
+
+    let topic = bed.topic(LEDGER);
+    deny(broker, "relay", Right::Topic(&topic)).await;
+    for sequence in 2..=20 {
+        append_to_both(&bed, sequence).await;
+    }
+    let line = relay.quarantines(LEDGER).await;
+    assert!(line.contains("opic authorization failed") && line.contains(&topic), "{line}");
+    accounts.until_count(20).await;
+    // A relay that takes over finds it refused again.
+    relay.kill().await;
+    relay.restart();
+    append_to_both(&bed, 21).await;
+    accounts.until_count(21).await;
+    assert_eq!(ledgers.count(), 1);
+
+    allow(broker, "relay", Right::Topic(&topic)).await;
+    ledgers.until_count(21).await;
+    relay.event("quarantine_ended").await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_only() {
+    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+    let bed = Testbed::on("one_topic_too_few", brokers.environment().clone()).await;
+    let settings =
+        bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
+    let settings = settings.variable("ANNALS_RELAY__RELAY__DELIVERY", "at-least-once");
+    let mut relay = RelayProcess::start(&settings);
+    append_to_both(&bed, 1).await;
+    let [accounts, ledgers] = followers(&bed);
+    accounts.until_count(1).await;
+    ledgers.until_count(1).await;
+
+    let topic = bed.topic(LEDGER);
+    configure_topic(&bed.environment().kafka, &topic, "min.insync.replicas", "2").await;
+    brokers.end_two(Ending::Orderly).await;
+    for sequence in 2..=20 {
+        append_to_both(&bed, sequence).await;
+    }
+    let line = relay.quarantines(LEDGER).await;
+    assert!(line.contains("1 replicas in sync, and needs 2"), "{line}");
+    accounts.until_count(20).await;
+    append_to_both(&bed, 21).await;
+    accounts.until_count(21).await;
+
+    brokers.start_two().await;
+    ledgers.until_count(21).await;
+    relay.event("quarantine_ended").await;
+    assert!(relay.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_ones() {
+    const EVENTS: i64 = 200;
+    const BYTES_PER_SECOND: f64 = 150_000.0;
+    let stack = PrivateStack::up(&[Component::Kafka]).await;
+    let bed = Testbed::on("quota", stack.environment().clone()).await;
+    let settings = bed.relay().impatient().variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none");
+    let mut relay = RelayProcess::start(&settings);
+    let follower = bed.follow();
+    append(&bed, &account("first"), [deposited(0)]).await;
+    follower.until_count(1).await;
+    relay.freeze().await;
+    // 2.6 MB in one transaction: 17 s, and the relay waits for 3.
+    for number in 0..EVENTS {
+        append(&bed, &account(number % 10), [deposited_large(number)]).await;
+    }
+    limit_writing(&bed.environment().kafka, Some(BYTES_PER_SECOND)).await;
+    relay.thaw().await;
+    relay.waits_for("kafka").await;
+    follower.until_count(usize::try_from(EVENTS + 1).must("count")).await;
+    limit_writing(&bed.environment().kafka, None).await;
+    append(&bed, &account("last"), [deposited(1)]).await;
+    follower.until_count(usize::try_from(EVENTS + 2).must("count")).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}

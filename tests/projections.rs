@@ -1,0 +1,564 @@
+//! A projection in the database of the store applies each event exactly once, under one runner at a
+//! time, whatever crashes; it stops at an event that it refuses; a new version is built beside the
+//! old one, and one switch shows it.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use annals_store::{
+    Append, Appended, ExpectedVersion, Follow, Projection, ProjectionError, ProjectionFailure,
+    ProjectionStatus, RecordedEvent, Store, StreamName,
+};
+use annals_testkit::{
+    AccountEvent, DEADLINE, Dice, Load, LoadOptions, Must, Testbed, account, deposited,
+};
+use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+const NAME: &str = "balances";
+/// A lease that does not expire in a test, and is not renewed in it.
+const LONG: Duration = Duration::from_secs(3_600);
+const SHORT: Duration = Duration::from_millis(600);
+
+/// What a test does to a projection.
+#[derive(Debug)]
+struct Script {
+    /// Refuses deposits of this amount.
+    refused_cents: Option<i64>,
+    /// Pauses before it returns, while no permit is there; closed: never.
+    gate: Semaphore,
+    /// Batches that were begun.
+    begun: AtomicUsize,
+}
+
+impl Script {
+    fn plain() -> Arc<Self> {
+        let gate = Semaphore::new(0);
+        gate.close();
+        Arc::new(Self { refused_cents: None, gate, begun: AtomicUsize::new(0) })
+    }
+
+    fn refusing(cents: i64) -> Arc<Self> {
+        let mut script = Arc::into_inner(Self::plain()).must("have the only handle");
+        script.refused_cents = Some(cents);
+        Arc::new(script)
+    }
+
+    fn gated() -> Arc<Self> {
+        let mut script = Arc::into_inner(Self::plain()).must("have the only handle");
+        script.gate = Semaphore::new(0);
+        Arc::new(script)
+    }
+}
+
+/// The balances of accounts, and the events that made them, in the order of their application.
+/// Version 2 counts in tenths of a cent.
+struct Balances {
+    version: u32,
+    script: Arc<Script>,
+}
+
+impl Projection for Balances {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn events(&self) -> Follow {
+        Follow::events_of::<AccountEvent>()
+    }
+
+    fn tables(&self) -> &'static str {
+        include_str!("sql/balances.sql")
+    }
+
+    async fn apply(
+        &self,
+        events: &[RecordedEvent],
+        connection: &mut PgConnection,
+    ) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        self.script.begun.fetch_add(1, Ordering::SeqCst);
+        let factor = if self.version == 1 { 1 } else { 10 };
+        for event in events {
+            let cents = match event.decode()? {
+                AccountEvent::MoneyDeposited(deposited) => deposited.cents,
+                AccountEvent::AccountOpened(_) | AccountEvent::AccountClosed(_) => 0,
+            };
+            if self.script.refused_cents == Some(cents) {
+                return Err(format!("{cents} cents are refused").into());
+            }
+            sqlx::query(include_str!("sql/balance_apply.sql"))
+                .bind(event.stream.as_str())
+                .bind(event.version.get())
+                .bind(event.id.get())
+                .bind(cents * factor)
+                .execute(&mut *connection)
+                .await?;
+        }
+        if let Ok(permit) = self.script.gate.acquire().await {
+            permit.forget();
+        }
+        Ok(())
+    }
+}
+
+fn balances(script: &Arc<Script>) -> Balances {
+    Balances { version: 1, script: Arc::clone(script) }
+}
+
+/// A runner in the background. Dropping it is a crash: its future is dropped wherever it is.
+struct Running(JoinHandle<()>);
+
+impl Running {
+    fn start(store: &Store, projection: Balances, lease: Duration) -> Self {
+        let runner = store.project(projection).lease(lease);
+        Self(tokio::spawn(async move {
+            runner.run(std::future::pending()).await.must("run the projection");
+        }))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn append(store: &Store, id: &str, cents: impl IntoIterator<Item = i64>) -> Appended {
+    let events = cents.into_iter().map(deposited);
+    store.append(&Append::to(&account(id), ExpectedVersion::Any, events)).await.must("append")
+}
+
+async fn execute(store: &Store, statement: &str) {
+    let statement = AssertSqlSafe(statement.to_owned());
+    sqlx::raw_sql(statement).execute(store.pool()).await.must("change the database");
+}
+
+/// The balance that readers see.
+async fn balance(store: &Store, id: &str) -> i64 {
+    let query = sqlx::query_scalar(include_str!("sql/balance.sql")).bind(account(id).to_string());
+    query.fetch_one(store.pool()).await.must("read a balance")
+}
+
+/// Stream and version of each applied event, in the order of application.
+async fn applied(store: &Store) -> Vec<(String, i64)> {
+    let query = sqlx::query_as(include_str!("sql/balance_events.sql"));
+    query.fetch_all(store.pool()).await.must("read the applied events")
+}
+
+async fn wait_for(store: &Store, appended: &Appended) {
+    store.wait_for(NAME, appended.positions(), DEADLINE).await.must("see the append");
+}
+
+async fn status(store: &Store, version: u32) -> ProjectionStatus {
+    let status = store.projection_status(NAME).await.must("read the status");
+    status.into_iter().find(|of| of.version == version).must("find the version")
+}
+
+/// Returns when a question about the status of a version is answered with yes.
+async fn until(store: &Store, version: u32, is_so: impl Fn(&ProjectionStatus) -> bool) {
+    let asked = async {
+        loop {
+            let found = store.projection_status(NAME).await.must("read the status");
+            if found.iter().any(|of| of.version == version && is_so(of)) {
+                return;
+            }
+        }
+    };
+    let asked = tokio::time::timeout(DEADLINE, asked).await;
+    assert!(asked.is_ok(), "not within {DEADLINE:?}: {:?}", store.projection_status(NAME).await);
+}
+
+async fn until_begun(script: &Script, batches: usize) {
+    let begun = async {
+        while script.begun.load(Ordering::SeqCst) < batches {
+            tokio::task::yield_now().await;
+        }
+    };
+    let begun = tokio::time::timeout(DEADLINE, begun).await;
+    assert!(begun.is_ok(), "no batch {batches} within {DEADLINE:?}");
+}
+
+async fn failure(store: &Store) -> ProjectionFailure {
+    until(store, 1, |status| status.failure.is_some()).await;
+    status(store, 1).await.failure.must("be stopped")
+}
+
+/// Asserts that each recorded event is applied once, and each stream in order.
+async fn check_exactly_once(bed: &Testbed) {
+    let applied = applied(bed.store()).await;
+    let mut recorded: Vec<_> =
+        bed.recorded().await.into_iter().map(|event| (event.stream, event.version)).collect();
+    let mut sorted = applied.clone();
+    sorted.sort();
+    recorded.sort();
+    assert_eq!(sorted, recorded, "each event once");
+    let mut last = std::collections::HashMap::new();
+    for (stream, version) in applied {
+        let before = last.insert(stream.clone(), version).unwrap_or(-1);
+        assert_eq!(version, before + 1, "the order of {stream}");
+    }
+}
+
+#[tokio::test]
+async fn events_are_applied_and_an_append_is_waited_for() {
+    let bed = Testbed::new("projected").await;
+    let store = bed.store();
+    append(store, "a", 1..=3).await;
+    let _running = Running::start(store, balances(&Script::plain()), LONG);
+    let second = append(store, "a", [4]).await;
+    until(store, 1, |_| true).await;
+    wait_for(store, &second).await;
+    assert_eq!(balance(store, "a").await, 10);
+    // One that it does not follow is not waited for.
+    let ledger = StreamName::new("ledger-1").unwrap();
+    let other = Append::to(&ledger, ExpectedVersion::Any, [deposited(1)]);
+    let other = store.append(&other).await.must("append");
+    wait_for(store, &other).await;
+    // Its progress passes over it.
+    until(store, 1, |status| status.position == status.log_position).await;
+    let status = status(store, 1).await;
+    assert_eq!((status.events, status.lag_since, status.is_active), (4, None, true));
+    assert!(status.owner.is_some());
+}
+
+#[tokio::test]
+async fn waiting_ends_at_the_deadline_and_says_how_far_the_projection_has_come() {
+    let bed = Testbed::new("deadline").await;
+    let store = bed.store();
+    let unknown = store.wait_for(NAME, [], Duration::ZERO).await.unwrap_err();
+    assert!(matches!(unknown, ProjectionError::Unknown { .. }), "{unknown:?}");
+    let running = Running::start(store, balances(&Script::refusing(5)), LONG);
+    let first = append(store, "a", [1]).await;
+    until(store, 1, |_| true).await;
+    wait_for(store, &first).await;
+    let second = append(store, "a", [5]).await;
+    failure(store).await;
+    let late = store.wait_for(NAME, second.positions(), Duration::from_millis(5)).await;
+    let Err(ProjectionError::Behind { reached, failed_event, .. }) = late else {
+        panic!("not behind: {late:?}")
+    };
+    let positions: Vec<_> = first.positions().collect();
+    assert_eq!(vec![reached], positions);
+    assert!(failed_event.is_some());
+    drop(running);
+    // A position without an event is not seen.
+    let nowhere = annals_store::Position::new(1_000_000).unwrap();
+    let late = store.wait_for(NAME, [nowhere], Duration::ZERO).await;
+    assert!(matches!(late, Err(ProjectionError::Behind { .. })), "{late:?}");
+}
+
+/// Runners of two processes that crash again and again, and whose sessions are ended, while
+/// writers append.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runners_that_crash_under_load_apply_each_event_exactly_once_and_in_order() {
+    const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 10, ahead_events_max: 1_000_000 };
+    let bed = Testbed::new("exactly_once").await;
+    let mut dice = Dice::of_this_run();
+    let (_sender, idle) = watch::channel(0);
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &idle);
+    let runners = [bed.another_store().await, bed.another_store().await];
+    let mut running =
+        runners.each_ref().map(|store| Running::start(store, balances(&Script::plain()), SHORT));
+    for round in 1..=10 {
+        load.until_acknowledged(200 * round).await;
+        let one = dice.below(2);
+        if round % 3 == 0 {
+            let end = sqlx::query(include_str!("sql/end_projecting_sessions.sql"));
+            end.execute(bed.store().pool()).await.must("end the sessions of the runners");
+        } else {
+            running[one] = Running::start(&runners[one], balances(&Script::plain()), SHORT);
+        }
+    }
+    load.stop().await;
+    let recorded = bed.recorded().await.len();
+    until(bed.store(), 1, |status| status.events == u64::try_from(recorded).unwrap()).await;
+    check_exactly_once(&bed).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_lost_its_lease_cannot_commit_and_the_new_owner_continues() {
+    let bed = Testbed::new("fenced").await;
+    let store = bed.store();
+    let (slow, quick) = (Script::gated(), Script::plain());
+    append(store, "a", 1..=3).await;
+    let _first = Running::start(store, balances(&slow), LONG);
+    until_begun(&slow, 1).await;
+    let other = bed.another_store().await;
+    let _second = Running::start(&other, balances(&quick), Duration::from_secs(2));
+    // The first one hangs for longer than its lease.
+    execute(store, "update annals.projections set lease_until = clock_timestamp()").await;
+    bed.until_waiting_for_a_lock().await;
+    slow.gate.add_permits(1);
+    until(store, 1, |status| status.events == 3).await;
+    append(store, "a", [4]).await;
+    until(store, 1, |status| status.events == 4).await;
+    assert_eq!(slow.begun.load(Ordering::SeqCst), 1, "the first one is not the owner");
+    assert!(quick.begun.load(Ordering::SeqCst) >= 2);
+    assert_eq!(balance(store, "a").await, 10);
+    check_exactly_once(&bed).await;
+}
+
+#[tokio::test]
+async fn one_runner_at_a_time_has_the_lease_and_another_takes_over_when_it_ends() {
+    let bed = Testbed::new("takes_over").await;
+    let store = bed.store();
+    let scripts = [Script::plain(), Script::plain()];
+    append(store, "a", [1]).await;
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let first = store.project(balances(&scripts[0])).lease(LONG).run(async {
+        drop(ended.await);
+    });
+    let first = tokio::spawn(first);
+    until(store, 1, |status| status.events == 1).await;
+    let _second = Running::start(&bed.another_store().await, balances(&scripts[1]), SHORT);
+    append(store, "a", [2]).await;
+    until(store, 1, |status| status.events == 2).await;
+    assert_eq!(scripts[1].begun.load(Ordering::SeqCst), 0);
+    // A clean end releases the lease, which would be valid for an hour.
+    end.send(()).unwrap();
+    first.await.must("join").must("end cleanly");
+    append(store, "a", [3]).await;
+    until(store, 1, |status| status.events == 3).await;
+    assert_eq!(scripts[1].begun.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_refused_event_stops_the_projection_until_it_is_skipped_and_is_named_with_its_error() {
+    let bed = Testbed::new("refused_event").await;
+    let store = bed.store();
+    let script = Script::refusing(3);
+    append(store, "a", 1..=2).await;
+    append(store, "b", 3..=4).await;
+    let _running = Running::start(store, balances(&script), LONG);
+    let failed = failure(store).await;
+    assert_eq!((failed.stream.as_str(), failed.version.get()), ("account-b", 0));
+    assert_eq!(
+        (failed.event_type.as_str(), failed.error.as_str()),
+        ("MoneyDeposited", "3 cents are refused")
+    );
+    // The events before it are applied, those behind it are not.
+    assert_eq!(status(store, 1).await.events, 2);
+    until(store, 1, |status| status.failure.as_ref().is_some_and(|failed| failed.attempts >= 3))
+        .await;
+
+    let wrong = annals_store::EventId::generate();
+    store.skip_projection_event(NAME, wrong, "wrong").await.unwrap_err();
+    store.skip_projection_event(NAME, failed.event_id, " ").await.unwrap_err();
+    store.skip_projection_event(NAME, failed.event_id, "a test deposit").await.must("skip");
+    until(store, 1, |status| status.events == 3 && status.failure.is_none()).await;
+    assert_eq!(balance(store, "b").await, 4);
+    let skips = sqlx::query_as(include_str!("sql/projection_skips.sql"));
+    let skips: Vec<(String, String)> = skips.fetch_all(store.pool()).await.must("read the skips");
+    assert_eq!(skips, [(failed.event_id.to_string(), "a test deposit".to_owned())]);
+    // After a restart, too, and at the end of the log.
+    let last = append(store, "b", [3]).await;
+    let failed = failure(store).await;
+    store.skip_projection_event(NAME, failed.event_id, "again").await.must("skip");
+    wait_for(store, &last).await;
+    assert_eq!(status(store, 1).await.failure, None);
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_stops_the_projection_too() {
+    let bed = Testbed::new("unreadable_event").await;
+    let store = bed.store();
+    append(store, "a", 1..=3).await;
+    execute(
+        store,
+        "select annals.administer('test'); update annals.events set fingerprint = 7 where version = 1",
+    )
+    .await;
+    let _running = Running::start(store, balances(&Script::plain()), LONG);
+    let failed = failure(store).await;
+    assert_eq!((failed.stream.as_str(), failed.version.get()), ("account-a", 1));
+    store.skip_projection_event(NAME, failed.event_id, "damaged").await.must("skip");
+    until(store, 1, |status| status.events == 2 && status.failure.is_none()).await;
+    assert_eq!(balance(store, "a").await, 4);
+}
+
+#[tokio::test]
+async fn a_deadlock_or_a_lost_connection_is_no_failure_of_an_event() {
+    let bed = Testbed::new("interrupted").await;
+    let store = bed.store();
+    let script = Script::gated();
+    append(store, "a", [1]).await;
+    let _running = Running::start(store, balances(&script), LONG);
+    until_begun(&script, 1).await;
+    let end = sqlx::query(include_str!("sql/end_projecting_sessions.sql"));
+    end.execute(store.pool()).await.must("end the session of the runner");
+    script.gate.add_permits(2);
+    until(store, 1, |status| status.events == 1).await;
+    assert_eq!(status(store, 1).await.failure, None);
+    assert_eq!(balance(store, "a").await, 1);
+}
+
+#[tokio::test]
+async fn a_new_version_is_built_beside_the_old_one_and_one_switch_shows_it_and_back() {
+    let bed = Testbed::new("blue_green").await;
+    let store = bed.store();
+    append(store, "a", 1..=700).await;
+    let _blue = Running::start(store, balances(&Script::plain()), LONG);
+    until(store, 1, |status| status.events == 700).await;
+    let sum: i64 = (1..=700).sum();
+
+    // Held before its first batch ends, it is behind: readers see the old one.
+    let script = Script::gated();
+    let second = Balances { version: 2, script: Arc::clone(&script) };
+    let green = Running::start(store, second, LONG);
+    until_begun(&script, 1).await;
+    let early = store.switch_projection(NAME, 2, Duration::ZERO).await.unwrap_err();
+    assert!(matches!(early, ProjectionError::Behind { .. }), "{early:?}");
+    assert_eq!(balance(store, "a").await, sum);
+    script.gate.close();
+    let last = append(store, "a", [1]).await;
+    store.switch_projection(NAME, 2, DEADLINE).await.must("switch");
+    wait_for(store, &last).await;
+    assert_eq!(balance(store, "a").await, 10 * (sum + 1));
+    let [one, two] = [status(store, 1).await, status(store, 2).await];
+    assert_eq!((one.is_active, two.is_active), (false, true));
+    assert!(two.events_per_second.is_some_and(|rate| rate > 0.0));
+    assert!(two.time_left.is_some());
+
+    // Both are live, and the way back is the same.
+    let last = append(store, "a", [1]).await;
+    store.switch_projection(NAME, 1, DEADLINE).await.must("switch back");
+    wait_for(store, &last).await;
+    assert_eq!(balance(store, "a").await, sum + 2);
+    store.drop_projection(NAME, 1).await.unwrap_err();
+    drop(green);
+    store.drop_projection(NAME, 2).await.must("delete the second version");
+    assert_eq!(store.projection_status(NAME).await.must("read the status").len(), 1);
+    store.switch_projection(NAME, 2, Duration::ZERO).await.unwrap_err();
+}
+
+/// Takes the place of a projection with an illegal name or other events.
+struct Other(&'static str, u32);
+
+impl Projection for Other {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn version(&self) -> u32 {
+        self.1
+    }
+
+    fn events(&self) -> Follow {
+        Follow::all()
+    }
+
+    fn tables(&self) -> &'static str {
+        ""
+    }
+
+    async fn apply(
+        &self,
+        _events: &[RecordedEvent],
+        _connection: &mut PgConnection,
+    ) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn illegal_names_and_another_set_of_events_under_a_version_are_refused() {
+    let bed = Testbed::new("illegal").await;
+    for (name, version) in
+        [("", 1), ("Balances", 1), ("a b", 1), ("annals", 1), ("public", 1), ("a", 0)]
+    {
+        let refused = bed.store().project(Other(name, version)).run(std::future::pending()).await;
+        assert!(matches!(refused, Err(ProjectionError::Illegal { .. })), "{name:?}: {refused:?}");
+    }
+    let running = Running::start(bed.store(), balances(&Script::plain()), LONG);
+    until(bed.store(), 1, |_| true).await;
+    drop(running);
+    let refused = bed.store().project(Other(NAME, 1)).run(std::future::pending()).await;
+    assert!(matches!(refused, Err(ProjectionError::OtherEvents { .. })), "{refused:?}");
+}
+
+async fn append_inline(store: &Store, cents: i64) -> Result<Appended, ProjectionError> {
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(cents)]);
+    store.append_inline(&append, &balances(&Script::refusing(13))).await
+}
+
+#[tokio::test]
+async fn an_inline_projection_is_applied_in_the_transaction_of_the_append() {
+    let bed = Testbed::new("inline").await;
+    let store = bed.store();
+    let running = Running::start(store, balances(&Script::plain()), LONG);
+    append(store, "a", 1..=600).await;
+    let first = append_inline(store, 1).await.must("append");
+    until(store, 1, |_| true).await;
+    wait_for(store, &first).await;
+    drop(running);
+    // These are applied by the change of the mode.
+    append(store, "a", 1..=700).await;
+    let inline = store.project(balances(&Script::plain()));
+    inline.make_inline(DEADLINE).await.must("make it inline");
+    let sum: i64 = (1..=600).sum::<i64>() + 1 + (1..=700).sum::<i64>();
+    assert_eq!(balance(store, "a").await, sum);
+
+    // A runner applies nothing now.
+    let script = Script::plain();
+    let _idle = Running::start(store, balances(&script), SHORT);
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(10)]);
+    let appended = store.append_inline(&append, &balances(&script)).await.must("append");
+    assert_eq!(balance(store, "a").await, sum + 10, "at once");
+    // A repetition applies nothing.
+    let repeated = store.append_inline(&append, &balances(&script)).await.must("append again");
+    assert!(repeated.repeated);
+    assert_eq!(balance(store, "a").await, sum + 10);
+    wait_for(store, &appended).await;
+
+    // What the projection refuses is not recorded.
+    let refused = append_inline(store, 13).await.unwrap_err();
+    assert!(matches!(refused, ProjectionError::Refused { .. }), "{refused:?}");
+    assert_eq!(bed.recorded().await.len(), 1_302);
+
+    let followed = store.project(balances(&Script::plain()));
+    followed.make_followed(DEADLINE).await.must("make it followed");
+    let last = append_inline(store, 100).await.must("append");
+    wait_for(store, &last).await;
+    assert_eq!(balance(store, "a").await, sum + 110);
+    check_exactly_once(&bed).await;
+}
+
+async fn write_inline(store: Store, stream: StreamName, ended: watch::Receiver<bool>) {
+    let plain = balances(&Script::plain());
+    while !*ended.borrow() {
+        let append = Append::to(&stream, ExpectedVersion::Any, [deposited(1)]);
+        store.append_inline(&append, &plain).await.must("append");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_change_to_inline_and_back_under_load_applies_each_event_exactly_once() {
+    let bed = Testbed::new("change_mode").await;
+    let (end, ended) = watch::channel(false);
+    let write = |number| write_inline(bed.store().clone(), account(number), ended.clone());
+    let writers: Vec<_> = (0..4).map(|number| tokio::spawn(write(number))).collect();
+    let _running = Running::start(bed.store(), balances(&Script::plain()), SHORT);
+    for _ in 0..3 {
+        until(bed.store(), 1, |status| status.events > 100).await;
+        let runner = bed.store().project(balances(&Script::plain()));
+        runner.make_inline(DEADLINE).await.must("make it inline");
+        let before = bed.recorded().await.len();
+        while bed.recorded().await.len() < before + 50 {}
+        let runner = bed.store().project(balances(&Script::plain()));
+        runner.make_followed(DEADLINE).await.must("make it followed");
+    }
+    end.send_replace(true);
+    for writer in writers {
+        writer.await.must("join");
+    }
+    let runner = bed.store().project(balances(&Script::plain()));
+    runner.make_inline(DEADLINE).await.must("apply the rest");
+    check_exactly_once(&bed).await;
+}

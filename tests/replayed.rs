@@ -1,0 +1,168 @@
+//! A replay publishes events again, each once and in the order of its stream, wherever its process
+//! dies, and relays continue behind it without a gap.
+
+use std::collections::BTreeMap;
+
+use annals_store::{Append, ExpectedVersion};
+use annals_testkit::{
+    CATEGORY, Isolation, Must, RawRecord, RelayProcess, Testbed, account, check, delete_topic,
+    deposited, read_topic,
+};
+
+const STREAMS: i64 = 10;
+const EVENTS_OF_A_STREAM: i64 = 300;
+
+async fn append(bed: &Testbed, stream: i64, sequences: std::ops::Range<i64>) {
+    let append = Append::to(&account(stream), ExpectedVersion::Any, sequences.map(deposited));
+    bed.store().append(&append).await.must("append");
+}
+
+/// Streams that a real relay has published, and that no relay publishes any more.
+async fn published(label: &str) -> (Testbed, RelayProcess) {
+    let bed = Testbed::new(label).await;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    for stream in 0..STREAMS {
+        append(&bed, stream, 0..EVENTS_OF_A_STREAM).await;
+    }
+    follower.until_count(events()).await;
+    assert!(relay.terminate().await.success());
+    (bed, relay)
+}
+
+fn events() -> usize {
+    usize::try_from(STREAMS * EVENTS_OF_A_STREAM).must("count")
+}
+
+async fn records(bed: &Testbed, topic: &str) -> Vec<RawRecord> {
+    read_topic(&bed.environment().kafka, &bed.topic(topic), Isolation::Committed).await
+}
+
+/// The versions of each stream, in the order of the topic.
+fn versions(records: &[RawRecord]) -> BTreeMap<String, Vec<i64>> {
+    let mut versions: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for record in records {
+        let stream = record.header("ce_subject").must("have a stream").to_owned();
+        let version = record.header("ce_streamversion").and_then(|of| of.parse().ok());
+        versions.entry(stream).or_default().push(version.must("have a version"));
+    }
+    versions
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_topic_comes_back_and_the_relay_continues_behind_it_without_a_gap() {
+    let (bed, mut relay) = published("replay_deleted").await;
+    append(&bed, 0, 300..305).await;
+    let brokers = &bed.environment().kafka;
+    let before = records(&bed, CATEGORY).await;
+    delete_topic(brokers, &bed.topic(CATEGORY)).await;
+
+    let counted = bed.relay().must_run(&["replay", "--category", CATEGORY, "--dry-run"]).await;
+    assert!(counted.contains(&format!("{} events would be replayed", events())), "{counted}");
+    let (code, audited) = bed.relay().run_for_code(&["audit"]).await;
+    assert!(code == 3 && audited.contains(&format!("{} lost", events())), "{audited}");
+
+    let replay = ["replay", "--category", CATEGORY, "--reason", "the topic was deleted"];
+    let said = bed.relay().must_run(&replay).await;
+    assert!(said.contains(&format!("replay 1: {} events", events())), "{said}");
+    let again = records(&bed, CATEGORY).await;
+    assert!(again.iter().all(|record| record.header("ce_replayed") == Some("1")));
+    let sorted = |records: &[RawRecord]| {
+        let key =
+            |of: &RawRecord| (of.partition, of.key.clone(), of.value.clone(), of.timestamp_ms);
+        let mut all: Vec<_> = records.iter().map(key).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(sorted(&before), sorted(&again), "partition, value or time differs");
+
+    relay.restart();
+    append(&bed, 1, 300..303).await;
+    let follower = bed.follow();
+    follower.until_count(events() + 8).await;
+    bed.until_copied().await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+    let (code, audited) = bed.relay().run_for_code(&["audit"]).await;
+    assert_eq!(code, 0, "{audited}");
+    let live = records(&bed, CATEGORY).await;
+    let live = live.iter().filter(|record| record.header("ce_replayed").is_none()).count();
+    assert_eq!(live, 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_is_refused() {
+    let (bed, _relay) = published("replay_killed").await;
+    let side = bed.topic("again-side");
+    let to_side = ["replay", "--all", "--to", &side, "--reason", "a test"];
+    let slowly = [&to_side[..], &["--rate", "400"]].concat();
+    let mut first = bed.relay().start_command(&slowly);
+    let until = async |count: usize| {
+        // The topic is created by the replay.
+        let names = || annals_testkit::topics(&bed.environment().kafka, &side);
+        while names().is_empty() {}
+        while records(&bed, "again-side").await.len() < count {}
+    };
+    until(400).await;
+    let second = bed.relay().instance("b");
+    let (code, said) = second.run_for_code(&to_side).await;
+    assert!(code == 1 && said.contains("runs in another process"), "{said}");
+    let (code, said) = second.run_for_code(&["replay", "--resume"]).await;
+    assert!(code == 1 && said.contains("runs in another process"), "{said}");
+    first.kill().await.must("kill the replay");
+    let (code, said) = second.run_for_code(&to_side).await;
+    let is_refused = said.contains("not finished") || said.contains("another process");
+    assert!(code == 1 && is_refused, "{said}");
+
+    let mut third = bed.relay().start_command(&["replay", "--resume", "--rate", "400"]);
+    let so_far = records(&bed, "again-side").await.len();
+    until(so_far + 400).await;
+    third.kill().await.must("kill the replay");
+    let said = bed.relay().must_run(&["replay", "--resume"]).await;
+    assert!(said.contains(&format!("replay 1: {} events", events())), "{said}");
+    let side = versions(&records(&bed, "again-side").await);
+    assert_eq!(side.len(), 10);
+    for (stream, versions) in side {
+        assert!(versions.iter().copied().eq(0..EVENTS_OF_A_STREAM), "{stream}: {versions:?}");
+    }
+    let said = bed.relay().run(&["replay", "--resume"]).await.unwrap_err();
+    assert!(said.contains("no replay of this deployment is unfinished"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are_not_disturbed() {
+    let (bed, mut relay) = published("replay_selected").await;
+    relay.restart();
+    relay.event("publishing").await;
+    let side = bed.topic("some-side");
+    let some = [
+        "replay",
+        "--stream",
+        "account-3",
+        "--stream",
+        "account-4",
+        "--from-version",
+        "10",
+        "--to-version",
+        "12",
+        "--to",
+        &side,
+        "--reason",
+        "a test",
+    ];
+    bed.relay().must_run(&some).await;
+    let found = versions(&records(&bed, "some-side").await);
+    let expected = ["account-3", "account-4"].map(|name| (name.to_owned(), vec![10, 11, 12]));
+    assert_eq!(found, expected.into());
+
+    let own = ["replay", "--category", CATEGORY, "--reason", "a test"];
+    let refused = bed.relay().run(&own).await.unwrap_err();
+    assert!(refused.contains("relays of this deployment run (a)"), "{refused}");
+    let to_own = ["replay", "--all", "--to", &bed.topic(CATEGORY), "--reason", "a test"];
+    let refused = bed.relay().run(&to_own).await.unwrap_err();
+    assert!(refused.contains("a category has a topic of this name"), "{refused}");
+    bed.relay().must_run(&[&own[..], &["--beside-relays", "--to-position", "50"]].concat()).await;
+    let (code, audited) = bed.relay().run_for_code(&["audit"]).await;
+    assert!(code == 0 && audited.contains("50 replayed"), "{audited}");
+    assert!(relay.terminate().await.success());
+}
