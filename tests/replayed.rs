@@ -95,7 +95,7 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
     let (bed, _relay) = published("replay_killed").await;
     let side = bed.topic("again-side");
     let to_side = ["replay", "--all", "--to", &side, "--reason", "a test"];
-    let slowly = [&to_side[..], &["--rate", "400"]].concat();
+    let slowly = [&to_side[..], &["--rate", "100"]].concat();
     let mut first = bed.relay().start_command(&slowly);
     let until = async |count: usize| {
         // The topic is created by the replay.
@@ -103,7 +103,7 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
         while names().is_empty() {}
         while records(&bed, "again-side").await.len() < count {}
     };
-    until(400).await;
+    until(100).await;
     let second = bed.relay().instance("b");
     let (code, said) = second.run_for_code(&to_side).await;
     assert!(code == 1 && said.contains("runs in another process"), "{said}");
@@ -114,9 +114,9 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
     let is_refused = said.contains("not finished") || said.contains("another process");
     assert!(code == 1 && is_refused, "{said}");
 
-    let mut third = bed.relay().start_command(&["replay", "--resume", "--rate", "400"]);
+    let mut third = bed.relay().start_command(&["replay", "--resume", "--rate", "100"]);
     let so_far = records(&bed, "again-side").await.len();
-    until(so_far + 400).await;
+    until(so_far + 100).await;
     third.kill().await.must("kill the replay");
     let said = bed.relay().must_run(&["replay", "--resume"]).await;
     assert!(said.contains(&format!("replay 1: {} events", events())), "{said}");
