@@ -19,4 +19,5 @@ mod survey;
 pub(crate) mod topic_claims;
 mod watchdog;
 
+pub(crate) use resume::checkpoints;
 pub use run::run;

@@ -47,7 +47,8 @@ impl Resume {
         let end = Arc::new(self.reader.clone().end_of_log().await?);
         self.evidence.verify(&end).await?;
         let origin = || ShardCheckpoint::new(end.history.clone(), Cursor::origin(), Vec::new());
-        let checkpoints = self.checkpoints(&leases).await?;
+        let shards: Vec<Shard> = leases.iter().map(|lease| lease.shard).collect();
+        let checkpoints = checkpoints(&self.config, &self.tables, &shards).await?;
         let checkpoints: Vec<ShardCheckpoint> =
             checkpoints.into_iter().map(|found| found.unwrap_or_else(origin)).collect();
         self.evidence.verify_ends(&checkpoints, &end).await?;
@@ -63,28 +64,6 @@ impl Resume {
             Ok((lease, ShardCursor { lease, known: Arc::clone(&end), cursor, last, quarantine }))
         };
         leases.into_iter().zip(checkpoints).map(resumed).collect()
-    }
-
-    /// The checkpoints of the leases' shards, as far as there are any.
-    async fn checkpoints(&self, leases: &[Lease]) -> Result<Vec<Option<ShardCheckpoint>>, Failure> {
-        let mut stored = self.tables.checkpoints(leases).await?;
-        let records = match self.config.relay.delivery {
-            Delivery::ExactlyOnce => {
-                let shards: Vec<u16> = leases.iter().map(|lease| lease.shard.0).collect();
-                let config = Arc::clone(&self.config);
-                let read = move || Ok(read_checkpoints(&config, &shards)?);
-                Some(in_a_thread("checkpoints", read).await?)
-            }
-            Delivery::AtLeastOnce => None,
-        };
-        let checkpoint = |lease: &Lease| {
-            let stored = stored.remove(&number(lease.shard)).unwrap_or_default();
-            match &records {
-                Some(records) => in_kafka(lease.shard, records, stored),
-                None => Ok(stored.copy.map(without_evidence)),
-            }
-        };
-        leases.iter().map(checkpoint).collect()
     }
 
     /// Records the progress in the checkpoints, and adds the new entries.
@@ -109,6 +88,32 @@ impl Resume {
         }
         Ok(())
     }
+}
+
+/// The checkpoints of shards, as far as there are any.
+pub(crate) async fn checkpoints(
+    config: &Arc<Config>,
+    tables: &RelayTables,
+    shards: &[Shard],
+) -> Result<Vec<Option<ShardCheckpoint>>, Failure> {
+    let mut stored = tables.checkpoints(shards).await?;
+    let records = match config.relay.delivery {
+        Delivery::ExactlyOnce => {
+            let numbers: Vec<u16> = shards.iter().map(|shard| shard.0).collect();
+            let config = Arc::clone(config);
+            let read = move || Ok(read_checkpoints(&config, &numbers)?);
+            Some(in_a_thread("checkpoints", read).await?)
+        }
+        Delivery::AtLeastOnce => None,
+    };
+    let checkpoint = |shard: &Shard| {
+        let stored = stored.remove(&number(*shard)).unwrap_or_default();
+        match &records {
+            Some(records) => in_kafka(*shard, records, stored),
+            None => Ok(stored.copy.map(without_evidence)),
+        }
+    };
+    shards.iter().map(checkpoint).collect()
 }
 
 /// A shard's checkpoint in Kafka, or the origin of its generation.

@@ -82,14 +82,6 @@ pub(crate) enum ReplayError {
         /// Why.
         reason: &'static str,
     },
-    /// Kafka has lost a checkpoint.
-    #[error(
-        "the topic of checkpoints has no checkpoint of shard {shard}: run `annals-relay rebase` first"
-    )]
-    CheckpointsLost {
-        /// The shard.
-        shard: u16,
-    },
     /// An event cannot be read.
     #[error("the event of {stream} at position {position} cannot be replayed: {reason}")]
     Unreadable {

@@ -4,7 +4,7 @@
 use annals_store::Position;
 use std::collections::BTreeMap;
 
-use annals_relay_machine::Lease;
+use annals_relay_machine::{Lease, Shard};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
@@ -28,10 +28,10 @@ impl RelayTables {
     /// Reads the checkpoints of shards, by shard number.
     pub(crate) async fn checkpoints(
         &self,
-        leases: &[Lease],
+        shards: &[Shard],
     ) -> Result<BTreeMap<i16, StoredCheckpoints>, Failure> {
         let action = "read checkpoints";
-        let shards: Vec<i16> = leases.iter().map(|lease| number(lease.shard)).collect();
+        let shards: Vec<i16> = shards.iter().copied().map(number).collect();
         let query = self.query(include_str!("../../sql/checkpoints_read.sql")).bind(shards);
         let rows = self.rows(action, query).await?;
         rows.iter().map(stored).collect::<Result<_, _>>().map_err(Failure::database(action))
