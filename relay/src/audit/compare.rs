@@ -26,6 +26,7 @@ struct Comparable {
     event_id: Uuid,
     position: Position,
     hash: [u8; 32],
+    is_misplaced: bool,
     is_late: bool,
 }
 
@@ -91,12 +92,21 @@ impl Auditor<'_> {
             Some(Place::InOrder) => false,
             Some(Place::Late) => true,
         };
-        if let Some(expected_partition) = self.partition_of(&record.topic, &stream)
-            && expected_partition != record.partition
-        {
+        let expected = self.partition_of(&record.topic, &stream);
+        let expected = expected.filter(|expected| *expected != record.partition);
+        if let Some(expected_partition) = expected {
             self.found(&Finding::Misplaced { record: found(&record), expected_partition })?;
         }
-        Ok(Some(Comparable { stream, version, event_id, position, hash, is_late, record }))
+        Ok(Some(Comparable {
+            stream,
+            version,
+            event_id,
+            position,
+            hash,
+            is_misplaced: expected.is_some(),
+            is_late,
+            record,
+        }))
     }
 
     fn partition_of(&self, topic: &Arc<str>, stream: &str) -> Option<i32> {
@@ -166,8 +176,8 @@ impl Auditor<'_> {
         differences: &BTreeMap<usize, Difference>,
     ) -> Result<HashMap<usize, Vec<Position>>> {
         let late = records.iter().enumerate();
-        let late =
-            late.filter(|(index, record)| record.is_late && !differences.contains_key(index));
+        let late = late
+            .filter(|(index, record)| record.can_be_inverted() && !differences.contains_key(index));
         let (indexes, late): (Vec<usize>, Vec<&Comparable>) = late.unzip();
         if late.is_empty() {
             return Ok(HashMap::new());
@@ -200,7 +210,14 @@ impl Auditor<'_> {
             return Ok(());
         }
         self.summary.published += 1;
-        let is_before = |later: &&Position| **later <= self.proven || self.seen.contains(**later);
+        if record.is_misplaced {
+            self.misplaced.insert(record.position);
+        }
+        // Partitions are read in any order: a record in another one is neither before nor after.
+        let is_before = |later: &&Position| {
+            (**later <= self.proven || self.seen.contains(**later))
+                && !self.misplaced.contains(**later)
+        };
         match later.iter().find(is_before) {
             Some(_) if is_replayed => self.summary.restored += 1,
             Some(&later_position) => {
@@ -216,6 +233,11 @@ impl Auditor<'_> {
 }
 
 impl Comparable {
+    /// Whether a later version of its stream may be before it in its partition.
+    const fn can_be_inverted(&self) -> bool {
+        self.is_late && !self.is_misplaced
+    }
+
     fn found(&self) -> FoundRecord {
         found(&self.record)
     }

@@ -141,6 +141,8 @@ struct Auditor<'a> {
     partitions: Partitions,
     proven: Position,
     seen: PositionSet,
+    /// Those of `seen` whose record is in another partition than that of their stream.
+    misplaced: PositionSet,
     /// The first event that is not accounted for by a record, a skip or a removal.
     first_unresolved: Option<Position>,
     summary: Summary,
@@ -182,6 +184,7 @@ pub(crate) async fn audit(
         partitions,
         proven: proof.proven,
         seen: PositionSet::default(),
+        misplaced: PositionSet::default(),
         first_unresolved: None,
         summary,
     };
@@ -246,7 +249,7 @@ impl Auditor<'_> {
 
     fn memory_is_bounded(&self) -> Result {
         let mb_max = self.settings.memory_mb_max;
-        if self.seen.bytes() > mb_max * 1_048_576 {
+        if self.seen.bytes() + self.misplaced.bytes() > mb_max * 1_048_576 {
             Err(AuditError::Memory { mb_max })
         } else {
             Ok(())
