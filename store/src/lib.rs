@@ -147,7 +147,7 @@ pub use annals_schemas::{
     UnknownEvents, check_fit, events, timestamp_micros, timestamp_millis, verify, verify_released,
 };
 pub use append::{Append, Appended, Coalescing};
-pub use connections::url::{DatabaseUrlError, connect_options};
+pub use connections::url::{DatabaseUrlError, connect_options, refuses_session_options};
 pub use context::Context;
 pub use error::{AppendError, Conflict, Error, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};

@@ -121,6 +121,7 @@ statements!(
     follow_removed_events,
     fsync,
     grants_for,
+    has_own_session,
     identity,
     late_events,
     log_end,

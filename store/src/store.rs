@@ -6,12 +6,13 @@ use std::sync::{Arc, RwLock};
 
 use annals_schemas::{Fingerprint, Schema};
 use sqlx::PgPool;
+use sqlx::postgres::PgListener;
 use tokio::sync::Semaphore;
 
 use crate::aggregate::turns::Turns;
 use crate::append::queue::AppendQueue;
 use crate::connections::expiry::SessionExpiry;
-use crate::connections::notify::Notifications;
+use crate::connections::notify::{self, Notifications};
 use crate::connections::reuse::{ConnectionReuse, ReusePolicy};
 use crate::error::Error;
 use crate::options::{FsyncPolicy, StoreOptions};
@@ -56,10 +57,9 @@ impl Store {
     pub(crate) fn new(options: StoreOptions, connections: Connections) -> Self {
         let Connections { pool, reuse, expiry } = connections;
         let statements = Statements::new(&options.schema);
-        let notify = statements.notify.clone();
         let coalescing = options.coalescing.unwrap_or_default();
         let connections_max = pool.options().get_max_connections();
-        let notifications = Notifications::new(&pool, &options.schema, notify, options.notify);
+        let notifications = Notifications::new(&pool, &options.schema, &statements, options.notify);
         Self {
             shared: Arc::new(Shared {
                 pool,
@@ -109,6 +109,18 @@ impl Store {
     #[must_use]
     pub fn notify_channel(&self) -> &str {
         self.shared.notifications.channel()
+    }
+
+    /// Connects for `LISTEN`, outside the pool; none if a connection pooler is in between, which
+    /// passes no notifications: poll instead.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn connect_listener(&self) -> Result<Option<PgListener>, Error> {
+        let has_own_session = self.statements().has_own_session.clone();
+        notify::connect_listener(notify::connect_options(self.pool()), has_own_session)
+            .await
+            .map_err(Error::database("connect for notifications"))
     }
 
     /// The pool, for transactions of the application.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use annals_store::{Store, StoreOptions, connect_options};
+use annals_store::{
+    DatabaseUrlError, Store, StoreOptions, connect_options, refuses_session_options,
+};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -13,13 +15,23 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The pause after a server that was not reached.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// The URL of the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("database.url")]
+pub(super) struct UrlError(#[source] DatabaseUrlError);
+
+/// Checks the URL of the database, without a connection.
+pub(super) fn check_url(config: &Config) -> Result<(), UrlError> {
+    options_of(config).map(drop)
+}
+
+fn options_of(config: &Config) -> Result<PgConnectOptions, UrlError> {
+    connect_options(config.database.url.expose(), "annals-relay").map_err(UrlError)
+}
+
 /// The store, with a pool of a few connections that are opened when they are needed.
-pub(super) async fn store(
-    config: &Config,
-    options: StoreOptions,
-) -> Result<Store, Box<dyn std::error::Error>> {
-    let plain = connect_options(config.database.url.expose(), "annals-relay")
-        .map_err(|error| format!("database.url: {}", in_full(&error)))?;
+pub(super) async fn store(config: &Config, options: StoreOptions) -> Result<Store, UrlError> {
+    let plain = options_of(config)?;
     // Windows are read by key. A plan that was made while the tables were small must not scan them
     // later, and compiling a query of microseconds takes longer than running it.
     let planning = plain.clone().options([("enable_seqscan", "off"), ("jit", "off")]);
@@ -34,13 +46,6 @@ pub(super) async fn store(
         drop(tokio::spawn(negotiation.run()));
     }
     Ok(options.schema(config.database.schema.clone()).with_pool(pool))
-}
-
-fn in_full(error: &annals_store::DatabaseUrlError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 /// Finds out whether the server, or a pooler before it, accepts options at the start of a session.
@@ -71,7 +76,7 @@ impl Negotiation {
                 drop(connection.close().await);
                 Negotiated::Done
             }
-            Ok(Err(error)) if refuses_options(&error) => {
+            Ok(Err(error)) if refuses_session_options(&error) => {
                 self.pool.set_connect_options(self.plain.clone());
                 tracing::info!(
                     event = "session_options_refused",
@@ -85,14 +90,6 @@ impl Negotiation {
             Ok(Err(_)) | Err(_) => Negotiated::Unreached,
         }
     }
-}
-
-/// Whether an error at the start of a session is about its options.
-fn refuses_options(error: &sqlx::Error) -> bool {
-    let Some(reported) = error.as_database_error() else { return false };
-    // 08P01: protocol violation, of poolers. 0A000: not supported.
-    reported.code().is_some_and(|code| code == "08P01" || code == "0A000")
-        && ["option", "startup", "parameter"].iter().any(|word| reported.message().contains(word))
 }
 
 /// Whether a connection is alive, and its session may write: a session that began while the

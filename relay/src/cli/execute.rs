@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::arguments::{CliCommand, RolesArgument};
-use crate::cli::connection::store;
+use crate::cli::connection::{check_url, store};
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::status::Status;
 use crate::cli::{audit, check, forget, quarantine, rebase, replay};
@@ -26,6 +26,9 @@ const NOT_READY: u8 = 3;
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
 pub async fn execute(command: CliCommand, config: Config) -> Result<ExitCode> {
+    if let CliCommand::CheckConfig = command {
+        return Ok(check_url(&config).map(|()| ExitCode::SUCCESS)?);
+    }
     let store = store(&config, store_options(&command)).await?;
     if let CliCommand::Status { json } = command {
         let status = Status::read(&config, &store).await?;

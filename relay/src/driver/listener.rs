@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use annals_store::Store;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -12,6 +12,8 @@ use tokio::task::AbortHandle;
 const DEPLOYMENT_CHANNEL: &str = "annals_relay";
 /// The pause after a failed or lost connection.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a connection through a pooler, which passes no notifications.
+const POOLER_PAUSE: Duration = Duration::from_secs(60);
 
 /// The subject of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +57,7 @@ impl Listener {
     pub(crate) fn start(store: &Store, publication: &str) -> Self {
         let (appends, deployment) = (watch::channel(()), watch::channel(()));
         let channels = Channels { appends: appends.0, deployment: deployment.0 };
-        let options = PgConnectOptions::clone(&store.pool().connect_options());
-        let channel = store.notify_channel().to_owned();
-        let task = listen(options, channel, publication.to_owned(), channels);
+        let task = listen(store.clone(), publication.to_owned(), channels);
         let task = tokio::spawn(task).abort_handle();
         Self { appends: appends.1, deployment: deployment.1, task }
     }
@@ -77,19 +77,19 @@ async fn changed(receiver: &mut watch::Receiver<()>) {
     }
 }
 
-async fn listen(
-    options: PgConnectOptions,
-    channel: String,
-    publication: String,
-    channels: Channels,
-) {
-    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+async fn listen(store: Store, publication: String, channels: Channels) {
+    let channel = store.notify_channel();
     loop {
-        if let Ok(mut listener) = PgListener::connect_with(&pool).await {
-            let ended = listen_once(&mut listener, &channel, &publication, &channels).await;
-            tracing::debug!(?ended, "the connection for notifications was lost: polling meanwhile");
-        }
-        tokio::time::sleep(RECONNECT_PAUSE).await;
+        let pause = match store.connect_listener().await {
+            Ok(Some(mut listener)) => {
+                let ended = listen_once(&mut listener, channel, &publication, &channels).await;
+                tracing::debug!(?ended, "no connection for notifications: polling meanwhile");
+                RECONNECT_PAUSE
+            }
+            Ok(None) => POOLER_PAUSE,
+            Err(_unreached) => RECONNECT_PAUSE,
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

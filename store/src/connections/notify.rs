@@ -12,12 +12,15 @@ use sqlx::{Connection, PgConnection, PgPool, SqlStr};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use crate::statements::SchemaName;
+use crate::connections::url::refuses_session_options;
+use crate::statements::{SchemaName, Statements};
 
 /// Minimum time between two notifications.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
 /// Pause after a failed connection to the server.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after a connection through a pooler, which passes no notifications.
+const POOLER_PAUSE: Duration = Duration::from_secs(60);
 
 /// Whether a store sends and receives notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,7 @@ pub(crate) struct Notifications {
     pool: PgPool,
     channel: String,
     statement: SqlStr,
+    has_own_session: SqlStr,
     appended: Arc<Notify>,
     sender: OnceLock<Task>,
     listener: OnceLock<(watch::Receiver<()>, Task)>,
@@ -52,14 +56,15 @@ impl Notifications {
     pub(crate) fn new(
         pool: &PgPool,
         schema: &SchemaName,
-        statement: SqlStr,
+        statements: &Statements,
         policy: NotifyPolicy,
     ) -> Self {
         Self {
             policy,
             pool: pool.clone(),
             channel: format!("{schema}_appended"),
-            statement,
+            statement: statements.notify.clone(),
+            has_own_session: statements.has_own_session.clone(),
             appended: Arc::default(),
             sender: OnceLock::new(),
             listener: OnceLock::new(),
@@ -95,7 +100,12 @@ impl Notifications {
         }
         let (receiver, _task) = self.listener.get_or_init(|| {
             let (sender, receiver) = watch::channel(());
-            let listener = listen(connect_options(&self.pool), self.channel.clone(), sender);
+            let listener = listen(
+                connect_options(&self.pool),
+                self.has_own_session.clone(),
+                self.channel.clone(),
+                sender,
+            );
             let task = tokio::spawn(listener);
             (receiver, Task(task.abort_handle()))
         });
@@ -105,7 +115,7 @@ impl Notifications {
 
 /// Options for connections outside the pool: a notification and an append do not wait for each
 /// other.
-fn connect_options(pool: &PgPool) -> PgConnectOptions {
+pub(crate) fn connect_options(pool: &PgPool) -> PgConnectOptions {
     PgConnectOptions::clone(&pool.connect_options())
 }
 
@@ -147,22 +157,55 @@ fn log(message: &str, error: &sqlx::Error) {
     tracing::debug!(error = error as &dyn std::error::Error, "{message}");
 }
 
-async fn listen(options: PgConnectOptions, channel: String, notified: watch::Sender<()>) {
+/// Connects for notifications; none if a connection pooler is in between.
+///
+/// A pooler in transaction mode would execute `LISTEN` in the session of some transaction, and that
+/// session's notifications would reach the next client in the middle of its statements. Poolers
+/// refuse or ignore options at the start of a session, and by this they are recognized.
+pub(crate) async fn connect_listener(
+    options: PgConnectOptions,
+    has_own_session: SqlStr,
+) -> Result<Option<PgListener>, sqlx::Error> {
+    let options = options.options([("annals_listener.has_own_session", "on")]);
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+    let mut listener = match PgListener::connect_with(&pool).await {
+        Ok(listener) => listener,
+        Err(error) if refuses_session_options(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let has_own: bool = sqlx::query_scalar(has_own_session).fetch_one(&mut listener).await?;
+    Ok(has_own.then_some(listener))
+}
+
+async fn listen(
+    options: PgConnectOptions,
+    has_own_session: SqlStr,
+    channel: String,
+    notified: watch::Sender<()>,
+) {
     loop {
-        if let Err(error) = listen_until_disconnected(&pool, &channel, &notified).await {
-            log("cannot listen for notifications of appends, polling until reconnected", &error);
-        }
-        tokio::time::sleep(RECONNECT_PAUSE).await;
+        let pause = match connect_listener(options.clone(), has_own_session.clone()).await {
+            Ok(Some(listener)) => {
+                if let Err(error) = listen_until_disconnected(listener, &channel, &notified).await {
+                    log("no notifications of appends, polling until reconnected", &error);
+                }
+                RECONNECT_PAUSE
+            }
+            Ok(None) => POOLER_PAUSE,
+            Err(error) => {
+                log("cannot listen for notifications of appends, polling meanwhile", &error);
+                RECONNECT_PAUSE
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
 async fn listen_until_disconnected(
-    pool: &PgPool,
+    mut listener: PgListener,
     channel: &str,
     notified: &watch::Sender<()>,
 ) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(channel).await?;
     loop {
         // None: the connection was lost, and with it possibly a notification.

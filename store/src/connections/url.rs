@@ -25,7 +25,7 @@ pub enum DatabaseUrlError {
     )]
     Unsupported {
         /// The parameter.
-        name: &'static str,
+        name: String,
         /// Its value.
         value: String,
         /// What to do.
@@ -71,6 +71,15 @@ pub fn connect_options(
     })
 }
 
+/// Whether an error at the start of a session says that its options are refused, as poolers do.
+#[must_use]
+pub fn refuses_session_options(error: &sqlx::Error) -> bool {
+    let Some(reported) = error.as_database_error() else { return false };
+    // 08P01: protocol violation, of poolers. 0A000: not supported.
+    reported.code().is_some_and(|code| code == "08P01" || code == "0A000")
+        && ["option", "startup", "parameter"].iter().any(|word| reported.message().contains(word))
+}
+
 /// User, password and host, and the parameters.
 fn parts(url: &str) -> Option<(&str, &str)> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
@@ -80,29 +89,27 @@ fn parts(url: &str) -> Option<(&str, &str)> {
 
 /// Whether sqlx has the parameter. Those that change nothing for the store are left out.
 fn is_used(name: &str, value: &str) -> Result<bool, DatabaseUrlError> {
-    let unsupported =
-        |name, help| Err(DatabaseUrlError::Unsupported { name, value: value.to_owned(), help });
+    let unsupported = |value: &str, help| {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        Err(DatabaseUrlError::Unsupported { name, value, help })
+    };
     match name {
         // One host: an append to a standby fails, and is retried after the promotion.
         "target_session_attrs" if ["any", "read-write", "primary"].contains(&value) => Ok(false),
-        "target_session_attrs" => unsupported("target_session_attrs", "name the host of a standby"),
+        "target_session_attrs" => unsupported(value, "name the host of a standby"),
         "host" | "hostaddr" if value.contains(',') || value.contains("%2C") => {
             Err(DatabaseUrlError::SeveralHosts)
         }
         "gssencmode" if value == "require" => {
-            unsupported("gssencmode", "encrypt with sslmode=verify-full")
+            unsupported(value, "encrypt with sslmode=verify-full")
         }
-        "channel_binding" if value == "require" => unsupported(
-            "channel_binding",
-            "remove it, and verify the server with sslmode=verify-full",
-        ),
-        "sslnegotiation" if value == "direct" => unsupported("sslnegotiation", "remove it"),
+        "channel_binding" if value == "require" => {
+            unsupported(value, "remove it, and verify the server with sslmode=verify-full")
+        }
+        "sslnegotiation" if value == "direct" => unsupported(value, "remove it"),
+        // Their values can be secret.
         "service" | "passfile" | "requirepeer" | "sslcrl" | "sslpassword" | "require_auth" => {
-            Err(DatabaseUrlError::Unsupported {
-                name: "service, passfile, requirepeer, sslcrl, sslpassword or require_auth",
-                value: "...".to_owned(),
-                help: "remove it",
-            })
+            unsupported("...", "remove it")
         }
         // Without effect on a connection that is made: timeouts and keepalives are the store's.
         "connect_timeout"
