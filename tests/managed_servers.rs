@@ -2,8 +2,10 @@
 //! roles, and these do their work.
 
 use annals_store::{Append, Error, ExpectedVersion, MigrationError, Purpose, Store, StoreOptions};
-use annals_testkit::{Environment, Must, PrivateStack, RelayProcess, Testbed, account, deposited};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use annals_testkit::{
+    Environment, Must, PrivateStack, RelayProcess, Testbed, account, deposited, execute_at,
+};
+use sqlx::{Connection, PgConnection};
 
 const FIRST: &str = "first_admin";
 const SECOND: &str = "second_admin";
@@ -11,13 +13,6 @@ const SECOND: &str = "second_admin";
 /// A database of a private server, for one of its logins.
 fn url(environment: &Environment, login: &str, database: &str) -> String {
     environment.url_of_database(database).replacen("annals:annals@", &format!("{login}:any@"), 1)
-}
-
-async fn execute(url: &str, statements: &str) {
-    let mut connection = PgConnection::connect(url).await.must("connect");
-    let statements = AssertSqlSafe(statements.to_owned());
-    sqlx::raw_sql(statements).execute(&mut connection).await.must("execute statements");
-    connection.close().await.must("disconnect");
 }
 
 async fn store_as(environment: &Environment, login: &str, database: &str) -> Store {
@@ -28,7 +23,7 @@ async fn store_as(environment: &Environment, login: &str, database: &str) -> Sto
 /// Creates a database and migrates it as an administrator, twice.
 async fn migrate_as(environment: &Environment, administrator: &str, database: &str) -> Store {
     let create = format!("create database {database} owner {administrator}");
-    execute(&environment.database_url, &create).await;
+    execute_at(&environment.database_url, &create).await;
     let store = store_as(environment, administrator, database).await;
     store.migrate().await.must("migrate");
     store.migrate().await.must("migrate again");
@@ -55,7 +50,7 @@ async fn append_as_service(environment: &Environment, database: &str) {
 async fn administrators_migrate(version: &str, second_owner: &str) {
     let stack = PrivateStack::postgres(version).await;
     let environment = stack.environment();
-    execute(&environment.database_url, include_str!("sql/administrators.sql")).await;
+    execute_at(&environment.database_url, include_str!("sql/administrators.sql")).await;
     for (administrator, database, expected) in [
         (FIRST, "one", "annals_owner"),
         (FIRST, "two", "annals_owner"),
@@ -64,7 +59,7 @@ async fn administrators_migrate(version: &str, second_owner: &str) {
         let store = migrate_as(environment, administrator, database).await;
         assert_eq!(owner(&store).await, expected, "of {database}");
     }
-    execute(&url(environment, FIRST, "one"), include_str!("sql/logins.sql")).await;
+    execute_at(&url(environment, FIRST, "one"), include_str!("sql/logins.sql")).await;
     for database in ["one", "two", "three"] {
         append_as_service(environment, database).await;
     }
@@ -91,17 +86,17 @@ async fn administrators_who_are_no_superusers_migrate_on_postgresql_18() {
 /// The statements that `annals-relay grants` prints, executed by the owner.
 async fn grant(owner: &Store, url: &str, purpose: Purpose, login: &str) {
     let grants = owner.grants_for(purpose, login).await.must("list grants");
-    execute(url, &grants.join(";")).await;
+    execute_at(url, &grants.join(";")).await;
 }
 
 async fn without_roles(version: &str) {
     let stack = PrivateStack::postgres(version).await;
     let environment = stack.environment();
-    execute(&environment.database_url, include_str!("sql/plain_logins.sql")).await;
-    execute(&environment.database_url, "create database plain").await;
+    execute_at(&environment.database_url, include_str!("sql/plain_logins.sql")).await;
+    execute_at(&environment.database_url, "create database plain").await;
     // The schema exists, and its owner may create neither roles nor schemas.
     let database = environment.url_of_database("plain");
-    execute(&database, "create schema annals authorization plain_owner").await;
+    execute_at(&database, "create schema annals authorization plain_owner").await;
     let options = StoreOptions::default().connections_max(2).without_notifications();
     let owner_url = url(environment, "plain_owner", "plain");
     let store = options.without_roles().connect(&owner_url).await.must("connect");
@@ -144,12 +139,12 @@ async fn without_roles_a_plain_owner_of_a_schema_migrates_on_postgresql_18() {
 async fn a_login_with_too_few_rights_is_told_what_it_needs() {
     let bed = Testbed::new("too_few_rights").await;
     let login = format!("{}_login", bed.name());
-    execute(&bed.database_url(), &format!("create role {login} login")).await;
+    execute_at(&bed.database_url(), &format!("create role {login} login")).await;
     let url = bed.database_url().replacen("annals:annals@", &format!("{login}:any@"), 1);
     let store = StoreOptions::default().without_notifications().connect(&url).await.must("connect");
     let refused = store.migrate().await.unwrap_err();
     store.pool().close().await;
-    execute(&bed.database_url(), &format!("drop role {login}")).await;
+    execute_at(&bed.database_url(), &format!("drop role {login}")).await;
     assert!(
         matches!(refused, Error::Migrate(MigrationError::NotPermitted(_)))
             && !refused.is_retryable(),

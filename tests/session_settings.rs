@@ -7,24 +7,18 @@ use annals_store::{
     Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, Read, SchemaName, Store,
     StoreOptions, Version,
 };
-use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, opened};
+use annals_testkit::{
+    DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, execute_at, opened,
+};
 use futures_util::{TryStreamExt, future};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const WRITERS: usize = 16;
 const APPENDS: usize = 20;
 
-async fn execute(url: &str, statements: &str) {
-    let mut connection = PgConnection::connect(url).await.must("connect");
-    let statements = AssertSqlSafe(statements.to_owned());
-    sqlx::raw_sql(statements).execute(&mut connection).await.must("execute statements");
-    connection.close().await.must("disconnect");
-}
-
 /// Gives the database of a test bed all the settings.
 async fn make_hostile(bed: &Testbed, isolation: &str) {
     let isolation = format!("set annals_tests.isolation = '{isolation}'; ");
-    execute(&bed.database_url(), &(isolation + include_str!("sql/hostile_settings.sql"))).await;
+    execute_at(&bed.database_url(), &(isolation + include_str!("sql/hostile_settings.sql"))).await;
 }
 
 async fn connect(bed: &Testbed, options: StoreOptions) -> Store {
@@ -132,7 +126,7 @@ async fn a_database_with_an_icu_collation_keeps_the_order_of_names() {
     let create = format!(
         "create database {name} template template0 encoding 'UTF8' locale_provider icu icu_locale 'und' locale 'C'"
     );
-    execute(&bed.database_url(), &create).await;
+    execute_at(&bed.database_url(), &create).await;
     let url = bed.environment().url_of_database(&name);
     let store = StoreOptions::default().without_notifications().connect(&url).await.must("connect");
     store.migrate().await.must("migrate");
@@ -153,7 +147,7 @@ async fn a_database_with_an_icu_collation_keeps_the_order_of_names() {
     }
     read(&store, 45).await;
     store.close().await;
-    execute(&bed.database_url(), &format!("drop database {name}")).await;
+    execute_at(&bed.database_url(), &format!("drop database {name}")).await;
 }
 
 #[tokio::test]
@@ -161,12 +155,12 @@ async fn a_database_that_is_not_utf8_is_refused_in_one_sentence() {
     let bed = Testbed::new("settings_latin1").await;
     let name = format!("{}_latin1", bed.name());
     let create = format!("create database {name} template template0 encoding 'LATIN1' locale 'C'");
-    execute(&bed.database_url(), &create).await;
+    execute_at(&bed.database_url(), &create).await;
     let url = bed.environment().url_of_database(&name);
     let store = StoreOptions::default().without_notifications().connect(&url).await.must("connect");
     let refused = store.migrate().await.unwrap_err();
     store.close().await;
-    execute(&bed.database_url(), &format!("drop database {name}")).await;
+    execute_at(&bed.database_url(), &format!("drop database {name}")).await;
     let Error::Migrate(MigrationError::Encoding { found }) = &refused else {
         panic!("{refused:?}")
     };
@@ -180,7 +174,7 @@ async fn a_sequence_that_was_set_back_is_one_error_that_names_the_repair() {
     for number in 0..3 {
         bed.store().append(&append(number)).await.must("append");
     }
-    execute(&bed.database_url(), "select setval('annals.positions', 1)").await;
+    execute_at(&bed.database_url(), "select setval('annals.positions', 1)").await;
     let alone = connect(&bed, StoreOptions::default().without_coalescing()).await;
     let refused = alone.append(&append(3)).await.unwrap_err();
     let AppendError::Inconsistent { constraint, .. } = &refused else { panic!("{refused:?}") };
@@ -189,7 +183,7 @@ async fn a_sequence_that_was_set_back_is_one_error_that_names_the_repair() {
     several = several.and_to(&account("b"), ExpectedVersion::Any, [opened("bob")]);
     let refused = bed.store().append(&several).await.unwrap_err();
     assert!(matches!(refused, AppendError::Inconsistent { .. }), "{refused:?}");
-    execute(
+    execute_at(
         &bed.database_url(),
         "select setval('annals.positions', (select max(position) from annals.events))",
     )
@@ -205,14 +199,14 @@ async fn a_stream_row_that_is_behind_its_events_is_one_error_that_names_the_repa
     for number in 0..3 {
         bed.store().append(&append(number)).await.must("append");
     }
-    execute(&bed.database_url(), "update annals.streams set version = 0").await;
+    execute_at(&bed.database_url(), "update annals.streams set version = 0").await;
     let refused = bed.store().append(&append(3)).await.unwrap_err();
     let AppendError::Inconsistent { constraint, .. } = &refused else { panic!("{refused:?}") };
     assert_eq!(constraint, "events_stream_version");
     // The message has the statement.
     let repair = refused.to_string();
     let repair = repair.split("repairs them with: ").nth(1).must("name the repair");
-    execute(&bed.database_url(), repair).await;
+    execute_at(&bed.database_url(), repair).await;
     bed.store().append(&append(3)).await.must("append after the repair");
     assert_eq!(bed.recorded().await.len(), 4);
 }

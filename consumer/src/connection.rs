@@ -125,14 +125,14 @@ impl From<DeadlineExceeded> for sqlx::Error {
 /// The limit that a transaction exceeded while the handler worked, by its error; none if the
 /// database may be busy or unavailable instead.
 pub(crate) fn exceeded_limit(error: &(dyn Error + 'static)) -> Option<TransactionLimit> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(limit) = error.downcast_ref::<sqlx::Error>().and_then(limit_of) {
-            return Some(limit);
-        }
-        next = error.source();
-    }
-    None
+    database_errors(error).find_map(limit_of)
+}
+
+/// The errors of the database among an error and its causes.
+fn database_errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a sqlx::Error> {
+    let causes =
+        std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source());
+    causes.filter_map(|error| error.downcast_ref())
 }
 
 fn limit_of(error: &sqlx::Error) -> Option<TransactionLimit> {
@@ -161,14 +161,7 @@ fn limit_of(error: &sqlx::Error) -> Option<TransactionLimit> {
 /// Whether an error or one of its causes is transient: the database is unavailable, or the same
 /// transaction may succeed on retry.
 pub(crate) fn is_transient_cause(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<sqlx::Error>().is_some_and(is_transient) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    database_errors(error).any(is_transient)
 }
 
 /// The error, unless it is permanent.

@@ -1,11 +1,22 @@
-//! Changes of recorded events, as an administrator makes them.
+//! What an administrator does: statements of any kind, and changes of recorded events.
 
 use std::ops::Range;
 
 use annals_store::{Store, StreamName};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::must::Must;
+
+/// Executes statements on a connection of their own.
+///
+/// # Panics
+/// If the server is not there, or refuses one.
+pub async fn execute_at(url: &str, statements: &str) {
+    let mut connection = PgConnection::connect(url).await.must("connect");
+    let statements = AssertSqlSafe(statements.to_owned());
+    sqlx::raw_sql(statements).execute(&mut connection).await.must("execute statements");
+    connection.close().await.must("disconnect");
+}
 
 /// Lets the rest of a transaction change recorded events.
 ///

@@ -42,7 +42,7 @@ pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
     deposited, deposited_for, deposited_large, opened,
 };
-pub use administration::{administer, remove_events, remove_events_in};
+pub use administration::{administer, execute_at, remove_events, remove_events_in};
 pub use brokers::{ThreeBrokers, TwoDoors};
 pub use cancel::dropped_after;
 pub use check::check;

@@ -45,7 +45,7 @@ impl Pooler {
         );
         std::fs::write(&configuration, settings).must("write PgBouncer's configuration");
         let program = directory.join("pgbouncer");
-        std::fs::copy(path_of("pgbouncer").await, &program).must("copy PgBouncer");
+        std::fs::copy(path_of(&["pgbouncer"]).await, &program).must("copy PgBouncer");
         let mut command = as_plain_user(&directory, &program).await;
         command.arg("--quiet").arg(&configuration).kill_on_drop(true).stdin(Stdio::null());
         let child = command.spawn().must("start PgBouncer");

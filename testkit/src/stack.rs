@@ -248,15 +248,12 @@ fn is_pid_file(file: std::fs::DirEntry) -> bool {
 
 /// The path of a program of PostgreSQL or Prometheus on this machine.
 pub(crate) async fn program(name: &str) -> PathBuf {
-    let output = Command::new(script()).args(["program", name]).output().await;
-    let output = output.must("run ops/dev/dev");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().into()
+    path_of(&["program", name]).await
 }
 
 /// The path that a command of `ops/dev/dev` prints.
-pub(crate) async fn path_of(command: &str) -> PathBuf {
-    let output = Command::new(script()).arg(command).output().await.must("run ops/dev/dev");
+pub(crate) async fn path_of(command: &[&str]) -> PathBuf {
+    let output = Command::new(script()).args(command).output().await.must("run ops/dev/dev");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().into()
 }
