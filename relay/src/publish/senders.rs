@@ -19,6 +19,7 @@ use crate::report::failure::Failure;
 use crate::report::threads::locked;
 use crate::report::{Report, Reporter};
 use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans;
 
 /// The machine orders a commit after the acknowledgement of a send, and the next send after the
 /// commit: so a sender has one job at a time. The driver never blocks on a sender.
@@ -156,11 +157,12 @@ fn run(
     jobs: &mpsc::Receiver<SenderJob>,
     reporter: &Reporter,
 ) {
-    let (mut under_way, mut timed) = (SentBatch::default(), None);
+    let (mut under_way, mut timed, mut open) = (SentBatch::default(), None, None);
     while let Ok(job) = jobs.recv() {
         let (operation, done) = match job {
             SenderJob::Send(mut batch, route) => {
                 batch.timings.next();
+                open = Some(spans::begin(&batch.messages));
                 let is_one_topic =
                     batch.one_topic_at_a_time || batch.has_one_topic(route.is_some());
                 let sent = send(producer, topic.zip(route), *batch);
@@ -183,6 +185,7 @@ fn run(
                     timings.next();
                     timings.log();
                     metrics().committed(&timings);
+                    spans::finish(open.take());
                 }
                 (Operation::Commit, committed.map(|()| Report::Committed { slot, sent }))
             }
