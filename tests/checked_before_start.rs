@@ -3,7 +3,7 @@
 use annals_store::{Append, ExpectedVersion, Store, StreamName};
 use annals_testkit::{
     CATEGORY, Component, Ending, Must, PrivateStack, RelayProcess, RelaySettings, Testbed,
-    TwoDoors, account, configure_topic, create_topic, deposited, topics,
+    TwoDoors, account, configure_topic, create_topic, deposited, topics, until,
 };
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -115,7 +115,7 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     administer(&mut prepared, &["alter sequence annals.positions cache 5"]).await;
     administer(&mut prepared, &["alter system set fsync = off", "select pg_reload_conf()"]).await;
     // The server applies the setting with a delay.
-    while Store::connect(&bed.database_url()).await.is_ok() {}
+    until("fsync is off", async || Store::connect(&bed.database_url()).await.is_err()).await;
     let flags = ["check", "--transaction-seconds-max", "0", "--json"];
     let (code, said) = bed.relay().run_for_code(&flags).await;
     assert_eq!(code, ERRORS);

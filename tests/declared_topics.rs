@@ -50,9 +50,9 @@ async fn differences_are_planned_and_applied_and_other_settings_stay() {
 
     let (code, planned) = changes(&settings, "plan", "differences").await;
     let (ledger, claims) = (bed.topic("ledger"), bed.claims_topic());
-    let checkpoints = planned.iter().map(|(topic, _)| topic.clone());
-    let checkpoints = checkpoints.filter(|of| of.contains("-checkpoints-")).next_back();
-    let checkpoints = checkpoints.must("plan the topic of checkpoints");
+    let is_of_checkpoints = |(topic, _): &&(String, Value)| topic.contains("-checkpoints-");
+    let checkpoints = planned.iter().find(is_of_checkpoints).must("plan the topic of checkpoints");
+    let checkpoints = checkpoints.0.clone();
     let mut expected = vec![
         (topic.as_str(), "set"),
         (ledger.as_str(), "create"),

@@ -189,6 +189,9 @@ async fn the_runbook_of_a_deleted_topic_ends_it_while_the_relay_runs() {
     let (code, said) = bed.relay().run_for_code(&["audit"]).await;
     assert_eq!(code, 0, "{said}");
     // One entry each shard, and each ends by itself.
-    while bed.relay().must_run(&["quarantine", "list"]).await.contains(CATEGORY) {}
+    until("the quarantine is empty", async || {
+        !bed.relay().must_run(&["quarantine", "list"]).await.contains(CATEGORY)
+    })
+    .await;
     assert!(relay.terminate().await.success());
 }

@@ -3,7 +3,8 @@
 
 use annals_store::{Append, ExpectedVersion, Metadata};
 use annals_testkit::{
-    CATEGORY, HttpAnswer, Isolation, Must, RelayProcess, Testbed, account, deposited, read_topic,
+    CATEGORY, Isolation, Must, RelayProcess, Testbed, account, deposited, http_get, read_topic,
+    until,
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -110,9 +111,11 @@ async fn one_trace_goes_from_the_append_through_the_relay_to_the_consumer() {
     let context = loud.and_then(|of| of.header("traceparent"));
     assert_eq!(context, Some(&*format!("00-{TRACE}-{APPENDING_SPAN}-01")));
     // Counted once the collector has answered.
-    let is_counted =
-        |of: &HttpAnswer| of.body.contains("annals_relay_spans_total{outcome=\"exported\"} 1\n");
-    while !is_counted(&HttpAnswer::until(address, "/metrics", 200).await) {}
+    let counted = "annals_relay_spans_total{outcome=\"exported\"} 1\n";
+    until("the span is counted", async || {
+        http_get(address, "/metrics", "").await.body.contains(counted)
+    })
+    .await;
     assert!(relay.terminate().await.success());
     assert!(spans.try_recv().is_err(), "one event was sampled");
     assert!(!relay.text().contains("s3cret"));

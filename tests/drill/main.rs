@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use annals_testkit::{
     CATEGORY, Component, Ending, Must, PrivateStack, RelayProcess, Testbed, configure_topic,
-    delete_topic, deposited, deposited_large, opened,
+    delete_topic, deposited, deposited_large, opened, until,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -144,7 +144,7 @@ async fn database_fails_over(fast: u32) -> Seen {
     site.bed.until_copied().await;
     let url = standby.environment().url_of_database(site.bed.name());
     let count = "select count(*) from annals.events";
-    while count_of(&url, count).await < 2 {}
+    until("the standby has the events", async || count_of(&url, count).await >= 2).await;
     site.fault("kill -9 of the primary");
     primary.end(Component::Postgres, Ending::Crash).await;
     let fired = site.until_fires("AnnalsRelayWaiting").await;

@@ -17,8 +17,9 @@ impl SmallDisk {
         let path = std::env::temp_dir().join(format!("annals-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).must("make a directory for a disk");
         let size = format!("size={MEGABYTES}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path);
-        let is_mounted = mounted.output().is_ok_and(|of| of.status.success());
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path);
+        let is_mounted = mount.output().is_ok_and(|of| of.status.success());
         is_mounted.then_some(Self(path))
     }
 
