@@ -151,7 +151,7 @@ async fn database_fails_over(fast: u32) -> Seen {
     site.say("database: the primary is gone: promote the standby, and point the relay to it");
     count_of(&url, "select pg_promote(true, 60)::int::bigint").await;
     site.relay.kill().await;
-    let settings = site.settings.clone().database(&url);
+    let settings = site.settings.clone().database(&url).in_directory("promoted");
     site.relay = RelayProcess::start(&settings);
     site.settings = settings;
     site.relay.event("publishing").await;

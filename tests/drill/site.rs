@@ -55,6 +55,8 @@ impl Site {
             None => Prometheus::watching(address, &rules).await,
         };
         let site = Self { bed, settings, relay, prometheus, fast, began: Instant::now() };
+        // Before its first scrape, Prometheus takes the relay for absent.
+        site.prometheus.until_answered("up{job=\"annals-relay\"} == 1").await;
         site.append("drill", [annals_testkit::deposited(0)]).await;
         site.bed.until_copied().await;
         site.until(<[String]>::is_empty, "all alerts to end").await;
