@@ -25,6 +25,10 @@ use crate::telemetry::spans;
 /// commit: so a sender has one job at a time. The driver never blocks on a sender.
 const JOBS_MAX: usize = 2;
 
+/// How many transactional ids are fenced at once: each takes a producer with threads and
+/// connections of its own.
+const FENCED_AT_ONCE: usize = 8;
+
 /// Both producers of a session, in one generation. Dropped, they commit no further transaction.
 pub(crate) struct Senders {
     a: Sender,
@@ -115,6 +119,10 @@ fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
 
 /// Fences the producers of these transactional ids, and aborts their open transactions. Blocks.
 pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
+    transactional_ids.chunks(FENCED_AT_ONCE).try_for_each(|ids| fence_some(config, ids))
+}
+
+fn fence_some(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let ids = transactional_ids.iter();
         let threads: Vec<_> =
