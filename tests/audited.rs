@@ -6,7 +6,7 @@ use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     CATEGORY, Isolation, Must, PrivateStack, RawRecord, RelayProcess, RelaySettings, Testbed,
     account, configure_topic, create_topic, delete_records, delete_topic, deposited,
-    deposited_large, partitions, read_topic, write_records,
+    deposited_large, partitions, read_topic, until, write_records,
 };
 use serde_json::Value;
 
@@ -267,7 +267,7 @@ async fn lost_events_are_published_again_in_the_order_of_their_streams_and_marke
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_topic_is_repaired_by_one_of_two_audits() {
+async fn a_deleted_topic_is_repaired_by_one_of_two_audits_and_beside_no_replay() {
     let (bed, mut relay) = published("audit_repairs").await;
     let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
     assert!(relay.terminate().await.success());
@@ -276,6 +276,13 @@ async fn a_deleted_topic_is_repaired_by_one_of_two_audits() {
     configure_topic(brokers, &topic, "retention.ms", "-1").await;
     let arguments = [&["audit"], &REPAIR[..]].concat();
     let (first, second) = (bed.relay(), bed.relay().instance("c"));
+    let replay = ["replay", "--category", CATEGORY, "--rate", "1", "--reason", "a test"];
+    let mut slow = bed.relay().start_command(&replay);
+    until("a record is replayed", async || !records(&bed).await.is_empty()).await;
+    let (code, said) = second.run_for_code(&arguments).await;
+    assert!(code == 1 && said.contains("is not finished"), "{said}");
+    slow.kill().await.must("kill the replay");
+    first.must_run(&["replay", "--abandon"]).await;
     let both = tokio::join!(first.run_for_code(&arguments), second.run_for_code(&arguments));
     assert!(both.0.0 == 0 || both.1.0 == 0, "{both:?}");
     let all = usize::try_from(STREAMS * EVENTS_OF_A_STREAM).must("count");

@@ -228,6 +228,7 @@ async fn certificate_expires(fast: u32) -> Seen {
     let mut site = Site::open_trusting(bed, settings, fast, Some(&trusted)).await;
     tokio::time::sleep_until(expires.into()).await;
     site.fault("the certificate of the relay's HTTP server has expired");
+    site.watch_anew(&trusted).await;
     let fired = site.until_fires("AnnalsRelayDown").await;
     site.say("2. the scrape does not reach it: x509: certificate has expired. Renew the files, then kill -HUP");
     second.write(&certificate, &key);

@@ -63,6 +63,12 @@ impl Site {
         site
     }
 
+    /// Another Prometheus connects: a connection that is open lives for up to five minutes.
+    pub(crate) async fn watch_anew(&mut self, trusted: &Path) {
+        let (address, rules) = (self.relay.http().await, rules::faster(self.fast));
+        self.prometheus = Prometheus::watching_over_tls(address, &rules, trusted).await;
+    }
+
     pub(crate) async fn append(&self, stream: &str, events: impl IntoIterator<Item = NewEvent>) {
         let append = Append::to(&account(stream), ExpectedVersion::Any, events);
         self.bed.store().append(&append).await.must("append");
