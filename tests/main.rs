@@ -14,6 +14,8 @@ mod at_least_once;
 #[cfg(test)]
 mod atomic;
 #[cfg(test)]
+mod audit_log;
+#[cfg(test)]
 mod audited;
 #[cfg(test)]
 mod checked_before_commit;
@@ -39,6 +41,8 @@ mod dropped_partitions;
 mod durable;
 #[cfg(test)]
 mod ended_sessions;
+#[cfg(test)]
+mod erasing;
 #[cfg(test)]
 mod evolving;
 #[cfg(test)]
@@ -134,6 +138,8 @@ mod snapshots;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod stream_life;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
@@ -147,5 +153,7 @@ mod topic_contract;
 mod unknown_outcomes;
 #[cfg(test)]
 mod unreadable;
+#[cfg(test)]
+mod vault;
 #[cfg(test)]
 mod watchdog;
