@@ -12,7 +12,7 @@ use annals_store::{
     PersonalDataEvent, PersonalError, PersonalKeys, Projection, Read, RecordedEvent, Refusal,
     Snapshots, Store, StreamName, Subject, SubjectErased, events,
 };
-use annals_testkit::{DEADLINE, Follower, Must, RelayProcess, Testbed};
+use annals_testkit::{DEADLINE, Follower, Must, RelayProcess, Testbed, until};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -267,11 +267,11 @@ async fn appends_that_race_with_an_erasure_leave_nothing_readable() {
     let writing = writers
         .clone()
         .map(|writer| tokio::spawn(write_until(store.clone(), writer, Arc::clone(&is_over))));
-    while names(&store, 1).await.len() < 20 {}
+    until("events before the erasure", async || names(&store, 1).await.len() >= 20).await;
     let erased = keys.here().erase(&subject(1), "a request").await.must("erase");
     let before = names(&store, 1).await.len();
-    let more = async { while names(&store, 1).await.len() < before + 5 {} };
-    tokio::time::timeout(DEADLINE, more).await.must("append behind the erasure");
+    let has_more = async || names(&store, 1).await.len() >= before + 5;
+    until("events behind the erasure", has_more).await;
     is_over.store(true, Ordering::SeqCst);
     for writer in writing {
         let late = writer.await.must("end the writer");
