@@ -335,9 +335,21 @@ async fn a_repeated_command_gets_the_original_answer_also_behind_the_erasure() {
 async fn a_snapshot_has_ciphertext_and_its_state_opens_or_is_erased() {
     let keys = Keys::new("state").await;
     let (here, store) = (keys.here(), keys.bed.store());
-    append(store, 1, named(&here, 1, NAME).await).await.must("append");
-    let saved = store.save_snapshot::<Customer>(&stream(1)).await.must("save");
-    assert!(saved.is_some());
+    let key = here.subject(&subject(1)).await.must("get a key");
+    let decision = |_: &Customer| {
+        let name = Personal::new(key.clone(), NAME.to_owned());
+        Ok::<_, std::fmt::Error>(vec![CustomerNamed { name, email: None }.into()])
+    };
+    let decided = store.decide(&stream(1), decision).await.must("decide");
+    // As a load returns it.
+    assert!(decided.state.name.is_some_and(|name| name.is_sealed()));
+    until("a snapshot behind the decision", async || {
+        let versions = sqlx::query_scalar(include_str!("sql/snapshots.sql"));
+        let versions = versions.bind("customer-1").fetch_all(store.pool()).await;
+        let versions: Vec<i64> = versions.must("read the snapshots");
+        versions == [0]
+    })
+    .await;
     assert!(!keys.has_text("Lochaber").await);
     let name = store.load::<Customer>(&stream(1)).await.must("load").state.name.must("be named");
     assert_eq!(here.open(&name).await.must("open").value().must("be open"), NAME);

@@ -141,6 +141,33 @@ impl NewEvent {
         self
     }
 
+    /// Whether it has personal values, which are open in this process.
+    pub(crate) const fn is_personal(&self) -> bool {
+        self.draft.is_some()
+    }
+
+    /// The event as a read returns it.
+    pub(crate) fn recorded(
+        &self,
+        stream: &StreamName,
+        (version, position): (Version, Position),
+        recorded_at: Option<Timestamp>,
+    ) -> RecordedEvent {
+        RecordedEvent {
+            position,
+            stream: stream.clone(),
+            version,
+            id: self.id,
+            event_type: self.event_type.to_owned(),
+            recorded_at: recorded_at.unwrap_or_default(),
+            schema: self.schema,
+            payload: self.payload.clone(),
+            metadata: self.metadata.clone(),
+            headers: self.headers.clone(),
+            removed_before: 0,
+        }
+    }
+
     /// The event's id.
     #[must_use]
     pub const fn id(&self) -> EventId {
