@@ -14,6 +14,8 @@ mod at_least_once;
 #[cfg(test)]
 mod atomic;
 #[cfg(test)]
+mod audit_log;
+#[cfg(test)]
 mod audited;
 #[cfg(test)]
 mod checked_before_commit;
@@ -43,6 +45,8 @@ mod dropped_partitions;
 mod durable;
 #[cfg(test)]
 mod ended_sessions;
+#[cfg(test)]
+mod erasing;
 #[cfg(test)]
 mod evolving;
 #[cfg(test)]
@@ -140,6 +144,8 @@ mod snapshots;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod stream_life;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
@@ -155,5 +161,7 @@ mod traced;
 mod unknown_outcomes;
 #[cfg(test)]
 mod unreadable;
+#[cfg(test)]
+mod vault;
 #[cfg(test)]
 mod watchdog;
