@@ -30,9 +30,13 @@ mod coalesced;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod crashed;
 #[cfg(test)]
 mod deciding;
+#[cfg(test)]
+mod declared_topics;
 #[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
@@ -109,6 +113,8 @@ mod reading;
 #[cfg(test)]
 mod rebased;
 #[cfg(test)]
+mod reloaded;
+#[cfg(test)]
 mod removed_events;
 #[cfg(test)]
 mod replayed;
@@ -149,6 +155,8 @@ mod ten_processes;
 mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;
+#[cfg(test)]
+mod traced;
 #[cfg(test)]
 mod unknown_outcomes;
 #[cfg(test)]

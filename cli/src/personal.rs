@@ -12,7 +12,7 @@ pub(crate) struct Personal {
     /// A wrapping key in a file, for development.
     #[arg(long, env = "ANNALS_KEY_FILE", conflicts_with = "vault_address")]
     key_file: Option<PathBuf>,
-    /// The address of Vault, such as https://vault.example.org:8200.
+    /// The address of Vault, such as `https://vault.example.org:8200`.
     #[arg(long, env = "VAULT_ADDR", requires_all = ["vault_token", "vault_key"])]
     vault_address: Option<String>,
     /// A token with rights on the key.
