@@ -312,7 +312,11 @@ async fn processes_that_are_killed_apply_each_event_exactly_once_and_in_order() 
             append(bed.store(), id, 1..=500).await;
         }
         let mut process = start_process(&bed);
-        until(bed.store(), 1, |status| status.events > round * 2_000).await;
+        // By the read model, not by the progress: both must be there together.
+        until(bed.store(), 1, |_| true).await;
+        let before = usize::try_from(round * 2_000).must("count");
+        let begins = async || applied(bed.store()).await.len() > before;
+        annals_testkit::until("a batch of this round", begins).await;
         // SIGKILL, wherever the process is.
         process.kill().await.must("kill the process");
         let events = status(bed.store(), 1).await.events;
