@@ -56,6 +56,28 @@ async fn a_lost_race_in_a_transaction_of_any_level_is_typed_and_retryable() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_only_checked_is_as_it_was_checked_at_any_level() {
+    for level in LEVELS {
+        let bed = Testbed::new("only_checked").await;
+        let (checked, written) = (account("checked"), account("written"));
+        for stream in [&checked, &written] {
+            let append = Append::to(stream, ExpectedVersion::NoStream, [opened("ann")]);
+            bed.store().append(&append).await.must("append");
+        }
+        let mut late = begin(&bed, level).await;
+        let winner = Append::to(&checked, ExpectedVersion::Any, [deposited(1)]);
+        bed.store().append(&winner).await.must("append");
+        // The snapshot has the version that is checked, and the stream has a later one.
+        let append = Append::to(&written, ExpectedVersion::Any, [deposited(2)])
+            .and_check(&checked, ExpectedVersion::Exactly(Version::FIRST));
+        let lost = bed.store().append_in(&mut late, &append).await.unwrap_err();
+        assert!(matches!(lost, AppendError::LostRace(_)), "{level}: {lost:?}");
+        late.rollback().await.must("roll back");
+        assert_eq!(bed.recorded().await.len(), 3);
+    }
+}
+
+#[tokio::test]
 async fn a_race_that_is_found_by_the_commit_is_typed_and_retryable_too() {
     let bed = Testbed::new("lost_at_commit").await;
     let warm = Append::to(&account("warm"), ExpectedVersion::Any, [opened("ann")]);

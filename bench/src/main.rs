@@ -22,6 +22,7 @@ mod report;
 mod settle;
 mod size;
 mod spread;
+mod steady;
 mod takeover;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Command {
     Peers(peers::Arguments),
     /// Appends per second with millions of events in the tables, beside empty ones.
     Size(size::Arguments),
+    /// The delay of an append at a steady rate, with coalescing and without.
+    Steady(steady::Arguments),
     /// From append to an idle follower.
     Follow(follow::Arguments),
     /// The time to load an aggregate with many events, with a snapshot and without.
@@ -106,6 +109,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Append(append) => append::run(append, report("append")?).await,
         Command::Peers(peers) => peers::run(peers, report("peers")?).await,
         Command::Size(size) => size::run(size, report("size")?).await,
+        Command::Steady(steady) => steady::run(steady, report("steady")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Load(load) => load::run(load, report("load")?).await,
         Command::Projection(arguments) => projection::run(arguments, report("projection")?).await,

@@ -199,16 +199,19 @@ as $$
     select octet_length(name) <= 200 and name ~ '^[A-Za-z][A-Za-z0-9_]{0,99}(-[A-Za-z0-9._:@+=~-]+)?$'
 $$;
 
--- The row of a stream is its lock and its version. Each append updates it; the free space keeps
--- these updates HOT.
+-- The row of a stream is its lock. Appends do not update it: while a snapshot is open anywhere, the
+-- versions of an updated row could not be removed, and each append would pass over all of them. The
+-- version of a stream is that of its last event, or `version_min` if an administrator removed later
+-- events.
 create table annals.streams (
     name text collate "C" primary key,
     category text collate "C" not null,
-    version bigint not null
-) with (fillfactor = 70);
+    version_min bigint not null
+);
 
-comment on column annals.streams.version is
-    'version of the last event, 0-based; -1 only in the transaction that creates the row';
+comment on table annals.streams is 'one row for each stream: its lock; the version of a stream is the highest in events, and at least version_min';
+comment on column annals.streams.version_min is
+    'a version that the stream has reached: 0-based; raised when events are removed; -1 only in the transaction that creates the row';
 
 -- Drawn in the append, after the stream rows are locked. The cache must stay 1: with a larger
 -- cache, a later event of a stream could get a lower position than an earlier one.
@@ -231,6 +234,13 @@ create table annals.events (
     xid xid8 not null default pg_current_xact_id(),
     constraint events_stream_version unique (stream, version),
     constraint events_event_id unique (event_id)
+)
+-- Rows never change: a vacuum after each million inserts freezes them while their pages are in
+-- memory, and the vacuum against transaction id wraparound has nothing left to read or write.
+with (
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 1000000,
+    autovacuum_freeze_min_age = 0
 );
 create index events_category on annals.events (category, position);
 create index events_correlation on annals.events ((metadata ->> 'correlation_id'), position)
@@ -239,6 +249,18 @@ create index events_causation on annals.events ((metadata ->> 'causation_id'), p
     where metadata ->> 'causation_id' is not null;
 
 select annals.make_insert_only('annals.events');
+
+-- The version of a stream; null: there is no such stream. For administration: statements that are
+-- executed often contain the expression.
+create function annals.stream_version(stream text) returns bigint
+language sql stable
+set search_path = annals, pg_temp
+as $$
+    select greatest(s.version_min, (
+        select e.version from annals.events e where e.stream = s.name order by e.version desc limit 1
+    ))
+    from annals.streams s where s.name = stream_version.stream
+$$;
 
 comment on table annals.events is 'all events; insert-only';
 
@@ -269,6 +291,11 @@ begin
     insert into removed_events (position, stream, version, event_id, category, event_type, xid)
     select r.position, r.stream, r.version, r.event_id, r.category, r.event_type, r.xid from removed r
     on conflict do nothing;
+    -- The version of a removed event is not used again. In the order in which appends lock streams.
+    perform from streams s where s.name in (select r.stream from removed r) order by s.name for update;
+    update streams s set version_min = r.version
+    from (select r.stream, max(r.version) as version from removed r group by r.stream) r
+    where s.name = r.stream and s.version_min < r.version;
     return null;
 end
 $$;
@@ -310,12 +337,12 @@ end
 $$;
 
 -- The events to publish: few columns, never updated, never deleted. Old partitions are dropped. The
--- transaction id, not the position, determines what became visible between two snapshots.
+-- transaction id, not the position, determines what became visible between two snapshots. Without
+-- an index on positions: no statement reads by them.
 create table annals.outbox (
     position bigint not null,
     xid xid8 not null default pg_current_xact_id(),
-    shard smallint not null,
-    primary key (position)
+    shard smallint not null
 ) partition by range (position);
 create index outbox_xid on annals.outbox (xid);
 select annals.make_insert_only('annals.outbox');
@@ -371,7 +398,10 @@ begin
     where i.inhparent = 'outbox'::regclass;
     while upper <= drawn + ahead loop
         partition := format('outbox_%s', to_char(upper / size, 'FM0000000'));
-        execute format('create table %I (like outbox including defaults)', partition);
+        -- Without vacuums after inserts: a partition is dropped, not kept.
+        execute format(
+            'create table %I (like outbox including defaults) with (autovacuum_vacuum_insert_threshold = -1)', partition
+        );
         execute format('alter table outbox attach partition %I for values from (%s) to (%s)', partition, upper, upper + size);
         perform make_insert_only(partition::regclass);
         upper := upper + size;

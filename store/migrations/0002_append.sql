@@ -85,7 +85,7 @@ declare
     shards smallint[];
     created text[];
     place int;
-    new_version bigint;
+    reached bigint;
     known int;
     unpublishable int;
     refused boolean := false;
@@ -100,45 +100,49 @@ begin
     cluster := annals.system_identifier();
 
     -- One event, the usual case, in the fewest statements and expressions: each one is prepared
-    -- again in each transaction, which costs more than its execution. If a check fails, the stream
-    -- is restored, and the general path below finds the reason.
-    if cardinality(event_ids) = 1 and cardinality(streams) = 1 then
-        update annals.streams s set version = s.version + 1
-        where s.name = streams[1] and (expected[1] in (-2, -3) or s.version = expected[1]) and s.closed_at is null
-        returning s.version into new_version;
+    -- again in each transaction, which costs more than its execution. If a check fails, nothing is
+    -- written, and the general path below finds the reason.
+    if cardinality(event_ids) = 1 and cardinality(streams) = 1 and current_setting('transaction_isolation') = 'read committed' then
+        select s.version_min into reached from annals.streams s where s.name = streams[1] and s.closed_at is null for update;
         if not found and expected[1] in (-1, -2) and annals.is_stream_name(streams[1]) then
-            insert into annals.streams (name, category, version) values (streams[1], split_part(streams[1], '-', 1), 0)
+            insert into annals.streams (name, category, version_min) values (streams[1], split_part(streams[1], '-', 1), 0)
             on conflict (name) do nothing
-            returning version into new_version;
+            returning -1 into reached;
         end if;
         if found then
             -- After the lock, as below.
-            select count(*) into known from annals.schemas s, annals.identity i
-            where s.fingerprint = fingerprints[1] and s.category = split_part(streams[1], '-', 1)
-                and i.is_only and i.system_identifier = cluster
-                and annals.is_metadata(metadata[1]) and annals.are_headers(headers[1])
-                and not exists (select from annals.events e where e.event_id = event_ids[1]);
-            if known = 1 then
-                versions := array[new_version];
-                positions := array[nextval('annals.positions')];
-                recorded_at := clock_timestamp();
-                with queued as (
-                    insert into annals.outbox (position, shard) values (positions[1], annals.shard_of(streams[1]))
-                )
+            recorded_at := clock_timestamp();
+            with last as materialized (
+                select greatest(reached, (
+                    select e.version from annals.events e where e.stream = streams[1] order by e.version desc limit 1
+                )) as version
+            ),
+            written as (
                 insert into annals.events (
                     position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
-                ) values (
-                    positions[1], streams[1], new_version, event_ids[1], split_part(streams[1], '-', 1), event_types[1],
-                    fingerprints[1], recorded_at, payloads[1], data[1], metadata[1], headers[1]
-                );
+                )
+                select
+                    nextval('annals.positions'), streams[1], l.version + 1, event_ids[1], s.category, event_types[1], s.fingerprint,
+                    recorded_at, payloads[1], data[1], metadata[1], headers[1]
+                from last l, annals.schemas s, annals.identity i
+                where (expected[1] in (-2, -3) or l.version = expected[1])
+                    and s.fingerprint = fingerprints[1] and s.category = split_part(streams[1], '-', 1)
+                    and i.is_only and i.system_identifier = cluster
+                    and annals.is_metadata(metadata[1]) and annals.are_headers(headers[1])
+                    and not exists (select from annals.events e where e.event_id = event_ids[1])
+                returning events.position, events.version
+            ),
+            queued as (
+                insert into annals.outbox (position, shard) select w.position, annals.shard_of(streams[1]) from written w
+            )
+            select array[w.version], array[w.position] into versions, positions from written w;
+            if found then
                 outcome := 'appended';
                 return;
             end if;
-            -- Version 0: this call created the stream. An existing stream has a higher version.
-            if new_version = 0 then
+            recorded_at := null;
+            if reached = -1 then
                 delete from annals.streams s where s.name = streams[1];
-            else
-                update annals.streams s set version = new_version - 1 where s.name = streams[1];
             end if;
         end if;
     end if;
@@ -157,13 +161,13 @@ begin
     -- Lock the streams in the order of their names, so that two appends cannot deadlock. In one
     -- statement if all streams exist.
     if cardinality(streams) = (select count(*) from annals.streams s where s.name = any (streams)) then
-        for place, new_version in
-            select n.place, s.version
+        for place, reached in
+            select n.place, s.version_min
             from unnest(streams) with ordinality n (name, place) join annals.streams s on s.name = n.name
             order by s.name
             for update of s
         loop
-            current[place] := new_version;
+            current[place] := reached;
         end loop;
     end if;
     -- A stream that does not exist is created: its row is the lock that keeps others from creating
@@ -173,27 +177,28 @@ begin
         where current[n.place] is null
         order by n.name collate "C"
     loop
-        select s.version into new_version from annals.streams s where s.name = streams[place] for update;
+        select s.version_min into reached from annals.streams s where s.name = streams[place] for update;
         while not found loop
             -- Checked when a stream is created; later appends find its row.
             if not annals.is_stream_name(streams[place]) then
                 refused := true;
-                new_version := -1;
+                reached := -1;
                 exit;
             end if;
-            insert into annals.streams (name, category, version)
+            insert into annals.streams (name, category, version_min)
             values (streams[place], split_part(streams[place], '-', 1), counts[place] - 1)
             on conflict (name) do nothing;
             if found then
                 created := created || streams[place];
-                new_version := -1;
+                reached := -1;
                 exit;
             end if;
             -- Another transaction created it and has committed.
-            select s.version into new_version from annals.streams s where s.name = streams[place] for update;
+            select s.version_min into reached from annals.streams s where s.name = streams[place] for update;
         end loop;
-        current[place] := new_version;
+        current[place] := reached;
     end loop;
+    current := annals.append_versions(streams, current);
     for i in 1 .. cardinality(streams) loop
         refused := refused or not case expected[i]
             when -2 then true
@@ -245,12 +250,6 @@ begin
     with queued as (
         insert into annals.outbox (position, shard)
         select o.position, shards[o.place] from unnest(positions, stream_of) as o (position, place)
-    ),
-    advanced as (
-        -- A created stream has its final version already.
-        update annals.streams s set version = n.version
-        from unnest(streams, current, counts) as n (name, version, events)
-        where s.name = n.name and n.events > 0 and n.version >= n.events
     )
     insert into annals.events (
         position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
@@ -263,9 +262,55 @@ begin
 
     -- A stream that was only checked is not created.
     if created is not null and 0 = any (counts) then
-        delete from annals.streams s where s.name = any (created) and s.version = -1;
+        delete from annals.streams s where s.name = any (created) and s.version_min = -1;
     end if;
     outcome := 'appended';
+end
+$$;
+
+-- The versions of locked streams, for their values of `version_min`: null for a stream that is not
+-- locked, -1 for one without events. Volatile: each call has a snapshot of its own, after the locks.
+--
+-- Above READ COMMITTED, the snapshot of the transaction is older than the locks. A stream with later
+-- events is an error then, as if its row had been updated: an insert of the next version, which is
+-- undone, meets them.
+create function annals.append_versions(streams text[], reached bigint[]) returns bigint[]
+language plpgsql
+set search_path = annals, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    versions bigint[];
+begin
+    versions := array(
+        select case when r.version_min is not null then greatest(r.version_min, (
+            select e.version from annals.events e where e.stream = r.name order by e.version desc limit 1
+        )) end
+        from unnest(streams, reached) with ordinality r (name, version_min, place)
+        order by r.place
+    );
+    if current_setting('transaction_isolation') in ('read committed', 'read uncommitted') then
+        return versions;
+    end if;
+    for i in 1 .. cardinality(streams) loop
+        continue when versions[i] is null or versions[i] < 0;
+        begin
+            insert into annals.events (
+                position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
+            ) values (
+                nextval('annals.positions'), streams[i], versions[i] + 1, gen_random_uuid(), split_part(streams[i], '-', 1), '', 0,
+                now(), '', '{}', '{}', '{}'
+            );
+            raise exception using errcode = 'no_data_found';
+        exception
+            when no_data_found then
+                null;
+            when unique_violation then
+                raise exception 'could not serialize access to stream %: it has events that are later than the snapshot', streams[i]
+                    using errcode = 'serialization_failure';
+        end;
+    end loop;
+    return versions;
 end
 $$;
 
@@ -328,10 +373,8 @@ declare
     now timestamptz;
     first int[] := array_fill(null::int, array[appends]);
     counts int[] := array_fill(0, array[appends]);
-    -- For each stream: the version before the next append, null where it is skipped, and that of
-    -- its row.
+    -- For each stream: the version before the next append, null where it is skipped.
     current bigint[];
-    stored bigint[];
     created bigint[];
     known int[];
     unpublishable int[];
@@ -352,6 +395,68 @@ begin
     cluster := annals.system_identifier();
     outcomes := array_fill('refused'::text, array[appends]);
     recorded_at := array_fill(null::timestamptz, array[appends]);
+    -- The usual call, one event for each of several existing streams and nothing to refuse, in two
+    -- statements. If a check fails, nothing is written, and the general path below finds the reason.
+    if cardinality(streams) = appends and cardinality(event_ids) = appends
+        and current_setting('transaction_isolation') = 'read committed'
+    then
+        current := array(
+            select l.version_min
+            from unnest(streams) with ordinality n (name, place)
+            cross join lateral (
+                select s.version_min from annals.streams s where s.name = n.name and s.closed_at is null for update skip locked
+            ) l
+            order by n.place
+        );
+        if cardinality(current) = appends then
+            now := clock_timestamp();
+            -- After the locks, as below. Each subquery has a value, and so is evaluated for each
+            -- event: for an `exists`, the planner can hash a whole table.
+            with given as materialized (
+                select n.*, streams[n.place] as stream, greatest(current[n.place], (
+                    select e.version from annals.events e where e.stream = streams[n.place] order by e.version desc limit 1
+                )) as last
+                from unnest(
+                    append_streams, expected, event_ids, event_types, fingerprints, payloads, data, metadata, headers
+                ) as n (place, expected, event_id, event_type, fingerprint, payload, data, metadata, headers)
+            ),
+            checked as (
+                select from annals.identity i
+                where i.is_only and i.system_identifier = cluster and not exists (
+                    select from given g
+                    where (g.expected in (-2, -3) or g.expected = g.last) is not true
+                        or (select true from annals.events e where e.event_id = g.event_id)
+                        or (
+                            select true from annals.schemas s
+                            where s.fingerprint = g.fingerprint and s.category = split_part(g.stream, '-', 1)
+                        ) is null
+                        or (annals.is_metadata(g.metadata) and annals.are_headers(g.headers)) is not true
+                )
+            ),
+            written as materialized (
+                select nextval('annals.positions') as position, g.* from checked cross join given g
+            ),
+            queued as (
+                insert into annals.outbox (position, shard) select w.position, annals.shard_of(w.stream) from written w
+            ),
+            recorded as (
+                insert into annals.events (
+                    position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
+                )
+                select
+                    w.position, w.stream, w.last + 1, w.event_id, split_part(w.stream, '-', 1), w.event_type, w.fingerprint, now,
+                    w.payload, w.data, w.metadata, w.headers
+                from written w
+            )
+            select array_agg(w.last + 1), array_agg(w.position) into versions, positions from written w;
+            if versions is not null then
+                outcomes := array_fill('appended'::text, array[appends]);
+                recorded_at := array_fill(now, array[appends]);
+                return;
+            end if;
+        end if;
+    end if;
+
     refusal := annals.append_other_cluster(cluster);
     if refusal is not null then
         refusals := (select jsonb_agg(refusal) from generate_series(1, appends));
@@ -367,24 +472,23 @@ begin
 
     -- Lock the streams without waiting.
     with locked as (
-        select n.place, l.version
+        select n.place, l.version_min
         from unnest(streams) with ordinality n (name, place)
         cross join lateral (
-            select s.version from annals.streams s where s.name = n.name and s.closed_at is null for update skip locked
+            select s.version_min from annals.streams s where s.name = n.name and s.closed_at is null for update skip locked
         ) l
     )
-    select array_agg(l.version order by n.place) into current
+    select array_agg(l.version_min order by n.place) into current
     from unnest(streams) with ordinality n (name, place) left join locked l on l.place = n.place;
-    stored := current;
     if array_position(current, null) is not null then
-        created := annals.append_create_streams(streams, append_streams, append_of, current);
+        created := annals.append_create_streams(streams, current);
         for i in 1 .. coalesce(cardinality(created), 0) loop
             if created[i] is not null then
                 current[i] := -1;
-                stored[i] := created[i];
             end if;
         end loop;
     end if;
+    current := annals.append_versions(streams, current);
 
     -- After the locks: a concurrent append of the same events has either committed or rolled back.
     known := array(
@@ -440,11 +544,6 @@ begin
         select o.position, annals.shard_of(streams[append_streams[o.append]])
         from unnest(positions, append_of) as o (position, append)
         where o.position is not null
-    ),
-    advanced as (
-        update annals.streams s set version = n.version
-        from unnest(streams, current, stored) as n (name, version, stored)
-        where s.name = n.name and n.version >= 0 and n.version <> n.stored
     )
     insert into annals.events (
         position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers
@@ -497,11 +596,10 @@ begin
 end
 $$;
 
--- Creates the streams that have no version in `current` and do not exist; their rows get the
--- version after all appends of the call. Returns the version of each created row, null for other
--- streams; null if another transaction is creating one of the streams: an insert waits for it, for
+-- Creates the streams that have no version in `current` and do not exist. Returns a number for each
+-- created row, null for other streams; null if another transaction is creating one of the streams: an insert waits for it, for
 -- at most 1 ms.
-create function annals.append_create_streams(streams text[], append_streams int[], append_of int[], current bigint[])
+create function annals.append_create_streams(streams text[], current bigint[])
 returns bigint[]
 language plpgsql
 set search_path = annals, pg_temp
@@ -512,20 +610,17 @@ declare
     created bigint[];
 begin
     perform set_config('lock_timeout', '1ms', true);
-    with counted as (
-        select append_streams[e.append] as place, count(*) as events from unnest(append_of) e (append) group by 1
-    ),
-    inserted as (
-        insert into annals.streams (name, category, version)
-        select n.name, split_part(n.name, '-', 1), c.events - 1
-        from unnest(streams) with ordinality n (name, place) join counted c on c.place = n.place
+    with inserted as (
+        insert into annals.streams (name, category, version_min)
+        select n.name, split_part(n.name, '-', 1), 0
+        from unnest(streams) with ordinality n (name, place)
         where current[n.place] is null and annals.is_stream_name(n.name)
             and not exists (select from annals.streams s where s.name = n.name)
         order by n.place
         on conflict (name) do nothing
-        returning name, version
+        returning name, version_min
     )
-    select array_agg(i.version order by n.place) into created
+    select array_agg(i.version_min order by n.place) into created
     from unnest(streams) with ordinality n (name, place) left join inserted i on i.name = n.name;
     perform set_config('lock_timeout', lock_timeout, true);
     return created;
@@ -600,7 +695,7 @@ as $$
     select coalesce(jsonb_agg(jsonb_build_object(
         'position', e.position, 'stream', e.stream, 'version', e.version, 'event_id', e.event_id,
         'event_type', e.event_type, 'fingerprint', e.fingerprint, 'recorded_at', e.recorded_at,
-        'payload', encode(e.payload, 'hex'), 'data', e.data, 'metadata', e.metadata, 'headers', e.headers
+        'payload', encode(e.payload, 'hex'), 'metadata', e.metadata, 'headers', e.headers
     ) order by e.version), '[]')
     from (
         -- The length of a large payload is known without reading it. Each event counts for 1,000
@@ -616,7 +711,7 @@ $$;
 
 -- The conflicts of streams at versions `current` (-1: no such stream), as a JSON array. All of them
 -- together have at most 8 MB of payloads: one JSON value is limited to 256 MB, and hexadecimal
--- digits, `data` and metadata are several times as large.
+-- digits and metadata are several times as large.
 create function annals.append_conflicts(streams text[], expected bigint[], current bigint[], conflict_events_max int)
 returns jsonb
 language sql stable

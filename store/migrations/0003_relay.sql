@@ -1183,7 +1183,7 @@ begin
     end if;
     -- An append locks its streams before it draws positions: after this lock, no position below the
     -- limit can still become visible.
-    lock table streams, identity in share row exclusive mode;
+    lock table streams, identity in exclusive mode;
     if not adopt.is_copy and (select i.system_identifier from identity i) = here then
         raise exception 'the store is in its own cluster, %: there is nothing to adopt', here
             using errcode = 'object_not_in_prerequisite_state',

@@ -147,7 +147,7 @@ security definer
 set search_path = annals, pg_temp
 as $$
 begin
-    lock table streams in share row exclusive mode;
+    lock table streams in exclusive mode;
 end
 $$;
 

@@ -127,11 +127,12 @@ set search_path = annals, pg_temp
 as $$
 declare
     truncated constant streams := stream_administer(stream_truncate.stream, stream_truncate.reason);
+    version constant bigint := stream_version(truncated.name);
     removed bigint;
 begin
-    if before > truncated.version then
+    if before > version then
         raise exception 'stream % ends with version %: a truncation before % would remove its last event',
-            truncated.name, truncated.version, before using errcode = 'invalid_parameter_value';
+            truncated.name, version, before using errcode = 'invalid_parameter_value';
     end if;
     perform refuse_unread(truncated.name, before);
     delete from events e where e.stream = truncated.name and e.version < before;
@@ -154,7 +155,7 @@ begin
     if archived.closed_at is null then
         raise exception 'stream % is open: close it first', archived.name using errcode = 'object_not_in_prerequisite_state';
     end if;
-    perform refuse_unread(archived.name, archived.version + 1);
+    perform refuse_unread(archived.name, stream_version(archived.name) + 1);
     insert into archived_events select e.* from events e where e.stream = archived.name;
     delete from events e where e.stream = archived.name;
     get diagnostics moved = row_count;

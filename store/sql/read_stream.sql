@@ -11,7 +11,10 @@
 -- applies before types and times: the cost of a page does not depend on their frequency.
 -- With the row comparison the planner can only use the index with this order.
 select
-    s.version as stream_version, e.number, e.is_match, e.is_end,
+    greatest(s.version_min, (
+        select e.version from annals.events e where e.stream = s.name order by e.version desc limit 1
+    )) as stream_version,
+    e.number, e.is_match, e.is_end,
     e.position, e.stream, e.version, e.event_id, e.event_type, e.fingerprint, e.recorded_at, e.payload, e.metadata, e.headers
 from annals.streams s
 left join lateral (

@@ -18,13 +18,10 @@ pub(crate) fn is_lost_race(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The constraint by which an append met a position or version that is recorded already: the
-/// sequence of positions or the row of a stream is behind the events.
+/// The constraint by which an append met a position that is recorded already: the sequence of
+/// positions is behind the events.
 pub(crate) fn recorded_already(error: &sqlx::Error) -> Option<&str> {
-    let constraint = constraint_of(error)?;
-    let is_of_outbox = constraint.starts_with("outbox_") && constraint.ends_with("_pkey");
-    (is_of_outbox || ["events_pkey", "events_stream_version"].contains(&constraint))
-        .then_some(constraint)
+    constraint_of(error).filter(|constraint| *constraint == "events_pkey")
 }
 
 fn constraint_of(error: &sqlx::Error) -> Option<&str> {

@@ -10,7 +10,7 @@ from generate_series(1, 60000) i
 cross join lateral (
     select case when mod(i, 3) = 0 then 'filler' when mod(i, 3) = 1 or i > 30000 then 'other' else 'third' end as category
 ) c;
-insert into annals.streams (name, category, version)
+insert into annals.streams (name, category, version_min)
 select stream, category, count(*) - 1 from backlog group by stream, category;
 insert into annals.events (
     position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers

@@ -5,7 +5,7 @@ mod hops;
 mod pace;
 pub(crate) mod receiver;
 mod sides;
-mod writers;
+pub(crate) mod writers;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

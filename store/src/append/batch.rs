@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{Executor, PgConnection, Row};
+use sqlx::{Executor, PgConnection, Row, SqlStr};
 
 use crate::append::call::{AppendReply, RepliedAppend};
 use crate::append::queued::QueuedAppend;
 use crate::append::refusal_rows::RefusalRow;
+use crate::connections::reuse::ReusableConnection;
 use crate::event::NewEvent;
 use crate::store::Store;
 use crate::stream::{Position, Version};
@@ -23,10 +24,32 @@ pub(crate) enum BatchReply {
 }
 
 impl Store {
-    /// Executes `annals.append_each`. The inner error is an unreadable reply.
-    pub(crate) async fn execute_append_each(
+    /// Makes the appends by a plain statement if the connection is known to be outside a
+    /// transaction block, and else by the procedure that commits. The inner error is an unreadable
+    /// reply.
+    pub(crate) async fn append_each(
+        &self,
+        reusable: &mut ReusableConnection,
+        appends: &[QueuedAppend],
+    ) -> Result<Result<Vec<BatchReply>, sqlx::Error>, sqlx::Error> {
+        let statements = self.statements();
+        if reusable.is_outside_a_transaction() {
+            let plain = statements.append_each_outside_a_transaction.clone();
+            match self.execute_append_each(&mut reusable.connection, plain, appends).await {
+                // The session has another isolation level.
+                Err(sqlx::Error::RowNotFound) => {}
+                replied => return replied,
+            }
+        }
+        let call = statements.append_each.clone();
+        self.execute_append_each(&mut reusable.connection, call, appends).await
+    }
+
+    /// Executes a statement with the arguments of `annals.append_each`.
+    async fn execute_append_each(
         &self,
         connection: &mut PgConnection,
+        statement: SqlStr,
         appends: &[QueuedAppend],
     ) -> Result<Result<Vec<BatchReply>, sqlx::Error>, sqlx::Error> {
         let mut streams: BTreeMap<&str, i32> =
@@ -45,7 +68,7 @@ impl Store {
             queued.append.events().map(move |event| Json(with_trace(&event.metadata, trace)))
         });
         let expected = appends.iter().flat_map(|queued| &queued.append.streams);
-        let query = sqlx::query(self.statements().append_each.clone())
+        let query = sqlx::query(statement)
             .bind(streams.keys().copied().collect::<Vec<_>>())
             .bind(appends.iter().map(|queued| streams[queued.stream.as_str()]).collect::<Vec<_>>())
             .bind(expected.map(|(_, expected)| expected.to_store()).collect::<Vec<_>>())

@@ -46,9 +46,9 @@ impl Store {
     fn start_appends(&self, runtime: &Handle) {
         while let Some(start) = self.append_queue().start() {
             match start {
-                Start::Call(appends) => {
-                    let call = Call::new(self.clone(), &appends);
-                    drop(runtime.spawn(call.run(appends)));
+                Start::Call => {
+                    let call = Call { store: self.clone(), streams: None, alone: Vec::new() };
+                    drop(runtime.spawn(call.run()));
                 }
                 Start::Alone(append) => {
                     let lone = Lone { store: self.clone(), stream: append.stream.clone() };
@@ -71,14 +71,15 @@ impl Store {
 /// A call in progress. Dropping it frees its streams, also after a panic.
 struct Call {
     store: Store,
-    streams: Vec<StreamName>,
+    /// Those of its appends, once it has selected them.
+    streams: Option<Vec<StreamName>>,
     alone: Vec<QueuedAppend>,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         let alone = std::mem::take(&mut self.alone);
-        self.store.append_queue().finish_call(&self.streams, alone);
+        self.store.append_queue().finish_call(self.streams.as_deref(), alone);
         self.store.start_next_appends();
     }
 }
@@ -115,19 +116,22 @@ fn shared(error: &Arc<sqlx::Error>) -> sqlx::Error {
 }
 
 impl Call {
-    fn new(store: Store, appends: &[QueuedAppend]) -> Self {
-        let streams = appends.iter().map(|append| append.stream.clone()).collect();
-        Self { store, streams, alone: Vec::new() }
-    }
-
-    async fn run(mut self, appends: Vec<QueuedAppend>) {
-        let started_at = Instant::now();
+    /// Selects the appends as late as possible, so that many go together: when the tasks that are
+    /// ready to run have had their turn, and a connection is free. Without such tasks, the turn
+    /// takes no time.
+    async fn run(mut self) {
+        tokio::task::yield_now().await;
         let store = self.store.clone();
-        let mut reusable = match store.connection_reuse().acquire(store.pool()).await {
+        let acquired = store.connection_reuse().acquire(store.pool()).await;
+        let (started_at, appends) = (Instant::now(), self.select());
+        let mut reusable = match acquired {
             Ok(reusable) => reusable,
             Err(error) => return self.fail_to_acquire(&error, appends, started_at),
         };
-        let replied = store.execute_append_each(&mut reusable.connection, &appends).await;
+        if appends.is_empty() {
+            return;
+        }
+        let replied = store.append_each(&mut reusable, &appends).await;
         let failed = match replied {
             Ok(Ok(replies)) => {
                 self.complete(
@@ -153,6 +157,14 @@ impl Call {
             queued.unknown.clone_from(&unknown);
             queued
         }));
+    }
+
+    fn select(&mut self) -> Vec<QueuedAppend> {
+        let appends = self.store.append_queue().select();
+        self.streams = Some(appends.iter().map(|append| append.stream.clone()).collect());
+        // For appends that did not fit.
+        self.store.start_next_appends();
+        appends
     }
 
     /// Ends a call without a connection. Only a timeout is the same for all of its appends; for

@@ -20,8 +20,8 @@ use crate::trace::TraceContext;
 /// Work that can start now.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// Appends to go in one call.
-    Call(Vec<QueuedAppend>),
+    /// A call, whose appends [`AppendQueue::select`] takes when it is about to be sent.
+    Call,
     /// An append to go alone, which can wait for locks of other transactions.
     Alone(QueuedAppend),
 }
@@ -47,7 +47,10 @@ struct QueueState {
     busy: HashMap<StreamName, usize>,
     /// Streams with an append going alone.
     going_alone: HashSet<StreamName>,
+    /// Calls between their start and their end.
     calls: usize,
+    /// Whether one of them has not selected its appends yet.
+    is_selecting: bool,
     /// Appends between their start and their result, in the queue or not.
     entered: usize,
     is_closed: bool,
@@ -137,25 +140,36 @@ impl AppendQueue {
     pub(crate) fn start(&self) -> Option<Start> {
         let mut state = self.state();
         let alone = state.start_alone(self.alone_max).map(Start::Alone);
-        let started = alone.or_else(|| state.start_call(&self.options).map(Start::Call));
+        alone.or_else(|| state.start_call(&self.options).then_some(Start::Call))
+    }
+
+    /// The appends of a call that has started: all that wait, within the limits of a call.
+    pub(crate) fn select(&self) -> Vec<QueuedAppend> {
+        let mut state = self.state();
+        state.is_selecting = false;
+        let appends = state.select(&self.options);
         if state.is_idle() {
             // Only appends without a caller were left.
             self.idle.notify_waiters();
         }
-        started
+        appends
     }
 
-    /// Notes the end of a call to these streams, with the appends of it that must go alone.
-    pub(crate) fn finish_call(&self, streams: &[StreamName], alone: Vec<QueuedAppend>) {
+    /// Notes the end of a call to the streams of its selected appends, none if it did not select
+    /// them, with those of its appends that must go alone.
+    pub(crate) fn finish_call(&self, streams: Option<&[StreamName]>, alone: Vec<QueuedAppend>) {
         let mut state = self.state();
         state.calls -= 1;
+        if streams.is_none() {
+            state.is_selecting = false;
+        }
         for append in alone {
             state.events += append.events();
             state.bytes += append.bytes;
             *state.busy.entry(append.stream.clone()).or_default() += 1;
             state.alone.push_back(append);
         }
-        for stream in streams {
+        for stream in streams.into_iter().flatten() {
             state.release(stream);
         }
         self.idle.notify_waiters();
@@ -233,10 +247,21 @@ impl QueueState {
         Some(append)
     }
 
-    fn start_call(&mut self, options: &Coalescing) -> Option<Vec<QueuedAppend>> {
-        if self.calls >= options.calls_max.get() || self.queued.is_empty() {
-            return None;
+    /// Starts a call if an append is free to go. Only one call at a time has yet to select its
+    /// appends: until then, all that arrive can join it.
+    fn start_call(&mut self, options: &Coalescing) -> bool {
+        let is_free = |append: &QueuedAppend| !self.busy.contains_key(&append.stream);
+        let starts = !self.is_selecting
+            && self.calls < options.calls_max.get()
+            && self.queued.iter().any(is_free);
+        if starts {
+            self.calls += 1;
+            self.is_selecting = true;
         }
+        starts
+    }
+
+    fn select(&mut self, options: &Coalescing) -> Vec<QueuedAppend> {
         let mut call = Selection::default();
         let mut left = VecDeque::with_capacity(self.queued.len());
         while let Some(append) = self.queued.pop_front() {
@@ -257,14 +282,10 @@ impl QueueState {
         // Appends that were not examined stay behind those that were passed over.
         left.append(&mut self.queued);
         self.queued = left;
-        if call.appends.is_empty() {
-            return None;
-        }
         for append in &call.appends {
             *self.busy.entry(append.stream.clone()).or_default() += 1;
         }
-        self.calls += 1;
-        Some(call.appends)
+        call.appends
     }
 }
 
@@ -301,10 +322,10 @@ mod tests {
         push(queue, stream, EventId::generate())
     }
 
-    /// The streams of the next call.
+    /// The appends of the next call.
     fn call(queue: &AppendQueue) -> Option<Vec<QueuedAppend>> {
         match queue.start() {
-            Some(Start::Call(appends)) => Some(appends),
+            Some(Start::Call) => Some(queue.select()),
             Some(Start::Alone(append)) => panic!("{append:?} goes alone"),
             None => None,
         }
@@ -328,7 +349,29 @@ mod tests {
         let second = call(&queue).unwrap();
         assert_eq!(streams(&second), ["c"]);
         assert!(call(&queue).is_none(), "a stream is in progress");
-        queue.finish_call(&names(&first), Vec::new());
+        queue.finish_call(Some(&names(&first)), Vec::new());
+        assert_eq!(streams(&call(&queue).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn appends_that_arrive_before_a_call_selects_join_it() {
+        let queue = AppendQueue::new(Coalescing::default(), 10);
+        let _first = new(&queue, "a");
+        assert!(matches!(queue.start(), Some(Start::Call)));
+        let _second = new(&queue, "b");
+        assert!(queue.start().is_none(), "a call is about to select");
+        let both = queue.select();
+        assert_eq!(streams(&both), ["a", "b"]);
+        let _third = new(&queue, "c");
+        assert_eq!(streams(&call(&queue).unwrap()), ["c"]);
+    }
+
+    #[test]
+    fn a_call_that_ends_before_it_selects_leaves_its_appends_to_the_next() {
+        let queue = AppendQueue::new(Coalescing::default().calls_max(NonZeroUsize::MIN), 10);
+        let _receiver = new(&queue, "a");
+        assert!(matches!(queue.start(), Some(Start::Call)));
+        queue.finish_call(None, Vec::new());
         assert_eq!(streams(&call(&queue).unwrap()), ["a"]);
     }
 
@@ -347,7 +390,7 @@ mod tests {
         let _receivers = [new(&queue, "a"), new(&queue, "a")];
         let skipped = call(&queue).unwrap();
         let _later = new(&queue, "a");
-        queue.finish_call(&names(&skipped), skipped);
+        queue.finish_call(Some(&names(&skipped)), skipped);
         for _ in 0..2 {
             let Some(Start::Alone(alone)) = queue.start() else { panic!("nothing goes alone") };
             assert!(queue.start().is_none(), "one at a time");

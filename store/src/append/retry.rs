@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use sqlx::PgConnection;
-
-use crate::append::call::Traced;
+use crate::append::call::{AppendReply, Traced};
 use crate::append::request::Appended;
 use crate::connections::reuse::ReusableConnection;
 use crate::error::AppendError;
@@ -34,7 +32,7 @@ impl Store {
                 Ok(reusable) => reusable,
                 Err(error) => return Err(attempts.result(AppendError::Failed(error))),
             };
-            let failed = match self.append_once(&mut reusable.connection, append).await {
+            let failed = match self.append_once(&mut reusable, append).await {
                 Ok(appended) => {
                     self.connection_reuse().offer(reusable);
                     return Ok(appended);
@@ -54,18 +52,38 @@ impl Store {
     /// Appends on a connection of the pool, and extends the outbox if necessary.
     async fn append_once(
         &self,
-        connection: &mut PgConnection,
+        reusable: &mut ReusableConnection,
         append: Traced<'_>,
     ) -> Result<Appended, AppendError> {
-        let statement = &self.statements().append;
-        let reply = self.execute_append(connection, statement.clone(), append).await?;
+        let reply = self.append_and_commit(reusable, append).await?;
         // The transaction is committed, even if the reply is unreadable.
         let reply = reply.map_err(AppendError::Unknown)?;
+        let connection = &mut *reusable.connection;
         let appended = self.result_of(connection, append.append, reply).await?;
         if self.outbox_positions_left(appended.last_position()) < OUTBOX_POSITIONS_LEFT_MIN {
             self.extend_outbox_on(connection).await;
         }
         Ok(appended)
+    }
+
+    /// Appends by a plain statement if the connection is known to be outside a transaction block,
+    /// and else by the procedure that commits, which costs more. The inner error is an unreadable
+    /// reply.
+    async fn append_and_commit(
+        &self,
+        reusable: &mut ReusableConnection,
+        append: Traced<'_>,
+    ) -> Result<Result<AppendReply, sqlx::Error>, sqlx::Error> {
+        let statements = self.statements();
+        if reusable.is_outside_a_transaction() {
+            let plain = statements.append_outside_a_transaction.clone();
+            match self.execute_append(&mut reusable.connection, plain, append).await {
+                // The session has another isolation level.
+                Err(sqlx::Error::RowNotFound) => {}
+                replied => return replied,
+            }
+        }
+        self.execute_append(&mut reusable.connection, statements.append.clone(), append).await
     }
 
     /// Returns the same error. If this session is read-only, all sessions of the pool are expired:

@@ -6,7 +6,8 @@
 //! wait only for this task.
 //!
 //! The server has replied on an offered connection, and its transaction has ended: the reply to an
-//! append proves both.
+//! append proves both. So the next append needs no proof of its own that it is not in a transaction
+//! block.
 
 use std::sync::{Arc, Weak};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,14 @@ pub(crate) struct ReusableConnection {
     appends: u32,
 }
 
+impl ReusableConnection {
+    /// Whether the reply to an earlier append proves that the connection is not in a transaction
+    /// block. A connection of the pool can be in one: see decision 5.
+    pub(crate) const fn is_outside_a_transaction(&self) -> bool {
+        self.appends > 1
+    }
+}
+
 /// Owned by the task that returns the connection to the pool.
 type Offer = Mutex<Option<ReusableConnection>>;
 
@@ -35,16 +44,17 @@ pub(crate) enum ReusePolicy {
     ReturnToPool,
 }
 
-/// The latest offered connection.
+/// The offered connections, the latest one last. Those that were returned to the pool are removed
+/// when they are the latest.
 #[derive(Debug)]
 pub(crate) struct ConnectionReuse {
     policy: ReusePolicy,
-    latest: Mutex<Weak<Offer>>,
+    offers: Mutex<Vec<Weak<Offer>>>,
 }
 
 impl ConnectionReuse {
     pub(crate) const fn new(policy: ReusePolicy) -> Self {
-        Self { policy, latest: Mutex::new(Weak::new()) }
+        Self { policy, offers: Mutex::new(Vec::new()) }
     }
 
     /// The offered connection, or else a connection of the pool.
@@ -58,8 +68,14 @@ impl ConnectionReuse {
     }
 
     fn take(&self) -> Option<ReusableConnection> {
-        let offer = locked(&self.latest).upgrade()?;
-        locked(&offer).take()
+        let mut offers = locked(&self.offers);
+        while let Some(offer) = offers.pop() {
+            let taken = offer.upgrade().and_then(|offer| locked(&offer).take());
+            if taken.is_some() {
+                return taken;
+            }
+        }
+        None
     }
 
     /// Offers a connection on which an append was answered, until the returning task runs.
@@ -68,7 +84,10 @@ impl ConnectionReuse {
             return;
         }
         let offer = Arc::new(Mutex::new(Some(reusable)));
-        *locked(&self.latest) = Arc::downgrade(&offer);
+        let mut offers = locked(&self.offers);
+        while offers.pop_if(|offer| offer.strong_count() == 0).is_some() {}
+        offers.push(Arc::downgrade(&offer));
+        drop(offers);
         tokio::spawn(async move { drop(offer) });
     }
 }

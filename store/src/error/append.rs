@@ -30,13 +30,13 @@ pub enum AppendError {
     /// or the server was not reached.
     #[error("append events")]
     Failed(#[source] sqlx::Error),
-    /// Nothing is written: the next position, or the next version of the stream, is recorded
-    /// already. The tables disagree, as after a restore of some of them, or after `setval`. Each
-    /// append is refused until an administrator has repaired them.
+    /// Nothing is written: the next position is recorded already. The sequence of positions and the
+    /// tables disagree, as after a restore of some of them, or after `setval`. Each append is
+    /// refused until an administrator has repaired the sequence.
     #[error(
-        "append met a position or version that is recorded already (constraint {constraint}): the \
-         tables were restored in part, or a sequence was set back; {}",
-        repair_of(constraint)
+        "append met a position that is recorded already (constraint {constraint}): the tables were \
+         restored in part, or a sequence was set back; an administrator repairs it with: select \
+         setval('annals.positions', (select max(position) from annals.events))"
     )]
     Inconsistent {
         /// The violated constraint.
@@ -98,21 +98,6 @@ impl AppendError {
         match recorded_already(&source).map(str::to_owned) {
             Some(constraint) => Ok(Self::Inconsistent { constraint, source }),
             None => Err(source),
-        }
-    }
-}
-
-/// The statement that repairs the tables.
-fn repair_of(constraint: &str) -> &'static str {
-    match constraint {
-        "events_stream_version" => {
-            "an administrator repairs them with: update annals.streams s set version = e.version \
-             from (select stream, max(version) as version from annals.events group by stream) e \
-             where e.stream = s.name and e.version > s.version"
-        }
-        _ => {
-            "an administrator repairs them with: select setval('annals.positions', (select \
-             max(position) from annals.events))"
         }
     }
 }

@@ -4,7 +4,7 @@ insert into annals.schemas (category, fingerprint, full_name, definition)
 select c.category, ('x' || encode(substr(sha256(convert_to(d.definition, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint, 'Filled', d.definition
 from (values ('filler'), ('other'), ('third')) c (category)
 cross join (values ('{"type":"record","name":"Filled","fields":[]}')) d (definition);
-insert into annals.streams (name, category, version) select 'filler-' || i, 'filler', 9 from generate_series(0, 9999) i;
+insert into annals.streams (name, category, version_min) select 'filler-' || i, 'filler', 9 from generate_series(0, 9999) i;
 insert into annals.events (
     position, stream, version, event_id, category, event_type, fingerprint, recorded_at, payload, data, metadata, headers, xid
 )
