@@ -60,6 +60,8 @@ mod java_registry;
 #[cfg(test)]
 mod large_transactions;
 #[cfg(test)]
+mod lost_generations;
+mod lost_sessions;
 mod malformed;
 #[cfg(test)]
 mod managed_servers;

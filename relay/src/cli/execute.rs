@@ -12,8 +12,8 @@ use crate::cli::connection::{check_url, store};
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::status::Status;
 use crate::cli::{audit, check, forget, quarantine, rebase, replay};
-use crate::config::Config;
-use crate::driver::{run, topic_claims};
+use crate::config::{Config, Deployments};
+use crate::driver::{known_generation, run, topic_claims};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -68,12 +68,15 @@ async fn execute_on(command: CliCommand, config: Config, store: Store) -> Result
         }
         CliCommand::Deliver { delivery } => deliver(&config, &store, &delivery).await,
         CliCommand::Reshard { shards } => {
+            let known = known_generation(&config, &store, Deployments::All).await?;
             let statement = store.schema().statement(include_str!("../../sql/reshard.sql"));
-            sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
+            let query = sqlx::query(statement).bind(shards).bind(known);
+            query.execute(store.pool()).await.map_err(refusal)?;
             print(&format!("the installation has {shards} shards from now on\n"))
         }
         CliCommand::Rebase { execution, reason } => {
             let (config, _) = topic_claims::begin(config, &store).await?;
+            let reason = reason.unwrap_or_default();
             rebase::execute(config, &store, execution, &reason, |text| {
                 std::io::stdout().write_all(text.as_bytes())
             })
@@ -112,7 +115,8 @@ async fn publish(config: Config, store: Store) -> Result {
 
 async fn deliver(config: &Config, store: &Store, delivery: &str) -> Result {
     let statement = store.schema().statement(include_str!("../../sql/deliver.sql"));
-    let query = sqlx::query(statement).bind(config.publication()).bind(delivery);
+    let known = known_generation(config, store, Deployments::Configured).await?;
+    let query = sqlx::query(statement).bind(config.publication()).bind(delivery).bind(known);
     query.execute(store.pool()).await.map_err(refusal)?;
     let deployment = config.publication();
     print(&format!(

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use annals_store::{Position, Store};
 use sqlx::Row;
 
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, Deployments};
 use crate::driver::comparison::{Comparison, describe};
+use crate::driver::known_generation;
+use crate::driver::strangers::{announced_ids, fence_all};
 use crate::model::execution::Execution;
 use crate::model::offsets::TopicEnds;
-use crate::publish::fence;
 use crate::report::failure::Failure;
 use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
 
@@ -52,15 +53,16 @@ pub(super) async fn execute(
     reason: &str,
     print: impl Fn(&str) -> std::io::Result<()>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    if reason.trim().is_empty() {
+    if execution == Execution::Apply && reason.trim().is_empty() {
         return Err(RebaseError::NoReason.into());
     }
     let config = Arc::new(config);
     let deployment = config.publication();
     let ids = ids_to_fence(store, &deployment).await?;
     if execution == Execution::Apply && config.relay.delivery == Delivery::ExactlyOnce {
-        let config = Arc::clone(&config);
-        tokio::task::spawn_blocking(move || fence(&config, &ids)).await??;
+        // Also those that this database does not know.
+        let announced = announced_ids(&config).await?;
+        fence_all(&config, ids.into_iter().chain(announced).collect()).await?;
     }
     let mut connection = store.pool().acquire().await?;
     let end = store.log_end(&mut connection).await?;
@@ -86,7 +88,9 @@ pub(super) async fn execute(
         return Ok(print("nothing was changed\n")?);
     }
     let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
-    sqlx::query(rebase).bind(&deployment).bind(reason).execute(store.pool()).await?;
+    let known = known_generation(&config, store, Deployments::Configured).await?;
+    let rebase = sqlx::query(rebase).bind(&deployment).bind(reason).bind(known);
+    rebase.execute(store.pool()).await?;
     record_ends(store, &config, &end.incarnation, (EndsOrigin::Skipped, &ends)).await?;
     Ok(print(&format!(
         "deployment {deployment} begins a new generation, and skips {skipped} events that were published after its last copied \

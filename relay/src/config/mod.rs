@@ -9,6 +9,7 @@ mod settings;
 mod sources;
 
 pub(crate) use host::host_name;
+pub(crate) use settings::Deployments;
 pub use settings::{
     Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log, LogFormat, Login,
     Registry, Relay, Secret, StoreFacts, TlsFiles, Topics,

@@ -23,6 +23,8 @@ use crate::telemetry::metrics::metrics;
 /// The machine orders a commit after the acknowledgement of a send, and the next send after the
 /// commit: so a sender has one job at a time. The driver never blocks on a sender.
 const JOBS_MAX: usize = 2;
+/// The most transactional ids that are fenced at once: each needs a client for the moment.
+const FENCED_AT_ONCE_MAX: usize = 16;
 
 /// Both producers of a session, in one generation. Dropped, they commit no further transaction.
 pub(crate) struct Senders {
@@ -114,6 +116,10 @@ fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
 
 /// Fences the producers of these transactional ids, and aborts their open transactions. Blocks.
 pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
+    transactional_ids.chunks(FENCED_AT_ONCE_MAX).try_for_each(|ids| fence_at_once(config, ids))
+}
+
+fn fence_at_once(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let ids = transactional_ids.iter();
         let threads: Vec<_> =

@@ -117,7 +117,9 @@ impl Failure {
             Self::Store(annals_store::Error::Unreadable { .. }) => {
                 Policy::halt(Fatal).quarantining(Cause::Schema)
             }
-            Self::Diverged { .. } | Self::OtherStore { .. } => Policy::halt(DivergedHistory),
+            Self::Diverged { .. } | Self::OtherStore { .. } | Self::LaterGeneration { .. } => {
+                Policy::halt(DivergedHistory)
+            }
             Self::PublicationRefused(_)
             | Self::Checkpoint(_)
             | Self::Store(_)
