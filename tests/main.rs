@@ -130,6 +130,7 @@ mod same_contract;
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+mod servers_that_stop;
 mod session_settings;
 #[cfg(test)]
 mod snapshots;
