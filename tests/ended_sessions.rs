@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use annals_store::{Append, AppendError, ExpectedVersion, Store, StoreOptions, StreamName};
 use annals_testkit::{
-    Component, Consumed, DEADLINE, Dice, History, Load, LoadOptions, Must, PrivateStack, Recorded,
-    Testbed, account, check, deposited,
+    Component, Consumed, Dice, History, Load, LoadOptions, Must, PrivateStack, Recorded, Testbed,
+    account, check, deposited, until,
 };
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
@@ -58,14 +58,12 @@ async fn a_callers_transaction_that_idles_too_long_is_not_recorded_and_says_so()
     let session = sqlx::query_scalar(include_str!("sql/own_session.sql"));
     let session: i32 = session.fetch_one(&mut *transaction).await.must("ask for the session");
     let mut other = PgConnection::connect(&bed.database_url()).await.must("connect");
-    let ended = async {
-        let mut lives = true;
-        while lives {
-            let query = sqlx::query_scalar(include_str!("sql/session_lives.sql")).bind(session);
-            lives = query.fetch_one(&mut other).await.must("look for the session");
-        }
+    let has_ended = async || {
+        let query = sqlx::query_scalar(include_str!("sql/session_lives.sql")).bind(session);
+        let lives: bool = query.fetch_one(&mut other).await.must("look for the session");
+        !lives
     };
-    tokio::time::timeout(DEADLINE, ended).await.must("wait for the end of the session");
+    until("the session has ended", has_ended).await;
     let error = AppendError::from(transaction.commit().await.unwrap_err());
     assert!(matches!(error, AppendError::Failed(_) | AppendError::Unknown(_)), "{error:?}");
     assert_eq!(bed.recorded().await.len(), 1);
@@ -87,12 +85,7 @@ async fn shut_down(pid_file: &Path, signal: &str) {
     let told = Command::new("kill").args([signal, &pid]).status().await.must("signal the server");
     assert!(told.success(), "{told}");
     let process = Path::new("/proc").join(pid);
-    let ended = async {
-        while process.exists() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, ended).await.must("wait for the server's end");
+    until("the server has ended", async || !process.exists()).await;
 }
 
 /// As if a consumer had received exactly the recorded events.

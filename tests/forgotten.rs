@@ -2,7 +2,7 @@
 //! not start again by mistake.
 
 use annals_store::{Append, ExpectedVersion};
-use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, check, deposited};
+use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited, until};
 use sqlx::{Connection, PgConnection};
 
 async fn append(bed: &Testbed) {
@@ -63,8 +63,7 @@ async fn a_deployment_keeps_the_outbox_until_it_is_forgotten_and_continues_only_
     live.restart();
     append(&bed).await;
     follower.until_count(30).await;
-    let published = async { while old.status().await.1["lag"]["events"] != 0 {} };
-    tokio::time::timeout(DEADLINE, published).await.must("publish the rest");
+    until("the rest is published", async || old.status().await.1["lag"]["events"] == 0).await;
     assert!(relay.terminate().await.success());
     assert!(live.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);

@@ -12,7 +12,7 @@ use annals_store::{
 use annals_testkit::{
     CATEGORY, Component, Ending, Environment, FaultyLink, Follower, Isolation, Must, PrivateStack,
     RelayProcess, RelaySettings, Testbed, account, check, configure_topic, create_topic,
-    delete_topic, deposited, deposited_large, opened, read_topic, take, write_records,
+    delete_topic, deposited, deposited_large, opened, read_topic, take, until, write_records,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -284,7 +284,10 @@ async fn a_logical_subscriber_is_no_standby_and_neither_is_one_of_another_name()
     sqlx::raw_sql(subscribe).execute(subscriber.store().pool()).await.must("subscribe");
     append(bed.store(), &a, [deposited(1)]).await;
     let has_flushed = include_str!("sql/walsender_has_flushed.sql");
-    while !sqlx::query_scalar::<_, bool>(has_flushed).fetch_one(&mut publisher).await.must("ask") {}
+    let has_flushed = async || {
+        sqlx::query_scalar(has_flushed).fetch_one(&mut publisher).await.must("ask the publisher")
+    };
+    until("the subscriber has flushed", has_flushed).await;
     let mut relay = RelayProcess::start(&settings);
     relay.waits_for("standby").await;
     assert_eq!(follower.count(), 0);

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, NewEvent, Store};
 use annals_testkit::{
-    CATEGORY, Component, DEADLINE, Dump, Ending, FaultyLink, Follower, Must, PrivateStack,
-    RelayProcess, RelaySettings, Testbed, account, check, copy_database, create_database,
-    deposited, drop_database, opened, take,
+    CATEGORY, Component, Dump, Ending, FaultyLink, Follower, Must, PrivateStack, RelayProcess,
+    RelaySettings, Testbed, account, check, copy_database, create_database, deposited,
+    drop_database, opened, take, until,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
@@ -169,15 +169,11 @@ async fn execute(connection: &mut PgConnection, statement: &'static str, action:
 /// Waits until a copy has everything, up to its source's current log.
 async fn until_replicated(copy: &mut PgConnection, events: usize) {
     let question = include_str!("sql/is_replicated.sql");
-    let replicated = async {
-        loop {
-            let asked = sqlx::query_scalar(question).bind(i64::try_from(events).unwrap());
-            if asked.fetch_one(&mut *copy).await.must("query the replicated events") {
-                return;
-            }
-        }
+    let is_replicated = async || {
+        let asked = sqlx::query_scalar(question).bind(i64::try_from(events).unwrap());
+        asked.fetch_one(&mut *copy).await.must("query the replicated events")
     };
-    tokio::time::timeout(DEADLINE, replicated).await.must("wait until all is replicated");
+    until("all is replicated", is_replicated).await;
 }
 
 async fn by_logical_replication_into(version: &str) {

@@ -1,8 +1,13 @@
 //! An append costs one round trip to the server: counted by a proxy, for any number of events and
 //! streams.
 
-use annals_store::{Append, ExpectedVersion, Store, StoreOptions};
-use annals_testkit::{FaultyLink, Must, Testbed, account, deposited, opened};
+use annals_store::{
+    Append, Category, ExpectedVersion, Follow, Key, Read, RecordedEvent, Store, StoreOptions,
+};
+use annals_testkit::{
+    CATEGORY, FaultyLink, Must, Testbed, account, deposited, deposited_for, opened, take,
+};
+use futures_util::TryStreamExt;
 
 const APPENDS: usize = 20;
 
@@ -130,4 +135,63 @@ async fn whoever_appends_without_a_pause_keeps_nobody_from_the_only_connection()
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
     store.append(&append).await.must("append");
     store.pool().begin().await.must("begin").rollback().await.must("roll back");
+}
+
+/// Bytes of an event, and how many of them reach the size of a page.
+const LARGE: usize = 900_000;
+const LARGE_EVENTS: i64 = 30;
+const LARGE_TO_A_PAGE: i64 = 5;
+
+/// The versions of a read, and the round trips that it took.
+async fn read_large<K: Key>(proxy: &FaultyLink, store: &Store, read: Read<K>) -> (Vec<i64>, usize) {
+    let before = idle(proxy, store).await;
+    let events: Vec<_> = store.read(read).try_collect().await.must("read");
+    let versions = events.iter().map(|event: &RecordedEvent| event.version.get()).collect();
+    (versions, proxy.round_trips_after(before).len())
+}
+
+#[tokio::test]
+async fn pages_of_large_events_are_small() {
+    let bed = Testbed::new("large_pages").await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
+    let store = connect(&proxy, &bed).await;
+    let note = "n".repeat(LARGE);
+    // Small events first: what was read says nothing about what follows.
+    let small = Append::to(&account("a"), ExpectedVersion::Any, (0..200).map(deposited));
+    store.append(&small).await.must("append");
+    for sequence in 0..LARGE_EVENTS {
+        let large = [deposited_for(200 + sequence, &note)];
+        let append = Append::to(&account("a"), ExpectedVersion::Any, large);
+        store.append(&append).await.must("append");
+    }
+    let all: Vec<i64> = (0..200 + LARGE_EVENTS).collect();
+    let backwards: Vec<i64> = all.iter().rev().copied().collect();
+    let pages = usize::try_from(LARGE_EVENTS / LARGE_TO_A_PAGE).must("count");
+
+    let stream = || Read::stream(&account("a"));
+    let (versions, round_trips) = read_large(&proxy, &store, stream()).await;
+    assert_eq!(versions, all);
+    assert!(round_trips >= pages, "{round_trips} round trips");
+    let (versions, round_trips) = read_large(&proxy, &store, stream().backwards()).await;
+    assert_eq!(versions, backwards);
+    assert!(round_trips >= pages, "{round_trips} round trips");
+    let category = Category::new(CATEGORY).must("name a category");
+    for read in [Read::category(&category), Read::all()] {
+        let (versions, round_trips) = read_large(&proxy, &store, read.clone()).await;
+        assert_eq!(versions, all);
+        // A page, and the removed events in it.
+        assert!(round_trips >= 2 * pages, "{round_trips} round trips");
+        let (versions, round_trips) = read_large(&proxy, &store, read.backwards()).await;
+        assert_eq!(versions, backwards);
+        assert!(round_trips >= 2 * pages, "{round_trips} round trips");
+    }
+    for follow in [Follow::all(), Follow::category(&category)] {
+        let before = idle(&proxy, &store).await;
+        let followed = take(&store, follow, all.len()).await.must("follow");
+        let versions: Vec<i64> = followed.iter().map(|of| of.event.version.get()).collect();
+        assert_eq!(versions, all);
+        // A page, the removed events in it, and the end of the log.
+        let round_trips = proxy.round_trips_after(before).len();
+        assert!(round_trips >= 3 * pages, "{round_trips} round trips");
+    }
 }

@@ -166,26 +166,16 @@ async fn status(store: &Store, version: u32) -> ProjectionStatus {
 
 /// Returns when a question about the status of a version is answered with yes.
 async fn until(store: &Store, version: u32, is_so: impl Fn(&ProjectionStatus) -> bool) {
-    let asked = async {
-        loop {
-            let found = store.projection_status(NAME).await.must("read the status");
-            if found.iter().any(|of| of.version == version && is_so(of)) {
-                return;
-            }
-        }
+    let asked = async || {
+        let found = store.projection_status(NAME).await.must("read the status");
+        found.iter().any(|of| of.version == version && is_so(of))
     };
-    let asked = tokio::time::timeout(DEADLINE, asked).await;
-    assert!(asked.is_ok(), "not within {DEADLINE:?}: {:?}", store.projection_status(NAME).await);
+    annals_testkit::until("the status of the projection", asked).await;
 }
 
 async fn until_begun(script: &Script, batches: usize) {
-    let begun = async {
-        while script.begun.load(Ordering::SeqCst) < batches {
-            tokio::task::yield_now().await;
-        }
-    };
-    let begun = tokio::time::timeout(DEADLINE, begun).await;
-    assert!(begun.is_ok(), "no batch {batches} within {DEADLINE:?}");
+    let begun = async || script.begun.load(Ordering::SeqCst) >= batches;
+    annals_testkit::until("so many batches begin", begun).await;
 }
 
 async fn failure(store: &Store) -> ProjectionFailure {
@@ -586,7 +576,8 @@ async fn the_change_to_inline_and_back_under_load_applies_each_event_exactly_onc
         let runner = bed.store().project(balances(&Script::plain()));
         runner.make_inline(DEADLINE).await.must("make it inline");
         let before = bed.recorded().await.len();
-        while bed.recorded().await.len() < before + 50 {}
+        let recorded = async || bed.recorded().await.len() >= before + 50;
+        annals_testkit::until("50 events more", recorded).await;
         let runner = bed.store().project(balances(&Script::plain()));
         runner.make_followed(DEADLINE).await.must("make it followed");
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     CATEGORY, Isolation, Must, RawRecord, RelayProcess, Testbed, account, check, delete_topic,
-    deposited, read_topic,
+    deposited, read_topic, until,
 };
 
 const STREAMS: i64 = 10;
@@ -97,13 +97,14 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
     let to_side = ["replay", "--all", "--to", &side, "--reason", "a test"];
     let slowly = [&to_side[..], &["--rate", "100"]].concat();
     let mut first = bed.relay().start_command(&slowly);
-    let until = async |count: usize| {
-        // The topic is created by the replay.
-        let names = || annals_testkit::topics(&bed.environment().kafka, &side);
-        while names().is_empty() {}
-        while records(&bed, "again-side").await.len() < count {}
+    // The topic is created by the replay.
+    let is_created = async || !annals_testkit::topics(&bed.environment().kafka, &side).is_empty();
+    until("the side topic is created", is_created).await;
+    let until_replayed = async |count: usize| {
+        let is_there = async || records(&bed, "again-side").await.len() >= count;
+        until("so many records are replayed", is_there).await;
     };
-    until(100).await;
+    until_replayed(100).await;
     let second = bed.relay().instance("b");
     let (code, said) = second.run_for_code(&to_side).await;
     assert!(code == 1 && said.contains("runs in another process"), "{said}");
@@ -116,7 +117,7 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
 
     let mut third = bed.relay().start_command(&["replay", "--resume", "--rate", "100"]);
     let so_far = records(&bed, "again-side").await.len();
-    until(so_far + 100).await;
+    until_replayed(so_far + 100).await;
     third.kill().await.must("kill the replay");
     let said = bed.relay().must_run(&["replay", "--resume"]).await;
     assert!(said.contains(&format!("replay 1: {} events", events())), "{said}");

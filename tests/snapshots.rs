@@ -7,7 +7,7 @@ use annals_store::{
 };
 use annals_testkit::{
     AccountEvent, DEADLINE, MoneyDeposited, Must, Testbed, account, closed, deposited, opened,
-    remove_events,
+    remove_events, until,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,9 +78,8 @@ async fn snapshots(store: &Store, stream: &StreamName) -> Vec<i64> {
 }
 
 async fn until_snapshots(store: &Store, stream: &StreamName, versions: &[i64]) {
-    let written = async { while snapshots(store, stream).await != versions {} };
-    let written = tokio::time::timeout(DEADLINE, written).await;
-    assert!(written.is_ok(), "no snapshot at {versions:?} within {DEADLINE:?}");
+    let what = format!("snapshots at {versions:?}");
+    until(&what, async || snapshots(store, stream).await == versions).await;
 }
 
 /// Puts a state that no events make into the snapshots: a load that uses it is seen.

@@ -1,12 +1,9 @@
 //! `status` says whether a deployment publishes, how far each shard and each category is, what each
 //! relay waits for, and which transactions are open; counts are exact for a usual backlog.
 
-use std::time::Duration;
-
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    CATEGORY, DEADLINE, Must, RelayProcess, RelaySettings, Testbed, TwoDoors, account, deposited,
-    opened,
+    CATEGORY, Must, RelayProcess, RelaySettings, Testbed, TwoDoors, account, deposited, opened,
 };
 use serde_json::Value;
 use sqlx::postgres::PgRow;
@@ -14,7 +11,6 @@ use sqlx::{Connection, PgConnection, Row};
 
 const READY: i32 = 0;
 const NOT_READY: i32 = 3;
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 async fn append(bed: &Testbed, stream: &str) {
     let append = Append::to(&account(stream), ExpectedVersion::Any, [deposited(1)]);
@@ -23,16 +19,13 @@ async fn append(bed: &Testbed, stream: &str) {
 
 /// Asks until the answer is as wanted.
 async fn until(settings: &RelaySettings, wanted: impl Fn(&Value) -> bool) -> Value {
-    let asked = async {
-        let mut polls = tokio::time::interval(POLL_INTERVAL);
-        let (_, mut status) = settings.status().await;
-        while !wanted(&status) {
-            polls.tick().await;
-            (_, status) = settings.status().await;
-        }
-        status
+    let mut status = Value::Null;
+    let asked = async || {
+        (_, status) = settings.status().await;
+        wanted(&status)
     };
-    tokio::time::timeout(DEADLINE, asked).await.must("get the wanted status")
+    annals_testkit::until("the wanted status", asked).await;
+    status
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,24 @@
 -- Reads a page of all events backwards.
 -- $1 unused (null), $2 position to start before, $3 maximum number of rows, $4 event types (null:
--- all), $5 earliest time of recording (null: any), $6 lowest position that can have been recorded
--- since that time, where the read ends.
+-- all), $5 earliest time of recording (null: any), $6 maximum number of payload bytes, which the
+-- last row can exceed, $7 lowest position that can have been recorded since that time, where the
+-- read ends.
 -- No row: no earlier such event is visible.
 -- Types and times are in subselects, so that the planner does not sort for a rare one.
-select
-    position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
-from annals.events
-where $1::text is null and position < $2 and position >= $6
-and ($4::text[] is null or event_type = any ((select $4)::text[])) and ($5::timestamptz is null or recorded_at >= (select $5))
+select position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
+from (
+    select
+        page.*,
+        sum(octet_length(payload)) over (order by position desc rows unbounded preceding) - octet_length(payload) as bytes_before
+    from (
+        select
+            position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
+        from annals.events
+        where $1::text is null and position < $2 and position >= $7
+        and ($4::text[] is null or event_type = any ((select $4)::text[])) and ($5::timestamptz is null or recorded_at >= (select $5))
+        order by position desc
+        limit $3
+    ) page
+) page
+where bytes_before < $6
 order by position desc
-limit $3

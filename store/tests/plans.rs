@@ -104,7 +104,7 @@ static OTHERS: [Plan; 8] = [
     Plan {
         name: "follow_page_by_xid",
         statement: include_str!("../sql/follow_page_by_xid.sql"),
-        arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 0, null, null, 500, 100",
+        arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 0, null, null, 500, 4194304, 100",
         index: "outbox_0000000_xid_idx",
     },
     Plan {
@@ -128,13 +128,13 @@ static OTHERS: [Plan; 8] = [
     Plan {
         name: "follow_page_of_all",
         statement: include_str!("../sql/follow_page_of_all.sql"),
-        arguments: "'3:3:', 0, 0, pg_current_snapshot(), 90000, 0, 40000, '{Nothing}', null, 500",
+        arguments: "'3:3:', 0, 0, pg_current_snapshot(), 90000, 0, 40000, '{Nothing}', null, 500, 4194304",
         index: "events_pkey",
     },
     Plan {
         name: "follow_page_of_category",
         statement: include_str!("../sql/follow_page_of_category.sql"),
-        arguments: "'3:3:', 0, 0, pg_current_snapshot(), 90000, 0, 40000, '{Nothing}', 'filler', 500",
+        arguments: "'3:3:', 0, 0, pg_current_snapshot(), 90000, 0, 40000, '{Nothing}', 'filler', 500, 4194304",
         index: "events_category",
     },
 ];
@@ -164,12 +164,12 @@ async fn every_page_is_read_by_its_index() {
 /// With each filter that a `Read` can have.
 async fn check_read(connection: &mut PgConnection, read: &Plan) {
     prepare(connection, read.name, read.statement).await;
-    let (lowest, bounds) = match read.statement.contains("$6") {
-        true => (", 30000", ["$6", "30000"]),
+    let (lowest, bounds) = match read.statement.contains("$7") {
+        true => (", 30000", ["$7", "30000"]),
         false => ("", [""; 2]),
     };
     for (types, since) in FILTERS {
-        let arguments = format!("{}, {types}, {since}{lowest}", read.arguments);
+        let arguments = format!("{}, {types}, {since}, 4194304{lowest}", read.arguments);
         let plan = explain(connection, read.name, &arguments).await;
         check(read, &plan);
         let range = plan.lines().find(|line| line.contains("Index Cond")).must("find the range");
@@ -216,9 +216,9 @@ async fn no_plan_is_dear_enough_to_be_compiled_with_a_billion_events() {
 /// All statements, with each combination of their arguments.
 fn explained() -> Vec<(&'static Plan, String)> {
     let reads = READS.iter().flat_map(|read| {
-        let lowest = if read.statement.contains("$6") { ", 30000" } else { "" };
+        let lowest = if read.statement.contains("$7") { ", 30000" } else { "" };
         FILTERS.map(move |(types, since)| {
-            (read, format!("{}, {types}, {since}{lowest}", read.arguments))
+            (read, format!("{}, {types}, {since}, 4194304{lowest}", read.arguments))
         })
     });
     reads.chain(OTHERS.iter().map(|other| (other, other.arguments.to_owned()))).collect()
@@ -256,7 +256,7 @@ async fn the_tables_are_filled_so_that_a_wrong_plan_is_chosen() {
     assert_ne!(tempting, row_by_row);
     sqlx::raw_sql(FOR_ALL).execute(&mut connection).await.must("choose how to plan");
     prepare(&mut connection, "tempting", &tempting).await;
-    let plan = explain(&mut connection, "tempting", "'rare', 0, 500, null, null").await;
+    let plan = explain(&mut connection, "tempting", "'rare', 0, 500, null, null, 4194304").await;
     assert!(plan.contains("events_pkey"), "nothing tempts the planner here:\n{plan}");
 }
 

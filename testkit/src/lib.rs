@@ -36,6 +36,8 @@ mod relay_settings;
 mod round_trips;
 mod stack;
 mod testbed;
+mod topic_bed;
+mod until;
 mod violation;
 mod writer;
 
@@ -74,4 +76,6 @@ pub use relay::{ALL_SHARDS, RelayProcess, http_address};
 pub use relay_settings::RelaySettings;
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;
+pub use topic_bed::{Draft, TopicBed, send};
+pub use until::{in_time, until};
 pub use violation::Violation;

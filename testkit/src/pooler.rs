@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::faulty_link::server_of;
 use crate::must::Must;
 use crate::stack::{free_port, path_of};
+use crate::until::until;
 
 /// The pooler. Ends with the test.
 #[derive(Debug)]
@@ -49,9 +50,8 @@ impl Pooler {
         let mut command = as_plain_user(&directory, &program).await;
         command.arg("--quiet").arg(&configuration).kill_on_drop(true).stdin(Stdio::null());
         let child = command.spawn().must("start PgBouncer");
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        until("PgBouncer listens", async || TcpStream::connect(("127.0.0.1", port)).await.is_ok())
+            .await;
         Self { port, directory, child }
     }
 

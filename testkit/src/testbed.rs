@@ -8,12 +8,13 @@ use uuid::Uuid;
 
 use crate::account::CATEGORY;
 use crate::environment::{Environment, is_kept};
-use crate::follow::{DEADLINE, Follower, consume};
+use crate::follow::{Follower, consume};
 use crate::history::{Attempt, History, Recorded};
 use crate::kafka;
 use crate::must::Must;
 use crate::postgres::{administer, create_database};
 use crate::relay_settings::RelaySettings;
+use crate::until::until;
 
 /// The longest label that leaves room for the rest of a database's name.
 const LABEL_BYTES_MAX: usize = 36;
@@ -186,11 +187,9 @@ impl Testbed {
     /// Returns when a session of this test's database waits for a lock.
     ///
     /// # Panics
-    /// If none does within [`DEADLINE`].
+    /// If none does in time.
     pub async fn until_waiting_for_a_lock(&self) {
-        let waiting = async { while self.waiting_for_a_lock().await == 0 {} };
-        let waiting = tokio::time::timeout(DEADLINE, waiting).await;
-        assert!(waiting.is_ok(), "no session waited for a lock within {DEADLINE:?}");
+        until("a session waits for a lock", async || self.waiting_for_a_lock().await > 0).await;
     }
 
     async fn ask<T>(&self, statement: &'static str) -> T
@@ -210,17 +209,13 @@ impl Testbed {
     /// test's log twice from now on: it has read everything recorded so far.
     ///
     /// # Panics
-    /// If it does not within [`DEADLINE`].
+    /// If it does not in time.
     pub async fn until_looked(&self, application: &str) {
         for _ in 0..2 {
-            let looked = tokio::time::timeout(DEADLINE, self.until_next_look(application)).await;
-            assert!(looked.is_ok(), "{application} did not look within {DEADLINE:?}");
+            let now: String = self.ask(include_str!("../sql/now.sql")).await;
+            until("a query of the log's end", async || self.has_looked(application, &now).await)
+                .await;
         }
-    }
-
-    async fn until_next_look(&self, application: &str) {
-        let now: String = self.ask(include_str!("../sql/now.sql")).await;
-        while !self.has_looked(application, &now).await {}
     }
 
     async fn has_looked(&self, application: &str, since: &str) -> bool {
@@ -233,27 +228,23 @@ impl Testbed {
     /// writes nothing more.
     ///
     /// # Panics
-    /// If it has not within [`DEADLINE`].
+    /// If it has not in time.
     pub async fn until_copied(&self) {
-        let copied =
-            async { while !self.ask::<bool>(include_str!("../sql/is_copied.sql")).await {} };
-        let copied = tokio::time::timeout(DEADLINE, copied).await;
-        assert!(copied.is_ok(), "the checkpoints were not copied within {DEADLINE:?}");
+        let is_copied = async || self.ask(include_str!("../sql/is_copied.sql")).await;
+        until("the checkpoints are copied", is_copied).await;
     }
 
     /// Returns when PostgreSQL has recorded that the partitions of a topic have so many records.
     ///
     /// # Panics
-    /// If it has not within [`DEADLINE`].
+    /// If it has not in time.
     pub async fn until_ends_recorded(&self, topic: &str, records: i64) {
         let is_recorded = async || {
             let asked = sqlx::query_scalar(include_str!("../sql/ends_recorded.sql"));
             let asked = asked.bind(topic).bind(records).fetch_one(self.store.pool()).await;
             asked.must("read the recorded ends of a topic")
         };
-        let recorded = async { while !is_recorded().await {} };
-        let recorded = tokio::time::timeout(DEADLINE, recorded).await;
-        assert!(recorded.is_ok(), "the ends were not recorded within {DEADLINE:?}");
+        until("the ends of the topic are recorded", is_recorded).await;
     }
 
     /// One line that differs if any written value of an append differs.

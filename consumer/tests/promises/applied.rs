@@ -36,10 +36,11 @@ pub(crate) async fn all(pool: &PgPool) -> Vec<(String, i64)> {
 /// Waits until so many events were applied, repetitions included.
 pub(crate) async fn until(pool: &PgPool, events: i64) {
     let count = "select count(*) from applied";
-    let reached = async {
-        while sqlx::query_scalar::<_, i64>(count).fetch_one(pool).await.unwrap() < events {}
+    let reached = async || {
+        let applied: i64 = sqlx::query_scalar(count).fetch_one(pool).await.unwrap();
+        applied >= events
     };
-    crate::world::patiently(reached).await;
+    annals_testkit::until("so many events are applied", reached).await;
 }
 
 /// The first violation of "once, and in order", of so many versions of each stream.

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use annals_consumer::{DeliveredEvent, RunProgress};
+use annals_testkit::{Draft, TopicBed};
 use sqlx::{PgConnection, PgPool};
 
 use crate::events::{OrderEvent, paid, placed};
-use crate::world::{Draft, World};
 
 pub(crate) async fn open(pool: &PgPool) {
     let create = "create table book (stream text primary key, events bigint, amount bigint)";
@@ -45,13 +45,13 @@ pub(crate) async fn sums(pool: &PgPool) -> (i64, i64, i64) {
 }
 
 /// Some orders with some events each, all streams mixed.
-pub(crate) fn orders(world: &World, streams: i64, versions: std::ops::Range<i64>) -> Vec<Draft> {
+pub(crate) fn orders(bed: &TopicBed, streams: i64, versions: std::ops::Range<i64>) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for version in versions {
         for stream in 0..streams {
             let amount = stream + version;
             let event = if version == 0 { placed(amount) } else { paid(amount) };
-            drafts.push(world.draft(&format!("order-{stream}"), version, &event));
+            drafts.push(bed.draft(&format!("order-{stream}"), version, &event));
         }
     }
     drafts

@@ -16,4 +16,11 @@ mod reading;
 mod refusals;
 mod removals;
 mod topics;
-mod world;
+
+use annals_testkit::TopicBed;
+
+/// A bed for the events of these tests, whose log is collected.
+pub(crate) async fn bed() -> TopicBed {
+    logs::collect();
+    TopicBed::new::<events::OrderEvent>().await
+}

@@ -6,13 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use annals_consumer::{ConsumerSettings, DeliveredEvent, Projection, SchemaRegistry};
+use annals_testkit::TopicBed;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::applied;
 use crate::book;
 use crate::events::OrderEvent;
-use crate::world::World;
 
 const DATABASE: &str = "ANNALS_TEST_MEMBER_DATABASE";
 const TOPIC: &str = "ANNALS_TEST_MEMBER_TOPIC";
@@ -31,15 +31,15 @@ pub(crate) enum Fault {
 }
 
 impl Member {
-    pub(crate) fn start(world: &World, topic: &str, name: &str, fault: Fault) -> Self {
+    pub(crate) fn start(bed: &TopicBed, topic: &str, name: &str, fault: Fault) -> Self {
         let mut program = Command::new(env::current_exe().unwrap());
         program
             .args(["--exact", "members::member", "--ignored", "--nocapture"])
-            .env(DATABASE, &world.database_url)
+            .env(DATABASE, &bed.database_url)
             .env(TOPIC, topic)
             .env(NAME, name)
-            .env("ANNALS_KAFKA", &world.brokers)
-            .env("ANNALS_REGISTRY_URL", &world.registry_url)
+            .env("ANNALS_KAFKA", &bed.brokers)
+            .env("ANNALS_REGISTRY_URL", &bed.registry_url)
             .stdout(Stdio::null());
         if fault == Fault::WritesOutside {
             program.env(FAULT, "outside");

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::RecordedEvent;
 use crate::outbox::{Bound, LateEvents, LogEnd, NextPage, PositionRange, Window};
 use crate::read::removed_events::RemovedEvents;
-use crate::read::rows::{DecodedRows, decode_rows};
+use crate::read::rows::{DecodedRows, PAGE_BYTES, decode_rows, is_full};
 use crate::store::Store;
 use crate::stream::Position;
 use crate::telemetry;
@@ -196,7 +196,7 @@ impl Follower {
         let start = checkpoint.after;
         let Some(window) = checkpoint.window() else { return Ok(()) };
         let (rows, end) = self.rows(window, window.next_page(late, checkpoint.after)).await?;
-        let is_full = i64::try_from(rows.len()) == Ok(PAGE_EVENTS);
+        let is_full = i64::try_from(rows.len()) == Ok(PAGE_EVENTS) || is_full(&rows)?;
         let mut reached = self.set_page(checkpoint, &rows).await?;
         if !is_full && self.unreadable.is_none() {
             reached.after = end;
@@ -287,7 +287,8 @@ impl Follower {
                 (window.bind_to(statement, after), last)
             }
         };
-        let query = query.bind(types.as_deref()).bind(category.as_deref()).bind(PAGE_EVENTS);
+        let query = query.bind(types.as_deref()).bind(category.as_deref());
+        let query = query.bind(PAGE_EVENTS).bind(PAGE_BYTES);
         let query = match page {
             NextPage::ByXid { .. } => query.bind(window.since.next_xid),
             NextPage::ByPosition(_) | NextPage::End => query,

@@ -12,19 +12,17 @@ use crate::event::RecordedEvent;
 use crate::read::query::sealed::PageKey;
 use crate::read::query::{Key, Read, sealed};
 use crate::read::removed_events::RemovedEvents;
-use crate::read::rows::decode_rows;
+use crate::read::rows::{PAGE_BYTES, decode_rows, is_full};
 use crate::read::stream_page::{PageStart, StreamPage};
 use crate::store::Store;
 use crate::stream::{Category, Position, Version};
 use crate::telemetry;
 use crate::timestamptz::PgTimestamp;
 
-/// Events of the first page. Later pages are as large as [`PAGE_BYTES`] allows.
+/// Maximum number of events of the first page: many readers take few events.
 const PAGE_EVENTS_FIRST: u32 = 100;
-/// Maximum number of events of a page.
+/// Maximum number of events of a later page.
 const PAGE_EVENTS_MAX: u32 = 1_000;
-/// Target size of a page's payloads, which a reader keeps in memory.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A read in progress.
 pub(crate) struct Reading<K> {
@@ -98,7 +96,8 @@ impl<K: Key> Reading<K> {
             .bind(start)
             .bind(i64::from(rows_max))
             .bind(self.read.types.as_deref())
-            .bind(self.read.recorded_since.map(PgTimestamp));
+            .bind(self.read.recorded_since.map(PgTimestamp))
+            .bind(PAGE_BYTES);
         if K::IS_POSITION && self.read.is_backwards {
             query = query.bind(self.lowest);
         }
@@ -111,7 +110,7 @@ impl<K: Key> Reading<K> {
             self.set_stream_page(&rows, start, rows_max).await?;
         }
         telemetry::page_read(started_at, self.page.len());
-        self.page_events = next_page_events(&self.page);
+        self.page_events = PAGE_EVENTS_MAX;
         Ok(())
     }
 
@@ -124,7 +123,7 @@ impl<K: Key> Reading<K> {
         let decoded = decode_rows(&self.store, rows, &BTreeSet::new()).await?;
         (self.page, self.unreadable) = (decoded.events, decoded.unreadable);
         self.last = Some(self.page.back().map_or(start, <K as sealed::Key>::of));
-        self.is_at_end = u32::try_from(self.page.len()) != Ok(rows_max);
+        self.is_at_end = u32::try_from(self.page.len()) != Ok(rows_max) && !is_full(rows)?;
         Ok(())
     }
 
@@ -159,7 +158,7 @@ impl<K: Key> Reading<K> {
         let page = StreamPage::decode(&self.store, rows, start).await?;
         (self.page, self.unreadable) = (page.events, page.unreadable);
         self.last = Some(page.end.unwrap_or(start.version));
-        self.is_at_end = page.scanned < u64::from(rows_max);
+        self.is_at_end = page.scanned < u64::from(rows_max) && !page.is_cut;
         self.removed_behind = page.removed_behind;
         self.stream_version = page.stream_version;
         Ok(())
@@ -197,14 +196,4 @@ impl Reading<Version> {
     pub(crate) const fn end(&self) -> Option<Version> {
         self.stream_version
     }
-}
-
-/// The number of events of this size that fit into a page.
-fn next_page_events(page: &VecDeque<RecordedEvent>) -> u32 {
-    if page.is_empty() {
-        return PAGE_EVENTS_MAX;
-    }
-    let bytes: usize = page.iter().map(|event| event.payload.len()).sum();
-    let fitting = PAGE_BYTES.saturating_mul(page.len()) / bytes.max(1);
-    u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, PAGE_EVENTS_MAX)
 }

@@ -21,6 +21,20 @@ pub(crate) struct DecodedRows {
     pub(crate) unreadable: Option<Error>,
 }
 
+/// Maximum number of payload bytes of a page, which a reader keeps in memory. The last event can
+/// exceed it.
+pub(crate) const PAGE_BYTES: i64 = 4 * 1024 * 1024;
+
+/// Whether a page has its maximum number of bytes, so that more rows can follow.
+pub(crate) fn is_full(rows: &[PgRow]) -> Result<bool, Error> {
+    let mut bytes = 0;
+    for row in rows {
+        let payload: &[u8] = row.try_get("payload").map_err(Error::database("read events"))?;
+        bytes += payload.len();
+    }
+    Ok(i64::try_from(bytes).is_ok_and(|bytes| bytes >= PAGE_BYTES))
+}
+
 /// Decodes rows in their order, without the events at `skipped` positions. Loads unknown schemas.
 pub(crate) async fn decode_rows(
     store: &Store,

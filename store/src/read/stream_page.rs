@@ -20,6 +20,9 @@ pub(crate) struct StreamPage {
     pub(crate) unreadable: Option<Error>,
     /// The number of scanned events, matching or not.
     pub(crate) scanned: u64,
+    /// Whether the page ends before the last event within its maximum number: it has its maximum of
+    /// bytes.
+    pub(crate) is_cut: bool,
     /// The version of the last scanned event; none if there is no event.
     pub(crate) end: Option<PageKey>,
     /// The version of the stream's last event, removed or not; none if there is no such stream.
@@ -44,6 +47,7 @@ struct ScannedRow {
     /// 1 for the first event of the page.
     number: u64,
     is_match: bool,
+    is_end: bool,
 }
 
 impl StreamPage {
@@ -69,6 +73,7 @@ impl StreamPage {
             events,
             unreadable,
             scanned: last.map_or(0, |last| last.number),
+            is_cut: last.is_some_and(|last| !last.is_end),
             end: last.map(|last| last.version),
             stream_version,
             removed_behind,
@@ -100,7 +105,7 @@ impl ScannedRow {
         let Some(version) = row.try_get("version")? else { return Ok(None) };
         let number: i64 = row.try_get("number")?;
         let (number, is_match) = (number.unsigned_abs(), row.try_get("is_match")?);
-        Ok(Some(Self { version, number, is_match }))
+        Ok(Some(Self { version, number, is_match, is_end: row.try_get("is_end")? }))
     }
 }
 
