@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use annals_store::{Follow, Followed, Store};
 use annals_testkit::{
     Component, DEADLINE, DiskPart, Ending, Follower, Must, Outcomes, PrivateStack, RelayProcess,
-    Testbed, check,
+    Testbed, check, until,
 };
 use futures_util::StreamExt;
 use sqlx::{Connection, PgConnection};
@@ -117,12 +117,13 @@ async fn a_server_that_waits_for_its_sessions_and_ends_them_at_last() {
     let mut service = Service::on(&stack, "shut_down").await;
     service.relay.turn_page();
     stack.begin_smart_shutdown().await;
-    loop {
-        let refused = PgConnection::connect(&service.bed.database_url()).await;
-        let Err(sqlx::Error::Database(refused)) = refused else { continue };
+    until("new sessions are refused", async || {
+        let connected = PgConnection::connect(&service.bed.database_url()).await;
+        let Err(sqlx::Error::Database(refused)) = connected else { return false };
         assert_eq!(refused.code().as_deref(), Some(CANNOT_CONNECT_NOW), "{refused}");
-        break;
-    }
+        true
+    })
+    .await;
     // The sessions that there are still append and publish.
     service.outcomes.until_more(EVENTS).await;
     service.consumer.until_count(service.consumer.count() + EVENTS).await;
