@@ -1,6 +1,6 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test test-consumers check up down status reset migrate bench audit fmt doc
+.PHONY: help demo bank test test-consumers check up down status reset migrate bench dist drill audit fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,10 +20,12 @@ test-consumers: ## The consumers of examples/consumers, in each language that th
 check: ## Format, lints, documentation and structure; no component needed
 	@ops/check
 
-up: ## Start PostgreSQL, Kafka and the schema registry, and wait until they answer
+up: ## Start PostgreSQL, Kafka, the schema registry and Prometheus, and wait until they answer
 	@ops/dev/dev up
+	@ops/dev/dev prometheus up || echo 'the stack runs without Prometheus'
 
 down: ## Stop the components of `make up`; the data stay
+	@ops/dev/dev prometheus down
 	@ops/dev/dev down
 
 status: ## Which components run, and where
@@ -31,6 +33,12 @@ status: ## Which components run, and where
 
 reset: ## Stop, and delete the data
 	@ops/dev/dev reset
+
+dist: ## Packages of the relay in target/dist: tarball, .deb, SBOM
+	@ops/dist $(ARGS)
+
+drill: ## An operator's day: faults, their alerts and the runbook; ARGS=relay-dies for one
+	@ops/drill $(ARGS)
 
 bench: ## Measure beside the bare components; see bench/README.md
 	@bench/run $(ARGS)

@@ -6,7 +6,7 @@ use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     CATEGORY, Isolation, Must, PrivateStack, RawRecord, RelayProcess, RelaySettings, Testbed,
     account, configure_topic, create_topic, delete_records, delete_topic, deposited,
-    deposited_large, partitions, read_topic, write_records,
+    deposited_large, partitions, read_topic, until, write_records,
 };
 use serde_json::Value;
 
@@ -217,4 +217,81 @@ async fn an_event_without_a_record_waits_is_quarantined_or_was_skipped_and_the_a
     );
     assert_eq!(audited.of("skipped")[0]["reason"], "a test");
     assert!(audited.summary["proven"].as_i64() < audited.of("quarantined")[0]["position"].as_i64());
+}
+
+/// The versions of a stream's records, in their order, with those that a replay wrote.
+fn versions(records: &[RawRecord], stream: &str) -> Vec<(i64, bool)> {
+    let of_stream = records.iter().filter(|of| of.header("ce_subject") == Some(stream));
+    let version = |of: &RawRecord| of.header("ce_streamversion").and_then(|of| of.parse().ok());
+    of_stream
+        .map(|of| (version(of).must("have a version"), of.header("ce_replayed").is_some()))
+        .collect()
+}
+
+const REPAIR: [&str; 3] = ["--repair", "--reason", "a test"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_events_are_published_again_in_the_order_of_their_streams_and_marked() {
+    let (bed, mut relay) = published("audit_repair").await;
+    let refused = bed.relay().run_for_code(&[&["audit"], &REPAIR[..]].concat()).await;
+    assert_eq!(refused.0, 0, "nothing is lost: {}", refused.1);
+    let mut planted = records(&bed).await;
+    for (stream, version) in
+        [("account-0", "1"), ("account-0", "4"), ("account-0", "5"), ("account-1", "5")]
+    {
+        planted.remove(place(&planted, stream, version));
+    }
+    replace(&bed, &planted).await;
+    let (code, said) = bed.relay().run_for_code(&[&["audit"], &REPAIR[..]].concat()).await;
+    assert!(code == 1 && said.contains("relays of this deployment run"), "{said}");
+    assert!(relay.terminate().await.success());
+
+    let repaired = audit(&bed.relay(), &REPAIR).await;
+    assert_eq!((repaired.code, repaired.kinds()), (0, vec![("lost", 4)]));
+    assert_eq!(
+        (&repaired.summary["lost"], &repaired.summary["published"]),
+        (&0.into(), &18.into())
+    );
+    // Version 1 of account-0 comes behind versions 2 and 3, which the topic still had.
+    assert_eq!(repaired.summary["restored"], 1);
+    let (records, old, again) = (records(&bed).await, false, true);
+    assert_eq!(
+        versions(&records, "account-0"),
+        [(0, old), (2, old), (3, old), (1, again), (4, again), (5, again)]
+    );
+    let of_second = versions(&records, "account-1");
+    assert_eq!(of_second.last(), Some(&(5, again)), "{of_second:?}");
+    assert_eq!(records.len(), 18);
+    let actions = bed.relay().must_run(&["audit", "--incremental"]).await;
+    assert!(actions.contains("no fault"), "{actions}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_topic_is_repaired_by_one_of_two_audits_and_beside_no_replay() {
+    let (bed, mut relay) = published("audit_repairs").await;
+    let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
+    assert!(relay.terminate().await.success());
+    delete_topic(brokers, &topic).await;
+    create_topic(brokers, &topic, 4).await;
+    configure_topic(brokers, &topic, "retention.ms", "-1").await;
+    let arguments = [&["audit"], &REPAIR[..]].concat();
+    let (first, second) = (bed.relay(), bed.relay().instance("c"));
+    let replay = ["replay", "--category", CATEGORY, "--rate", "1", "--reason", "a test"];
+    let mut slow = bed.relay().start_command(&replay);
+    until("a record is replayed", async || !records(&bed).await.is_empty()).await;
+    let (code, said) = second.run_for_code(&arguments).await;
+    assert!(code == 1 && said.contains("is not finished"), "{said}");
+    slow.kill().await.must("kill the replay");
+    first.must_run(&["replay", "--abandon"]).await;
+    let both = tokio::join!(first.run_for_code(&arguments), second.run_for_code(&arguments));
+    assert!(both.0.0 == 0 || both.1.0 == 0, "{both:?}");
+    let all = usize::try_from(STREAMS * EVENTS_OF_A_STREAM).must("count");
+    let repaired = records(&bed).await;
+    assert_eq!(repaired.len(), all, "{both:?}");
+    assert!(repaired.iter().all(|record| record.header("ce_replayed").is_some()));
+    relay.restart();
+    append(&bed, 0, 6..7).await;
+    bed.until_copied().await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(audit(&bed.relay(), &[]).await.code, 0);
 }

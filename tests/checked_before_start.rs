@@ -1,11 +1,14 @@
 //! `check` names what will not work before the first start, and changes nothing.
 
-use annals_store::{Append, ExpectedVersion};
+use annals_store::{Append, ExpectedVersion, Store, StreamName};
 use annals_testkit::{
-    CATEGORY, Must, RelayProcess, RelaySettings, Testbed, account, configure_topic, create_topic,
-    deposited, topics,
+    CATEGORY, Component, Ending, Must, PrivateStack, RelayProcess, RelaySettings, Testbed,
+    TwoDoors, account, configure_topic, create_topic, deposited, topics, until,
 };
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 const ERRORS: i32 = 3;
 
@@ -74,4 +77,134 @@ async fn each_planted_fault_is_named_by_its_component() {
     let (code, found) = findings(&empty).await;
     let is_named = has(&found, "database", "error", "schema elsewhere has no event store");
     assert!(code == ERRORS && is_named, "{found:?}");
+}
+
+async fn administer(connection: &mut PgConnection, statements: &[&str]) {
+    for statement in statements {
+        let statement = AssertSqlSafe((*statement).to_owned());
+        sqlx::raw_sql(statement).execute(&mut *connection).await.must("administer the server");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
+    let stack = PrivateStack::up(&[Component::Postgres]).await;
+    let url = &stack.environment().database_url;
+    let mut administrator = PgConnection::connect(url).await.must("connect");
+    let settings = [
+        "alter system set max_prepared_transactions = 2",
+        "alter system set synchronous_commit = off",
+        "select pg_create_physical_replication_slot('nobody', true)",
+    ];
+    administer(&mut administrator, &settings).await;
+    drop(administrator);
+    stack.end(Component::Postgres, Ending::Orderly).await;
+    stack.start(Component::Postgres).await;
+    let bed = Testbed::on("check_server", stack.environment().clone()).await;
+    let clean = ["check", "--json"];
+    let (code, said) = bed.relay().run_for_code(&clean).await;
+    assert!(code == 0 && said.contains("synchronous_commit is off"), "{said}");
+    assert!(!said.contains("is open for") && !said.contains("prepared"), "{said}");
+
+    let mut prepared = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let prepare = ["begin", "select pg_current_xact_id()", "prepare transaction 'forgotten'"];
+    administer(&mut prepared, &prepare).await;
+    let mut open = PgConnection::connect(&bed.database_url()).await.must("connect");
+    administer(&mut open, &["begin isolation level repeatable read", "select 1 from pg_class"])
+        .await;
+    administer(&mut prepared, &["alter sequence annals.positions cache 5"]).await;
+    administer(&mut prepared, &["alter system set fsync = off", "select pg_reload_conf()"]).await;
+    // The server applies the setting with a delay.
+    until("fsync is off", async || Store::connect(&bed.database_url()).await.is_err()).await;
+    let flags = ["check", "--transaction-seconds-max", "0", "--json"];
+    let (code, said) = bed.relay().run_for_code(&flags).await;
+    assert_eq!(code, ERRORS);
+    for part in [
+        "1 prepared transactions are older than 0 s",
+        "a transaction or a snapshot is open for",
+        "1 replication slots are inactive",
+        "the sequence of positions has a cache",
+        "the server loses committed events in a crash",
+    ] {
+        assert!(said.contains(part), "{part} not in {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_brokers_and_topics_and_a_deployment_that_is_another_one_are_named() {
+    let limits =
+        "transaction.max.timeout.ms=5000\ntransaction.partition.verification.enable=false\n";
+    let kafka = TwoDoors::linked(limits).await;
+    let bed = Testbed::on("check_limits", kafka.environment().clone()).await;
+    let short = bed.relay().variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "5000");
+    let mut relay = RelayProcess::start(&short);
+    relay.event("publishing").await;
+    assert!(relay.terminate().await.success());
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+    let ledger = StreamName::new("ledger-1").must("name a stream");
+    let append = append.and_to(&ledger, ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&append).await.must("append");
+    let brokers = &bed.environment().kafka;
+    for (category, name, value) in [
+        (CATEGORY, "max.message.bytes", "1000"),
+        ("ledger", "message.timestamp.before.max.ms", "1000"),
+    ] {
+        create_topic(brokers, &bed.topic(category), 4).await;
+        configure_topic(brokers, &bed.topic(category), name, value).await;
+    }
+    let settings = bed.relay().variable("ANNALS_RELAY__RELAY__DELIVERY", "at-least-once");
+    let (code, found) = findings(&settings).await;
+    assert_eq!(code, ERRORS);
+    for (component, severity, part) in [
+        ("kafka", "error", "brokers refuse transactions of 10000 ms"),
+        ("kafka", "warning", "the brokers do not verify transactions"),
+        ("kafka", "warning", "takes batches of 1000 bytes, and the relay sends 524288"),
+        ("kafka", "warning", "refuses events that are older than 1000 ms"),
+        ("database", "error", "the deployment delivers exactly-once, and relay.delivery is"),
+    ] {
+        assert!(has(&found, component, severity, part), "{part} not in {found:?}");
+    }
+    bed.relay().must_run(&["forget", &deployment(&bed), "--reason", "a test"]).await;
+    let (_, found) = findings(&short).await;
+    assert!(has(&found, "database", "error", "was forgotten"), "{found:?}");
+}
+
+fn deployment(bed: &Testbed) -> String {
+    format!("test@{}", bed.topic_prefix())
+}
+
+/// A registry that has no schema and takes none: `/mode` is all that it knows.
+async fn read_only_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.must("listen");
+    let address = listener.local_addr().must("find the address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4_096];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let is_mode = request[..read].starts_with(b"GET /mode ");
+            let (status, body) = if is_mode {
+                ("200 OK", "{\"mode\":\"READONLY\"}")
+            } else {
+                ("404 Not Found", "{\"error_code\":40401,\"message\":\"Subject not found\"}")
+            };
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            // The client may be gone.
+            drop(stream.write_all(answer.as_bytes()).await);
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_takes_no_schema_is_named_if_the_relay_is_to_register_them() {
+    let bed = Testbed::new("check_mode").await;
+    let settings = bed.relay().registry(&read_only_registry().await);
+    let (code, found) = findings(&settings).await;
+    assert!(code == ERRORS && has(&found, "registry", "error", "is read-only"), "{found:?}");
+    let settings = settings.variable("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "false");
+    let (_, found) = findings(&settings).await;
+    assert!(!has(&found, "registry", "error", "is read-only"), "{found:?}");
 }

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX };
-const SHUTDOWNS: usize = 10;
+const SHUTDOWNS: usize = 3;
 const EVENTS_TO_A_SHUTDOWN_MAX: usize = 200;
 
 fn to(stream: &StreamName) -> Append {

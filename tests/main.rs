@@ -14,6 +14,8 @@ mod at_least_once;
 #[cfg(test)]
 mod atomic;
 #[cfg(test)]
+mod audit_log;
+#[cfg(test)]
 mod audited;
 #[cfg(test)]
 mod checked_before_commit;
@@ -28,9 +30,13 @@ mod coalesced;
 #[cfg(test)]
 mod comes_back;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod crashed;
 #[cfg(test)]
 mod deciding;
+#[cfg(test)]
+mod declared_topics;
 #[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
@@ -39,6 +45,8 @@ mod dropped_partitions;
 mod durable;
 #[cfg(test)]
 mod ended_sessions;
+#[cfg(test)]
+mod erasing;
 #[cfg(test)]
 mod evolving;
 #[cfg(test)]
@@ -107,6 +115,8 @@ mod reading;
 #[cfg(test)]
 mod rebased;
 #[cfg(test)]
+mod reloaded;
+#[cfg(test)]
 mod removed_events;
 #[cfg(test)]
 mod replayed;
@@ -137,6 +147,8 @@ mod snapshots;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod stream_life;
+#[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
 mod telemetry;
@@ -147,8 +159,12 @@ mod too_few_replicas;
 #[cfg(test)]
 mod topic_contract;
 #[cfg(test)]
+mod traced;
+#[cfg(test)]
 mod unknown_outcomes;
 #[cfg(test)]
 mod unreadable;
+#[cfg(test)]
+mod vault;
 #[cfg(test)]
 mod watchdog;

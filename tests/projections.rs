@@ -3,6 +3,8 @@
 //! old one, and one switch shows it.
 
 use std::error::Error as StdError;
+use std::num::NonZeroUsize;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use annals_testkit::{
     deposited,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -273,6 +276,58 @@ async fn runners_that_crash_under_load_apply_each_event_exactly_once_and_in_orde
     let recorded = bed.recorded().await.len();
     until(bed.store(), 1, |status| status.events == u64::try_from(recorded).unwrap()).await;
     check_exactly_once(&bed).await;
+}
+
+/// The database's URL for a process of the test below.
+const DATABASE_URL: &str = "ANNALS_TEST_RUNNER_DATABASE_URL";
+
+/// A process of the test below: this program, running only this, until it is killed.
+#[tokio::test]
+#[ignore = "is run by the test below it"]
+async fn a_process_that_runs_the_projection() {
+    let Ok(url) = std::env::var(DATABASE_URL) else { return };
+    let store = Store::connect(&url).await.must("connect");
+    let runner = store.project(balances(&Script::plain())).lease(SHORT).batch_events_max(BATCH);
+    runner.run(std::future::pending()).await.must("run the projection");
+}
+
+/// Small batches, so that a process is killed between two of them, or in one.
+const BATCH: NonZeroUsize = NonZeroUsize::new(7).unwrap();
+
+fn start_process(bed: &Testbed) -> Child {
+    let program = std::env::current_exe().must("find this program");
+    Command::new(program)
+        .args(["projections::a_process_that_runs_the_projection", "--exact", "--ignored"])
+        .env(DATABASE_URL, bed.database_url())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .must("start a process")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_are_killed_apply_each_event_exactly_once_and_in_order() {
+    let bed = Testbed::new("killed").await;
+    let streams = ["a", "b", "c", "d"];
+    let mut interrupted = 0;
+    for round in 0..4 {
+        for id in streams {
+            append(bed.store(), id, 1..=500).await;
+        }
+        let mut process = start_process(&bed);
+        until(bed.store(), 1, |status| status.events > round * 2_000).await;
+        // SIGKILL, wherever the process is.
+        process.kill().await.must("kill the process");
+        let events = status(bed.store(), 1).await.events;
+        interrupted += u32::from(events < (round + 1) * 2_000);
+        let _rest = start_process(&bed);
+        until(bed.store(), 1, |status| status.events == (round + 1) * 2_000).await;
+    }
+    assert!(interrupted > 0, "each process had done its work before it was killed");
+    check_exactly_once(&bed).await;
+    for id in streams {
+        assert_eq!(balance(bed.store(), id).await, 4 * 500 * 501 / 2);
+    }
 }
 
 #[tokio::test]

@@ -344,3 +344,33 @@ async fn a_topic_that_lost_its_records_is_held_and_said_until_an_operator_lets_i
     assert_eq!(follower.seen()[0].version.get(), 101);
     assert!(relay.terminate().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_refused_streams_of_a_category_quarantine_the_category() {
+    const STREAMS: usize = 40;
+    let bed = Testbed::new("quarantine_many").await;
+    let brokers = &bed.environment().kafka;
+    create_topic(brokers, &bed.topic(CATEGORY), 4).await;
+    limit(&bed, SMALL).await;
+    let other = StreamName::new("ledger-1").must("name a stream");
+    let mut relay = RelayProcess::start(&bed.relay());
+    let follower = Follower::start(brokers, &[&bed.topic("ledger")]);
+    append(&bed, &other, [deposited(0)]).await;
+    follower.until_count(1).await;
+    relay.freeze().await;
+    for number in 0..STREAMS {
+        append(&bed, &account(number), [deposited_large(0)]).await;
+    }
+    relay.thaw().await;
+    let line = relay.quarantines(CATEGORY).await;
+    assert!(line.contains("of its streams are refused"), "{line}");
+    append(&bed, &other, [deposited(1)]).await;
+    follower.until_count(2).await;
+
+    limit(&bed, LARGE).await;
+    bed.relay().must_run(&["quarantine", "release"]).await;
+    let accounts = bed.follow();
+    accounts.until_count(STREAMS).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&[CATEGORY, "ledger"], Vec::new()).await), []);
+}

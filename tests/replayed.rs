@@ -167,3 +167,31 @@ async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are
     assert!(code == 0 && audited.contains("50 replayed"), "{audited}");
     assert!(relay.terminate().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_runbook_of_a_deleted_topic_ends_it_while_the_relay_runs() {
+    let (bed, mut relay) = published("replay_runbook").await;
+    relay.restart();
+    relay.event("publishing").await;
+    delete_topic(&bed.environment().kafka, &bed.topic(CATEGORY)).await;
+    append(&bed, 0, 300..301).await;
+    relay.event("topic_lost").await;
+    relay.quarantines(CATEGORY).await;
+
+    let (code, said) = bed.relay().run_for_code(&["audit"]).await;
+    assert!(code == 3 && said.contains(&format!("{} lost", events())), "{said}");
+    let counted = bed.relay().must_run(&["replay", "--category", CATEGORY, "--dry-run"]).await;
+    assert!(counted.contains(&format!("{} events would be replayed", events())), "{counted}");
+    bed.relay().must_run(&["replay", "--category", CATEGORY, "--reason", "topic deleted"]).await;
+    bed.relay().must_run(&["quarantine", "retry", CATEGORY]).await;
+    relay.event("quarantine_ended").await;
+    bed.until_copied().await;
+    let (code, said) = bed.relay().run_for_code(&["audit"]).await;
+    assert_eq!(code, 0, "{said}");
+    // One entry each shard, and each ends by itself.
+    until("the quarantine is empty", async || {
+        !bed.relay().must_run(&["quarantine", "list"]).await.contains(CATEGORY)
+    })
+    .await;
+    assert!(relay.terminate().await.success());
+}

@@ -17,14 +17,15 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
         ("annals_admin", "snapshots") => "sd",
         ("annals_read", "snapshots") => "s",
         ("annals_append", "projections") => "siud",
+        (_, "personal_keys" | "personal_wrapping" | "event_log") if role != "annals_relay" => "s",
         (_, "projections" | "projection_status" | "projection_skips") if role != "annals_relay" => {
             "s"
         }
         ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
         (
             _,
-            "identity" | "adoptions" | "streams" | "events" | "removed_events" | "outbox"
-            | "outbox_dropped" | "schemas" | "migrations",
+            "identity" | "adoptions" | "streams" | "events" | "removed_events" | "archived_events"
+            | "outbox" | "outbox_dropped" | "schemas" | "migrations",
         )
         | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
@@ -46,8 +47,13 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "projection_show"
         | "projection_switch"
         | "projection_drop" => role == "annals_append",
+        "personal_key_create" | "personal_fence" | "personal_destroy" => role == "annals_append",
+        "personal_rotated" | "personal_rewrap" | "stream_close" | "stream_reopen"
+        | "stream_truncate" | "stream_archive" | "stream_restore" => role == "annals_admin",
         "projection_skip" => ["annals_append", "annals_admin"].contains(&role),
-        "is_covered" => ["annals_append", "annals_read", "annals_admin"].contains(&role),
+        "is_covered" | "causal_tree" => {
+            ["annals_append", "annals_read", "annals_admin"].contains(&role)
+        }
         "outbox_extend" => ["annals_append", "annals_relay"].contains(&role),
         "position_at"
         | "shard_of"

@@ -1,6 +1,8 @@
 //! A snapshot changes how fast a state is loaded, never which state: on a real store and in memory,
 //! after crashes, changes of the state's schema, and removed events.
 
+use std::time::Duration;
+
 use annals_store::{
     Aggregate, Append, EventStore, ExpectedVersion, MemoryStore, Snapshots, Store, StreamName,
     Version,
@@ -278,4 +280,45 @@ async fn other_events_of_the_stream_count_towards_the_next_snapshot() {
     until_snapshots(store, &stream, &[9]).await;
     store.append(&Append::to(&stream, ExpectedVersion::Any, [closed()])).await.must("append");
     check_state(store, &stream).await;
+}
+
+/// Saves its state after a load that took longer than `MILLIS`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "Counted")]
+struct Costly<const MILLIS: u64> {
+    cents: i64,
+    deposits: i64,
+}
+
+impl<const MILLIS: u64> Aggregate for Costly<MILLIS> {
+    type Event = AccountEvent;
+
+    fn apply(&mut self, event: AccountEvent) {
+        if let AccountEvent::MoneyDeposited(MoneyDeposited { cents, .. }) = event {
+            self.cents += cents;
+            self.deposits += 1;
+        }
+    }
+
+    fn snapshots() -> Option<Snapshots<Self>> {
+        let schema = include_str!("avro/CountedState.v1.avsc");
+        Some(Snapshots::when_load_takes(Duration::from_millis(MILLIS), schema))
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_written_after_a_load_that_took_long_and_not_after_a_quick_one() {
+    const HOUR: u64 = 3_600_000;
+    let bed = Testbed::new("by_cost").await;
+    let (store, stream) = (bed.store(), account("a"));
+    fill(store, &stream, 100).await;
+    let event = MoneyDeposited { sequence: 0, cents: 1, note: String::new() };
+    let quick = |_: &Costly<HOUR>| Ok::<_, std::fmt::Error>(vec![event.clone().into()]);
+    store.decide(&stream, quick).await.must("decide");
+    assert_eq!(snapshots(store, &stream).await, [0; 0]);
+    let slow = |_: &Costly<0>| Ok::<_, std::fmt::Error>(vec![event.clone().into()]);
+    store.decide(&stream, slow).await.must("decide");
+    until_snapshots(store, &stream, &[101]).await;
+    let loaded = store.load::<Costly<0>>(&stream).await.must("load");
+    assert_eq!((loaded.state.deposits, loaded.state.cents), (102, 5_052));
 }

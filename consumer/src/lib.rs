@@ -72,6 +72,7 @@ mod version_cache;
 mod version_filter;
 
 pub use annals_schemas::UnknownEvents;
+pub use annals_schemas::personal;
 pub use annals_schemas::{EventSet, Schema, SchemaId};
 pub use batch::DeliveredEvent;
 pub use consumer::{Consumer, ConsumerBuilder};

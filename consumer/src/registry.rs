@@ -5,6 +5,7 @@ use std::error::Error;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use annals_schemas::personal::placed;
 use annals_schemas::{DecodeError, EventSet, Schema, SchemaError, SchemaId};
 use percent_encoding::percent_decode_str;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
@@ -178,7 +179,9 @@ impl Delivered {
             .get(self.schema_id)
             .await
             .map_err(|source| DecodeRecordError::Schema { location: self.location(), source })?;
-        E::decode(&self.event_type, &schema, &self.payload).map_err(|source| {
+        let event_id = *self.event_id.as_bytes();
+        let payload = placed(&schema, event_id, &self.event_type, &self.payload);
+        E::decode(&self.event_type, &schema, &payload).map_err(|source| {
             DecodeRecordError::Payload {
                 location: self.location(),
                 event_type: self.event_type.clone(),

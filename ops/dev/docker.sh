@@ -8,7 +8,7 @@ backend_check() {
 
 compose() {
   ANNALS_POSTGRES_TAG=$(postgres_tag) ANNALS_POSTGRES_PORT=$ANNALS_POSTGRES_PORT ANNALS_KAFKA_PORT=$ANNALS_KAFKA_PORT \
-    ANNALS_REGISTRY_PORT=$ANNALS_REGISTRY_PORT \
+    ANNALS_REGISTRY_PORT=$ANNALS_REGISTRY_PORT ANNALS_PROMETHEUS_PORT=$ANNALS_PROMETHEUS_PORT \
     docker compose --project-name "$(project)" --file "$CHECKOUT/docker-compose.yml" "$@" 9>&-
 }
 

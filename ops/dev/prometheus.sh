@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Prometheus and promtool: not components; tests check metrics, alert rules and dashboards with them.
+# Prometheus and promtool: not components; tests check metrics, alert rules and dashboards with them, and `make up` lets a
+# Prometheus watch the relay of this machine.
 # Uses the machine's, else unpacks Debian's package, which the machine's own apt downloads.
 
 # prometheus_program NAME
@@ -28,3 +29,55 @@ prometheus_download() {
 prometheus_missing() {
   die "prometheus and promtool are missing, and $1; install them, for example: apt-get install prometheus"
 }
+
+# command_prometheus up|down|status: one that scrapes the relay on ANNALS_RELAY_HTTP, with the rules of ops/prometheus.
+command_prometheus() {
+  case ${1:-} in
+    up)
+      lock_home
+      remember_instance
+      if [[ $ANNALS_DEV_BACKEND == docker ]]; then prometheus_in_docker; else prometheus_up; fi
+      unlock_home
+      printf '%-9s %s\n' prometheus "$(prometheus_url), which scrapes a relay on ${ANNALS_RELAY_HTTP:-127.0.0.1:9464}"
+      ;;
+    down)
+      if [[ $ANNALS_DEV_BACKEND == docker ]]; then compose stop prometheus grafana >&2; else native_stop prometheus; fi
+      ;;
+    status) prometheus_answers && printf '%s\n' "$(prometheus_url)" ;;
+    *) die "prometheus: up, down or status" ;;
+  esac
+}
+
+prometheus_url() { printf 'http://127.0.0.1:%s\n' "$ANNALS_PROMETHEUS_PORT"; }
+prometheus_ports() { printf '%s\n' ANNALS_PROMETHEUS_PORT; }
+prometheus_stop_signal() { printf 'TERM\n'; }
+prometheus_answered() { :; }
+prometheus_answers() (
+  connect 127.0.0.1 "$ANNALS_PROMETHEUS_PORT" || exit 1
+  printf 'GET /-/ready HTTP/1.0\r\n\r\n' >&3
+  read -r -t 4 _ status _ <&3 && [[ $status == 200 ]]
+)
+
+prometheus_up() {
+  component_pid prometheus >/dev/null || require_free_ports prometheus
+  native_start prometheus
+}
+
+prometheus_prepare() {
+  local program
+  program=$(prometheus_program prometheus)
+  mkdir -p "$HOME_DIR/prometheus"
+  sed -e "s#127.0.0.1:9464#${ANNALS_RELAY_HTTP:-127.0.0.1:9464}#" -e "s#\\[alerts.yml\\]#[$CHECKOUT/ops/prometheus/alerts.yml]#" \
+    "$CHECKOUT/ops/prometheus/prometheus.yml" >"$HOME_DIR/prometheus/prometheus.yml"
+  ln -sfn "$program" "$HOME_DIR/prometheus/program"
+}
+
+# Prometheus refuses options that it does not know: the mark of our processes is its name instead.
+prometheus_launch() {
+  # shellcheck disable=SC2016 # the inner bash expands these
+  launch prometheus bash -c 'exec -a "$0" "$1/program" --config.file="$1/prometheus.yml" --storage.tsdb.path="$1/data" \
+    --storage.tsdb.retention.time=2d --web.listen-address="127.0.0.1:$2"' \
+    "--annals.dev=$HOME_DIR/prometheus" "$HOME_DIR/prometheus" "$ANNALS_PROMETHEUS_PORT"
+}
+
+prometheus_in_docker() { compose --profile observe up --detach prometheus grafana >&2; }

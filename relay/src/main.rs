@@ -4,7 +4,8 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use annals_relay::cli::{Arguments, execute, log};
+use annals_relay::cli::{Arguments, Process, execute, log};
+use annals_relay::report::in_full;
 use clap::Parser;
 
 /// A record and its headers are a dozen allocations, which another thread frees, librdkafka's
@@ -16,30 +17,28 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// at once.
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match start(&arguments) {
+    match start(arguments) {
         Ok(code) => code,
         Err(error) => {
             // The log may not be set up yet, or may be JSON: this line is for operators.
-            let mut line = format!("annals-relay: {error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                line.push_str(&format!(": {error}"));
-                cause = error.source();
-            }
-            let printed = writeln!(std::io::stderr(), "{line}");
+            let printed = writeln!(std::io::stderr(), "annals-relay: {}", in_full(&*error));
             if printed.is_ok() { ExitCode::FAILURE } else { ExitCode::from(2) }
         }
     }
 }
 
-fn start(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let config = arguments.read_config()?;
-    log::init(&config.log)?;
+fn start(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    if let Some(done) = arguments.execute_alone() {
+        return Ok(done.map(|()| ExitCode::SUCCESS)?);
+    }
+    let (config, effective) = arguments.read_config()?;
+    let log = log::init(&config.log)?;
+    let process = Process { arguments, config, effective, log };
     // One worker: the reader's memory is allocated and freed by the same thread. With two, a task
     // that moves between them leaves free pages in both.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let done = runtime.block_on(execute(arguments.command.clone(), config));
+    let done = runtime.block_on(execute(process));
     // A hung thread must not keep the process from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     done

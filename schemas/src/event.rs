@@ -152,7 +152,10 @@ fn problems_of(declared: &EventDeclaration) -> Vec<String> {
         .then(|| format!("{event_type}: the Avro record is named {}", schema.name()));
     let lints = crate::lint::ineffective_logical_types(definition).into_iter();
     let lints = lints.map(|lint| format!("{event_type}: {lint}"));
-    renamed.into_iter().chain(lints).chain(misfits).collect()
+    let misplaced = schema.misplaced_personal_fields().iter().map(|field| {
+        format!("{event_type}: field {field} is marked as personal: its type must be bytes")
+    });
+    renamed.into_iter().chain(lints).chain(misplaced).chain(misfits).collect()
 }
 
 impl fmt::Display for FitReport {

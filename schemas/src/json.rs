@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::avro_types::{Fields, Logical, Node, Shape};
 use crate::datum::{DatumError, DatumReader};
+use crate::personal::is_marked;
 
 pub(crate) fn decode(root: Node, payload: &[u8]) -> Result<Value, DatumError> {
     let mut datum = DatumReader::new(payload);
@@ -70,10 +71,27 @@ fn read_map(of: Node, datum: &mut DatumReader<'_>) -> Result<Value, DatumError> 
 
 fn read_record(fields: Fields, datum: &mut DatumReader<'_>) -> Result<Value, DatumError> {
     let read_field = |(field, node): (&apache_avro::schema::RecordField, Node)| {
-        Ok((field.name.clone(), read(node, datum)?))
+        let value = read(node, datum)?;
+        let value = if is_marked(field) { without_bytes(value) } else { value };
+        Ok((field.name.clone(), value))
     };
     let values: Result<Map<_, _>, DatumError> = fields.iter().map(read_field).collect();
     values.map(Value::Object)
+}
+
+/// A personal value, for people: `sealed` or `erased` instead of its bytes.
+fn without_bytes(value: Value) -> Value {
+    match value {
+        Value::Array(bytes) if !bytes.is_empty() && bytes.iter().all(Value::is_number) => {
+            let is_erased = bytes.len() == 1;
+            Value::from(if is_erased { "erased" } else { "sealed" })
+        }
+        Value::Array(values) => values.into_iter().map(without_bytes).collect(),
+        Value::Object(values) => {
+            values.into_iter().map(|(name, value)| (name, without_bytes(value))).collect()
+        }
+        other => other,
+    }
 }
 
 /// A number beyond the range of its logical type stays a number.

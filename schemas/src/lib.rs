@@ -49,6 +49,7 @@
 //! | `float`, `double` | `f32`, `f64` |
 //! | `string` | `String`, and every type that serde writes as text |
 //! | `bytes`, `fixed` | types that serde writes as bytes: `serde_bytes`, `uuid::Uuid` |
+//! | `bytes`, marked as personal | [`Personal`](personal::Personal) |
 //! | `["null", x]` | `Option` |
 //! | `array`, `map` | `Vec` and sets, maps with text keys |
 //! | `enum` | an enum without data, each variant a symbol |
@@ -82,6 +83,7 @@ mod fingerprint;
 mod fit;
 mod json;
 mod lint;
+pub mod personal;
 mod resolution;
 mod resolver;
 mod schema;

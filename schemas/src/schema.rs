@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::avro_types::{Names, Node};
 use crate::definition::{self, refuse};
 use crate::explain;
+use crate::personal::Marks;
 use crate::resolution::{Resolution, ResolutionError};
 use crate::semantic_form::SemanticForm;
 use crate::{DecodeError, EncodeError, Fingerprint, Incompatibility, Incompatible, SchemaError};
@@ -32,6 +33,7 @@ struct Parsed {
     full_name: String,
     fingerprint: Fingerprint,
     root: Node,
+    marks: Marks,
     writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
     /// By the reader's fingerprint; `None` for an equivalent schema, which needs no rewriting.
@@ -153,6 +155,18 @@ impl Schema {
         self == other || self.semantic_form() == other.semantic_form()
     }
 
+    /// Whether any field is marked as personal ([`personal`](crate::personal)).
+    #[must_use]
+    pub fn has_personal_fields(&self) -> bool {
+        self.0.marks.any
+    }
+
+    /// The fields that are marked as personal, and whose type is not bytes.
+    #[must_use]
+    pub fn misplaced_personal_fields(&self) -> &'static [String] {
+        &self.0.marks.misplaced
+    }
+
     fn semantic_form(&self) -> SemanticForm {
         SemanticForm::of(self.definition(), self.root())
     }
@@ -219,6 +233,7 @@ impl Parsed {
             full_name,
             fingerprint: Fingerprint::of(definition),
             root,
+            marks: Marks::of(root),
             writer,
             reader,
             resolutions: RwLock::default(),

@@ -104,7 +104,7 @@ begin
     -- is restored, and the general path below finds the reason.
     if cardinality(event_ids) = 1 and cardinality(streams) = 1 then
         update annals.streams s set version = s.version + 1
-        where s.name = streams[1] and (expected[1] in (-2, -3) or s.version = expected[1])
+        where s.name = streams[1] and (expected[1] in (-2, -3) or s.version = expected[1]) and s.closed_at is null
         returning s.version into new_version;
         if not found and expected[1] in (-1, -2) and annals.is_stream_name(streams[1]) then
             insert into annals.streams (name, category, version) values (streams[1], split_part(streams[1], '-', 1), 0)
@@ -213,6 +213,8 @@ begin
          ))
         + (select count(*) from unnest(metadata, headers) m (metadata, headers)
            where (annals.is_metadata(m.metadata) and annals.are_headers(m.headers)) is not true)
+        + (select count(*) from unnest(streams, counts) c (name, events) join annals.streams s on s.name = c.name
+           where s.closed_at is not null and c.events > 0)
     into known, unpublishable;
     if known > 0 then
         select k.outcome, k.versions, k.positions, k.recorded_at, k.refusals
@@ -221,6 +223,7 @@ begin
     elsif refused or unpublishable > 0 then
         outcome := 'refused';
         refusals := annals.append_conflicts(streams, expected, current, conflict_events_max)
+            || annals.append_closed(streams, counts)
             || annals.append_unpublishable(streams, stream_of, event_ids, fingerprints, metadata, headers);
     end if;
     if outcome is not null then
@@ -293,7 +296,7 @@ $$;
 -- outcome can also be
 --
 --   'skipped'  nothing is written, because another transaction has locked the stream or is creating
---              it, or its name is illegal: use `append`, which waits
+--              it, it is closed, or its name is illegal: use `append`, which waits
 create function annals.append_each(
     streams text[],
     append_streams int[],
@@ -368,7 +371,7 @@ begin
         select n.place, l.version
         from unnest(streams) with ordinality n (name, place)
         cross join lateral (
-            select s.version from annals.streams s where s.name = n.name for update skip locked
+            select s.version from annals.streams s where s.name = n.name and s.closed_at is null for update skip locked
         ) l
     )
     select array_agg(l.version order by n.place) into current

@@ -1,8 +1,10 @@
 //! Events: new ones for an append, and recorded ones.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use annals_schemas::personal::{Draft, placed};
 use annals_schemas::{DecodeError, EncodeError, EventSet, Schema};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -84,24 +86,31 @@ pub struct NewEvent {
     pub(crate) data: Box<RawValue>,
     pub(crate) metadata: Metadata,
     pub(crate) headers: BTreeMap<String, String>,
+    /// With open personal values, to seal them for another id.
+    pub(crate) draft: Option<Draft>,
 }
 
 impl NewEvent {
     /// Encodes an event with its schema, without a server, and generates an id. In the scope of a
     /// [`Context`](crate::Context), the event takes its metadata.
     ///
+    /// Personal values ([`Personal`](crate::Personal)) are sealed here: what is appended, and sent
+    /// anywhere, is encrypted. The open values stay in memory with the event, until it is dropped.
+    ///
     /// # Errors
     /// [`EncodeError`] if the value does not match the schema; it names the field.
     pub fn new<E: EventSet>(event: &E) -> Result<Self, EncodeError> {
-        let encoded = event.encode()?;
+        let id = EventId::generate();
+        let (encoded, draft) = Draft::of(event)?.into_sealed(*id.get().as_bytes())?;
         Ok(apply_current(Self {
-            id: EventId::generate(),
+            id,
             event_type: encoded.event_type,
             schema: encoded.schema,
             payload: encoded.payload,
             data: encoded.data,
             metadata: Metadata::default(),
             headers: BTreeMap::new(),
+            draft,
         }))
     }
 
@@ -109,6 +118,11 @@ impl NewEvent {
     #[must_use]
     pub fn with_id(mut self, id: EventId) -> Self {
         self.id = id;
+        // The id is authenticated with each value. Sealing them again cannot fail: they are the same.
+        let sealed = self.draft.as_ref().map(|draft| draft.seal(*id.get().as_bytes()));
+        if let Some(Ok(payload)) = sealed {
+            self.payload = payload;
+        }
         self
     }
 
@@ -125,6 +139,33 @@ impl NewEvent {
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
         self
+    }
+
+    /// Whether it has personal values, which are open in this process.
+    pub(crate) const fn is_personal(&self) -> bool {
+        self.draft.is_some()
+    }
+
+    /// The event as a read returns it.
+    pub(crate) fn recorded(
+        &self,
+        stream: &StreamName,
+        (version, position): (Version, Position),
+        recorded_at: Option<Timestamp>,
+    ) -> RecordedEvent {
+        RecordedEvent {
+            position,
+            stream: stream.clone(),
+            version,
+            id: self.id,
+            event_type: self.event_type.to_owned(),
+            recorded_at: recorded_at.unwrap_or_default(),
+            schema: self.schema,
+            payload: self.payload.clone(),
+            metadata: self.metadata.clone(),
+            headers: self.headers.clone(),
+            removed_before: 0,
+        }
     }
 
     /// The event's id.
@@ -182,7 +223,7 @@ impl RecordedEvent {
     /// # Errors
     /// [`DecodeError`] if `E` has no such event type or the payload does not resolve to it.
     pub fn decode<E: EventSet>(&self) -> Result<E, DecodeError> {
-        E::decode(&self.event_type, &self.schema, &self.payload)
+        E::decode(&self.event_type, &self.schema, &self.placed())
     }
 
     /// Decodes the event as values of the application's type: one, or those that an upcaster makes of
@@ -191,7 +232,12 @@ impl RecordedEvent {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn decode_all<E: EventSet>(&self) -> Result<Vec<E>, DecodeError> {
-        E::decode_all(&self.event_type, &self.schema, &self.payload)
+        E::decode_all(&self.event_type, &self.schema, &self.placed())
+    }
+
+    /// The payload, with the place of each personal value in front of it.
+    fn placed(&self) -> Cow<'_, [u8]> {
+        placed(&self.schema, *self.id.get().as_bytes(), &self.event_type, &self.payload)
     }
 
     /// Decodes the event as JSON, for people and for tools without the types.

@@ -54,6 +54,8 @@
 //! | test without a database | [`testing`], [`MemoryStore`] |
 //! | build read models | [`Projection`], [`Store::project`], [`Store::wait_for`], [`Store::switch_projection`] |
 //! | follow | [`Follow`], [`Store::follow`], [`Store::follow_stream`], [`Checkpoint`] |
+//! | encrypt personal data, and erase a person | [`PersonalKeys`], [`Personal`] |
+//! | close, truncate and archive streams | [`Store::close_stream`], [`Store::truncate_stream`], [`Store::archive_stream`] |
 //! | monitor | [`telemetry`] |
 //!
 //! # Features
@@ -61,6 +63,9 @@
 //! `tls-rustls` or `tls-native-tls` encrypt connections to PostgreSQL (`sslmode` in the URL). Without
 //! them, and without such a feature of sqlx elsewhere in the program, a URL with
 //! `sslmode=require` is an error.
+//!
+//! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp Vault or
+//! OpenBao.
 //!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
@@ -110,6 +115,7 @@ mod memory;
 mod migrate;
 mod options;
 pub mod outbox;
+mod personal;
 mod projections;
 mod read;
 mod schemas;
@@ -117,6 +123,7 @@ mod sqlstate;
 mod statements;
 mod store;
 mod stream;
+mod stream_life;
 pub mod telemetry;
 pub mod testing;
 mod timestamptz;
@@ -137,10 +144,15 @@ mod guide {
     struct Projections;
     #[doc = include_str!("../../docs/guide/6-evolution.md")]
     struct Evolution;
+    #[doc = include_str!("../../docs/guide/7-personal-data.md")]
+    struct PersonalData;
 }
 
 pub use aggregate::{
     Aggregate, Aggregates, AsOf, CommandId, Decide, DecideError, Decided, Loaded, Snapshots,
+};
+pub use annals_schemas::personal::{
+    BlindIndex, KeyId, KeyRing, OpenError, Personal, RingKey, Subject, SubjectError, SubjectKey,
 };
 pub use annals_schemas::{
     DecodeError, EncodeError, EventSet, Fingerprint, FitReport, Misfit, Schema, SchemaError,
@@ -161,9 +173,16 @@ pub use limits::{
 pub use memory::MemoryStore;
 pub use migrate::{MigrationError, Purpose};
 pub use options::StoreOptions;
+#[cfg(feature = "vault")]
+pub use personal::VaultKeyProvider;
+pub use personal::{
+    Erased, FileKeyProvider, KeyProvider, KeyProviderError, PersonalDataEvent, PersonalError,
+    PersonalKeys, SubjectErased,
+};
 pub use projections::{
     Projection, ProjectionError, ProjectionFailure, ProjectionRunner, ProjectionStatus,
 };
+pub use read::causal_tree::CausalEvent;
 pub use read::{Key, Read};
 /// The sqlx whose pools, connections and errors appear in this crate's API.
 pub use sqlx;
@@ -173,4 +192,5 @@ pub use stream::{
     CATEGORY_BYTES_MAX, Category, ExpectedVersion, NameError, Position, STREAM_NAME_BYTES_MAX,
     StreamName, Version,
 };
+pub use stream_life::StreamLife;
 pub use trace::TraceContext;

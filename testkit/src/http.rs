@@ -38,12 +38,24 @@ impl HttpAnswer {
     /// # Panics
     /// If it does not get it.
     pub async fn until(address: SocketAddr, path: &str, status: u16) -> Self {
+        Self::until_with(address, (path, ""), status).await
+    }
+
+    /// The same for a path with headers, as [`http_get`] takes them.
+    ///
+    /// # Panics
+    /// As [`until`](Self::until).
+    pub async fn until_with(
+        address: SocketAddr,
+        (path, headers): (&str, &str),
+        status: u16,
+    ) -> Self {
         let asked = async {
             let mut polls = tokio::time::interval(POLL_INTERVAL);
-            let mut answer = ask(address, path, "").await.ok();
+            let mut answer = ask(address, path, headers).await.ok();
             while answer.as_ref().is_none_or(|answer| answer.status != status) {
                 polls.tick().await;
-                answer = ask(address, path, "").await.ok();
+                answer = ask(address, path, headers).await.ok();
             }
             answer
         };

@@ -1,7 +1,8 @@
 //! A real Prometheus that scrapes a relay, and its checker.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -54,15 +55,39 @@ impl Prometheus {
     /// # Panics
     /// If it does not start.
     pub async fn scraping(relay: SocketAddr) -> Self {
+        Self::watching(relay, "groups: []\n").await
+    }
+
+    /// The same, and it evaluates rules of alerts as often as it scrapes.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn watching(relay: SocketAddr, rules: &str) -> Self {
+        Self::start(&format!("static_configs: [{{targets: [\"{relay}\"]}}]"), rules).await
+    }
+
+    /// The same over TLS, trusting the certificates in a file.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn watching_over_tls(relay: SocketAddr, rules: &str, trusted: &Path) -> Self {
+        let scrape = format!(
+            "static_configs: [{{targets: [\"{relay}\"]}}]\n    scheme: https\n    tls_config: {{ca_file: {trusted:?}}}"
+        );
+        Self::start(&scrape, rules).await
+    }
+
+    async fn start(scrape: &str, rules: &str) -> Self {
         let name = format!("prometheus.{}", Uuid::new_v4().simple());
         let directory = output_directory().join(name);
         std::fs::create_dir_all(&directory).must("make a directory for Prometheus");
         let configuration = directory.join("prometheus.yml");
         let text = format!(
-            "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\nscrape_configs:\n  - job_name: annals-relay\n    \
-             static_configs: [{{targets: [\"{relay}\"]}}]\n"
+            "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}\n\
+             rule_files: [alerts.yml]\nscrape_configs:\n  - job_name: annals-relay\n    {scrape}\n"
         );
         std::fs::write(&configuration, text).must("configure Prometheus");
+        std::fs::write(directory.join("alerts.yml"), rules).must("write the rules of alerts");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let child = Command::new(program("prometheus").await)
             .arg(format!("--config.file={}", configuration.display()))
@@ -91,6 +116,17 @@ impl Prometheus {
         };
         let answered = tokio::time::timeout(DEADLINE, asked).await;
         assert!(answered.is_ok(), "no series for {query}");
+    }
+
+    /// The names of the alerts that fire now.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn firing(&self) -> BTreeSet<String> {
+        let answer = http_get(self.address, "/api/v1/alerts", "").await.json();
+        let alerts = answer["data"]["alerts"].as_array().must("read the alerts").iter();
+        let firing = alerts.filter(|alert| alert["state"] == "firing");
+        firing.filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect()
     }
 
     /// The series that a query returns now.

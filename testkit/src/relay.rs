@@ -93,6 +93,21 @@ impl RelayProcess {
         self.signal("-CONT").await;
     }
 
+    /// Makes it read its configuration again (SIGHUP), once it handles signals.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub async fn reload(&self) {
+        self.log.line(self.start, Wanted::event("started", &[])).await;
+        self.signal("-HUP").await;
+    }
+
+    /// The file with its configuration.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.join("relay.toml")
+    }
+
     async fn signal(&self, signal: &str) {
         let pid = self.child.id().must("find the relay's process").to_string();
         let signalled = Command::new("kill").args([signal, &pid]).status().await;

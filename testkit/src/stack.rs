@@ -70,13 +70,19 @@ impl PrivateStack {
     /// # Panics
     /// If they do not start.
     pub async fn up(components: &[Component]) -> Self {
+        Self::home().await.up_with(components, &ports(components)).await
+    }
+
+    /// Starts a server whose data are in this directory, which may be a disk of its own.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn with_data_in(directory: &Path, component: Component) -> Self {
         let stack = Self::home().await;
-        let ports: Vec<_> = components
-            .iter()
-            .flat_map(|component| component.port_variables())
-            .map(|variable| (*variable, free_port().to_string()))
-            .collect();
-        stack.up_with(components, &ports).await
+        std::fs::create_dir_all(&stack.home).must("make a private server's home");
+        let data = stack.home.join(component.name());
+        std::os::unix::fs::symlink(directory, data).must("link the data of a private server");
+        stack.up_with(&[component], &ports(&[component])).await
     }
 
     /// Starts a Kafka with another configuration than the shared one: these properties, and these
@@ -221,6 +227,12 @@ impl Drop for PrivateStack {
             eprintln!("could not end the private servers of {}: {error:#}", self.home.display());
         }
     }
+}
+
+/// A free port for each port of these components, as variables of `ops/dev/dev`.
+fn ports(components: &[Component]) -> Vec<(&'static str, String)> {
+    let variables = components.iter().flat_map(|component| component.port_variables());
+    variables.map(|variable| (*variable, free_port().to_string())).collect()
 }
 
 /// Stops servers of killed test programs.

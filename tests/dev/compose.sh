@@ -66,6 +66,7 @@ versions_are_those_of_the_native_stack() {
 
 the_relay_waits_to_be_asked_for() {
   "${COMPOSE[@]}" --profile relay config >"$HOMES/with-relay" 2>/dev/null
+  check "Prometheus and Grafana come with it" grep -q 'image: grafana/grafana:' "$HOMES/with-relay"
   check "the relay is there when its profile is asked for" grep -q 'ANNALS_KAFKA: kafka:9092' "$HOMES/with-relay"
   # Compose 1 lists every service for every profile.
   [[ ${COMPOSE[0]} == docker-compose ]] || refute "the relay is not started otherwise" grep -q annals-relay "$HOMES/config"
@@ -98,6 +99,8 @@ dev_drives_docker() {
   check "up: one service, waited for" called 'up --detach --wait --wait-timeout [0-9]+ postgres'
   check "up: a project of this home" called 'compose --project-name annals-[0-9a-f]{8} --file .*/docker-compose\.yml'
   check "status knows it" docker_says 'postgres .*answers \(container\)'
+  check "prometheus: with Grafana" docker_dev prometheus up
+  check "prometheus: from the file" called '--profile observe up --detach prometheus grafana'
   check "kill" docker_dev kill postgres
   check "kill: SIGKILL" called 'kill --signal KILL postgres'
   check "reset" docker_dev reset

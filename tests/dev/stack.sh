@@ -16,6 +16,7 @@ main() {
   a_pid_file_is_not_believed
   a_taken_port_is_named
   a_killed_up_leaves_nothing_half_made
+  prometheus_watches_and_stops
   with_takes_down_what_it_brought_up
   an_external_component_is_left_alone
   mistakes_get_one_line
@@ -49,6 +50,15 @@ up_repairs_what_was_killed() {
   run_quietly one up
   check_data "kill -9 && up"
   check "kill -9 right after a schema was registered: it is there" last_schema_is_there
+}
+
+prometheus_watches_and_stops() {
+  export ANNALS_PROMETHEUS_PORT=free
+  check "prometheus up: it answers" one prometheus up
+  check "prometheus up again is harmless" one prometheus up
+  check "prometheus status: its address" one prometheus status
+  check "prometheus down" one prometheus down
+  refute "prometheus down: nothing answers" one prometheus status
 }
 
 # A pid file with the pid of a foreign process: that process is neither ended nor taken for the

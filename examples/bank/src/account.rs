@@ -1,6 +1,6 @@
 //! Step 1: what happens to an account, and what an account is. No database yet.
 
-use annals_store::{Aggregate, Snapshots, events};
+use annals_store::{Aggregate, Personal, Snapshots, events};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -46,6 +46,13 @@ pub(crate) struct BookingCorrected {
     pub(crate) reason: String,
 }
 
+/// The owner gave a name and an address, which can be erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnerNamed {
+    pub(crate) name: Personal<String>,
+    pub(crate) address: Personal<String>,
+}
+
 // Each event has its Avro schema in a file: that file is the contract with every consumer of the
 // topic. The macro generates a test that compares the types with the schemas: `cargo test` finds a
 // mismatch.
@@ -63,6 +70,8 @@ events! {
         TransferSent = "../../../schemas/avro/bank_account/TransferSent.v1.avsc",
         /// More money here, less in another account.
         TransferReceived = "../../../schemas/avro/bank_account/TransferReceived.v1.avsc",
+        /// Who the owner is.
+        OwnerNamed = "../../../schemas/avro/bank_account/OwnerNamed.v1.avsc",
         /// What an earlier event should have said.
         BookingCorrected = "../../../schemas/avro/bank_account/BookingCorrected.v1.avsc",
     }
@@ -72,7 +81,7 @@ impl AccountEvent {
     /// The change of the balance.
     pub(crate) const fn cents(&self) -> i64 {
         match self {
-            Self::BankAccountOpened(_) => 0,
+            Self::BankAccountOpened(_) | Self::OwnerNamed(_) => 0,
             Self::MoneyPaidIn(paid) => paid.cents,
             Self::MoneyWithdrawn(withdrawn) => -withdrawn.cents,
             Self::TransferSent(sent) => -sent.cents,
@@ -145,6 +154,11 @@ impl Account {
     pub(crate) fn receive(&self, cents: i64, from: &str) -> Decision {
         self.check_open()?;
         Ok(vec![TransferReceived { cents, from: from.to_owned() }.into()])
+    }
+
+    pub(crate) fn name_owner(&self, named: OwnerNamed) -> Decision {
+        self.check_open()?;
+        Ok(vec![named.into()])
     }
 
     /// Corrects a booking, also below zero: the money was never there.

@@ -1,14 +1,18 @@
 //! The tutorial: a bank on the event store. `make bank` runs it on the development stack.
 //!
 //! Read it in this order: `account.rs` (events, state and decisions: plain Rust), `bank.rs` (decisions
-//! on the store), and this file, which runs them. docs/guide explains each step.
+//! on the store), `owner.rs` (personal data and its erasure), and this file, which runs them. docs/guide
+//! explains each step.
 
 mod account;
 mod bank;
+mod owner;
 
 use std::io::{Write, stdout};
 
-use annals_store::{CommandId, Context, DecideError, EventStore, Store, StreamName};
+use annals_store::{
+    CommandId, Context, DecideError, EventStore, FileKeyProvider, Store, StreamName,
+};
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, ToSpan};
 use uuid::Uuid;
@@ -26,8 +30,18 @@ async fn main() -> Result<()> {
     store.migrate().await?;
     // Each event that is made in this scope carries the actor and the correlation id.
     let run = Context::new().correlation_id(Uuid::now_v7()).actor("tutorial");
-    let played = run.scope(play(&store, &mut stdout())).await;
+    let played = run.scope(play_all(&store, &mut stdout())).await;
     store.close().await;
+    played
+}
+
+/// The keys of owners are encrypted with a key in a file, which lasts for this run.
+async fn play_all(store: &Store, out: &mut impl Write) -> Result<()> {
+    let anna = play(store, out).await?;
+    let file = std::env::temp_dir().join(format!("{anna}.keys"));
+    let played =
+        owner::play(store, FileKeyProvider::open_or_create(&file)?, &anna, &mut *out).await;
+    std::fs::remove_file(&file)?;
     played
 }
 
@@ -36,7 +50,8 @@ fn account(owner: &str) -> Result<StreamName> {
     Ok(StreamName::new(format!("bank_account-{owner}-{}", Uuid::now_v7().simple()))?)
 }
 
-async fn play(store: &impl EventStore, out: &mut impl Write) -> Result<()> {
+/// Returns Anna's account.
+async fn play(store: &impl EventStore, out: &mut impl Write) -> Result<StreamName> {
     let bank = Bank::new(store.clone());
     let (anna, ben) = (account("anna")?, account("ben")?);
     let begin = Timestamp::now();
@@ -45,7 +60,8 @@ async fn play(store: &impl EventStore, out: &mut impl Write) -> Result<()> {
     race(&bank, (&anna, &ben), out).await?;
     look_back(&bank, &anna, begin, out).await?;
     correct(&bank, &anna, out).await?;
-    load_fast(store, &anna, out).await
+    load_fast(store, &anna, out).await?;
+    Ok(anna)
 }
 
 /// An operation that the bank declines is an answer, other errors end the tutorial.
@@ -192,6 +208,17 @@ mod tests {
     async fn the_bank_does_what_the_tutorial_says() {
         let bed = Testbed::new("bank").await;
         check(bed.store()).await;
+        let mut out = Vec::new();
+        super::play_all(bed.store(), &mut out).await.must("play the tutorial");
+        let out = String::from_utf8(out).must("read what it said");
+        for expected in [
+            r#"recorded is OwnerNamed {"address":"sealed","name":"sealed"}"#,
+            "a letter goes to Anna Arden, 1 Mill Lane\n",
+            "after the erasure a letter goes to no one: the owner is erased\n",
+            "the bookings stay: 8000 cents",
+        ] {
+            assert!(out.contains(expected), "no {expected:?} in:\n{out}");
+        }
     }
 
     #[tokio::test]

@@ -6,19 +6,27 @@ use annals_store::Store;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::check::Findings;
+use crate::check::{CheckLimits, Findings};
 use crate::config::{Config, Durability};
 
 const VERSION_MIN: i32 = 140_000;
-const TRANSACTION_SECONDS_MAX: f64 = 300.0;
 const CLOCK_SECONDS_MAX: f64 = 5.0;
 
 /// Checks it; true if the store is migrated.
-pub(super) async fn check(config: &Config, store: &Store, findings: &mut Findings<'_>) -> bool {
+pub(super) async fn check(
+    config: &Config,
+    store: &Store,
+    limits: CheckLimits,
+    findings: &mut Findings<'_>,
+) -> bool {
     // It names no table of the store.
     let server = sqlx::query(include_str!("../../sql/check_server.sql"));
-    let server = server.bind(config.database.schema.to_string()).fetch_one(store.pool()).await;
-    let is_migrated = match server.and_then(|row| of_server(config, &row, findings)) {
+    let server = server
+        .bind(config.database.schema.to_string())
+        .bind(f64::from(limits.transaction_seconds_max))
+        .fetch_one(store.pool())
+        .await;
+    let is_migrated = match server.and_then(|row| of_server(config, &row, limits, findings)) {
         Ok(is_migrated) => is_migrated,
         Err(error) => {
             let remedy = "correct database.url, the login, or the network";
@@ -45,6 +53,7 @@ pub(super) async fn check(config: &Config, store: &Store, findings: &mut Finding
 fn of_server(
     config: &Config,
     row: &PgRow,
+    limits: CheckLimits,
     findings: &mut Findings<'_>,
 ) -> Result<bool, sqlx::Error> {
     let version: i32 = row.try_get("version")?;
@@ -58,6 +67,11 @@ fn of_server(
         let remedy = "set fsync = on and full_page_writes = on";
         findings.error("the server loses committed events in a crash", remedy);
     }
+    if row.try_get("is_asynchronous")? {
+        let remedy = "set it on for the server, the database and its roles: an append sets it for itself, and other writes of \
+                      the service can be lost in a crash";
+        findings.warning("synchronous_commit is off", remedy);
+    }
     if row.try_get("is_standby")? {
         findings.error("the server is a standby", "connect to the primary");
     }
@@ -70,17 +84,34 @@ fn of_server(
         let remedy = "grant pg_read_all_stats to the login of the relay";
         findings.warning("status cannot name the queries of long transactions", remedy);
     }
+    of_transactions(row, limits, findings)?;
+    of_surroundings(row, findings)?;
+    row.try_get("is_migrated")
+}
+
+fn of_transactions(
+    row: &PgRow,
+    limits: CheckLimits,
+    findings: &mut Findings<'_>,
+) -> Result<(), sqlx::Error> {
+    let seconds_max = limits.transaction_seconds_max;
     let prepared: i64 = row.try_get("prepared")?;
     if prepared > 0 {
         let remedy = "commit or roll back those of pg_prepared_xacts: their events, and vacuum, wait for them";
-        findings
-            .warning(format!("{prepared} prepared transactions are older than a minute"), remedy);
+        findings.warning(
+            format!("{prepared} prepared transactions are older than {seconds_max} s"),
+            remedy,
+        );
     }
     let seconds: f64 = row.try_get("oldest_transaction_seconds")?;
-    if seconds > TRANSACTION_SECONDS_MAX {
+    if seconds > f64::from(seconds_max) {
         let remedy = "end it: its own events, partitions of the outbox and vacuum wait for it; see `annals-relay status`";
         findings.warning(format!("a transaction or a snapshot is open for {seconds:.0} s"), remedy);
     }
+    Ok(())
+}
+
+fn of_surroundings(row: &PgRow, findings: &mut Findings<'_>) -> Result<(), sqlx::Error> {
     let slots: i64 = row.try_get("inactive_slots")?;
     if slots > 0 {
         let remedy =
@@ -97,7 +128,7 @@ fn of_server(
             remedy,
         );
     }
-    row.try_get("is_migrated")
+    Ok(())
 }
 
 fn of_store(config: &Config, row: &PgRow, findings: &mut Findings<'_>) -> Result<(), sqlx::Error> {

@@ -12,6 +12,8 @@ use crate::report::threads::in_a_thread;
 const CATEGORY_TRIED: &str = "annals_check";
 /// The size of a batch by default; see `kafka.properties`.
 const BATCH_BYTES_DEFAULT: i64 = 524_288;
+/// The setting by which brokers refuse records of transactions that they do not know (KIP-890).
+const VERIFICATION: &str = "transaction.partition.verification.enable";
 /// Kafka's own default for `message.timestamp.before.max.ms`: no limit.
 const NO_LIMIT: i64 = i64::MAX;
 
@@ -48,6 +50,12 @@ fn of_cluster(config: &Config, of: &Inspection, findings: &mut Findings<'_>) {
     if let Some(max) = number("transaction.max.timeout.ms").filter(|max| *max < timeout) {
         let remedy = format!("set kafka.transaction_timeout_ms to {max} at most");
         findings.error(format!("brokers refuse transactions of {timeout} ms"), remedy);
+    }
+    if !of.broker.is_empty() && of.broker.get(VERIFICATION).is_none_or(|value| value != "true") {
+        let remedy = "run Kafka 3.6 or later with this setting true (its default): otherwise a late record can leave a \
+                      transaction open that no producer ends, and `read_committed` consumers wait for ever";
+        findings
+            .warning(format!("the brokers do not verify transactions ({VERIFICATION})"), remedy);
     }
     let brokers = i64::try_from(of.brokers).unwrap_or(i64::MAX);
     let replication = number("transaction.state.log.replication.factor");

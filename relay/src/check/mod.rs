@@ -35,6 +35,13 @@ pub(crate) struct CheckFinding {
     pub(crate) remedy: String,
 }
 
+/// From which values on something is a finding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CheckLimits {
+    /// The age of open and prepared transactions in seconds.
+    pub(crate) transaction_seconds_max: u32,
+}
+
 /// Collects findings about a component.
 struct Findings<'a> {
     component: &'static str,
@@ -56,11 +63,19 @@ impl Findings<'_> {
 }
 
 /// Checks the database, Kafka and the registry.
-pub(crate) async fn check(config: &Arc<Config>, store: &Store) -> Vec<CheckFinding> {
+pub(crate) async fn check(
+    config: &Arc<Config>,
+    store: &Store,
+    limits: CheckLimits,
+) -> Vec<CheckFinding> {
     let mut all = Vec::new();
-    let is_migrated =
-        database::check(config, store, &mut Findings { component: "database", all: &mut all })
-            .await;
+    let is_migrated = database::check(
+        config,
+        store,
+        limits,
+        &mut Findings { component: "database", all: &mut all },
+    )
+    .await;
     let categories =
         if is_migrated { store.categories().await.unwrap_or_default() } else { Vec::new() };
     let topics: Vec<String> = categories.iter().map(|of| config.topic(of.as_str())).collect();

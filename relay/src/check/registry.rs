@@ -1,4 +1,4 @@
-//! The registry: whether it answers, and has the schemas of the store.
+//! The registry: whether it answers, takes schemas, and has those of the store.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use annals_store::Store;
 use sqlx::Row;
 
 use crate::check::Findings;
-use crate::config::Config;
+use crate::config::{Config, Login};
 use crate::publish::registry::RegistryClient;
 use crate::report::failure::Failure;
 
@@ -21,6 +21,11 @@ pub(super) async fn check(config: &Arc<Config>, store: &Store, findings: &mut Fi
     };
     if let Err(failure) = client.is_reachable().await {
         return findings.error(failure.in_full(), remedy);
+    }
+    let is_read_only = mode(config).await.is_some_and(|mode| mode.starts_with("READONLY"));
+    if is_read_only && config.registry.auto_register {
+        let remedy = "set its mode to READWRITE, or registry.auto_register = false and register schemas yourself";
+        findings.error("the registry is read-only, and registry.auto_register is true", remedy);
     }
     let statement = store.schema().statement(include_str!("../../sql/check_schemas.sql"));
     // Without a store there is no schema.
@@ -46,4 +51,20 @@ pub(super) async fn check(config: &Arc<Config>, store: &Store, findings: &mut Fi
             Err(failure) => return findings.error(failure.in_full(), remedy),
         }
     }
+}
+
+/// The mode of the registry; none if it does not say.
+async fn mode(config: &Config) -> Option<String> {
+    let registry = &config.registry;
+    let request = reqwest::Client::new().get(format!("{}/mode", registry.url));
+    let request = match &registry.login {
+        Login::None => request,
+        Login::Basic { username, password } => {
+            request.basic_auth(username.expose(), Some(password.expose()))
+        }
+        Login::Token(token) => request.bearer_auth(token.expose()),
+    };
+    let answer = request.timeout(registry.timeout).send().await.ok()?;
+    let answer: serde_json::Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
+    answer["mode"].as_str().map(str::to_owned)
 }

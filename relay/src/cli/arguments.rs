@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use annals_store::Purpose;
 use clap::builder::{BoolValueParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::cli::audit::AuditArguments;
 use crate::cli::quarantine::QuarantineCommand;
 use crate::cli::replay::ReplayArguments;
-use crate::config::{Config, ConfigError};
+use crate::cli::topics::TopicsCommand;
+use crate::config::{Config, ConfigError, Effective};
 use crate::model::execution::Execution;
 
 /// Publishes the outbox of an Annals event store to Kafka.
@@ -22,9 +24,26 @@ pub struct Arguments {
     /// `ANNALS_REGISTRY_URL`.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Print JSON instead of text, where the command prints something: one object, or one a line.
+    #[arg(long = "json", global = true, action = ArgAction::SetTrue, value_parser = output())]
+    pub output: Output,
     /// What to do.
     #[command(subcommand)]
     pub command: CliCommand,
+}
+
+/// The form of what a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Text for people.
+    Text,
+    /// JSON for programs.
+    Json,
+}
+
+fn output() -> impl TypedValueParser<Value = Output> {
+    let of = |is_set| if is_set { Output::Json } else { Output::Text };
+    BoolValueParser::new().map(of)
 }
 
 /// The flag `--dry-run`.
@@ -99,11 +118,7 @@ pub enum CliCommand {
     ///
     /// Exits with 0 if each shard is published and each relay is ready, with 3 if not, with 1 after
     /// an error.
-    Status {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    Status,
     /// List streams and categories that cannot be published, retry them, or skip their events.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -164,10 +179,13 @@ pub enum CliCommand {
     /// Rights to write cannot be proved without writing: the relay names a missing one when it starts.
     /// Exits with 0 without an error, with 3 if there is one, with 1 if the configuration is wrong.
     Check {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
+        /// The age in seconds from which on an open or prepared transaction is a finding.
+        #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+        transaction_seconds_max: u32,
     },
+    /// Compare the topics of the broker with the declared ones, and create and correct them.
+    #[command(subcommand)]
+    Topics(TopicsCommand),
     /// Prove that every committed event is in its topic, waits, is quarantined or was skipped, and
     /// that every record is of an event: compares the topics with the store by id and by the hash of
     /// the value.
@@ -205,8 +223,24 @@ pub enum CliCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Check the configuration.
+    /// Print the completions of a shell, for example: annals-relay completions bash >
+    /// /etc/bash_completion.d/annals-relay. Needs no configuration.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write man pages, one for each subcommand. Needs no configuration.
+    Man {
+        /// The directory; it is created if it is missing.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Check the configuration, without a connection. Exits with 0 if it is right, with 1 if not: all
+    /// problems are printed, each with its file and line and the nearest right key.
     CheckConfig,
+    /// Print each key of the configuration with its value and the place that it comes from: the file
+    /// with its line, an environment variable, or `default`. Secrets are not shown.
+    Config,
 }
 
 impl Arguments {
@@ -214,7 +248,7 @@ impl Arguments {
     ///
     /// # Errors
     /// [`ConfigError`] with every key that is unknown or wrong.
-    pub fn read_config(&self) -> Result<Config, ConfigError> {
+    pub fn read_config(&self) -> Result<(Config, Effective), ConfigError> {
         // A variable that is not UTF-8 is none of the relay's.
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -8,7 +8,10 @@ use clap::Args;
 
 use crate::audit::finding::Finding;
 use crate::audit::{AuditSettings, Listing, Start, Summary, audit};
+use crate::cli::arguments::Output;
 use crate::config::Config;
+use crate::driver::topic_claims;
+use crate::replay::{Losses, Replay, Selection};
 
 /// The arguments of `audit`.
 #[derive(Debug, Clone, Args)]
@@ -25,9 +28,19 @@ pub struct AuditArguments {
     /// million events.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), value_name = "MB")]
     memory_mb_max: u32,
-    /// Print one JSON object for each finding, and one for the summary.
-    #[arg(long)]
-    json: bool,
+    /// Publish lost events again, in the order of their streams and marked by `ce_replayed`, and audit
+    /// once more. Refused beside another replay, and while relays publish to the same topics.
+    ///
+    /// An event whose later versions are still in the topic comes behind them (`restored`): a reader
+    /// from the beginning meets a gap. To avoid it, delete the topic and replay the category.
+    #[arg(long, requires = "reason")]
+    repair: bool,
+    /// Repair while relays publish to the same topics.
+    #[arg(long, requires = "repair")]
+    beside_relays: bool,
+    /// Why events are published again; recorded in `relay_actions`.
+    #[arg(long, requires = "repair")]
+    reason: Option<String>,
 }
 
 /// Audits the configured deployment; true if there is no fault.
@@ -38,8 +51,43 @@ pub(super) async fn execute(
     config: Config,
     store: &Store,
     arguments: AuditArguments,
+    output: Output,
 ) -> Result<bool, Box<dyn std::error::Error>> {
-    let AuditArguments { incremental, list, memory_mb_max, json } = arguments;
+    if !arguments.repair {
+        let mut losses = Losses::default();
+        let found = audited(&Arc::new(config), store, (&arguments, output), &mut losses).await?;
+        return Ok(found.faults() == 0);
+    }
+    let (config, _) = topic_claims::begin(config, store).await?;
+    let (config, shards) = Replay::in_generation(config, store).await?;
+    let config = Arc::new(config);
+    let replay = Replay { config: &config, store, rate_max: None };
+    let last = replay.last_before_audit().await?;
+    let mut losses = Losses::default();
+    let found = audited(&config, store, (&arguments, output), &mut losses).await?;
+    if losses.is_empty() {
+        return Ok(found.faults() == 0);
+    }
+    let selection = Selection { beside_relays: arguments.beside_relays, ..Selection::default() };
+    let reason = arguments.reason.as_deref().unwrap_or_default();
+    let repaired = replay.repair(&losses, (&selection, shards), reason, last).await?;
+    let text = if output == Output::Json {
+        serde_json::json!({ "repaired": repaired }).to_string()
+    } else {
+        format!("replay {}: {} lost events are published again", repaired.replay, repaired.events)
+    };
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(audited(&config, store, (&arguments, output), &mut Losses::default()).await?.faults() == 0)
+}
+
+/// Audits once, prints the findings and the summary, and lists the lost events.
+async fn audited(
+    config: &Arc<Config>,
+    store: &Store,
+    (arguments, output): (&AuditArguments, Output),
+    losses: &mut Losses,
+) -> Result<Summary, Box<dyn std::error::Error>> {
+    let AuditArguments { incremental, list, memory_mb_max, .. } = *arguments;
     let settings = AuditSettings {
         start: if incremental { Start::LastProof } else { Start::Beginning },
         listing: list,
@@ -47,18 +95,25 @@ pub(super) async fn execute(
     };
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let mut print = |finding: &Finding| {
-        if !json {
+        if let Finding::Lost { event, .. } = finding {
+            losses.add(&event.category, event.position);
+        }
+        if output == Output::Text {
             return writeln!(out, "{finding}");
         }
         serde_json::to_writer(&mut out, finding)?;
         out.write_all(b"\n")
     };
-    let summary = audit(&Arc::new(config), store, settings, &mut print).await?;
-    let text =
-        if json { serde_json::json!({ "summary": summary }).to_string() } else { text(&summary) };
+    let summary = audit(config, store, settings, &mut print).await?;
+    let text = if output == Output::Json {
+        serde_json::json!({ "summary": summary }).to_string()
+    } else {
+        text(&summary)
+    };
     writeln!(out, "{text}")?;
     out.flush()?;
-    Ok(summary.faults() == 0)
+    drop(out);
+    Ok(summary)
 }
 
 fn text(of: &Summary) -> String {

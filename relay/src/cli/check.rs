@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use annals_store::Store;
 
-use crate::check::{Severity, check};
+use crate::check::{CheckLimits, Severity, check};
+use crate::cli::arguments::Output;
 use crate::config::Config;
 
 /// Checks the components; returns what there is to say, and whether there is no error.
 pub(super) async fn execute(
     config: Config,
     store: &Store,
-    json: bool,
+    limits: CheckLimits,
+    output: Output,
 ) -> Result<(String, bool), Box<dyn std::error::Error>> {
-    let findings = check(&Arc::new(config), store).await;
+    let findings = check(&Arc::new(config), store, limits).await;
     let errors = findings.iter().filter(|of| of.severity == Severity::Error).count();
     let is_sound = errors == 0;
-    if json {
+    if output == Output::Json {
         let line = serde_json::json!({ "is_ready": is_sound, "findings": findings });
         return Ok((format!("{line}\n"), is_sound));
     }

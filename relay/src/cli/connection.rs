@@ -25,8 +25,13 @@ pub(super) fn check_url(config: &Config) -> Result<(), UrlError> {
     options_of(config).map(drop)
 }
 
-fn options_of(config: &Config) -> Result<PgConnectOptions, UrlError> {
-    connect_options(config.database.url.expose(), "annals-relay").map_err(UrlError)
+pub(super) fn options_of(config: &Config) -> Result<PgConnectOptions, UrlError> {
+    let options =
+        connect_options(config.database.url.expose(), "annals-relay").map_err(UrlError)?;
+    Ok(match &config.database.password {
+        Some(password) => options.password(password.expose()),
+        None => options,
+    })
 }
 
 /// The store, with a pool of a few connections that are opened when they are needed.

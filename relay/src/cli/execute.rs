@@ -5,14 +5,18 @@ use std::process::ExitCode;
 
 use annals_store::{Adoption, Identity, Store, StoreOptions};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::arguments::{CliCommand, RolesArgument};
+use crate::check::CheckLimits;
+use crate::cli::arguments::{Arguments, CliCommand, Output, RolesArgument};
 use crate::cli::connection::{check_url, store};
+use crate::cli::log::LogHandle;
 use crate::cli::release_topics::{self, Publication};
+use crate::cli::reload::Reloader;
 use crate::cli::status::Status;
-use crate::cli::{audit, check, forget, quarantine, rebase, replay};
-use crate::config::{Config, Deployments};
+use crate::cli::{audit, check, config, forget, quarantine, rebase, replay, topics};
+use crate::config::{Config, Deployments, Effective};
 use crate::driver::{known_generation, run, topic_claims};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -21,30 +25,57 @@ type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 /// `check` if there is an error. The argument parser has 2.
 const NOT_READY: u8 = 3;
 
+/// What a process has before it begins.
+#[derive(Debug)]
+pub struct Process {
+    /// Its arguments.
+    pub arguments: Arguments,
+    /// Its configuration.
+    pub config: Config,
+    /// The origins of the configuration.
+    pub effective: Effective,
+    /// Its log.
+    pub log: LogHandle,
+}
+
 /// Executes a subcommand, and returns the exit code of the process.
 ///
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
-pub async fn execute(command: CliCommand, config: Config) -> Result<ExitCode> {
+pub async fn execute(process: Process) -> Result<ExitCode> {
+    let (command, config) = (process.arguments.command.clone(), process.config.clone());
+    let output = process.arguments.output;
+    if let CliCommand::Config = command {
+        return print(&config::text(&process.effective, output)?).map(|()| ExitCode::SUCCESS);
+    }
     if let CliCommand::CheckConfig = command {
         return Ok(check_url(&config).map(|()| ExitCode::SUCCESS)?);
     }
     let store = store(&config, store_options(&command)).await?;
-    if let CliCommand::Status { json } = command {
+    if let CliCommand::Run = command {
+        return publish(process, store).await.map(|()| ExitCode::SUCCESS);
+    }
+    if let CliCommand::Status = command {
         let status = Status::read(&config, &store).await?;
-        print(&if json { status.json()? } else { status.text()? })?;
+        print(&if output == Output::Json { status.json()? } else { status.text()? })?;
         return Ok(if status.is_ready() { ExitCode::SUCCESS } else { NOT_READY.into() });
     }
     if let CliCommand::Audit(arguments) = command {
-        let is_sound = audit::execute(config, &store, arguments).await?;
+        let is_sound = audit::execute(config, &store, arguments, output).await?;
         return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
     }
-    if let CliCommand::Check { json } = command {
-        let (text, is_sound) = check::execute(config, &store, json).await?;
+    if let CliCommand::Check { transaction_seconds_max } = command {
+        let limits = CheckLimits { transaction_seconds_max };
+        let (text, is_sound) = check::execute(config, &store, limits, output).await?;
         print(&text)?;
         return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
     }
-    execute_on(command, config, store).await.map(|()| ExitCode::SUCCESS)
+    if let CliCommand::Topics(command) = &command {
+        let (text, is_as_declared) = topics::execute(config, &store, command, output).await?;
+        print(&text)?;
+        return Ok(if is_as_declared { ExitCode::SUCCESS } else { NOT_READY.into() });
+    }
+    execute_on(command, config, store, output).await.map(|()| ExitCode::SUCCESS)
 }
 
 fn store_options(command: &CliCommand) -> StoreOptions {
@@ -55,53 +86,68 @@ fn store_options(command: &CliCommand) -> StoreOptions {
     }
 }
 
-async fn execute_on(command: CliCommand, config: Config, store: Store) -> Result {
+async fn execute_on(command: CliCommand, config: Config, store: Store, output: Output) -> Result {
     match command {
-        CliCommand::Run => publish(config, store).await,
         CliCommand::Migrate { .. } => Ok(store.migrate().await?),
         CliCommand::Grants { purpose, role } => {
             let grants = store.grants_for(purpose.into(), &role).await?;
-            print(&grants.into_iter().map(|grant| grant + ";\n").collect::<String>())
+            let said = serde_json::json!({ "statements": grants });
+            say(
+                output,
+                &said,
+                &grants.iter().map(|grant| format!("{grant};\n")).collect::<String>(),
+            )
         }
         CliCommand::Quarantine(command) => {
-            print(&quarantine::execute(&command, &store, &config.publication()).await?)
+            print(&quarantine::execute(&command, &store, &config.publication(), output).await?)
         }
-        CliCommand::Deliver { delivery } => deliver(&config, &store, &delivery).await,
+        CliCommand::Deliver { delivery } => deliver(&config, &store, &delivery, output).await,
         CliCommand::Reshard { shards } => {
             let known = known_generation(&config, &store, Deployments::All).await?;
             let statement = store.schema().statement(include_str!("../../sql/reshard.sql"));
             let query = sqlx::query(statement).bind(shards).bind(known);
             query.execute(store.pool()).await.map_err(refusal)?;
-            print(&format!("the installation has {shards} shards from now on\n"))
+            let said = serde_json::json!({ "shards": shards });
+            say(output, &said, &format!("the installation has {shards} shards from now on\n"))
         }
         CliCommand::Rebase { execution, reason } => {
             let (config, _) = topic_claims::begin(config, &store).await?;
             let reason = reason.unwrap_or_default();
-            rebase::execute(config, &store, execution, &reason, |text| {
+            rebase::execute(config, &store, (execution, output), &reason, |text| {
                 std::io::stdout().write_all(text.as_bytes())
             })
             .await
         }
         CliCommand::Adopt { copy, reason } => {
-            adopt(&store, if copy { Adoption::Copy } else { Adoption::Moved }, &reason).await
+            adopt(&store, if copy { Adoption::Copy } else { Adoption::Moved }, &reason, output)
+                .await
         }
         CliCommand::ReleaseTopics { store: other, publication, execution, reason } => {
             let of = Publication { store: other, name: publication };
-            print(&release_topics::release(config, &store, of, &reason, execution).await?)
+            print(&release_topics::release(config, &store, of, &reason, (execution, output)).await?)
         }
-        CliCommand::Replay(arguments) => print(&replay::execute(config, &store, arguments).await?),
+        CliCommand::Replay(arguments) => {
+            print(&replay::execute(config, &store, arguments, output).await?)
+        }
         CliCommand::Forget { deployment, execution, reason } => {
-            print(&forget::execute(&store, &deployment, &reason, execution).await?)
+            print(&forget::execute(&store, &deployment, &reason, (execution, output)).await?)
         }
-        CliCommand::CheckConfig
-        | CliCommand::Status { .. }
+        CliCommand::Run
+        | CliCommand::CheckConfig
+        | CliCommand::Config
+        | CliCommand::Completions { .. }
+        | CliCommand::Man { .. }
+        | CliCommand::Status
         | CliCommand::Audit(_)
+        | CliCommand::Topics(_)
         | CliCommand::Check { .. } => Ok(()),
     }
 }
 
-async fn publish(config: Config, store: Store) -> Result {
+async fn publish(process: Process, store: Store) -> Result {
     let shutdown = shutdown_signal()?;
+    let hangup = signal(SignalKind::hangup())?;
+    let Process { arguments, config, effective, log } = process;
     // From this entry on, a signal ends the process cleanly.
     tracing::info!(
         event = "started",
@@ -110,30 +156,44 @@ async fn publish(config: Config, store: Store) -> Result {
         instance = config.relay.instance,
         "started"
     );
-    Ok(run(config, store, shutdown).await?)
+    let (configs, received) = watch::channel(config);
+    let reloader = Reloader { arguments, effective, log, pool: store.pool().clone(), configs };
+    drop(tokio::spawn(reloader.run(hangup)));
+    Ok(run(received, store, shutdown).await?)
 }
 
-async fn deliver(config: &Config, store: &Store, delivery: &str) -> Result {
+async fn deliver(config: &Config, store: &Store, delivery: &str, output: Output) -> Result {
     let statement = store.schema().statement(include_str!("../../sql/deliver.sql"));
     let known = known_generation(config, store, Deployments::Configured).await?;
     let query = sqlx::query(statement).bind(config.publication()).bind(delivery).bind(known);
     query.execute(store.pool()).await.map_err(refusal)?;
     let deployment = config.publication();
-    print(&format!(
+    let said = serde_json::json!({ "deployment": deployment, "delivery": delivery });
+    let text = format!(
         "deployment {deployment} delivers {delivery} from now on: set relay.delivery to it\n"
-    ))
+    );
+    say(output, &said, &text)
 }
 
-async fn adopt(store: &Store, adoption: Adoption, reason: &str) -> Result {
+async fn adopt(store: &Store, adoption: Adoption, reason: &str, output: Output) -> Result {
     let adopted = store.adopt(reason, adoption).await.map_err(|error| match error {
         annals_store::Error::Database { source, .. } => refusal(source),
         other => other.into(),
     })?;
     let Identity { store_id, history, system_identifier, settled } = adopted;
-    print(&format!(
+    let said = serde_json::json!({
+        "store_id": store_id, "history": history, "system_identifier": system_identifier, "settled": settled
+    });
+    let text = format!(
         "store {store_id} is adopted in database cluster {system_identifier} (history {history}); every event up to position \
          {settled} counts as visible\n"
-    ))
+    );
+    say(output, &said, &text)
+}
+
+/// Prints the same as JSON or as text.
+fn say(output: Output, said: &serde_json::Value, text: &str) -> Result {
+    print(&if output == Output::Json { format!("{said}\n") } else { text.to_owned() })
 }
 
 fn print(text: &str) -> Result {

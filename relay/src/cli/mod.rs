@@ -3,16 +3,21 @@
 mod arguments;
 mod audit;
 mod check;
+mod config;
 mod connection;
+mod documents;
 mod execute;
 mod forget;
 pub mod log;
 mod quarantine;
 mod rebase;
 mod release_topics;
+mod reload;
 mod replay;
 mod status;
+mod topics;
 
-pub use arguments::{Arguments, CliCommand};
-pub use execute::execute;
+pub use arguments::{Arguments, CliCommand, Output};
+pub use execute::{Process, execute};
 pub use quarantine::QuarantineCommand;
+pub use topics::TopicsCommand;

@@ -10,6 +10,8 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use crate::cli::arguments::Output;
+
 /// What operators can do about quarantined streams and categories.
 #[derive(Debug, Clone, Subcommand)]
 pub enum QuarantineCommand {
@@ -81,25 +83,43 @@ pub(super) async fn execute(
     command: &QuarantineCommand,
     store: &Store,
     deployment: &str,
+    output: Output,
 ) -> Result<String, Box<dyn std::error::Error>> {
     match command {
-        QuarantineCommand::List => list(store, deployment).await,
-        QuarantineCommand::Show { stream } => show(store, deployment, stream).await,
+        QuarantineCommand::List => list(store, deployment, output).await,
+        QuarantineCommand::Show { stream } => show(store, deployment, stream, output).await,
         QuarantineCommand::Retry { name, reason } => {
-            retry(store, deployment, Some(name), reason.as_deref()).await
+            let entries = retry(store, deployment, Some(name), reason.as_deref()).await?;
+            Ok(retried(entries, deployment, output))
         }
         QuarantineCommand::Release { reason } => {
-            retry(store, deployment, None, reason.as_deref()).await
+            let entries = retry(store, deployment, None, reason.as_deref()).await?;
+            Ok(retried(entries, deployment, output))
         }
         QuarantineCommand::Skip { stream, position, reason } => {
-            skip(store, deployment, stream, *position, reason).await
+            skip(store, deployment, stream, *position, reason).await?;
+            if output == Output::Json {
+                let skipped = serde_json::json!({ "stream": stream, "position": position });
+                return Ok(format!("{}\n", serde_json::json!({ "skipped": skipped })));
+            }
+            Ok(format!(
+                "the event at position {position} will not be published; {stream} continues behind it\n"
+            ))
         }
     }
 }
 
-async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::error::Error>> {
+async fn list(
+    store: &Store,
+    deployment: &str,
+    output: Output,
+) -> Result<String, Box<dyn std::error::Error>> {
     let statement = store.schema().statement(include_str!("../../sql/quarantine_list.sql"));
     let rows = sqlx::query(statement).bind(deployment).fetch_all(store.pool()).await?;
+    if output == Output::Json {
+        let entries = rows.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+        return Ok(format!("{}\n", serde_json::json!({ "quarantine": entries })));
+    }
     if rows.is_empty() {
         return Ok(format!("nothing is quarantined in deployment {deployment}\n"));
     }
@@ -126,10 +146,25 @@ async fn list(store: &Store, deployment: &str) -> Result<String, Box<dyn std::er
     Ok(text)
 }
 
+/// An entry of the list as JSON.
+fn entry(row: &PgRow) -> Result<serde_json::Value, sqlx::Error> {
+    Ok(serde_json::json!({
+        "kind": row.try_get::<String, _>("kind")?,
+        "name": row.try_get::<String, _>("name")?,
+        "cause": row.try_get::<String, _>("cause")?,
+        "position": row.try_get::<Option<Position>, _>("position")?,
+        "attempts": row.try_get::<i32, _>("attempts")?,
+        "since": time(row, "quarantined_us")?,
+        "reason": row.try_get::<String, _>("reason")?,
+        "is_retry_requested": row.try_get::<bool, _>("is_retry_requested")?
+    }))
+}
+
 async fn show(
     store: &Store,
     deployment: &str,
     stream: &str,
+    output: Output,
 ) -> Result<String, Box<dyn std::error::Error>> {
     let statement = store.schema().statement(include_str!("../../sql/quarantine_event.sql"));
     let row = sqlx::query(statement).bind(deployment).bind(stream);
@@ -139,6 +174,23 @@ async fn show(
     let fingerprint = Fingerprint::from(fingerprint);
     let payload: Vec<u8> = row.try_get("payload")?;
     let (schema, event) = decoded(store, fingerprint, &payload).await?;
+    if output == Output::Json {
+        let shown = serde_json::json!({
+            "stream": stream,
+            "cause": row.try_get::<String, _>("cause")?,
+            "reason": row.try_get::<String, _>("reason")?,
+            "since": time(&row, "quarantined_us")?,
+            "attempts": row.try_get::<i32, _>("attempts")?,
+            "position": row.try_get::<i64, _>("position")?,
+            "version": row.try_get::<i64, _>("version")?,
+            "behind": row.try_get::<i64, _>("behind")?,
+            "event_id": row.try_get::<Uuid, _>("event_id")?,
+            "event_type": row.try_get::<String, _>("event_type")?,
+            "schema": schema,
+            "event": event
+        });
+        return Ok(format!("{shown}\n"));
+    }
     let mut text = String::new();
     writeln!(text, "stream      {stream}")?;
     writeln!(text, "cause       {}", row.try_get::<String, _>("cause")?)?;
@@ -188,7 +240,7 @@ async fn retry(
     deployment: &str,
     name: Option<&str>,
     reason: Option<&str>,
-) -> Result<String, Box<dyn std::error::Error>> {
+) -> Result<i64, Box<dyn std::error::Error>> {
     let statement = store.schema().statement(include_str!("../../sql/quarantine_retry.sql"));
     let entries: i64 = sqlx::query_scalar(statement)
         .bind(deployment)
@@ -198,8 +250,15 @@ async fn retry(
         .await?;
     match (entries, name) {
         (0, Some(name)) => Err(no_entry(name, deployment).into()),
-        (0, None) => Ok(format!("nothing is quarantined in deployment {deployment}\n")),
-        _ => Ok(format!("asked the relays to retry {entries} entries\n")),
+        _ => Ok(entries),
+    }
+}
+
+fn retried(entries: i64, deployment: &str, output: Output) -> String {
+    match entries {
+        _ if output == Output::Json => format!("{}\n", serde_json::json!({ "retried": entries })),
+        0 => format!("nothing is quarantined in deployment {deployment}\n"),
+        _ => format!("asked the relays to retry {entries} entries\n"),
     }
 }
 
@@ -209,7 +268,7 @@ async fn skip(
     stream: &str,
     position: Position,
     reason: &str,
-) -> Result<String, Box<dyn std::error::Error>> {
+) -> Result<(), Box<dyn std::error::Error>> {
     if reason.trim().is_empty() {
         return Err(QuarantineError::NoReason.into());
     }
@@ -225,9 +284,7 @@ async fn skip(
         let (stream, deployment) = (stream.to_owned(), deployment.to_owned());
         return Err(QuarantineError::OtherEvent { stream, position, deployment }.into());
     }
-    Ok(format!(
-        "the event at position {position} will not be published; {stream} continues behind it\n"
-    ))
+    Ok(())
 }
 
 fn position(text: &str) -> Result<Position, String> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use annals_store::{Position, Store};
 use sqlx::Row;
 
+use crate::cli::arguments::Output;
 use crate::config::{Config, Delivery, Deployments};
 use crate::driver::comparison::{Comparison, describe};
 use crate::driver::known_generation;
@@ -49,7 +50,7 @@ pub(super) enum RebaseError {
 pub(super) async fn execute(
     config: Config,
     store: &Store,
-    execution: Execution,
+    (execution, output): (Execution, Output),
     reason: &str,
     print: impl Fn(&str) -> std::io::Result<()>,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +72,12 @@ pub(super) async fn execute(
     let (mut ends, mut has, mut skipped, mut diverging) = (TopicEnds::new(), 0, 0, 0);
     while let Some(compared) = comparison.next().await? {
         for record in &compared.diverging {
-            print(&format!("{}\n", describe(record)))?;
+            let line = describe(record);
+            print(&if output == Output::Json {
+                format!("{}\n", serde_json::json!({ "diverging": line }))
+            } else {
+                format!("{line}\n")
+            })?;
         }
         diverging += compared.diverging.len();
         has += compared.positions.len();
@@ -80,6 +86,19 @@ pub(super) async fn execute(
         }
         ends.extend(compared.ends);
     }
+    if output == Output::Json {
+        let is_begun = execution == Execution::Apply;
+        if is_begun {
+            begin_generation(store, &config, reason).await?;
+            let origin = EndsOrigin::Skipped;
+            record_ends(store, &config, &end.incarnation, (origin, &ends)).await?;
+        }
+        let summary = serde_json::json!({
+            "records": comparison.records(), "events": has, "diverging": diverging, "skipped": skipped,
+            "is_begun": is_begun
+        });
+        return Ok(print(&format!("{}\n", serde_json::json!({ "summary": summary })))?);
+    }
     print(&format!(
         "{} records read; the store has {has} of these events, and {diverging} published versions diverge\n",
         comparison.records()
@@ -87,15 +106,24 @@ pub(super) async fn execute(
     if execution == Execution::DryRun {
         return Ok(print("nothing was changed\n")?);
     }
-    let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
-    let known = known_generation(&config, store, Deployments::Configured).await?;
-    let rebase = sqlx::query(rebase).bind(&deployment).bind(reason).bind(known);
-    rebase.execute(store.pool()).await?;
+    begin_generation(store, &config, reason).await?;
     record_ends(store, &config, &end.incarnation, (EndsOrigin::Skipped, &ends)).await?;
     Ok(print(&format!(
         "deployment {deployment} begins a new generation, and skips {skipped} events that were published after its last copied \
          checkpoints: start its relays\n"
     ))?)
+}
+
+/// Begins a generation with a number above all that Kafka has checkpoints of.
+async fn begin_generation(
+    store: &Store,
+    config: &Config,
+    reason: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let known = known_generation(config, store, Deployments::Configured).await?;
+    let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
+    let rebase = sqlx::query(rebase).bind(config.publication()).bind(reason).bind(known);
+    Ok(rebase.execute(store.pool()).await.map(drop)?)
 }
 
 /// The transactional ids that may have an open transaction.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use annals_store::Store;
 use uuid::Uuid;
 
+use crate::cli::arguments::Output;
 use crate::config::Config;
 use crate::kafka::claims_topic::{ClaimsTopic, summary};
 use crate::kafka::topic_admin::TopicAdmin;
@@ -35,7 +36,7 @@ pub(super) async fn release(
     store: &Store,
     of: Publication,
     reason: &str,
-    execution: Execution,
+    (execution, output): (Execution, Output),
 ) -> Result<String, Box<dyn std::error::Error>> {
     if reason.trim().is_empty() {
         return Err(NoReason.into());
@@ -59,6 +60,12 @@ pub(super) async fn release(
         ClaimsTopic::new(&config).release(&admin, store_id, &publication, execution)
     })
     .await?;
+    if output == Output::Json {
+        let topics: Vec<_> = released.iter().map(|claim| &claim.topic).collect();
+        let is_released = execution == Execution::Apply;
+        let said = serde_json::json!({ "topics": topics, "is_released": is_released });
+        return Ok(format!("{said}\n"));
+    }
     let mut text = String::new();
     for claim in &released {
         writeln!(text, "{}", claim.topic)?;

@@ -7,6 +7,7 @@ use annals_store::{Position, Store, Version};
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::cli::arguments::Output;
 use crate::config::Config;
 use crate::driver::topic_claims;
 use crate::replay::plan::Part;
@@ -65,9 +66,6 @@ pub struct ReplayArguments {
     /// Give the unfinished replay of the deployment up. What it has published stays.
     #[arg(long, conflicts_with_all = ["categories", "streams", "all", "to", "dry_run"])]
     abandon: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Why arguments are refused.
@@ -89,6 +87,7 @@ pub(super) async fn execute(
     config: Config,
     store: &Store,
     arguments: ReplayArguments,
+    output: Output,
 ) -> Result<String, Box<dyn std::error::Error>> {
     let (config, _) = topic_claims::begin(config, store).await?;
     let (config, shards) = Replay::in_generation(config, store).await?;
@@ -96,6 +95,9 @@ pub(super) async fn execute(
     let replay = Replay { config: &config, store, rate_max: arguments.rate };
     if arguments.abandon {
         let number = replay.abandon().await?;
+        if output == Output::Json {
+            return Ok(format!("{}\n", serde_json::json!({ "abandoned": number })));
+        }
         return Ok(format!("replay {number} is abandoned; what it has published stays\n"));
     }
     let replayed = if arguments.resume {
@@ -103,12 +105,12 @@ pub(super) async fn execute(
     } else {
         let plan = replay.plan(&arguments.selection()?, shards).await?;
         if arguments.dry_run {
-            return counts(&replay.count(&plan).await?, arguments.json);
+            return counts(&replay.count(&plan).await?, output);
         }
         let reason = arguments.reason.as_deref().unwrap_or_default();
         replay.run(Some((&plan, reason))).await?
     };
-    if arguments.json {
+    if output == Output::Json {
         return Ok(format!("{}\n", serde_json::to_string(&replayed)?));
     }
     Ok(format!(
@@ -144,8 +146,8 @@ impl ReplayArguments {
     }
 }
 
-fn counts(parts: &[PartCount], json: bool) -> Result<String, Box<dyn std::error::Error>> {
-    if json {
+fn counts(parts: &[PartCount], output: Output) -> Result<String, Box<dyn std::error::Error>> {
+    if output == Output::Json {
         return Ok(format!("{}\n", serde_json::json!({ "parts": parts })));
     }
     let mut text = String::new();
@@ -153,6 +155,7 @@ fn counts(parts: &[PartCount], json: bool) -> Result<String, Box<dyn std::error:
         let what = match part {
             Part::Category(name) => format!("category {name}"),
             Part::Stream(name) => format!("stream {name}"),
+            Part::Lost(lost) => format!("lost events of category {}", lost.category),
         };
         let number =
             |position: &Option<i64>| position.map_or_else(|| "-".to_owned(), |at| at.to_string());

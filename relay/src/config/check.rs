@@ -1,6 +1,6 @@
 //! Checks every value once, and collects all problems.
 
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use std::time::Duration;
 use annals_store::SchemaName;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::defaults::{RawConfig, RawDatabase, RawKafka, RawLog, RawRelay, RawTopics};
+use crate::config::defaults::{RawConfig, RawDatabase, RawKafka, RawLog, RawRelay};
+use crate::config::effective::Effective;
 use crate::config::host::host_name;
 use crate::config::settings::{
-    Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Relay, Secret, Topics,
+    Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Relay, Secret,
 };
-use crate::config::sources::{ConfigError, Origins, Problem, Sources, variable_of};
+use crate::config::sources::{ConfigError, Problem, Sources, variable_of};
 
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// Properties that exactly-once publishing relies on: the relay sets these itself.
@@ -56,7 +57,7 @@ impl Config {
     pub fn read(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<(Self, Effective), ConfigError> {
         let mut sources = Sources::new();
         if let Some(path) = file {
             sources.file(path)?;
@@ -70,16 +71,20 @@ impl Config {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::parse_with_origins(text).map(|(config, _)| config)
+    }
+
+    pub(super) fn parse_with_origins(text: &str) -> Result<(Self, Effective), ConfigError> {
         let mut sources = Sources::new();
         sources.text("the configuration", text)?;
         check(sources)
     }
 }
 
-pub(crate) fn check(sources: Sources) -> Result<Config, ConfigError> {
-    let (raw, origins) = sources.finish()?;
-    let RawConfig { database, kafka, registry, topics, relay, http, log } = raw;
-    let mut checker = Checker { origins, problems: Vec::new() };
+pub(crate) fn check(sources: Sources) -> Result<(Config, Effective), ConfigError> {
+    let (raw, effective) = sources.finish()?;
+    let RawConfig { database, kafka, registry, topics, relay, http, trace, log } = raw;
+    let mut checker = Checker { effective, problems: Vec::new() };
     let config = Config {
         database: checker.database(database),
         kafka: checker.kafka(kafka),
@@ -87,16 +92,18 @@ pub(crate) fn check(sources: Sources) -> Result<Config, ConfigError> {
         topics: checker.topics(topics),
         relay: checker.relay(relay),
         http: checker.http(http),
+        trace: checker.trace(trace),
         log: checker.log(log),
         generation: 1,
         store: Arc::default(),
     };
-    if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(checker.problems)) }
+    let Checker { effective, problems } = checker;
+    if problems.is_empty() { Ok((config, effective)) } else { Err(ConfigError::Wrong(problems)) }
 }
 
 /// Collects problems; a wrong value is replaced by a harmless one, so that the check continues.
 pub(super) struct Checker {
-    origins: Origins,
+    effective: Effective,
     problems: Vec<Problem>,
 }
 
@@ -115,7 +122,13 @@ impl Checker {
         let connections = self.number("database.connections_max", raw.connections_max, 3..=100);
         let connections_max =
             u32::try_from(connections).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        Database { url: Secret::new(url), schema, connections_max }
+        let password = Some(raw.password).filter(|password| !password.is_empty());
+        Database {
+            url: Secret::new(url),
+            password: password.map(Secret::new),
+            schema,
+            connections_max,
+        }
     }
 
     fn kafka(&mut self, raw: RawKafka) -> Kafka {
@@ -147,30 +160,6 @@ impl Checker {
                 .into_iter()
                 .map(|(name, value)| (name, Secret::new(value)))
                 .collect(),
-        }
-    }
-
-    fn topics(&mut self, raw: RawTopics) -> Topics {
-        self.name("topics.prefix", &raw.prefix, 0..=100);
-        self.name("topics.claims", &raw.claims, 1..=249);
-        let partitions = self.number("topics.partitions", raw.partitions, 1..=10_000);
-        let replication = raw.replication_factor;
-        if replication != -1 && !(1..=100).contains(&replication) {
-            let what =
-                format!("is {replication}, and must be -1 (the brokers' default) or 1 to 100");
-            self.problem("topics.replication_factor", what);
-        }
-        Topics {
-            prefix: raw.prefix,
-            claims: raw.claims,
-            shared: raw.shared,
-            create: raw.create,
-            partitions: u16::try_from(partitions)
-                .ok()
-                .and_then(NonZeroU16::new)
-                .unwrap_or(NonZeroU16::MIN),
-            replication_factor: i32::try_from(replication).unwrap_or(-1),
-            config: raw.config,
         }
     }
 
@@ -272,7 +261,7 @@ impl Checker {
     }
 
     /// A name becomes a part of topic names and transactional ids.
-    fn name(&mut self, key: &str, text: &str, bytes: RangeInclusive<usize>) {
+    pub(super) fn name(&mut self, key: &str, text: &str, bytes: RangeInclusive<usize>) {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if !bytes.contains(&text.len()) || !text.bytes().all(legal) {
             let (first, last) = (bytes.start(), bytes.end());
@@ -283,7 +272,7 @@ impl Checker {
     }
 
     pub(super) fn problem(&mut self, key: &str, what: String) {
-        self.problems.push(self.origins.problem(key, what));
+        self.problems.push(self.effective.problem(key, what));
     }
 }
 

@@ -16,12 +16,16 @@ pub(crate) struct RawConfig {
     pub(crate) topics: RawTopics,
     pub(crate) relay: RawRelay,
     pub(crate) http: RawHttp,
+    pub(crate) trace: RawTrace,
     pub(crate) log: RawLog,
 }
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RawDatabase {
     pub(crate) url: String,
+    pub(crate) url_file: String,
+    pub(crate) password: String,
+    pub(crate) password_file: String,
     pub(crate) schema: String,
     pub(crate) connections_max: i64,
 }
@@ -40,7 +44,9 @@ pub(crate) struct RawRegistry {
     pub(crate) auto_register: bool,
     pub(crate) username: String,
     pub(crate) password: String,
+    pub(crate) password_file: String,
     pub(crate) token: String,
+    pub(crate) token_file: String,
     pub(crate) timeout_ms: i64,
 }
 
@@ -53,6 +59,7 @@ pub(crate) struct RawTopics {
     pub(crate) partitions: i64,
     pub(crate) replication_factor: i64,
     pub(crate) config: BTreeMap<String, String>,
+    pub(crate) categories: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,10 +83,18 @@ pub(crate) struct RawRelay {
 pub(crate) struct RawHttp {
     pub(crate) listen: String,
     pub(crate) token: String,
+    pub(crate) token_file: String,
     pub(crate) tls_certificate: String,
     pub(crate) tls_key: String,
     pub(crate) allow_insecure: bool,
     pub(crate) hung_ms_max: i64,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct RawTrace {
+    pub(crate) otlp_url: String,
+    pub(crate) token: String,
+    pub(crate) token_file: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,7 +105,14 @@ pub(crate) struct RawLog {
 
 impl Default for RawDatabase {
     fn default() -> Self {
-        Self { url: String::new(), schema: "annals".to_owned(), connections_max: 4 }
+        Self {
+            url: String::new(),
+            url_file: String::new(),
+            password: String::new(),
+            password_file: String::new(),
+            schema: "annals".to_owned(),
+            connections_max: 4,
+        }
     }
 }
 
@@ -112,7 +134,9 @@ impl Default for RawRegistry {
             auto_register: false,
             username: String::new(),
             password: String::new(),
+            password_file: String::new(),
             token: String::new(),
+            token_file: String::new(),
             timeout_ms: 5_000,
         }
     }
@@ -128,6 +152,7 @@ impl Default for RawTopics {
             partitions: 12,
             replication_factor: -1,
             config: BTreeMap::new(),
+            categories: BTreeMap::new(),
         }
     }
 }
@@ -157,6 +182,7 @@ impl Default for RawHttp {
         Self {
             listen: "127.0.0.1:9464".to_owned(),
             token: String::new(),
+            token_file: String::new(),
             tls_certificate: String::new(),
             tls_key: String::new(),
             allow_insecure: false,

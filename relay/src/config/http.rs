@@ -1,10 +1,10 @@
-//! The HTTP server's address, and who may reach it.
+//! The HTTP server's address, and who may reach it; the collector of traces.
 
 use std::net::SocketAddr;
 
 use crate::config::check::Checker;
-use crate::config::defaults::RawHttp;
-use crate::config::settings::{Http, Secret, TlsFiles};
+use crate::config::defaults::{RawHttp, RawTrace};
+use crate::config::settings::{Http, Secret, TlsFiles, Trace};
 
 impl Checker {
     pub(super) fn http(&mut self, raw: RawHttp) -> Http {
@@ -32,6 +32,19 @@ impl Checker {
         let token = Some(raw.token).filter(|token| !token.is_empty()).map(Secret::new);
         let hung_after = self.duration("http.hung_ms_max", raw.hung_ms_max, 1_000..=600_000);
         Http { listen, token, tls, hung_after }
+    }
+
+    pub(super) fn trace(&mut self, raw: RawTrace) -> Option<Trace> {
+        let RawTrace { otlp_url, token, .. } = raw;
+        if otlp_url.is_empty() {
+            return None;
+        }
+        if !["http://", "https://"].iter().any(|scheme| otlp_url.starts_with(scheme)) {
+            let what = "must begin with http:// or https://, like http://127.0.0.1:4318/v1/traces";
+            self.problem("trace.otlp_url", what.to_owned());
+        }
+        let token = Some(token).filter(|token| !token.is_empty()).map(Secret::new);
+        Some(Trace { otlp_url, token })
     }
 
     fn tls_files(&mut self, raw: &RawHttp) -> Option<TlsFiles> {

@@ -2,16 +2,20 @@
 
 mod check;
 mod defaults;
+mod effective;
 mod host;
 mod http;
 mod login;
+mod secret_files;
 mod settings;
 mod sources;
+mod topics;
 
+pub use effective::{Effective, RELOADED, ShownKey};
 pub(crate) use host::host_name;
 pub(crate) use settings::Deployments;
 pub use settings::{
-    Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log, LogFormat, Login,
-    Registry, Relay, Secret, StoreFacts, TlsFiles, Topics,
+    CategoryTopic, Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log,
+    LogFormat, Login, Registry, Relay, Secret, StoreFacts, TlsFiles, Topics, Trace,
 };
 pub use sources::{ConfigError, Problem};

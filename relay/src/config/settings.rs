@@ -26,6 +26,8 @@ pub struct Config {
     pub relay: Relay,
     /// Its HTTP server: health and metrics.
     pub http: Http,
+    /// Its traces.
+    pub trace: Option<Trace>,
     /// Its log.
     pub log: Log,
     /// The generation of the deployment, from the database.
@@ -77,6 +79,8 @@ pub(crate) enum Deployments {
 pub struct Database {
     /// `postgres://user:password@host:port/database`.
     pub url: Secret,
+    /// The password, instead of the one in the URL.
+    pub password: Option<Secret>,
     /// The database schema that Annals lives in.
     pub schema: SchemaName,
     /// The most connections that the relay opens.
@@ -141,6 +145,19 @@ pub struct Topics {
     /// The replication factor of new topics; -1 is the brokers' default.
     pub replication_factor: i32,
     /// Settings of new topics; they override those of the relay.
+    pub config: BTreeMap<String, String>,
+    /// Properties of the topics of single categories; they override all others.
+    pub categories: BTreeMap<String, CategoryTopic>,
+}
+
+/// The properties of the topic of a category that differ from those of other topics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CategoryTopic {
+    /// The partition count.
+    pub partitions: Option<NonZeroU16>,
+    /// The replication factor.
+    pub replication_factor: Option<i32>,
+    /// Settings.
     pub config: BTreeMap<String, String>,
 }
 
@@ -230,6 +247,15 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key, in PKCS#8.
     pub key: PathBuf,
+}
+
+/// Where spans are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// The collector's URL for OTLP over HTTP.
+    pub otlp_url: String,
+    /// The bearer token.
+    pub token: Option<Secret>,
 }
 
 /// The log.

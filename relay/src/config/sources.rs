@@ -16,6 +16,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::{Table, Value};
 
 use crate::config::defaults::RawConfig;
+use crate::config::effective::Effective;
 
 const PREFIX: &str = "ANNALS_RELAY__";
 const SHORT: [(&str, &str); 3] = [
@@ -69,7 +70,7 @@ impl fmt::Display for Problem {
 pub(crate) struct Sources {
     values: Table,
     defaults: Table,
-    origins: BTreeMap<String, String>,
+    pub(super) origins: BTreeMap<String, String>,
     problems: Vec<Problem>,
 }
 
@@ -130,8 +131,9 @@ impl Sources {
     }
 
     /// The values, with the defaults of omitted keys, and the origin of each.
-    pub(crate) fn finish(self) -> Result<(RawConfig, Origins), ConfigError> {
-        let origins = Origins(self.origins);
+    pub(crate) fn finish(mut self) -> Result<(RawConfig, Effective), ConfigError> {
+        self.read_secret_files();
+        let effective = Effective::new(&self.values, self.origins);
         if !self.problems.is_empty() {
             return Err(ConfigError::Wrong(self.problems));
         }
@@ -140,7 +142,7 @@ impl Sources {
                 origin: "the configuration".to_owned(),
                 message: error.message().to_owned(),
             })?;
-        Ok((raw, origins))
+        Ok((raw, effective))
     }
 
     fn give(&mut self, origin: &str, key: &str, value: Value) {
@@ -150,12 +152,22 @@ impl Sources {
             (like, value) if like.same_type(&value) => value,
             _ => return self.mistyped(origin, key),
         };
+        self.set(key, value);
+        self.origins.insert(key.to_owned(), origin.to_owned());
+        self.displace(key, origin);
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: Value) {
         if let Some((section, name)) = key.split_once('.')
             && let Some(Value::Table(keys)) = self.values.get_mut(section)
         {
             keys.insert(name.to_owned(), value);
-            self.origins.insert(key.to_owned(), origin.to_owned());
         }
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        let (section, name) = key.split_once('.')?;
+        self.values.get(section)?.get(name)
     }
 
     fn default(&self, key: &str) -> Option<&Value> {
@@ -190,18 +202,17 @@ impl Sources {
         sections.flat_map(|(name, keys)| keys.keys().map(move |key| format!("{name}.{key}")))
     }
 
-    fn problem(&mut self, origin: &str, key: &str, what: String) {
+    pub(super) fn problem(&mut self, origin: &str, key: &str, what: String) {
         self.problems.push(Problem { origin: origin.to_owned(), key: key.to_owned(), what });
     }
 }
 
-/// The origin of each value.
-pub(crate) struct Origins(BTreeMap<String, String>);
-
-impl Origins {
-    pub(crate) fn problem(&self, key: &str, what: String) -> Problem {
-        let origin = self.0.get(key).map_or_else(|| "nowhere given".to_owned(), Clone::clone);
-        Problem { origin, key: key.to_owned(), what }
+/// The order of the sources: a later one overrides an earlier one.
+pub(super) fn layer(origin: &str) -> u8 {
+    if origin.starts_with(PREFIX) {
+        2
+    } else {
+        u8::from(SHORT.iter().any(|(variable, _)| *variable == origin))
     }
 }
 
@@ -293,7 +304,7 @@ mod tests {
             ("ANNALS_KAFKA", "k:1"),
             ("ANNALS_REGISTRY_URL", "http://r/"),
         ]));
-        let config = crate::config::check::check(sources).unwrap();
+        let config = crate::config::check::check(sources).unwrap().0;
         assert_eq!(config.registry.url, "http://r");
         assert_eq!(config.kafka.bootstrap_servers, "k:1");
     }

@@ -23,8 +23,7 @@ pub(super) struct BatchSize {
 
 impl BatchSize {
     pub(super) fn new(relay: &config::Relay) -> Self {
-        let max = Limits { events_max: relay.batch_events_max, bytes_max: relay.batch_bytes_max };
-        Self { max, parts: PARTS, failed: PARTS, has_failed: false }
+        Self { max: configured(relay), parts: PARTS, failed: PARTS, has_failed: false }
     }
 
     /// A transaction did not succeed: half of it is tried next. Returns the limits.
@@ -48,7 +47,13 @@ impl BatchSize {
         Some(self.limits())
     }
 
-    fn limits(&self) -> Limits {
+    /// Other sizes are configured: returns the limits.
+    pub(super) fn configure(&mut self, relay: &config::Relay) -> Limits {
+        self.max = configured(relay);
+        self.limits()
+    }
+
+    pub(super) fn limits(&self) -> Limits {
         let part = |max: usize| {
             let parts = usize::try_from(self.parts).unwrap_or(usize::MAX);
             max.saturating_mul(parts) / usize::try_from(PARTS).unwrap_or(usize::MAX)
@@ -59,6 +64,10 @@ impl BatchSize {
             bytes_max: part(self.max.bytes_max).max(1),
         }
     }
+}
+
+fn configured(relay: &config::Relay) -> Limits {
+    Limits { events_max: relay.batch_events_max, bytes_max: relay.batch_bytes_max }
 }
 
 #[cfg(test)]

@@ -79,12 +79,14 @@ pub(super) struct Driver {
 /// The inputs of the event loop.
 pub(super) struct Received {
     reports: ReportReceiver,
+    /// Later versions of the configuration.
+    configs: watch::Receiver<Config>,
     opened: mpsc::Receiver<(u64, Senders)>,
 }
 
 impl Driver {
     pub(super) fn new(
-        config: &Arc<Config>,
+        (config, configs): (&Arc<Config>, watch::Receiver<Config>),
         store: &Store,
         shards: u16,
         committed: watch::Sender<Committed>,
@@ -128,7 +130,7 @@ impl Driver {
             reporter,
             halted_by: None,
         };
-        Ok((driver, Received { reports, opened: received }))
+        Ok((driver, Received { reports, configs, opened: received }))
     }
 
     /// Runs the machine until it ends: `Err` with the failure that halted it.
@@ -138,7 +140,7 @@ impl Driver {
         mut listener: Listener,
         shutdown: &CancellationToken,
     ) -> Result<(), Failure> {
-        let Received { mut reports, mut opened } = received;
+        let Received { mut reports, mut configs, mut opened } = received;
         let mut renewals = renewals(self.config.relay.lease);
         let mut is_stopping = false;
         loop {
@@ -158,6 +160,11 @@ impl Driver {
                 () = elapsed(&mut self.instance_taken) => {
                     self.instance_taken = None;
                     Some(Input::RenewalDue)
+                }
+                Ok(()) = configs.changed() => {
+                    let limits = self.batch_size.configure(&configs.borrow_and_update().relay);
+                    self.reader.limit(limits);
+                    None
                 }
                 notification = listener.next(wanted) => self.on_notification(notification),
                 () = elapsed(&mut self.wait) => self.wait_over(),
@@ -219,7 +226,10 @@ impl Driver {
     fn restart_session(&mut self) -> Event {
         self.senders = None;
         match start_reader(&self.config, &self.store) {
-            Ok(reader) => self.reader = reader,
+            Ok(reader) => {
+                reader.limit(self.batch_size.limits());
+                self.reader = reader;
+            }
             Err(failure) => return self.halt(failure),
         }
         Input::Stalled

@@ -11,7 +11,7 @@ use crate::config::{Config, Delivery};
 use crate::driver::evidence::EvidenceCheck;
 use crate::kafka::read_checkpoints;
 use crate::model::checkpoint::{Cursor, ShardCheckpoint};
-use crate::model::quarantine::{Kind, NewEntry, ShardCursor};
+use crate::model::quarantine::{Cause, Kind, NewEntry, ShardCursor, with_categories};
 use crate::model::shard_number::number;
 use crate::publish::ReaderHandle;
 use crate::report::failure::Failure;
@@ -52,7 +52,7 @@ impl Resume {
         let checkpoints: Vec<ShardCheckpoint> =
             checkpoints.into_iter().map(|found| found.unwrap_or_else(origin)).collect();
         self.evidence.verify_ends(&checkpoints, &end).await?;
-        self.update_quarantine(&leases, &end.incarnation, &checkpoints, &new_entries).await?;
+        self.update_quarantine(&leases, &end.incarnation, &checkpoints, new_entries).await?;
         let mut quarantine = self.tables.quarantine_of(&leases).await?;
         self.reader.forget_requests();
         let resumed = |(lease, checkpoint): (Lease, ShardCheckpoint)| {
@@ -72,7 +72,7 @@ impl Resume {
         leases: &[Lease],
         incarnation: &str,
         checkpoints: &[ShardCheckpoint],
-        new_entries: &[NewEntry],
+        new_entries: Vec<NewEntry>,
     ) -> Result<(), Failure> {
         let progress: Vec<_> = checkpoints.iter().flat_map(|of| of.quarantine.clone()).collect();
         // Also without progress: this write keeps earlier ones that come late from being admitted.
@@ -83,8 +83,10 @@ impl Resume {
         if !new_entries.is_empty() {
             let cursors: Vec<&Cursor> = checkpoints.iter().map(|of| &of.cursor).collect();
             let from = (incarnation, &cursors[..]);
-            self.tables.quarantine(self.write, leases, from, new_entries).await?;
-            log(new_entries);
+            let known = self.tables.quarantine_of(leases).await?;
+            let new_entries = with_categories(known.values(), new_entries);
+            self.tables.quarantine(self.write, leases, from, &new_entries).await?;
+            log(&new_entries);
         }
         Ok(())
     }
@@ -156,9 +158,12 @@ fn without_evidence(checkpoint: ShardCheckpoint) -> ShardCheckpoint {
 /// Logs new entries of the quarantine, with what to do about them.
 fn log(entries: &[NewEntry]) {
     for NewEntry { kind, name, cause, reason, position } in entries.iter().take(LOGGED_MAX) {
-        let hint = match kind {
-            Kind::Stream => "see `annals-relay quarantine show`, then retry or skip",
-            Kind::Category => "it is retried once its topic can be written to",
+        let hint = match (kind, cause) {
+            (Kind::Category, Cause::Topic) => "it is retried once its topic can be written to",
+            (Kind::Category, Cause::Record | Cause::Schema | Cause::Event) => {
+                "see `annals-relay quarantine show`, then retry"
+            }
+            (Kind::Stream, _) => "see `annals-relay quarantine show`, then retry or skip",
         };
         let position = position.map(Position::get);
         tracing::warn!(

@@ -15,20 +15,28 @@ use crate::driver::outage::Outage;
 use crate::driver::survey::survey;
 use crate::driver::topic_claims;
 use crate::report::failure::Failure;
+use crate::report::in_full;
 use crate::state::deployment::Deployment;
 use crate::telemetry::metrics::metrics;
-use crate::telemetry::{Vitals, serve};
+use crate::telemetry::{Access, Served, Vitals, serve, spans};
 
-/// Publishes the outbox until `shutdown`. It waits for outages to end; it returns a failure that
+/// Publishes the outbox until `shutdown`. Of later versions of the configuration it takes the keys
+/// in [`RELOADED`](crate::config::RELOADED) that concern it. It waits for outages to end; it returns a failure that
 /// does not end by itself.
 ///
 /// # Errors
 /// [`Failure`] of the kinds that need an operator: a diverged history of the database, a
 /// checkpoint that cannot be read, an address of the HTTP server that is in use.
-pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> Result<(), Failure> {
+pub async fn run(
+    configs: watch::Receiver<Config>,
+    store: Store,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let config = configs.borrow().clone();
     let vitals = Arc::new(Vitals::new(&config));
-    let served = serve(&config, &vitals);
-    served.map_err(|error| Failure::Http(error.into()))?;
+    spans::export(&config);
+    let served = serve(&config, &vitals).map_err(|error| Failure::Http(error.into()))?;
+    drop(tokio::spawn(reload_access(served, configs.clone())));
     let started = vitals.beating(start(&config, &store, &shutdown, &vitals)).await?;
     let Some((config, shards)) = started else { return Ok(()) };
     let config = Arc::new(config);
@@ -36,7 +44,7 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     let housekeeping = Housekeeping::new(&store, &config, committed.clone());
     let listener = Listener::start(&store, &config.publication());
     metrics().shards.set(i64::from(shards));
-    let (driver, received) = Driver::new(&config, &store, shards, committed, &vitals)?;
+    let (driver, received) = Driver::new((&config, configs), &store, shards, committed, &vitals)?;
     let ended = tokio::select! {
         ended = driver.run(received, listener, &shutdown) => ended,
         never = housekeeping.run() => match never {},
@@ -44,6 +52,22 @@ pub async fn run(config: Config, store: Store, shutdown: CancellationToken) -> R
     };
     housekeeping.last_copy().await;
     ended
+}
+
+/// Gives the HTTP server the token and the certificate of each version of the configuration.
+async fn reload_access(served: Option<Served>, mut configs: watch::Receiver<Config>) {
+    let Some(served) = served else { return };
+    while configs.changed().await.is_ok() {
+        let http = configs.borrow_and_update().http.clone();
+        match Access::load(&http) {
+            Ok(access) => served.give(access),
+            Err(error) => tracing::error!(
+                event = "reload_failed",
+                error = in_full(&error),
+                "the HTTP server keeps its certificate and its token"
+            ),
+        }
+    }
 }
 
 /// Waits until the deployment is registered and the topics are claimed; returns the configuration

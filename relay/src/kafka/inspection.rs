@@ -23,13 +23,16 @@ pub(crate) struct Inspection {
     pub(crate) brokers: usize,
     /// The settings of one broker; empty if it does not return them.
     pub(crate) broker: BTreeMap<String, String>,
-    /// Existing topics.
+    /// Existing topics of those that were asked for.
     pub(crate) topics: BTreeMap<String, InspectedTopic>,
+    /// The names of all topics that the login may describe.
+    pub(crate) names: Vec<String>,
 }
 
 /// An existing topic.
 #[derive(Debug, Default)]
 pub(crate) struct InspectedTopic {
+    pub(crate) partitions: usize,
     /// The fewest replicas of a partition.
     pub(crate) replicas: usize,
     /// Partitions without a leader.
@@ -44,9 +47,11 @@ pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> 
     let failed = |error: KafkaError| client.context().failure("describe the cluster", &error);
     let metadata = client.fetch_metadata(None, BULK_TIMEOUT).map_err(failed)?;
     let mut inspection = Inspection { brokers: metadata.brokers().len(), ..Inspection::default() };
+    inspection.names = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
     for topic in metadata.topics().iter().filter(|of| topics.iter().any(|name| name == of.name())) {
         let partitions = topic.partitions();
         let found = InspectedTopic {
+            partitions: partitions.len(),
             replicas: partitions.iter().map(|of| of.replicas().len()).min().unwrap_or_default(),
             leaderless: partitions.iter().filter(|of| of.leader() < 0).count(),
             settings: BTreeMap::new(),

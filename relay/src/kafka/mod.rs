@@ -15,6 +15,7 @@ mod properties;
 pub(crate) mod scan;
 pub(crate) mod tail_scan;
 pub(crate) mod topic_admin;
+pub(crate) mod topic_changes;
 pub mod topic_plan;
 pub(crate) mod topic_setup;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier,
+    ResourceSpecifier, TopicReplication,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -215,6 +215,31 @@ impl TopicAdmin {
             }
         };
         Ok(made.into_iter().map(result).collect())
+    }
+
+    /// Changes settings of a topic; its other settings stay as they are.
+    pub(crate) fn configure(&self, topic: &str, settings: &BTreeMap<&str, &str>) -> Result<()> {
+        let failed = |error| self.failure("change the settings of a topic", &error, topic);
+        // The request replaces all settings of the topic: its own ones are sent again.
+        let asked = [ResourceSpecifier::Topic(topic)];
+        let answer = wait(self.admin()?.describe_configs(&asked, &admin_options()));
+        let resources = answer.map_err(failed)?;
+        let resource = resources.into_iter().next().transpose();
+        let resource = resource.map_err(|code| failed(KafkaError::AdminOp(code)))?;
+        let entries = resource.map(|of| of.entries).unwrap_or_default();
+        let own = entries.iter().filter(|of| of.source == ConfigSource::DynamicTopic);
+        let mut all: BTreeMap<&str, &str> =
+            own.filter_map(|of| Some((of.name.as_str(), of.value.as_deref()?))).collect();
+        all.extend(settings);
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        for (name, value) in all {
+            change = change.set(name, value);
+        }
+        let changed = wait(self.admin()?.alter_configs([&change], &admin_options()));
+        for result in changed.map_err(failed)? {
+            result.map_err(|(_, code)| failed(KafkaError::AdminOp(code)))?;
+        }
+        Ok(())
     }
 
     fn admin(&self) -> Result<&AdminClient<EventContext>> {

@@ -92,10 +92,13 @@ impl TopicPlan {
     pub fn events(topics: &config::Topics, name: &str) -> Self {
         let mut settings = settings(&EVENTS);
         settings.extend(topics.config.clone());
+        let category = name.strip_prefix(&*topics.prefix).unwrap_or(name);
+        let own = topics.categories.get(category).cloned().unwrap_or_default();
+        settings.extend(own.config);
         Self {
             name: name.to_owned(),
-            partitions: topics.partitions.get().into(),
-            replication_factor: topics.replication_factor,
+            partitions: own.partitions.unwrap_or(topics.partitions).get().into(),
+            replication_factor: own.replication_factor.unwrap_or(topics.replication_factor),
             settings,
             create: topics.create,
         }

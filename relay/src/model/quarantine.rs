@@ -2,7 +2,7 @@
 //! wait, in order, while everything else is published. Once the event can be published, the entry
 //! continues from a cursor of its own until it has caught up with its shard.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::model::shard_number::number;
 pub enum Kind {
     /// One stream: one of its events is refused.
     Stream,
-    /// One category: its topic cannot be written to.
+    /// One category: its topic cannot be written to, or many of its streams are refused.
     Category,
 }
 
@@ -65,6 +65,50 @@ pub struct NewEntry {
     pub position: Option<Position>,
 }
 
+impl NewEntry {
+    /// The same of the whole category, of which so many streams are quarantined.
+    fn of_category(self, streams: usize) -> Self {
+        let Self { name, cause, reason, .. } = self;
+        let reason = format!("{streams} of its streams are refused, such as {name}: {reason}");
+        let name = category_of(&name).to_owned();
+        Self { kind: Kind::Category, name, cause, reason, position: None }
+    }
+}
+
+/// More quarantined streams of one category than this quarantine the category: what is refused is
+/// then common to its events, and each further stream would cost a try of its own.
+const STREAMS_OF_CATEGORY_MAX: usize = 20;
+
+/// The entries to add, beside those that there are: one for the category in place of those of its
+/// streams if they are too many.
+pub(crate) fn with_categories<'a>(
+    known: impl IntoIterator<Item = &'a Quarantine>,
+    entries: Vec<NewEntry>,
+) -> Vec<NewEntry> {
+    let mut streams: HashMap<String, HashSet<String>> = HashMap::new();
+    let known = known.into_iter().flat_map(Quarantine::iter).map(|(name, _)| name.clone());
+    let new = entries.iter().map(|entry| (entry.kind, entry.name.clone()));
+    for (kind, stream) in known.chain(new) {
+        if kind == Kind::Stream {
+            streams.entry(category_of(&stream).to_owned()).or_default().insert(stream);
+        }
+    }
+    let mut added: HashSet<(Kind, String)> = HashSet::new();
+    let summed_up = entries.into_iter().map(|entry| match entry.kind {
+        Kind::Stream => match streams.get(category_of(&entry.name)).map(HashSet::len) {
+            Some(count) if count > STREAMS_OF_CATEGORY_MAX => entry.of_category(count),
+            _ => entry,
+        },
+        Kind::Category => entry,
+    });
+    summed_up.filter(|entry| added.insert((entry.kind, entry.name.clone()))).collect()
+}
+
+/// The category of a stream, by its name.
+pub(crate) fn category_of(stream: &str) -> &str {
+    stream.split_once('-').map_or(stream, |(category, _)| category)
+}
+
 /// Whether PostgreSQL has the cursor of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryState {
@@ -81,6 +125,7 @@ pub(crate) enum EntryState {
 pub(crate) struct Entry {
     /// Its number in PostgreSQL.
     pub(crate) id: EntryId,
+    pub(crate) cause: Cause,
     pub(crate) cursor: Cursor,
     pub(crate) state: EntryState,
 }
@@ -258,7 +303,12 @@ mod tests {
     }
 
     fn quarantined(cursor: Cursor) -> Quarantine {
-        let entry = Entry { id: EntryId::new(7), cursor, state: EntryState::Recorded };
+        let entry = Entry {
+            id: EntryId::new(7),
+            cause: Cause::Record,
+            cursor,
+            state: EntryState::Recorded,
+        };
         Quarantine::new([(name(), entry)])
     }
 
@@ -280,8 +330,12 @@ mod tests {
         let quarantine = quarantined(Cursor::origin());
         assert!(quarantine.includes("account", "account-1"));
         assert!(!quarantine.includes("account", "account-2"));
-        let category =
-            Entry { id: EntryId::new(8), cursor: Cursor::origin(), state: EntryState::Recorded };
+        let category = Entry {
+            id: EntryId::new(8),
+            cause: Cause::Record,
+            cursor: Cursor::origin(),
+            state: EntryState::Recorded,
+        };
         let quarantine = Quarantine::new([((Kind::Category, "account".to_owned()), category)]);
         assert!(quarantine.includes("account", "account-2"));
         assert!(!quarantine.includes("ledger", "ledger-1"));
@@ -291,7 +345,12 @@ mod tests {
     fn an_entry_waits_in_the_window_of_its_shard_and_then_continues_to_the_ends_of_windows() {
         let mut shard = shard(1, Cursor::origin().within(&bound(9), at(5)));
         let entry = Cursor::origin().within(&bound(9), at(3));
-        let entry = Entry { id: EntryId::new(7), cursor: entry, state: EntryState::Recorded };
+        let entry = Entry {
+            id: EntryId::new(7),
+            cause: Cause::Record,
+            cursor: entry,
+            state: EntryState::Recorded,
+        };
         assert_eq!(shard.window_of(&entry), None);
         shard.cursor = Cursor::done(&bound(9));
         assert_eq!(shard.window_of(&entry), Some(&bound(9)));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
 
 use crate::model::checkpoint::{Cursor, EntryId};
-use crate::model::quarantine::{Entry, EntryState, Kind, ShardCursor};
+use crate::model::quarantine::{Cause, Entry, EntryState, Kind, ShardCursor, category_of};
 use crate::publish::page_builder::PageBuilder;
 use crate::publish::reader::{Reader, ReaderParts};
 use crate::publish::rows::collect;
@@ -67,7 +67,7 @@ impl Reader {
         page: &mut PageBuilder,
     ) -> Result<(), Failure> {
         // A stream waits for its quarantined category.
-        let category = name.1.split_once('-').map_or(name.1.as_str(), |(category, _)| category);
+        let category = category_of(&name.1);
         if name.0 == Kind::Stream && shard.quarantine.has(Kind::Category, category) {
             return Ok(());
         }
@@ -146,7 +146,9 @@ impl Reader {
         let mut categories: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
         for shard in shards {
             let entries = shard.quarantine.iter();
-            let entries = entries.filter(|((kind, _), _)| *kind == Kind::Category);
+            let entries = entries.filter(|((kind, _), entry)| {
+                *kind == Kind::Category && entry.cause == Cause::Topic
+            });
             entries.for_each(|((_, name), entry)| {
                 categories.entry(name.clone()).or_default().push(entry.id);
             });

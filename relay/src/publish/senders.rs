@@ -19,12 +19,15 @@ use crate::report::failure::Failure;
 use crate::report::threads::locked;
 use crate::report::{Report, Reporter};
 use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans;
 
 /// The machine orders a commit after the acknowledgement of a send, and the next send after the
 /// commit: so a sender has one job at a time. The driver never blocks on a sender.
 const JOBS_MAX: usize = 2;
-/// The most transactional ids that are fenced at once: each needs a client for the moment.
-const FENCED_AT_ONCE_MAX: usize = 16;
+
+/// How many transactional ids are fenced at once: each takes a producer with threads and
+/// connections of its own.
+const FENCED_AT_ONCE: usize = 8;
 
 /// Both producers of a session, in one generation. Dropped, they commit no further transaction.
 pub(crate) struct Senders {
@@ -116,10 +119,10 @@ fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
 
 /// Fences the producers of these transactional ids, and aborts their open transactions. Blocks.
 pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
-    transactional_ids.chunks(FENCED_AT_ONCE_MAX).try_for_each(|ids| fence_at_once(config, ids))
+    transactional_ids.chunks(FENCED_AT_ONCE).try_for_each(|ids| fence_some(config, ids))
 }
 
-fn fence_at_once(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
+fn fence_some(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let ids = transactional_ids.iter();
         let threads: Vec<_> =
@@ -162,11 +165,12 @@ fn run(
     jobs: &mpsc::Receiver<SenderJob>,
     reporter: &Reporter,
 ) {
-    let (mut under_way, mut timed) = (SentBatch::default(), None);
+    let (mut under_way, mut timed, mut open) = (SentBatch::default(), None, None);
     while let Ok(job) = jobs.recv() {
         let (operation, done) = match job {
             SenderJob::Send(mut batch, route) => {
                 batch.timings.next();
+                open = Some(spans::begin(&batch.messages));
                 let is_one_topic =
                     batch.one_topic_at_a_time || batch.has_one_topic(route.is_some());
                 let sent = send(producer, topic.zip(route), *batch);
@@ -189,6 +193,7 @@ fn run(
                     timings.next();
                     timings.log();
                     metrics().committed(&timings);
+                    spans::finish(open.take());
                 }
                 (Operation::Commit, committed.map(|()| Report::Committed { slot, sent }))
             }

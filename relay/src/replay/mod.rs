@@ -11,6 +11,7 @@ mod destinations;
 mod pages;
 pub(crate) mod plan;
 mod producer;
+mod repair;
 mod session;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::replay::destinations::Destinations;
 pub(crate) use crate::replay::pages::PartCount;
 use crate::replay::plan::{Part, Plan, Range, ReplayProgress};
 use crate::replay::producer::ReplayProducer;
+pub(crate) use crate::replay::repair::Losses;
 use crate::replay::session::{ReplayEnd, ReplaySession};
 use crate::report::failure::Failure;
 use crate::report::progress::Progress;
@@ -92,6 +94,22 @@ pub(crate) enum ReplayError {
         /// Why.
         reason: String,
     },
+    /// Another replay ran after the losses were found.
+    #[error(
+        "replay {replay} of this deployment ran after the audit had begun, and may have published the same events: audit again"
+    )]
+    Meanwhile {
+        /// The other replay.
+        replay: i64,
+    },
+    /// Too many events are lost for a list of them.
+    #[error(
+        "more than {max} events are lost: delete the topics that lost them, and replay their categories"
+    )]
+    TooManyLost {
+        /// The most that are listed.
+        max: usize,
+    },
     /// A plan cannot be written or read.
     #[error("write the plan of the replay")]
     Plan(#[from] serde_json::Error),
@@ -144,8 +162,12 @@ impl Replay<'_> {
 
     /// Plans a replay.
     pub(crate) async fn plan(&self, selection: &Selection, shards: i16) -> Result<Plan> {
-        let target = selection.target.clone();
         let parts = self.parts(selection).await?;
+        self.plan_of(parts, selection, shards).await
+    }
+
+    async fn plan_of(&self, parts: Vec<Part>, selection: &Selection, shards: i16) -> Result<Plan> {
+        let target = selection.target.clone();
         if let Some(topic) = &target {
             self.may_be_target(topic)?;
         } else if !selection.beside_relays {
@@ -182,9 +204,16 @@ impl Replay<'_> {
 
     /// Begins a replay; or resumes the unfinished one without a plan.
     pub(crate) async fn run(&self, new: Option<(&Plan, &str)>) -> Result<Replayed> {
+        let session = self.begin(new).await?;
+        self.execute(session).await
+    }
+
+    async fn begin(&self, new: Option<(&Plan, &str)>) -> Result<ReplaySession> {
         let lease = self.config.relay.lease;
-        let session =
-            ReplaySession::begin(self.store, &self.config.publication(), new, lease).await?;
+        ReplaySession::begin(self.store, &self.config.publication(), new, lease).await
+    }
+
+    async fn execute(&self, session: ReplaySession) -> Result<Replayed> {
         let recorded = self.recorded_partitions().await?;
         let mut to =
             Destinations::prepare(self.config, self.store, &session.plan, recorded).await?;
@@ -195,9 +224,7 @@ impl Replay<'_> {
 
     /// Gives the unfinished replay up.
     pub(crate) async fn abandon(&self) -> Result<i64> {
-        let lease = self.config.relay.lease;
-        let publication = self.config.publication();
-        let session = ReplaySession::begin(self.store, &publication, None, lease).await?;
+        let session = self.begin(None).await?;
         session.end(ReplayEnd::Abandoned, 0).await?;
         Ok(session.replay)
     }

@@ -37,6 +37,7 @@ pub(super) async fn page(
     let statement = store.schema().statement(match part {
         Part::Category(_) => include_str!("../../sql/replay_page_of_category.sql"),
         Part::Stream(_) => include_str!("../../sql/replay_page_of_stream.sql"),
+        Part::Lost(_) => include_str!("../../sql/replay_page_of_positions.sql"),
     });
     let after = progress.after.max(plan.range.after);
     let query = bind(statement, publication, plan, (part, after)).bind(limit);
@@ -53,6 +54,7 @@ pub(super) async fn count(store: &Store, publication: &str, plan: &Plan) -> Resu
         let statement = store.schema().statement(match part {
             Part::Category(_) => include_str!("../../sql/replay_count_of_category.sql"),
             Part::Stream(_) => include_str!("../../sql/replay_count_of_stream.sql"),
+            Part::Lost(_) => include_str!("../../sql/replay_count_of_positions.sql"),
         });
         let query = bind(statement, publication, plan, (part, plan.range.after));
         let row = query.fetch_one(store.pool()).await.map_err(Failure::database(action))?;
@@ -81,7 +83,7 @@ fn bind<'q>(
     let time = |time: Option<jiff::Timestamp>| time.map(|time| time.to_string());
     let entries = &covered.entries;
     let json = |value: &serde_json::Value| Json(value.clone());
-    sqlx::query(statement)
+    let query = sqlx::query(statement)
         // Planned for these values: a plan for any of them reads the whole log for one stream.
         .persistent(false)
         .bind(publication.to_owned())
@@ -94,8 +96,10 @@ fn bind<'q>(
         .bind(after)
         .bind(range.until)
         .bind(time(range.first_time))
-        .bind(time(range.end_time))
-        .bind(part.name().to_owned())
-        .bind(range.first_version)
-        .bind(range.last_version)
+        .bind(time(range.end_time));
+    let query = match part {
+        Part::Category(name) | Part::Stream(name) => query.bind(name.clone()),
+        Part::Lost(lost) => query.bind(lost.positions.clone()),
+    };
+    query.bind(range.first_version).bind(range.last_version)
 }

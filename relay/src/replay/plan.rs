@@ -14,7 +14,7 @@ pub(crate) struct Plan {
     pub(crate) covered: Covered,
 }
 
-/// The events of one category or of one stream. The order of each stream is kept.
+/// The events of one category or of one stream, or some of a category. The order of each stream is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
@@ -22,6 +22,15 @@ pub(crate) enum Part {
     Category(String),
     /// A stream.
     Stream(String),
+    /// Events of a category, in position order.
+    Lost(LostEvents),
+}
+
+/// Published events of a category that are not in its topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LostEvents {
+    pub(crate) category: String,
+    pub(crate) positions: Vec<Position>,
 }
 
 /// Limits of a replay, each of which includes its ends but for the last time.
@@ -81,8 +90,10 @@ impl ReplayProgress {
 
 impl Part {
     pub(crate) fn name(&self) -> &str {
-        let (Self::Category(name) | Self::Stream(name)) = self;
-        name
+        match self {
+            Self::Category(name) | Self::Stream(name) => name,
+            Self::Lost(lost) => &lost.category,
+        }
     }
 
     pub(crate) fn category(&self) -> &str {

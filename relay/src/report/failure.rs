@@ -258,14 +258,7 @@ impl Failure {
     /// The failure with its causes, in one line.
     #[must_use]
     pub fn in_full(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
-            cause = error.source();
-        }
-        line
+        crate::report::in_full(self)
     }
 
     pub(crate) fn outage(

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
 use crate::model::checkpoint::{Cursor, EntryId, EntryProgress};
-use crate::model::quarantine::{Entry, EntryState, Kind, NamedEntry, NewEntry, Quarantine};
+use crate::model::quarantine::{Cause, Entry, EntryState, Kind, NamedEntry, NewEntry, Quarantine};
 use crate::model::shard_number::number;
 use crate::report::failure::Failure;
 use crate::state::session::WriteNumber;
@@ -76,6 +76,12 @@ fn entry(row: &PgRow) -> Result<(i16, NamedEntry), sqlx::Error> {
     };
     let Json(cursor) = row.try_get("cursor")?;
     let id = EntryId::new(row.try_get("entry")?);
-    let entry = Entry { id, cursor, state: EntryState::Recorded };
+    let cause = match row.try_get("cause")? {
+        "record" => Cause::Record,
+        "schema" => Cause::Schema,
+        "event" => Cause::Event,
+        _ => Cause::Topic,
+    };
+    let entry = Entry { id, cause, cursor, state: EntryState::Recorded };
     Ok((row.try_get("shard")?, ((kind, row.try_get("name")?), entry)))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use crate::telemetry::metrics::{Maker, SECONDS};
+use crate::telemetry::spans::SpanOutcome;
 
 /// The outcome of a request to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub(crate) struct ClientMetrics {
     producers: IntCounter,
     kafka_errors: IntCounter,
     registry_requests: IntCounterVec,
+    spans: IntCounterVec,
     registry_duration: Histogram,
 }
 
@@ -52,6 +54,14 @@ impl ClientMetrics {
         for outcome in RegistryOutcome::ALL {
             registry_requests.with_label_values(&[outcome.name()]).inc_by(0);
         }
+        let spans = make.counters(
+            "annals_relay_spans_total",
+            "Spans of traced events, by whether the collector has taken them.",
+            "outcome",
+        );
+        for outcome in SpanOutcome::ALL {
+            spans.with_label_values(&[outcome.name()]).inc_by(0);
+        }
         Self {
             producers: make.counter(
                 "annals_relay_producers_opened_total",
@@ -62,6 +72,7 @@ impl ClientMetrics {
                 "Errors that the Kafka client reported: connections, logins, brokers.",
             ),
             registry_requests,
+            spans,
             registry_duration: make.histogram(
                 "annals_relay_registry_request_duration_seconds",
                 "Time of requests to the schema registry.",
@@ -76,6 +87,11 @@ impl ClientMetrics {
 
     pub(crate) fn kafka_error(&self) {
         self.kafka_errors.inc();
+    }
+
+    pub(crate) fn spans(&self, outcome: SpanOutcome, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.spans.with_label_values(&[outcome.name()]).inc_by(count);
     }
 
     pub(crate) fn registry_answered(&self, outcome: RegistryOutcome, took: Duration) {

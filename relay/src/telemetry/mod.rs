@@ -5,9 +5,10 @@ mod answers;
 pub(crate) mod clients;
 pub(crate) mod metrics;
 mod server;
+pub(crate) mod spans;
 pub(crate) mod survey;
 mod vitals;
 
 pub use server::ServerError;
-pub(crate) use server::serve;
+pub(crate) use server::{Access, Served, serve};
 pub(crate) use vitals::{Moment, Phase, Vitals, Waiting};

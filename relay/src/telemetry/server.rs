@@ -11,9 +11,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use crate::config::{Config, Secret, TlsFiles};
+use crate::config::{Config, Http, Secret, TlsFiles};
 use crate::telemetry::answers::answer;
 use crate::telemetry::vitals::Vitals;
 
@@ -57,29 +57,55 @@ pub enum ServerError {
 /// What each connection needs.
 struct Shared {
     vitals: Arc<Vitals>,
-    token: Option<Secret>,
-    tls: Tls,
+    access: watch::Receiver<Arc<Access>>,
     connections: Arc<Semaphore>,
 }
 
-/// Serves health and metrics until the process ends, if the configuration has an address; returns
-/// the address.
+/// Who may read, and over which protocol: a reload changes it for later connections.
+pub(crate) struct Access {
+    token: Option<Secret>,
+    tls: Tls,
+}
+
+impl Access {
+    /// Reads the files of the certificate.
+    ///
+    /// # Errors
+    /// [`ServerError::Tls`] when the certificate cannot be used.
+    pub(crate) fn load(http: &Http) -> Result<Arc<Self>, ServerError> {
+        Ok(Arc::new(Self { token: http.token.clone(), tls: tls(http.tls.as_ref())? }))
+    }
+}
+
+/// A server that runs.
+pub(crate) struct Served {
+    /// The address; the system may have chosen the port.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests connect to it"))]
+    address: SocketAddr,
+    access: watch::Sender<Arc<Access>>,
+}
+
+impl Served {
+    /// Changes the access of later connections.
+    pub(crate) fn give(&self, access: Arc<Access>) {
+        self.access.send_replace(access);
+    }
+}
+
+/// Serves health and metrics until the process ends, if the configuration has an address.
 ///
 /// # Errors
 /// [`ServerError`] when the address or the certificate cannot be used.
-pub(crate) fn serve(
-    config: &Config,
-    vitals: &Arc<Vitals>,
-) -> Result<Option<SocketAddr>, ServerError> {
+pub(crate) fn serve(config: &Config, vitals: &Arc<Vitals>) -> Result<Option<Served>, ServerError> {
     let Some(address) = config.http.listen else { return Ok(None) };
     let cannot = |source| ServerError::Listen { address, source };
     let listener = TcpListener::bind(address).map_err(cannot)?;
     listener.set_nonblocking(true).map_err(cannot)?;
     let chosen = listener.local_addr().map_err(cannot)?;
+    let (access, receiver) = watch::channel(Access::load(&config.http)?);
     let shared = Arc::new(Shared {
         vitals: Arc::clone(vitals),
-        token: config.http.token.clone(),
-        tls: tls(config.http.tls.as_ref())?,
+        access: receiver,
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -91,7 +117,7 @@ pub(crate) fn serve(
         .spawn(move || runtime.block_on(accept(listener, shared)))
         .map_err(ServerError::Thread)?;
     tracing::info!(event = "http_listening", address = %chosen, "health and metrics are served");
-    Ok(Some(chosen))
+    Ok(Some(Served { address: chosen, access }))
 }
 
 /// Does not log: a log that blocks must not keep health from being answered.
@@ -113,10 +139,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: &Shared) {
-    let Shared { vitals, token, .. } = shared;
-    let service =
-        service_fn(async |request| Ok::<_, Infallible>(answer(&request, vitals, token.as_ref())));
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    vitals: &Vitals,
+    token: Option<&Secret>,
+) {
+    let service = service_fn(async |request| Ok::<_, Infallible>(answer(&request, vitals, token)));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     // A client that breaks the protocol gets no answer.
@@ -130,13 +158,15 @@ type Tls = ();
 
 #[cfg(feature = "tls")]
 async fn greet(stream: TcpStream, shared: &Shared) {
-    match &shared.tls {
-        None => converse(stream, shared).await,
+    let access = Arc::clone(&shared.access.borrow());
+    let token = access.token.as_ref();
+    match &access.tls {
+        None => converse(stream, &shared.vitals, token).await,
         Some(acceptor) => {
             let greeted = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await;
             // A client without TLS gets no answer.
             if let Ok(Ok(stream)) = greeted {
-                converse(stream, shared).await;
+                converse(stream, &shared.vitals, token).await;
             }
         }
     }
@@ -144,7 +174,8 @@ async fn greet(stream: TcpStream, shared: &Shared) {
 
 #[cfg(not(feature = "tls"))]
 async fn greet(stream: TcpStream, shared: &Shared) {
-    converse(stream, shared).await;
+    let access = Arc::clone(&shared.access.borrow());
+    converse(stream, &shared.vitals, access.token.as_ref()).await;
 }
 
 #[cfg(feature = "tls")]
@@ -177,6 +208,10 @@ mod tests {
     const GET: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
     fn start(config: &Config) -> SocketAddr {
+        started(config).address
+    }
+
+    fn started(config: &Config) -> Served {
         let vitals = Arc::new(Vitals::new(config));
         vitals.beat();
         serve(config, &vitals).unwrap().unwrap()
@@ -211,9 +246,44 @@ mod tests {
         let mut config = on_any_port();
         config.http.listen = Some(start(&config));
         let vitals = Arc::new(Vitals::new(&config));
-        let refused = serve(&config, &vitals).unwrap_err();
+        let refused = serve(&config, &vitals).err().unwrap();
         let address = config.http.listen.unwrap();
         assert!(refused.to_string().contains(&address.to_string()), "{refused}");
+    }
+
+    /// Connects as a client that trusts this certificate only.
+    #[cfg(feature = "tls")]
+    async fn trusting(
+        certificate: &std::path::Path,
+        address: SocketAddr,
+    ) -> Result<tokio_native_tls::TlsStream<TcpStream>, native_tls::Error> {
+        let root = std::fs::read(certificate).unwrap();
+        let root = native_tls::Certificate::from_pem(&root).unwrap();
+        let client = native_tls::TlsConnector::builder().add_root_certificate(root).build();
+        let client = tokio_native_tls::TlsConnector::from(client.unwrap());
+        client.connect("localhost", TcpStream::connect(address).await.unwrap()).await
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn a_new_certificate_counts_for_later_connections_and_a_wrong_one_is_refused() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+        let [first, key, second, second_key] =
+            ["certificate.pem", "key.pem", "renewed.pem", "renewed-key.pem"]
+                .map(|name| directory.join(name));
+        let mut config = on_any_port();
+        config.http.tls = Some(TlsFiles { certificate: first.clone(), key: key.clone() });
+        let served = started(&config);
+        let mut open = trusting(&first, served.address).await.unwrap();
+        config.http.tls = Some(TlsFiles { certificate: second.clone(), key: second_key });
+        served.give(Access::load(&config.http).unwrap());
+        trusting(&second, served.address).await.unwrap();
+        assert!(trusting(&first, served.address).await.is_err());
+        // Connections that are open go on.
+        let answer = ask(&mut open).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        config.http.tls = Some(TlsFiles { certificate: key.clone(), key });
+        assert!(Access::load(&config.http).is_err());
     }
 
     #[cfg(feature = "tls")]
@@ -225,12 +295,7 @@ mod tests {
         config.http.tls = Some(TlsFiles { certificate: certificate.clone(), key });
         let address = start(&config);
 
-        let root = std::fs::read(&certificate).unwrap();
-        let root = native_tls::Certificate::from_pem(&root).unwrap();
-        let client = native_tls::TlsConnector::builder().add_root_certificate(root).build();
-        let client = tokio_native_tls::TlsConnector::from(client.unwrap());
-        let stream = TcpStream::connect(address).await.unwrap();
-        let answer = ask(client.connect("localhost", stream).await.unwrap()).await;
+        let answer = ask(trusting(&certificate, address).await.unwrap()).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 
         let mut plain = TcpStream::connect(address).await.unwrap();
@@ -241,7 +306,7 @@ mod tests {
         assert!(!answer.starts_with(b"HTTP"));
 
         config.http.tls = Some(TlsFiles { key: certificate.clone(), certificate });
-        let refused = serve(&config, &Arc::new(Vitals::new(&config))).unwrap_err();
+        let refused = serve(&config, &Arc::new(Vitals::new(&config))).err().unwrap();
         assert!(matches!(refused, ServerError::Tls { .. }), "{refused}");
     }
 }

@@ -15,5 +15,6 @@ mod meaning;
 mod misfits_in_enums;
 mod misfits_in_fields;
 mod misfits_in_values;
+mod personal;
 mod timestamps;
 mod types_that_fit;

@@ -84,7 +84,7 @@ where
         let append = deciding.append_of(new);
         match deciding.settle(&append).await.map_err(DecideError::Append)? {
             Settled::Appended(appended) => {
-                deciding.states.apply_all(events);
+                deciding.apply_appended(events, &append, &appended)?;
                 deciding.save_snapshots(&append, &appended);
                 return Ok(deciding.decided(appended));
             }
@@ -135,6 +135,30 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
 
     fn decided(self, appended: Appended) -> Decided<S> {
         Decided { state: self.states, appended, tries: self.tries }
+    }
+
+    /// Applies the events of the decision. Those with personal values are applied as a load does it,
+    /// sealed, so that a state has no open value and can be saved.
+    fn apply_appended<E>(
+        &mut self,
+        events: S::Events,
+        append: &Append,
+        appended: &Appended,
+    ) -> Result<(), DecideError<E>> {
+        if !append.events().any(NewEvent::is_personal) {
+            self.states.apply_all(events);
+            return Ok(());
+        }
+        let mut folds = self.states.folds();
+        for ((index, event), place) in append.events.iter().zip(&appended.events) {
+            if let (Some(state), Some((stream, _))) =
+                (folds.get_mut(*index), append.streams.get(*index))
+            {
+                let recorded = event.recorded(stream, *place, appended.recorded_at);
+                state.apply_recorded(&recorded).map_err(DecideError::Load)?;
+            }
+        }
+        Ok(())
     }
 
     /// Saves the states that are due, in a task of its own.

@@ -1,6 +1,7 @@
 //! Folding: events of a stream, applied to a state from a version up to a moment.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use annals_schemas::{EncodeError, Fingerprint, Schema};
 
@@ -21,8 +22,8 @@ pub trait Fold: Send {
     fn snapshot_schema(&self) -> Option<Fingerprint>;
     /// Replaces the state by that of a snapshot; no effect and false if it cannot be decoded.
     fn restore(&mut self, payload: &[u8]) -> bool;
-    /// Whether a snapshot is due that many events after the last one.
-    fn is_snapshot_due(&self, events: u64) -> bool;
+    /// Whether a snapshot is due that many events after the last one, whose load took so long.
+    fn is_snapshot_due(&self, events: u64, load_time: Duration) -> bool;
     /// The state for a snapshot; none if it has no snapshots.
     fn save(&self) -> Option<Result<(Schema, Vec<u8>), EncodeError>>;
 }
@@ -48,8 +49,8 @@ impl<A: Aggregate> Fold for A {
         is_restored
     }
 
-    fn is_snapshot_due(&self, events: u64) -> bool {
-        A::snapshots().is_some_and(|snapshots| snapshots.is_due(events))
+    fn is_snapshot_due(&self, events: u64, load_time: Duration) -> bool {
+        A::snapshots().is_some_and(|snapshots| snapshots.is_due(events, load_time))
     }
 
     fn save(&self) -> Option<Result<(Schema, Vec<u8>), EncodeError>> {
@@ -67,12 +68,20 @@ pub(crate) struct Folded {
     pub(crate) removed: u64,
     /// The last event of the snapshot that the state began with.
     pub(crate) snapshot: Option<Version>,
+    /// The time in which the events behind the snapshot were read and applied.
+    pub(crate) load_time: Duration,
 }
 
 impl Folded {
     /// The initial state has no event.
     pub(crate) fn nothing(stream: &StreamName) -> Self {
-        Self { stream: stream.clone(), version: None, removed: 0, snapshot: None }
+        Self {
+            stream: stream.clone(),
+            version: None,
+            removed: 0,
+            snapshot: None,
+            load_time: Duration::ZERO,
+        }
     }
 
     /// Begins with the snapshot of the stream, if there is one that is not behind `until`.
@@ -105,7 +114,7 @@ impl Folded {
     /// The snapshot of a state, if one is due.
     pub(crate) fn snapshot_if_due(&self, state: &dyn Fold) -> Option<Snapshot> {
         let since = count(self.version) - count(self.snapshot);
-        if !state.is_snapshot_due(since) {
+        if !state.is_snapshot_due(since, self.load_time) {
             return None;
         }
         match self.to_snapshot(state)? {
@@ -134,7 +143,7 @@ impl Folded {
         state: &mut dyn Fold,
         until: Option<AsOf>,
     ) -> Result<(), Error> {
-        let start = self.version;
+        let (start, started_at) = (self.version, Instant::now());
         let mut applied = 0;
         let mut excluded = None;
         let each = |event: RecordedEvent| {
@@ -147,6 +156,7 @@ impl Folded {
             Ok(ControlFlow::Continue(()))
         };
         let last = store.fold_stream(&self.stream, start, each).await?;
+        self.load_time += started_at.elapsed();
         let end = match (excluded, until) {
             (Some(excluded), _) => excluded.previous(),
             // Removed events at the end of the stream.

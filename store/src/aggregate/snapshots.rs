@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_schemas::{DecodeError, EncodeError, Fingerprint, Schema, SchemaError};
 use serde::Serialize;
@@ -11,8 +12,7 @@ use tokio::runtime::Handle;
 use crate::event_store::sealed::{Backend, Snapshot};
 use crate::telemetry::{self, SnapshotOutcome};
 
-/// How an aggregate's state is saved: its Avro schema, and the number of events between two
-/// snapshots. Returned by [`Aggregate::snapshots`](crate::Aggregate::snapshots).
+/// How an aggregate's state is saved: its Avro schema, and when, by events or by the time of a load. Returned by [`Aggregate::snapshots`](crate::Aggregate::snapshots).
 ///
 /// A snapshot belongs to a stream and to the exact text of the schema: after any change of the schema
 /// earlier snapshots are ignored. **Change the schema whenever `apply` changes its result**, for
@@ -20,11 +20,20 @@ use crate::telemetry::{self, SnapshotOutcome};
 ///
 /// A test should check that the state matches the schema, with [`Snapshots::verify`].
 pub struct Snapshots<A> {
-    every: u64,
+    policy: SnapshotPolicy,
     definition: &'static str,
     encode: fn(&A, &Schema) -> Result<Vec<u8>, EncodeError>,
     decode: fn(&[u8], &Schema) -> Result<A, DecodeError>,
     verify: fn(&Schema) -> Result<(), Vec<annals_schemas::Misfit>>,
+}
+
+/// When a state is saved.
+#[derive(Debug, Clone, Copy)]
+enum SnapshotPolicy {
+    /// After so many events.
+    Events(u64),
+    /// After a load that took so long.
+    LoadTime(Duration),
 }
 
 impl<A: Serialize + DeserializeOwned> Snapshots<A> {
@@ -32,8 +41,19 @@ impl<A: Serialize + DeserializeOwned> Snapshots<A> {
     /// `definition` is the text of an `.avsc` file: an Avro record that the state fits.
     #[must_use]
     pub const fn every(events: u32, definition: &'static str) -> Self {
+        Self::by(SnapshotPolicy::Events(events as u64), definition)
+    }
+
+    /// Saves the state after a decision if the events behind the last snapshot took so long to read
+    /// and apply: by cost, whatever makes a load slow. Some milliseconds are a good limit.
+    #[must_use]
+    pub const fn when_load_takes(time: Duration, definition: &'static str) -> Self {
+        Self::by(SnapshotPolicy::LoadTime(time), definition)
+    }
+
+    const fn by(policy: SnapshotPolicy, definition: &'static str) -> Self {
         Self {
-            every: events as u64,
+            policy,
             definition,
             encode: |state, schema| schema.encode(state),
             decode: |payload, schema| schema.decode(payload, schema),
@@ -70,14 +90,19 @@ impl<A> Snapshots<A> {
         Ok((schema, (self.encode)(state, &schema)?))
     }
 
-    pub(crate) const fn is_due(&self, events: u64) -> bool {
-        events >= self.every && events > 0
+    /// Whether a snapshot is due that many events after the last one, whose load took so long.
+    pub(crate) fn is_due(&self, events: u64, load_time: Duration) -> bool {
+        let is_reached = match self.policy {
+            SnapshotPolicy::Events(every) => events >= every,
+            SnapshotPolicy::LoadTime(time) => load_time >= time,
+        };
+        is_reached && events > 0
     }
 }
 
 impl<A> fmt::Debug for Snapshots<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshots").field("every", &self.every).finish_non_exhaustive()
+        f.debug_struct("Snapshots").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 

@@ -287,6 +287,7 @@ mod tests {
             data: RawValue::from_string("{}".to_owned()).unwrap(),
             metadata: Metadata::default(),
             headers: std::collections::BTreeMap::new(),
+            draft: None,
         };
         (Append::to(&stream, ExpectedVersion::Any, [event]), stream)
     }

@@ -23,6 +23,7 @@ pub(crate) enum RefusalRow {
     UnknownSchema { category: String, fingerprint: i64 },
     Malformed { event_id: Uuid, field: String },
     OtherCluster { recorded: String, found: String },
+    StreamClosed { stream: StreamName, closed_at: Timestamp },
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,7 +53,8 @@ pub(crate) async fn refusals(
         | RefusalRow::IllegalStream { .. }
         | RefusalRow::UnknownSchema { .. }
         | RefusalRow::Malformed { .. }
-        | RefusalRow::OtherCluster { .. } => &[],
+        | RefusalRow::OtherCluster { .. }
+        | RefusalRow::StreamClosed { .. } => &[],
     });
     let fingerprints = conflict_events.map(|event| Fingerprint::from(event.fingerprint)).collect();
     let schemas =
@@ -86,6 +88,9 @@ fn refusal(row: RefusalRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal 
             Refusal::Malformed { event_id: event_id.into(), field }
         }
         RefusalRow::OtherCluster { recorded, found } => Refusal::OtherCluster { recorded, found },
+        RefusalRow::StreamClosed { stream, closed_at } => {
+            Refusal::StreamClosed { stream, closed_at }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use annals_schemas::Fingerprint;
+use jiff::Timestamp;
 
 use crate::event::{EventId, RecordedEvent};
 use crate::limits::HEADER_NAME_BYTES_MAX;
@@ -48,6 +49,14 @@ pub enum Refusal {
     IllegalStream {
         /// The name.
         stream: String,
+    },
+    /// The stream is closed ([`Store::close_stream`](crate::Store::close_stream)): it gets no
+    /// further event.
+    StreamClosed {
+        /// The stream.
+        stream: StreamName,
+        /// When an administrator closed it.
+        closed_at: Timestamp,
     },
     /// A schema is not registered in the store for this category. The store registers the schemas
     /// of these events, so another program has changed the table.
@@ -115,6 +124,7 @@ impl Refusal {
             Self::IdTaken { .. }
             | Self::PartlyKnown { .. }
             | Self::IllegalStream { .. }
+            | Self::StreamClosed { .. }
             | Self::UnknownSchema { .. }
             | Self::OtherCluster { .. }
             | Self::Malformed { .. }
@@ -149,6 +159,9 @@ impl fmt::Display for Refusal {
             ),
             Self::IllegalStream { stream } => {
                 write!(f, "the database rejects the stream name {stream:?}")
+            }
+            Self::StreamClosed { stream, closed_at } => {
+                write!(f, "stream {stream} is closed since {closed_at}")
             }
             Self::UnknownSchema { category, fingerprint } => write!(
                 f,

@@ -140,19 +140,7 @@ impl Log {
             let position = self.next_position();
             self.ids.insert(event.id, self.events.len());
             self.streams.entry(stream.clone()).or_default().push(self.events.len());
-            self.events.push(RecordedEvent {
-                position,
-                stream: stream.clone(),
-                version,
-                id: event.id,
-                event_type: event.event_type.to_owned(),
-                recorded_at: now,
-                schema: event.schema,
-                payload: event.payload.clone(),
-                metadata: event.metadata.clone(),
-                headers: event.headers.clone(),
-                removed_before: 0,
-            });
+            self.events.push(event.recorded(stream, (version, position), Some(now)));
             appended.events.push((version, position));
             appended.recorded_at = Some(now);
         }

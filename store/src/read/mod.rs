@@ -1,5 +1,6 @@
 //! Reading: streams of events, in pages; each page is one query by key.
 
+pub(crate) mod causal_tree;
 pub(crate) mod listing;
 pub(crate) mod pages;
 mod query;

@@ -46,7 +46,7 @@ begin
     return next format('grant usage on schema annals to %I', role);
     return next format(
         'grant select on annals.migrations, annals.identity, annals.adoptions, annals.streams, annals.events, '
-        'annals.removed_events, annals.outbox, annals.outbox_dropped, annals.schemas to %I',
+        'annals.removed_events, annals.archived_events, annals.outbox, annals.outbox_dropped, annals.schemas to %I',
         role
     );
     return next format(
@@ -64,10 +64,14 @@ begin
         if purpose = 'append' and item.short in (
                 'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend',
                 'projection_lock_appends', 'projection_schema', 'projection_create', 'projection_show', 'projection_switch',
-                'projection_drop'
+                'projection_drop', 'personal_key_create', 'personal_fence', 'personal_destroy'
+            )
+            or purpose = 'admin' and item.short in (
+                'personal_rotated', 'personal_rewrap', 'stream_close', 'stream_reopen', 'stream_truncate', 'stream_archive',
+                'stream_restore'
             )
             or purpose in ('append', 'admin') and item.short = 'projection_skip'
-            or purpose <> 'relay' and item.short = 'is_covered'
+            or purpose <> 'relay' and item.short in ('is_covered', 'causal_tree')
             -- Only these functions change leases.
             or purpose = 'relay' and (
                 item.short in ('outbox_extend', 'outbox_drop_published')
@@ -87,6 +91,8 @@ begin
         end if;
     end loop;
     if purpose <> 'relay' then
+        -- The keys are encrypted: only the key provider can decrypt them.
+        return next format('grant select on annals.personal_keys, annals.personal_wrapping, annals.event_log to %I', role);
         return next format(
             'grant select on annals.projections, annals.projection_skips, annals.projection_status to %I', role
         );

@@ -1,0 +1,140 @@
+//! The subcommands `topics plan` and `topics apply`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use annals_store::Store;
+use clap::Subcommand;
+
+use crate::cli::arguments::Output;
+use crate::config::{Config, Delivery};
+use crate::driver::topic_claims;
+use crate::kafka::claims_topic::ClaimsTopic;
+use crate::kafka::inspection::inspect;
+use crate::kafka::topic_admin::TopicAdmin;
+use crate::kafka::topic_changes::{ChangeKind, TopicChange, changes};
+use crate::kafka::topic_plan::TopicPlan;
+use crate::report::failure::Failure;
+use crate::report::threads::in_a_thread;
+use crate::state::{overview, store_facts};
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// What to do with topics.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TopicsCommand {
+    /// Print how the topics of the broker differ from the declared ones, and change nothing.
+    ///
+    /// Declared by `[topics]`, `[topics.config]` and `[topics.categories]`: the topics of the store's
+    /// categories and of `[topics.categories]`, and those of claims and checkpoints. Exits with 0
+    /// without a difference, with 3 if there is one, with 1 after an error.
+    Plan,
+    /// Create missing topics and correct settings, and print what is left: numbers of partitions and
+    /// replicas are never changed.
+    ///
+    /// Exits with 0 if nothing is left, with 3 if something is, with 1 after an error.
+    Apply,
+}
+
+/// Executes it; returns what there is to say, and whether no difference is left.
+pub(super) async fn execute(
+    config: Config,
+    store: &Store,
+    command: &TopicsCommand,
+    output: Output,
+) -> Result<(String, bool)> {
+    let (facts, _) = store_facts(store).await?;
+    let deployment = overview::deployment(store, &config.publication()).await?;
+    let generation = deployment.generation.unwrap_or(1).unsigned_abs();
+    let config = config.of_store(facts).in_generation(generation);
+    let plans = plans(&config, store, deployment.shards.unsigned_abs()).await?;
+    let config = Arc::new(config);
+    match command {
+        TopicsCommand::Plan => {
+            let left = planned(&config, &plans).await?;
+            Ok((text(&[], &left, output)?, left.is_empty()))
+        }
+        TopicsCommand::Apply => {
+            let wanted = planned(&config, &plans).await?;
+            // It refuses a copy of a database, and creates the topic of claims.
+            topic_claims::begin(Config::clone(&config), store).await?;
+            apply(&config, &plans).await?;
+            let left = planned(&config, &plans).await?;
+            let applied =
+                wanted.into_iter().filter(|change| !left.contains(change)).collect::<Vec<_>>();
+            Ok((text(&applied, &left, output)?, left.is_empty()))
+        }
+    }
+}
+
+/// The topics that a relay needs.
+async fn plans(config: &Config, store: &Store, shards: u16) -> Result<Vec<TopicPlan>> {
+    let known = store.categories().await?;
+    let mut categories: BTreeSet<&str> =
+        config.topics.categories.keys().map(String::as_str).collect();
+    categories.extend(known.iter().map(annals_store::Category::as_str));
+    let topics = &config.topics;
+    let events = categories.into_iter().map(|of| TopicPlan::events(topics, &config.topic(of)));
+    let mut plans: Vec<TopicPlan> = events.chain([TopicPlan::claims(topics)]).collect();
+    if config.relay.delivery == Delivery::ExactlyOnce {
+        plans.push(TopicPlan::checkpoints(topics, &config.checkpoint_topic(), shards));
+    }
+    Ok(plans)
+}
+
+async fn planned(config: &Arc<Config>, plans: &[TopicPlan]) -> Result<Vec<TopicChange>, Failure> {
+    let (config, plans) = (Arc::clone(config), plans.to_vec());
+    in_a_thread("topics", move || {
+        let names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
+        let inspection = inspect(&config, &names)?;
+        Ok(changes(&plans, &inspection, &config.kafka.bootstrap_servers))
+    })
+    .await
+}
+
+/// Claims and creates missing topics, and corrects settings.
+async fn apply(config: &Arc<Config>, plans: &[TopicPlan]) -> Result<(), Failure> {
+    let wanted = planned(config, plans).await?;
+    let (config, plans) = (Arc::clone(config), plans.to_vec());
+    in_a_thread("topics", move || {
+        let admin = TopicAdmin::open(&config)?;
+        let claimed = plans.iter().map(|plan| plan.name.clone());
+        let claimed: Vec<String> = claimed.filter(|name| *name != config.topics.claims).collect();
+        let refused = ClaimsTopic::new(&config).claim(&admin, &claimed)?;
+        if let Some(failure) = refused.into_values().next() {
+            return Err(failure);
+        }
+        let is_missing = |plan: &&TopicPlan| {
+            let create = |of: &TopicChange| {
+                of.topic == plan.name && matches!(of.kind, ChangeKind::Create { .. })
+            };
+            wanted.iter().any(create)
+        };
+        let missing: Vec<&TopicPlan> = plans.iter().filter(is_missing).collect();
+        if !missing.is_empty() {
+            admin.create(&missing)?.into_values().collect::<Result<Vec<()>, _>>()?;
+        }
+        let mut settings: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+        for change in &wanted {
+            if let ChangeKind::Set { setting, planned, .. } = &change.kind {
+                settings.entry(&change.topic).or_default().insert(setting, planned);
+            }
+        }
+        for (topic, settings) in settings {
+            admin.configure(topic, &settings)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn text(applied: &[TopicChange], left: &[TopicChange], output: Output) -> Result<String> {
+    if output == Output::Json {
+        let all = serde_json::json!({ "applied": applied, "differences": left });
+        return Ok(format!("{all}\n"));
+    }
+    let mut text: String = applied.iter().map(|of| format!("applied: {of}\n")).collect();
+    text.extend(left.iter().map(|of| format!("{of}\n")));
+    text.push_str(&format!("{} differences\n", left.len()));
+    Ok(text)
+}

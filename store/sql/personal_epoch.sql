@@ -1,0 +1,2 @@
+-- The epoch of the wrapping key.
+select epoch from annals.personal_wrapping where is_only

@@ -1,0 +1,132 @@
+//! The audit log of a period, a stream, an actor or a correlation, and the causal tree of an event: as
+//! JSON lines of the command `annals`, and in SQL views.
+
+use std::process::{Command, Output};
+
+use annals_store::{Append, Context, ExpectedVersion, Metadata, NewEvent, StreamName};
+use annals_testkit::{Must, Testbed, account, deposited, opened};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Runs `annals`.
+fn annals(bed: &Testbed, arguments: &[&str]) -> Output {
+    let tests = std::env::current_exe().must("find this program");
+    let debug = tests.parent().and_then(|deps| deps.parent()).must("find the target directory");
+    let mut command = Command::new(debug.join("annals"));
+    command.env("ANNALS_DATABASE_URL", bed.database_url()).args(arguments);
+    command.output().must("run annals")
+}
+
+/// Its lines; it must succeed.
+fn lines(bed: &Testbed, arguments: &[&str]) -> Vec<Value> {
+    let output = annals(bed, arguments);
+    let (text, errors) = (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(output.status.success(), "annals {arguments:?}: {errors}");
+    let text = String::from_utf8(text).must("print UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).must("print JSON lines")).collect()
+}
+
+fn positions(lines: &[Value]) -> Vec<i64> {
+    lines.iter().map(|line| line["position"].as_i64().must("have a position")).collect()
+}
+
+/// Appends one event, and returns its id and position.
+async fn append(bed: &Testbed, stream: &StreamName, event: NewEvent) -> (Uuid, i64) {
+    let id = event.id().get();
+    let append = Append::to(stream, ExpectedVersion::Any, [event]);
+    let appended = bed.store().append(&append).await.must("append");
+    (id, appended.events[0].1.get())
+}
+
+fn caused_by(cause: Uuid, event: NewEvent) -> NewEvent {
+    event.with_metadata(Metadata { causation_id: Some(cause), ..Metadata::default() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_log_of_a_period_a_stream_an_actor_or_a_correlation_is_printed() {
+    let bed = Testbed::new("audit_log").await;
+    let correlation = Uuid::now_v7();
+    let (ann, bob) = (account("ann"), account("bob"));
+    let context = Context::new().actor("ann").correlation_id(correlation);
+    let first = context.sync_scope(|| opened("ann"));
+    let (_, first) = append(&bed, &ann, first).await;
+    let (_, second) = append(&bed, &bob, opened("bob")).await;
+    let context = Context::new().actor("bob").correlation_id(correlation);
+    let third = context.sync_scope(|| deposited(7));
+    let (id, third) = append(&bed, &bob, third).await;
+
+    let all = lines(&bed, &["log"]);
+    assert_eq!(positions(&all), [first, second, third]);
+    let last = &all[2];
+    assert_eq!(
+        (&last["stream"], &last["version"], &last["event_type"], &last["actor"]),
+        (&"account-bob".into(), &1.into(), &"MoneyDeposited".into(), &"bob".into())
+    );
+    assert_eq!(last["event_id"], id.to_string());
+    assert_eq!(last["data"]["cents"], 7);
+    assert_eq!(positions(&lines(&bed, &["log", "--stream", "account-bob"])), [second, third]);
+    assert_eq!(
+        positions(&lines(&bed, &["log", "--category", "account", "--actor", "ann"])),
+        [first]
+    );
+    let of_correlation = lines(&bed, &["log", "--correlation", &correlation.to_string()]);
+    assert_eq!(positions(&of_correlation), [first, third]);
+    let time = |line: &Value| line["recorded_at"].as_str().must("have a time").to_owned();
+    let since = lines(&bed, &["log", "--since", &time(&all[1])]);
+    assert_eq!(positions(&since), [second, third]);
+    let until = lines(&bed, &["log", "--since", &time(&all[1]), "--until", &time(&all[2])]);
+    assert_eq!(positions(&until), [second]);
+    assert_eq!(positions(&lines(&bed, &["log", "--stream", "account-none"])), [0; 0]);
+    assert!(!annals(&bed, &["log", "--stream", "no stream"]).status.success());
+
+    let rows = sqlx::query_scalar(include_str!("sql/event_log_of_actor.sql")).bind("bob");
+    let rows: Vec<i64> = rows.fetch_all(bed.store().pool()).await.must("read the view");
+    assert_eq!(rows, [third]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_causal_tree_of_any_of_its_events_is_the_whole_tree() {
+    let bed = Testbed::new("causal_tree").await;
+    let (a, b) = (account("a"), account("b"));
+    let command = Uuid::now_v7();
+    // Two events of a command; the first caused two others, one of which caused another one.
+    let (first, p1) = append(&bed, &a, caused_by(command, opened("a"))).await;
+    let (second, p2) = append(&bed, &a, caused_by(command, deposited(1))).await;
+    let (third, p3) = append(&bed, &b, caused_by(first, opened("b"))).await;
+    let (fourth, p4) = append(&bed, &b, caused_by(third, deposited(2))).await;
+    let (_, p5) = append(&bed, &b, caused_by(first, deposited(3))).await;
+    append(&bed, &b, deposited(4)).await;
+    for event in [first, second, third, fourth] {
+        let tree = lines(&bed, &["tree", &event.to_string()]);
+        let found: Vec<_> =
+            tree.iter().map(|line| (line["depth"].as_u64(), line["position"].as_i64())).collect();
+        let expected = [(0, p1), (1, p3), (2, p4), (1, p5), (0, p2)];
+        assert_eq!(found, expected.map(|(depth, position)| (Some(depth), Some(position))));
+    }
+    assert_eq!(lines(&bed, &["tree", &first.to_string(), "--events-max", "2"]).len(), 2);
+    assert!(!annals(&bed, &["tree", &command.to_string()]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_closed_and_people_erased_by_command() {
+    let bed = Testbed::new("command").await;
+    append(&bed, &account("a"), opened("a")).await;
+    let closed = lines(&bed, &["stream", "close", "account-a", "--reason", "a test"]);
+    assert_eq!(closed[0]["closed"], true);
+    let shown = lines(&bed, &["stream", "show", "account-a"]);
+    assert!(shown[0]["closed_at"].is_string() && shown[0]["version"] == 0);
+    assert!(!annals(&bed, &["stream", "close", "account-a"]).status.success(), "without a reason");
+
+    let file = std::env::temp_dir().join(format!("{}.keys", bed.name()));
+    let file = file.to_str().must("be text");
+    let personal = |arguments: &[&str]| {
+        lines(&bed, &[&["personal", "--key-file", file], arguments].concat()).remove(0)
+    };
+    let erased = personal(&["erase", "customer-1", "--reason", "a test"]);
+    assert_eq!((&erased["key_id"], &erased["erased_before"]), (&Value::Null, &false.into()));
+    assert_eq!(personal(&["erase", "customer-1", "--reason", "a test"])["erased_before"], true);
+    assert_eq!(personal(&["rotate"])["rewrapped"], 0);
+    assert_eq!(personal(&["forget-backups"])["destroyed"], true);
+    assert_eq!(personal(&["finish"])["erased"], serde_json::json!([]));
+    std::fs::remove_file(file).must("remove the key file");
+}

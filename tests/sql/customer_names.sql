@@ -1,0 +1,2 @@
+-- The names in the read model.
+select name from customers.customers order by name

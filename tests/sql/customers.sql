@@ -1,0 +1,1 @@
+create table customers (key_id bytea primary key, name text not null)
