@@ -1,6 +1,7 @@
 //! The configuration: read from a file and the environment, checked once, complete from then on.
 
 mod check;
+mod checkpoint_topics;
 mod defaults;
 mod effective;
 mod host;
@@ -11,9 +12,9 @@ mod settings;
 mod sources;
 mod topics;
 
+pub(crate) use checkpoint_topics::Deployments;
 pub use effective::{Effective, RELOADED, ShownKey};
 pub(crate) use host::host_name;
-pub(crate) use settings::Deployments;
 pub use settings::{
     CategoryTopic, Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log,
     LogFormat, Login, Registry, Relay, Secret, StoreFacts, TlsFiles, Topics, Trace,
