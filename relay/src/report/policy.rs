@@ -117,14 +117,13 @@ impl Failure {
             Self::Store(annals_store::Error::Unreadable { .. }) => {
                 Policy::halt(Fatal).quarantining(Cause::Schema)
             }
-            Self::Diverged { .. } | Self::OtherStore { .. } | Self::LaterGeneration { .. } => {
-                Policy::halt(DivergedHistory)
-            }
+            Self::Diverged { .. } | Self::OtherStore { .. } => Policy::halt(DivergedHistory),
             Self::PublicationRefused(_)
             | Self::Checkpoint(_)
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Delivery { .. }
+            | Self::LaterGeneration { .. }
             | Self::NewGeneration
             | Self::CheckpointsLost { .. }
             | Self::CheckpointsOlder { .. }
