@@ -9,7 +9,7 @@ use annals_testkit::{
     Component, DEADLINE, DiskPart, Ending, Follower, Must, Outcomes, PrivateStack, RelayProcess,
     Testbed, check, until,
 };
-use futures_util::StreamExt;
+use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -34,20 +34,32 @@ fn follow(store: Store) -> watch::Receiver<Vec<Uuid>> {
     tokio::spawn(async move {
         let mut follow = Follow::all();
         loop {
-            let mut log = Box::pin(store.follow(follow.clone()));
-            while let Some(next) = log.next().await {
-                match next {
-                    Ok(Followed { event, checkpoint, .. }) => {
-                        ids.send_modify(|ids| ids.push(event.id.get()));
-                        follow = Follow::all().after(checkpoint);
-                    }
-                    Err(error) if error.is_retryable() => {}
-                    Err(error) => Err(error).must("follow"),
-                }
-            }
+            follow = follow_until_an_error(&store, follow, &ids).await;
         }
     });
     followed
+}
+
+/// Follows until an error; returns where to follow again.
+async fn follow_until_an_error(
+    store: &Store,
+    follow: Follow,
+    ids: &watch::Sender<Vec<Uuid>>,
+) -> Follow {
+    let mut log = Box::pin(store.follow(follow.clone()));
+    let mut reached = follow;
+    loop {
+        let Followed { event, checkpoint, .. } = match log.try_next().await {
+            Ok(Some(followed)) => followed,
+            Ok(None) => return reached,
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}");
+                return reached;
+            }
+        };
+        ids.send_modify(|ids| ids.push(event.id.get()));
+        reached = Follow::all().after(checkpoint);
+    }
 }
 
 impl Service {
