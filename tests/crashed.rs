@@ -5,10 +5,10 @@
 
 use std::pin::pin;
 
-use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Followed, Store};
+use annals_store::{Append, Category, Checkpoint, ExpectedVersion, Follow, Followed, Store};
 use annals_testkit::{
-    Component, DEADLINE, Ending, FaultyLink, Follower, Must, PrivateStack, RelayProcess, Testbed,
-    account, check, deposited,
+    CATEGORY, Component, DEADLINE, Ending, FaultyLink, Follower, Must, PrivateStack, RelayProcess,
+    Testbed, account, check, deposited,
 };
 use futures_util::{Stream, TryStreamExt};
 use sqlx::postgres::PgListener;
@@ -141,6 +141,8 @@ async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
     let exactly = Published::new(&stack, "crashed", "exactly-once").await;
     let at_least = Published::new(&stack, "crashed_alo", "at-least-once").await;
     let mut log = pin!(exactly.bed.store().follow(Follow::all()));
+    let of_category = Follow::category(&Category::new(CATEGORY).must("name a category"));
+    let mut of_category = pin!(exactly.bed.store().follow(of_category));
     let mut scratch = connect(&exactly.bed).await;
     let create = sqlx::raw_sql(include_str!("sql/scratch.sql")).execute(&mut scratch).await;
     create.must("make a table");
@@ -150,6 +152,7 @@ async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
         let silent = (exactly.silence().await, at_least.silence().await);
         unflushed.happen(&exactly.bed).await;
         let checkpoint = take(&mut log, 1).await;
+        take(&mut of_category, 1).await;
         for published in [&exactly, &at_least] {
             published.bed.until_looked("annals-relay").await;
         }
@@ -167,6 +170,7 @@ async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
             append(at_least.bed.store(), number).await;
         }
         take(&mut log, APPENDS).await;
+        take(&mut of_category, APPENDS).await;
         let mut restarted = pin!(exactly.bed.store().follow(Follow::all().after(checkpoint)));
         take(&mut restarted, APPENDS).await;
         if are_given_again {

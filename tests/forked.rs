@@ -10,9 +10,9 @@ use annals_store::{
     Append, Checkpoint, ExpectedVersion, Follow, NewEvent, Store, StoreOptions, StreamName,
 };
 use annals_testkit::{
-    CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, PrivateStack, RelayProcess,
-    RelaySettings, Testbed, account, check, configure_topic, create_topic, delete_topic, deposited,
-    deposited_large, opened, read_topic, take, until, write_records,
+    CATEGORY, Component, Ending, Environment, FaultyLink, Follower, Isolation, Must, PrivateStack,
+    RelayProcess, RelaySettings, Testbed, account, check, configure_topic, create_topic,
+    delete_topic, deposited, deposited_large, opened, read_topic, take, until, write_records,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -29,10 +29,17 @@ impl Pair {
     }
 
     pub(crate) async fn of(primary: PrivateStack, label: &str) -> Self {
+        let kafka = primary.environment().kafka.clone();
+        Self::with_kafka(primary, kafka, label).await
+    }
+
+    /// With another Kafka than the shared one.
+    pub(crate) async fn with_kafka(primary: PrivateStack, kafka: String, label: &str) -> Self {
         primary.end(Component::Postgres, Ending::Orderly).await;
         let standby = PrivateStack::standby_of(&primary).await;
         primary.start(Component::Postgres).await;
-        let bed = Testbed::on(label, primary.environment().clone()).await;
+        let environment = Environment { kafka, ..primary.environment().clone() };
+        let bed = Testbed::on(label, environment).await;
         Self { primary, standby, bed }
     }
 
@@ -170,8 +177,7 @@ async fn a_promoted_standby_that_lagged_halts_the_relay_until_it_is_rebased() {
     assert_eq!(records.len(), 7, "something of the new history is published");
 
     let arguments = ["rebase", "--reason", "the primary burned down"];
-    let listed = settings.run(&[&arguments[..], &["--dry-run"]].concat()).await;
-    let listed = listed.unwrap_or_else(|said| panic!("{said}"));
+    let listed = settings.must_run(&["rebase", "--dry-run"]).await;
     let diverging: Vec<&str> = listed.lines().filter(|line| line.starts_with("diverges")).collect();
     let [fourth, fifth, sixth] = diverging[..] else { panic!("{listed}") };
     assert!(fourth.contains("account-a version 4: published"), "{fourth}");

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use annals_store::{Append, ExpectedVersion, Follow, Followed, Store};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited, take};
 use futures_util::{StreamExt, stream};
+use sqlx::{Connection, PgConnection};
 
 /// The maximum number of events of an append.
 const EVENTS_OF_AN_APPEND: i64 = 10_000;
@@ -13,6 +14,17 @@ const STREAMS_OF_AN_APPEND: i64 = 100;
 const TRANSACTIONS: i64 = 4;
 const APPENDS_OF_ONE: i64 = 10;
 const SMALL_APPENDS: usize = 50;
+
+/// How often a row of an event may be read, by all that a relay does. A page that reads a whole
+/// transaction again and again reads each row once for each page.
+const READS_MAX: usize = 6;
+
+/// The number of rows of events and of the outbox that were read so far.
+async fn rows_read(bed: &Testbed) -> usize {
+    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let read = sqlx::query_scalar::<_, i64>(include_str!("sql/rows_read.sql"));
+    usize::try_from(read.fetch_one(&mut connection).await.must("read statistics")).must("count")
+}
 
 /// Ten thousand events of a hundred streams.
 fn large(number: i64) -> Append {
@@ -46,7 +58,8 @@ fn are_each_once_and_in_order(followed: &[Followed]) -> bool {
 async fn large_transactions_are_published_and_followed_event_by_event_once_and_in_order() {
     let bed = Testbed::new("large").await;
     let store = bed.store();
-    let mut relay = RelayProcess::start(&bed.relay());
+    let pages = bed.relay().variable("ANNALS_RELAY__RELAY__BATCH_EVENTS_MAX", "2000");
+    let mut relay = RelayProcess::start(&pages);
     let large_ones = stream::iter(0..TRANSACTIONS)
         .map(|number| async move { store.append(&large(number)).await.must("append") })
         .buffer_unordered(2)
@@ -71,6 +84,9 @@ async fn large_transactions_are_published_and_followed_event_by_event_once_and_i
         + usize::try_from(APPENDS_OF_ONE * EVENTS_OF_AN_APPEND).must("count");
     follower.until_count(events).await;
     assert!(relay.terminate().await.success());
+    // Its sessions have ended, and with that the server counts all that they read.
+    let read = rows_read(&bed).await;
+    assert!(read <= READS_MAX * events, "the relay read {read} rows for {events} events");
     assert_eq!(check(&bed.history(Vec::new()).await), []);
     let followed = take(store, Follow::all(), events).await.must("follow");
     assert!(are_each_once_and_in_order(&followed));

@@ -68,6 +68,8 @@ mod java_registry;
 #[cfg(test)]
 mod large_transactions;
 #[cfg(test)]
+mod lost_generations;
+mod lost_sessions;
 mod malformed;
 #[cfg(test)]
 mod managed_servers;
@@ -138,6 +140,7 @@ mod same_contract;
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;
+mod servers_that_stop;
 mod session_settings;
 #[cfg(test)]
 mod snapshots;

@@ -14,12 +14,15 @@ use annals_store::{
     ProjectionStatus, RecordedEvent, Store, StreamName,
 };
 use annals_testkit::{
-    AccountEvent, DEADLINE, Dice, Load, LoadOptions, Must, Testbed, account, deposited,
+    AccountEvent, DEADLINE, Dice, FaultyLink, Load, LoadOptions, Must, Pooler, Testbed, account,
+    deposited,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+
+use crate::forked::Pair;
 
 const NAME: &str = "balances";
 /// A lease that does not expire in a test, and is not renewed in it.
@@ -352,6 +355,39 @@ async fn a_runner_that_lost_its_lease_cannot_commit_and_the_new_owner_continues(
     assert!(quick.begun.load(Ordering::SeqCst) >= 2);
     assert_eq!(balance(store, "a").await, 10);
     check_exactly_once(&bed).await;
+}
+
+/// Its connections lead to the promoted standby without breaking: they end at a pooler. That standby
+/// has the lease, and an event that the runner has applied to the old primary only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_behind_a_pooler_applies_again_what_a_promoted_standby_has_not_applied() {
+    let pair = Pair::new("projected_fork").await;
+    let primary = pair.bed.store();
+    let (link, near) = FaultyLink::before(&pair.bed.database_url()).await;
+    let pooler = Pooler::before(&near).await;
+    let store = Store::connect(&pooler.url(&near)).await.must("connect through a pooler");
+    let script = Script::gated();
+    let _running = Running::start(&store, balances(&script), LONG);
+    append(primary, "a", [1]).await;
+    until_begun(&script, 1).await;
+    script.gate.add_permits(1);
+    until(primary, 1, |status| status.events == 1).await;
+    append(primary, "a", [2]).await;
+    until_begun(&script, 2).await;
+    let mut standby = pair.until_replicated(2).await;
+    Pair::cut_off(&mut standby).await;
+    script.gate.close();
+    until(primary, 1, |status| status.events == 2).await;
+
+    sqlx::query(include_str!("sql/promote.sql")).execute(&mut standby).await.must("promote");
+    link.lead_to(&pair.standby.postgres_address());
+    link.cut();
+    link.mend();
+    let promoted = Store::connect(&pair.standby_url()).await.must("connect");
+    let appended = append(&promoted, "a", [3]).await;
+    wait_for(&promoted, &appended).await;
+    let expected: Vec<_> = (0..3).map(|version| (account("a").to_string(), version)).collect();
+    assert_eq!(applied(&promoted).await, expected);
 }
 
 #[tokio::test]

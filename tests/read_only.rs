@@ -122,6 +122,14 @@ async fn a_relay_publishes_again_once_its_database_may_be_written_to() {
     administrator.set_read_only(&bed, "off").await;
     bed.store().append(&append(2)).await.must("append to a database that is writable again");
     follower.until_count(2).await;
+    relay.has_waited_for("database").await;
+    // It uses none of the sessions again that began meanwhile.
+    relay.turn_page();
+    for events in 3..10 {
+        bed.store().append(&append(1)).await.must("append");
+        follower.until_count(events).await;
+    }
+    assert!(!relay.has_event("outage_began"), "a session is still read-only");
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

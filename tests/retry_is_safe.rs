@@ -8,6 +8,7 @@ use annals_store::{
 };
 use annals_testkit::{
     FaultyLink, Must, Testbed, account, closed, deposited, deposited_for, dropped_after, opened,
+    remove_events,
 };
 use tokio::sync::Barrier;
 
@@ -169,6 +170,40 @@ async fn an_append_that_shares_only_some_ids_with_another_is_refused() {
     let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
     let [Refusal::PartlyKnown { event_ids }] = refusals.as_slice() else { panic!("{error}") };
     assert_eq!(*event_ids, [known.id()]);
+    assert_eq!(bed.fingerprint().await, before);
+}
+
+/// By a single call, in a transaction, and in calls that arrive together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_does_not_record_an_event_again_that_was_removed_meanwhile() {
+    let bed = Testbed::new("removed_since").await;
+    let store = bed.store();
+    let appends: Vec<_> = (0..20)
+        .map(|number| {
+            Append::to(&account(number), ExpectedVersion::Any, [opened("ann"), deposited(number)])
+        })
+        .collect();
+    let mut originals = Vec::new();
+    for append in &appends {
+        originals.push(store.append(append).await.must("append"));
+    }
+    for number in 0..10 {
+        // All events of the append, or one of them.
+        let first = if number < 5 { 0 } else { 1 };
+        remove_events(store, &account(number), first..2).await;
+    }
+    let before = bed.fingerprint().await;
+    let again = futures_util::future::join_all(appends.iter().map(|append| store.append(append)));
+    for (again, original) in again.await.into_iter().zip(&originals) {
+        let again = again.must("append again");
+        assert!(again.repeated);
+        assert_eq!(again.events, original.events);
+    }
+    let alone = store.append(&appends[0]).await.must("append again");
+    let mut transaction = store.pool().begin().await.must("begin");
+    let inside = store.append_in(&mut transaction, &appends[0]).await.must("append again");
+    transaction.commit().await.must("commit");
+    assert_eq!((&alone.events, &inside.events), (&originals[0].events, &originals[0].events));
     assert_eq!(bed.fingerprint().await, before);
 }
 

@@ -50,14 +50,16 @@ postgres_prepare() {
 # Durability stays at the server's defaults (fsync, synchronous_commit, full_page_writes: all on):
 # measurements here must hold in production. The log is also written for logical decoding, which
 # Debezium in bench/ needs: that made no difference to the size of the log's records. A setting in
-# HOME/postgres.settings (one per line) overrides these.
+# HOME/postgres.settings (one per line) overrides these. A library beside the data, preload.so, is
+# loaded into the server: tests put it there.
 postgres_launch() {
-  local setting own=()
+  local setting own=() library=()
+  [[ ! -e ${POSTGRES_DATA%/data}/preload.so ]] || library=("LD_PRELOAD=${POSTGRES_DATA%/data}/preload.so")
   if [[ -e $HOME_DIR/postgres.settings ]]; then
     while IFS= read -r setting; do own+=(-c "$setting"); done <"$HOME_DIR/postgres.settings"
   fi
   cd "$POSTGRES_DATA"
-  launch postgres env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" -D "$POSTGRES_DATA" "--annals.dev=$HOME_DIR/postgres" \
+  launch postgres env LC_ALL=C "${library[@]}" "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" -D "$POSTGRES_DATA" "--annals.dev=$HOME_DIR/postgres" \
     -c listen_addresses=127.0.0.1 -c "port=$ANNALS_POSTGRES_PORT" -c unix_socket_directories= \
     -c max_connections=300 -c shared_buffers=256MB -c max_wal_size=2GB -c wal_level=logical \
     -c timezone=UTC -c log_timezone=UTC -c log_min_messages=warning -c log_min_error_statement=panic "${own[@]}"

@@ -209,7 +209,8 @@ begin
 
     -- After the locks: a concurrent append of the same events has either committed or rolled back.
     select
-        (select count(*) from annals.events e where e.event_id = any (event_ids)),
+        (select count(*) from annals.events e where e.event_id = any (event_ids))
+        + (select count(*) from annals.removed_events r where r.event_id = any (event_ids)),
         (select count(*)
          from (select distinct streams[f.place] as stream, f.fingerprint from unnest(stream_of, fingerprints) f (place, fingerprint)) f
          where not exists (
@@ -495,6 +496,7 @@ begin
         select distinct e.append
         from unnest(append_of, event_ids) e (append, event_id)
         where exists (select from annals.events r where r.event_id = e.event_id)
+            or exists (select from annals.removed_events r where r.event_id = e.event_id)
     );
     unpublishable := array(
         select f.append
@@ -631,7 +633,9 @@ end
 $$;
 
 -- The result of an append of which at least one event is recorded: the original result if all
--- events are recorded with the same content, and otherwise a refusal with the differences.
+-- events are recorded with the same content, and otherwise a refusal with the differences. An event
+-- that an administrator removed counts as recorded, with the time of its removal, and its content is
+-- not compared: a late repetition does not record it again.
 create function annals.append_known(
     streams text[],
     stream_of int[],
@@ -664,7 +668,15 @@ begin
                 case when e.fingerprint <> g.fingerprint then 'schema' end,
                 case when e.payload <> g.payload then 'payload' end
             ], null) as differs
-        from given g join annals.events e on e.event_id = g.event_id
+        from given g
+        cross join lateral (
+            select e.position, e.version, e.stream, e.recorded_at, e.event_type, e.fingerprint, e.payload
+            from annals.events e where e.event_id = g.event_id
+            union all
+            select r.position, r.version, r.stream, r.removed_at, r.event_type, null, null
+            from annals.removed_events r
+            where r.event_id = g.event_id and not exists (select from annals.events e where e.event_id = r.event_id)
+        ) e
     ),
     refused as (
         select jsonb_build_object(

@@ -12,10 +12,13 @@ create table annals.relay_sessions (
     joined_at timestamptz not null,
     seen_at timestamptz not null,
     lease interval not null,
-    expires_at timestamptz not null
+    expires_at timestamptz not null,
+    incarnation text not null
 ) with (fillfactor = 50);
 
 comment on column annals.relay_sessions.transactional_ids is 'written before anything is published under them';
+comment on column annals.relay_sessions.incarnation is
+    'of the database when it joined: a session ends with it, since another one may not have its shards';
 comment on column annals.relay_sessions.process is
     'the process: its id, and where it runs, so that another process there can tell whether it has ended';
 comment on column annals.relay_sessions.is_ready is
@@ -70,7 +73,8 @@ security definer
 set search_path = annals, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
 
--- Ends sessions: expired ones, and those in `gone`. Their shards become free; the next owner of a
+-- Ends sessions: expired ones, those in `gone`, and those that joined in another incarnation of the
+-- database, which may have lost the shards that they acquired since. Their shards become free; the next owner of a
 -- shard has to fence their transactional ids.
 -- No lease lasts longer than its length from now: the clock can have been set back, for instance by
 -- a promotion, and a session that ended before would keep its shards for as long as that.
@@ -81,13 +85,16 @@ set search_path = annals, pg_temp
 as $$
 declare
     over record;
+    present constant text := incarnation();
 begin
     update relay_sessions s set expires_at = clock_timestamp() + s.lease
     where s.deployment = relay_expire_sessions.deployment and s.expires_at > clock_timestamp() + s.lease;
     for over in
         delete from relay_sessions s
         where s.deployment = relay_expire_sessions.deployment
-            and (s.expires_at <= clock_timestamp() or s.session = any (relay_expire_sessions.gone))
+            and (
+                s.expires_at <= clock_timestamp() or s.session = any (relay_expire_sessions.gone) or s.incarnation <> present
+            )
         returning s.session, s.transactional_ids
     loop
         update relay_shards s
@@ -168,11 +175,11 @@ begin
     select relay_join.deployment, shard from generate_series(0, shard_count() - 1) shard
     on conflict do nothing;
     insert into relay_sessions (
-        session, deployment, instance, transactional_ids, process, joined_at, seen_at, lease, expires_at
+        session, deployment, instance, transactional_ids, process, joined_at, seen_at, lease, expires_at, incarnation
     )
     values (
         relay_join.session, relay_join.deployment, relay_join.instance, relay_join.transactional_ids, relay_join.process,
-        clock_timestamp(), clock_timestamp(), relay_join.lease, clock_timestamp() + relay_join.lease
+        clock_timestamp(), clock_timestamp(), relay_join.lease, clock_timestamp() + relay_join.lease, incarnation()
     );
     outcome := 'joined';
 end
@@ -189,10 +196,11 @@ set search_path = annals, pg_temp
 as $$
 begin
     perform relay_lock(relay_renew_lease.deployment);
-    -- Its own first: a lease that no other session has ended can be renewed, however late.
+    -- Its own first: a lease that no other session has ended can be renewed, however late, in the
+    -- same incarnation of the database.
     update relay_sessions s
     set seen_at = clock_timestamp(), expires_at = clock_timestamp() + relay_renew_lease.lease, is_ready = relay_renew_lease.is_ready
-    where s.session = relay_renew_lease.session;
+    where s.session = relay_renew_lease.session and s.incarnation = incarnation();
     if not found then
         return;
     end if;
@@ -225,7 +233,9 @@ begin
     update relay_shards s
     set owner = relay_acquire_shards.session, epoch = s.epoch + 1, write_number = 0, taken_at = clock_timestamp()
     where s.deployment = relay_acquire_shards.deployment and s.shard = any (shards) and s.owner is null
-        and exists (select from relay_sessions r where r.session = relay_acquire_shards.session)
+        and exists (
+            select from relay_sessions r where r.session = relay_acquire_shards.session and r.incarnation = incarnation()
+        )
     returning s.shard, s.epoch;
 end
 $$;
@@ -643,14 +653,17 @@ begin
 end
 $$;
 
--- Begins the next generation of a deployment from its checkpoints in this database.
-create function annals.relay_begin_generation(deployment text, delivery text) returns void
+-- Begins the next generation of a deployment from its checkpoints in this database. `known` is the
+-- latest generation that Kafka has checkpoints of: a database that was restored to an earlier state
+-- has forgotten later generations, and must not use their numbers again.
+create function annals.relay_begin_generation(deployment text, delivery text, known int) returns void
 language sql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
     update relay_deployments d
-    set delivery = coalesce(relay_begin_generation.delivery, d.delivery), generation = d.generation + 1, forgotten_at = null
+    set delivery = coalesce(relay_begin_generation.delivery, d.delivery),
+        generation = greatest(d.generation, relay_begin_generation.known) + 1, forgotten_at = null
     where d.deployment = relay_begin_generation.deployment;
     delete from relay_origins o where o.deployment = relay_begin_generation.deployment;
     insert into relay_origins (deployment, shard, checkpoint)
@@ -659,20 +672,21 @@ $$;
 
 -- Changes the delivery of a deployment while none of its relays runs. After exactly-once, events
 -- that were published after the last copy of the checkpoints are published again.
-create function annals.relay_deliver(deployment text, delivery text) returns void
+create function annals.relay_deliver(deployment text, delivery text, known int) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
     perform relay_lock_stopped(relay_deliver.deployment);
-    perform relay_begin_generation(relay_deliver.deployment, relay_deliver.delivery);
+    perform relay_begin_generation(relay_deliver.deployment, relay_deliver.delivery, relay_deliver.known);
     insert into relay_actions (deployment, verb, name) values (relay_deliver.deployment, 'deliver', relay_deliver.delivery);
 end
 $$;
 
 -- Changes the number of shards, while no relay of any deployment runs and everything is published.
-create function annals.relay_reshard(shards int) returns void
+-- `known` is the latest generation that Kafka has checkpoints of, of any deployment.
+create function annals.relay_reshard(shards int, known int) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
@@ -729,7 +743,7 @@ begin
     select d.deployment, s.shard, (origin -> 'since' ->> 'position')::bigint, origin, now()
     from relay_deployments d cross join generate_series(0, shards - 1) s (shard)
     where d.forgotten_at is null;
-    perform relay_begin_generation(d.deployment, null) from relay_deployments d where d.forgotten_at is null;
+    perform relay_begin_generation(d.deployment, null, relay_reshard.known) from relay_deployments d where d.forgotten_at is null;
     insert into relay_actions (deployment, verb, name)
     select d.deployment, 'reshard', shards::text from relay_deployments d where d.forgotten_at is null;
 end
@@ -810,7 +824,7 @@ $$;
 -- Begins a new generation after the database has lost a part of its history, or Kafka the
 -- checkpoints: from the copied checkpoints in this history. Events that the topics have beyond them
 -- are recorded as skipped before (`relay_skip_published`).
-create function annals.relay_rebase(deployment text, reason text) returns void
+create function annals.relay_rebase(deployment text, reason text, known int) returns void
 language plpgsql volatile
 security definer
 set search_path = annals, pg_temp
@@ -821,7 +835,7 @@ begin
     perform relay_lock_stopped(relay_rebase.deployment);
     update relay_checkpoints c set checkpoint = jsonb_set(c.checkpoint, '{history}', history)
     where c.deployment = relay_rebase.deployment;
-    perform relay_begin_generation(relay_rebase.deployment, null);
+    perform relay_begin_generation(relay_rebase.deployment, null, relay_rebase.known);
     delete from relay_topic_ends t where t.deployment = relay_rebase.deployment;
     insert into relay_actions (deployment, verb, reason) values (relay_rebase.deployment, 'rebase', relay_rebase.reason);
 end

@@ -15,7 +15,8 @@ use crate::must::Must;
 use crate::round_trips::{RoundTrips, Turn};
 
 const BUFFER_BYTES: usize = 65_536;
-/// The API key of Kafka's request EndTxn.
+/// The API keys of Kafka's requests to add partitions to a transaction and to end one.
+const ADD_PARTITIONS_TO_TXN: i16 = 24;
 const END_TXN: i16 = 26;
 
 /// How the link treats bytes.
@@ -32,7 +33,8 @@ enum Flow {
 #[derive(Debug, Clone, Copy)]
 struct State {
     flow: Flow,
-    holds_commits: bool,
+    /// The API key of the Kafka requests that it holds.
+    holds: Option<i16>,
     /// Connections made before the last cut end, although the link is mended meanwhile.
     cuts: usize,
 }
@@ -95,7 +97,7 @@ impl FaultyLink {
     async fn start(server: &str, protocol: Protocol) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a link");
         let port = listener.local_addr().must("listen as a link").port();
-        let state = watch::Sender::new(State { flow: Flow::Open, holds_commits: false, cuts: 0 });
+        let state = watch::Sender::new(State { flow: Flow::Open, holds: None, cuts: 0 });
         let (held, connections) = (watch::Sender::new(0), watch::Sender::new(0));
         let (losses, round_trips) = (Arc::<Losses>::default(), RoundTrips::default());
         let path = Path {
@@ -158,14 +160,24 @@ impl FaultyLink {
     pub fn mend(&self) {
         self.state.send_modify(|state| {
             state.flow = Flow::Open;
-            state.holds_commits = false;
+            state.holds = None;
         });
     }
 
     /// Holds Kafka requests to end a transaction, and all that follows them on their connections.
     pub fn hold_commits(&self) {
+        self.hold(END_TXN);
+    }
+
+    /// Holds Kafka requests to add partitions to a transaction: a transaction that begins stays
+    /// unknown to the broker.
+    pub fn hold_new_transactions(&self) {
+        self.hold(ADD_PARTITIONS_TO_TXN);
+    }
+
+    fn hold(&self, api_key: i16) {
         self.held.send_replace(0);
-        self.state.send_modify(|state| state.holds_commits = true);
+        self.state.send_modify(|state| state.holds = Some(api_key));
     }
 
     /// Waits until a request to end a transaction is held: the transaction's records are written,
@@ -175,6 +187,14 @@ impl FaultyLink {
     /// If none arrives.
     pub async fn holds_a_commit(&self) {
         at_least(&self.held, 1).await.must("wait for a commit");
+    }
+
+    /// Waits until a request to add partitions to a transaction is held.
+    ///
+    /// # Panics
+    /// If none arrives.
+    pub async fn holds_a_new_transaction(&self) {
+        at_least(&self.held, 1).await.must("wait for a transaction");
     }
 
     /// Waits for this number of connections, refused ones included.
@@ -299,12 +319,12 @@ async fn requests(
         if bytes.windows(6).any(|text| text == b"COMMIT") && take_one(&path.losses.commits) {
             loses_answers.store(true, Ordering::SeqCst);
         }
-        let is_commit = path.protocol == Protocol::Kafka && api_key(&bytes) == Some(END_TXN);
-        if is_commit && path.state.borrow().holds_commits {
+        let key = (path.protocol == Protocol::Kafka).then(|| api_key(&bytes)).flatten();
+        let is_held = |state: &State| key.is_some() && state.holds == key;
+        if is_held(&path.state.borrow()) {
             path.held.send_modify(|held| *held += 1);
         }
-        let passes =
-            |state: &State| state.flow == Flow::Open && !(is_commit && state.holds_commits);
+        let passes = |state: &State| state.flow == Flow::Open && !is_held(state);
         if path.state.wait_for(passes).await.is_err() || server.write_all(&bytes).await.is_err() {
             return;
         }

@@ -18,6 +18,7 @@ mod dice;
 mod environment;
 mod faulty_link;
 mod follow;
+mod full_disk;
 mod history;
 mod http;
 mod java;
@@ -25,6 +26,7 @@ mod kafka;
 mod load;
 mod log;
 mod must;
+mod outcomes;
 mod pooler;
 mod postgres;
 mod prometheus;
@@ -52,6 +54,7 @@ pub use dice::Dice;
 pub use environment::Environment;
 pub use faulty_link::FaultyLink;
 pub use follow::{DEADLINE, Follower, consume, take};
+pub use full_disk::DiskPart;
 pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded};
 pub use http::{HttpAnswer, http_get};
 pub use java::{JavaPrinter, JavaRegistry};
@@ -62,6 +65,7 @@ pub use kafka::{
 };
 pub use load::{Load, LoadOptions};
 pub use must::Must;
+pub use outcomes::{Outcomes, Told};
 pub use pooler::Pooler;
 pub use postgres::{
     Dump, Snapshot, copy_database, create_database, drop_database, rename_database,

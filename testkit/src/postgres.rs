@@ -77,6 +77,18 @@ impl PrivateStack {
         self.start(Component::Postgres).await;
     }
 
+    /// Begins a smart shutdown of its PostgreSQL: it refuses new sessions, and waits for the present
+    /// ones to end.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub async fn begin_smart_shutdown(&self) {
+        let file = std::fs::read_to_string(self.data().join("postmaster.pid"));
+        let file = file.must("read the server's process id");
+        let pid = file.lines().next().must("read the server's process id");
+        run(Command::new("kill").args(["-TERM", pid])).await;
+    }
+
     fn data(&self) -> PathBuf {
         self.home.join("postgres").join("data")
     }

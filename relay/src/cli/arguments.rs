@@ -141,9 +141,9 @@ pub enum CliCommand {
         /// Only list the diverging events.
         #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
         execution: Execution,
-        /// The reason; recorded.
-        #[arg(long)]
-        reason: String,
+        /// The reason; recorded. Not needed to list events.
+        #[arg(long, required_unless_present = "execution")]
+        reason: Option<String>,
     },
     /// Adopt the store in its present database cluster, after a dump and restore, a logical copy or
     /// an upgrade. Needs the role `annals_admin`.
@@ -271,5 +271,14 @@ mod tests {
         };
         assert_eq!(execution(&["--dry-run"]), Execution::DryRun);
         assert_eq!(execution(&[]), Execution::Apply);
+    }
+
+    #[test]
+    fn a_rebase_needs_a_reason_unless_it_only_lists_events() {
+        let is_possible = |flags: &[&str]| {
+            Arguments::try_parse_from(["annals-relay", "rebase"].iter().chain(flags)).is_ok()
+        };
+        assert!(is_possible(&["--dry-run"]) && is_possible(&["--reason", "a test"]));
+        assert!(!is_possible(&[]));
     }
 }

@@ -16,8 +16,8 @@ use crate::cli::release_topics::{self, Publication};
 use crate::cli::reload::Reloader;
 use crate::cli::status::Status;
 use crate::cli::{audit, check, config, forget, quarantine, rebase, replay, topics};
-use crate::config::{Config, Effective};
-use crate::driver::{run, topic_claims};
+use crate::config::{Config, Deployments, Effective};
+use crate::driver::{known_generation, run, topic_claims};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -103,13 +103,16 @@ async fn execute_on(command: CliCommand, config: Config, store: Store, output: O
         }
         CliCommand::Deliver { delivery } => deliver(&config, &store, &delivery, output).await,
         CliCommand::Reshard { shards } => {
+            let known = known_generation(&config, &store, Deployments::All).await?;
             let statement = store.schema().statement(include_str!("../../sql/reshard.sql"));
-            sqlx::query(statement).bind(shards).execute(store.pool()).await.map_err(refusal)?;
+            let query = sqlx::query(statement).bind(shards).bind(known);
+            query.execute(store.pool()).await.map_err(refusal)?;
             let said = serde_json::json!({ "shards": shards });
             say(output, &said, &format!("the installation has {shards} shards from now on\n"))
         }
         CliCommand::Rebase { execution, reason } => {
             let (config, _) = topic_claims::begin(config, &store).await?;
+            let reason = reason.unwrap_or_default();
             rebase::execute(config, &store, (execution, output), &reason, |text| {
                 std::io::stdout().write_all(text.as_bytes())
             })
@@ -161,7 +164,8 @@ async fn publish(process: Process, store: Store) -> Result {
 
 async fn deliver(config: &Config, store: &Store, delivery: &str, output: Output) -> Result {
     let statement = store.schema().statement(include_str!("../../sql/deliver.sql"));
-    let query = sqlx::query(statement).bind(config.publication()).bind(delivery);
+    let known = known_generation(config, store, Deployments::Configured).await?;
+    let query = sqlx::query(statement).bind(config.publication()).bind(delivery).bind(known);
     query.execute(store.pool()).await.map_err(refusal)?;
     let deployment = config.publication();
     let said = serde_json::json!({ "deployment": deployment, "delivery": delivery });

@@ -14,11 +14,12 @@ use annals_store::{Position, Store};
 use sqlx::Row;
 
 use crate::cli::arguments::Output;
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, Deployments};
 use crate::driver::comparison::{Comparison, describe};
+use crate::driver::known_generation;
+use crate::driver::strangers::{announced_ids, fence_all};
 use crate::model::execution::Execution;
 use crate::model::offsets::TopicEnds;
-use crate::publish::fence;
 use crate::report::failure::Failure;
 use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
 
@@ -53,15 +54,16 @@ pub(super) async fn execute(
     reason: &str,
     print: impl Fn(&str) -> std::io::Result<()>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    if reason.trim().is_empty() {
+    if execution == Execution::Apply && reason.trim().is_empty() {
         return Err(RebaseError::NoReason.into());
     }
     let config = Arc::new(config);
     let deployment = config.publication();
     let ids = ids_to_fence(store, &deployment).await?;
     if execution == Execution::Apply && config.relay.delivery == Delivery::ExactlyOnce {
-        let config = Arc::clone(&config);
-        tokio::task::spawn_blocking(move || fence(&config, &ids)).await??;
+        // Also those that this database does not know.
+        let announced = announced_ids(&config).await?;
+        fence_all(&config, ids.into_iter().chain(announced).collect()).await?;
     }
     let mut connection = store.pool().acquire().await?;
     let end = store.log_end(&mut connection).await?;
@@ -112,10 +114,16 @@ pub(super) async fn execute(
     ))?)
 }
 
-async fn begin_generation(store: &Store, config: &Config, reason: &str) -> Result<(), sqlx::Error> {
+/// Begins a generation with a number above all that Kafka has checkpoints of.
+async fn begin_generation(
+    store: &Store,
+    config: &Config,
+    reason: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let known = known_generation(config, store, Deployments::Configured).await?;
     let rebase = store.schema().statement(include_str!("../../sql/rebase.sql"));
-    let rebase = sqlx::query(rebase).bind(config.publication()).bind(reason);
-    rebase.execute(store.pool()).await.map(drop)
+    let rebase = sqlx::query(rebase).bind(config.publication()).bind(reason).bind(known);
+    Ok(rebase.execute(store.pool()).await.map(drop)?)
 }
 
 /// The transactional ids that may have an open transaction.

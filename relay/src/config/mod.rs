@@ -1,6 +1,7 @@
 //! The configuration: read from a file and the environment, checked once, complete from then on.
 
 mod check;
+mod checkpoint_topics;
 mod defaults;
 mod effective;
 mod host;
@@ -11,6 +12,7 @@ mod settings;
 mod sources;
 mod topics;
 
+pub(crate) use checkpoint_topics::Deployments;
 pub use effective::{Effective, RELOADED, ShownKey};
 pub(crate) use host::host_name;
 pub use settings::{

@@ -313,19 +313,6 @@ impl Config {
         if prefix.is_empty() { deployment.clone() } else { format!("{deployment}@{prefix}") }
     }
 
-    /// The topic of this deployment's checkpoints. No topic of events has that name, since a
-    /// category has no `-`, and no other store's. Each generation has its own topic, and ignores
-    /// those of earlier ones.
-    #[must_use]
-    pub fn checkpoint_topic(&self) -> Arc<str> {
-        let store = &self.store.id.simple().to_string()[..12];
-        let first = format!("{}{}-checkpoints-{store}", self.topics.prefix, self.relay.deployment);
-        match self.generation {
-            1 => first.into(),
-            later => format!("{first}-{later}").into(),
-        }
-    }
-
     /// The topic with the progress of this deployment's replays, named like that of its checkpoints.
     #[must_use]
     pub(crate) fn replays_topic(&self) -> Arc<str> {

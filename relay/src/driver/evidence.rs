@@ -8,11 +8,13 @@ use annals_store::Store;
 use annals_store::outbox::{Bound, LogEnd};
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::driver::comparison::{Comparison, describe};
+use crate::driver::strangers::fence_strangers;
 use crate::model::checkpoint::ShardCheckpoint;
 use crate::report::failure::Failure;
 use crate::report::threads::locked;
+use crate::state::RelayTables;
 use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
 
 /// The most diverging versions that a failure names.
@@ -36,13 +38,22 @@ impl EvidenceCheck {
         *locked(&self.verified) = None;
     }
 
+    /// Whether it is verified for this incarnation of the database.
+    fn is_verified(&self, end: &LogEnd) -> bool {
+        locked(&self.verified).as_ref() == Some(&end.incarnation)
+    }
+
     /// Verifies that the store has all records that topics have beyond their recorded end offsets.
     ///
     /// # Errors
     /// [`Failure::Diverged`] if an event is missing, or another one has its version.
-    pub(crate) async fn verify(&self, end: &LogEnd) -> Result<(), Failure> {
-        if locked(&self.verified).as_ref() == Some(&end.incarnation) {
+    pub(crate) async fn verify(&self, tables: &RelayTables, end: &LogEnd) -> Result<(), Failure> {
+        if self.is_verified(end) {
             return Ok(());
+        }
+        if self.config.relay.delivery == Delivery::ExactlyOnce {
+            // First: a stranger could publish more behind the records that are compared.
+            fence_strangers(&self.config, tables, &end.incarnation).await?;
         }
         let mut comparison =
             Comparison::begin(&self.config, &self.store, StartOffset::Recorded).await?;

@@ -8,7 +8,10 @@ use annals_relay_machine::{Action, Command, Completion, Departure, Input, Lease,
 use crate::config::{Config, Delivery};
 use crate::driver::event_loop::{Driver, Event};
 use crate::driver::resume::Resume;
+use crate::driver::strangers::withdraw;
+use crate::kafka::claims_topic::ClaimsTopic;
 use crate::kafka::ensure_checkpoint_topic;
+use crate::kafka::topic_admin::TopicAdmin;
 use crate::model::batch::Batch;
 use crate::model::quarantine::ShardCursor;
 use crate::publish::{Senders, fence};
@@ -96,8 +99,13 @@ impl Driver {
                 "leaving the shards without finishing: their next owners fence the open transactions"
             );
         }
+        let config = Arc::clone(&self.config);
         self.on_leases(reporter, Operation::Leave, async move |tables, session| {
-            tables.leave(&session, departure).await.map(|()| Input::SessionEnded)
+            tables.leave(&session, departure).await?;
+            if departure == Departure::Clean && config.relay.delivery == Delivery::ExactlyOnce {
+                withdraw(&config, session.transactional_ids.to_vec()).await;
+            }
+            Ok(Input::SessionEnded)
         });
     }
 
@@ -167,6 +175,8 @@ fn open(
 ) -> Result<Senders, Failure> {
     if config.relay.delivery == Delivery::ExactlyOnce {
         ensure_checkpoint_topic(config, shards)?;
+        // Before it has producers: whoever takes over on a database without its row fences it.
+        ClaimsTopic::new(config).announce(&TopicAdmin::open(config)?, transactional_ids)?;
     }
     Senders::open(config, transactional_ids, reporter)
 }
@@ -184,7 +194,9 @@ async fn fence_owners(
     }
     tracing::info!(event = "fencing", transactional_ids = ids.len(), "fencing earlier owners");
     let these = ids.clone();
-    in_a_thread("fencing", move || fence(&config, &these)).await?;
+    let of = Arc::clone(&config);
+    in_a_thread("fencing", move || fence(&of, &these)).await?;
     tables.record_fenced(&session, &leases, &ids).await?;
+    withdraw(&config, ids).await;
     Ok(leases)
 }

@@ -12,6 +12,7 @@ use crate::model::batch::{Batch, SentBatch};
 use crate::model::quarantine::ShardCursor;
 use crate::publish::Senders;
 use crate::report::failure::Failure;
+use crate::report::kafka_failure::KafkaFailure;
 use crate::report::{Recovered, RefusedTopic, Report};
 use crate::telemetry::metrics::metrics;
 
@@ -150,6 +151,10 @@ impl Driver {
         metrics().failed(class);
         if matches!(failure, Failure::DatabaseChanged) {
             tracing::info!(event = "database_moved", "{failure}");
+            self.evidence.forget();
+        }
+        if matches!(failure, Failure::Kafka(KafkaFailure::Fenced { .. })) {
+            // Possibly by a relay on another history of the store.
             self.evidence.forget();
         }
         if let Failure::InstanceTaken { left, .. } = &failure {

@@ -34,8 +34,8 @@ impl Resume {
     /// The cursors of the leases' shards: after their checkpoints, or from the origin of the
     /// deployment's generation; with their quarantine, to which `new_entries` are added.
     ///
-    /// First, once for each incarnation of the database, it verifies that the database has all
-    /// published events.
+    /// First, once for each incarnation of the database, it fences the sessions that the database
+    /// does not know, and verifies that the database has all published events.
     ///
     /// The order matters: the progress of quarantine entries is in the checkpoints first, and a new
     /// entry begins at the committed cursor of its shard.
@@ -45,7 +45,7 @@ impl Resume {
         new_entries: Vec<NewEntry>,
     ) -> Result<Vec<(Lease, ShardCursor)>, Failure> {
         let end = Arc::new(self.reader.clone().end_of_log().await?);
-        self.evidence.verify(&end).await?;
+        self.evidence.verify(&self.tables, &end).await?;
         let origin = || ShardCheckpoint::new(end.history.clone(), Cursor::origin(), Vec::new());
         let shards: Vec<Shard> = leases.iter().map(|lease| lease.shard).collect();
         let checkpoints = checkpoints(&self.config, &self.tables, &shards).await?;

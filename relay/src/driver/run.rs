@@ -6,8 +6,9 @@ use annals_store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, Deployments};
 use crate::driver::event_loop::Driver;
+use crate::driver::generations::latest_generation;
 use crate::driver::housekeeping::{Committed, Housekeeping};
 use crate::driver::listener::Listener;
 use crate::driver::outage::Outage;
@@ -103,6 +104,10 @@ async fn try_to_start(config: &Config, store: &Store) -> Result<(Config, u16), F
     let Deployment { generation, shards } = Deployment::register(&config, store).await?;
     let config = config.in_generation(generation);
     if config.relay.delivery == Delivery::ExactlyOnce {
+        let found = latest_generation(&config, Deployments::Configured).await?;
+        if found > generation {
+            return Err(Failure::LaterGeneration { found, known: generation });
+        }
         topic_claims::claim_checkpoints(&config, claims).await?;
     }
     Ok((config, shards))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, Deployments};
 use crate::kafka::checkpoint_partition::CheckpointPointer;
 use crate::kafka::ensure_topic;
 use crate::kafka::scan::read_tails;
@@ -24,6 +24,16 @@ const OVERTIME: Duration = Duration::from_secs(15);
 pub fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), KafkaFailure> {
     let plan = TopicPlan::checkpoints(&config.topics, &config.checkpoint_topic(), shards);
     plan.fits(&ensure_topic(config, &plan)?)
+}
+
+/// The latest generation with a topic of checkpoints; 0 if there is none. Blocks.
+///
+/// # Errors
+/// [`KafkaFailure`] if the topics cannot be listed.
+pub(crate) fn latest_generation(config: &Config, of: Deployments) -> Result<u32, KafkaFailure> {
+    let names = TopicAdmin::open(config)?.names()?;
+    let generations = names.iter().filter_map(|topic| config.generation_of(topic, of));
+    Ok(generations.max().unwrap_or_default())
 }
 
 /// The last committed checkpoint of each of these shards, in the partition to which its last owner

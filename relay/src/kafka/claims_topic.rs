@@ -17,6 +17,7 @@ use crate::kafka::scan::read_keyed;
 use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
 use crate::kafka::topic_plan::{Difference, TopicPlan};
 use crate::kafka::topic_setup::ensure_topic_at;
+use crate::model::announced_session::{AnnouncedBy, AnnouncedSession};
 use crate::model::claim::{Claim, PublicationRefused};
 use crate::model::claim_book::ClaimBook;
 use crate::model::execution::Execution;
@@ -125,6 +126,59 @@ impl ClaimsTopic {
         Ok(own)
     }
 
+    /// Announces a session of the configured publication.
+    ///
+    /// # Errors
+    /// [`Failure::Claims`] and [`Failure::Kafka`].
+    pub(crate) fn announce(
+        &self,
+        admin: &TopicAdmin,
+        transactional_ids: &[String],
+    ) -> Result<(), Failure> {
+        let session = self.session(transactional_ids);
+        let topic = &self.config.topics.claims;
+        let value = session
+            .value()
+            .map_err(|error| Failure::Claims { topic: topic.clone(), reason: error.to_string() })?;
+        self.ensure(admin)
+            .and_then(|_first| write_keyed(&self.config, topic, &[(session.key(), Some(value))]))
+            .map_err(|failure| self.failed(failure))
+    }
+
+    /// The announced sessions of the configured publication.
+    ///
+    /// # Errors
+    /// [`Failure::Claims`] and [`Failure::Kafka`].
+    pub(crate) fn sessions(
+        &mut self,
+        admin: &TopicAdmin,
+    ) -> Result<Vec<AnnouncedSession>, Failure> {
+        self.read_on(admin).map_err(|failure| self.failed(failure))?;
+        Ok(self.book.sessions_of(self.config.store.id, &self.config.publication()))
+    }
+
+    /// Withdraws the announcements of sessions of the configured publication, which can publish no
+    /// more, by their transactional ids.
+    ///
+    /// # Errors
+    /// [`Failure::Claims`] and [`Failure::Kafka`].
+    pub(crate) fn withdraw(&self, transactional_ids: &[String]) -> Result<(), Failure> {
+        let keys: BTreeSet<String> = transactional_ids
+            .iter()
+            .map(|id| self.session(std::slice::from_ref(id)).key())
+            .collect();
+        let records: Records = keys.into_iter().map(|key| (key, None)).collect();
+        let written = write_keyed(&self.config, &self.config.topics.claims, &records);
+        written.map_err(|failure| self.failed(failure))
+    }
+
+    fn session(&self, transactional_ids: &[String]) -> AnnouncedSession {
+        let Config { store, relay, .. } = &*self.config;
+        let publication = &self.config.publication();
+        let by = AnnouncedBy { store_id: store.id, publication, instance: &relay.instance };
+        AnnouncedSession::new(by, transactional_ids)
+    }
+
     /// Releases the topics that a publication claims, and returns its claims.
     ///
     /// # Errors
@@ -140,7 +194,10 @@ impl ClaimsTopic {
         let claims = self.book.of_publication(store, publication);
         let claims: Vec<Claim> = claims.into_iter().cloned().collect();
         if execution == Execution::Apply {
-            let records: Records = claims.iter().map(|claim| (claim.key(), None)).collect();
+            let sessions = self.book.sessions_of(store, publication);
+            let keys = claims.iter().map(Claim::key);
+            let keys = keys.chain(sessions.iter().map(AnnouncedSession::key));
+            let records: Records = keys.map(|key| (key, None)).collect();
             self.write(admin, &records)?;
         }
         Ok(claims)

@@ -19,6 +19,7 @@ pub(crate) mod topic_changes;
 pub mod topic_plan;
 pub(crate) mod topic_setup;
 
+pub(crate) use checkpoint_topic::latest_generation;
 pub use checkpoint_topic::{ensure_checkpoint_topic, read_checkpoints};
 pub use producer::Producer;
 pub use topic_setup::ensure_topic;

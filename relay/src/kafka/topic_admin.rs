@@ -51,6 +51,13 @@ impl TopicAdmin {
         }
     }
 
+    /// The names of all topics that the relay may describe. One request.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let metadata = self.client.fetch_metadata(None, BULK_TIMEOUT);
+        let metadata = metadata.map_err(|error| self.failure("list the topics", &error, ""))?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
     /// The partition count of each of these topics, or why it is unknown; topics that do not exist,
     /// or that the relay may not describe, are left out. One request.
     pub(crate) fn partitions_of(&self, topics: &[&str]) -> Result<ByTopic<Result<i32>>> {

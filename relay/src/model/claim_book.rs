@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::model::announced_session::{AnnouncedSession, is_key};
 use crate::model::claim::{Claim, FORMAT, PublicationRefused, TopicClaimed};
 
 /// A record of the topic of claims that is no claim, or one of a later version of the relay.
@@ -31,6 +32,8 @@ struct ClaimEntry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ClaimBook {
     topics: BTreeMap<String, Vec<ClaimEntry>>,
+    /// The announced sessions, by the keys of their records.
+    sessions: BTreeMap<String, AnnouncedSession>,
 }
 
 impl ClaimBook {
@@ -42,6 +45,14 @@ impl ClaimBook {
         value: Option<&[u8]>,
     ) -> Result<(), UnreadableClaim> {
         let unreadable = || UnreadableClaim { offset, key: key.to_owned() };
+        if is_key(key) {
+            self.sessions.remove(key);
+            if let Some(value) = value {
+                let session = AnnouncedSession::from_record(key, value).ok_or_else(unreadable)?;
+                self.sessions.insert(key.to_owned(), session);
+            }
+            return Ok(());
+        }
         let topic = key.split('/').next().unwrap_or_default();
         let entries = self.topics.entry(topic.to_owned()).or_default();
         entries.retain(|entry| entry.claim.key() != key);
@@ -90,6 +101,13 @@ impl ClaimBook {
         // on the old one.
         let seat = own.claim.is_as_shared_as(&claim).then_some(own.rank);
         Some(Claim { seat, ..claim })
+    }
+
+    /// The announced sessions of a publication.
+    pub(crate) fn sessions_of(&self, store_id: Uuid, publication: &str) -> Vec<AnnouncedSession> {
+        let is_of =
+            |of: &&AnnouncedSession| of.store_id == store_id && of.publication == publication;
+        self.sessions.values().filter(is_of).cloned().collect()
     }
 
     /// The claims of a publication.

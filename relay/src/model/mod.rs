@@ -1,6 +1,7 @@
 //! The relay's data: cursors and checkpoints, quarantine entries, messages, batches, claims. No
 //! I/O.
 
+pub(crate) mod announced_session;
 pub(crate) mod batch;
 pub(crate) mod batch_timings;
 pub mod checkpoint;

@@ -187,6 +187,18 @@ pub enum Failure {
         "the deployment has a new generation (it was resharded or rebased): restart this relay"
     )]
     NewGeneration,
+    /// Kafka has checkpoints of a generation that the database does not know.
+    #[error(
+        "Kafka has checkpoints of generation {found} of this deployment, and the database has generation {known}: the database \
+         was restored to a state before the deployment was rebased; stop all of its relays, then run `annals-relay rebase`, \
+         which reads from the topics which events are published"
+    )]
+    LaterGeneration {
+        /// The latest generation in Kafka.
+        found: u32,
+        /// The generation in the database.
+        known: u32,
+    },
     /// Kafka has lost a checkpoint.
     #[error(
         "the topic of checkpoints has no checkpoint of shard {shard}, and its copy in the database is at position {position}: \

@@ -123,6 +123,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Shards(_)
             | Self::Delivery { .. }
+            | Self::LaterGeneration { .. }
             | Self::NewGeneration
             | Self::CheckpointsLost { .. }
             | Self::CheckpointsOlder { .. }

@@ -64,6 +64,19 @@ impl RelayTables {
         ids.ok_or(Failure::Fenced)
     }
 
+    /// The transactional ids of the sessions that joined in this incarnation of the database.
+    ///
+    /// # Errors
+    /// [`Failure::DatabaseChanged`] if the database has another one; [`Failure::Outage`].
+    pub(crate) async fn joined_ids(&self, incarnation: &str) -> Result<Vec<String>, Failure> {
+        let action = "read the sessions of relays";
+        let query = self.query(include_str!("../../sql/joined_ids.sql")).bind(incarnation);
+        let rows = self.rows(action, query).await?;
+        let ids = rows.first().map(|row| row.try_get("transactional_ids")).transpose();
+        let ids: Option<Vec<String>> = ids.map_err(Failure::database(action))?.flatten();
+        ids.ok_or(Failure::DatabaseChanged)
+    }
+
     pub(crate) async fn record_fenced(
         &self,
         session: &Session,

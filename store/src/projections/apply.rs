@@ -48,7 +48,9 @@ pub(super) async fn apply<P: Projection>(
         transaction.rollback().await?;
         return Err(ApplyError::LeaseLost);
     }
-    Ok(transaction.commit().await?)
+    transaction.commit().await?;
+    lease.committed(reached);
+    Ok(())
 }
 
 impl ApplyError {

@@ -1,7 +1,9 @@
 //! The lease of a version of a projection: the right of one runner to commit.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row};
 use tokio::sync::Mutex;
@@ -19,11 +21,13 @@ pub(super) struct Lease {
     version: ProjectionVersion,
     epoch: i64,
     duration: Duration,
+    /// The stored progress, as the database has it.
+    stored: std::sync::Mutex<Option<Value>>,
     /// No transaction is open on it.
     connection: Mutex<PgConnection>,
 }
 
-/// Another runner has the lease.
+/// Another runner has the lease, or the database has other progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LeaseLost;
 
@@ -62,10 +66,13 @@ impl Lease {
             }
             tokio::time::sleep(duration / 10).await;
         };
-        let checkpoint: Option<Json<Checkpoint>> = row.try_get("checkpoint")?;
+        let stored: Option<Json<Value>> = row.try_get("checkpoint")?;
+        let stored = stored.map(|Json(stored)| stored);
+        let checkpoint = stored.clone().map(serde_json::from_value).transpose();
+        let checkpoint = checkpoint.map_err(|error| sqlx::Error::Decode(error.into()))?;
         let (store, version, epoch) = (store.clone(), version.clone(), row.try_get("epoch")?);
-        let lease = Self { store, version, epoch, duration, connection: Mutex::new(connection) };
-        Ok((lease, checkpoint.map(|checkpoint| checkpoint.0)))
+        let (stored, connection) = (std::sync::Mutex::new(stored), Mutex::new(connection));
+        Ok((Self { store, version, epoch, duration, stored, connection }, checkpoint))
     }
 
     pub(super) const fn epoch(&self) -> i64 {
@@ -117,13 +124,15 @@ impl Lease {
         recorded.await.map(drop)
     }
 
-    /// Stores the progress in the transaction of the events that led to it.
+    /// Stores the progress in the transaction of the events that led to it. Once that is committed,
+    /// it is [`committed`](Self::committed).
     pub(super) async fn store_progress(
         &self,
         transaction: &mut PgConnection,
         reached: &Checkpoint,
         events: usize,
     ) -> Result<Result<(), LeaseLost>, sqlx::Error> {
+        let before = self.stored().clone().map(Json);
         let stored = sqlx::query(self.store.statements().projection_progress.clone())
             .bind(self.version.name)
             .bind(self.version.number)
@@ -131,9 +140,20 @@ impl Lease {
             .bind(Json(reached))
             .bind(reached.position())
             .bind(i64::try_from(events).unwrap_or(i64::MAX))
+            .bind(before)
             .execute(transaction)
             .await?;
         Ok(if stored.rows_affected() == 1 { Ok(()) } else { Err(LeaseLost) })
+    }
+
+    /// The transaction with this progress is committed.
+    pub(super) fn committed(&self, reached: &Checkpoint) {
+        *self.stored() = serde_json::to_value(reached).ok();
+    }
+
+    /// No operation under this lock can leave a partial state.
+    fn stored(&self) -> MutexGuard<'_, Option<Value>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

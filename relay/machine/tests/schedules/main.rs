@@ -6,9 +6,6 @@
 //! history moves. It crashes and issues transaction ids again, a standby without the last events is
 //! promoted, it is restored to an earlier state or moved to another cluster. Without disturbances
 //! every schedule is tried; with them, random ones.
-//!
-//! The model is ahead of the relay in two rules: later sessions fence sessions whose rows were lost,
-//! and a generation takes a number that Kafka has never seen.
 
 #![expect(
     clippy::unwrap_used,
