@@ -2,8 +2,8 @@
 //! schemas.
 
 use annals_store::{
-    Append, AppendError, EVENTS_PER_APPEND_MAX, ExpectedVersion, Metadata, NewEvent, Refusal,
-    STREAMS_PER_APPEND_MAX, StoreOptions, StreamName, events,
+    Append, AppendError, Broken, EVENTS_PER_APPEND_MAX, ExpectedVersion, Metadata, NewEvent,
+    Refusal, STREAMS_PER_APPEND_MAX, StoreOptions, StreamName, events,
 };
 use annals_testkit::{Must, Testbed, account, deposited, deposited_for};
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,7 @@ async fn too_many_streams_and_one_named_twice_are_refused_with_the_limit() {
 #[tokio::test]
 async fn a_header_that_the_relay_writes_itself_is_refused_by_name() {
     let bed = Testbed::new("headers").await;
-    for name in ["ce_id", "Content-Type", "traceparent", "", "a b"] {
+    for name in ["ce_id", "__value_schema_id", "Content-Type", "traceparent", "", "a b"] {
         let append =
             Append::to(&account("a"), ExpectedVersion::Any, [deposited(1).with_header(name, "x")]);
         let refused = bed.store().append(&append).await.unwrap_err();
@@ -228,11 +228,13 @@ async fn a_schema_that_cannot_read_what_was_written_before_is_refused() {
     for store in [bed.store(), &bed.another_store().await] {
         let error = store.append(&append).await.unwrap_err();
         let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
-        let [Refusal::IncompatibleSchema { full_name, earlier, reason }] = refusals.as_slice()
+        let [Refusal::IncompatibleSchema { full_name, earlier, breaks, reason }] =
+            refusals.as_slice()
         else {
             panic!("{error}")
         };
         assert_eq!((full_name.as_str(), *earlier), (DEPOSIT_SCHEMA, fingerprint_of_deposit()));
+        assert_eq!(*breaks, Broken::ReadersOfOldEvents);
         assert!(reason.contains("currency"), "{reason}");
     }
     assert_eq!((registered(&bed).await, bed.fingerprint().await), (1, before));
@@ -261,6 +263,55 @@ async fn a_schema_that_can_read_what_was_written_before_is_taken_and_reads_it() 
     };
     let values: Vec<_> = read.into_iter().map(|(_, event)| event).collect();
     assert_eq!(values, [old.into(), later::deposit().into()]);
+}
+
+#[tokio::test]
+async fn an_event_of_another_categorys_set_is_refused_and_can_be_allowed() {
+    let bed = Testbed::new("other_category").await;
+    let order = StreamName::new("order-1").must("name a stream");
+    let append = |event: NewEvent| {
+        let both = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+        both.and_to(&order, ExpectedVersion::Any, [event])
+    };
+    for store in [&bed.another_store().await, bed.store()] {
+        let refused = store.append(&append(deposited(2))).await.unwrap_err();
+        let AppendError::Refused(refusals) = &refused else { panic!("{refused:?}") };
+        let [Refusal::OtherCategory { event_type, category, stream, .. }] = &refusals[..] else {
+            panic!("{refused}")
+        };
+        let told = (*event_type, category.as_str(), stream);
+        assert_eq!(told, ("MoneyDeposited", "account", &order));
+    }
+    let mut transaction = bed.store().pool().begin().await.must("begin");
+    let refused = bed.store().append_in(&mut transaction, &append(deposited(2))).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Refused(_)), "{refused}");
+    transaction.commit().await.must("commit");
+    assert_eq!((bed.recorded().await, registered(&bed).await), (vec![], 0));
+    let shared = append(deposited(2).for_category("order"));
+    bed.store().append(&shared).await.must("append");
+    assert_eq!(bed.recorded().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_definition_is_registered_under_its_own_fingerprint_and_name_only() {
+    let bed = Testbed::new("fingerprint").await;
+    let schemas = <annals_testkit::AccountEvent as annals_store::EventSet>::schemas();
+    let (_, schema) = schemas.must("read the schemas")[0];
+    let (right, name) = (schema.fingerprint().get(), schema.full_name());
+    let cases = [
+        (right + 1, name, "schemas_fingerprint"),
+        (right, "annals.test.account.Other", "schemas_record"),
+    ];
+    let register = |fingerprint: i64, name: &'static str| {
+        let query = sqlx::query(include_str!("sql/register_schema.sql"));
+        query.bind("account").bind(fingerprint).bind(name).bind(schema.definition())
+    };
+    for (fingerprint, name, constraint) in cases {
+        let refused = register(fingerprint, name).execute(bed.store().pool()).await.unwrap_err();
+        let refused = refused.as_database_error().must("be refused by the server");
+        assert_eq!(refused.constraint(), Some(constraint), "{refused}");
+    }
+    register(right, name).execute(bed.store().pool()).await.must("register");
 }
 
 async fn registered(bed: &Testbed) -> i64 {

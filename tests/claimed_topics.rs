@@ -19,6 +19,7 @@ fn ledger() -> StreamName {
 }
 
 async fn append(store: &Store, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
+    let events = events.into_iter().map(|event| event.for_category(stream.category()));
     let append = Append::to(stream, ExpectedVersion::Any, events);
     store.append(&append).await.must("append");
 }

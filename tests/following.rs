@@ -255,7 +255,10 @@ async fn only_the_types_and_the_category_asked_for_come() {
 
     let ledger = annals_store::StreamName::new("ledger-1").unwrap();
     append(store, "a", 2..3).await;
-    store.append(&Append::to(&ledger, ExpectedVersion::Any, [deposited(1)])).await.must("append");
+    store
+        .append(&Append::to(&ledger, ExpectedVersion::Any, [deposited(1).for_category("ledger")]))
+        .await
+        .must("append");
     let category = Category::new("ledger").unwrap();
     let follow = Follow::category(&category).after(checkpoint.unwrap());
     let (events, _) = take(store, follow, 1).await;

@@ -14,7 +14,8 @@ const KINDS: [(&str, Garbage); 4] = [
 ];
 
 async fn append(bed: &Testbed, stream: &StreamName) {
-    let append = Append::to(stream, ExpectedVersion::Any, [deposited(1)]);
+    let event = deposited(1).for_category(stream.category());
+    let append = Append::to(stream, ExpectedVersion::Any, [event]);
     bed.store().append(&append).await.must("append");
 }
 

@@ -137,6 +137,7 @@ mod rolling_restart;
 #[cfg(test)]
 mod same_contract;
 #[cfg(test)]
+mod schema_commands;
 mod schema_versions;
 #[cfg(test)]
 mod sequential_model;

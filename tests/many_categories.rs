@@ -23,7 +23,8 @@ async fn append(store: &Store, categories: &[String], stream: &str) {
         let mut append = Append::default();
         for category in some {
             let stream = StreamName::new(format!("{category}-{stream}")).must("name a stream");
-            append = append.and_to(&stream, ExpectedVersion::Any, [deposited(1)]);
+            append =
+                append.and_to(&stream, ExpectedVersion::Any, [deposited(1).for_category(category)]);
         }
         store.append(&append).await.must("append");
     }

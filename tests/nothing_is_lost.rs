@@ -115,11 +115,9 @@ async fn two_categories_go_to_two_topics() {
     let topics = [bed.topic(CATEGORY), bed.topic("ledger")];
     let follower = Follower::start(&bed.environment().kafka, &[&topics[0], &topics[1]]);
     let _relay = RelayProcess::start(&bed.relay());
-    let append = Append::to(&ledger, ExpectedVersion::NoStream, [deposited(1)]).and_to(
-        &account("a"),
-        ExpectedVersion::NoStream,
-        [opened("ann"), deposited(1)],
-    );
+    let append =
+        Append::to(&ledger, ExpectedVersion::NoStream, [deposited(1).for_category("ledger")])
+            .and_to(&account("a"), ExpectedVersion::NoStream, [opened("ann"), deposited(1)]);
     bed.store().append(&append).await.must("append");
     follower.until_count(3).await;
     for delivered in follower.seen() {

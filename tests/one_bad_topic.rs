@@ -21,13 +21,15 @@ fn ledger() -> StreamName {
 }
 
 async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
+    let events = events.into_iter().map(|event| event.for_category(stream.category()));
     let append = Append::to(stream, ExpectedVersion::Any, events);
     bed.store().append(&append).await.must("append");
 }
 
 /// Appends one event to each category in one transaction, so that they are published together.
 async fn append_to_both(bed: &Testbed, sequence: i64) {
-    let append = Append::to(&ledger(), ExpectedVersion::Any, [deposited(sequence)]);
+    let append =
+        Append::to(&ledger(), ExpectedVersion::Any, [deposited(sequence).for_category(LEDGER)]);
     let append = append.and_to(&account("a"), ExpectedVersion::Any, [deposited(sequence)]);
     bed.store().append(&append).await.must("append");
 }

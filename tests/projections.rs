@@ -214,7 +214,7 @@ async fn events_are_applied_and_an_append_is_waited_for() {
     assert_eq!(balance(store, "a").await, 10);
     // One that it does not follow is not waited for.
     let ledger = StreamName::new("ledger-1").unwrap();
-    let other = Append::to(&ledger, ExpectedVersion::Any, [deposited(1)]);
+    let other = Append::to(&ledger, ExpectedVersion::Any, [deposited(1).for_category("ledger")]);
     let other = store.append(&other).await.must("append");
     wait_for(store, &other).await;
     // Its progress passes over it.

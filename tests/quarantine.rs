@@ -14,6 +14,7 @@ const SMALL: &str = "3000";
 const LARGE: &str = "1000000";
 
 async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
+    let events = events.into_iter().map(|event| event.for_category(stream.category()));
     let append = Append::to(stream, ExpectedVersion::Any, events);
     bed.store().append(&append).await.must("append");
 }

@@ -105,7 +105,7 @@ async fn mixed(bed: &Testbed) -> Vec<annals_testkit::Recorded> {
         let ledger = StreamName::new(format!("ledger-{number}")).unwrap();
         let caused = deposited(1).with_metadata(metadata(number % 2, number));
         let append = Append::to(&account(number), ExpectedVersion::Any, [opened("ann"), caused])
-            .and_to(&ledger, ExpectedVersion::Any, [deposited(2)]);
+            .and_to(&ledger, ExpectedVersion::Any, [deposited(2).for_category("ledger")]);
         store.append(&append).await.must("append");
     }
     bed.recorded().await
@@ -310,7 +310,8 @@ async fn streams_and_categories_are_listed_by_name() {
     let heartbeat = StreamName::new("ledger").unwrap();
     let longer = StreamName::new("ledgers-1").unwrap();
     for stream in [&heartbeat, &longer] {
-        let append = Append::to(stream, ExpectedVersion::Any, [deposited(1)]);
+        let event = deposited(1).for_category(stream.category());
+        let append = Append::to(stream, ExpectedVersion::Any, [event]);
         bed.store().append(&append).await.must("append");
     }
     let names: Vec<_> = bed.store().categories().await.must("list the categories");

@@ -112,6 +112,18 @@ async fn each_role_has_exactly_its_rights_on_every_table() {
     }
 }
 
+/// One partition for the positions that are drawn, and sixteen ahead.
+#[tokio::test]
+async fn an_appender_cannot_fill_the_database_with_partitions() {
+    let bed = Testbed::new("partitions").await;
+    let mut appender = PgConnection::connect(&url_as(&bed, "annals_append")).await.must("connect");
+    for _ in 0..2 {
+        let query = sqlx::query_scalar(include_str!("sql/outbox_extend_far.sql"));
+        let partitions: i64 = query.fetch_one(&mut appender).await.must("extend the outbox");
+        assert_eq!(partitions, 17);
+    }
+}
+
 #[tokio::test]
 async fn no_role_draws_or_sets_a_number_or_makes_anything_in_the_schema() {
     let bed = Testbed::new("sequences").await;

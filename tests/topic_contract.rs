@@ -1,6 +1,8 @@
 //! A record in Kafka, byte by byte, for a reader without Annals.
 
-use annals_schemas::EventSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use annals_schemas::{EventSet, Framing, Layout, SCHEMA_ID_HEADER};
 use annals_store::{Append, ExpectedVersion, Metadata, NewEvent, Position, Version};
 use annals_testkit::{
     AccountEvent, CATEGORY, Follower, Isolation, MoneyDeposited, Must, RawRecord, RelayProcess,
@@ -16,23 +18,77 @@ fn event() -> MoneyDeposited {
 }
 
 /// Appends an event with every optional part, after another one, and lets a relay publish it.
-async fn published(bed: &Testbed, metadata: &Metadata) -> RawRecord {
+async fn published(
+    bed: &Testbed,
+    metadata: &Metadata,
+    framing: Framing,
+    layout: Layout,
+) -> RawRecord {
     let stream = account("a");
     let event = NewEvent::new(&AccountEvent::from(event())).must("encode");
     let event = event.with_metadata(metadata.clone()).with_header("tenant", "blå");
-    let append = Append::to(&stream, ExpectedVersion::NoStream, [opened("ann"), event]);
-    bed.store().append(&append).await.must("append");
+    // The order of the types in a union is that of their first appends.
+    for event in [opened("ann"), event] {
+        let append = Append::to(&stream, ExpectedVersion::Any, [event]);
+        bed.store().append(&append).await.must("append");
+    }
     let follower = bed.follow();
-    let _relay = RelayProcess::start(&bed.relay());
+    let layouts = format!("{{ {CATEGORY} = \"{}\" }}", layout.name());
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
+    let settings = settings.variable("ANNALS_RELAY__TOPICS__FRAMING", framing.name());
+    let _relay = RelayProcess::start(&settings);
     follower.until_count(2).await;
+    bed.until_copied().await;
+    let (code, said) = settings.run_for_code(&["audit"]).await;
+    assert_eq!(code, 0, "{framing:?}: {said}");
     let topic = bed.topic(CATEGORY);
     let mut records = read_topic(&bed.environment().kafka, &topic, Isolation::Committed).await;
     assert_eq!(records.len(), 2);
-    records.pop().unwrap()
+    let record = records.pop().unwrap();
+    holds_the_page(&record, framing, layout);
+    record
+}
+
+/// Every header of the record is on the page of the contract, and the page says no other, but for
+/// those of a gap and of a replay.
+fn holds_the_page(record: &RawRecord, framing: Framing, layout: Layout) {
+    let page = include_str!("../docs/topics.md");
+    let table = page.split("| header | value |").nth(1).must("find the table of headers");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| `"));
+    let names = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
+    let mut said: BTreeSet<&str> = names.collect();
+    for other in ["ce_previousversion", "ce_replayed"] {
+        assert!(said.remove(other), "{other} is not on the page");
+    }
+    if framing != Framing::Header {
+        assert!(said.remove(SCHEMA_ID_HEADER), "{SCHEMA_ID_HEADER} is not on the page");
+    }
+    let sent = record.headers.iter().map(|(name, _)| name.as_str());
+    let sent: BTreeSet<&str> = sent.filter(|name| *name != "tenant").collect();
+    let optional = ["ce_correlationid", "ce_causationid", "traceparent", "tracestate"];
+    if optional.iter().all(|name| sent.contains(name)) {
+        assert_eq!(sent, said);
+    }
+    assert!(sent.is_subset(&said), "{sent:?}");
+    let row = format!("| `{}` |", framing.name());
+    let row = page.lines().find(|line| line.starts_with(&row)).must("find the framing's row");
+    assert!(row.contains(framing.content_type()), "{row}");
+    let row = format!("| `{}` |", layout.name());
+    assert!(page.lines().any(|line| line.starts_with(&row)), "{row} is not on the page");
 }
 
 #[tokio::test]
 async fn a_record_has_key_timestamp_headers_and_value_of_the_topic_contract() {
+    for framing in [Framing::Prefix, Framing::Header, Framing::None] {
+        record_of(framing, Layout::Record).await;
+    }
+    for layout in [Layout::Union, Layout::Envelope] {
+        record_of(Framing::Prefix, layout).await;
+    }
+}
+
+async fn record_of(framing: Framing, layout: Layout) {
     let bed = Testbed::new("contract").await;
     let metadata = Metadata {
         correlation_id: Some(Uuid::from_u128(1)),
@@ -42,51 +98,74 @@ async fn a_record_has_key_timestamp_headers_and_value_of_the_topic_contract() {
         tracestate: Some("vendor=1".to_owned()),
         custom: [("client".to_owned(), "nobody else's business".into())].into(),
     };
-    let record = published(&bed, &metadata).await;
+    let record = published(&bed, &metadata, framing, layout).await;
     let stored = bed.store().read_stream(&account("a"), Version::new(1).unwrap());
     let stored: Vec<_> = stored.try_collect().await.must("read the stream");
     let stored = &stored[0];
 
     assert_eq!(record.key.as_deref(), Some(b"account-a".as_slice()));
     assert_eq!(record.timestamp_ms, Some(stored.recorded_at.as_millisecond()));
-    let mut headers: Vec<(&str, &str)> = record
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            (name.as_str(), std::str::from_utf8(value.as_deref().unwrap()).unwrap())
-        })
-        .collect();
-    headers.sort_unstable();
+    let value = record.value.must("read the value");
+    let (prefix, datum) = value.split_at(value.len() - stored.payload.len());
+    // The second type of the category; the first is AccountOpened.
+    let prefix = match layout {
+        Layout::Record => prefix,
+        Layout::Union | Layout::Envelope => prefix.strip_suffix(b"\x02").must("find a branch"),
+    };
+    assert_eq!(datum, stored.payload.as_slice());
+    let mut headers: BTreeMap<&str, &[u8]> = BTreeMap::new();
+    headers.extend(
+        record
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_deref().must("read a header"))),
+    );
+    let in_header = headers.remove(SCHEMA_ID_HEADER).unwrap_or_default();
+    let id = match framing {
+        Framing::Prefix => prefix,
+        Framing::Header => in_header,
+        Framing::None => &[],
+    };
+    assert_eq!((prefix.len() + in_header.len(), id.len()), (id.len(), id.len()), "{framing:?}");
+    let registry = &bed.environment().registry_url;
+    let subject = match layout {
+        Layout::Record => format!("{}-annals.test.account.MoneyDeposited", bed.topic(CATEGORY)),
+        Layout::Union | Layout::Envelope => format!("{}-value", bed.topic(CATEGORY)),
+    };
+    let version = ask_registry(registry, &format!("/subjects/{subject}/versions/latest")).await;
+    let number = u32::try_from(version["id"].as_u64().unwrap()).unwrap();
+    let uri = format!("{registry}/schemas/ids/{number}");
+    if framing != Framing::None {
+        assert_eq!(id, [&[0], number.to_be_bytes().as_slice()].concat());
+    }
     let (id, time) = (stored.id.to_string(), stored.recorded_at.to_string());
     let position = stored.position.to_string();
-    assert_eq!(
-        headers,
-        [
-            ("ce_causationid", "00000000-0000-0000-0000-000000000002"),
-            ("ce_correlationid", "00000000-0000-0000-0000-000000000001"),
-            ("ce_id", &*id),
-            ("ce_position", &*position),
-            ("ce_source", "annals"),
-            ("ce_specversion", "1.0"),
-            ("ce_streamversion", "1"),
-            ("ce_subject", "account-a"),
-            ("ce_time", &*time),
-            ("ce_type", "MoneyDeposited"),
-            ("content-type", "application/avro"),
-            ("tenant", "blå"),
-            ("traceparent", TRACEPARENT),
-            ("tracestate", "vendor=1"),
-        ]
-    );
-    let value = record.value.must("read the value");
-    assert_eq!((value[0], &value[5..]), (0, stored.payload.as_slice()));
+    let expected = [
+        ("ce_causationid", "00000000-0000-0000-0000-000000000002"),
+        ("ce_correlationid", "00000000-0000-0000-0000-000000000001"),
+        ("ce_dataschema", &*uri),
+        ("ce_id", &*id),
+        ("ce_position", &*position),
+        ("ce_source", "annals"),
+        ("ce_specversion", "1.0"),
+        ("ce_streamversion", "1"),
+        ("ce_subject", "account-a"),
+        ("ce_time", &*time),
+        ("ce_type", "annals.test.account.MoneyDeposited"),
+        ("content-type", framing.content_type()),
+        ("tenant", "blå"),
+        ("traceparent", TRACEPARENT),
+        ("tracestate", "vendor=1"),
+    ];
+    assert_eq!(headers, expected.map(|(name, value)| (name, value.as_bytes())).into());
     assert!(stored.position >= Position::FIRST);
+    decoded_by_the_rust_consumer(&bed).await;
 }
 
 #[tokio::test]
 async fn the_value_is_read_by_a_reader_that_has_only_the_registry() {
     let bed = Testbed::new("registry_only").await;
-    let record = published(&bed, &Metadata::default()).await;
+    let record = published(&bed, &Metadata::default(), Framing::default(), Layout::default()).await;
     let value = record.value.must("read the value");
     let id = u32::from_be_bytes(value[1..5].try_into().unwrap());
 
@@ -126,16 +205,55 @@ fn take_long(bytes: &mut &[u8]) -> i64 {
     i64::try_from(zigzag >> 1).unwrap() ^ -i64::from(zigzag & 1 == 1)
 }
 
-#[tokio::test]
-async fn a_rust_consumer_decodes_what_was_appended() {
-    let bed = Testbed::new("decodes").await;
-    published(&bed, &Metadata::default()).await;
+/// The first event of a type adds a branch, and so does a new version of a type; the records that are
+/// there keep the union that they were written with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_events_keep_their_union_when_the_category_gets_another_type() {
+    let bed = Testbed::new("unions").await;
+    let layouts = format!("{{ {CATEGORY} = \"union\" }}");
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
+    let mut relay = RelayProcess::start(&settings);
+    let follower = bed.follow();
+    let events = [opened("ann"), deposited(1), opened("bob"), deposited(2)];
+    for (count, event) in events.into_iter().enumerate() {
+        let append = Append::to(&account(count), ExpectedVersion::NoStream, [event]);
+        bed.store().append(&append).await.must("append");
+        follower.until_count(count + 1).await;
+        if count == 1 {
+            // Another relay, with empty caches, finds the same unions.
+            assert!(relay.terminate().await.success());
+            relay = RelayProcess::start(&settings.clone().instance("b"));
+        }
+    }
+    let seen = follower.seen();
+    let ids: Vec<_> =
+        seen.iter().map(|delivered| (&*delivered.event_type, delivered.schema_id)).collect();
+    let id_of = |name: &str| {
+        let of: BTreeSet<_> =
+            ids.iter().filter(|(of, _)| *of == name).map(|(_, id)| id.0).collect();
+        assert_eq!(of.len(), 1, "{ids:?}");
+        of
+    };
+    assert_ne!(id_of("AccountOpened"), id_of("MoneyDeposited"));
+    let schemas = annals_consumer::SchemaRegistry::new(&bed.environment().registry_url)
+        .must("ask the registry");
+    for delivered in &seen {
+        let decoded: AccountEvent = delivered.decode(&schemas).await.must("decode");
+        assert_eq!(decoded.event_type(), delivered.event_type);
+    }
+    bed.until_copied().await;
+    let (code, said) = settings.run_for_code(&["audit"]).await;
+    assert_eq!(code, 0, "{said}");
+}
+
+async fn decoded_by_the_rust_consumer(bed: &Testbed) {
     let follower = Follower::start(&bed.environment().kafka, &[&bed.topic(CATEGORY)]);
     follower.until_count(2).await;
     let schemas = annals_consumer::SchemaRegistry::new(&bed.environment().registry_url)
         .must("ask the registry");
     let delivered = follower.seen().pop().unwrap();
     assert_eq!(delivered.event_type, AccountEvent::from(event()).event_type());
+    assert_eq!(delivered.full_type, "annals.test.account.MoneyDeposited");
     let decoded: AccountEvent = delivered.decode(&schemas).await.must("decode");
     assert_eq!(decoded, event().into());
 }
@@ -183,7 +301,7 @@ fn murmur2(data: &[u8]) -> u32 {
 #[tokio::test]
 async fn a_topic_keeps_every_event_for_ever_whatever_its_time() {
     let bed = Testbed::new("keeps").await;
-    published(&bed, &Metadata::default()).await;
+    published(&bed, &Metadata::default(), Framing::default(), Layout::default()).await;
     let topic = bed.topic(CATEGORY);
     let found = topic_configuration(&bed.environment().kafka, &topic).await;
     let setting = |name: &str| found.get(name).map(String::as_str);

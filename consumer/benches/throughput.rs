@@ -189,12 +189,13 @@ fn write_one(producer: &BaseProducer, topic: &str, id: SchemaId, number: usize) 
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", Uuid::now_v7().to_string()),
         ("ce_source", "annals://bench".to_owned()),
-        ("ce_type", "OrderPlaced".to_owned()),
+        ("ce_type", "shop.OrderPlaced".to_owned()),
+        ("ce_dataschema", "http://registry.test/schemas/ids/0".to_owned()),
         ("ce_subject", stream.clone()),
         ("ce_time", Timestamp::now().to_string()),
         ("ce_streamversion", (number / STREAMS).to_string()),
         ("ce_position", number.to_string()),
-        ("content-type", "application/avro".to_owned()),
+        ("content-type", "application/vnd.confluent.avro".to_owned()),
     ];
     let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(value) })

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use annals_schemas::{SchemaId, WireFormatError, from_wire_format};
+use annals_schemas::{SchemaId, WireFormatError};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::known_headers::{KnownHeaders, exact, optional, parsed, required};
 use crate::position::{Offset, Position, RecordLocation, Version};
 use crate::raw_record::{RawRecord, RecordBytes};
 
@@ -24,8 +25,13 @@ pub struct Delivered {
     pub position: Position,
     /// The event's id, given by the application that appended it.
     pub event_id: Uuid,
-    /// The event's type, such as `FlightDeparted`.
+    /// The event's type, such as `FlightDeparted`: the last part of its full name.
     pub event_type: String,
+    /// The CloudEvents type, `ce_type`: the full name of the event's record, such as
+    /// `airline.FlightDeparted`.
+    pub full_type: String,
+    /// The URI of the schema that wrote the payload, at the registry that the relay uses.
+    pub data_schema: String,
     /// When it was appended, by the clock of the store's database.
     pub recorded_at: Timestamp,
     /// The id of the process that the event belongs to, if the application gave one.
@@ -42,7 +48,8 @@ pub struct Delivered {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The registry's id of the schema that wrote the payload.
     pub schema_id: SchemaId,
-    /// The Avro datum, without the Confluent prefix.
+    /// The Avro datum, without a prefix; of a category whose types share a schema, one of their
+    /// union.
     pub payload: Vec<u8>,
     /// The topic it came from.
     pub topic: Arc<str>,
@@ -94,26 +101,6 @@ pub enum EnvelopeProblem {
     Frame(#[from] WireFormatError),
 }
 
-/// The headers of the topic contract.
-#[derive(Default)]
-struct KnownHeaders<'a> {
-    specversion: Option<&'a [u8]>,
-    content_type: Option<&'a [u8]>,
-    id: Option<&'a [u8]>,
-    source: Option<&'a [u8]>,
-    event_type: Option<&'a [u8]>,
-    subject: Option<&'a [u8]>,
-    time: Option<&'a [u8]>,
-    version: Option<&'a [u8]>,
-    previous: Option<&'a [u8]>,
-    position: Option<&'a [u8]>,
-    correlation_id: Option<&'a [u8]>,
-    causation_id: Option<&'a [u8]>,
-    traceparent: Option<&'a [u8]>,
-    tracestate: Option<&'a [u8]>,
-    other: Vec<(String, Vec<u8>)>,
-}
-
 impl Delivered {
     /// The topic, partition and offset of the record.
     #[must_use]
@@ -135,10 +122,11 @@ impl Delivered {
 
     fn read(record: &RawRecord<'_>) -> Result<Self, EnvelopeProblem> {
         let stream = stream_of(record.key)?;
-        let (schema_id, payload) = from_wire_format(record.value.ok_or(EnvelopeProblem::NoValue)?)?;
+        let value = record.value.ok_or(EnvelopeProblem::NoValue)?;
         let known = KnownHeaders::sort(&record.headers);
         exact("ce_specversion", known.specversion, "1.0", "1.0")?;
-        exact("content-type", known.content_type, "application/avro", "application/avro")?;
+        let (schema_id, payload) = known.unframe(value)?;
+        let full_type = required("ce_type", known.event_type)?;
         exact("ce_subject", known.subject, stream, "the stream, like the key")?;
         let version = parsed("ce_streamversion", known.version, "a version from 0", |text| {
             Version::new(text.parse().ok()?)
@@ -150,7 +138,9 @@ impl Delivered {
                 Position::new(text.parse().ok()?)
             })?,
             event_id: parsed("ce_id", known.id, "a UUID", |text| Uuid::try_parse(text).ok())?,
-            event_type: required("ce_type", known.event_type)?.to_owned(),
+            event_type: full_type.rsplit('.').next().unwrap_or(full_type).to_owned(),
+            full_type: full_type.to_owned(),
+            data_schema: required("ce_dataschema", known.data_schema)?.to_owned(),
             recorded_at: parsed("ce_time", known.time, "an RFC 3339 time", |text| {
                 text.parse().ok()
             })?,
@@ -170,39 +160,6 @@ impl Delivered {
     }
 }
 
-impl<'a> KnownHeaders<'a> {
-    fn sort(headers: &[(&'a str, Option<&'a [u8]>)]) -> Self {
-        let mut known = Self::default();
-        for &(name, value) in headers {
-            match known.slot(name) {
-                Some(slot) => *slot = value,
-                None => known.other.push((name.to_owned(), value.unwrap_or_default().to_owned())),
-            }
-        }
-        known
-    }
-
-    fn slot(&mut self, name: &str) -> Option<&mut Option<&'a [u8]>> {
-        match name {
-            "ce_specversion" => Some(&mut self.specversion),
-            "content-type" => Some(&mut self.content_type),
-            "ce_id" => Some(&mut self.id),
-            "ce_source" => Some(&mut self.source),
-            "ce_type" => Some(&mut self.event_type),
-            "ce_subject" => Some(&mut self.subject),
-            "ce_time" => Some(&mut self.time),
-            "ce_streamversion" => Some(&mut self.version),
-            "ce_previousversion" => Some(&mut self.previous),
-            "ce_position" => Some(&mut self.position),
-            "ce_correlationid" => Some(&mut self.correlation_id),
-            "ce_causationid" => Some(&mut self.causation_id),
-            "traceparent" => Some(&mut self.traceparent),
-            "tracestate" => Some(&mut self.tracestate),
-            _ => None,
-        }
-    }
-}
-
 /// The version of the event before, as far as the topic has it.
 fn previous(header: Option<&[u8]>, version: Version) -> Result<Option<Version>, EnvelopeProblem> {
     let name = "ce_previousversion";
@@ -218,57 +175,21 @@ fn stream_of(key: Option<&[u8]>) -> Result<&str, EnvelopeProblem> {
     text.filter(|text| !text.is_empty()).ok_or(EnvelopeProblem::Key)
 }
 
-fn required<'a>(name: &'static str, value: Option<&'a [u8]>) -> Result<&'a str, EnvelopeProblem> {
-    text(name, value.ok_or(EnvelopeProblem::HeaderMissing { name })?)
-}
-
-fn optional(name: &'static str, value: Option<&[u8]>) -> Result<Option<String>, EnvelopeProblem> {
-    value.map(|bytes| text(name, bytes).map(str::to_owned)).transpose()
-}
-
-fn exact(
-    name: &'static str,
-    value: Option<&[u8]>,
-    wanted: &str,
-    expected: &'static str,
-) -> Result<(), EnvelopeProblem> {
-    let found = required(name, value)?;
-    if found == wanted { Ok(()) } else { Err(wrong(name, found, expected)) }
-}
-
-fn parsed<T>(
-    name: &'static str,
-    value: Option<&[u8]>,
-    expected: &'static str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, EnvelopeProblem> {
-    let found = required(name, value)?;
-    parse(found).ok_or_else(|| wrong(name, found, expected))
-}
-
-fn text<'a>(name: &'static str, bytes: &'a [u8]) -> Result<&'a str, EnvelopeProblem> {
-    std::str::from_utf8(bytes)
-        .map_err(|_not_text| wrong(name, &String::from_utf8_lossy(bytes), "UTF-8 text"))
-}
-
-fn wrong(name: &'static str, found: &str, expected: &'static str) -> EnvelopeProblem {
-    EnvelopeProblem::HeaderWrong { name, found: found.chars().take(64).collect(), expected }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HEADERS: [(&str, &str); 9] = [
+    const HEADERS: [(&str, &str); 10] = [
         ("ce_specversion", "1.0"),
         ("ce_id", "0198c5a4-7f1e-7000-8000-000000000001"),
         ("ce_source", "annals://demo"),
-        ("ce_type", "FlightDeparted"),
+        ("ce_type", "airline.FlightDeparted"),
         ("ce_subject", "flight-42"),
         ("ce_time", "2013-01-05T10:15:30.123456Z"),
         ("ce_streamversion", "1"),
         ("ce_position", "4711"),
-        ("content-type", "application/avro"),
+        ("content-type", "application/vnd.confluent.avro"),
+        ("ce_dataschema", "http://registry:8081/schemas/ids/258"),
     ];
 
     fn record<'a>(headers: &[(&'a str, &'a str)]) -> RawRecord<'a> {
@@ -300,6 +221,8 @@ mod tests {
         assert_eq!(delivered.previous, Some(Version::ZERO));
         assert_eq!(delivered.event_id.to_string(), HEADERS[1].1);
         assert_eq!(delivered.event_type, "FlightDeparted");
+        assert_eq!(delivered.full_type, "airline.FlightDeparted");
+        assert_eq!(delivered.data_schema, HEADERS[9].1);
         assert_eq!(delivered.recorded_at.to_string(), HEADERS[5].1);
         assert_eq!(delivered.correlation_id.as_deref(), Some("c-1"));
         assert_eq!(delivered.causation_id, None);
@@ -310,6 +233,24 @@ mod tests {
             (SchemaId(9), &b"datum"[..])
         );
         assert_eq!(delivered.location().to_string(), "demo-flight[3]@17");
+    }
+
+    #[test]
+    fn each_framing_is_read_by_what_the_record_says() {
+        let mut headers = with("content-type", "application/avro");
+        let read = |headers: &[(&'static str, &'static str)], value: &'static [u8]| {
+            let mut record = record(headers);
+            record.value = Some(value);
+            let delivered = Delivered::from_record(&record);
+            delivered.map(|event| (event.schema_id, event.payload)).map_err(|error| error.problem)
+        };
+        // By ce_dataschema alone; then by the header, which counts before it.
+        assert_eq!(read(&headers, b"datum"), Ok((SchemaId(258), b"datum".to_vec())));
+        headers.push(("__value_schema_id", "\0\0\0\0\x07"));
+        assert_eq!(read(&headers, b"datum"), Ok((SchemaId(7), b"datum".to_vec())));
+        headers.push(("__value_schema_id", "\x01"));
+        let framed = EnvelopeProblem::Frame(WireFormatError::NoMagicByte { found: 1 });
+        assert_eq!(read(&headers, b"datum"), Err(framed));
     }
 
     #[test]

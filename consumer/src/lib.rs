@@ -54,6 +54,7 @@ mod dead_letter;
 mod envelope;
 mod error;
 mod kafka;
+mod known_headers;
 mod outage;
 mod owned_partitions;
 mod pace;
@@ -73,7 +74,7 @@ mod version_filter;
 
 pub use annals_schemas::UnknownEvents;
 pub use annals_schemas::personal;
-pub use annals_schemas::{EventSet, Schema, SchemaId};
+pub use annals_schemas::{EventSchemas, EventSet, Schema, SchemaId};
 pub use batch::DeliveredEvent;
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use dead_letter::{DeadLetter, DeadLetterHandler, FailurePolicy};

@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use annals_schemas::personal::placed;
-use annals_schemas::{DecodeError, EventSet, Schema, SchemaError, SchemaId};
+use annals_schemas::{
+    DecodeError, EventSchemas, EventSet, Schema, SchemaError, SchemaId, event_schemas,
+};
 use percent_encoding::percent_decode_str;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use schema_registry_converter::error::SRCError;
@@ -25,7 +27,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct SchemaRegistry {
     registry: Arc<SrSettings>,
-    known: Arc<RwLock<HashMap<SchemaId, Schema>>>,
+    known: Arc<RwLock<HashMap<SchemaId, EventSchemas>>>,
     name: Arc<str>,
 }
 
@@ -110,28 +112,29 @@ impl SchemaRegistry {
     pub(crate) fn of_schemas(schemas: &[Schema]) -> Self {
         let registry = Self::new("http://127.0.0.1:9");
         let registry = registry.unwrap_or_else(|error| panic!("make a registry: {error}"));
-        let numbered = (0..).map(SchemaId).zip(schemas.iter().copied());
+        let schemas = schemas.iter().copied().map(EventSchemas::One);
+        let numbered = (0..).map(SchemaId).zip(schemas);
         registry.known.write().unwrap_or_else(PoisonError::into_inner).extend(numbered);
         registry
     }
 
-    /// Returns the schema with this id. Waits while the registry is unavailable, and logs it; can
+    /// Returns the schema with this id: that of an event type, or of all that a category has. Waits while the registry is unavailable, and logs it; can
     /// be cancelled.
     ///
     /// # Errors
     /// [`SchemaLookupError`] if the schema does not exist or cannot be used.
-    pub async fn get(&self, id: SchemaId) -> Result<Schema, SchemaLookupError> {
+    pub async fn get(&self, id: SchemaId) -> Result<EventSchemas, SchemaLookupError> {
         if let Some(schema) = self.known(id) {
             return Ok(schema);
         }
         let registered = self.fetch(id).await?;
-        let schema = usable(id, &registered)?;
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, schema);
-        Ok(schema)
+        let schemas = usable(id, &registered)?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(known.entry(id).or_insert(schemas).clone())
     }
 
-    fn known(&self, id: SchemaId) -> Option<Schema> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    fn known(&self, id: SchemaId) -> Option<EventSchemas> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// Uses the free function of schema_registry_converter, which has no cache: the decoders of
@@ -179,24 +182,31 @@ impl Delivered {
             .get(self.schema_id)
             .await
             .map_err(|source| DecodeRecordError::Schema { location: self.location(), source })?;
-        let event_id = *self.event_id.as_bytes();
-        let payload = placed(&schema, event_id, &self.event_type, &self.payload);
-        E::decode(&self.event_type, &schema, &payload).map_err(|source| {
-            DecodeRecordError::Payload {
-                location: self.location(),
-                event_type: self.event_type.clone(),
-                source,
+        let decoded = match schema.event(&self.payload) {
+            Some((schema, datum)) => {
+                let event_id = *self.event_id.as_bytes();
+                let datum = placed(&schema, event_id, &self.event_type, datum);
+                E::decode(&self.event_type, &schema, &datum)
             }
+            None => Err(DecodeError::Malformed {
+                record: self.full_type.clone(),
+                reason: "it begins with no branch of its schema".to_owned(),
+            }),
+        };
+        decoded.map_err(|source| DecodeRecordError::Payload {
+            location: self.location(),
+            event_type: self.event_type.clone(),
+            source,
         })
     }
 }
 
-fn usable(id: SchemaId, registered: &RegisteredSchema) -> Result<Schema, SchemaLookupError> {
+fn usable(id: SchemaId, registered: &RegisteredSchema) -> Result<EventSchemas, SchemaLookupError> {
     if registered.schema_type != SchemaType::Avro {
         let found = format!("{:?}", registered.schema_type);
         return Err(SchemaLookupError::NotAvro { id, found });
     }
-    Schema::parse(&registered.schema).map_err(|source| SchemaLookupError::Unusable { id, source })
+    event_schemas(&registered.schema).map_err(|source| SchemaLookupError::Unusable { id, source })
 }
 
 /// 40403 is Confluent's code for an unknown schema. A 404 without such a code comes from another

@@ -97,6 +97,8 @@ impl<E: EventSet> GivenEvents<E> {
             position: Position::new(offset.get()).unwrap_or(Position::ZERO),
             event_id: Uuid::now_v7(),
             event_type: encoded.event_type.to_owned(),
+            full_type: encoded.schema.full_name().to_owned(),
+            data_schema: "http://registry.test/schemas/ids/0".to_owned(),
             recorded_at: Timestamp::now(),
             correlation_id: None,
             causation_id: None,

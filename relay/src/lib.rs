@@ -12,8 +12,8 @@
 //! (data), `report` (reports and failures of the stages), `telemetry` (health and metrics over HTTP),
 //! `kafka`, `state` (PostgreSQL), `publish` (the stages), `driver` (executes the machine's actions),
 //! `replay` (published events, again), `audit` (topics compared with the store), `check`
-//! (before the first start), `cli` (the
-//! subcommands).
+//! (before the first start), `schemas` (schemas in files, in the store and in the registry), `cli`
+//! (the subcommands).
 
 mod audit;
 mod check;
@@ -25,6 +25,7 @@ pub mod model;
 mod publish;
 mod replay;
 pub mod report;
+mod schemas;
 mod state;
 mod telemetry;
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use apache_avro::Schema as Avro;
 use apache_avro::schema::{
-    EnumSchema, FixedSchema, InnerDecimalSchema, NamesRef, RecordField, RecordSchema, UnionSchema,
-    UuidSchema,
+    EnumSchema, FixedSchema, InnerDecimalSchema, Name, NamesRef, RecordField, RecordSchema,
+    UnionSchema, UuidSchema,
 };
 
 /// The named types of one schema, by full name.
@@ -171,6 +171,25 @@ impl Node {
 
     pub(crate) fn values(self) -> Option<Self> {
         if let Shape::Map(values) = self.shape() { Some(values) } else { None }
+    }
+
+    pub(crate) fn full_name(self) -> Option<&'static Name> {
+        match self.shape() {
+            Shape::Record(fields) => Some(&fields.record.name),
+            Shape::Enum(symbols) => Some(&symbols.name),
+            Shape::Fixed(fixed) => Some(&fixed.name),
+            Shape::Null
+            | Shape::Boolean
+            | Shape::Int
+            | Shape::Long
+            | Shape::Float
+            | Shape::Double
+            | Shape::Bytes
+            | Shape::String
+            | Shape::Array(_)
+            | Shape::Map(_)
+            | Shape::Union(_) => None,
+        }
     }
 
     pub(crate) fn is_null(self) -> bool {

@@ -32,6 +32,10 @@ impl<'a> DatumReader<'a> {
         Self(payload)
     }
 
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(crate) fn finish(self) -> Result<(), DatumError> {
         match self.0.len() {
             0 => Ok(()),

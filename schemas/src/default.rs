@@ -65,6 +65,35 @@ fn put_branch(branches: Branches, value: &Value, out: &mut Vec<u8>) -> Option<()
     })
 }
 
+/// Whether every program reads a default the same: where a union is, it must be of the first branch,
+/// for Avro before 1.12 and for registries.
+pub(crate) fn is_portable(node: Node, value: &Value) -> bool {
+    match node.shape() {
+        Shape::Union(branches) => branches.get(0).is_some_and(|first| {
+            put(first, value, &mut Vec::new()).is_some() && is_portable(first, value)
+        }),
+        Shape::Array(items) => value
+            .as_array()
+            .is_some_and(|values| values.iter().all(|value| is_portable(items, value))),
+        Shape::Map(of) => value
+            .as_object()
+            .is_some_and(|values| values.values().all(|value| is_portable(of, value))),
+        Shape::Record(fields) => fields.iter().all(|(field, node)| {
+            value.get(&field.name).is_none_or(|value| is_portable(node, value))
+        }),
+        Shape::Null
+        | Shape::Boolean
+        | Shape::Int
+        | Shape::Long
+        | Shape::Float
+        | Shape::Double
+        | Shape::Bytes
+        | Shape::String
+        | Shape::Fixed(_)
+        | Shape::Enum(_) => true,
+    }
+}
+
 fn put_record(fields: Fields, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     let values = value.as_object()?;
     fields.iter().try_for_each(|(field, node)| {

@@ -25,6 +25,17 @@ pub enum EncodeError {
         /// The value's type, and the schema's.
         reason: String,
     },
+    /// A number is NaN or infinite. JSON has no such numbers, so that [`EncodedEvent::data`] could
+    /// not show the event; let the field be a union with `null`, or with an enum of the reasons.
+    ///
+    /// [`EncodedEvent::data`]: crate::EncodedEvent::data
+    #[error("encode {record}: field `{field}` is NaN or infinite, which JSON cannot express")]
+    NotFinite {
+        /// The record's full name.
+        record: String,
+        /// The path of the field, dots between names.
+        field: String,
+    },
     /// The value has no JSON form, for example a map whose keys are not text.
     #[error("write {event_type} as JSON")]
     Json {

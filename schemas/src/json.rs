@@ -1,11 +1,12 @@
 //! Decodes a payload into JSON, without a Rust type.
 
-use jiff::{Span, Timestamp, civil::Date};
 use serde_json::{Map, Value};
 
 use crate::avro_types::{Fields, Logical, Node, Shape};
 use crate::datum::{DatumError, DatumReader};
+use crate::duration::AvroDuration;
 use crate::personal::is_marked;
+use crate::{decimal, times};
 
 pub(crate) fn decode(root: Node, payload: &[u8]) -> Result<Value, DatumError> {
     let mut datum = DatumReader::new(payload);
@@ -20,8 +21,11 @@ fn read(node: Node, datum: &mut DatumReader<'_>) -> Result<Value, DatumError> {
         Shape::Boolean => datum.boolean()?.into(),
         Shape::Int => number(node.logical(), datum.int()?.into()),
         Shape::Long => number(node.logical(), datum.long()?),
-        Shape::Float => f32::from_le_bytes(datum.array()?).into(),
-        Shape::Double => f64::from_le_bytes(datum.array()?).into(),
+        Shape::Float => match f32::from_le_bytes(datum.array()?) {
+            finite if finite.is_finite() => finite.into(),
+            other => real(other.into()),
+        },
+        Shape::Double => real(f64::from_le_bytes(datum.array()?)),
         Shape::Bytes => bytes(node.logical(), datum.bytes()?),
         Shape::Fixed(fixed) => bytes(node.logical(), datum.take(fixed.size)?),
         Shape::String => datum.text()?.into(),
@@ -96,36 +100,25 @@ fn without_bytes(value: Value) -> Value {
 
 /// A number beyond the range of its logical type stays a number.
 fn number(logical: Option<Logical>, number: i64) -> Value {
-    let instant = match logical {
-        Some(Logical::TimestampMillis) => Timestamp::from_millisecond(number).ok(),
-        Some(Logical::TimestampMicros) => Timestamp::from_microsecond(number).ok(),
-        Some(Logical::TimestampNanos) => Timestamp::from_nanosecond(number.into()).ok(),
-        Some(Logical::Date) => return date(number).map_or(number.into(), Value::String),
-        Some(
-            Logical::TimeMillis
-            | Logical::TimeMicros
-            | Logical::LocalTimestampMillis
-            | Logical::LocalTimestampMicros
-            | Logical::LocalTimestampNanos
-            | Logical::Decimal { .. }
-            | Logical::BigDecimal
-            | Logical::Uuid
-            | Logical::Duration,
-        )
-        | None => None,
-    };
-    instant.map_or(number.into(), |instant| Value::String(instant.to_string()))
+    let text = logical.and_then(|logical| times::text(logical, number));
+    text.map_or_else(|| number.into(), Value::String)
 }
 
-fn date(days_since_epoch: i64) -> Option<String> {
-    let epoch = Date::new(1970, 1, 1).ok()?;
-    let date = epoch.checked_add(Span::new().try_days(days_since_epoch).ok()?).ok()?;
-    Some(date.to_string())
+/// JSON has no number for these; the names are those of Java's JSON encoder.
+fn real(real: f64) -> Value {
+    if real.is_nan() {
+        "NaN".into()
+    } else if real.is_infinite() {
+        if real > 0.0 { "Infinity".into() } else { "-Infinity".into() }
+    } else {
+        real.into()
+    }
 }
 
 fn bytes(logical: Option<Logical>, bytes: &[u8]) -> Value {
     let text = match logical {
-        Some(Logical::Decimal { scale, .. }) => decimal(bytes, scale),
+        Some(Logical::Decimal { scale, .. }) => decimal::text(bytes, scale),
+        Some(Logical::Duration) => AvroDuration::from_bytes(bytes).map(|span| span.to_string()),
         Some(Logical::Uuid) => uuid(bytes),
         Some(
             Logical::Date
@@ -137,26 +130,11 @@ fn bytes(logical: Option<Logical>, bytes: &[u8]) -> Value {
             | Logical::LocalTimestampMillis
             | Logical::LocalTimestampMicros
             | Logical::LocalTimestampNanos
-            | Logical::BigDecimal
-            | Logical::Duration,
+            | Logical::BigDecimal,
         )
         | None => None,
     };
     text.map_or_else(|| bytes.into(), Value::String)
-}
-
-/// Two's complement, big endian, up to 38 digits; longer ones stay bytes.
-fn decimal(bytes: &[u8], scale: usize) -> Option<String> {
-    let fill = if *bytes.first()? < 0x80 { 0 } else { 0xff };
-    let mut wide = [fill; 16];
-    let start = wide.len().checked_sub(bytes.len())?;
-    wide.get_mut(start..)?.copy_from_slice(bytes);
-    let number = i128::from_be_bytes(wide);
-    let sign = if number < 0 { "-" } else { "" };
-    let digits = format!("{:0>width$}", number.unsigned_abs(), width = scale.checked_add(1)?);
-    let (whole, fraction) = digits.split_at_checked(digits.len().checked_sub(scale)?)?;
-    let point = if fraction.is_empty() { "" } else { "." };
-    Some(format!("{sign}{whole}{point}{fraction}"))
 }
 
 fn uuid(bytes: &[u8]) -> Option<String> {

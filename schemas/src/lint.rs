@@ -1,9 +1,53 @@
-//! Finds logical types without effect: legal Avro, and a mistake in a schema of one's own.
+//! Finds what is legal in Avro's Rust library, and a mistake in a schema of one's own.
 //!
-//! Avro ignores logical types that are unknown, incomplete, or annotate another type: a timestamp
+//! Defaults of a later branch of a union: Java and registries refuse them. Avro ignores logical types that are unknown, incomplete, or annotate another type: a timestamp
 //! becomes a plain number for every reader, without an error.
 
 use serde_json::{Map, Value};
+
+use crate::avro_types::{Node, Shape};
+use crate::{decimal, default};
+
+/// Every default whose value is not of the first branch of a union.
+pub(crate) fn unportable_defaults(root: Node) -> Vec<String> {
+    let mut found = Vec::new();
+    search_defaults(root, "", &mut found);
+    found
+}
+
+fn search_defaults(node: Node, path: &str, found: &mut Vec<String>) {
+    match node.shape() {
+        Shape::Record(fields) => {
+            for (field, node) in fields.iter() {
+                let point = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{point}{}", field.name);
+                if let Some(value) = &field.default
+                    && !default::is_portable(node, value)
+                {
+                    found.push(format!(
+                        "field `{path}`: the default {value} is not of the first branch of its \
+                         union; Java and registries refuse it: put its branch first"
+                    ));
+                }
+                search_defaults(node, &path, found);
+            }
+        }
+        Shape::Array(inner) | Shape::Map(inner) => search_defaults(inner, path, found),
+        Shape::Union(branches) => {
+            branches.iter().for_each(|branch| search_defaults(branch, path, found));
+        }
+        Shape::Null
+        | Shape::Boolean
+        | Shape::Int
+        | Shape::Long
+        | Shape::Float
+        | Shape::Double
+        | Shape::Bytes
+        | Shape::String
+        | Shape::Fixed(_)
+        | Shape::Enum(_) => {}
+    }
+}
 
 /// Every logical type in a definition that has no effect.
 pub(crate) fn ineffective_logical_types(definition: &str) -> Vec<String> {
@@ -58,6 +102,18 @@ fn ignored(object: &Map<String, Value>) -> Option<String> {
         ("decimal", "bytes" | "fixed") => decimal_is_complete(object),
         (_, _) => false,
     };
+    if let ("decimal", "fixed", Some(size)) = (logical.as_str()?, base, size)
+        && effective
+        && let Some(precision) = object.get("precision").and_then(Value::as_u64)
+        && let Ok(size) = usize::try_from(size)
+        && usize::try_from(precision).is_ok_and(|digits| decimal::digits_of(size) < digits)
+    {
+        let digits = decimal::digits_of(size);
+        return Some(format!(
+            "a decimal of {precision} digits does not fit a fixed of {size} bytes, which has \
+             {digits}"
+        ));
+    }
     (!effective).then(|| format!("logicalType {logical} has no effect on this {base}"))
 }
 

@@ -48,11 +48,20 @@ pub(crate) enum FieldSource {
     Default(Vec<u8>),
 }
 
-/// How well a branch of a union matches: the least is the best.
+/// How well a branch of a union matches: the least is the best. Names decide before structure.
 #[derive(PartialEq, PartialOrd)]
 struct BranchRank {
+    name: NameMatch,
     incomplete: bool,
     promoted: bool,
+}
+
+/// How the name of a branch matches; types without a name match as those of one short name.
+#[derive(PartialEq, PartialOrd)]
+enum NameMatch {
+    Full,
+    Short,
+    Alias,
 }
 
 /// Resolves schemas, and collects every incompatibility.
@@ -114,17 +123,20 @@ impl Resolver {
         noted
     }
 
-    /// Picks the first branch of the same type, else the first that the type promotes to.
+    /// Picks the branch of the same full name, then of the same name, then of an alias; of those the
+    /// first of the same type, else the first that the type promotes to. The full name decides even
+    /// if that branch cannot be read: the value belongs to no other.
     fn branch(&mut self, writer: Node, branches: Branches) -> ResolutionStep {
         let mut taken = None;
         for (index, branch) in branches.iter().enumerate() {
             let mut trial = Self { path: self.path.clone(), reasons: Vec::new() };
             let step = trial.step(writer, branch);
             let rank = BranchRank {
+                name: name_match(writer, branch),
                 incomplete: !trial.reasons.is_empty(),
                 promoted: !writer.shape().is_like(&branch.shape()),
             };
-            if matches!(step, ResolutionStep::Unresolvable(_)) {
+            if matches!(step, ResolutionStep::Unresolvable(_)) && rank.name != NameMatch::Full {
                 continue;
             }
             if taken.as_ref().is_none_or(|(best, _, _)| rank < *best) {
@@ -215,6 +227,16 @@ impl Resolver {
         let mut datum = Vec::new();
         let encoded = default::encode(node, value, &mut datum);
         encoded.map(|()| FieldSource::Default(datum)).map_err(|reason| self.note(reason))
+    }
+}
+
+fn name_match(written: Node, read: Node) -> NameMatch {
+    match (written.full_name(), read.full_name()) {
+        (Some(written), Some(read)) if written.fullname(None) == read.fullname(None) => {
+            NameMatch::Full
+        }
+        (Some(written), Some(read)) if written.name() != read.name() => NameMatch::Alias,
+        (_, _) => NameMatch::Short,
     }
 }
 

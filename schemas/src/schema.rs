@@ -12,7 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::avro_types::{Names, Node};
 use crate::definition::{self, refuse};
 use crate::explain;
+use crate::lint;
 use crate::personal::Marks;
+use crate::reals;
 use crate::resolution::{Resolution, ResolutionError};
 use crate::semantic_form::SemanticForm;
 use crate::{DecodeError, EncodeError, Fingerprint, Incompatibility, Incompatible, SchemaError};
@@ -33,6 +35,7 @@ struct Parsed {
     full_name: String,
     fingerprint: Fingerprint,
     root: Node,
+    has_reals: bool,
     marks: Marks,
     writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
@@ -135,7 +138,9 @@ impl Schema {
 
     /// Decodes a payload that this schema wrote into JSON.
     ///
-    /// Timestamps and dates become RFC 3339 text, UUIDs and decimals text, bytes arrays of numbers.
+    /// Dates and times become RFC 3339 text, UUIDs, decimals and durations text, bytes arrays of
+    /// numbers. NaN and the infinities, which events cannot have, become `"NaN"`, `"Infinity"` and
+    /// `"-Infinity"`.
     ///
     /// # Errors
     /// [`DecodeError::Malformed`] for bytes that this schema did not write.
@@ -155,6 +160,15 @@ impl Schema {
         self == other || self.semantic_form() == other.semantic_form()
     }
 
+    /// What other programs refuse or misread in this schema, although it is legal here: logical types
+    /// without effect, defaults that are not of the first branch of a union, decimals that do not
+    /// fit their fixed. Empty if nothing.
+    #[must_use]
+    pub fn refused_elsewhere(&self) -> Vec<String> {
+        let logical = lint::ineffective_logical_types(self.definition());
+        logical.into_iter().chain(lint::unportable_defaults(self.root())).collect()
+    }
+
     /// Whether any field is marked as personal ([`personal`](crate::personal)).
     #[must_use]
     pub fn has_personal_fields(&self) -> bool {
@@ -167,12 +181,17 @@ impl Schema {
         &self.0.marks.misplaced
     }
 
-    fn semantic_form(&self) -> SemanticForm {
+    pub(crate) fn semantic_form(&self) -> SemanticForm {
         SemanticForm::of(self.definition(), self.root())
     }
 
     pub(crate) fn root(&self) -> Node {
         self.0.root
+    }
+
+    /// The path of the first number in a payload that JSON cannot express.
+    pub(crate) fn not_finite(&self, payload: &[u8]) -> Option<String> {
+        self.0.has_reals.then(|| reals::not_finite(self.root(), payload)).flatten()
     }
 
     fn read<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, DecodeError> {
@@ -233,6 +252,7 @@ impl Parsed {
             full_name,
             fingerprint: Fingerprint::of(definition),
             root,
+            has_reals: reals::has_reals(root),
             marks: Marks::of(root),
             writer,
             reader,

@@ -33,6 +33,11 @@ impl SemanticForm {
         form
     }
 
+    /// The definitions of the named types, by full name.
+    pub(crate) fn named(self) -> BTreeMap<String, Value> {
+        self.named
+    }
+
     /// One type of the schema: its text, and its node.
     fn place(&mut self, text: &Value, node: Node) -> Value {
         let inner = &text["type"];

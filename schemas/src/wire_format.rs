@@ -1,6 +1,7 @@
-//! The Confluent wire format: an Avro datum with the id of the schema that wrote it.
+//! How a message says which schema wrote its Avro datum: Confluent's wire formats, or a URI.
 //!
-//! Five bytes precede the datum: a zero, then the registry's schema id, big endian
+//! In Confluent's prefix, five bytes precede the datum: a zero, then the registry's schema id, big
+//! endian. In its header framing, the same bytes are a header
 //! (<https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>).
 
 use std::fmt;
@@ -18,6 +19,58 @@ pub struct SchemaId(pub u32);
 impl fmt::Display for SchemaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The header of the schema's id in [`Framing::Header`].
+pub const SCHEMA_ID_HEADER: &str = "__value_schema_id";
+
+/// Where a message names the schema of its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// Before the datum: Confluent's prefix, which all its clients and most others read.
+    #[default]
+    Prefix,
+    /// In the header [`SCHEMA_ID_HEADER`], as Confluent's newer clients do. The value is an Avro
+    /// datum.
+    Header,
+    /// In the CloudEvents attribute `dataschema` only. The value is an Avro datum.
+    None,
+}
+
+impl Framing {
+    /// The type of the content, which says what the bytes of the value are.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prefix => "application/vnd.confluent.avro",
+            Self::Header | Self::None => "application/avro",
+        }
+    }
+
+    /// Its name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prefix => "prefix",
+            Self::Header => "header",
+            Self::None => "none",
+        }
+    }
+
+    /// The framing of a name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Prefix, Self::Header, Self::None].into_iter().find(|framing| framing.name() == name)
+    }
+
+    /// The value of a message.
+    #[must_use]
+    pub fn value(self, id: SchemaId, datum: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Prefix => to_wire_format(id, datum),
+            Self::Header | Self::None => datum.to_owned(),
+        }
     }
 }
 
@@ -65,6 +118,17 @@ pub fn from_wire_format(value: &[u8]) -> Result<(SchemaId, &[u8]), WireFormatErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_framing_has_its_name_and_its_value() {
+        for framing in [Framing::Prefix, Framing::Header, Framing::None] {
+            assert_eq!(Framing::of(framing.name()), Some(framing));
+            let prefix: &[u8] =
+                if framing == Framing::Prefix { b"\x00\x00\x00\x00\x07" } else { b"" };
+            assert_eq!(framing.value(SchemaId(7), b"datum"), [prefix, b"datum"].concat());
+        }
+        assert_eq!(Framing::of("confluent"), None);
+    }
 
     #[test]
     fn a_prefixed_value_is_split_again() {

@@ -1,3 +1,3 @@
--- Serializes the transactions that register versions of a schema.
--- $1 category, $2 full name.
-select pg_advisory_xact_lock(hashtextextended('annals.schemas:' || $1 || ':' || $2, 0))
+-- Serializes the transactions that register schemas of a category, so that they are visible in the
+-- order of their times. $1 category.
+select pg_advisory_xact_lock(hashtextextended('annals.schemas:' || $1, 0))

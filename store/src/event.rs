@@ -81,6 +81,8 @@ pub struct Metadata {
 pub struct NewEvent {
     pub(crate) id: EventId,
     pub(crate) event_type: &'static str,
+    /// The category of its set.
+    pub(crate) category: Cow<'static, str>,
     pub(crate) schema: Schema,
     pub(crate) payload: Vec<u8>,
     pub(crate) data: Box<RawValue>,
@@ -105,6 +107,7 @@ impl NewEvent {
         Ok(apply_current(Self {
             id,
             event_type: encoded.event_type,
+            category: E::CATEGORY.into(),
             schema: encoded.schema,
             payload: encoded.payload,
             data: encoded.data,
@@ -133,8 +136,16 @@ impl NewEvent {
         self
     }
 
+    /// Lets the event be appended to streams of this category, instead of that of its set: for a set
+    /// that several categories share. Each category has its own topic and versions of the schema.
+    #[must_use]
+    pub fn for_category(mut self, category: impl Into<String>) -> Self {
+        self.category = Cow::Owned(category.into());
+        self
+    }
+
     /// Adds a free header, passed to the consumers as a record header. The append refuses the names
-    /// of the topic contract (`ce_*`, `content-type`, `traceparent`, `tracestate`).
+    /// of the topic contract (`ce_*`, `__*`, `content-type`, `traceparent`, `tracestate`).
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());

@@ -155,8 +155,10 @@ pub use annals_schemas::personal::{
     BlindIndex, KeyId, KeyRing, OpenError, Personal, RingKey, Subject, SubjectError, SubjectKey,
 };
 pub use annals_schemas::{
-    DecodeError, EncodeError, EventSet, Fingerprint, FitReport, Misfit, Schema, SchemaError,
-    UnknownEvents, check_fit, events, timestamp_micros, timestamp_millis, verify, verify_released,
+    AvroDuration, Broken, Compatibility, Decimal, DecimalError, DecodeError, EncodeError, EventSet,
+    Fingerprint, FitReport, Misfit, Schema, SchemaError, UnknownEvents, check_fit, date, events,
+    local_timestamp_micros, local_timestamp_millis, local_timestamp_nanos, time_micros,
+    time_millis, timestamp_micros, timestamp_millis, timestamp_nanos, verify, verify_released,
 };
 pub use append::{Append, Appended, Coalescing};
 pub use connections::url::{DatabaseUrlError, connect_options, refuses_session_options};

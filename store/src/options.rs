@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use annals_schemas::Compatibility;
+
 use crate::append::coalescing::Coalescing;
 use crate::connections::notify::NotifyPolicy;
 use crate::limits::EVENT_BYTES_MAX;
@@ -21,6 +23,7 @@ pub struct StoreOptions {
     pub(crate) notify: NotifyPolicy,
     pub(crate) fsync: FsyncPolicy,
     pub(crate) roles: RolesPolicy,
+    pub(crate) compatibility: Compatibility,
     pub(crate) trace: Option<TraceSource>,
     /// None: each append makes a call of its own.
     pub(crate) coalescing: Option<Coalescing>,
@@ -50,6 +53,7 @@ impl Default for StoreOptions {
             notify: NotifyPolicy::Notify,
             fsync: FsyncPolicy::Required,
             roles: RolesPolicy::Create,
+            compatibility: Compatibility::default(),
             trace: None,
             coalescing: Some(Coalescing::default()),
         }
@@ -103,6 +107,14 @@ impl StoreOptions {
     #[must_use]
     pub const fn without_coalescing(mut self) -> Self {
         self.coalescing = None;
+        self
+    }
+
+    /// Which programs a new version of a schema may break; an append refuses one that breaks others.
+    /// [`Compatibility::Full`] by default, and compared with every version that was ever stored.
+    #[must_use]
+    pub const fn compatibility(mut self, compatibility: Compatibility) -> Self {
+        self.compatibility = compatibility;
         self
     }
 

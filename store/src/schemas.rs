@@ -29,7 +29,8 @@ impl Store {
         self.schemas_on(&mut connection, fingerprints).await
     }
 
-    /// The schemas of all events that were ever appended to a category, for
+    /// The schemas of all events that were ever appended to a category, in the order of their
+    /// registration, for
     /// [`verify_released`](crate::verify_released).
     ///
     /// # Errors

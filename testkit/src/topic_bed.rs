@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use annals_consumer::{Consumer, ConsumerSettings, Delivered, Projection, Runner, SchemaRegistry};
-use annals_schemas::{EventSet, Schema, SchemaId, to_wire_format};
+use annals_schemas::{EventSet, Framing, Schema, SchemaId, to_wire_format};
 use jiff::Timestamp;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -140,12 +140,13 @@ impl TopicBed {
             ("ce_specversion", "1.0".to_owned()),
             ("ce_id", Uuid::new_v4().to_string()),
             ("ce_source", format!("annals://{}", self.name)),
-            ("ce_type", encoded.event_type.to_owned()),
+            ("ce_type", encoded.schema.full_name().to_owned()),
+            ("ce_dataschema", "http://registry.test/schemas/ids/0".to_owned()),
             ("ce_subject", stream.to_owned()),
             ("ce_time", Timestamp::now().to_string()),
             ("ce_streamversion", version.to_string()),
             ("ce_position", position.to_string()),
-            ("content-type", "application/avro".to_owned()),
+            ("content-type", Framing::Prefix.content_type().to_owned()),
         ];
         Draft {
             key: stream.to_owned(),

@@ -158,6 +158,10 @@ class Python(Program):
         super().__init__(name, "python")
         self.script, self.faults = script, (*self.faults, *more)
 
+    def build(self):
+        # Each framing and layout, through Confluent's deserialiser.
+        run([sys.executable, "framings.py"], cwd=self.folder)
+
     def command(self, stage, state, until_end):
         return [sys.executable, "-u", self.source / self.script, stage.topic, state.with_suffix(".sqlite"), *until_end]
 

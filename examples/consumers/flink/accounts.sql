@@ -22,7 +22,8 @@ create table account_records (
   `from` string,
   headers map<string, bytes> metadata virtual,
   recorded_at timestamp_ltz(3) metadata from 'timestamp' virtual,
-  event_type as decode(headers['ce_type'], 'UTF-8'),
+  -- The last part of the full name.
+  event_type as regexp_extract(decode(headers['ce_type'], 'UTF-8'), '[^.]+$'),
   version as cast(decode(headers['ce_streamversion'], 'UTF-8') as bigint),
   arrived as proctime(),
   watermark for recorded_at as recorded_at - interval '10' second

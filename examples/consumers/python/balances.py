@@ -77,7 +77,9 @@ def take(model, decode, record, ended):
     version, event_id = int(headers["ce_streamversion"]), headers["ce_id"].decode()
     if not model.is_new(stream, version, event_id, headers.get("ce_previousversion")):
         return 0
-    fields = decode(record.value(), SerializationContext(record.topic(), MessageField.VALUE))
+    # The headers, too: with `topics.framing = "header"` the schema's id is there.
+    context = SerializationContext(record.topic(), MessageField.VALUE, record.headers())
+    fields = decode(record.value(), context)
     model.apply(stream, typed(headers["ce_type"].decode(), fields))
     return 1
 

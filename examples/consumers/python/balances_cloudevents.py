@@ -37,7 +37,7 @@ class RegisteredAvro(Format):
         raise NotImplementedError("this consumer writes no events")
 
     def get_content_type(self):
-        return "application/avro"
+        return "application/vnd.confluent.avro"
 
 
 def main(topic, path, until_end):

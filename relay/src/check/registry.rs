@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use annals_schemas::Layout;
 use annals_store::Store;
 use sqlx::Row;
 
@@ -39,7 +40,10 @@ pub(super) async fn check(config: &Arc<Config>, store: &Store, findings: &mut Fi
         };
         let topic = Arc::<str>::from(config.topic(&category));
         let Ok(schema) = annals_schemas::Schema::parse(&definition) else { continue };
-        match client.look_up(&topic, schema).await {
+        if config.topics.layout(&category) != Layout::Record {
+            continue;
+        }
+        match client.look_up(&topic, schema, None).await {
             Ok(()) => {}
             Err(_) if config.registry.auto_register => {}
             Err(Failure::Schema { schema, source, .. }) => {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::cli::audit::AuditArguments;
 use crate::cli::quarantine::QuarantineCommand;
 use crate::cli::replay::ReplayArguments;
+use crate::cli::schemas::SchemasCommand;
 use crate::cli::topics::TopicsCommand;
 use crate::config::{Config, ConfigError, Effective};
 use crate::model::execution::Execution;
@@ -223,6 +224,12 @@ pub enum CliCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Check, register, compare and export the schemas of events, for build pipelines and for people.
+    ///
+    /// Files are FOLDER/CATEGORY/NAME.avsc; versions of one type are NAME.v1.avsc, NAME.v2.avsc.
+    /// Exits with 0 without a finding, with 3 if there is one, with 1 after an error.
+    #[command(subcommand)]
+    Schemas(SchemasCommand),
     /// Print the completions of a shell, for example: annals-relay completions bash >
     /// /etc/bash_completion.d/annals-relay. Needs no configuration.
     Completions {

@@ -15,14 +15,16 @@ use crate::cli::log::LogHandle;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::reload::Reloader;
 use crate::cli::status::Status;
-use crate::cli::{audit, check, config, forget, quarantine, rebase, replay, topics};
+use crate::cli::{
+    audit, check, config, forget, quarantine, rebase, replay, schemas, topics,
+};
 use crate::config::{Config, Deployments, Effective};
 use crate::driver::{known_generation, run, topic_claims};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// The exit code of `status` if the deployment is not ready, of `audit` if there is a fault, and of
-/// `check` if there is an error. The argument parser has 2.
+/// The exit code of `status` if the deployment is not ready, of `audit` if there is a fault, of
+/// `check` if there is an error, and of `schemas` if there is a finding. The argument parser has 2.
 const NOT_READY: u8 = 3;
 
 /// What a process has before it begins.
@@ -62,6 +64,11 @@ pub async fn execute(process: Process) -> Result<ExitCode> {
     }
     if let CliCommand::Audit(arguments) = command {
         let is_sound = audit::execute(config, &store, arguments, output).await?;
+        return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
+    }
+    if let CliCommand::Schemas(command) = command {
+        let (text, is_sound) = schemas::execute(config, &store, command, output).await?;
+        print(&text)?;
         return Ok(if is_sound { ExitCode::SUCCESS } else { NOT_READY.into() });
     }
     if let CliCommand::Check { transaction_seconds_max } = command {
@@ -139,6 +146,7 @@ async fn execute_on(command: CliCommand, config: Config, store: Store, output: O
         | CliCommand::Man { .. }
         | CliCommand::Status
         | CliCommand::Audit(_)
+        | CliCommand::Schemas(_)
         | CliCommand::Topics(_)
         | CliCommand::Check { .. } => Ok(()),
     }

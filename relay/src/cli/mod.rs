@@ -14,6 +14,7 @@ mod rebase;
 mod release_topics;
 mod reload;
 mod replay;
+mod schemas;
 mod status;
 mod topics;
 

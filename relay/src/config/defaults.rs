@@ -58,6 +58,8 @@ pub(crate) struct RawTopics {
     pub(crate) create: bool,
     pub(crate) partitions: i64,
     pub(crate) replication_factor: i64,
+    pub(crate) framing: String,
+    pub(crate) layouts: BTreeMap<String, String>,
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) categories: BTreeMap<String, String>,
 }
@@ -151,6 +153,8 @@ impl Default for RawTopics {
             create: true,
             partitions: 12,
             replication_factor: -1,
+            framing: "prefix".to_owned(),
+            layouts: BTreeMap::new(),
             config: BTreeMap::new(),
             categories: BTreeMap::new(),
         }

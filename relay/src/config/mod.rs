@@ -6,6 +6,7 @@ mod defaults;
 mod effective;
 mod host;
 mod http;
+mod layouts;
 mod login;
 mod secret_files;
 mod settings;

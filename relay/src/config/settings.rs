@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals_schemas::{Framing, Layout};
 use annals_store::SchemaName;
 use uuid::Uuid;
 
@@ -137,6 +138,10 @@ pub struct Topics {
     pub partitions: NonZeroU16,
     /// The replication factor of new topics; -1 is the brokers' default.
     pub replication_factor: i32,
+    /// Where a message names the schema of its value.
+    pub framing: Framing,
+    /// The layout of the values of categories that do not have the default.
+    pub layouts: BTreeMap<String, Layout>,
     /// Settings of new topics; they override those of the relay.
     pub config: BTreeMap<String, String>,
     /// Properties of the topics of single categories; they override all others.
@@ -288,6 +293,14 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
+    }
+}
+
+impl Topics {
+    /// The layout of a category's values.
+    #[must_use]
+    pub fn layout(&self, category: &str) -> Layout {
+        self.layouts.get(category).copied().unwrap_or_default()
     }
 }
 

@@ -28,7 +28,10 @@ impl Checker {
             self.problem("topics.claims", what);
         }
         let categories = self.categories(raw.categories);
+        let (framing, layouts) = (self.framing(&raw.framing), self.layouts(raw.layouts));
         Topics {
+            framing,
+            layouts,
             prefix: raw.prefix,
             claims: raw.claims,
             shared: raw.shared,

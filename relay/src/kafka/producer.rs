@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use annals_schemas::{SCHEMA_ID_HEADER, to_wire_format};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -252,6 +253,11 @@ fn record(message: &Message) -> BaseRecord<'_, str, [u8], usize> {
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
     for (key, value) in message.headers.iter() {
         headers = headers.insert(Header { key, value: Some(value) });
+    }
+    if let Some(id) = message.schema_header {
+        // The bytes of the prefix.
+        let value = to_wire_format(id, &[]);
+        headers = headers.insert(Header { key: SCHEMA_ID_HEADER, value: Some(&value) });
     }
     BaseRecord {
         topic: &message.topic,

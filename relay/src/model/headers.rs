@@ -3,6 +3,8 @@
 use annals_store::outbox::{Details, OutboxEvent};
 use uuid::Uuid;
 
+use crate::model::message::{EventFormat, WriterSchema};
+
 /// The header of a record that a replay wrote: the replay's number.
 pub(crate) const REPLAYED: &str = "ce_replayed";
 
@@ -58,9 +60,14 @@ impl Headers {
 }
 
 /// The headers of an event.
-pub(crate) fn headers(event: &OutboxEvent<'_>, details: &Details, source: &str) -> Headers {
-    const CONTRACT_HEADERS_TYPICAL: usize = 9;
-    const BYTES_TYPICAL: usize = 256;
+pub(crate) fn headers(
+    event: &OutboxEvent<'_>,
+    details: &Details,
+    schema: &WriterSchema,
+    format: &EventFormat,
+) -> Headers {
+    const CONTRACT_HEADERS_TYPICAL: usize = 10;
+    const BYTES_TYPICAL: usize = 384;
     let mut headers =
         Headers::with_room(CONTRACT_HEADERS_TYPICAL + details.headers.len(), BYTES_TYPICAL);
     for (name, value) in &details.headers {
@@ -68,8 +75,9 @@ pub(crate) fn headers(event: &OutboxEvent<'_>, details: &Details, source: &str) 
     }
     headers.push("ce_specversion", "1.0");
     headers.push("ce_id", uuid_text(&event.event_id, &mut Uuid::encode_buffer()));
-    headers.push("ce_source", source);
-    headers.push("ce_type", event.event_type);
+    headers.push("ce_source", &format.source);
+    headers.push("ce_type", schema.full_name);
+    headers.push("ce_dataschema", &schema.uri);
     headers.push("ce_subject", event.stream);
     headers.push("ce_time", &details.recorded_at.to_string());
     headers.push("ce_streamversion", &event.version.to_string());
@@ -86,7 +94,7 @@ pub(crate) fn headers(event: &OutboxEvent<'_>, details: &Details, source: &str) 
     {
         headers.push(name, value);
     }
-    headers.push("content-type", "application/avro");
+    headers.push("content-type", format.framing.content_type());
     headers
 }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use annals_relay_machine::Shard;
-use annals_schemas::{SchemaId, to_wire_format};
+use annals_schemas::{Framing, Schema, SchemaId, SharedSchema};
 use annals_store::outbox::{OutboxEvent, UnreadableDetail};
 use annals_store::{Position, Version};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::model::headers::{Headers, REPLAYED, headers};
 
 /// One record, complete: sending it looks nothing up.
@@ -20,8 +21,10 @@ pub struct Message {
     pub partition: Option<i32>,
     /// The stream's name: it keeps a stream in one partition, and so in order.
     pub key: String,
-    /// The event in Avro, after the registry's prefix.
+    /// The event in Avro, framed.
     pub payload: Vec<u8>,
+    /// The id of the schema, for the header of [`Framing::Header`].
+    pub schema_header: Option<SchemaId>,
     /// When the event was recorded: the timestamp of the record, in milliseconds.
     pub recorded_at: Timestamp,
     /// The event's version; none for a record that is no event.
@@ -34,8 +37,8 @@ pub struct Message {
 
 impl Message {
     /// The message of an event by the topic contract: the key is the stream and determines the
-    /// partition, the value is Avro after the registry's id, the headers are a CloudEvent in binary
-    /// mode. `source` becomes `ce_source`.
+    /// partition, the value is Avro in the framing of the format, the headers are a CloudEvent in
+    /// binary mode.
     ///
     /// Free headers come first: where a name occurs twice, readers that keep the last value see the
     /// contract's.
@@ -45,18 +48,19 @@ impl Message {
     pub fn new(
         event: &OutboxEvent<'_>,
         to: &Destination,
-        schema: SchemaId,
-        source: &str,
+        schema: &WriterSchema,
+        format: &EventFormat,
     ) -> Result<Self, UnreadableDetail> {
         let details = event.details.as_ref().map_err(Clone::clone)?;
         Ok(Self {
             topic: Arc::clone(&to.topic),
             partition: Some(to.partition_of(event.stream)),
             key: event.stream.to_owned(),
-            payload: to_wire_format(schema, event.payload),
+            payload: schema.value(format.framing, event.payload),
+            schema_header: (format.framing == Framing::Header).then_some(schema.id),
             recorded_at: details.recorded_at,
             version: Some(event.version),
-            headers: headers(event, details, source),
+            headers: headers(event, details, schema, format),
             position: event.position,
         })
     }
@@ -73,6 +77,7 @@ impl Message {
             partition: Some(partition.0.into()),
             key: shard.0.to_string(),
             payload: serde_json::to_vec(what)?,
+            schema_header: None,
             recorded_at: Timestamp::now(),
             version: None,
             headers: Headers::default(),
@@ -107,6 +112,61 @@ impl Message {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.key.len() + self.payload.len() + self.headers.bytes()
+    }
+}
+
+/// What all messages of a relay have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventFormat {
+    /// `ce_source`.
+    pub source: String,
+    /// Where a message names the schema of its value.
+    pub framing: Framing,
+    /// The base of the registry's API, with which `ce_dataschema` begins.
+    pub registry_url: String,
+}
+
+impl EventFormat {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            source: config.relay.source.clone(),
+            framing: config.topics.framing,
+            registry_url: config.registry.url.clone(),
+        }
+    }
+
+    /// A schema, as the messages name it.
+    #[must_use]
+    pub fn schema(
+        &self,
+        id: SchemaId,
+        schema: Schema,
+        shared: Option<SharedSchema>,
+    ) -> WriterSchema {
+        let uri = format!("{}/schemas/ids/{id}", self.registry_url).into();
+        WriterSchema { id, full_name: schema.full_name(), uri, shared }
+    }
+}
+
+/// The schema that wrote an event, as its message names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterSchema {
+    /// The registry's id.
+    pub id: SchemaId,
+    /// The full name of its record: `ce_type`.
+    pub full_name: &'static str,
+    /// `ce_dataschema`.
+    pub uri: Arc<str>,
+    /// The schema that the category's event types share, if they do: the id is its id.
+    pub shared: Option<SharedSchema>,
+}
+
+impl WriterSchema {
+    fn value(&self, framing: Framing, payload: &[u8]) -> Vec<u8> {
+        match &self.shared {
+            Some(shared) => framing.value(self.id, &shared.datum(payload)),
+            None => framing.value(self.id, payload),
+        }
     }
 }
 
@@ -180,9 +240,19 @@ mod tests {
         }
     }
 
+    fn format(framing: Framing) -> EventFormat {
+        let registry_url = "http://registry:8081".to_owned();
+        EventFormat { source: "annals".to_owned(), framing, registry_url }
+    }
+
+    fn schema() -> WriterSchema {
+        let definition = r#"{"type":"record","name":"air.FlightDeparted","fields":[]}"#;
+        format(Framing::Prefix).schema(SchemaId(258), Schema::parse(definition).unwrap(), None)
+    }
+
     fn message(event: &OutboxEvent<'_>) -> Message {
         let to = Destination { topic: "air.flight".into(), partitions: 4 };
-        Message::new(event, &to, SchemaId(258), "annals").unwrap()
+        Message::new(event, &to, &schema(), &format(Framing::Prefix)).unwrap()
     }
 
     #[test]
@@ -201,14 +271,31 @@ mod tests {
                 ("ce_specversion", "1.0"),
                 ("ce_id", "01920000-0000-7000-8000-000000000001"),
                 ("ce_source", "annals"),
-                ("ce_type", "FlightDeparted"),
+                ("ce_type", "air.FlightDeparted"),
+                ("ce_dataschema", "http://registry:8081/schemas/ids/258"),
                 ("ce_subject", "flight-UA-1545"),
                 ("ce_time", "2013-01-01T10:17:00.123456Z"),
                 ("ce_streamversion", "2"),
                 ("ce_position", "4711"),
-                ("content-type", "application/avro"),
+                ("content-type", "application/vnd.confluent.avro"),
             ]
         );
+    }
+
+    #[test]
+    fn the_value_and_its_content_type_are_those_of_the_framing() {
+        let to = Destination { topic: "air.flight".into(), partitions: 4 };
+        let cases: [(Framing, &[u8], Option<SchemaId>, &str); 3] = [
+            (Framing::Prefix, &[0, 0, 0, 1, 2, 1, 2, 3], None, "application/vnd.confluent.avro"),
+            (Framing::Header, &[1, 2, 3], Some(SchemaId(258)), "application/avro"),
+            (Framing::None, &[1, 2, 3], None, "application/avro"),
+        ];
+        for (framing, value, header, content_type) in cases {
+            let message = Message::new(&event(), &to, &schema(), &format(framing)).unwrap();
+            assert_eq!((&*message.payload, message.schema_header), (value, header), "{framing:?}");
+            let last = message.headers.iter().last();
+            assert_eq!(last, Some(("content-type", content_type)));
+        }
     }
 
     /// The values of Kafka's own test of its hash.
@@ -238,7 +325,7 @@ mod tests {
         };
         let details = Details { metadata, headers: [].into(), ..details() };
         let message = message(&OutboxEvent { details: Ok(details), ..event() });
-        let headers: Vec<(&str, &str)> = message.headers.iter().skip(8).collect();
+        let headers: Vec<(&str, &str)> = message.headers.iter().skip(9).collect();
         assert_eq!(
             headers,
             [
@@ -246,7 +333,7 @@ mod tests {
                 ("ce_causationid", "00000000-0000-0000-0000-000000000002"),
                 ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
                 ("tracestate", "vendor=1"),
-                ("content-type", "application/avro"),
+                ("content-type", "application/vnd.confluent.avro"),
             ]
         );
     }

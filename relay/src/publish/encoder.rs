@@ -4,23 +4,22 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use annals_schemas::{Fingerprint, SchemaId};
+use annals_schemas::Fingerprint;
 use annals_store::Store;
 use annals_store::outbox::OutboxEvent;
 
 use crate::config::Config;
-use crate::model::message::{Destination, Message};
+use crate::model::message::{Destination, Message, WriterSchema};
 use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::publish::registry::RegistryClient;
 use crate::publish::topics::CategoryTopics;
+use crate::publish::writer_schemas::WriterSchemas;
 use crate::report::failure::Failure;
 
 /// Turns events into messages. It caches topics and schema ids.
 pub(crate) struct Encoder {
-    store: Store,
     topics: CategoryTopics,
-    registry: RegistryClient,
-    source: String,
+    schemas: WriterSchemas,
     known: HashMap<String, KnownCategory>,
     /// Categories whose topics are to be prepared.
     wanted: BTreeSet<String>,
@@ -28,7 +27,7 @@ pub(crate) struct Encoder {
 
 struct KnownCategory {
     to: Destination,
-    ids: HashMap<Fingerprint, Result<SchemaId, String>>,
+    schemas: HashMap<Fingerprint, Result<WriterSchema, String>>,
 }
 
 /// Why an event cannot become a message.
@@ -44,10 +43,8 @@ pub(crate) enum EncodeFailure {
 impl Encoder {
     pub(crate) fn new(config: &Arc<Config>, store: &Store, registry: RegistryClient) -> Self {
         Self {
-            store: store.clone(),
             topics: CategoryTopics::new(config, store),
-            registry,
-            source: config.relay.source.clone(),
+            schemas: WriterSchemas::new(config, store, registry),
             known: HashMap::new(),
             wanted: BTreeSet::new(),
         }
@@ -64,30 +61,28 @@ impl Encoder {
             self.want(event.category);
             return Err(EncodeFailure::NotReady);
         }
-        let category = &self.known[event.category];
-        let id = match category.ids.get(&event.fingerprint) {
-            Some(Ok(id)) => *id,
-            Some(Err(reason)) => {
-                return Err(EncodeFailure::Quarantine(new_entry(
-                    Cause::Schema,
-                    reason.clone(),
-                    event,
-                )));
+        if !self.known[event.category].schemas.contains_key(&event.fingerprint) {
+            if Instant::now() >= until {
+                return Err(EncodeFailure::NotReady);
             }
-            None if Instant::now() >= until => return Err(EncodeFailure::NotReady),
-            None => self.learn(event).await.map_err(|failure| {
+            self.learn(event).await.map_err(|failure| {
                 let error = encode_error(failure, event);
                 // The other events of the schema do not ask again.
-                if let (EncodeFailure::Quarantine(entry), Some(category)) =
-                    (&error, self.known.get_mut(event.category))
-                {
-                    category.ids.insert(event.fingerprint, Err(entry.reason.clone()));
+                if let EncodeFailure::Quarantine(entry) = &error {
+                    self.remember(event, Err(entry.reason.clone()));
                 }
                 error
-            })?,
+            })?;
+        }
+        let category = &self.known[event.category];
+        let schema = match &category.schemas[&event.fingerprint] {
+            Ok(schema) => schema,
+            Err(reason) => {
+                let entry = new_entry(Cause::Schema, reason.clone(), event);
+                return Err(EncodeFailure::Quarantine(entry));
+            }
         };
-        let to = &self.known[event.category].to;
-        Message::new(event, to, id, &self.source).map_err(|unreadable| {
+        Message::new(event, &category.to, schema, self.schemas.format()).map_err(|unreadable| {
             EncodeFailure::Quarantine(new_entry(Cause::Event, unreadable.to_string(), event))
         })
     }
@@ -98,7 +93,7 @@ impl Encoder {
             return Ok(true);
         }
         if let Some(to) = self.topics.ready(category) {
-            self.known.insert(category.to_owned(), KnownCategory { to, ids: HashMap::new() });
+            self.known.insert(category.to_owned(), KnownCategory { to, schemas: HashMap::new() });
             return Ok(true);
         }
         self.topics.refused(category).map_or(Ok(false), Err)
@@ -132,15 +127,17 @@ impl Encoder {
     }
 
     /// Asks for the registry id of an event's schema.
-    async fn learn(&mut self, event: &OutboxEvent<'_>) -> Result<SchemaId, Failure> {
-        let schemas = self.store.schemas([event.fingerprint].into()).await?;
-        let schema = schemas[&event.fingerprint];
+    async fn learn(&mut self, event: &OutboxEvent<'_>) -> Result<(), Failure> {
         let topic = Arc::clone(&self.known[event.category].to.topic);
-        let id = self.registry.id(&topic, schema).await?;
+        let schema = self.schemas.of(&topic, event.category, event.fingerprint).await?;
+        self.remember(event, Ok(schema));
+        Ok(())
+    }
+
+    fn remember(&mut self, event: &OutboxEvent<'_>, schema: Result<WriterSchema, String>) {
         if let Some(category) = self.known.get_mut(event.category) {
-            category.ids.insert(event.fingerprint, Ok(id));
+            category.schemas.insert(event.fingerprint, schema);
         }
-        Ok(id)
     }
 
     /// The topics that it uses.
@@ -157,7 +154,7 @@ impl Encoder {
     /// Clears the refused schemas from its caches: they are looked up again.
     pub(crate) fn forget_refusals(&mut self) {
         for category in self.known.values_mut() {
-            category.ids.retain(|_, id| id.is_ok());
+            category.schemas.retain(|_, schema| schema.is_ok());
         }
     }
 }

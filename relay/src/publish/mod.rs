@@ -9,6 +9,7 @@ pub(crate) mod predecessors;
 mod quarantined;
 mod reader;
 pub mod registry;
+mod registry_answer;
 mod rows;
 mod senders;
 mod standby;
@@ -16,6 +17,7 @@ mod topic_worker;
 mod topics;
 mod topics_log;
 mod topics_state;
+pub(crate) mod writer_schemas;
 
 use std::sync::Arc;
 

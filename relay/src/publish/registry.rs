@@ -7,17 +7,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_schemas::{Schema, SchemaId};
+use annals_schemas::{Schema, SchemaId, SharedSchema};
 use annals_store::{SchemaName, Store};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, perform_sr_call};
 use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredSchema, SrCall};
+use schema_registry_converter::schema_registry_common::{RawRegisteredSchema, SrCall};
 use sqlx::PgPool;
 
 use crate::config::{self, Config, Login};
+use crate::publish::registry_answer::{Answer, meaning_of, said};
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
-use crate::telemetry::clients::RegistryOutcome;
 use crate::telemetry::metrics::metrics;
 
 /// The time without requests after one that failed, while recorded ids suffice.
@@ -34,30 +34,13 @@ pub struct RegistryClient {
     unavailable_since: Option<Instant>,
 }
 
-/// The meaning of an answer of the registry.
-enum Answer {
-    Found(RawRegisteredSchema),
-    Unknown,
-    Refused(String),
-    Unavailable(SRCError),
-}
-
-impl Answer {
-    const fn outcome(&self) -> RegistryOutcome {
-        match self {
-            Self::Found(_) => RegistryOutcome::Found,
-            Self::Unknown => RegistryOutcome::Unknown,
-            Self::Refused(_) => RegistryOutcome::Refused,
-            Self::Unavailable(_) => RegistryOutcome::Unavailable,
-        }
-    }
-}
-
-/// The schema whose id is wanted.
+/// The schema whose id is wanted: that of an event type, or the one that the types of its category
+/// share.
 struct Sought<'a> {
     subject: String,
     topic: &'a Arc<str>,
     schema: Schema,
+    shared: Option<&'a SharedSchema>,
 }
 
 impl RegistryClient {
@@ -89,14 +72,19 @@ impl RegistryClient {
         })
     }
 
-    /// The id of a schema for the readers of a topic. Subjects are named after topic and record.
+    /// The id of a schema for the readers of a topic: of the shared schema if there is one. Subjects
+    /// are named after topic and record, that of a shared schema after the topic.
     ///
     /// # Errors
     /// [`Failure::Outage`] when the registry is unavailable and the id not recorded, or
     /// the database is unavailable; [`Failure::Schema`] when the registry returns no usable id.
-    pub async fn id(&mut self, topic: &Arc<str>, schema: Schema) -> Result<SchemaId, Failure> {
-        let subject = format!("{topic}-{}", schema.full_name());
-        let sought = Sought { subject, topic, schema };
+    pub async fn id(
+        &mut self,
+        topic: &Arc<str>,
+        schema: Schema,
+        shared: Option<&SharedSchema>,
+    ) -> Result<SchemaId, Failure> {
+        let sought = Sought::new(topic, schema, shared);
         match self.recorded(&sought).await? {
             Some(id) => self.confirm(&sought, id).await,
             None => self.ask(&sought).await,
@@ -118,12 +106,14 @@ impl RegistryClient {
     ///
     /// # Errors
     /// [`Failure::Schema`] if the registry does not have it; [`Failure::Outage`].
-    pub(crate) async fn look_up(&self, topic: &Arc<str>, schema: Schema) -> Result<(), Failure> {
-        let subject = format!("{topic}-{}", schema.full_name());
-        let sought = Sought { subject, topic, schema };
-        let body =
-            serde_json::json!({ "schema": sought.schema.definition(), "schemaType": "AVRO" });
-        match self.call(SrCall::PostForVersion(&sought.subject, &body.to_string())).await {
+    pub(crate) async fn look_up(
+        &self,
+        topic: &Arc<str>,
+        schema: Schema,
+        shared: Option<&SharedSchema>,
+    ) -> Result<(), Failure> {
+        let sought = Sought::new(topic, schema, shared);
+        match self.call(SrCall::PostForVersion(&sought.subject, &sought.body())).await {
             Answer::Found(_) => Ok(()),
             Answer::Unknown | Answer::Refused(_) => {
                 Err(sought.failed(self.not_registered(&sought)))
@@ -147,9 +137,7 @@ impl RegistryClient {
 
     /// Asks the registry for an id that is not recorded, and records it.
     async fn ask(&self, sought: &Sought<'_>) -> Result<SchemaId, Failure> {
-        let body =
-            serde_json::json!({ "schema": sought.schema.definition(), "schemaType": "AVRO" });
-        let body = body.to_string();
+        let body = sought.body();
         let answer = if self.config.auto_register {
             self.register(&sought.subject, &body).await
         } else {
@@ -210,7 +198,7 @@ impl RegistryClient {
                 let no_schema = SRCError::non_retryable_without_cause("its answer has no schema");
                 Err(unavailable(ASK, no_schema))
             }
-            Answer::Found(found) if is_schema(found.schema.as_deref(), &sought.schema) => Ok(()),
+            Answer::Found(found) if sought.is(found.schema.as_deref()) => Ok(()),
             Answer::Found(_) => mismatch(true),
             Answer::Unknown => mismatch(false),
             Answer::Refused(reason) => {
@@ -264,6 +252,10 @@ impl RegistryClient {
 
     fn not_registered(&self, sought: &Sought<'_>) -> RegistryFailure {
         let (subject, url) = (sought.subject.clone(), &self.config.url);
+        if sought.shared.is_some() {
+            let command = "annals-relay schemas register FOLDER".to_owned();
+            return RegistryFailure::NotRegistered { subject, command };
+        }
         let select = format!(
             "select json_build_object('schema', definition) from {}.schemas where fingerprint = {} limit 1",
             self.schema_name,
@@ -299,16 +291,36 @@ impl std::fmt::Debug for RegistryClient {
     }
 }
 
-impl Sought<'_> {
+impl<'a> Sought<'a> {
+    fn new(topic: &'a Arc<str>, schema: Schema, shared: Option<&'a SharedSchema>) -> Self {
+        let subject = match shared {
+            Some(_) => format!("{topic}-value"),
+            None => format!("{topic}-{}", schema.full_name()),
+        };
+        Self { subject, topic, schema, shared }
+    }
+
+    /// The body of a request to register it, or to look it up.
+    fn body(&self) -> String {
+        let definition = match self.shared {
+            Some(shared) => shared.definition(),
+            None => self.schema.definition(),
+        };
+        serde_json::json!({ "schema": definition, "schemaType": "AVRO" }).to_string()
+    }
+
+    /// Whether the registry's schema is this one.
+    fn is(&self, registered: Option<&str>) -> bool {
+        match self.shared {
+            Some(shared) => registered.is_some_and(|printed| shared.is_equivalent_to(printed)),
+            None => is_schema(registered, &self.schema),
+        }
+    }
+
     fn failed(&self, source: RegistryFailure) -> Failure {
         let schema = self.schema.full_name().to_owned();
         Failure::Schema { topic: Arc::clone(self.topic), schema, source }
     }
-}
-
-/// The registry's own error, if it has answered with one.
-fn said(error: &SRCError) -> Option<&RawError> {
-    std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }
 
 fn unavailable(action: &'static str, error: SRCError) -> Failure {
@@ -320,19 +332,6 @@ fn unavailable(action: &'static str, error: SRCError) -> Failure {
 fn is_schema(registered: Option<&str>, schema: &Schema) -> bool {
     let registered = registered.and_then(|text| Schema::parse(text).ok());
     registered.is_some_and(|registered| registered.is_equivalent_to(schema))
-}
-
-/// The meaning of the registry's error code. An error without a code does not come from the
-/// registry, but from a proxy in front of it, for instance, and so does a bare 404: it says nothing
-/// about an id.
-fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
-    match error_code {
-        40_401..=40_403 => Some(|_| Answer::Unknown),
-        // Not permitted: the registry refuses all writes at the moment, for any schema.
-        42_205 => None,
-        409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -350,19 +349,5 @@ mod tests {
         assert!(!is_schema(Some(&printed.replace("long", "int")), &wanted));
         assert!(!is_schema(Some("no schema"), &wanted));
         assert!(!is_schema(None, &wanted));
-    }
-
-    #[test]
-    fn only_the_codes_of_the_registry_concern_a_schema() {
-        let answer = |code| meaning_of(code).map(|meaning| meaning("why".to_owned()));
-        for code in [0, 401, 403, 404, 429, 40_400, 40_404, 42_205, 50_001, 50_003] {
-            assert!(answer(code).is_none(), "{code}");
-        }
-        for code in [40_401, 40_402, 40_403] {
-            assert!(matches!(answer(code), Some(Answer::Unknown)), "{code}");
-        }
-        for code in [409, 422, 42_201, 42_206] {
-            assert!(matches!(answer(code), Some(Answer::Refused(_))), "{code}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use annals_schemas::{Fingerprint, SchemaId};
+use annals_schemas::Fingerprint;
 use annals_store::Store;
 use annals_store::outbox::OutboxEvent;
 
@@ -12,8 +12,9 @@ use crate::kafka::claims_topic::ClaimsTopic;
 use crate::kafka::topic_admin::TopicAdmin;
 use crate::kafka::topic_plan::TopicPlan;
 use crate::kafka::topic_setup::ensure_topic_at;
-use crate::model::message::{Destination, Message};
+use crate::model::message::{Destination, Message, WriterSchema};
 use crate::publish::registry::RegistryClient;
+use crate::publish::writer_schemas::WriterSchemas;
 use crate::replay::plan::Plan;
 use crate::replay::{ReplayError, Result};
 use crate::report::failure::Failure;
@@ -21,14 +22,12 @@ use crate::report::threads::in_a_thread;
 
 /// The topics of a replay, ready to be written to, and the ids of its schemas.
 pub(super) struct Destinations {
-    store: Store,
-    source: String,
-    registry: RegistryClient,
+    writers: WriterSchemas,
     /// By category.
     topics: BTreeMap<String, Destination>,
     /// The own topic of each category: schemas are registered under its name, also for a side topic.
     own: BTreeMap<String, Arc<str>>,
-    ids: HashMap<(String, Fingerprint), SchemaId>,
+    schemas: HashMap<(String, Fingerprint), WriterSchema>,
 }
 
 impl Destinations {
@@ -56,8 +55,8 @@ impl Destinations {
         let (of, progress) = (Arc::clone(config), config.replays_topic());
         let topics = in_a_thread("topics", move || ready(&of, to, &recorded, &progress)).await?;
         let registry = RegistryClient::connect(config, store)?;
-        let (store, source) = (store.clone(), config.relay.source.clone());
-        Ok(Self { store, source, registry, topics, own, ids: HashMap::new() })
+        let writers = WriterSchemas::new(config, store, registry);
+        Ok(Self { writers, topics, own, schemas: HashMap::new() })
     }
 
     /// The message of an event.
@@ -67,18 +66,11 @@ impl Destinations {
         replay: i64,
     ) -> Result<Message> {
         let key = (event.category.to_owned(), event.fingerprint);
-        let id = match self.ids.get(&key) {
-            Some(id) => *id,
-            None => {
-                let schemas = self.store.schemas([event.fingerprint].into()).await;
-                let schemas = schemas.map_err(Failure::from)?;
-                let schema = schemas[&event.fingerprint];
-                let topic = self.own.get(event.category).cloned().unwrap_or_default();
-                let id = self.registry.id(&topic, schema).await?;
-                self.ids.insert(key, id);
-                id
-            }
-        };
+        if !self.schemas.contains_key(&key) {
+            let topic = self.own.get(event.category).cloned().unwrap_or_default();
+            let schema = self.writers.of(&topic, event.category, event.fingerprint).await?;
+            self.schemas.insert(key.clone(), schema);
+        }
         let unreadable = |reason: String| ReplayError::Unreadable {
             stream: event.stream.to_owned(),
             position: event.position,
@@ -87,7 +79,7 @@ impl Destinations {
         let Some(to) = self.topics.get(event.category) else {
             return Err(unreadable("its category is not part of the replay".to_owned()));
         };
-        let message = Message::new(event, to, id, &self.source);
+        let message = Message::new(event, to, &self.schemas[&key], self.writers.format());
         Ok(message.map_err(|error| unreadable(error.to_string()))?.replayed(replay))
     }
 }

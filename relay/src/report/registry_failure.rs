@@ -24,6 +24,16 @@ pub enum RegistryFailure {
         /// The command that registers it.
         command: String,
     },
+    /// The event types of the category cannot share a schema.
+    #[error(
+        "the event types of the category cannot share a schema in the layout {layout}: {reason}"
+    )]
+    NotShared {
+        /// The layout.
+        layout: &'static str,
+        /// The conflict.
+        reason: String,
+    },
     /// It has another schema under the recorded id, or none.
     #[error(
         "id {id} of subject {subject} means {} in the registry: it has lost its data or is another one, and \

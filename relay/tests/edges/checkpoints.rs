@@ -22,6 +22,7 @@ fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
         partition: Some(shard),
         key: shard.to_string(),
         payload: text.as_bytes().to_vec(),
+        schema_header: None,
         recorded_at: jiff::Timestamp::UNIX_EPOCH,
         headers: Headers::default(),
         version: None,

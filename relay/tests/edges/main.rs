@@ -55,6 +55,7 @@ fn message(topic: &Arc<str>, key: &str, position: i64) -> Message {
         partition: None,
         key: key.to_owned(),
         payload: position.to_string().into_bytes(),
+        schema_header: None,
         recorded_at: jiff::Timestamp::now(),
         headers: Headers::default(),
         version: None,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_relay::kafka::Producer;
-use annals_relay::model::message::{Destination, Message};
+use annals_relay::model::message::{Destination, EventFormat, Message};
 use annals_relay::report::kafka_failure::KafkaFailure;
-use annals_schemas::{Fingerprint, SchemaId};
+use annals_schemas::{Fingerprint, Framing, Schema, SchemaId};
 use annals_store::outbox::{Details, OutboxEvent};
 use annals_store::{Metadata, Position, Version};
 use annals_testkit::{Isolation, Must, RawRecord, Testbed, read_topic};
@@ -50,30 +50,39 @@ async fn a_record_arrives_as_the_topic_contract_says() {
     let config = config(&bed, "");
     let topic = topic(&config, "flight");
     let to = Destination { topic: Arc::clone(&topic), partitions: 1 };
-    let message = Message::new(&departed(), &to, SchemaId(258), "airport").unwrap();
+    let format = EventFormat {
+        source: "airport".to_owned(),
+        framing: Framing::Header,
+        registry_url: "http://registry:8081".to_owned(),
+    };
+    let schema = r#"{"type":"record","name":"air.FlightDeparted","fields":[]}"#;
+    let schema = format.schema(SchemaId(258), Schema::parse(schema).unwrap(), None);
+    let message = Message::new(&departed(), &to, &schema, &format).unwrap();
     publish(&producer(&config), &[message]);
 
     let records = committed(&bed, &topic).await;
     let [record] = records.as_slice() else { panic!("{records:?}") };
     assert_eq!(record.key.as_deref(), Some(b"flight-UA-1545".as_slice()));
-    assert_eq!(record.value.as_deref(), Some([0, 0, 0, 1, 2, 1, 2, 3].as_slice()));
+    assert_eq!(record.value.as_deref(), Some([1, 2, 3].as_slice()));
     assert_eq!(record.timestamp_ms, Some(1_357_035_420_123));
     let headers: Vec<(&str, &[u8])> = record
         .headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_deref().unwrap()))
         .collect();
-    let expected: [(&str, &[u8]); 10] = [
+    let expected: [(&str, &[u8]); 12] = [
         ("tenant", "b\u{e4}r".as_bytes()),
         ("ce_specversion", b"1.0"),
         ("ce_id", b"01920000-0000-7000-8000-000000000001"),
         ("ce_source", b"airport"),
-        ("ce_type", b"FlightDeparted"),
+        ("ce_type", b"air.FlightDeparted"),
+        ("ce_dataschema", b"http://registry:8081/schemas/ids/258"),
         ("ce_subject", b"flight-UA-1545"),
         ("ce_time", b"2013-01-01T10:17:00.123456Z"),
         ("ce_streamversion", b"2"),
         ("ce_position", b"4711"),
         ("content-type", b"application/avro"),
+        ("__value_schema_id", &[0, 0, 0, 1, 2]),
     ];
     assert_eq!(headers, expected);
 }

@@ -30,7 +30,7 @@ fn topic(config: &Config) -> Arc<str> {
 }
 
 async fn id(config: &Config, bed: &Testbed, schema: Schema) -> Result<SchemaId, Failure> {
-    RegistryClient::connect(config, bed.store()).unwrap().id(&topic(config), schema).await
+    RegistryClient::connect(config, bed.store()).unwrap().id(&topic(config), schema, None).await
 }
 
 async fn ask(
@@ -38,7 +38,7 @@ async fn ask(
     topic: Arc<str>,
     schema: Schema,
 ) -> Result<SchemaId, Failure> {
-    registry.id(&topic, schema).await
+    registry.id(&topic, schema, None).await
 }
 
 fn cause(failure: Failure) -> RegistryFailure {
@@ -126,7 +126,7 @@ async fn where_that_is_not_allowed_the_command_that_registers_is_said_and_then_i
     let other = Testbed::new("where_that_is_allowed").await;
     let registered = RegistryClient::connect(&allowed, other.store())
         .unwrap()
-        .id(&topic(&allowed), schema)
+        .id(&topic(&allowed), schema, None)
         .await;
     assert_eq!(id(&forbidden, &bed, schema).await.unwrap(), registered.unwrap());
 }
@@ -166,7 +166,7 @@ async fn an_id_that_means_another_schema_or_nothing_is_not_used() {
     let other =
         Schema::parse(&schema(&bed, "boolean").definition().replace("Departed", "Landed")).unwrap();
     let mut registry = RegistryClient::connect(&config, bed.store()).unwrap();
-    let SchemaId(foreign) = registry.id(&config.topic("other").into(), other).await.unwrap();
+    let SchemaId(foreign) = registry.id(&config.topic("other").into(), other, None).await.unwrap();
     sqlx::query("delete from annals.relay_schema_ids").execute(bed.store().pool()).await.unwrap();
     id(&config, &bed, lost).await.unwrap();
 

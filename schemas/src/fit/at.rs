@@ -80,6 +80,21 @@ impl At {
                 findings.unreadable(&self.shown, &wants, &self.says(), "use the same unit");
             });
         }
+        self.check_decimal(&expecting);
+    }
+
+    /// The bytes of a decimal do not say where its point is.
+    fn check_decimal(&self, expecting: &str) {
+        let logical = self.node.and_then(Node::logical);
+        if expecting.starts_with("decimal(")
+            && logical.is_none_or(|said| said.to_string() != expecting)
+        {
+            let wants = format!("the type wants {expecting}");
+            let advice = "use the same precision and scale";
+            with(|findings| {
+                findings.unreadable(&self.shown, &wants, &self.says(), advice);
+            });
+        }
     }
 }
 

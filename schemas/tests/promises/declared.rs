@@ -175,6 +175,50 @@ fn a_broken_schema_is_an_error_of_encoding_and_no_panic() {
     }
 }
 
+mod refused_elsewhere {
+    //! Types that fit, with schemas that Java, a registry or a union of the category refuses.
+
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Serialize, Deserialize)]
+    pub(super) struct Refunded {
+        reason: Option<String>,
+        lines: Vec<Line>,
+        #[serde(with = "apache_avro::serde::fixed")]
+        amount: [u8; 4],
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Line {
+        sku: Option<String>,
+    }
+
+    pub(super) use super::OrderPlaced;
+
+    annals_schemas::__events! {
+        #[derive(Debug)]
+        pub(super) enum Refused in "order" {
+            OrderPlaced = "../avro/order/OrderPlaced.v1.avsc",
+            Refunded = "../avro/wrong/Refunded.avsc",
+        }
+    }
+}
+
+#[test]
+fn what_other_programs_refuse_is_refused_by_the_generated_test() {
+    let report = verify::<refused_elsewhere::Refused>().expect_err("three faults");
+    assert_eq!(
+        report.problems,
+        [
+            "Refunded: a decimal of 10 digits does not fit a fixed of 4 bytes, which has 9",
+            "Refunded: field `reason`: the default \"none\" is not of the first branch of its union; \
+             Java and registries refuse it: put its branch first",
+            "Refunded: shop.Line is defined otherwise than in OrderPlaced; a category has one \
+             definition of each name",
+        ]
+    );
+}
+
 #[test]
 fn a_correct_set_passes() {
     assert_eq!(verify::<OrderEvent>(), Ok(()));

@@ -1,6 +1,6 @@
 //! Reading with one schema what another one wrote.
 
-use annals_schemas::{DecodeError, Schema, can_read};
+use annals_schemas::{Broken, Compatibility, DecodeError, Schema, can_read};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -207,6 +207,87 @@ fn records_of_a_union_are_told_apart_by_name_though_they_look_alike() {
     let read = |payload: &[u8]| writer.decode::<Read>(payload, &reader).expect("compatible");
     assert_eq!(read(b"\x00\x0a"), Read { u: Either::A(A { x: 5 }) });
     assert_eq!(read(b"\x02\x0c"), Read { u: Either::B(B { x: 6 }) });
+}
+
+#[test]
+fn the_full_name_of_a_branch_decides_before_the_short_one_and_the_short_one_before_an_alias() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename = "R")]
+    struct Read {
+        to: Place,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum Place {
+        Home(Address),
+        Work(Address),
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Address {
+        street: String,
+    }
+    let branch = |name: &str, more: &str| {
+        format!(
+            r#"{{"type": "record", "name": "{name}", {more} "fields": [
+                {{"name": "street", "type": "string"}}]}}"#
+        )
+    };
+    let to = |home: &str, work: &str, doc: &str| {
+        record(&format!(r#"{{"name": "to", "doc": "{doc}", "type": [{home}, {work}]}}"#))
+    };
+    let read = |writer: &Schema, payload: &[u8], reader: &Schema| {
+        assert_eq!(can_read(reader, writer), Ok(()));
+        writer.decode::<Read>(payload, reader).expect("compatible").to
+    };
+    let (home, work) = (branch("home.Address", ""), branch("work.Address", ""));
+    let (old, new) = (to(&home, &work, "old"), to(&home, &work, "new"));
+    // Equal in meaning: no resolution. With a field more there is one.
+    let more = record(&format!(
+        r#"{{"name": "to", "type": [{home}, {work}]}}, {{"name": "n", "type": "int", "default": 0}}"#
+    ));
+    let at = |place: fn(Address) -> Place| place(Address { street: "a".into() });
+    for reader in [&new, &more] {
+        assert_eq!(read(&old, b"\x00\x02a", reader), at(Place::Home));
+        assert_eq!(read(&old, b"\x02\x02a", reader), at(Place::Work));
+    }
+    // The short name, before an alias of an earlier branch.
+    let home = branch("Home", r#""aliases": ["Address"],"#);
+    let reader = to(&home, &work, "");
+    let writer = to(&branch("Other", r#""aliases": ["Home"],"#), &branch("office.Address", ""), "");
+    assert_eq!(writer.decode::<Read>(b"\x02\x02a", &reader).expect("by name").to, at(Place::Work));
+    // The full name decides, although only another branch has the structure.
+    let far = r#"{"type": "record", "name": "work.Address", "fields": [
+        {"name": "street", "type": "int"}]}"#;
+    let reader = to(&branch("home.Address", ""), far, "");
+    assert!(old.decode::<Read>(b"\x02\x02a", &reader).is_err(), "work was read as home");
+    assert!(can_read(&reader, &old).is_err());
+}
+
+#[test]
+fn full_compatibility_also_protects_consumers_that_are_not_upgraded() {
+    let parse = |fields: &str| record(fields);
+    let id = r#"{"name": "id", "type": "long"}"#;
+    let first = parse(&format!(r#"{id}, {{"name": "a", "type": "int"}}"#));
+    let dropped = parse(id);
+    let added = parse(&format!(
+        r#"{id}, {{"name": "a", "type": "int"}}, {{"name": "b", "type": "int", "default": 0}}"#
+    ));
+    let demanded =
+        parse(&format!(r#"{id}, {{"name": "a", "type": "int"}}, {{"name": "b", "type": "int"}}"#));
+    let broken = |mode: Compatibility, new| {
+        let broken = mode.broken_by(new, &first).into_iter();
+        broken.map(|(breaks, _)| breaks).collect::<Vec<_>>()
+    };
+    let (backward, full) = (Compatibility::Backward, Compatibility::Full);
+    assert_eq!(broken(backward, &dropped), []);
+    assert_eq!(broken(full, &dropped), [Broken::ConsumersNotUpgraded]);
+    assert_eq!(broken(full, &added), []);
+    assert_eq!(broken(backward, &demanded), [Broken::ReadersOfOldEvents]);
+    assert_eq!(broken(full, &demanded), [Broken::ReadersOfOldEvents]);
+    // A symbol that old consumers do not know, without a default to fall back on.
+    let (few, more) = (reason_enum(r#""A""#, ""), reason_enum(r#""A", "B""#, ""));
+    let (few, more) = (record(&few), record(&more));
+    assert_eq!(Compatibility::Full.broken_by(&more, &few).len(), 1);
+    assert_eq!(Compatibility::Backward.broken_by(&more, &few).len(), 0);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn logical_types_become_what_people_write() {
             "id": "0192f0c1-2b3c-7d4e-8f50-617283940a5b",
             "raw": [1, 2],
             "why": "B",
-            "maybe": null,
+            "maybe": "NaN",
         })
     );
 }

@@ -11,6 +11,7 @@ mod encoding;
 mod evolution;
 mod garbage;
 mod json;
+mod logical_types;
 mod meaning;
 mod misfits_in_enums;
 mod misfits_in_fields;

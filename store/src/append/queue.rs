@@ -303,6 +303,7 @@ mod tests {
         let event = NewEvent {
             id,
             event_type: "E",
+            category: stream.category().to_owned().into(),
             schema: Schema::parse(r#"{"type":"record","name":"E","fields":[]}"#).unwrap(),
             payload: Vec::new(),
             data: RawValue::from_string("{}".to_owned()).unwrap(),

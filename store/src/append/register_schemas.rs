@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use annals_schemas::{Fingerprint, Schema, can_read};
+use annals_schemas::{Broken, Compatibility, Fingerprint, Schema};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, Postgres};
 
@@ -95,10 +95,11 @@ impl Store {
         schema: Schema,
     ) -> Result<(), AppendError> {
         let lock = sqlx::query(self.statements().schema_lock.clone());
-        let lock = lock.bind(category).bind(schema.full_name()).execute(&mut *transaction);
+        let lock = lock.bind(category).execute(&mut *transaction);
         lock.await.map_err(AppendError::Failed)?;
         let versions = self.versions(transaction, category, schema.full_name()).await;
-        check_versions(schema, &versions.map_err(AppendError::Failed)?)?;
+        let compatibility = self.options().compatibility;
+        check_versions(compatibility, schema, &versions.map_err(AppendError::Failed)?)?;
         sqlx::query(self.statements().schema_insert.clone())
             .bind(category)
             .bind(schema.fingerprint().get())
@@ -141,26 +142,38 @@ impl Store {
     }
 }
 
-/// Checks that a schema can read the events of all registered versions, unless it is one of them.
-fn check_versions(schema: Schema, versions: &[(Fingerprint, String)]) -> Result<(), AppendError> {
+/// Checks a schema against all registered versions, unless it is one of them.
+fn check_versions(
+    compatibility: Compatibility,
+    schema: Schema,
+    versions: &[(Fingerprint, String)],
+) -> Result<(), AppendError> {
     if versions.iter().any(|(fingerprint, _)| *fingerprint == schema.fingerprint()) {
         return Ok(());
     }
     let refusals: Vec<Refusal> = versions
         .iter()
-        .filter_map(|(earlier, definition)| {
-            let reason = reason_against(schema, definition)?;
-            let full_name = schema.full_name().to_owned();
-            Some(Refusal::IncompatibleSchema { full_name, earlier: *earlier, reason })
+        .flat_map(|(earlier, definition)| {
+            let broken = broken_by(compatibility, schema, definition);
+            broken.into_iter().map(|(breaks, reason)| {
+                let full_name = schema.full_name().to_owned();
+                Refusal::IncompatibleSchema { full_name, earlier: *earlier, breaks, reason }
+            })
         })
         .collect();
     if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
 }
 
-/// The reason why a schema cannot read events of an earlier version; none if it can.
-fn reason_against(schema: Schema, earlier: &str) -> Option<String> {
+/// Who would break if a schema followed an earlier version, and why.
+fn broken_by(compatibility: Compatibility, new: Schema, earlier: &str) -> Vec<(Broken, String)> {
     match Schema::parse(earlier) {
-        Ok(earlier) => can_read(&schema, &earlier).err().map(|reason| reason.to_string()),
-        Err(error) => Some(format!("its definition cannot be parsed: {error}")),
+        Ok(earlier) => {
+            let broken = compatibility.broken_by(&new, &earlier).into_iter();
+            broken.map(|(breaks, reason)| (breaks, reason.to_string())).collect()
+        }
+        Err(error) => {
+            let reason = format!("its definition cannot be parsed: {error}");
+            vec![(Broken::ReadersOfOldEvents, reason)]
+        }
     }
 }

@@ -42,7 +42,21 @@ impl Append {
         }));
         refusals.extend(self.events().flat_map(NewEvent::illegal_headers));
         refusals.extend(self.events().filter_map(NewEvent::reserved_field));
+        refusals.extend(self.events_of_other_categories());
         if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
+    }
+
+    /// Refusals of the events that a topic of the stream's category does not have.
+    fn events_of_other_categories(&self) -> impl Iterator<Item = Refusal> {
+        self.events.iter().filter_map(|(index, event)| {
+            let (stream, _) = self.streams.get(*index)?;
+            (event.category != stream.category()).then(|| Refusal::OtherCategory {
+                event_id: event.id,
+                event_type: event.event_type,
+                category: event.category.clone().into_owned(),
+                stream: stream.clone(),
+            })
+        })
     }
 }
 
@@ -112,6 +126,8 @@ fn is_free_header(name: &str) -> bool {
     (1..=HEADER_NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(legal)
         && !lower.starts_with("ce_")
+        // Kafka's clients have names of their own here, such as that of the schema's id.
+        && !lower.starts_with("__")
         && !["content-type", "traceparent", "tracestate"].contains(&lower.as_str())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use annals_schemas::Fingerprint;
+use annals_schemas::{Broken, Fingerprint};
 use jiff::Timestamp;
 
 use crate::event::{EventId, RecordedEvent};
@@ -81,15 +81,31 @@ pub enum Refusal {
         /// `metadata` or `headers`.
         field: String,
     },
-    /// A new version of a schema cannot read events that an earlier version wrote in this category.
-    /// There is one refusal for each such earlier version.
+    /// A new version of a schema would break programs: it cannot read events that an earlier version
+    /// wrote in this category, or that version cannot read its events
+    /// ([`StoreOptions::compatibility`](crate::StoreOptions::compatibility)). There is one refusal
+    /// for each such earlier version and direction.
     IncompatibleSchema {
         /// The record's full name.
         full_name: String,
-        /// The earlier version that the new version cannot read.
+        /// The earlier version.
         earlier: Fingerprint,
+        /// Who would break.
+        breaks: Broken,
         /// The incompatibility.
         reason: String,
+    },
+    /// The event belongs to a set of another category than the stream.
+    /// [`NewEvent::for_category`](crate::NewEvent::for_category) allows it.
+    OtherCategory {
+        /// The event.
+        event_id: EventId,
+        /// Its type.
+        event_type: &'static str,
+        /// The category of its set.
+        category: String,
+        /// The stream.
+        stream: StreamName,
     },
     /// A text contains a NUL character, which PostgreSQL cannot store.
     NulCharacter {
@@ -129,6 +145,7 @@ impl Refusal {
             | Self::OtherCluster { .. }
             | Self::Malformed { .. }
             | Self::IncompatibleSchema { .. }
+            | Self::OtherCategory { .. }
             | Self::NulCharacter { .. }
             | Self::HeaderName { .. }
             | Self::Limit { .. } => None,
@@ -172,11 +189,16 @@ impl fmt::Display for Refusal {
                 f,
                 "the database rejects the {field} of event {event_id}: they cannot be published"
             ),
-            Self::IncompatibleSchema { full_name, earlier, reason } => write!(
+            Self::IncompatibleSchema { full_name, earlier, breaks, reason } => write!(
                 f,
-                "the new version of schema {full_name} cannot read events that its version \
-                 {earlier} wrote: {reason}; give a new field a default, and give a field that was \
-                 removed and added again its old type or another name"
+                "the new version of schema {full_name} breaks {breaks}, by its version {earlier}: \
+                 {reason}; {}",
+                correction(*breaks)
+            ),
+            Self::OtherCategory { event_id, event_type, category, stream } => write!(
+                f,
+                "event {event_id} ({event_type}) belongs to category {category}, and stream \
+                 {stream} does not"
             ),
             Self::NulCharacter { event_id, field } => write!(
                 f,
@@ -185,11 +207,25 @@ impl fmt::Display for Refusal {
             ),
             Self::HeaderName { event_id, name } => write!(
                 f,
-                "event {event_id} has a header named {name:?}: ce_*, content-type, traceparent and \
+                "event {event_id} has a header named {name:?}: ce_*, __*, content-type, traceparent and \
                  tracestate belong to the topic contract, and a name has 1 to \
                  {HEADER_NAME_BYTES_MAX} bytes of A-Z a-z 0-9 . _ -"
             ),
             Self::Limit { what, actual, max } => write!(f, "{what}: {actual}, at most {max}"),
+        }
+    }
+}
+
+/// How to correct a version that breaks programs.
+const fn correction(breaks: Broken) -> &'static str {
+    match breaks {
+        Broken::ReadersOfOldEvents => {
+            "give a new field a default, and give a field that was removed and added again its old \
+             type or another name"
+        }
+        Broken::ConsumersNotUpgraded => {
+            "keep a field without a default, and give an enum a default before it gets another \
+             symbol; or upgrade all consumers first, and choose Compatibility::Backward"
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use annals_schemas::{Schema, can_read};
+use annals_schemas::{Broken, Compatibility, Incompatible, Schema};
 use jiff::Timestamp;
 
 use crate::append::{Append, Appended};
@@ -21,9 +21,14 @@ pub(crate) struct Log {
     ids: HashMap<EventId, usize>,
     /// The schemas of a category.
     schemas: BTreeMap<String, Vec<Schema>>,
+    compatibility: Compatibility,
 }
 
 impl Log {
+    pub(crate) fn new(compatibility: Compatibility) -> Self {
+        Self { compatibility, ..Self::default() }
+    }
+
     pub(crate) fn version(&self, stream: &StreamName) -> Option<Version> {
         let events = self.streams.get(stream)?.len();
         Version::new(i64::try_from(events).unwrap_or(i64::MAX) - 1)
@@ -74,6 +79,7 @@ impl Log {
     }
 
     fn register_schemas(&mut self, append: &Append) -> Result<(), AppendError> {
+        let mode = self.compatibility;
         for (category, schema) in append.schemas() {
             let known = self.schemas.entry(category.to_owned()).or_default();
             if known.iter().any(|known| known.fingerprint() == schema.fingerprint()) {
@@ -81,7 +87,7 @@ impl Log {
             }
             let earlier = known.iter().filter(|known| known.full_name() == schema.full_name());
             let refusals: Vec<_> =
-                earlier.filter_map(|earlier| incompatibility(&schema, earlier)).collect();
+                earlier.flat_map(|earlier| incompatibilities(mode, &schema, earlier)).collect();
             if !refusals.is_empty() {
                 return Err(AppendError::Refused(refusals));
             }
@@ -179,8 +185,11 @@ fn taken(stream: &StreamName, event: &NewEvent, held: &RecordedEvent) -> Option<
     (!differs.is_empty()).then_some(Refusal::IdTaken { event_id, stream, differs })
 }
 
-fn incompatibility(schema: &Schema, earlier: &Schema) -> Option<Refusal> {
-    let reason = can_read(schema, earlier).err()?.to_string();
-    let (full_name, earlier) = (schema.full_name().to_owned(), earlier.fingerprint());
-    Some(Refusal::IncompatibleSchema { full_name, earlier, reason })
+fn incompatibilities(compatibility: Compatibility, new: &Schema, earlier: &Schema) -> Vec<Refusal> {
+    let broken = compatibility.broken_by(new, earlier).into_iter();
+    let refusal = |(breaks, reason): (Broken, Incompatible)| {
+        let (full_name, reason) = (new.full_name().to_owned(), reason.to_string());
+        Refusal::IncompatibleSchema { full_name, earlier: earlier.fingerprint(), breaks, reason }
+    };
+    broken.map(refusal).collect()
 }

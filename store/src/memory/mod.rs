@@ -7,7 +7,7 @@ use std::future::{Future, ready};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use annals_schemas::Fingerprint;
+use annals_schemas::{Compatibility, Fingerprint};
 use futures_util::stream::{self, Stream};
 use tokio::sync::Semaphore;
 
@@ -64,6 +64,13 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store that allows other new versions of schemas than
+    /// [`Compatibility::Full`] does.
+    #[must_use]
+    pub fn with_compatibility(compatibility: Compatibility) -> Self {
+        Self { log: Arc::new(Mutex::new(Log::new(compatibility))), ..Self::default() }
     }
 
     fn snapshots(&self) -> MutexGuard<'_, BTreeMap<(StreamName, Fingerprint), FoundSnapshot>> {
