@@ -1,6 +1,6 @@
 //! Events become messages, with their topics and the registry ids of their schemas.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::model::message::{Destination, Message, WriterSchema};
 use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::publish::registry::RegistryClient;
+use crate::publish::schema_lookups::{SchemaKey, SchemaLookups};
 use crate::publish::topics::CategoryTopics;
 use crate::publish::writer_schemas::WriterSchemas;
 use crate::report::failure::Failure;
@@ -19,10 +20,14 @@ use crate::report::failure::Failure;
 /// Turns events into messages. It caches topics and schema ids.
 pub(crate) struct Encoder {
     topics: CategoryTopics,
-    schemas: WriterSchemas,
+    config: Arc<Config>,
+    schemas: Arc<WriterSchemas>,
+    lookups: SchemaLookups,
     known: HashMap<String, KnownCategory>,
     /// Categories whose topics are to be prepared.
     wanted: BTreeSet<String>,
+    /// Schemas whose lookups a page waits for.
+    wanted_schemas: HashSet<SchemaKey>,
 }
 
 struct KnownCategory {
@@ -42,37 +47,25 @@ pub(crate) enum EncodeFailure {
 
 impl Encoder {
     pub(crate) fn new(config: &Arc<Config>, store: &Store, registry: RegistryClient) -> Self {
+        let schemas = Arc::new(WriterSchemas::new(config, store, registry));
         Self {
             topics: CategoryTopics::new(config, store),
-            schemas: WriterSchemas::new(config, store, registry),
+            config: Arc::clone(config),
+            lookups: SchemaLookups::new(Arc::clone(&schemas)),
+            schemas,
             known: HashMap::new(),
             wanted: BTreeSet::new(),
+            wanted_schemas: HashSet::new(),
         }
     }
 
-    /// The message of an event, if its topic is ready. For the first event of a schema it asks the
-    /// registry, but not after `until`.
-    pub(crate) async fn message(
-        &mut self,
-        event: &OutboxEvent<'_>,
-        until: Instant,
-    ) -> Result<Message, EncodeFailure> {
-        if !self.is_known(event.category).map_err(|failure| encode_error(failure, event))? {
-            self.want(event.category);
+    /// The message of an event, if its topic and its schema are ready; else they are wanted.
+    pub(crate) fn message(&mut self, event: &OutboxEvent<'_>) -> Result<Message, EncodeFailure> {
+        if !self.is_known(event.category).map_err(|failure| encode_error(failure, event))?
+            || !self.learn(event)?
+        {
+            self.want(event);
             return Err(EncodeFailure::NotReady);
-        }
-        if !self.known[event.category].schemas.contains_key(&event.fingerprint) {
-            if Instant::now() >= until {
-                return Err(EncodeFailure::NotReady);
-            }
-            self.learn(event).await.map_err(|failure| {
-                let error = encode_error(failure, event);
-                // The other events of the schema do not ask again.
-                if let EncodeFailure::Quarantine(entry) = &error {
-                    self.remember(event, Err(entry.reason.clone()));
-                }
-                error
-            })?;
         }
         let category = &self.known[event.category];
         let schema = match &category.schemas[&event.fingerprint] {
@@ -99,17 +92,44 @@ impl Encoder {
         self.topics.refused(category).map_or(Ok(false), Err)
     }
 
-    /// Has a category's topic prepared, unless it is ready.
-    pub(crate) fn want(&mut self, category: &str) {
-        if !self.known.contains_key(category) && !self.wanted.contains(category) {
+    /// Has an event's topic prepared and its schema looked up, unless they are ready.
+    pub(crate) fn want(&mut self, event: &OutboxEvent<'_>) {
+        let OutboxEvent { category, fingerprint, .. } = *event;
+        let known = self.known.get(category);
+        if known.is_some_and(|known| known.schemas.contains_key(&fingerprint)) {
+            return;
+        }
+        if known.is_none() && !self.wanted.contains(category) {
             self.wanted.insert(category.to_owned());
+        }
+        let key = self.key(event);
+        if !self.wanted_schemas.contains(&key) {
+            self.lookups.want(key.clone());
+            self.wanted_schemas.insert(key);
         }
     }
 
-    /// Prepares the wanted topics, all together, as far as that goes until then.
-    pub(crate) async fn prepare(&mut self, until: Instant) -> Result<(), Failure> {
+    fn key(&self, event: &OutboxEvent<'_>) -> SchemaKey {
+        let topic = match self.known.get(event.category) {
+            Some(known) => Arc::clone(&known.to.topic),
+            None => self.config.topic(event.category).into(),
+        };
+        let category = event.category.to_owned();
+        SchemaKey { topic, category, fingerprint: event.fingerprint }
+    }
+
+    /// Prepares the wanted topics and schemas, as far as that goes until then; without a deadline
+    /// it only begins.
+    pub(crate) async fn prepare(&mut self, until: Option<Instant>) -> Result<(), Failure> {
+        let schemas = std::mem::take(&mut self.wanted_schemas);
         let wanted = std::mem::take(&mut self.wanted);
-        if wanted.is_empty() { Ok(()) } else { self.topics.prepare(wanted, until).await }
+        if !wanted.is_empty() {
+            self.topics.prepare(wanted, until.unwrap_or_else(Instant::now)).await?;
+        }
+        match until {
+            Some(until) if !schemas.is_empty() => self.lookups.wait(&schemas, until).await,
+            _ => Ok(()),
+        }
     }
 
     /// Prepares the topics of given categories; returns the result of each that is known then.
@@ -126,18 +146,23 @@ impl Encoder {
         Ok(known.collect())
     }
 
-    /// Asks for the registry id of an event's schema.
-    async fn learn(&mut self, event: &OutboxEvent<'_>) -> Result<(), Failure> {
-        let topic = Arc::clone(&self.known[event.category].to.topic);
-        let schema = self.schemas.of(&topic, event.category, event.fingerprint).await?;
-        self.remember(event, Ok(schema));
-        Ok(())
-    }
-
-    fn remember(&mut self, event: &OutboxEvent<'_>, schema: Result<WriterSchema, String>) {
+    /// Whether an event's schema is known, or refused; takes the result of its lookup.
+    fn learn(&mut self, event: &OutboxEvent<'_>) -> Result<bool, EncodeFailure> {
+        if self.known[event.category].schemas.contains_key(&event.fingerprint) {
+            return Ok(true);
+        }
+        let Some(found) = self.lookups.take(&self.key(event)) else { return Ok(false) };
+        let schema = found.map_err(|failure| encode_error(failure, event));
+        let schema = match schema {
+            Ok(schema) => Ok(schema),
+            // The other events of the schema do not ask again.
+            Err(EncodeFailure::Quarantine(entry)) => Err(entry.reason),
+            Err(other) => return Err(other),
+        };
         if let Some(category) = self.known.get_mut(event.category) {
             category.schemas.insert(event.fingerprint, schema);
         }
+        Ok(true)
     }
 
     /// The topics that it uses.
@@ -149,6 +174,8 @@ impl Encoder {
     pub(crate) fn forget(&mut self) {
         self.known.clear();
         self.topics.forget();
+        // Lookups under way end for themselves.
+        self.lookups = SchemaLookups::new(Arc::clone(&self.schemas));
     }
 
     /// Clears the refused schemas from its caches: they are looked up again.

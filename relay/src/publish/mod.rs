@@ -11,6 +11,7 @@ mod reader;
 pub mod registry;
 mod registry_answer;
 mod rows;
+mod schema_lookups;
 mod senders;
 mod standby;
 mod topic_worker;

@@ -4,7 +4,7 @@
 //! database when the registry first returns it, checks it whenever the registry answers, and uses
 //! it without the registry when that is unavailable.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use annals_schemas::{Schema, SchemaId, SharedSchema};
@@ -18,6 +18,7 @@ use crate::config::{self, Config, Login};
 use crate::publish::registry_answer::{Answer, meaning_of, said};
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
+use crate::report::threads::locked;
 use crate::telemetry::metrics::metrics;
 
 /// The time without requests after one that failed, while recorded ids suffice.
@@ -31,7 +32,7 @@ pub struct RegistryClient {
     config: config::Registry,
     pool: PgPool,
     schema_name: SchemaName,
-    unavailable_since: Option<Instant>,
+    unavailable_since: Mutex<Option<Instant>>,
 }
 
 /// The schema whose id is wanted: that of an event type, or the one that the types of its category
@@ -68,7 +69,7 @@ impl RegistryClient {
             config,
             pool: store.pool().clone(),
             schema_name: store.schema().clone(),
-            unavailable_since: None,
+            unavailable_since: Mutex::default(),
         })
     }
 
@@ -79,7 +80,7 @@ impl RegistryClient {
     /// [`Failure::Outage`] when the registry is unavailable and the id not recorded, or
     /// the database is unavailable; [`Failure::Schema`] when the registry returns no usable id.
     pub async fn id(
-        &mut self,
+        &self,
         topic: &Arc<str>,
         schema: Schema,
         shared: Option<&SharedSchema>,
@@ -123,8 +124,9 @@ impl RegistryClient {
     }
 
     /// Checks a recorded id if the registry answers.
-    async fn confirm(&mut self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
-        if self.unavailable_since.is_some_and(|since| since.elapsed() < REST) {
+    async fn confirm(&self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
+        let since = *locked(&self.unavailable_since);
+        if since.is_some_and(|since| since.elapsed() < REST) {
             return Ok(id);
         }
         match self.check(sought, id).await {
@@ -268,8 +270,8 @@ impl RegistryClient {
         RegistryFailure::NotRegistered { subject, command }
     }
 
-    fn became_unavailable(&mut self, error: &(dyn std::error::Error + 'static)) {
-        if self.unavailable_since.replace(Instant::now()).is_none() {
+    fn became_unavailable(&self, error: &(dyn std::error::Error + 'static)) {
+        if locked(&self.unavailable_since).replace(Instant::now()).is_none() {
             tracing::warn!(
                 event = "registry_unavailable",
                 error,
@@ -278,8 +280,8 @@ impl RegistryClient {
         }
     }
 
-    fn became_available(&mut self) {
-        if self.unavailable_since.take().is_some() {
+    fn became_available(&self) {
+        if locked(&self.unavailable_since).take().is_some() {
             tracing::info!(event = "registry_available", "the schema registry is available again");
         }
     }

@@ -53,7 +53,7 @@ pub(crate) async fn collect(
                 continue;
             }
             if read.is_cut {
-                encoder.want(event.category);
+                encoder.want(&event);
                 continue;
             }
             if page.collector.is_full() {
@@ -63,7 +63,7 @@ pub(crate) async fn collect(
             let is_omitted = is_left_out(&event)
                 || page.new_entries.include(&event)
                 || skipped.contains(event.position).await?;
-            let taken = if is_omitted { Taken::Yes } else { take(&event, encoder, page).await? };
+            let taken = if is_omitted { Taken::Yes } else { take(&event, encoder, page)? };
             match taken {
                 Taken::Yes => {
                     read.events += 1;
@@ -77,8 +77,8 @@ pub(crate) async fn collect(
         }
     }
     // The events that the page already has are published first.
-    let is_empty = page.collector.is_empty();
-    encoder.prepare(if is_empty { page.prepare_until } else { Instant::now() }).await?;
+    let until = page.collector.is_empty().then_some(page.prepare_until);
+    encoder.prepare(until).await?;
     Ok(read)
 }
 
@@ -88,12 +88,12 @@ enum Taken {
     NotReady,
 }
 
-async fn take(
+fn take(
     event: &OutboxEvent<'_>,
     encoder: &mut Encoder,
     page: &mut PageBuilder,
 ) -> Result<Taken, Failure> {
-    match encoder.message(event, page.prepare_until).await {
+    match encoder.message(event) {
         Ok(message) => page.push(event, message),
         Err(EncodeFailure::Quarantine(entry)) => page.new_entries.push(entry),
         Err(EncodeFailure::NotReady) => return Ok(Taken::NotReady),

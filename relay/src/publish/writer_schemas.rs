@@ -39,7 +39,7 @@ impl WriterSchemas {
     /// [`Failure::Schema`] if the registry has no usable id, or the types of the category cannot share
     /// a schema; [`Failure::Outage`].
     pub(crate) async fn of(
-        &mut self,
+        &self,
         topic: &Arc<str>,
         category: &str,
         fingerprint: Fingerprint,

@@ -116,7 +116,7 @@ pub(crate) async fn register(
     files: &[SchemaFile],
 ) -> Result<Vec<Registered>> {
     config.registry.auto_register = true;
-    let mut client = RegistryClient::connect(&config, store)?;
+    let client = RegistryClient::connect(&config, store)?;
     let mut known = stored(store, files).await?;
     let mut registered = Vec::new();
     for file in files {

@@ -34,7 +34,7 @@ async fn id(config: &Config, bed: &Testbed, schema: Schema) -> Result<SchemaId, 
 }
 
 async fn ask(
-    mut registry: RegistryClient,
+    registry: RegistryClient,
     topic: Arc<str>,
     schema: Schema,
 ) -> Result<SchemaId, Failure> {
@@ -165,7 +165,7 @@ async fn an_id_that_means_another_schema_or_nothing_is_not_used() {
     // A subject of another topic: its id goes to another schema.
     let other =
         Schema::parse(&schema(&bed, "boolean").definition().replace("Departed", "Landed")).unwrap();
-    let mut registry = RegistryClient::connect(&config, bed.store()).unwrap();
+    let registry = RegistryClient::connect(&config, bed.store()).unwrap();
     let SchemaId(foreign) = registry.id(&config.topic("other").into(), other, None).await.unwrap();
     sqlx::query("delete from annals.relay_schema_ids").execute(bed.store().pool()).await.unwrap();
     id(&config, &bed, lost).await.unwrap();
