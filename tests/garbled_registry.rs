@@ -69,3 +69,27 @@ async fn known_schemas_flow_whatever_the_registry_answers() {
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_before_a_new_schema_are_published_while_the_registry_is_unavailable() {
+    let bed = Testbed::new("before_new").await;
+    let registry = FaultyRegistry::start(&bed.environment().registry_url).await;
+    let follower = bed.follow();
+    let later = Follower::start(&bed.environment().kafka, &[&bed.topic("later")]);
+    let mut relay = RelayProcess::start(&bed.relay().impatient().registry(registry.url()));
+    append(&bed, &account("a")).await;
+    follower.until_count(1).await;
+    relay.freeze().await;
+    registry.talks(Garbage::ServerError);
+    // One page has both.
+    append(&bed, &account("a")).await;
+    append(&bed, &StreamName::new("later-a").must("name a stream")).await;
+    relay.thaw().await;
+    follower.until_count(2).await;
+    relay.keeps_waiting_for("registry").await;
+    assert_eq!(later.count(), 0);
+    registry.is_well();
+    later.until_count(1).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&["account", "later"], Vec::new()).await), []);
+}
