@@ -1,7 +1,6 @@
 //! Rows of the outbox become messages.
 
 use std::pin::pin;
-use std::time::Instant;
 
 use annals_store::Position;
 use annals_store::outbox::{OutboxEvent, OutboxRow};
