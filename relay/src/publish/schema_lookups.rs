@@ -50,6 +50,16 @@ struct LookupState {
     failure: Option<Failure>,
 }
 
+impl LookupState {
+    /// The result of these lookups, once they have ended; a failure is returned once.
+    fn outcome(&mut self, keys: &HashSet<SchemaKey>) -> Option<Result<(), Failure>> {
+        if let Some(failure) = self.failure.take() {
+            return Some(Err(failure));
+        }
+        self.wanted.is_disjoint(keys).then_some(Ok(()))
+    }
+}
+
 impl SchemaLookups {
     pub(crate) fn new(schemas: Arc<WriterSchemas>) -> Self {
         let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
@@ -88,14 +98,8 @@ impl SchemaLookups {
     ) -> Result<(), Failure> {
         loop {
             let ended = self.ended.notified();
-            {
-                let mut state = locked(&self.state);
-                if let Some(failure) = state.failure.take() {
-                    return Err(failure);
-                }
-                if state.wanted.is_disjoint(keys) {
-                    return Ok(());
-                }
+            if let Some(outcome) = locked(&self.state).outcome(keys) {
+                return outcome;
             }
             if tokio::time::timeout_at(until.into(), ended).await.is_err() {
                 return Ok(());
