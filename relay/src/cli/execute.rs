@@ -15,9 +15,7 @@ use crate::cli::log::LogHandle;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::reload::Reloader;
 use crate::cli::status::Status;
-use crate::cli::{
-    audit, check, config, forget, quarantine, rebase, replay, schemas, topics,
-};
+use crate::cli::{audit, check, config, forget, quarantine, rebase, replay, schemas, topics};
 use crate::config::{Config, Deployments, Effective};
 use crate::driver::{known_generation, run, topic_claims};
 
