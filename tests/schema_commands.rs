@@ -44,13 +44,16 @@ async fn with_an_event(label: &str) -> Testbed {
     bed
 }
 
+/// A label, the files with their contents, more arguments, and the expected problems.
+type CheckCase<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str], &'a [&'a str]);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_checked_against_every_version_in_the_store_and_says_who_would_break() {
     let bed = with_an_event("schemas_check").await;
     let settings = bed.relay();
     let readers = "breaks_readers_of_old_events";
     let consumers = "breaks_consumers_not_upgraded";
-    let cases: [(&str, &[(&str, &str)], &[&str], &[&str]); 7] = [
+    let cases: [CheckCase<'_>; 7] = [
         ("same", &[("MoneyDeposited.v1.avsc", V1)], &[], &[]),
         ("default", &[("MoneyDeposited.avsc", V2)], &[], &[]),
         ("none", &[("MoneyDeposited.avsc", WITHOUT_DEFAULT)], &[], &[readers]),

@@ -117,10 +117,10 @@ fn broken(error: &AppendError) -> Vec<(Broken, Fingerprint)> {
 
 async fn refuses_what_consumers_cannot_read(store: &impl EventStore) {
     append(store, "counter-a", [v1(1)]).await.must("append");
-    let error = append(store, "counter-a", [v2(2)]).await.unwrap_err();
+    let error = append(store, "counter-a", [v2(2)]).await.err().must("refuse");
     let first = fingerprint::<first::Event>();
     assert_eq!(broken(&error), [(Broken::ConsumersNotUpgraded, first)]);
-    let error = append(store, "counter-a", [v3(3)]).await.unwrap_err();
+    let error = append(store, "counter-a", [v3(3)]).await.err().must("refuse");
     let both = [(Broken::ReadersOfOldEvents, first), (Broken::ConsumersNotUpgraded, first)];
     assert_eq!(broken(&error), both);
 }
@@ -133,7 +133,7 @@ async fn a_version_whose_events_consumers_could_not_read_is_refused_unless_the_s
     refuses_what_consumers_cannot_read(&MemoryStore::new()).await;
     append(&backward(&bed).await, "counter-a", [v2(2)]).await.must("append");
     // Every version that was ever stored, not the last one alone.
-    let error = append(&bed.another_store().await, "counter-a", [v3(3)]).await.unwrap_err();
+    let error = append(&bed.another_store().await, "counter-a", [v3(3)]).await.err().must("refuse");
     let earlier: Vec<_> = broken(&error).into_iter().map(|(_, earlier)| earlier).collect();
     assert_eq!(earlier, [fingerprint::<first::Event>(); 2]);
 }
@@ -147,7 +147,7 @@ async fn a_version_that_reads_the_last_one_but_not_an_earlier_one_is_refused_wit
     append(&store, "counter-a", [v2(2)]).await.must("append");
     let before = bed.fingerprint().await;
     for store in [&store, &backward(&bed).await] {
-        let error = append(store, "counter-b", [v3(3)]).await.unwrap_err();
+        let error = append(store, "counter-b", [v3(3)]).await.err().must("refuse");
         let [(earlier, reason)] = unread(&error)[..] else { panic!("{error}") };
         assert_eq!(earlier, fingerprint::<first::Event>());
         assert!(reason.contains('a'), "{reason}");
@@ -163,7 +163,7 @@ async fn a_store_in_memory_refuses_the_same_versions() {
     let store = MemoryStore::with_compatibility(Compatibility::Backward);
     append(&store, "counter-a", [v1(1)]).await.must("append");
     append(&store, "counter-a", [v2(2)]).await.must("append");
-    let error = append(&store, "counter-b", [v3(3)]).await.unwrap_err();
+    let error = append(&store, "counter-b", [v3(3)]).await.err().must("refuse");
     let earlier: Vec<_> = unread(&error).into_iter().map(|(earlier, _)| earlier).collect();
     assert_eq!(earlier, [fingerprint::<first::Event>()]);
     append(&store, "gauge-a", [v3(1)]).await.must("append to another category");
@@ -193,7 +193,7 @@ async fn a_category_is_not_bound_by_the_versions_of_another() {
         unread(&error).contains(&(fingerprint::<third::Event>(), unread(&error)[0].1)),
         "{error}"
     );
-    let error = append(&store, "counter-c", [v3(3)]).await.unwrap_err();
+    let error = append(&store, "counter-c", [v3(3)]).await.err().must("refuse");
     assert_eq!(unread(&error)[0].0, fingerprint::<first::Event>(), "{error}");
 }
 

@@ -88,17 +88,31 @@ async fn a_record_has_key_timestamp_headers_and_value_of_the_topic_contract() {
     }
 }
 
-async fn record_of(framing: Framing, layout: Layout) {
-    let bed = Testbed::new("contract").await;
-    let metadata = Metadata {
+fn metadata() -> Metadata {
+    Metadata {
         correlation_id: Some(Uuid::from_u128(1)),
         causation_id: Some(Uuid::from_u128(2)),
         actor: Some("nobody else's business".to_owned()),
         traceparent: Some(TRACEPARENT.to_owned()),
         tracestate: Some("vendor=1".to_owned()),
         custom: [("client".to_owned(), "nobody else's business".into())].into(),
+    }
+}
+
+/// The registry's id of the schema of the category's records.
+async fn registered(bed: &Testbed, layout: Layout) -> u32 {
+    let subject = match layout {
+        Layout::Record => format!("{}-annals.test.account.MoneyDeposited", bed.topic(CATEGORY)),
+        Layout::Union | Layout::Envelope => format!("{}-value", bed.topic(CATEGORY)),
     };
-    let record = published(&bed, &metadata, framing, layout).await;
+    let path = format!("/subjects/{subject}/versions/latest");
+    let version = ask_registry(&bed.environment().registry_url, &path).await;
+    u32::try_from(version["id"].as_u64().must("find the id")).must("find the id")
+}
+
+async fn record_of(framing: Framing, layout: Layout) {
+    let bed = Testbed::new("contract").await;
+    let record = published(&bed, &metadata(), framing, layout).await;
     let stored = bed.store().read_stream(&account("a"), Version::new(1).unwrap());
     let stored: Vec<_> = stored.try_collect().await.must("read the stream");
     let stored = &stored[0];
@@ -127,14 +141,8 @@ async fn record_of(framing: Framing, layout: Layout) {
         Framing::None => &[],
     };
     assert_eq!((prefix.len() + in_header.len(), id.len()), (id.len(), id.len()), "{framing:?}");
-    let registry = &bed.environment().registry_url;
-    let subject = match layout {
-        Layout::Record => format!("{}-annals.test.account.MoneyDeposited", bed.topic(CATEGORY)),
-        Layout::Union | Layout::Envelope => format!("{}-value", bed.topic(CATEGORY)),
-    };
-    let version = ask_registry(registry, &format!("/subjects/{subject}/versions/latest")).await;
-    let number = u32::try_from(version["id"].as_u64().unwrap()).unwrap();
-    let uri = format!("{registry}/schemas/ids/{number}");
+    let number = registered(&bed, layout).await;
+    let uri = format!("{}/schemas/ids/{number}", bed.environment().registry_url);
     if framing != Framing::None {
         assert_eq!(id, [&[0], number.to_be_bytes().as_slice()].concat());
     }
