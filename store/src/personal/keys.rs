@@ -45,7 +45,7 @@ const BLIND_INDEX: &str = "blind-index:";
 /// events! {
 ///     #[derive(Debug, Clone, PartialEq)]
 ///     pub enum CustomerEvent in "customer" {
-///         CustomerNamed = "../../schemas/avro/customer/CustomerNamed.v1.avsc",
+///         CustomerNamed = "../../../schemas/avro/customer/CustomerNamed.v1.avsc",
 ///     }
 /// }
 ///
