@@ -142,7 +142,8 @@ async fn limits_of_brokers_and_topics_and_a_deployment_that_is_another_one_are_n
     assert!(relay.terminate().await.success());
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
     let ledger = StreamName::new("ledger-1").must("name a stream");
-    let append = append.and_to(&ledger, ExpectedVersion::Any, [deposited(1)]);
+    let append =
+        append.and_to(&ledger, ExpectedVersion::Any, [deposited(1).for_category("ledger")]);
     bed.store().append(&append).await.must("append");
     let brokers = &bed.environment().kafka;
     for (category, name, value) in [
