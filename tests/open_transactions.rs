@@ -77,7 +77,7 @@ async fn a_transaction_that_the_broker_gave_up_while_the_relay_was_frozen_is_pub
     let kafka = TwoDoors::linked(LOOKS_OFTEN).await;
     let bed = Testbed::on("given_up", kafka.environment().clone()).await;
     let follower = bed.follow();
-    let settings = bed.relay().kafka(&kafka.other()).variable(TRANSACTION_TIMEOUT, "1000");
+    let settings = bed.relay().kafka(&kafka.other()).variable(TRANSACTION_TIMEOUT, "3000");
     let mut relay = RelayProcess::start(&settings);
     append(&bed).await;
     follower.until_count(1).await;

@@ -20,7 +20,8 @@ use uuid::Uuid;
 const MANY: i64 = 10_500;
 
 async fn append(bed: &Testbed, stream: &StreamName, sequences: Range<i64>) {
-    let append = Append::to(stream, ExpectedVersion::Any, sequences.map(deposited));
+    let events = sequences.map(|sequence| deposited(sequence).for_category(stream.category()));
+    let append = Append::to(stream, ExpectedVersion::Any, events);
     bed.store().append(&append).await.must("append");
 }
 

@@ -8,7 +8,7 @@ use annals_testkit::{
 };
 use tokio::sync::watch;
 
-const CRASHES: usize = 100;
+const CRASHES: usize = 40;
 /// Maximum number of acknowledged events from one start of the database to its next crash.
 const EVENTS_TO_A_CRASH_MAX: usize = 300;
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX };
@@ -32,7 +32,7 @@ fn as_consumed(recorded: &[Recorded]) -> Vec<Consumed> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_survive_100_crashes_of_the_database_or_were_never_acknowledged() {
+async fn appends_survive_40_crashes_of_the_database_or_were_never_acknowledged() {
     let stack = PrivateStack::up(&[Component::Postgres]).await;
     let bed = Testbed::on("crashes", stack.environment().clone()).await;
     let mut dice = Dice::of_this_run();

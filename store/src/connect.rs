@@ -14,7 +14,7 @@ use crate::options::StoreOptions;
 use crate::store::{Connections, Store};
 
 /// Idle connections are pinged before use after this time.
-const IDLE_TRUSTED_MAX: Duration = Duration::from_secs(5);
+const IDLE_TRUSTED_MAX: Duration = Duration::from_millis(500);
 
 impl StoreOptions {
     /// Opens a pool of connections to the database of `url`
