@@ -78,7 +78,9 @@ pub(crate) fn tail_reader(kafka: &Kafka, topic: &str, topics: usize) -> Properti
         // Only the statistics have the next offset to fetch, control records included.
         ("statistics.interval.ms", interval_ms),
     ];
-    properties(kafka, &[], &must_be)
+    // A command that goes through topics is bounded in memory by these queues.
+    let defaults = [("queued.max.messages.kbytes", "8192"), ("queued.min.messages", "5000")];
+    properties(kafka, &defaults, &must_be)
 }
 
 fn properties(kafka: &Kafka, defaults: &[(&str, &str)], must_be: &[(&str, &str)]) -> Properties {
