@@ -1,6 +1,6 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test test-consumers check up down status reset migrate bench dist drill audit fmt doc
+.PHONY: help demo bank test test-consumers schedules check up down status reset migrate bench dist drill audit fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ test: ## Checks, then all tests on the real components
 
 test-consumers: ## The consumers of examples/consumers, in each language that this machine has; ARGS=python for one
 	@ops/test-consumers $(ARGS)
+
+schedules: ## A million random schedules of the relay's machine (ANNALS_SCHEDULES for another number)
+	@ANNALS_SCHEDULES=$${ANNALS_SCHEDULES:-1000000} cargo test --release --locked --workspace --test schedules
 
 check: ## Format, lints, documentation and structure; no component needed
 	@ops/check
