@@ -64,7 +64,7 @@ impl ConsumerBuilder {
     }
 
     /// Like [`assign_from_beginning`](Self::assign_from_beginning), from these offsets. A record that
-    /// was removed is passed: a [`VersionFilter`](crate::VersionFilter) shows what is lost.
+    /// was removed is passed: a [`VersionFilter`](crate::VersionFilter) shows the loss.
     ///
     /// # Errors
     /// [`ConsumeError::Kafka`] if librdkafka refuses the settings.

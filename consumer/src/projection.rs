@@ -32,7 +32,7 @@ pub struct Projection {
     pub(crate) store: ProjectionStore,
 }
 
-/// What is done with records that are not applied.
+/// The response to records that are not applied.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RecordPolicies {
     pub(crate) unknown_events: UnknownEvents,

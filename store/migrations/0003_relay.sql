@@ -866,7 +866,7 @@ create table annals.relay_topics (
 );
 
 -- Deleting a row is how an operator lets a topic go on that has lost its records or its partitions:
--- what it had before is not expected of it any more.
+-- its earlier records are not expected of it any more.
 create function annals.topic_forgotten() returns trigger
 language plpgsql
 security definer

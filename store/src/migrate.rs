@@ -160,7 +160,7 @@ impl Store {
         }
     }
 
-    /// The statements that give a role what it needs for a purpose, for installations whose roles
+    /// The statements that give a role the rights for a purpose, for installations whose roles
     /// another tool manages. The owner of the tables executes them.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! How far a deployment is published, by its checkpoints, and what is quarantined. Read before the
+//! How far a deployment is published, by its checkpoints, and its quarantine. Read before the
 //! ends of the topics: everything that it covers is in them.
 
 use std::collections::HashMap;

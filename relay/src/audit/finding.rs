@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// One event or one record, with what is known about it. Printed as a line of text, or as a JSON
+/// One event or one record, with its known facts. Printed as a line of text, or as a JSON
 /// object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
@@ -87,7 +87,7 @@ pub(crate) struct FoundEvent {
     pub(crate) recorded_at: Timestamp,
 }
 
-/// A record of a topic. What it lacks is `None`.
+/// A record of a topic. A missing header is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct FoundRecord {
     pub(crate) topic: String,

@@ -52,7 +52,7 @@ pub(crate) enum AuditError {
 
 type Result<T = (), E = AuditError> = std::result::Result<T, E>;
 
-/// What is printed apart from faults.
+/// The printed lines apart from faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Listing {
     /// Faults only.

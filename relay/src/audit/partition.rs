@@ -130,7 +130,7 @@ impl PartitionState {
         }
     }
 
-    /// What is proved if every event up to a position is accounted for.
+    /// The proof if every event up to a position is accounted for.
     pub(super) fn proven(&self, topic: &str, partition: i32, proven: Position) -> ProvenPartition {
         let before = self.marks.iter().rev().find(|mark| mark.highest <= proven);
         let start = before.or(self.marks.first()).copied();

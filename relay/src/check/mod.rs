@@ -29,7 +29,7 @@ pub(crate) struct CheckFinding {
     /// `database`, `kafka` or `registry`.
     pub(crate) component: &'static str,
     pub(crate) severity: Severity,
-    /// What is wrong.
+    /// The fault.
     pub(crate) what: String,
     /// What to do.
     pub(crate) remedy: String,

@@ -10,7 +10,7 @@ use crate::cli::execute::refusal;
 use crate::model::execution::Execution;
 use crate::state::overview;
 
-/// Lets go of a deployment that nobody runs any more; returns what there is to say.
+/// Lets go of a deployment without relays; returns the printed text.
 ///
 /// # Errors
 /// Errors of the database, also while a relay of the deployment runs, or if there is no such

@@ -63,7 +63,7 @@ pub struct ReplayArguments {
     /// Continue the unfinished replay of the deployment, behind its last committed event.
     #[arg(long, conflicts_with_all = ["categories", "streams", "all", "to", "abandon", "dry_run"])]
     resume: bool,
-    /// Give the unfinished replay of the deployment up. What it has published stays.
+    /// Give the unfinished replay of the deployment up. Its published records stay.
     #[arg(long, conflicts_with_all = ["categories", "streams", "all", "to", "dry_run"])]
     abandon: bool,
 }

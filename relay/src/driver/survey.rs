@@ -30,7 +30,7 @@ pub(super) async fn survey(config: &Config, store: &Store, vitals: &Vitals) -> I
         let reported = overview::report(store, &publication, &config.relay.instance, &readiness);
         log(timeout(DEADLINE, reported).await.unwrap_or_else(late));
         tokio::select! {
-            // What is shown to operators changes at once.
+            // The status for operators changes at once.
             () = vitals.changed() => {}
             _ = ticks.tick() => {
                 let read = timeout(DEADLINE, read(store, &publication)).await.unwrap_or_else(late);

@@ -13,7 +13,7 @@ pub(super) fn code(error: &KafkaError) -> Code {
     }
 }
 
-/// The failure that a code stands for. It names every code that brokers send in answers to the
+/// The failure of a code. It names every code that brokers send in answers to the
 /// requests of producers, of consumers without a group and of topic administration, and every code
 /// that librdkafka makes in their place.
 ///

@@ -75,8 +75,8 @@ impl NewEntry {
     }
 }
 
-/// More quarantined streams of one category than this quarantine the category: what is refused is
-/// then common to its events, and each further stream would cost a try of its own.
+/// More quarantined streams of one category than this quarantine the category: the cause
+/// is then common to its events, and each further stream would cost a try of its own.
 const STREAMS_OF_CATEGORY_MAX: usize = 20;
 
 /// The entries to add, beside those that there are: one for the category in place of those of its

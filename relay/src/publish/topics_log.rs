@@ -1,4 +1,4 @@
-//! What is logged of topics, each difference once.
+//! Logs of topics: each difference once.
 
 use crate::kafka::topic_plan::TopicFacts;
 use crate::publish::topics::CategoryTopics;

@@ -1,7 +1,7 @@
 //! Replay: published events are published again, to their topics or to a side topic, in the order
 //! of their streams, each once.
 //!
-//! What is replayed is fixed at the begin: the events that cursors cover, which no later append
+//! The replayed events are fixed at the begin: the events that cursors cover, which no later append
 //! changes. The progress is a record in the transaction of the replayed records, under one
 //! transactional id of the deployment: a process that resumes fences an earlier one, reads the last
 //! progress, and continues behind it. So each event is replayed once, wherever a process dies.

@@ -1,4 +1,4 @@
-//! The row of a replay in PostgreSQL: what it publishes, and the process that replays. The lease
+//! The row of a replay in PostgreSQL: its events, and the process that replays. The lease
 //! only lets two processes refuse each other; what keeps a process that was taken for dead from
 //! publishing is the transactional id, which the next one fences.
 
@@ -36,7 +36,7 @@ pub(crate) enum ReplayEnd {
     Abandoned,
 }
 
-/// What is known of a replay.
+/// The recorded facts of a replay.
 struct Answer {
     outcome: String,
     replay: Option<i64>,

@@ -37,7 +37,7 @@ pub enum KafkaFailure {
     TopicUnavailable {
         /// The topic.
         topic: String,
-        /// The partition, and what it lacks.
+        /// The partition, and the missing replicas or leader.
         reason: String,
     },
     /// The topic does not have the properties that the relay needs: an operator has to change it.

@@ -19,7 +19,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A step that counts up to `total`; `what` names the step and what it counts.
+    /// A step that counts up to `total`; `what` names the step and its unit.
     pub(crate) fn new(what: &'static str, total: u64) -> Self {
         let now = Instant::now();
         let is_terminal = std::io::stderr().is_terminal();

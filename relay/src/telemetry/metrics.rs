@@ -16,7 +16,7 @@ use crate::telemetry::clients::ClientMetrics;
 use crate::telemetry::survey::SurveyMetrics;
 use crate::telemetry::vitals::Vitals;
 
-/// The kinds of things that a relay waits for: the first word of what it logs as `waiting_for`.
+/// The kinds of things that a relay waits for: the first word of the logged `waiting_for`.
 const KINDS: [&str; 10] = [
     "database", "kafka", "registry", "standby", "topic", "schema", "record", "instance", "lease",
     "operator",

@@ -64,6 +64,7 @@ struct Shared {
 /// Who may read, and over which protocol: a reload changes it for later connections.
 pub(crate) struct Access {
     token: Option<Secret>,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "plain HTTP only"))]
     tls: Tls,
 }
 

@@ -1,4 +1,4 @@
-//! The vital signs of the process: whether its event loop turns, what it does, what it waits for.
+//! The vital signs of the process: whether its event loop turns, its work, its wait.
 //! The event loop writes them, the HTTP server reads them from a thread of its own.
 
 use std::sync::Mutex;
@@ -155,7 +155,7 @@ impl Vitals {
         }
     }
 
-    /// Sets what it waits for; none when it waits for nothing.
+    /// Sets the component that it waits for; none when it does not wait.
     pub(crate) fn wait(&self, waiting: Option<Waiting>) {
         let mut state = locked(&self.state);
         let what = |waiting: &Option<Waiting>| waiting.as_ref().map(|of| of.waiting_for.clone());
@@ -171,7 +171,7 @@ impl Vitals {
         self.changed.notified().await;
     }
 
-    /// What it waits for, and for how long so far.
+    /// The component that it waits for, and for how long so far.
     pub(crate) fn waiting(&self) -> Option<(String, Duration)> {
         let state = locked(&self.state);
         let waiting = state.waiting.as_ref()?;

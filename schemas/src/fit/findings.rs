@@ -166,7 +166,7 @@ impl Findings {
         chosen
     }
 
-    /// Takes a symbol; or a variant that is none, which stands in for the first symbol in the
+    /// Takes a symbol; or a variant that is none, which replaces the first symbol in the
     /// datum.
     pub(super) fn choose_symbol(&mut self, place: &Place, symbols: &[String]) -> usize {
         let variants = self.variants.get(&place.shown).cloned().unwrap_or_default();

@@ -3,7 +3,7 @@
 //! A [`Projection`] names the events that it follows, the tables that it fills, and the function
 //! that applies a batch of events to them. A [runner](ProjectionRunner) reads the log and applies
 //! batches, each in one transaction with the checkpoint after it: each event changes the read model
-//! exactly once, whatever crashes. Runners of one projection exclude each other by a lease; a runner
+//! exactly once, also after crashes. Runners of one projection exclude each other by a lease; a runner
 //! that lost it cannot commit.
 //!
 //! The consumer crate builds projections from topics, in a database that need not be the store's.
