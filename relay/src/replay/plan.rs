@@ -4,6 +4,8 @@ use annals_store::{Position, Version};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::model::quarantine::category_of;
+
 /// Which events, to which topic, and the cursors that cover them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
@@ -97,7 +99,7 @@ impl Part {
     }
 
     pub(crate) fn category(&self) -> &str {
-        self.name().split_once('-').map_or(self.name(), |(category, _)| category)
+        category_of(self.name())
     }
 }
 
