@@ -207,10 +207,10 @@ async fn events_are_applied_and_an_append_is_waited_for() {
     let bed = Testbed::new("projected").await;
     let store = bed.store();
     append(store, "a", 1..=3).await;
-    let _running = Running::start(store, balances(&Script::plain()), LONG);
     let second = append(store, "a", [4]).await;
-    until(store, 1, |_| true).await;
-    wait_for(store, &second).await;
+    // A projection that is not registered yet is waited for.
+    let start = async { Running::start(store, balances(&Script::plain()), LONG) };
+    let ((), _running) = tokio::join!(wait_for(store, &second), start);
     assert_eq!(balance(store, "a").await, 10);
     // One that it does not follow is not waited for.
     let ledger = StreamName::new("ledger-1").unwrap();
@@ -232,7 +232,6 @@ async fn waiting_ends_at_the_deadline_and_says_how_far_the_projection_has_come()
     assert!(matches!(unknown, ProjectionError::Unknown { .. }), "{unknown:?}");
     let running = Running::start(store, balances(&Script::refusing(5)), LONG);
     let first = append(store, "a", [1]).await;
-    until(store, 1, |_| true).await;
     wait_for(store, &first).await;
     let second = append(store, "a", [5]).await;
     failure(store).await;

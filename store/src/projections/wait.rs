@@ -13,10 +13,11 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 impl Store {
     /// Waits until the version of a projection that readers see has applied the events at these
     /// positions, such as those of an append ([`Appended::positions`](crate::Appended::positions)).
-    /// Events that the projection does not follow are not waited for.
+    /// Events that the projection does not follow are not waited for. A projection that readers do not
+    /// see yet is waited for: the first runner may be creating its tables.
     ///
     /// # Errors
-    /// [`ProjectionError::Behind`] at the deadline; [`ProjectionError::Unknown`] if readers see no
+    /// At the deadline, [`ProjectionError::Behind`], or [`ProjectionError::Unknown`] if readers see no
     /// version of it; [`ProjectionError::Store`].
     pub async fn wait_for(
         &self,
@@ -27,7 +28,7 @@ impl Store {
         let (started_at, mut pause) = (Instant::now(), PAUSE_MIN);
         let positions: Vec<Position> = positions.into_iter().collect();
         loop {
-            if self.has_seen(projection, &positions).await? {
+            if self.has_seen(projection, &positions).await? == Some(true) {
                 return Ok(());
             }
             let left = deadline.saturating_sub(started_at.elapsed());
@@ -39,19 +40,18 @@ impl Store {
         }
     }
 
-    /// Whether the active version has applied events.
+    /// Whether the active version has applied events; none if there is no active version.
     async fn has_seen(
         &self,
         projection: &str,
         positions: &[Position],
-    ) -> Result<bool, ProjectionError> {
-        let seen = sqlx::query_scalar(self.statements().projection_has_seen.clone())
+    ) -> Result<Option<bool>, ProjectionError> {
+        sqlx::query_scalar(self.statements().projection_has_seen.clone())
             .bind(projection)
             .bind(positions)
             .fetch_optional(self.pool())
             .await
-            .map_err(ProjectionError::database("read the progress of a projection"))?;
-        seen.ok_or_else(|| ProjectionError::Unknown { projection: projection.to_owned() })
+            .map_err(ProjectionError::database("read the progress of a projection"))
     }
 
     /// The error of a deadline, for a version of a projection.
