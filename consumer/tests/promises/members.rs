@@ -77,8 +77,7 @@ pub(crate) async fn until_sessions_end(pool: &PgPool) {
     let count = "select count(*) from pg_stat_activity \
                  where datname = current_database() and application_name = $1";
     let ended = async || {
-        let sessions: i64 =
-            sqlx::query_scalar(count).bind(SESSIONS).fetch_one(pool).await.unwrap();
+        let sessions: i64 = sqlx::query_scalar(count).bind(SESSIONS).fetch_one(pool).await.unwrap();
         sessions == 0
     };
     annals_testkit::until("the sessions of killed members end", ended).await;
