@@ -21,7 +21,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
 use self::client::{
-    ClientEvents, LastConnectionError, blocking, config, create, failure, is_connection_lost,
+    ClientCallbacks, LastConnectionError, blocking, config, create, failure, is_connection_lost,
     is_topic_missing,
 };
 use self::group::{GroupAnswers, GroupChanges};
@@ -67,7 +67,7 @@ impl FetcherUse {
 
 /// Fetches records, and queries topics.
 pub(crate) struct RecordFetcher {
-    fetcher: Arc<StreamConsumer<ClientEvents>>,
+    fetcher: Arc<StreamConsumer<ClientCallbacks>>,
     metadata: MetadataClient,
     group: Arc<GroupChanges>,
     is_shared: bool,

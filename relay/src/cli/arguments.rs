@@ -104,7 +104,7 @@ pub enum CliCommand {
         #[arg(long, action = ArgAction::SetTrue, value_parser = roles())]
         without_roles: RolesArgument,
     },
-    /// Print the statements that give a role what it needs, where Annals does not create the roles.
+    /// Print the statements that give a role its rights, where Annals does not create the roles.
     /// The owner of the tables executes them.
     ///
     /// For example: annals-relay grants append `shop_service` | psql ...
@@ -115,7 +115,7 @@ pub enum CliCommand {
         role: String,
     },
     /// Print whether the deployment publishes, and how far: each shard and each category with its
-    /// lag, each relay with what it waits for, and the transactions that have been open longest.
+    /// lag, each relay with its wait, and the transactions that have been open longest.
     ///
     /// Exits with 0 if each shard is published and each relay is ready, with 3 if not, with 1 after
     /// an error.
@@ -208,7 +208,7 @@ pub enum CliCommand {
     /// Needs the roles annals_admin and annals_relay. Exits with 0 when everything is replayed, with
     /// 1 after an error.
     Replay(ReplayArguments),
-    /// Let go of a deployment that nobody runs any more: its checkpoints keep every partition of the
+    /// Let go of a deployment without relays: its checkpoints keep every partition of the
     /// outbox, and its quarantine its events. `status` names who keeps what.
     ///
     /// Refused while one of its relays runs. A relay of this name does not start again, until a
@@ -217,7 +217,7 @@ pub enum CliCommand {
         /// The deployment, followed by an `@` and the prefix of its topics if it has one, as
         /// `status` prints it.
         deployment: String,
-        /// Only say what it keeps.
+        /// Only print its checkpoints and quarantine.
         #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
         execution: Execution,
         /// Why; recorded.

@@ -7,11 +7,11 @@ use annals_store::Store;
 use clap::Args;
 
 use crate::audit::finding::Finding;
-use crate::audit::{AuditSettings, Listing, Start, Summary, audit};
+use crate::audit::{AuditListing, AuditSettings, AuditStart, Summary, audit};
 use crate::cli::arguments::Output;
 use crate::config::Config;
 use crate::driver::topic_claims;
-use crate::replay::{Losses, Replay, Selection};
+use crate::replay::{Losses, Replay, ReplaySelection};
 
 /// The arguments of `audit`.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +23,7 @@ pub struct AuditArguments {
     /// What to print: faults; also each event that is not published, with its cause; or every event,
     /// with its topic, partition and offset.
     #[arg(long, value_enum, default_value = "faults", value_name = "WHAT")]
-    list: Listing,
+    list: AuditListing,
     /// The most memory for the set of published positions, in megabytes: one suffices for eight
     /// million events.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), value_name = "MB")]
@@ -68,7 +68,8 @@ pub(super) async fn execute(
     if losses.is_empty() {
         return Ok(found.faults() == 0);
     }
-    let selection = Selection { beside_relays: arguments.beside_relays, ..Selection::default() };
+    let selection =
+        ReplaySelection { beside_relays: arguments.beside_relays, ..ReplaySelection::default() };
     let reason = arguments.reason.as_deref().unwrap_or_default();
     let repaired = replay.repair(&losses, (&selection, shards), reason, last).await?;
     let text = if output == Output::Json {
@@ -89,7 +90,7 @@ async fn audited(
 ) -> Result<Summary, Box<dyn std::error::Error>> {
     let AuditArguments { incremental, list, memory_mb_max, .. } = *arguments;
     let settings = AuditSettings {
-        start: if incremental { Start::LastProof } else { Start::Beginning },
+        start: if incremental { AuditStart::LastProof } else { AuditStart::Beginning },
         listing: list,
         memory_mb_max: usize::try_from(memory_mb_max)?,
     };

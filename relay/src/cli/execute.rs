@@ -27,7 +27,7 @@ const NOT_READY: u8 = 3;
 
 /// What a process has before it begins.
 #[derive(Debug)]
-pub struct Process {
+pub struct Invocation {
     /// Its arguments.
     pub arguments: Arguments,
     /// Its configuration.
@@ -42,7 +42,7 @@ pub struct Process {
 ///
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
-pub async fn execute(process: Process) -> Result<ExitCode> {
+pub async fn execute(process: Invocation) -> Result<ExitCode> {
     let (command, config) = (process.arguments.command.clone(), process.config.clone());
     let output = process.arguments.output;
     if let CliCommand::Config = command {
@@ -150,10 +150,10 @@ async fn execute_on(command: CliCommand, config: Config, store: Store, output: O
     }
 }
 
-async fn publish(process: Process, store: Store) -> Result {
+async fn publish(process: Invocation, store: Store) -> Result {
     let shutdown = shutdown_signal()?;
     let hangup = signal(SignalKind::hangup())?;
-    let Process { arguments, config, effective, log } = process;
+    let Invocation { arguments, config, effective, log } = process;
     // From this entry on, a signal ends the process cleanly.
     tracing::info!(
         event = "started",

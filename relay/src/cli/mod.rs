@@ -19,6 +19,6 @@ mod status;
 mod topics;
 
 pub use arguments::{Arguments, CliCommand, Output};
-pub use execute::{Process, execute};
+pub use execute::{Invocation, execute};
 pub use quarantine::QuarantineCommand;
 pub use topics::TopicsCommand;

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use crate::cli::arguments::Output;
 use crate::config::Config;
 use crate::driver::topic_claims;
-use crate::replay::plan::Part;
-use crate::replay::{PartCount, Replay, Selection};
+use crate::replay::plan::ReplayPart;
+use crate::replay::{PartCount, Replay, ReplaySelection};
 
 /// The arguments of `replay`.
 #[derive(Debug, Clone, Args)]
@@ -120,7 +120,7 @@ pub(super) async fn execute(
 }
 
 impl ReplayArguments {
-    fn selection(&self) -> Result<Selection, ArgumentError> {
+    fn selection(&self) -> Result<ReplaySelection, ArgumentError> {
         if self.categories.is_empty() && self.streams.is_empty() && !self.all {
             return Err(ArgumentError::NothingSelected);
         }
@@ -134,7 +134,7 @@ impl ReplayArguments {
                 .map(|number| Position::new(number).ok_or(ArgumentError::Position(number)))
                 .transpose()
         };
-        Ok(Selection {
+        Ok(ReplaySelection {
             categories: self.categories.clone(),
             streams: self.streams.clone(),
             versions: (version(self.from_version)?, version(self.to_version)?),
@@ -153,9 +153,9 @@ fn counts(parts: &[PartCount], output: Output) -> Result<String, Box<dyn std::er
     let mut text = String::new();
     for PartCount { part, events, bytes, first, last } in parts {
         let what = match part {
-            Part::Category(name) => format!("category {name}"),
-            Part::Stream(name) => format!("stream {name}"),
-            Part::Lost(lost) => format!("lost events of category {}", lost.category),
+            ReplayPart::Category(name) => format!("category {name}"),
+            ReplayPart::Stream(name) => format!("stream {name}"),
+            ReplayPart::Lost(lost) => format!("lost events of category {}", lost.category),
         };
         let number =
             |position: &Option<i64>| position.map_or_else(|| "-".to_owned(), |at| at.to_string());

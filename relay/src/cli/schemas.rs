@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::arguments::Output;
 use crate::config::Config;
-use crate::schemas::{Reader, SchemaFinding, check, diff, export, print_for, read, register};
+use crate::schemas::{ReaderTool, SchemaFinding, check, diff, export, print_for, read, register};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -25,7 +25,7 @@ pub enum SchemasCommand {
         files: Files,
         /// What they must not break.
         #[command(flatten)]
-        mode: Mode,
+        mode: CompatibilityArguments,
         /// Compare with the files only: the store is not asked.
         #[arg(long)]
         offline: bool,
@@ -38,7 +38,7 @@ pub enum SchemasCommand {
         files: Files,
         /// What they must not break.
         #[command(flatten)]
-        mode: Mode,
+        mode: CompatibilityArguments,
     },
     /// Print what is in the files and not in the store or the registry, and what is in the store and
     /// not in the files.
@@ -62,7 +62,7 @@ pub struct Files {
 
 /// Whom a new version may break.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct Mode {
+pub struct CompatibilityArguments {
     /// Whom a new version must not break: nobody, or readers of old events only.
     #[arg(long, value_enum, default_value = "full")]
     compatibility: CompatibilityArgument,
@@ -98,8 +98,8 @@ pub struct ExportArguments {
     connect: Option<String>,
 }
 
-impl From<Mode> for Compatibility {
-    fn from(mode: Mode) -> Self {
+impl From<CompatibilityArguments> for Compatibility {
+    fn from(mode: CompatibilityArguments) -> Self {
         match mode.compatibility {
             CompatibilityArgument::Backward => Self::Backward,
             CompatibilityArgument::Full => Self::Full,
@@ -149,10 +149,10 @@ async fn exported(config: &Config, store: &Store, arguments: ExportArguments) ->
         return Ok(paths.iter().map(|path| format!("{}\n", path.display())).collect());
     }
     let readers = [
-        (Reader::Flink, arguments.flink),
-        (Reader::ClickHouse, arguments.clickhouse),
-        (Reader::Ksql, arguments.ksql),
-        (Reader::Connect, arguments.connect),
+        (ReaderTool::Flink, arguments.flink),
+        (ReaderTool::ClickHouse, arguments.clickhouse),
+        (ReaderTool::Ksql, arguments.ksql),
+        (ReaderTool::Connect, arguments.connect),
     ];
     let mut text = String::new();
     for (reader, category) in readers {

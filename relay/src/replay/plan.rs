@@ -11,7 +11,7 @@ use crate::model::quarantine::category_of;
 pub(crate) struct Plan {
     /// The side topic; none: the topics of the categories.
     pub(crate) target: Option<String>,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<ReplayPart>,
     pub(crate) range: Range,
     pub(crate) covered: Covered,
 }
@@ -19,7 +19,7 @@ pub(crate) struct Plan {
 /// The events of one category or of one stream, or some of a category. The order of each stream is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Part {
+pub(crate) enum ReplayPart {
     /// A category.
     Category(String),
     /// A stream.
@@ -90,7 +90,7 @@ impl ReplayProgress {
     }
 }
 
-impl Part {
+impl ReplayPart {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Category(name) | Self::Stream(name) => name,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::personal::key::SubjectKey;
-use crate::personal::place::{ERASED, OPEN, Place, SEALED};
+use crate::personal::place::{ERASED, FieldPlace, OPEN, SEALED};
 use crate::personal::walk::{self, WalkError};
 use crate::{EncodeError, EncodedEvent, EventSet};
 
@@ -143,7 +143,7 @@ impl Draft {
             }
             let value = reference(value)?.and_then(|index| self.values.get(index));
             let value = value.ok_or("it has bytes that are no personal value")?;
-            let place = Place { event_id, event_type, path }.authenticated(value.key.id());
+            let place = FieldPlace { event_id, event_type, path }.authenticated(value.key.id());
             let sealed = value.key.seal(&place, &value.plain).ok_or("it is too long")?;
             Ok([&[SEALED], value.key.id().as_bytes(), &sealed].concat())
         })

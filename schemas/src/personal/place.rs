@@ -17,13 +17,13 @@ pub(super) const OPEN: u8 = 0xf0;
 
 /// A field of an event.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct FieldPlace<'a> {
     pub(super) event_id: [u8; 16],
     pub(super) event_type: &'a str,
     pub(super) path: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> FieldPlace<'a> {
     /// The bytes that are authenticated.
     pub(super) fn authenticated(&self, key: KeyId) -> Vec<u8> {
         let mut bytes = b"annals personal 1".to_vec();
@@ -85,7 +85,7 @@ pub fn placed<'a>(
         return Cow::Borrowed(payload);
     }
     let put_place = |path: &str, value: &[u8]| match value {
-        [SEALED, ..] => Ok(Place { event_id, event_type, path }.put_before(value)),
+        [SEALED, ..] => Ok(FieldPlace { event_id, event_type, path }.put_before(value)),
         other => Ok::<_, std::convert::Infallible>(other.to_vec()),
     };
     walk::rewrite(schema.root(), payload, put_place).map_or(Cow::Borrowed(payload), Cow::Owned)

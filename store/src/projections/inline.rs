@@ -20,7 +20,7 @@ const LEASE_MIN: Duration = Duration::from_secs(10);
 
 /// Who applies the events to a version of a projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum ApplyMode {
     Inline,
     Followed,
 }
@@ -141,7 +141,7 @@ impl<P: Projection> ProjectionRunner<P> {
     /// # Errors
     /// [`ProjectionError`]; nothing changes.
     pub async fn make_inline(self, deadline: Duration) -> Result<(), ProjectionError> {
-        self.change_mode(Mode::Inline, deadline).await
+        self.change_mode(ApplyMode::Inline, deadline).await
     }
 
     /// The way back: a runner applies the events that are appended from then on.
@@ -149,10 +149,14 @@ impl<P: Projection> ProjectionRunner<P> {
     /// # Errors
     /// [`ProjectionError`]; nothing changes.
     pub async fn make_followed(self, deadline: Duration) -> Result<(), ProjectionError> {
-        self.change_mode(Mode::Followed, deadline).await
+        self.change_mode(ApplyMode::Followed, deadline).await
     }
 
-    async fn change_mode(&self, mode: Mode, deadline: Duration) -> Result<(), ProjectionError> {
+    async fn change_mode(
+        &self,
+        mode: ApplyMode,
+        deadline: Duration,
+    ) -> Result<(), ProjectionError> {
         let (store, statements) = (self.store(), self.store().statements());
         let version = ProjectionVersion::of(self.projection(), store)?;
         version.register(store, self.projection()).await?;
@@ -178,7 +182,7 @@ impl<P: Projection> ProjectionRunner<P> {
             .bind(version.name)
             .bind(version.number)
             .bind(epoch)
-            .bind(mode == Mode::Inline)
+            .bind(mode == ApplyMode::Inline)
             .bind(Json(&checkpoint))
             .bind(checkpoint.position())
             .bind(applied)
