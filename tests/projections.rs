@@ -356,8 +356,8 @@ async fn a_runner_that_lost_its_lease_cannot_commit_and_the_new_owner_continues(
     check_exactly_once(&bed).await;
 }
 
-/// Its connections lead to the promoted standby without breaking: they end at a pooler. That standby
-/// has the lease, and an event that the runner has applied to the old primary only.
+/// Its connections lead to the promoted standby without breaking: they end at a pooler. That
+/// standby has the lease, and an event that the runner has applied to the old primary only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runner_behind_a_pooler_applies_again_what_a_promoted_standby_has_not_applied() {
     let pair = Pair::new("projected_fork").await;

@@ -1,6 +1,6 @@
 //! PostgreSQL runs out of disk, or shuts down, while a service appends and follows and a relay
-//! publishes: each outcome that the service is told is true, nothing is lost or repeated, and all go
-//! on by themselves once there is space or a server again.
+//! publishes: each outcome that the service is told is true, nothing is lost or repeated, and all
+//! go on by themselves once there is space or a server again.
 
 use std::collections::HashSet;
 

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! The folders, each of which uses only those before it: `config` (the configuration), `model`
-//! (data), `report` (reports and failures of the stages), `telemetry` (health and metrics over HTTP),
-//! `kafka`, `state` (PostgreSQL), `publish` (the stages), `driver` (executes the machine's actions),
-//! `replay` (published events, again), `audit` (topics compared with the store), `check`
+//! (data), `report` (reports and failures of the stages), `telemetry` (health and metrics over
+//! HTTP), `kafka`, `state` (PostgreSQL), `publish` (the stages), `driver` (executes the machine's
+//! actions), `replay` (published events, again), `audit` (topics compared with the store), `check`
 //! (before the first start), `schemas` (schemas in files, in the store and in the registry), `cli`
 //! (the subcommands).
 

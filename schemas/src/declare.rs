@@ -53,8 +53,8 @@
 /// A change that Avro's resolution cannot express gives an event type another name. `upcast` names
 /// the set that this one replaces, and the function from its events to any number of events of this
 /// set. Sets form a chain, one for each such change, and recorded events stay as they are:
-/// [`EventSet::decode_all`](crate::EventSet::decode_all) decodes an event with the set that declares
-/// its type, and passes it through the upcasters behind.
+/// [`EventSet::decode_all`](crate::EventSet::decode_all) decodes an event with the set that
+/// declares its type, and passes it through the upcasters behind.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};

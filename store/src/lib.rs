@@ -60,12 +60,12 @@
 //!
 //! # Features
 //!
-//! `tls-rustls` or `tls-native-tls` encrypt connections to PostgreSQL (`sslmode` in the URL). Without
-//! them, and without such a feature of sqlx elsewhere in the program, a URL with
+//! `tls-rustls` or `tls-native-tls` encrypt connections to PostgreSQL (`sslmode` in the URL).
+//! Without them, and without such a feature of sqlx elsewhere in the program, a URL with
 //! `sslmode=require` is an error.
 //!
-//! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp Vault or
-//! OpenBao.
+//! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp
+//! Vault or OpenBao.
 //!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!

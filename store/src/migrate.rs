@@ -47,8 +47,8 @@ pub enum MigrationError {
         /// The migration.
         number: i64,
     },
-    /// The tables are missing, or of an earlier version. Run [`Store::migrate`](crate::Store::migrate)
-    /// or `annals-relay migrate`, as a login that may.
+    /// The tables are missing, or of an earlier version. Run
+    /// [`Store::migrate`](crate::Store::migrate) or `annals-relay migrate`, as a login that may.
     #[error(
         "the tables of Annals are missing or of an earlier version, without migration {number}: run \
          Store::migrate or `annals-relay migrate` as a login that may create tables"

@@ -84,9 +84,9 @@ impl StoreOptions {
         self
     }
 
-    /// Maximum time for which the store waits for the answer to a statement, and for a connection of
-    /// the pool that [`connect`](Self::connect) opens; 30 seconds by default. After it, a read fails
-    /// with [`Error::Database`](crate::Error::Database), and an append with
+    /// Maximum time for which the store waits for the answer to a statement, and for a connection
+    /// of the pool that [`connect`](Self::connect) opens; 30 seconds by default. After it, a read
+    /// fails with [`Error::Database`](crate::Error::Database), and an append with
     /// [`AppendError::Unknown`](crate::AppendError::Unknown): repeat it with the same events. An
     /// append takes at most twice this time. Migrations have no deadline.
     #[must_use]
@@ -110,8 +110,9 @@ impl StoreOptions {
         self
     }
 
-    /// Which programs a new version of a schema may break; an append refuses one that breaks others.
-    /// [`Compatibility::Full`] by default, and compared with every version that was ever stored.
+    /// Which programs a new version of a schema may break; an append refuses one that breaks
+    /// others. [`Compatibility::Full`] by default, and compared with every version that was ever
+    /// stored.
     #[must_use]
     pub const fn compatibility(mut self, compatibility: Compatibility) -> Self {
         self.compatibility = compatibility;

@@ -20,19 +20,20 @@ pub struct AuditArguments {
     /// since then are found only by an audit from the beginning.
     #[arg(long)]
     incremental: bool,
-    /// What to print: faults; also each event that is not published, with its cause; or every event,
-    /// with its topic, partition and offset.
+    /// What to print: faults; also each event that is not published, with its cause; or every
+    /// event, with its topic, partition and offset.
     #[arg(long, value_enum, default_value = "faults", value_name = "WHAT")]
     list: AuditListing,
     /// The most memory for the set of published positions, in megabytes: one suffices for eight
     /// million events.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), value_name = "MB")]
     memory_mb_max: u32,
-    /// Publish lost events again, in the order of their streams and marked by `ce_replayed`, and audit
-    /// once more. Refused beside another replay, and while relays publish to the same topics.
+    /// Publish lost events again, in the order of their streams and marked by `ce_replayed`, and
+    /// audit once more. Refused beside another replay, and while relays publish to the same topics.
     ///
-    /// An event whose later versions are still in the topic comes behind them (`restored`): a reader
-    /// from the beginning meets a gap. To avoid it, delete the topic and replay the category.
+    /// An event whose later versions are still in the topic comes behind them (`restored`): a
+    /// reader from the beginning meets a gap. To avoid it, delete the topic and replay the
+    /// category.
     #[arg(long, requires = "reason")]
     repair: bool,
     /// Repair while relays publish to the same topics.

@@ -50,8 +50,8 @@ pub struct ReplayArguments {
     /// The most events a second.
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Replay to the own topics while relays publish to them. Consumers that have applied the events
-    /// drop them; one that reads the topic from its beginning may stop at a gap.
+    /// Replay to the own topics while relays publish to them. Consumers that have applied the
+    /// events drop them; one that reads the topic from its beginning may stop at a gap.
     #[arg(long)]
     beside_relays: bool,
     /// Only count the events.

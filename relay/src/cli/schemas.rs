@@ -40,8 +40,8 @@ pub enum SchemasCommand {
         #[command(flatten)]
         mode: CompatibilityArguments,
     },
-    /// Print what is in the files and not in the store or the registry, and what is in the store and
-    /// not in the files.
+    /// Print what is in the files and not in the store or the registry, and what is in the store
+    /// and not in the files.
     Diff {
         /// The files.
         #[command(flatten)]

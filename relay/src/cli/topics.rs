@@ -25,12 +25,12 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 pub enum TopicsCommand {
     /// Print how the topics of the broker differ from the declared ones, and change nothing.
     ///
-    /// Declared by `[topics]`, `[topics.config]` and `[topics.categories]`: the topics of the store's
-    /// categories and of `[topics.categories]`, and those of claims and checkpoints. Exits with 0
-    /// without a difference, with 3 if there is one, with 1 after an error.
+    /// Declared by `[topics]`, `[topics.config]` and `[topics.categories]`: the topics of the
+    /// store's categories and of `[topics.categories]`, and those of claims and checkpoints. Exits
+    /// with 0 without a difference, with 3 if there is one, with 1 after an error.
     Plan,
-    /// Create missing topics and correct settings, and print what is left: numbers of partitions and
-    /// replicas are never changed.
+    /// Create missing topics and correct settings, and print what is left: numbers of partitions
+    /// and replicas are never changed.
     ///
     /// Exits with 0 if nothing is left, with 3 if something is, with 1 after an error.
     Apply,

@@ -1,6 +1,6 @@
-//! Announcements of sessions: records in the topic of claims, beside the claims. A session announces
-//! its transactional ids before it opens its producers. So it can be fenced by relays on a database
-//! that does not have its row: a promoted standby, or a restored copy.
+//! Announcements of sessions: records in the topic of claims, beside the claims. A session
+//! announces its transactional ids before it opens its producers. So it can be fenced by relays on
+//! a database that does not have its row: a promoted standby, or a restored copy.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

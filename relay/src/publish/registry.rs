@@ -73,8 +73,8 @@ impl RegistryClient {
         })
     }
 
-    /// The id of a schema for the readers of a topic: of the shared schema if there is one. Subjects
-    /// are named after topic and record, that of a shared schema after the topic.
+    /// The id of a schema for the readers of a topic: of the shared schema if there is one.
+    /// Subjects are named after topic and record, that of a shared schema after the topic.
     ///
     /// # Errors
     /// [`Failure::Outage`] when the registry is unavailable and the id not recorded, or

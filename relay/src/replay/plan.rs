@@ -16,7 +16,8 @@ pub(crate) struct Plan {
     pub(crate) covered: Covered,
 }
 
-/// The events of one category or of one stream, or some of a category. The order of each stream is kept.
+/// The events of one category or of one stream, or some of a category. The order of each stream is
+/// kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReplayPart {

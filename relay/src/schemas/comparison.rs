@@ -135,8 +135,8 @@ pub(crate) async fn register(
     Ok(registered)
 }
 
-/// The schema that the types of a file's category share, where the file's is the newest. One that is
-/// not in the store counts as registered next.
+/// The schema that the types of a file's category share, where the file's is the newest. One that
+/// is not in the store counts as registered next.
 fn shared_of(
     config: &Config,
     topic: &Arc<str>,

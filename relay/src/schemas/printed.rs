@@ -1,4 +1,4 @@
-//! What tools need to read the topic of a category: DDL and settings.
+//! DDL and settings with which tools read the topic of a category.
 
 use annals_schemas::Schema;
 use annals_store::{Category, Store};

@@ -84,8 +84,8 @@ pub fn check_fit<T: Serialize + DeserializeOwned>(schema: &Schema) -> Result<(),
     if misfits.is_empty() { Ok(()) } else { Err(misfits) }
 }
 
-/// Decodes samples of a schema by a function: each alternative at each place must be accepted in some
-/// sample.
+/// Decodes samples of a schema by a function: each alternative at each place must be accepted in
+/// some sample.
 pub(crate) fn try_samples(
     schema: &Schema,
     decode: impl Fn(&[u8]) -> Result<(), DecodeError>,

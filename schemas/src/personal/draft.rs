@@ -67,8 +67,8 @@ impl Draft {
     /// Encodes an event.
     ///
     /// # Errors
-    /// As [`EventSet::encode`]; [`EncodeError::Personal`] if a personal value is in a field that its
-    /// schema does not mark, or if a marked field has another value.
+    /// As [`EventSet::encode`]; [`EncodeError::Personal`] if a personal value is in a field that
+    /// its schema does not mark, or if a marked field has another value.
     pub fn of<E: EventSet>(event: &E) -> Result<Self, EncodeError> {
         let (encoded, values) = collect(|| event.encode());
         let encoded = encoded?;

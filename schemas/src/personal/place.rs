@@ -69,8 +69,8 @@ fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// A recorded payload whose sealed values have their places in front, so that a decoded
-/// [`Personal`](crate::personal::Personal) can be opened. The payload itself, if its schema marks no
-/// field.
+/// [`Personal`](crate::personal::Personal) can be opened. The payload itself, if its schema marks
+/// no field.
 ///
 /// Readers call it before [`EventSet::decode`](crate::EventSet::decode). Bytes that are no datum of
 /// the schema are returned as they are: decoding them finds the fault.

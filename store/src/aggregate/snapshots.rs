@@ -12,11 +12,12 @@ use tokio::runtime::Handle;
 use crate::event_store::sealed::{Backend, Snapshot};
 use crate::telemetry::{self, SnapshotOutcome};
 
-/// How an aggregate's state is saved: its Avro schema, and when, by events or by the time of a load. Returned by [`Aggregate::snapshots`](crate::Aggregate::snapshots).
+/// How an aggregate's state is saved: its Avro schema, and when, by events or by the time of a
+/// load. Returned by [`Aggregate::snapshots`](crate::Aggregate::snapshots).
 ///
-/// A snapshot belongs to a stream and to the exact text of the schema: after any change of the schema
-/// earlier snapshots are ignored. **Change the schema whenever `apply` changes its result**, for
-/// instance its `doc`: the store cannot see a change of code.
+/// A snapshot belongs to a stream and to the exact text of the schema: after any change of the
+/// schema earlier snapshots are ignored. **Change the schema whenever `apply` changes its result**,
+/// for instance its `doc`: the store cannot see a change of code.
 ///
 /// A test should check that the state matches the schema, with [`Snapshots::verify`].
 pub struct Snapshots<A> {

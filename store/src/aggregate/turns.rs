@@ -9,8 +9,8 @@ use crate::stream::StreamName;
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// Lets the decisions of a process on a stream wait for each other instead of for conflicts: of many
-/// concurrent tries on one version, only one can be recorded.
+/// Lets the decisions of a process on a stream wait for each other instead of for conflicts: of
+/// many concurrent tries on one version, only one can be recorded.
 #[derive(Debug, Clone, Default)]
 pub struct Turns(Arc<Mutex<HashMap<StreamName, Turn>>>);
 

@@ -18,9 +18,9 @@ use crate::stream::{StreamName, Version};
 
 /// An event store: appends and reads, and aggregates on top of them.
 ///
-/// [`Store`](crate::Store) is the one on PostgreSQL, [`MemoryStore`](crate::MemoryStore) one for tests without a
-/// database. Both keep the same contract; the same tests run on both. Code that is generic over this
-/// trait runs on either. The trait cannot be implemented outside this crate.
+/// [`Store`](crate::Store) is the one on PostgreSQL, [`MemoryStore`](crate::MemoryStore) one for
+/// tests without a database. Both keep the same contract; the same tests run on both. Code that is
+/// generic over this trait runs on either. The trait cannot be implemented outside this crate.
 pub trait EventStore: Backend {
     /// Appends events: [`Store::append`](crate::Store::append).
     ///
@@ -134,8 +134,8 @@ pub trait EventStore: Backend {
     }
 
     /// Loads an aggregate and saves its state as a snapshot, whether one is due or not; returns its
-    /// version. `None` if the aggregate has no snapshots ([`Aggregate::snapshots`]) or the stream no
-    /// event. [`decide`](Self::decide) saves snapshots by itself.
+    /// version. `None` if the aggregate has no snapshots ([`Aggregate::snapshots`]) or the stream
+    /// no event. [`decide`](Self::decide) saves snapshots by itself.
     ///
     /// # Errors
     /// As [`load`](Self::load); [`Error::Encode`] if the state does not match its schema.
@@ -164,13 +164,13 @@ pub trait EventStore: Backend {
     /// conflict it is called again, on the state with the events that came first; mostly without
     /// another read, because a conflict contains them. Several aggregates are loaded as of one
     /// moment, and their events are recorded together or not at all; each of their streams is
-    /// checked, also one without events; no stream may be named twice. An append whose outcome is unknown is repeated with the
-    /// same events.
+    /// checked, also one without events; no stream may be named twice. An append whose outcome is
+    /// unknown is repeated with the same events.
     ///
     /// The decisions of one store and its clones on one stream take turns, so that they meet no
-    /// conflicts with each other: `decision` must not wait for another decision on the stream. Other
-    /// processes and plain appends still come first at times, and the number of tries is bounded
-    /// ([`Decide::tries_max`]). With a command id
+    /// conflicts with each other: `decision` must not wait for another decision on the stream.
+    /// Other processes and plain appends still come first at times, and the number of tries is
+    /// bounded ([`Decide::tries_max`]). With a command id
     /// ([`Decide::command`]), a decision can be repeated at any time and is recorded once.
     ///
     /// # Errors

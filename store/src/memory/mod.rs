@@ -21,13 +21,13 @@ use crate::limits::EVENT_BYTES_MAX;
 use crate::read::{Key, Read};
 use crate::stream::{StreamName, Version};
 
-/// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of an
-/// application without a database.
+/// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of
+/// an application without a database.
 ///
-/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas and
-/// reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share their
-/// events, which end with the last clone. Each operation completes at once, so that two concurrent
-/// appends are one after the other; there is no outbox and nothing to follow.
+/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas
+/// and reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share
+/// their events, which end with the last clone. Each operation completes at once, so that two
+/// concurrent appends are one after the other; there is no outbox and nothing to follow.
 ///
 /// ```
 /// use annals_store::{Append, EventStore, ExpectedVersion, MemoryStore};

@@ -127,8 +127,8 @@ impl PersonalKeys {
     }
 
     /// The keys with these ids, to open many values with. An id that the store does not know is
-    /// missing in the ring. Values opened with an old ring are read after an erasure: make a ring for
-    /// each batch of events.
+    /// missing in the ring. Values opened with an old ring are read after an erasure: make a ring
+    /// for each batch of events.
     ///
     /// # Errors
     /// If the database or the provider fails.

@@ -31,12 +31,12 @@ impl Store {
     ///
     /// The projection is applied here only after
     /// [`make_inline`](ProjectionRunner::make_inline); before, its runner applies the events, and
-    /// this is an append. So first deploy this call in all places that append such events, then make
-    /// the projection inline. A repeated append applies nothing.
+    /// this is an append. So first deploy this call in all places that append such events, then
+    /// make the projection inline. A repeated append applies nothing.
     ///
     /// The price: four more round trips, stream rows that stay locked during them, and appends that
-    /// fail when the projection does. Appends to other streams run at the same time: lock rows of the
-    /// read model in one order, or expect [`AppendError::LostRace`] for a deadlock.
+    /// fail when the projection does. Appends to other streams run at the same time: lock rows of
+    /// the read model in one order, or expect [`AppendError::LostRace`] for a deadlock.
     ///
     /// # Errors
     /// [`ProjectionError::Append`] as [`append_in`](Store::append_in), and for the commit;
@@ -63,9 +63,9 @@ impl Store {
         Ok(appended)
     }
 
-    /// Applies the events of [`append_in`](Store::append_in) to a projection in the same transaction,
-    /// if the projection is inline: for several projections, or with writes of the application. For
-    /// transactions at `READ COMMITTED`.
+    /// Applies the events of [`append_in`](Store::append_in) to a projection in the same
+    /// transaction, if the projection is inline: for several projections, or with writes of the
+    /// application. For transactions at `READ COMMITTED`.
     ///
     /// # Errors
     /// [`ProjectionError`]; roll back.
@@ -166,8 +166,8 @@ impl<P: Projection> ProjectionRunner<P> {
         let mut transaction = begin(store, &mut own).await.map_err(&failed)?;
         let lock = sqlx::query(statements.projection_lock_appends.clone());
         lock.bind(milliseconds(deadline)).execute(&mut *transaction).await.map_err(&failed)?;
-        // Without a lock: a runner that lost the lease has rows of the read model, and fails at this
-        // one.
+        // Without a lock: a runner that lost the lease has rows of the read model, and fails at
+        // this one.
         let read = sqlx::query_as(statements.projection_read.clone());
         let read = read.bind(version.name).bind(version.number).fetch_one(&mut *transaction);
         let (checkpoint, was_inline): (Option<Json<Checkpoint>>, bool) =

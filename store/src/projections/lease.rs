@@ -41,8 +41,8 @@ pub(super) enum Renewed {
 }
 
 impl ProjectionLease {
-    /// Acquires the lease, with the checkpoint behind the applied events; waits while another runner
-    /// has it.
+    /// Acquires the lease, with the checkpoint behind the applied events; waits while another
+    /// runner has it.
     pub(super) async fn acquire(
         store: &Store,
         version: &ProjectionVersion,

@@ -46,8 +46,8 @@ impl ReadAhead {
         Self { pages, error: None, passed: None, returned_at: None, _task: task }
     }
 
-    /// The next events; once in [`PASSED_PAUSE`], also progress over events that the projection does
-    /// not get. No effect if it is dropped.
+    /// The next events; once in [`PASSED_PAUSE`], also progress over events that the projection
+    /// does not get. No effect if it is dropped.
     pub(super) async fn next(&mut self, events_max: usize) -> Result<CheckpointedBatch, Error> {
         loop {
             let batch = match &self.passed {

@@ -45,8 +45,8 @@ pub struct ProjectionRunner<P> {
 }
 
 impl Store {
-    /// A runner of a projection. Each process of a service can run one: they share a lease, and when
-    /// one ends, another continues.
+    /// A runner of a projection. Each process of a service can run one: they share a lease, and
+    /// when one ends, another continues.
     pub fn project<P: Projection>(&self, projection: P) -> ProjectionRunner<P> {
         ProjectionRunner {
             store: self.clone(),
@@ -100,9 +100,9 @@ impl<P: Projection> ProjectionRunner<P> {
     /// After the future is dropped, the lease expires by itself.
     ///
     /// # Errors
-    /// [`ProjectionError::Illegal`]; [`ProjectionError::OtherEvents`]; [`ProjectionError::Store`] with
-    /// [`Error::OtherStore`] or [`Error::OtherHistory`], after which only a new version helps, or with
-    /// [`Error::Database`] if the tables cannot be created.
+    /// [`ProjectionError::Illegal`]; [`ProjectionError::OtherEvents`]; [`ProjectionError::Store`]
+    /// with [`Error::OtherStore`] or [`Error::OtherHistory`], after which only a new version helps,
+    /// or with [`Error::Database`] if the tables cannot be created.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send,

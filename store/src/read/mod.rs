@@ -78,8 +78,8 @@ impl Store {
         self.read(Read::stream(stream).from(from))
     }
 
-    /// Reads a stream as values of the application's type, with their versions: several of one version
-    /// where an upcaster makes them.
+    /// Reads a stream as values of the application's type, with their versions: several of one
+    /// version where an upcaster makes them.
     ///
     /// # Errors
     /// Items are [`Error`] when a page cannot be read or an event cannot be decoded; the stream
