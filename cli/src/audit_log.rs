@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// Concurrent appends can have times in another order than their positions, by up to this.
 const DISORDER: SignedDuration = SignedDuration::from_secs(2);
 
-/// What to print: all given conditions hold.
+/// The printed events: all given conditions hold.
 #[derive(Debug, Args)]
 pub(crate) struct LogArguments {
     /// Events from this time on, such as 2026-11-01T00:00:00Z.

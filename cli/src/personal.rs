@@ -6,7 +6,7 @@ use annals_store::{FileKeyProvider, PersonalKeys, Store, Subject, VaultKeyProvid
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-/// The key provider, and what to do.
+/// The key provider and the subcommand.
 #[derive(Debug, Args)]
 pub(crate) struct PersonalArguments {
     /// A wrapping key in a file, for development.

@@ -4,7 +4,7 @@ use annals_store::{Store, StreamName, Version};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-/// The stream, and what to do.
+/// The subcommand.
 #[derive(Debug, Args)]
 pub(crate) struct Stream {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! What a projection does with records that it cannot apply.
+//! Dead letters: the policy of a projection for records that it cannot apply.
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::position::RecordLocation;
 use crate::raw_record::{FetchedRecord, RecordBytes};
 use crate::registry::DecodeRecordError;
 
-/// What a projection does with a record that it cannot apply.
+/// The policy of a projection for a record that it cannot apply.
 ///
 /// [`Projection::unreadable_records`](crate::Projection::unreadable_records) and
 /// [`Projection::rejected_events`](crate::Projection::rejected_events) set it. Except under

@@ -1,10 +1,10 @@
 //! Publishes the outbox of an Annals event store to Kafka.
 //!
-//! The relay is a service, and this library is what its binary runs: [`run`] takes its
+//! The relay is a service; its binary runs this library: [`run`] takes its
 //! configuration and its shutdown from the caller.
 //!
 //! ```text
-//! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> topics and checkpoints
+//! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> topics, checkpoints
 //!   `------------- ordered by the machine of annals_relay_machine ----------'
 //! ```
 //!

@@ -59,7 +59,13 @@
 /// ```
 /// # use serde::{Deserialize, Serialize};
 /// # #[derive(Debug, Serialize, Deserialize)]
-/// # pub struct OrderPlaced { customer: String, #[serde(with = "annals_schemas::timestamp_millis")] placed_at: jiff::Timestamp, lines: Vec<Line>, note: Option<String> }
+/// # pub struct OrderPlaced {
+/// #     customer: String,
+/// #     #[serde(with = "annals_schemas::timestamp_millis")]
+/// #     placed_at: jiff::Timestamp,
+/// #     lines: Vec<Line>,
+/// #     note: Option<String>,
+/// # }
 /// # #[derive(Debug, Serialize, Deserialize)]
 /// # struct Line { sku: String, quantity: i32 }
 /// # #[derive(Debug, PartialEq, Serialize, Deserialize)]

@@ -542,7 +542,7 @@ begin
 end
 $$;
 
--- What each relay does and waits for, by its own report of every few seconds: for operators. No
+-- The phase and the wait of each relay, by its own report of every few seconds: for operators. No
 -- relay decides anything by it.
 create table annals.relay_reports (
     deployment text collate "C" not null,
@@ -552,7 +552,7 @@ create table annals.relay_reports (
     primary key (deployment, instance)
 ) with (fillfactor = 50);
 
--- Reports what a relay does and waits for; removes old reports.
+-- Reports the phase and the wait of a relay; removes old reports.
 create function annals.relay_report(deployment text, instance text, report jsonb) returns void
 language sql volatile
 security definer

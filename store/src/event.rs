@@ -96,8 +96,8 @@ impl NewEvent {
     /// Encodes an event with its schema, without a server, and generates an id. In the scope of a
     /// [`Context`](crate::Context), the event takes its metadata.
     ///
-    /// Personal values ([`Personal`](crate::Personal)) are sealed here: what is appended, and sent
-    /// anywhere, is encrypted. The open values stay in memory with the event, until it is dropped.
+    /// Personal values ([`Personal`](crate::Personal)) are sealed here: the appended and published
+    /// event is encrypted. The open values stay in memory with the event, until it is dropped.
     ///
     /// # Errors
     /// [`EncodeError`] if the value does not match the schema; it names the field.

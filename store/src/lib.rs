@@ -26,7 +26,8 @@
 //! let store = Store::connect(&url).await?;
 //! store.migrate().await?;
 //! let flight = StreamName::new("flight-2013-01-01-UA-1545")?;
-//! let event = NewEvent::new(&FlightEvent::from(FlightCancelled { scheduled_departure: 1_357_034_400_000 }))?;
+//! let cancelled = FlightCancelled { scheduled_departure: 1_357_034_400_000 };
+//! let event = NewEvent::new(&FlightEvent::from(cancelled))?;
 //! store.append(&Append::to(&flight, ExpectedVersion::Any, [event])).await?;
 //! # Ok(())
 //! # }
@@ -81,7 +82,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let bed = annals_testkit::Testbed::new("doc_following").await;
 //! # let (store, stored) = (bed.store(), None);
-//! # let append = Append::to(&annals_testkit::account(1), ExpectedVersion::Any, [annals_testkit::opened("Ann")]);
+//! # let (account, opened) = (annals_testkit::account(1), annals_testkit::opened("Ann"));
+//! # let append = Append::to(&account, ExpectedVersion::Any, [opened]);
 //! # store.append(&append).await?;
 //! let mut follow = Follow::category(&Category::new("account")?);
 //! if let Some(checkpoint) = stored {

@@ -99,7 +99,7 @@ impl From<MigrateError> for MigrationError {
     }
 }
 
-/// What a role is for, in [`Store::grants_for`].
+/// The purpose of a role, in [`Store::grants_for`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Appends, reads and follows.

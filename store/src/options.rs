@@ -141,7 +141,12 @@ impl StoreOptions {
     ///     let context = tracing::Span::current().context();
     ///     let span = context.span().span_context().clone();
     ///     span.is_valid().then(|| TraceContext {
-    ///         traceparent: format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags()),
+    ///         traceparent: format!(
+    ///             "00-{}-{}-{:02x}",
+    ///             span.trace_id(),
+    ///             span.span_id(),
+    ///             span.trace_flags()
+    ///         ),
     ///         tracestate: Some(span.trace_state().header()).filter(|state| !state.is_empty()),
     ///     })
     /// })

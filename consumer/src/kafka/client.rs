@@ -1,4 +1,4 @@
-//! Makes the Kafka clients: their options, and what librdkafka logs.
+//! Makes the Kafka clients: their options, and the log of librdkafka.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -116,8 +116,8 @@ pub(super) fn is_connection_lost(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What librdkafka calls. Logs its lines at debug level only: [`Outage`](crate::outage::Outage)
-/// logs outages.
+/// The callbacks of librdkafka. Logs its lines at debug level only:
+/// [`Outage`](crate::outage::Outage) logs outages.
 pub(super) struct ClientCallbacks {
     connection_error: LastConnectionError,
     group: Arc<GroupChanges>,

@@ -1,4 +1,4 @@
-//! What a consumer group tells its members: the partitions that they get and lose.
+//! The messages of a consumer group to its members: the partitions that they get and lose.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,7 @@ impl GroupChanges {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// Handles what the group tells a member.
+    /// Handles a message of the group to a member.
     pub(super) fn rebalance<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,

@@ -115,8 +115,8 @@ impl<P: Clone, B> Machine<P, B> {
         }
     }
 
-    /// Whether Kafka is out of reach, as far as it is known: what failed is tried again until it
-    /// succeeds.
+    /// Whether Kafka is out of reach, as far as it is known: a failed operation is tried again
+    /// until it succeeds.
     fn is_out_of_reach(&self) -> bool {
         let is_tried = |owned: &OwnedShard<P>| {
             matches!(owned.takeover, Takeover::Confirmed | Takeover::Fenced)

@@ -256,7 +256,7 @@ impl Auditor<'_> {
         }
     }
 
-    /// What this audit proves.
+    /// The proof of this audit.
     fn proof(&self, end: Position) -> Proof {
         let before = |position: Position| Position::new(position.get() - 1);
         let proven = self.first_unresolved.map_or(Some(end), before).unwrap_or(Position::ORIGIN);

@@ -25,7 +25,7 @@ pub(super) struct Anchor {
     pub(super) event_id: Uuid,
 }
 
-/// What an audit has proved of a partition.
+/// The proof of an audit about a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ProvenPartition {
     pub(super) topic: String,

@@ -1,4 +1,4 @@
-//! The database: its version, its settings, rights, and what holds transactions open.
+//! The database: its version, its settings, rights, and transactions that stay open.
 
 use std::time::SystemTime;
 

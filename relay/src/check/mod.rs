@@ -31,7 +31,7 @@ pub(crate) struct CheckFinding {
     pub(crate) severity: Severity,
     /// The fault.
     pub(crate) what: String,
-    /// What to do.
+    /// The correction.
     pub(crate) remedy: String,
 }
 

@@ -28,12 +28,12 @@ pub struct Arguments {
     /// Print JSON instead of text, where the command prints something: one object, or one a line.
     #[arg(long = "json", global = true, action = ArgAction::SetTrue, value_parser = output())]
     pub output: Output,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: CliCommand,
 }
 
-/// The form of what a command prints.
+/// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// Text for people.
@@ -67,7 +67,7 @@ fn roles() -> impl TypedValueParser<Value = RolesArgument> {
     BoolValueParser::new().map(of)
 }
 
-/// What a role is for.
+/// The purpose of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PurposeArgument {
     /// A service that appends, reads and follows.
@@ -109,7 +109,7 @@ pub enum CliCommand {
     ///
     /// For example: annals-relay grants append `shop_service` | psql ...
     Grants {
-        /// What the role is for.
+        /// The purpose of the role.
         purpose: PurposeArgument,
         /// The role or login.
         role: String,

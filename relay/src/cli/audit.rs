@@ -20,7 +20,7 @@ pub struct AuditArguments {
     /// since then are found only by an audit from the beginning.
     #[arg(long)]
     incremental: bool,
-    /// What to print: faults; also each event that is not published, with its cause; or every
+    /// The printed lines: faults; also each event that is not published, with its cause; or every
     /// event, with its topic, partition and offset.
     #[arg(long, value_enum, default_value = "faults", value_name = "WHAT")]
     list: AuditListing,

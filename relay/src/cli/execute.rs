@@ -25,7 +25,7 @@ type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 /// `check` if there is an error, and of `schemas` if there is a finding. The argument parser has 2.
 const NOT_READY: u8 = 3;
 
-/// What a process has before it begins.
+/// The inputs of a subcommand.
 #[derive(Debug)]
 pub struct Invocation {
     /// Its arguments.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::cli::arguments::Output;
 
-/// What operators can do about quarantined streams and categories.
+/// The operations on quarantined streams and categories.
 #[derive(Debug, Clone, Subcommand)]
 pub enum QuarantineCommand {
     /// List quarantined streams and categories, and why they are quarantined.

@@ -79,7 +79,7 @@ enum ArgumentError {
     Position(i64),
 }
 
-/// Replays events of the configured deployment; returns what there is to say.
+/// Replays events of the configured deployment; returns the output.
 ///
 /// # Errors
 /// Wrong arguments, a replay that is refused, errors of components.

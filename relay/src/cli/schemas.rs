@@ -13,7 +13,7 @@ use crate::schemas::{ReaderTool, SchemaFinding, check, diff, export, print_for, 
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What to do with schemas.
+/// The operations on schemas.
 #[derive(Debug, Clone, Subcommand)]
 pub enum SchemasCommand {
     /// Check files, before a service with them is deployed: each must parse, be portable to other
@@ -23,7 +23,7 @@ pub enum SchemasCommand {
         /// The files.
         #[command(flatten)]
         files: Files,
-        /// What they must not break.
+        /// The programs that they must not break.
         #[command(flatten)]
         mode: CompatibilityArguments,
         /// Compare with the files only: the store is not asked.
@@ -36,12 +36,12 @@ pub enum SchemasCommand {
         /// The files.
         #[command(flatten)]
         files: Files,
-        /// What they must not break.
+        /// The programs that they must not break.
         #[command(flatten)]
         mode: CompatibilityArguments,
     },
-    /// Print what is in the files and not in the store or the registry, and what is in the store
-    /// and not in the files.
+    /// Print the schemas of the files that the store or the registry lacks, and those of the store
+    /// that the files lack.
     Diff {
         /// The files.
         #[command(flatten)]
@@ -60,15 +60,15 @@ pub struct Files {
     folders: Vec<PathBuf>,
 }
 
-/// Whom a new version may break.
+/// The programs that a new version may break.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct CompatibilityArguments {
-    /// Whom a new version must not break: nobody, or readers of old events only.
+    /// The programs that a new version must not break: all, or readers of old events only.
     #[arg(long, value_enum, default_value = "full")]
     compatibility: CompatibilityArgument,
 }
 
-/// Whom a new version must not break.
+/// The programs that a new version must not break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CompatibilityArgument {
     /// Readers of old events.
@@ -107,7 +107,7 @@ impl From<CompatibilityArguments> for Compatibility {
     }
 }
 
-/// Executes the subcommand; returns what there is to say, and whether there is no finding.
+/// Executes the subcommand; returns the output, and whether there is no finding.
 pub(super) async fn execute(
     config: Config,
     store: &Store,

@@ -24,7 +24,7 @@ pub(crate) struct AnnouncedSession {
     announced_at: Timestamp,
 }
 
-/// What an announcement is of.
+/// The subject of an announcement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AnnouncedBy<'a> {
     pub(crate) store_id: Uuid,

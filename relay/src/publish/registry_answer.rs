@@ -1,4 +1,4 @@
-//! What the registry answers, and what that means.
+//! The answers of the registry, and their meaning.
 
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredSchema};

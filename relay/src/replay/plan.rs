@@ -1,4 +1,5 @@
-//! What a replay publishes: fixed when it begins, and stored, so that a resumed one is the same.
+//! The events that a replay publishes: fixed when it begins, and stored, so that a resumed one is
+//! the same.
 
 use annals_store::{Position, Version};
 use jiff::Timestamp;

@@ -48,7 +48,7 @@ pub(crate) async fn check(
     Ok(findings)
 }
 
-/// Whom a version breaks; nobody if it is in the store, where it was checked.
+/// The programs that a version breaks; none if it is in the store, which has checked it.
 fn broken<'a>(
     file: &SchemaFile,
     schema: &Schema,

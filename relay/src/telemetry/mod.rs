@@ -1,4 +1,4 @@
-//! What the relay tells about itself: its vital signs, its metrics, and the HTTP server that serves
+//! The telemetry of the relay: its vital signs, its metrics, and the HTTP server that serves
 //! both.
 
 mod answers;

@@ -54,7 +54,7 @@ pub enum ServerError {
     Thread(#[source] std::io::Error),
 }
 
-/// What each connection needs.
+/// The inputs of each connection.
 struct ServerState {
     vitals: Arc<Vitals>,
     access: watch::Receiver<Arc<Access>>,

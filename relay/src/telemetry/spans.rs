@@ -78,7 +78,7 @@ pub(crate) fn finish(open: Option<OpenSpans>) {
     }
 }
 
-/// What became of spans.
+/// The outcome of exporting spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpanOutcome {
     /// The collector has them.

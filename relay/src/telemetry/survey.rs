@@ -1,4 +1,4 @@
-//! The metrics of the last survey: what the tables say about the whole deployment.
+//! The metrics of the last survey: the tables' facts about the whole deployment.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

@@ -16,7 +16,7 @@ use crate::report::threads::locked;
 /// The interval of the heartbeat while there is no event loop yet.
 const BEAT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a relay does.
+/// The phase of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Registers its deployment and claims its topics.
@@ -31,7 +31,7 @@ pub(crate) enum Phase {
     Stopping,
 }
 
-/// What a relay waits for.
+/// The wait of a relay.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     /// An id that begins with the kind of thing.

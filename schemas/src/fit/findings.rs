@@ -57,7 +57,7 @@ struct Alternatives {
     last: usize,
 }
 
-/// What became of one alternative.
+/// The outcome of one alternative.
 #[derive(Clone, PartialEq)]
 enum Outcome {
     Open,

@@ -39,7 +39,7 @@ pub struct Misfit {
     pub rust: String,
     /// The type in the schema: `the schema says int`.
     pub avro: String,
-    /// What would make them fit; may be empty.
+    /// Changes that would make them fit; may be empty.
     pub advice: String,
 }
 

@@ -218,7 +218,7 @@ impl BlindIndex {
     }
 }
 
-/// What is known about a key.
+/// The state of a key.
 #[derive(Debug, Clone)]
 pub enum RingKey {
     /// It opens values.

@@ -32,7 +32,7 @@ pub(super) fn rewrite<E>(
     Ok(walk.out)
 }
 
-/// What a field contains.
+/// The content of a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
     Personal,

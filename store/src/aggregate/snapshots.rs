@@ -46,7 +46,7 @@ impl<A: Serialize + DeserializeOwned> Snapshots<A> {
     }
 
     /// Saves the state after a decision if the events behind the last snapshot took so long to read
-    /// and apply: by cost, whatever makes a load slow. Some milliseconds are a good limit.
+    /// and apply: by cost, for any cause of a slow load. Some milliseconds are a good limit.
     #[must_use]
     pub const fn when_load_takes(time: Duration, definition: &'static str) -> Self {
         Self::by(SnapshotPolicy::LoadTime(time), definition)

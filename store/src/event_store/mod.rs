@@ -85,7 +85,8 @@ pub trait EventStore: Backend {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let bed = annals_testkit::Testbed::new("doc_load").await;
     /// # let (store, account, deposit) = (bed.store(), account(42), deposited(5));
-    /// # let append = Append::to(&account, ExpectedVersion::NoStream, [opened("Ann"), deposited(7)]);
+    /// # let events = [opened("Ann"), deposited(7)];
+    /// # let append = Append::to(&account, ExpectedVersion::NoStream, events);
     /// # store.append(&append).await?;
     /// let balance = store.load::<Balance>(&account).await?;
     /// assert_eq!(balance.state.cents, 7);
@@ -182,7 +183,9 @@ pub trait EventStore: Backend {
     ///
     /// # #[derive(Debug)] struct Declined;
     /// # impl std::fmt::Display for Declined {
-    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("declined") }
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// #         f.write_str("declined")
+    /// #     }
     /// # }
     /// # impl std::error::Error for Declined {}
     /// # #[tokio::main(flavor = "current_thread")]

@@ -32,7 +32,8 @@ const BLIND_INDEX: &str = "blind-index:";
 /// [`erase`](Self::erase) has returned, no process opens a value of the subject, nor gets its key.
 ///
 /// ```
-/// # use annals_store::{Append, ExpectedVersion, FileKeyProvider, NewEvent, Personal, PersonalKeys};
+/// # use annals_store::{Append, ExpectedVersion, FileKeyProvider, NewEvent, Personal};
+/// # use annals_store::PersonalKeys;
 /// # use annals_store::{Read, Store, StreamName, Subject, events};
 /// # use futures_util::TryStreamExt;
 /// # use serde::{Deserialize, Serialize};

@@ -98,9 +98,8 @@ use crate::follow::Follow;
 /// let deposit = Append::to(&account(42), ExpectedVersion::Any, [opened("Ann"), deposited(7)]);
 /// let appended = store.append(&deposit).await?;
 /// store.wait_for("balances", appended.positions(), std::time::Duration::from_secs(10)).await?;
-/// let cents: i64 = sqlx::query_scalar("select cents from balances.balances where account = 'account-42'")
-///     .fetch_one(store.pool())
-///     .await?;
+/// let query = "select cents from balances.balances where account = 'account-42'";
+/// let cents: i64 = sqlx::query_scalar(query).fetch_one(store.pool()).await?;
 /// assert_eq!(cents, 7);
 /// # runner.abort();
 /// # Ok(())
