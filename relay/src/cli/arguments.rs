@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::cli::audit::AuditArguments;
+use crate::cli::output::Output;
 use crate::cli::quarantine::QuarantineCommand;
 use crate::cli::replay::ReplayArguments;
 use crate::cli::schemas::SchemasCommand;
@@ -31,15 +32,6 @@ pub struct Arguments {
     /// The subcommand.
     #[command(subcommand)]
     pub command: CliCommand,
-}
-
-/// The form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Text for people.
-    Text,
-    /// JSON for programs.
-    Json,
 }
 
 fn output() -> impl TypedValueParser<Value = Output> {

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::audit::finding::Finding;
 use crate::audit::{AuditListing, AuditSettings, AuditStart, Summary, audit};
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
 use crate::driver::topic_claims;
 use crate::replay::{Losses, Replay, ReplaySelection};

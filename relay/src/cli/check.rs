@@ -5,7 +5,7 @@ use std::sync::Arc;
 use annals_store::Store;
 
 use crate::check::{CheckLimits, Severity, check};
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
 
 /// Checks the components; returns the output, and whether there is no error.

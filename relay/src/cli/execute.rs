@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::check::CheckLimits;
-use crate::cli::arguments::{Arguments, CliCommand, Output, RolesArgument};
-use crate::cli::connection::{check_url, store};
+use crate::cli::arguments::{Arguments, CliCommand, RolesArgument};
+use crate::cli::connection::{check_url, refusal, store};
 use crate::cli::log::LogHandle;
+use crate::cli::output::Output;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::reload::Reloader;
 use crate::cli::status::Status;
@@ -204,15 +205,6 @@ fn say(output: Output, said: &serde_json::Value, text: &str) -> Result {
 
 fn print(text: &str) -> Result {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
-}
-
-/// An error of the database, with its hint.
-pub(super) fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
-    let hint = error.as_database_error().and_then(|error| {
-        let hint = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()?;
-        Some(format!("{}. {hint}", error.message()))
-    });
-    hint.map_or_else(|| error.into(), Into::into)
 }
 
 /// Cancelled at the first SIGTERM or SIGINT: the relay finishes its transactions and ends. At the

@@ -10,7 +10,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 
 /// The operations on quarantined streams and categories.
 #[derive(Debug, Clone, Subcommand)]

@@ -7,7 +7,7 @@ use annals_store::{Position, Store, Version};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
 use crate::driver::topic_claims;
 use crate::replay::plan::ReplayPart;

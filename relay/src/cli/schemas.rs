@@ -7,7 +7,7 @@ use annals_store::Store;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
 use crate::schemas::{ReaderTool, SchemaFinding, check, diff, export, print_for, read, register};
 

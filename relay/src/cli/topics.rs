@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annals_store::Store;
 use clap::Subcommand;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::{Config, Delivery};
 use crate::driver::topic_claims;
 use crate::kafka::claims_topic::ClaimsTopic;

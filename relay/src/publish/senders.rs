@@ -193,7 +193,7 @@ fn run(
                 if let Some(mut timings) = timed.take().filter(|_| committed.is_ok()) {
                     timings.next();
                     timings.log();
-                    metrics().committed(&timings);
+                    metrics().publishing.committed(&timings);
                     spans::finish(open.take());
                 }
                 (Operation::Commit, committed.map(|()| Report::Committed { slot, sent }))
@@ -202,7 +202,7 @@ fn run(
         match done {
             Ok(report) => reporter.send_blocking(report),
             Err(failure) => {
-                metrics().not_committed();
+                metrics().publishing.not_committed();
                 return reporter.send_blocking(Report::Failed { operation, failure });
             }
         }

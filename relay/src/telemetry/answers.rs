@@ -48,6 +48,7 @@ fn live(vitals: &Vitals) -> Response<Full<Bytes>> {
 }
 
 /// How much of the readiness an answer has: names and errors need the token.
+#[derive(Clone, Copy)]
 enum Detail {
     Full,
     StatusOnly,

@@ -3,7 +3,9 @@
 
 mod answers;
 pub(crate) mod clients;
+mod maker;
 pub(crate) mod metrics;
+mod publishing;
 mod server;
 pub(crate) mod spans;
 pub(crate) mod survey;

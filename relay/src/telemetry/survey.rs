@@ -7,7 +7,7 @@ use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
 
 use crate::model::lag::{Lag, Lags};
 use crate::report::threads::locked;
-use crate::telemetry::metrics::Maker;
+use crate::telemetry::maker::Maker;
 
 /// The most categories with series of their own: those with the oldest events. The rest is in one
 /// series.
