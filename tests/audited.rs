@@ -14,7 +14,7 @@ const STREAMS: i64 = 3;
 const EVENTS_OF_A_STREAM: i64 = 6;
 const FAULT: i32 = 3;
 
-/// What an audit said: its exit code, its findings by kind, and its summary.
+/// The output of an audit: its exit code, its findings by kind, and its summary.
 struct Audited {
     code: i32,
     findings: BTreeMap<String, Vec<Value>>,

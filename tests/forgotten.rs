@@ -1,4 +1,4 @@
-//! A deployment that nobody runs any more keeps the outbox until an operator lets go of it, and
+//! A deployment without relays keeps the outbox until an operator lets go of it, and
 //! does not start again by mistake.
 
 use annals_store::{Append, ExpectedVersion};

@@ -1,5 +1,5 @@
 //! A projection in the database of the store applies each event exactly once, under one runner at a
-//! time, whatever crashes; it stops at an event that it refuses; a new version is built beside the
+//! time, after any crash; it stops at an event that it refuses; a new version is built beside the
 //! old one, and one switch shows it.
 
 use std::error::Error as StdError;
@@ -29,7 +29,7 @@ const NAME: &str = "balances";
 const LONG: Duration = Duration::from_secs(3_600);
 const SHORT: Duration = Duration::from_millis(600);
 
-/// What a test does to a projection.
+/// The actions of a test on a projection.
 #[derive(Debug)]
 struct Script {
     /// Refuses deposits of this amount.
@@ -601,7 +601,7 @@ async fn an_inline_projection_is_applied_in_the_transaction_of_the_append() {
     assert_eq!(balance(store, "a").await, sum + 10);
     wait_for(store, &appended).await;
 
-    // What the projection refuses is not recorded.
+    // An event that the projection refuses is not recorded.
     let refused = append_inline(store, 13).await.unwrap_err();
     assert!(matches!(refused, ProjectionError::Refused { .. }), "{refused:?}");
     assert_eq!(bed.recorded().await.len(), 1_302);

@@ -74,7 +74,7 @@ impl Service {
         Self { bed, outcomes, followed, relay, consumer }
     }
 
-    /// All go on, and what was told is what is recorded, published and followed.
+    /// All go on, and the recorded, published and followed events are those of the told outcomes.
     async fn assert_all_is_true(mut self) {
         self.outcomes.until_more(EVENTS).await;
         let told = self.outcomes.stop().await;
