@@ -165,7 +165,7 @@ pub use annals_schemas::{
 pub use append::{Append, Appended, Coalescing};
 pub use connections::url::{DatabaseUrlError, connect_options, refuses_session_options};
 pub use context::Context;
-pub use error::{AppendError, Conflict, Error, Refusal};
+pub use error::{AppendError, Conflict, Error, MigrationError, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
 pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
@@ -175,7 +175,7 @@ pub use limits::{
     METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
-pub use migrate::{MigrationError, Purpose};
+pub use migrate::Purpose;
 pub use options::StoreOptions;
 #[cfg(feature = "vault")]
 pub use personal::VaultKeyProvider;

@@ -115,7 +115,7 @@ fn of_surroundings(row: &PgRow, findings: &mut ComponentFindings<'_>) -> Result<
     let slots: i64 = row.try_get("inactive_slots")?;
     if slots > 0 {
         let remedy =
-            "drop those of pg_replication_slots that nobody uses: they fill the disk of the server";
+            "drop the unused ones of pg_replication_slots: they fill the disk of the server";
         findings.warning(format!("{slots} replication slots are inactive"), remedy);
     }
     let clock: f64 = row.try_get("clock")?;
