@@ -4,7 +4,7 @@
 //! configuration and its shutdown from the caller.
 //!
 //! ```text
-//! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> topics, checkpoints
+//! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> Kafka
 //!   `------------- ordered by the machine of annals_relay_machine ----------'
 //! ```
 //!
