@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Delivery};
-use crate::driver::batch_size::BatchSize;
+use crate::driver::batch_shrinking::ShrinkingBatch;
 use crate::driver::evidence::EvidenceCheck;
 use crate::driver::housekeeping::Committed;
 use crate::driver::listener::{Listener, Notification, Wanted};
@@ -69,7 +69,7 @@ pub(super) struct Driver {
     pub(super) send_individually: Arc<HashSet<Position>>,
     /// Whether each topic is sent on its own: Kafka refused one of several.
     pub(super) one_topic_at_a_time: bool,
-    pub(super) batch_size: BatchSize,
+    pub(super) shrinking_batch: ShrinkingBatch,
     pub(super) progress: ProgressRecorder,
     pub(super) reporter: Reporter,
     /// The failure that has halted it, until the machine has wound down.
@@ -125,7 +125,7 @@ impl Driver {
             new_entries: Vec::new(),
             send_individually: Arc::default(),
             one_topic_at_a_time: false,
-            batch_size: BatchSize::new(&config.relay),
+            shrinking_batch: ShrinkingBatch::new(&config.relay),
             progress,
             reporter,
             halted_by: None,
@@ -162,7 +162,7 @@ impl Driver {
                     Some(Input::RenewalDue)
                 }
                 Ok(()) = configs.changed() => {
-                    let limits = self.batch_size.configure(&configs.borrow_and_update().relay);
+                    let limits = self.shrinking_batch.configure(&configs.borrow_and_update().relay);
                     self.reader.limit(limits);
                     None
                 }
@@ -227,7 +227,7 @@ impl Driver {
         self.senders = None;
         match start_reader(&self.config, &self.store) {
             Ok(reader) => {
-                reader.limit(self.batch_size.limits());
+                reader.limit(self.shrinking_batch.limits());
                 self.reader = reader;
             }
             Err(failure) => return self.halt(failure),

@@ -13,7 +13,7 @@ const STEP: u32 = PARTS / 64;
 
 /// The present size of transactions.
 #[derive(Debug)]
-pub(super) struct BatchSize {
+pub(super) struct ShrinkingBatch {
     max: Limits,
     parts: u32,
     /// The size that did not succeed.
@@ -21,7 +21,7 @@ pub(super) struct BatchSize {
     has_failed: bool,
 }
 
-impl BatchSize {
+impl ShrinkingBatch {
     pub(super) fn new(relay: &config::Relay) -> Self {
         Self { max: configured(relay), parts: PARTS, failed: PARTS, has_failed: false }
     }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_never_tried_again_at_the_size_that_failed_and_grows_back() {
-        let mut size = BatchSize::new(&Config::example().relay);
+        let mut size = ShrinkingBatch::new(&Config::example().relay);
         assert!(size.grow().is_none(), "it has its largest size");
         let sizes: Vec<usize> = (0..14).map(|_| size.halve().events_max.get()).collect();
         assert!(sizes.windows(2).all(|two| two[1] < two[0] || two[1] == 3), "{sizes:?}");
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn growing_comes_slowly_to_the_size_that_failed() {
-        let mut size = BatchSize::new(&Config::example().relay);
+        let mut size = ShrinkingBatch::new(&Config::example().relay);
         size.halve();
         size.grow();
         assert_eq!(size.parts, 512 + STEP);
