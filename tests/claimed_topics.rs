@@ -146,8 +146,7 @@ async fn another_prefix_is_a_publication_of_its_own_and_the_first_one_goes_on_wh
     assert!(status.contains("1 events wait"), "{status}");
 
     // Both at once, with one name of the instance.
-    let mut relays =
-        [bed.relay(), elsewhere].map(|settings| RelayProcess::start(&settings));
+    let mut relays = [bed.relay(), elsewhere].map(|settings| RelayProcess::start(&settings));
     first.until_count(4).await;
     append(bed.store(), &account("a"), [deposited(4)]).await;
     first.until_count(5).await;
