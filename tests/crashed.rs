@@ -100,8 +100,8 @@ impl Published {
         self.bed.until_copied().await;
     }
 
-    /// From here on no lease is renewed: a renewal waits for the disk, several times a second, and
-    /// flushes everything written before. Ends with the connection.
+    /// From here on no lease is renewed and no state is reported: each waits for the disk, and flushes
+    /// everything written before. Ends with the connection.
     async fn silence(&self) -> PgConnection {
         self.lock(include_str!("sql/lock_sessions.sql")).await
     }
