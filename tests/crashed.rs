@@ -100,8 +100,8 @@ impl Published {
         self.bed.until_copied().await;
     }
 
-    /// From here on no lease is renewed and no state is reported: each waits for the disk, and flushes
-    /// everything written before. Ends with the connection.
+    /// From here on no lease is renewed and no state is reported: each waits for the disk, and
+    /// flushes everything written before. Ends with the connection.
     async fn silence(&self) -> PgConnection {
         self.lock(include_str!("sql/lock_sessions.sql")).await
     }
@@ -251,8 +251,8 @@ async fn a_projection_applies_what_is_committed_under_transaction_ids_issued_aga
     let mut scratch = connect(&bed).await;
     let create = sqlx::raw_sql(include_str!("sql/scratch.sql")).execute(&mut scratch).await;
     create.must("make a table");
-    // A lease that is not renewed: a renewal flushes the log. A pool of its own: `until_looked` sees
-    // the last statement of each connection.
+    // A lease that is not renewed: a renewal flushes the log. A pool of its own: `until_looked`
+    // sees the last statement of each connection.
     let store = bed.another_store().await;
     let _running = Running::start(&store, balances(&Script::plain()), LONG);
     for _ in 0..ROUNDS_MAX {
