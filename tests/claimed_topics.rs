@@ -133,7 +133,7 @@ async fn another_prefix_is_a_publication_of_its_own_and_the_first_one_goes_on_wh
     first.until_count(3).await;
     assert!(relay.terminate().await.success());
 
-    let elsewhere = bed.relay().topic_prefix(&prefix);
+    let elsewhere = bed.relay().topic_prefix(&prefix).in_directory("other");
     let mut relay = RelayProcess::start(&elsewhere);
     other.until_count(3).await;
     append(bed.store(), &account("a"), [deposited(3)]).await;
@@ -145,14 +145,19 @@ async fn another_prefix_is_a_publication_of_its_own_and_the_first_one_goes_on_wh
     let status = bed.relay().must_run(&["status"]).await;
     assert!(status.contains("1 events wait"), "{status}");
 
-    let mut relay = RelayProcess::start(&bed.relay());
+    // Both at once, with one name of the instance.
+    let mut relays = [bed.relay(), elsewhere].map(|settings| RelayProcess::start(&settings));
     first.until_count(4).await;
     append(bed.store(), &account("a"), [deposited(4)]).await;
     first.until_count(5).await;
-    assert!(relay.terminate().await.success());
-    let versions: Vec<i64> = first.seen().iter().map(|event| event.version.get()).collect();
-    assert_eq!(versions, [0, 1, 2, 3, 4], "nothing is lost and nothing comes twice");
-    assert_eq!(other.count(), 4);
+    other.until_count(5).await;
+    for relay in &mut relays {
+        assert!(relay.terminate().await.success());
+    }
+    for follower in [first, other] {
+        let versions: Vec<i64> = follower.seen().iter().map(|event| event.version.get()).collect();
+        assert_eq!(versions, [0, 1, 2, 3, 4], "nothing is lost and nothing comes twice");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

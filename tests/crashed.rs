@@ -1,7 +1,7 @@
 //! PostgreSQL crashes and issues transaction ids again whose first transactions never reached the
-//! disk: rolled back, committed asynchronously, or Annals' own notifications. A follower or relay
-//! that counted them as ended, and lives through the crash, misses no event that is committed under
-//! them later.
+//! disk: rolled back, committed asynchronously, or Annals' own notifications. A follower that
+//! counted them as ended, and lives through the crash, misses no event that is committed under them
+//! later; nor does a relay whose committed checkpoint counts them as ended.
 
 use std::pin::pin;
 
@@ -13,6 +13,8 @@ use annals_testkit::{
 use futures_util::{Stream, TryStreamExt};
 use sqlx::postgres::PgListener;
 use sqlx::{Connection, PgConnection};
+
+use crate::projections::{LONG, Running, Script, balances, check_exactly_once, until};
 
 /// Unflushed log stays in memory, so that the crash need not come within milliseconds.
 const SETTINGS: [&str; 1] = ["wal_writer_delay=10s"];
@@ -98,13 +100,32 @@ impl Published {
         self.bed.until_copied().await;
     }
 
-    /// From here on no lease is renewed: a renewal waits for the disk, several times a second, and
+    /// From here on no lease is renewed and no state is reported: each waits for the disk, and
     /// flushes everything written before. Ends with the connection.
     async fn silence(&self) -> PgConnection {
+        self.lock(include_str!("sql/lock_sessions.sql")).await
+    }
+
+    /// From here on no checkpoint is copied: that flushes the log as well. Ends with the
+    /// connection.
+    async fn keep_from_copying(&self) -> PgConnection {
+        self.lock(include_str!("sql/keep_from_copying.sql")).await
+    }
+
+    async fn lock(&self, statement: &'static str) -> PgConnection {
         let mut connection = connect(&self.bed).await;
-        let lock = sqlx::raw_sql(include_str!("sql/lock_sessions.sql"));
-        lock.execute(&mut connection).await.must("lock the sessions of relays");
+        sqlx::raw_sql(statement).execute(&mut connection).await.must("lock a table");
         connection
+    }
+
+    /// The unflushed transactions run between the commit of an event and the query of the relay
+    /// that finds it: the checkpoint with the event, in Kafka, counts them as ended.
+    async fn publish_after(&self, unflushed: Unflushed) {
+        self.relay.freeze().await;
+        append(self.bed.store(), 1).await;
+        unflushed.happen(&self.bed).await;
+        self.relay.thaw().await;
+        self.consumer.until_count(self.consumer.count() + 1).await;
     }
 
     /// The relay reconnects, and every recorded event comes, once and in order.
@@ -150,18 +171,17 @@ async fn nothing_is_lost(version: &str, unflushed: Unflushed) {
         at_least.settle().await;
         exactly.settle().await;
         let silent = (exactly.silence().await, at_least.silence().await);
-        unflushed.happen(&exactly.bed).await;
-        let checkpoint = take(&mut log, 1).await;
-        take(&mut of_category, 1).await;
-        for published in [&exactly, &at_least] {
-            published.bed.until_looked("annals-relay").await;
-        }
+        let uncopied = exactly.keep_from_copying().await;
+        exactly.publish_after(unflushed).await;
+        let checkpoint = take(&mut log, 2).await;
+        take(&mut of_category, 2).await;
+        at_least.bed.until_looked("annals-relay").await;
         let before = next_transaction_id(&exactly.bed).await;
         for published in [&exactly, &at_least] {
             published.link.cut();
         }
         stack.end(Component::Postgres, Ending::Crash).await;
-        drop(silent);
+        drop((silent, uncopied));
         stack.start(Component::Postgres).await;
         let are_given_again = next_transaction_id(&exactly.bed).await < before;
         // Both databases consume some of the ids that are issued again.
@@ -213,4 +233,44 @@ async fn asynchronous_commits_of_postgresql_18() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hints_of_postgresql_18() {
     Box::pin(nothing_is_lost("18", Unflushed::Hints)).await;
+}
+
+/// Returns when a projection has applied every event recorded so far. With connections of its own:
+/// those of a pool do not survive a crash.
+async fn until_applied(bed: &Testbed) {
+    let recorded = u64::try_from(bed.recorded().await.len()).must("count");
+    let store = bed.another_store().await;
+    until(&store, 1, |status| status.events == recorded).await;
+}
+
+/// The runner of a projection lives through the crash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projection_applies_what_is_committed_under_transaction_ids_issued_again() {
+    let stack = PrivateStack::postgres_with("18", &SETTINGS).await;
+    let bed = Testbed::on("crashed_projection", stack.environment().clone()).await;
+    let mut scratch = connect(&bed).await;
+    let create = sqlx::raw_sql(include_str!("sql/scratch.sql")).execute(&mut scratch).await;
+    create.must("make a table");
+    // A lease that is not renewed: a renewal flushes the log. A pool of its own: `until_looked`
+    // sees the last statement of each connection.
+    let store = bed.another_store().await;
+    let _running = Running::start(&store, balances(&Script::plain()), LONG);
+    for _ in 0..ROUNDS_MAX {
+        append(bed.store(), 0).await;
+        until_applied(&bed).await;
+        Unflushed::Rollbacks.happen(&bed).await;
+        bed.until_looked("annals").await;
+        let before = next_transaction_id(&bed).await;
+        stack.end(Component::Postgres, Ending::Crash).await;
+        stack.start(Component::Postgres).await;
+        let are_given_again = next_transaction_id(&bed).await < before;
+        for number in 0..APPENDS {
+            append(bed.store(), number).await;
+        }
+        until_applied(&bed).await;
+        if are_given_again {
+            return check_exactly_once(&bed).await;
+        }
+    }
+    panic!("no crash made transaction ids come again");
 }

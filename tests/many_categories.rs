@@ -50,6 +50,7 @@ async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_
     for ready in (100..=CATEGORIES).step_by(100) {
         relay.event_with("topics_prepared", &[("ready", &ready.to_string())]).await;
     }
+    assert!(!relay.has_event("outage_began"), "a page waited for all topics");
     // Another relay, with empty caches, finds the topics.
     relay.kill().await;
     append(bed.store(), &categories, "b").await;

@@ -26,12 +26,12 @@ use crate::forked::Pair;
 
 const NAME: &str = "balances";
 /// A lease that does not expire in a test, and is not renewed in it.
-const LONG: Duration = Duration::from_secs(3_600);
+pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 const SHORT: Duration = Duration::from_millis(600);
 
 /// The actions of a test on a projection.
 #[derive(Debug)]
-struct Script {
+pub(crate) struct Script {
     /// Refuses deposits of this amount.
     refused_cents: Option<i64>,
     /// Pauses before it returns, while no permit is there; closed: never.
@@ -41,7 +41,7 @@ struct Script {
 }
 
 impl Script {
-    fn plain() -> Arc<Self> {
+    pub(crate) fn plain() -> Arc<Self> {
         let gate = Semaphore::new(0);
         gate.close();
         Arc::new(Self { refused_cents: None, gate, begun: AtomicUsize::new(0) })
@@ -62,7 +62,7 @@ impl Script {
 
 /// The balances of accounts, and the events that made them, in the order of their application.
 /// Version 2 counts in tenths of a cent.
-struct Balances {
+pub(crate) struct Balances {
     version: u32,
     script: Arc<Script>,
 }
@@ -114,15 +114,15 @@ impl Projection for Balances {
     }
 }
 
-fn balances(script: &Arc<Script>) -> Balances {
+pub(crate) fn balances(script: &Arc<Script>) -> Balances {
     Balances { version: 1, script: Arc::clone(script) }
 }
 
 /// A runner in the background. Dropping it is a crash: its future is dropped wherever it is.
-struct Running(JoinHandle<()>);
+pub(crate) struct Running(JoinHandle<()>);
 
 impl Running {
-    fn start(store: &Store, projection: Balances, lease: Duration) -> Self {
+    pub(crate) fn start(store: &Store, projection: Balances, lease: Duration) -> Self {
         let runner = store.project(projection).lease(lease);
         Self(tokio::spawn(async move {
             runner.run(std::future::pending()).await.must("run the projection");
@@ -168,7 +168,7 @@ async fn status(store: &Store, version: u32) -> ProjectionStatus {
 }
 
 /// Returns when a question about the status of a version is answered with yes.
-async fn until(store: &Store, version: u32, is_so: impl Fn(&ProjectionStatus) -> bool) {
+pub(crate) async fn until(store: &Store, version: u32, is_so: impl Fn(&ProjectionStatus) -> bool) {
     let asked = async || {
         let found = store.projection_status(NAME).await.must("read the status");
         found.iter().any(|of| of.version == version && is_so(of))
@@ -187,7 +187,7 @@ async fn failure(store: &Store) -> ProjectionFailure {
 }
 
 /// Asserts that each recorded event is applied once, and each stream in order.
-async fn check_exactly_once(bed: &Testbed) {
+pub(crate) async fn check_exactly_once(bed: &Testbed) {
     let applied = applied(bed.store()).await;
     let mut recorded: Vec<_> =
         bed.recorded().await.into_iter().map(|event| (event.stream, event.version)).collect();

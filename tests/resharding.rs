@@ -6,6 +6,7 @@ use annals_testkit::{
     Dice, Load, LoadOptions, Must, RelayProcess, Testbed, account, check, deposited, opened,
 };
 
+const STREAMS: usize = 30;
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 40, ahead_events_max: 4_000 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,7 +37,8 @@ async fn shards_become_more_and_fewer_and_nobody_misses_or_repeats_an_event() {
 async fn it_is_refused_while_a_relay_runs_or_something_waits_to_be_published() {
     let bed = Testbed::new("reshard_refused").await;
     let follower = bed.follow();
-    let mut relay = RelayProcess::start(&bed.relay());
+    let mut relay =
+        RelayProcess::start(&bed.relay().variable("ANNALS_RELAY__RELAY__BATCH_EVENTS_MAX", "5"));
     let append = Append::to(&account("a"), ExpectedVersion::Any, [opened("ann"), deposited(1)]);
     bed.store().append(&append).await.must("append");
     follower.until_count(2).await;
@@ -50,8 +52,14 @@ async fn it_is_refused_while_a_relay_runs_or_something_waits_to_be_published() {
     assert!(refused.contains("annals-relay status"), "{refused}");
     let refused = bed.relay().run(&["reshard", "0"]).await.unwrap_err();
     assert!(refused.contains("1 to 1024"), "{refused}");
+    // A window of several batches: the last checkpoints of most shards are inside it.
+    let opened = || [opened("bob")];
+    let several = (0..STREAMS).fold(Append::default(), |append, number| {
+        append.and_to(&account(number), ExpectedVersion::Any, opened())
+    });
+    bed.store().append(&several).await.must("append");
     relay.restart();
-    follower.until_count(3).await;
+    follower.until_count(3 + STREAMS).await;
     assert!(relay.terminate().await.success());
     assert!(bed.relay().run(&["reshard", "4"]).await.is_ok());
     assert_eq!(check(&bed.history(Vec::new()).await), []);

@@ -712,7 +712,7 @@ begin
     left join relay_checkpoints c on c.deployment = d.deployment and c.shard = s.shard
     where d.forgotten_at is null and case
         when c.checkpoint is null then exists (select from outbox o where o.shard = s.shard)
-        else c.checkpoint -> 'until' <> 'null' or exists (
+        else exists (
             select from outbox o where o.shard = s.shard and not relay_is_published(o.position, o.xid, c.checkpoint)
         )
     end

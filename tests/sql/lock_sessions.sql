@@ -1,3 +1,3 @@
--- Relays wait before they prolong a lease, until the connection ends.
+-- Relays wait before they renew a lease or report their state, until the connection ends.
 begin;
-lock table annals.relay_sessions in exclusive mode
+lock table annals.relay_sessions, annals.relay_reports in exclusive mode

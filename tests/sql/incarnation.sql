@@ -1,0 +1,2 @@
+-- What changes with each restart of the server, promotion, restore and adoption.
+select annals.incarnation()
