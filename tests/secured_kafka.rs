@@ -7,8 +7,9 @@ use Operation::{Create, Describe, DescribeConfigs, Read, Write};
 use annals_consumer::{Consumer, ConsumerSettings};
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Authority, CATEGORY, HttpAnswer, Login, Must, Operation, RelayProcess, RelaySettings, Resource,
-    SecureKafka, Testbed, USER, Validity, account, check, deposited, grant, in_time, withdraw,
+    Authority, CATEGORY, HttpAnswer, KafkaLogin, Must, Operation, RelayProcess, RelaySettings,
+    Resource, SecureKafka, Testbed, USER, Validity, account, check, deposited, grant, in_time,
+    withdraw,
 };
 
 const PROPERTIES: &str = "ANNALS_RELAY__KAFKA__PROPERTIES";
@@ -52,7 +53,7 @@ impl Site {
         withdraw(&self.kafka.environment().kafka, USER, of, operations).await;
     }
 
-    fn relay(&self, login: &Login) -> RelaySettings {
+    fn relay(&self, login: &KafkaLogin) -> RelaySettings {
         self.bed.relay().impatient().kafka(&login.brokers).variable(PROPERTIES, &login.to_toml())
     }
 
@@ -62,7 +63,7 @@ impl Site {
     }
 }
 
-fn consumer_settings(login: &Login) -> ConsumerSettings {
+fn consumer_settings(login: &KafkaLogin) -> ConsumerSettings {
     let settings = ConsumerSettings::new(&login.brokers);
     login.properties.iter().fold(settings, |settings, (name, value)| {
         settings.option(name, value).must("set an option")
@@ -99,7 +100,7 @@ async fn relay_and_commands_log_in_by_a_token_of_a_provider() {
 }
 
 /// Each login publishes one event, is ready, and passes `check` and `topics plan`.
-async fn works(site: &Site, logins: &[Login]) {
+async fn works(site: &Site, logins: &[KafkaLogin]) {
     let follower = site.bed.follow();
     for (count, login) in (1..).zip(logins) {
         let settings = site.relay(login);
@@ -131,7 +132,8 @@ async fn a_refused_login_is_named() {
     let scram = site.kafka.scram();
     let plain = site.kafka.certificate(&ended).with("security.protocol", "plaintext");
     // The same address by another name.
-    let elsewhere = Login { brokers: scram.brokers.replace("127.0.0.1", "127.1"), ..scram.clone() };
+    let elsewhere =
+        KafkaLogin { brokers: scram.brokers.replace("127.0.0.1", "127.1"), ..scram.clone() };
     let mechanism = scram.clone().with("sasl.mechanism", "PLAIN");
     let password = scram.clone().with("sasl.password", "wrong");
     let authority = scram.clone().with("ssl.ca.location", another.file().display().to_string());
@@ -202,7 +204,7 @@ async fn a_right_that_is_missing_is_named_with_its_resource() {
 }
 
 /// What consumers say who may not read the topic, and not use their group.
-async fn consumers_without_rights(site: &Site, login: &Login) -> Unnamed {
+async fn consumers_without_rights(site: &Site, login: &KafkaLogin) -> Unnamed {
     let topic = site.bed.topic(CATEGORY);
     let topics = [topic.as_str()];
     let settings = consumer_settings(login);

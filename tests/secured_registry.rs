@@ -1,5 +1,5 @@
-//! A schema registry over TLS, of a private authority, with a user, a token or a certificate: relay,
-//! commands and consumers use it, and what it refuses is named.
+//! A schema registry over TLS, of a private authority, with a user, a token or a certificate: the
+//! relay, its commands and consumers use it, and what it refuses is named.
 
 use annals_consumer::{Consumer, ConsumerSettings, RegistrySettings, SchemaRegistry};
 use annals_store::{Append, ExpectedVersion};

@@ -83,7 +83,7 @@ pub use prometheus::{Prometheus, promtool};
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{ALL_SHARDS, RelayProcess, http_address};
 pub use relay_settings::RelaySettings;
-pub use secure_kafka::{Login, SecureKafka, USER};
+pub use secure_kafka::{KafkaLogin, SecureKafka, USER};
 pub use secure_registry::{Admission, SecureRegistry};
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;

@@ -18,14 +18,14 @@ const SIX: &str = "[::1]";
 
 /// The address of a listener, and the properties of clients that log in there.
 #[derive(Debug, Clone)]
-pub struct Login {
+pub struct KafkaLogin {
     /// `host:port`.
     pub brokers: String,
     /// Properties of librdkafka.
     pub properties: BTreeMap<String, String>,
 }
 
-impl Login {
+impl KafkaLogin {
     /// Changes a property.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -93,7 +93,7 @@ impl SecureKafka {
 
     /// A login with user and password: SCRAM over TLS.
     #[must_use]
-    pub fn scram(&self) -> Login {
+    pub fn scram(&self) -> KafkaLogin {
         self.login(0, "sasl_ssl")
             .with("sasl.mechanism", "SCRAM-SHA-512")
             .with("sasl.username", USER)
@@ -102,7 +102,7 @@ impl SecureKafka {
 
     /// A login with a token of an OpenID provider, over TLS.
     #[must_use]
-    pub fn token(&self) -> Login {
+    pub fn token(&self) -> KafkaLogin {
         self.login(1, "sasl_ssl")
             .with("sasl.mechanism", "OAUTHBEARER")
             .with("sasl.oauthbearer.method", "oidc")
@@ -113,29 +113,29 @@ impl SecureKafka {
 
     /// A login with a certificate.
     #[must_use]
-    pub fn certificate(&self, client: &CertificateFiles) -> Login {
+    pub fn certificate(&self, client: &CertificateFiles) -> KafkaLogin {
         certified(self.login(2, "ssl"), client)
     }
 
     /// The same over IPv6. librdkafka compares the names of a certificate with the address in its
     /// brackets, which never fit: where brokers have no names, it can only verify the authority.
     #[must_use]
-    pub fn certificate_over_ipv6(&self, client: &CertificateFiles) -> Login {
+    pub fn certificate_over_ipv6(&self, client: &CertificateFiles) -> KafkaLogin {
         let login = self.login(3, "ssl").with("ssl.endpoint.identification.algorithm", "none");
         certified(login, client)
     }
 
-    fn login(&self, listener: usize, protocol: &str) -> Login {
+    fn login(&self, listener: usize, protocol: &str) -> KafkaLogin {
         let port = self.ports.get(listener).must("find a listener");
         let host = if listener == 3 { SIX } else { HOST };
-        let login = Login { brokers: format!("{host}:{port}"), properties: BTreeMap::new() };
+        let login = KafkaLogin { brokers: format!("{host}:{port}"), properties: BTreeMap::new() };
         login
             .with("security.protocol", protocol)
             .with("ssl.ca.location", self.authority.file().display().to_string())
     }
 }
 
-fn certified(login: Login, client: &CertificateFiles) -> Login {
+fn certified(login: KafkaLogin, client: &CertificateFiles) -> KafkaLogin {
     login
         .with("ssl.certificate.location", client.certificate.display().to_string())
         .with("ssl.key.location", client.key.display().to_string())

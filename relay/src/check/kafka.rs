@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::check::Findings;
+use crate::check::ComponentFindings;
 use crate::config::{Config, Delivery};
 use crate::kafka::inspection::{InspectedTopic, Inspection, could_create, inspect};
 use crate::kafka::topic_plan::TopicPlan;
@@ -16,7 +16,11 @@ const BATCH_BYTES_DEFAULT: i64 = 524_288;
 /// The setting by which brokers refuse records of transactions that they do not know (KIP-890).
 const VERIFICATION: &str = "transaction.partition.verification.enable";
 
-pub(super) async fn check(config: &Arc<Config>, topics: Vec<String>, findings: &mut Findings<'_>) {
+pub(super) async fn check(
+    config: &Arc<Config>,
+    topics: Vec<String>,
+    findings: &mut ComponentFindings<'_>,
+) {
     let of = Arc::clone(config);
     let inspected = in_a_thread("check", move || {
         let all: Vec<String> = topics.into_iter().chain([of.topics.claims.clone()]).collect();
@@ -38,7 +42,7 @@ pub(super) async fn check(config: &Arc<Config>, topics: Vec<String>, findings: &
     creation(config, &inspection, findings).await;
 }
 
-fn of_cluster(config: &Config, of: &Inspection, findings: &mut Findings<'_>) {
+fn of_cluster(config: &Config, of: &Inspection, findings: &mut ComponentFindings<'_>) {
     let number = |name: &str| of.broker.get(name).and_then(|value| value.parse::<i64>().ok());
     if of.broker.is_empty() {
         let remedy =
@@ -73,7 +77,12 @@ fn of_cluster(config: &Config, of: &Inspection, findings: &mut Findings<'_>) {
     }
 }
 
-fn of_topic(config: &Config, name: &str, of: &InspectedTopic, findings: &mut Findings<'_>) {
+fn of_topic(
+    config: &Config,
+    name: &str,
+    of: &InspectedTopic,
+    findings: &mut ComponentFindings<'_>,
+) {
     let servers = &config.kafka.bootstrap_servers;
     let set = |setting: &str| {
         format!(
@@ -126,7 +135,7 @@ fn of_topic(config: &Config, name: &str, of: &InspectedTopic, findings: &mut Fin
     }
 }
 
-async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut Findings<'_>) {
+async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut ComponentFindings<'_>) {
     let claims = TopicPlan::claims(&config.topics);
     if !config.topics.create {
         if !of.topics.contains_key(&claims.name) {
