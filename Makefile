@@ -1,9 +1,9 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test test-consumers schedules check up down status reset migrate bench dist drill audit fmt doc
+.PHONY: help demo bank test test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill audit fmt doc
 
 help: ## List these commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## A month of real flights through PostgreSQL and Kafka into a checked projection
 	@ops/dev/demo $(ARGS)
@@ -16,6 +16,12 @@ test: ## Checks, then all tests on the real components
 
 test-consumers: ## The consumers of examples/consumers, in each language that this machine has; ARGS=python for one
 	@ops/test-consumers $(ARGS)
+
+test-kafka-security: ## Logins and rights of Kafka: each refusal, and tokens of an OpenID provider; needs cmake
+	@ops/test-kafka-security
+
+test-kafka-versions: ## The relay's promises on the oldest and the newest Kafka that are supported
+	@ops/dev/dev with -- ops/test-on-kafka 3.9 4.4
 
 schedules: ## A million random schedules of the relay's machine (ANNALS_SCHEDULES for another number)
 	@ANNALS_SCHEDULES=$${ANNALS_SCHEDULES:-1000000} cargo test --release --locked --workspace --test schedules

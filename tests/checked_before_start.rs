@@ -141,14 +141,16 @@ async fn limits_of_brokers_and_topics_and_a_deployment_that_is_another_one_are_n
     relay.event("publishing").await;
     assert!(relay.terminate().await.success());
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
-    let ledger = StreamName::new("ledger-1").must("name a stream");
-    let append =
-        append.and_to(&ledger, ExpectedVersion::Any, [deposited(1).for_category("ledger")]);
+    let append = ["ledger", "order"].into_iter().fold(append, |append, category| {
+        let stream = StreamName::new(format!("{category}-1")).must("name a stream");
+        append.and_to(&stream, ExpectedVersion::Any, [deposited(1).for_category(category)])
+    });
     bed.store().append(&append).await.must("append");
     let brokers = &bed.environment().kafka;
     for (category, name, value) in [
         (CATEGORY, "max.message.bytes", "1000"),
         ("ledger", "message.timestamp.before.max.ms", "1000"),
+        ("order", "unclean.leader.election.enable", "true"),
     ] {
         create_topic(brokers, &bed.topic(category), 4).await;
         configure_topic(brokers, &bed.topic(category), name, value).await;
@@ -160,7 +162,10 @@ async fn limits_of_brokers_and_topics_and_a_deployment_that_is_another_one_are_n
         ("kafka", "error", "brokers refuse transactions of 10000 ms"),
         ("kafka", "warning", "the brokers do not verify transactions"),
         ("kafka", "warning", "takes batches of 1000 bytes, and the relay sends 524288"),
-        ("kafka", "warning", "refuses events that are older than 1000 ms"),
+        ("kafka", "warning", "message.timestamp.before.max.ms is 1000: older events are refused"),
+        ("kafka", "warning", "unclean.leader.election.enable is true: a broker that lacks"),
+        ("kafka", "warning", "min.insync.replicas is 1: an acknowledged event"),
+        ("kafka", "warning", "is on one broker, and lost with it"),
         ("database", "error", "the deployment delivers exactly-once, and relay.delivery is"),
     ] {
         assert!(has(&found, component, severity, part), "{part} not in {found:?}");
@@ -204,8 +209,8 @@ async fn a_registry_that_takes_no_schema_is_named_if_the_relay_is_to_register_th
     let bed = Testbed::new("check_mode").await;
     let settings = bed.relay().registry(&read_only_registry().await);
     let (code, found) = findings(&settings).await;
-    assert!(code == ERRORS && has(&found, "registry", "error", "is read-only"), "{found:?}");
+    assert!(code == ERRORS && has(&found, "registry", "error", "is in mode READONLY"), "{found:?}");
     let settings = settings.variable("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "false");
     let (_, found) = findings(&settings).await;
-    assert!(!has(&found, "registry", "error", "is read-only"), "{found:?}");
+    assert!(!has(&found, "registry", "error", "is in mode READONLY"), "{found:?}");
 }

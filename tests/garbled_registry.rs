@@ -7,12 +7,26 @@ use annals_testkit::{
     opened,
 };
 
-const KINDS: [(&str, Garbage); 4] = [
+const KINDS: [(&str, Garbage); 7] = [
     ("error", Garbage::ServerError),
+    ("mode", Garbage::ReadOnly),
+    ("login", Garbage::Unauthorized),
+    ("right", Garbage::Forbidden),
     ("html", Garbage::Html),
     ("json", Garbage::OtherJson),
     ("half", Garbage::Half),
 ];
+
+/// What the relay says about an answer that says why.
+const fn said(garbage: Garbage) -> &'static str {
+    match garbage {
+        Garbage::ServerError => "out of memory",
+        Garbage::ReadOnly => "is in read-only mode",
+        Garbage::Unauthorized => "Unauthorized",
+        Garbage::Forbidden => "User is denied operation Write",
+        Garbage::Html | Garbage::OtherJson | Garbage::Half => "",
+    }
+}
 
 async fn append(bed: &Testbed, stream: &StreamName) {
     let event = deposited(1).for_category(stream.category());
@@ -37,7 +51,8 @@ async fn a_new_schema_waits_for_a_registry_that_answers_nonsense_and_is_publishe
         // The schema is new under each topic.
         let stream = StreamName::new(format!("{category}-a")).must("name a stream");
         append(&bed, &stream).await;
-        relay.keeps_waiting_for("registry").await;
+        let line = relay.keeps_waiting_for("registry").await;
+        assert!(line.contains(said(garbage)), "{line}");
         append(&bed, &stream).await;
         assert_eq!(follower.count(), 2 * published, "{garbage:?}");
         registry.is_well();

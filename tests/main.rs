@@ -44,6 +44,8 @@ mod dropped_partitions;
 #[cfg(test)]
 mod durable;
 #[cfg(test)]
+mod encrypted;
+#[cfg(test)]
 mod ended_sessions;
 #[cfg(test)]
 mod erasing;
@@ -139,6 +141,10 @@ mod same_contract;
 #[cfg(test)]
 mod schema_commands;
 mod schema_versions;
+#[cfg(test)]
+mod secured_kafka;
+#[cfg(test)]
+mod secured_registry;
 #[cfg(test)]
 mod sequential_model;
 mod servers_that_stop;

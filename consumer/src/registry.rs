@@ -17,6 +17,7 @@ use schema_registry_converter::schema_registry_common::{RawError, RegisteredSche
 use crate::envelope::Delivered;
 use crate::outage::Outage;
 use crate::position::RecordLocation;
+use crate::registry_settings::RegistrySettings;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,7 +35,7 @@ pub struct SchemaRegistry {
 /// The client of the schema registry could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("make a client for the schema registry")]
-pub struct RegistrySetupError(#[from] SRCError);
+pub struct RegistrySetupError(#[from] pub(crate) SRCError);
 
 /// A permanent error of a schema lookup.
 #[derive(Debug, thiserror::Error)]
@@ -96,13 +97,26 @@ impl SchemaRegistry {
     /// # Errors
     /// [`RegistrySetupError`] if the HTTP client cannot be made, or the URL is ambiguous.
     pub fn new(registry_url: &str) -> Result<Self, RegistrySetupError> {
-        let address = RegistryAddress::parse(registry_url.trim_end_matches('/'))?;
+        Self::connect(&RegistrySettings::new(registry_url))
+    }
+
+    /// Makes a client with a token or with certificates. Sends nothing yet.
+    ///
+    /// # Errors
+    /// [`RegistrySetupError`] if the HTTP client cannot be made, the URL is ambiguous, or a
+    /// certificate cannot be used.
+    pub fn connect(settings: &RegistrySettings) -> Result<Self, RegistrySetupError> {
+        let address = RegistryAddress::parse(settings.url.trim_end_matches('/'))?;
+        let client = settings.client()?;
         let mut builder = SrSettings::new_builder(address.url.clone());
         if let Some((username, password)) = &address.login {
             builder.set_basic_authorization(username, Some(password));
         }
+        if let Some(token) = &settings.token {
+            builder.set_token_authorization(token);
+        }
         Ok(Self {
-            registry: Arc::new(builder.set_timeout(REQUEST_TIMEOUT).build()?),
+            registry: Arc::new(builder.set_timeout(REQUEST_TIMEOUT).build_with(client)?),
             known: Arc::default(),
             name: Arc::from(address.url),
         })

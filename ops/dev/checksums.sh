@@ -2,15 +2,17 @@
 # Writes the checksum lists anew from fresh downloads. Read the difference before you commit it.
 
 write_checksums() {
-  local scratch
+  local scratch version
   scratch=$(mktemp -d)
   # shellcheck disable=SC2064 # the directory of now is meant
   trap "rm -rf '$scratch'" EXIT
   mkdir -p "$CHECKSUMS"
-  (kafka_download "$scratch/kafka")
+  for version in "$KAFKA_VERSION" "${KAFKA_OTHER_VERSIONS[@]}"; do
+    (kafka_download "$version" "$scratch/kafka-$version")
+    write_list "$scratch/kafka-$version" "kafka-$version"
+  done
   (registry_download "$scratch/registry")
   (avro_download "$scratch/avro")
-  write_list "$scratch/kafka" kafka
   write_list "$scratch/avro" avro
   write_list "$scratch/registry" registry
   write_postgres_list "$scratch"

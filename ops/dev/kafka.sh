@@ -16,7 +16,8 @@ kafka_answered() { :; }
 
 kafka_prepare() {
   need_java "Kafka"
-  install_once "kafka-$KAFKA_VERSION" kafka_fetch
+  [[ -z ${ANNALS_KAFKA_VERSION:-} ]] || KAFKA_VERSION=$(kafka_pinned_version "$ANNALS_KAFKA_VERSION")
+  install_once "kafka-$KAFKA_VERSION" kafka_fetch "$KAFKA_VERSION"
   KAFKA_CLASS_PATH="$CACHE/kafka-$KAFKA_VERSION/*"
   mkdir -p "$HOME_DIR/kafka"
   if [[ -d $HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE ]]; then kafka_check_version; else kafka_format; fi
@@ -31,14 +32,28 @@ kafka_launch() {
     kafka.Kafka "$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
 }
 
-kafka_fetch() {
-  kafka_download "$1"
-  (cd "$1" && verify_all "$CHECKSUMS/kafka.sha256")
+# kafka_pinned_version 3.9|3.9.1: the full pinned version.
+kafka_pinned_version() {
+  local version
+  for version in "$KAFKA_VERSION" "${KAFKA_OTHER_VERSIONS[@]}"; do
+    [[ $version != "$1" && $version != "$1".* ]] || {
+      printf '%s\n' "$version"
+      return 0
+    }
+  done
+  die "ANNALS_KAFKA_VERSION=$1 is not pinned; pinned are: $KAFKA_VERSION ${KAFKA_OTHER_VERSIONS[*]} (ops/dev/versions.sh)"
 }
 
+# kafka_fetch VERSION DIRECTORY
+kafka_fetch() {
+  kafka_download "$1" "$2"
+  (cd "$2" && verify_all "$CHECKSUMS/kafka-$1.sha256")
+}
+
+# kafka_download VERSION DIRECTORY
 kafka_download() {
-  download kafka "Kafka $KAFKA_VERSION (46 jars, 43 MB)" org/apache/kafka "$1" \
-    --file "$DEV/kafka-pom.xml" "-Dkafka.version=$KAFKA_VERSION" "-Dlog4j.version=$LOG4J_VERSION" \
+  download kafka "Kafka $1 (some 46 jars, 43 MB)" org/apache/kafka "$2" \
+    --file "$DEV/kafka-pom.xml" "-Dkafka.version=$1" "-Dlog4j.version=$LOG4J_VERSION" \
     "$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies"
 }
 

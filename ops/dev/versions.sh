@@ -5,6 +5,8 @@
 # replicas, can complete a transaction without its markers, and no reader gets past it
 # (KAFKA-20734).
 KAFKA_VERSION=4.2.1
+# Other brokers, for tests: ANNALS_KAFKA_VERSION names one, or its line such as 3.9.
+KAFKA_OTHER_VERSIONS=(3.9.1 4.4.0)
 LOG4J_VERSION=2.25.4
 REGISTRY_VERSION=2.6.13.Final
 

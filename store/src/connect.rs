@@ -40,7 +40,7 @@ impl StoreOptions {
             })
             .connect_with(options)
             .await
-            .map_err(Error::database("connect to the store"))?;
+            .map_err(|source| Error::Database { action: connecting(&source), source })?;
         let store = Store::new(self, Connections { pool, reuse: ReusePolicy::Reuse, expiry });
         store.check_durable().await?;
         Ok(store)
@@ -57,6 +57,16 @@ impl StoreOptions {
     pub fn with_pool(self, pool: PgPool) -> Store {
         let (reuse, expiry) = (ReusePolicy::ReturnToPool, SessionExpiry::default());
         Store::new(self, Connections { pool, reuse, expiry })
+    }
+}
+
+/// What failed, as verb and object.
+fn connecting(error: &sqlx::Error) -> &'static str {
+    match error {
+        sqlx::Error::Tls(_) => {
+            "connect to the store over TLS (sslmode, sslrootcert, sslcert and sslkey of the URL)"
+        }
+        _ => "connect to the store",
     }
 }
 

@@ -1,6 +1,8 @@
-//! Denies a user's rights on a Kafka with access lists, and restores them; limits what clients
+//! The rights of users on a Kafka with access lists, their passwords, and limits of what clients
 //! write: requests that no client library for Rust has.
 
+use openssl::hash::MessageDigest;
+use openssl::pkcs5::pbkdf2_hmac;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -16,14 +18,124 @@ const DELETE_ACLS: i16 = 31;
 const ALTER_CLIENT_QUOTAS: i16 = 49;
 /// The API version of the requests about access lists.
 const VERSION: i16 = 1;
+const ALTER_SCRAM_USERS: i16 = 51;
 const TOPIC: u8 = 2;
+const GROUP: u8 = 3;
+const CLUSTER: u8 = 4;
 const TRANSACTIONAL_ID: u8 = 5;
 const LITERAL: u8 = 3;
+const PREFIXED: u8 = 4;
 const READ: u8 = 3;
 const WRITE: u8 = 4;
 const DESCRIBE: u8 = 8;
 const DENY: u8 = 2;
 const ALLOW: u8 = 3;
+
+/// Mechanism 2 of the protocol.
+const SCRAM_SHA_512: u8 = 2;
+const SCRAM_ITERATIONS: u32 = 4_096;
+const SHA_512_BYTES: usize = 64;
+
+/// What a right is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// Topics whose names begin so.
+    Topics(&'a str),
+    /// Transactional ids that begin so.
+    TransactionalIds(&'a str),
+    /// One consumer group.
+    Group(&'a str),
+    /// The cluster.
+    Cluster,
+}
+
+impl Resource<'_> {
+    const fn fields(&self) -> (u8, &str, u8) {
+        match self {
+            Self::Topics(prefix) => (TOPIC, prefix, PREFIXED),
+            Self::TransactionalIds(prefix) => (TRANSACTIONAL_ID, prefix, PREFIXED),
+            Self::Group(name) => (GROUP, name, LITERAL),
+            Self::Cluster => (CLUSTER, "kafka-cluster", LITERAL),
+        }
+    }
+}
+
+/// What a user may do with a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Operation {
+    /// Read.
+    Read = 3,
+    /// Write.
+    Write = 4,
+    /// Create.
+    Create = 5,
+    /// Describe.
+    Describe = 8,
+    /// Describe the settings.
+    DescribeConfigs = 10,
+    /// Change the settings.
+    AlterConfigs = 11,
+}
+
+/// Gives a user a right.
+///
+/// # Panics
+/// If the broker refuses.
+pub async fn grant(broker: &str, user: &str, of: Resource<'_>, operations: &[Operation]) {
+    ask(broker, (CREATE_ACLS, VERSION), &grants(user, of, operations)).await;
+}
+
+/// Takes a granted right from a user.
+///
+/// # Panics
+/// If the broker refuses.
+pub async fn withdraw(broker: &str, user: &str, of: Resource<'_>, operations: &[Operation]) {
+    ask(broker, (DELETE_ACLS, VERSION), &grants(user, of, operations)).await;
+}
+
+fn grants(user: &str, of: Resource<'_>, operations: &[Operation]) -> Vec<u8> {
+    let (kind, name, pattern) = of.fields();
+    let entry = |operation: &Operation| {
+        let resource = [vec![kind], string(name), vec![pattern]].concat();
+        let who = [string(&format!("User:{user}")), string("*")].concat();
+        [resource, who, vec![*operation as u8, ALLOW]].concat()
+    };
+    let count = u32::try_from(operations.len()).must("count rights");
+    let entries: Vec<u8> = operations.iter().flat_map(entry).collect();
+    [count.to_be_bytes().to_vec(), entries].concat()
+}
+
+/// Gives a user a password for SCRAM-SHA-512.
+///
+/// # Panics
+/// If the broker refuses.
+pub async fn set_password(broker: &str, user: &str, password: &str) {
+    let salt = uuid::Uuid::new_v4();
+    let mut salted = [0; SHA_512_BYTES];
+    let iterations = usize::try_from(SCRAM_ITERATIONS).must("count iterations");
+    let (password, digest) = (password.as_bytes(), MessageDigest::sha512());
+    pbkdf2_hmac(password, salt.as_bytes(), iterations, digest, &mut salted).must("salt a password");
+    let change = [
+        compact(user.as_bytes()),
+        vec![SCRAM_SHA_512],
+        SCRAM_ITERATIONS.to_be_bytes().to_vec(),
+        compact(salt.as_bytes()),
+        compact(&salted),
+    ];
+    // No user is removed; one is changed; none of the three parts has tagged fields.
+    let body = [vec![1, 2], change.concat(), vec![0, 0]].concat();
+    let answer = exchange(broker, (ALTER_SCRAM_USERS, 0), Fields::Tagged, &body).await;
+    // Correlation id, tags, throttle time, number of results, the name of the user.
+    let error = 4 + 1 + 4 + 1 + 1 + user.len();
+    assert_eq!(answer.get(error..error + 2), Some(&[0, 0][..]), "the broker refuses: {answer:?}");
+}
+
+/// Bytes with their length, as the newer requests have it.
+fn compact(bytes: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(bytes.len() + 1).must("write a short field");
+    [&[length], bytes].concat()
+}
 
 /// A right that can be denied to a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,16 +215,36 @@ fn string(text: &str) -> Vec<u8> {
 }
 
 /// Sends one request and checks that it succeeded.
-async fn ask(broker: &str, (key, version): (i16, i16), body: &[u8]) {
+async fn ask(broker: &str, request: (i16, i16), body: &[u8]) {
+    let answer = exchange(broker, request, Fields::Plain, body).await;
+    // Correlation id, throttle time, number of results, and the error of the first.
+    assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "the broker refuses: {answer:?}");
+}
+
+/// How the fields of a request are written: newer versions of requests have tagged ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fields {
+    Plain,
+    Tagged,
+}
+
+/// Sends one request and returns the answer.
+async fn exchange(
+    broker: &str,
+    (key, version): (i16, i16),
+    fields: Fields,
+    body: &[u8],
+) -> Vec<u8> {
     let mut connection = TcpStream::connect(broker).await.must("connect to the broker");
     let header = [key.to_be_bytes(), version.to_be_bytes()].concat();
-    let request = [&header[..], &1_u32.to_be_bytes(), &string("testkit"), body].concat();
+    let no_tags: &[u8] = if fields == Fields::Tagged { &[0] } else { &[] };
+    let client = string("testkit");
+    let request = [&header[..], &1_u32.to_be_bytes(), &client, no_tags, body].concat();
     let size = u32::try_from(request.len()).must("write a short request");
     connection.write_u32(size).await.must("ask the broker");
     connection.write_all(&request).await.must("ask the broker");
     let size = connection.read_u32().await.must("read the broker's answer");
     let mut answer = vec![0; usize::try_from(size).must("read the broker's answer")];
     connection.read_exact(&mut answer).await.must("read the broker's answer");
-    // Correlation id, throttle time, number of results, and the error of the first.
-    assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "the broker refuses: {answer:?}");
+    answer
 }

@@ -13,6 +13,7 @@ mod administration;
 mod blocking;
 mod brokers;
 mod cancel;
+mod certificates;
 mod check;
 mod dice;
 mod environment;
@@ -26,6 +27,7 @@ mod kafka;
 mod load;
 mod log;
 mod must;
+mod openid;
 mod outcomes;
 mod pooler;
 mod postgres;
@@ -34,6 +36,8 @@ mod registry;
 mod relay;
 mod relay_settings;
 mod round_trips;
+mod secure_kafka;
+mod secure_registry;
 mod stack;
 mod testbed;
 mod topic_bed;
@@ -41,7 +45,10 @@ mod until;
 mod violation;
 mod writer;
 
-pub use access::{ACCESS_LISTS, Right, allow, deny, limit_writing};
+pub use access::{
+    ACCESS_LISTS, Operation, Resource, Right, allow, deny, grant, limit_writing, set_password,
+    withdraw,
+};
 pub use account::{
     Account, AccountClosed, AccountEvent, AccountOpened, CATEGORY, MoneyDeposited, account, closed,
     deposited, deposited_for, deposited_large, opened,
@@ -49,6 +56,7 @@ pub use account::{
 pub use administration::{administer, execute_at, remove_events, remove_events_in};
 pub use brokers::{ThreeBrokers, TwoDoors};
 pub use cancel::dropped_after;
+pub use certificates::{Authority, CertificateFiles, Validity};
 pub use check::check;
 pub use dice::Dice;
 pub use environment::Environment;
@@ -65,6 +73,7 @@ pub use kafka::{
 };
 pub use load::{Load, LoadOptions};
 pub use must::Must;
+pub use openid::OpenIdProvider;
 pub use outcomes::{Outcomes, Told};
 pub use pooler::Pooler;
 pub use postgres::{
@@ -74,6 +83,8 @@ pub use prometheus::{Prometheus, promtool};
 pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{ALL_SHARDS, RelayProcess, http_address};
 pub use relay_settings::RelaySettings;
+pub use secure_kafka::{KafkaLogin, SecureKafka, USER};
+pub use secure_registry::{Admission, SecureRegistry};
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;
 pub use topic_bed::{Draft, TopicBed, send};

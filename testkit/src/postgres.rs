@@ -7,10 +7,12 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::process::Command;
 use uuid::Uuid;
 
+use crate::certificates::{Authority, CertificateFiles, give_to_owner_of};
 use crate::environment::Environment;
 use crate::must::Must;
 use crate::relay_settings::output_directory;
 use crate::stack::{Component, Ending, PrivateStack, program};
+use crate::until::until;
 
 impl PrivateStack {
     /// Starts the pinned PostgreSQL of a version, such as `18`.
@@ -87,6 +89,58 @@ impl PrivateStack {
         let file = file.must("read the server's process id");
         let pid = file.lines().next().must("read the server's process id");
         run(Command::new("kill").args(["-TERM", pid])).await;
+    }
+
+    /// Lets its PostgreSQL accept connections over TLS only, with this certificate. The user
+    /// `certified` has to show a certificate of the authority with this name.
+    ///
+    /// # Panics
+    /// If it cannot be changed.
+    pub async fn require_tls(&self, authority: &Authority, server: &CertificateFiles) {
+        let url = &self.environment.database_url;
+        let mut administrator = PgConnection::connect(url).await.must("connect");
+        self.use_certificate(authority, server);
+        let rules = "hostssl all certified 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 trust\n";
+        std::fs::write(self.data().join("pg_hba.conf"), rules).must("write the rules of access");
+        let statements = include_str!("../sql/require_tls.sql");
+        for statement in statements.split(';') {
+            let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+            statement.execute(&mut administrator).await.must("require TLS");
+        }
+        let plain = format!("{url}?sslmode=disable");
+        until("only TLS is accepted", async || PgConnection::connect(&plain).await.is_err()).await;
+    }
+
+    /// Gives its PostgreSQL another certificate, and waits until it uses that.
+    ///
+    /// # Panics
+    /// If it cannot be changed.
+    pub async fn renew_certificate(&self, authority: &Authority, server: &CertificateFiles) {
+        let url = &self.environment.database_url;
+        self.use_certificate(authority, server);
+        let mut administrator = PgConnection::connect(url).await.must("connect");
+        let reloaded = sqlx::query_scalar(include_str!("../sql/reload.sql"));
+        let reloaded: String = reloaded.fetch_one(&mut administrator).await.must("reload");
+        // New sessions have the time of the last reload, which read the certificate.
+        until("the certificate is used", async || {
+            let mut session = PgConnection::connect(url).await.must("connect");
+            let is_later = sqlx::query_scalar(include_str!("../sql/has_reloaded.sql"));
+            is_later.bind(&reloaded).fetch_one(&mut session).await.must("ask for the reload")
+        })
+        .await;
+    }
+
+    fn use_certificate(&self, authority: &Authority, server: &CertificateFiles) {
+        let data = self.data();
+        for (from, name) in [
+            (&authority.file(), "root.crt"),
+            (&server.certificate, "server.crt"),
+            (&server.key, "server.key"),
+        ] {
+            let file = data.join(name);
+            std::fs::copy(from, &file).must("give a certificate to PostgreSQL");
+            give_to_owner_of(&file, &data.join("PG_VERSION"));
+        }
     }
 
     fn data(&self) -> PathBuf {

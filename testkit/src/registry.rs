@@ -36,6 +36,12 @@ pub async fn ask_registry(base_url: &str, path: &str) -> serde_json::Value {
 pub enum Garbage {
     /// 500, and an error of the registry's own.
     ServerError,
+    /// Confluent's refusal of writes in the modes READONLY, READONLY_OVERRIDE and IMPORT.
+    ReadOnly,
+    /// 401: no login, or a wrong one.
+    Unauthorized,
+    /// Confluent's refusal of a subject that the login may not write.
+    Forbidden,
     /// 200, and an HTML page, as from a proxy.
     Html,
     /// 200, and JSON with another meaning.
@@ -50,6 +56,20 @@ impl Garbage {
             Self::ServerError => {
                 "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n\
                  Content-Length: 46\r\n\r\n{\"error_code\":50001,\"message\":\"out of memory\"}"
+            }
+            Self::ReadOnly => {
+                "HTTP/1.1 422 Unprocessable Entity\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\n\
+                 Connection: close\r\nContent-Length: 69\r\n\r\n\
+                 {\"error_code\":42205,\"message\":\"Subject account is in read-only mode\"}"
+            }
+            Self::Unauthorized => {
+                "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nConnection: close\r\n\
+                 Content-Length: 43\r\n\r\n{\"error_code\":401,\"message\":\"Unauthorized\"}"
+            }
+            Self::Forbidden => {
+                "HTTP/1.1 403 Forbidden\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\nConnection: close\r\n\
+                 Content-Length: 91\r\n\r\n\
+                 {\"error_code\":40301,\"message\":\"User is denied operation Write on Subject: account-a.value\"}"
             }
             Self::Html => {
                 "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: 39\r\n\r\n\
@@ -167,7 +187,14 @@ mod tests {
 
     #[test]
     fn whole_answers_are_as_long_as_they_say() {
-        for garbage in [Garbage::ServerError, Garbage::Html, Garbage::OtherJson] {
+        for garbage in [
+            Garbage::ServerError,
+            Garbage::ReadOnly,
+            Garbage::Unauthorized,
+            Garbage::Forbidden,
+            Garbage::Html,
+            Garbage::OtherJson,
+        ] {
             let (head, body) = garbage.answer().split_once("\r\n\r\n").unwrap();
             let length = format!("Content-Length: {}", body.len());
             assert!(head.lines().any(|line| line == length), "{garbage:?}: {}", body.len());

@@ -287,8 +287,10 @@ fn target_directory() -> PathBuf {
     directory.must("find the target directory").to_owned()
 }
 
+/// The relay of this build, or the one that ANNALS_TEST_RELAY names.
 fn binary() -> PathBuf {
-    let binary = target_directory().join(BINARY);
+    let named = std::env::var_os("ANNALS_TEST_RELAY").map(PathBuf::from);
+    let binary = named.unwrap_or_else(|| target_directory().join(BINARY));
     assert!(
         binary.exists(),
         "there is no {}: run `cargo build -p {BINARY}` first",

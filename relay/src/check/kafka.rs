@@ -6,6 +6,7 @@ use crate::check::ComponentFindings;
 use crate::config::{Config, Delivery};
 use crate::kafka::inspection::{InspectedTopic, Inspection, could_create, inspect};
 use crate::kafka::topic_plan::TopicPlan;
+use crate::kafka::topic_risks::risks;
 use crate::report::threads::in_a_thread;
 
 /// The name of a topic that is never created: the broker only validates the request.
@@ -14,8 +15,6 @@ const CATEGORY_TRIED: &str = "annals_check";
 const BATCH_BYTES_DEFAULT: i64 = 524_288;
 /// The setting by which brokers refuse records of transactions that they do not know (KIP-890).
 const VERIFICATION: &str = "transaction.partition.verification.enable";
-/// Kafka's own default for `message.timestamp.before.max.ms`: no limit.
-const NO_LIMIT: i64 = i64::MAX;
 
 pub(super) async fn check(
     config: &Arc<Config>,
@@ -104,8 +103,16 @@ fn of_topic(
         let setting = format!("{}={}", difference.setting, difference.planned);
         findings.warning(format!("topic {name}: {difference}"), set(&setting));
     }
+    for risk in risks(&of.settings) {
+        let setting = format!("{}={}", risk.setting, risk.safe);
+        findings.warning(format!("topic {name}: {risk}"), set(&setting));
+    }
     let in_sync = number("min.insync.replicas").unwrap_or(1);
     let replicas = i64::try_from(of.replicas).unwrap_or(i64::MAX);
+    if replicas == 1 {
+        let remedy = "raise its replication to three brokers, with kafka-reassign-partitions.sh";
+        findings.warning(format!("topic {name} is on one broker, and lost with it"), remedy);
+    }
     if in_sync > replicas {
         let remedy = set(&format!("min.insync.replicas={}", (replicas - 1).max(1)));
         findings.error(
@@ -123,14 +130,6 @@ fn of_topic(
         let remedy = set(&format!("max.message.bytes={}", 2 * batch));
         findings.warning(
             format!("topic {name} takes batches of {max} bytes, and the relay sends {batch}"),
-            remedy,
-        );
-    }
-    let before = number("message.timestamp.before.max.ms").unwrap_or(NO_LIMIT);
-    if before < NO_LIMIT {
-        let remedy = set(&format!("message.timestamp.before.max.ms={NO_LIMIT}"));
-        findings.warning(
-            format!("topic {name} refuses events that are older than {before} ms"),
             remedy,
         );
     }

@@ -9,6 +9,7 @@ use sqlx::Row;
 use crate::check::ComponentFindings;
 use crate::config::{Config, Login};
 use crate::publish::registry::RegistryClient;
+use crate::publish::registry_tls::http_client;
 use crate::report::failure::Failure;
 
 /// The most schemas that are looked up.
@@ -27,10 +28,12 @@ pub(super) async fn check(
     if let Err(failure) = client.is_reachable().await {
         return findings.error(failure.in_full(), remedy);
     }
-    let is_read_only = mode(config).await.is_some_and(|mode| mode.starts_with("READONLY"));
-    if is_read_only && config.registry.auto_register {
+    // READONLY, READONLY_OVERRIDE, IMPORT: schemas of other clients are refused.
+    let mode = mode(config).await.filter(|mode| !mode.starts_with("READWRITE"));
+    if let Some(mode) = mode.filter(|_| config.registry.auto_register) {
         let remedy = "set its mode to READWRITE, or registry.auto_register = false and register schemas yourself";
-        findings.error("the registry is read-only, and registry.auto_register is true", remedy);
+        let what = format!("the registry is in mode {mode}, and registry.auto_register is true");
+        findings.error(what, remedy);
     }
     let statement = store.schema().statement(include_str!("../../sql/check_schemas.sql"));
     // Without a store there is no schema.
@@ -64,7 +67,8 @@ pub(super) async fn check(
 /// The mode of the registry; none if it does not say.
 async fn mode(config: &Config) -> Option<String> {
     let registry = &config.registry;
-    let request = reqwest::Client::new().get(format!("{}/mode", registry.url));
+    let client = http_client(registry).ok()?.build().ok()?;
+    let request = client.get(format!("{}/mode", registry.url));
     let request = match &registry.login {
         Login::None => request,
         Login::Basic { username, password } => {

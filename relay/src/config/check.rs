@@ -147,6 +147,12 @@ impl Checker {
         {
             self.problem("kafka.properties", format!("has {name}, which the relay sets itself"));
         }
+        let method = raw.properties.get("sasl.oauthbearer.method");
+        if cfg!(not(feature = "oidc")) && method.is_some_and(|method| method == "oidc") {
+            let what = "has sasl.oauthbearer.method=oidc, which needs a relay that was built with the feature oidc: \
+                        cargo build --release -p annals-relay --features oidc";
+            self.problem("kafka.properties", what.to_owned());
+        }
         Kafka {
             bootstrap_servers: self.needed(
                 "kafka.bootstrap_servers",

@@ -47,6 +47,9 @@ pub(crate) struct RawRegistry {
     pub(crate) password_file: String,
     pub(crate) token: String,
     pub(crate) token_file: String,
+    pub(crate) tls_authority: String,
+    pub(crate) tls_certificate: String,
+    pub(crate) tls_key: String,
     pub(crate) timeout_ms: i64,
 }
 
@@ -139,6 +142,9 @@ impl Default for RawRegistry {
             password_file: String::new(),
             token: String::new(),
             token_file: String::new(),
+            tls_authority: String::new(),
+            tls_certificate: String::new(),
+            tls_key: String::new(),
             timeout_ms: 5_000,
         }
     }

@@ -19,7 +19,7 @@ impl Checker {
                 None
             }
         };
-        let tls = self.tls_files(&raw);
+        let tls = self.tls_files("http", [&raw.tls_certificate, &raw.tls_key]);
         let is_secured = !raw.token.is_empty() || tls.is_some() || raw.allow_insecure;
         if listen.is_some_and(|address| !address.ip().is_loopback()) && !is_secured {
             let what = format!(
@@ -47,19 +47,24 @@ impl Checker {
         Some(Trace { otlp_url, token })
     }
 
-    fn tls_files(&mut self, raw: &RawHttp) -> Option<TlsFiles> {
-        let (certificate, key) = (raw.tls_certificate.as_str(), raw.tls_key.as_str());
+    /// The files of a section's keys `tls_certificate` and `tls_key`.
+    pub(super) fn tls_files(
+        &mut self,
+        section: &str,
+        [certificate, key]: [&str; 2],
+    ) -> Option<TlsFiles> {
+        let name = format!("{section}.tls_certificate");
         match (certificate.is_empty(), key.is_empty()) {
             (true, true) => return None,
             (false, false) => {}
             (true, false) | (false, true) => {
-                let what = "and http.tls_key must be set together".to_owned();
-                self.problem("http.tls_certificate", what);
+                let what = format!("and {section}.tls_key must be set together");
+                self.problem(&name, what);
             }
         }
         if cfg!(not(feature = "tls")) {
             let what = "needs a relay that was built with the feature tls".to_owned();
-            self.problem("http.tls_certificate", what);
+            self.problem(&name, what);
         }
         Some(TlsFiles { certificate: certificate.into(), key: key.into() })
     }

@@ -1,10 +1,10 @@
-//! The registry's URL and login.
+//! The registry's URL, login and certificates.
 
 use percent_encoding::percent_decode_str;
 
 use crate::config::check::Checker;
 use crate::config::defaults::RawRegistry;
-use crate::config::settings::{Login, Registry, Secret};
+use crate::config::settings::{Login, Registry, RegistryTls, Secret};
 
 impl Checker {
     pub(super) fn registry(&mut self, raw: RawRegistry) -> Registry {
@@ -29,9 +29,14 @@ impl Checker {
                 Login::None
             }
         };
+        let authority = raw.tls_authority;
+        let tls = RegistryTls {
+            client: self.tls_files("registry", [&raw.tls_certificate, &raw.tls_key]),
+            authority: (!authority.is_empty()).then(|| authority.into()),
+        };
         let timeout = self.duration("registry.timeout_ms", raw.timeout_ms, 100..=60_000);
         let url = url.trim_end_matches('/').to_owned();
-        Registry { url, auto_register: raw.auto_register, login, timeout }
+        Registry { url, auto_register: raw.auto_register, login, tls, timeout }
     }
 
     /// Splits a registry's URL into the URL and its login, so that no log and no error shows the

@@ -18,6 +18,6 @@ pub use effective::{Effective, RELOADED, ShownKey};
 pub(crate) use host::host_name;
 pub use settings::{
     CategoryTopic, Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log,
-    LogFormat, Login, Registry, Relay, Secret, StoreFacts, TlsFiles, Topics, Trace,
+    LogFormat, Login, Registry, RegistryTls, Relay, Secret, StoreFacts, TlsFiles, Topics, Trace,
 };
 pub use sources::{ConfigError, Problem};

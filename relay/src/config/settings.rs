@@ -103,8 +103,19 @@ pub struct Registry {
     pub auto_register: bool,
     /// The login.
     pub login: Login,
+    /// The certificates.
+    pub tls: RegistryTls,
     /// The deadline of a request.
     pub timeout: Duration,
+}
+
+/// The certificates of the connection to the registry.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryTls {
+    /// The file with the certificates of authorities that are trusted besides those of the system.
+    pub authority: Option<PathBuf>,
+    /// The relay's own certificate.
+    pub client: Option<TlsFiles>,
 }
 
 /// The login to the registry.

@@ -17,6 +17,7 @@ pub(crate) mod tail_scan;
 pub(crate) mod topic_admin;
 pub(crate) mod topic_changes;
 pub mod topic_plan;
+pub mod topic_risks;
 pub(crate) mod topic_setup;
 
 pub(crate) use checkpoint_topic::latest_generation;

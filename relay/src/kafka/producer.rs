@@ -29,7 +29,8 @@ const ABORT_SLICE: Duration = Duration::from_millis(20);
 pub struct Producer {
     client: BaseProducer<EventContext>,
     deadline: Duration,
-    is_transactional: bool,
+    /// None: without transactions.
+    transactional_id: Option<String>,
 }
 
 impl Producer {
@@ -52,8 +53,8 @@ impl Producer {
 
     fn with(config: &Config, transactional_id: Option<&str>) -> Result<Self> {
         let client = create(properties::producer(config, transactional_id))?;
-        let is_transactional = transactional_id.is_some();
-        Ok(Self { client, deadline: config.kafka.transaction_timeout, is_transactional })
+        let transactional_id = transactional_id.map(str::to_owned);
+        Ok(Self { client, deadline: config.kafka.transaction_timeout, transactional_id })
     }
 
     /// Fences earlier producers of the transactional id, and aborts their open transactions. To be
@@ -63,11 +64,15 @@ impl Producer {
     /// Any [`KafkaFailure`]; nothing was published. Drop the producer before making another:
     /// it would retry, and fence that one.
     pub fn init(&self) -> Result<()> {
-        if !self.is_transactional {
-            return Ok(());
-        }
+        let Some(id) = &self.transactional_id else { return Ok(()) };
         let done = self.client.init_transactions(self.deadline + REQUEST_TIMEOUT);
-        done.map_err(|error| self.failure("take over the transactional id", &error))
+        done.map_err(|error| match self.failure("take over a transactional id", &error) {
+            // A right can be missing for ids of this name.
+            KafkaFailure::Outage { action, reason } => {
+                KafkaFailure::Outage { action, reason: format!("{id}: {reason}") }
+            }
+            other => other,
+        })
     }
 
     /// Begins a transaction; the broker learns of it with its first record.
@@ -75,7 +80,7 @@ impl Producer {
     /// # Errors
     /// Any [`KafkaFailure`]; nothing was published.
     pub fn begin(&self) -> Result<()> {
-        if !self.is_transactional {
+        if self.transactional_id.is_none() {
             return Ok(());
         }
         self.client.begin_transaction().map_err(|error| self.failure("begin a transaction", &error))
@@ -141,7 +146,7 @@ impl Producer {
     /// committed.
     pub fn commit(&self) -> Result<()> {
         let action = "commit a transaction";
-        if !self.is_transactional {
+        if self.transactional_id.is_none() {
             return Ok(());
         }
         self.client.commit_transaction(self.deadline).map_err(|error| {

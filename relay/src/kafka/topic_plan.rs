@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::config;
+use crate::kafka::topic_risks::{Risk, risks};
 use crate::report::kafka_failure::KafkaFailure;
 
 /// The settings that keep a topic of events complete under any defaults of the broker.
@@ -82,6 +83,8 @@ pub struct TopicFacts {
     /// The settings that differ from the plan. Empty as well if the broker does not return the
     /// settings.
     pub differences: Vec<Difference>,
+    /// The settings with which Kafka loses or refuses events.
+    pub risks: Vec<Risk>,
     /// Whether the relay has just created it.
     pub created: bool,
 }
@@ -154,7 +157,8 @@ impl TopicPlan {
     pub(crate) fn facts(&self, partitions: i32, found: &BTreeMap<String, String>) -> TopicFacts {
         let batch_bytes_max = found.get("max.message.bytes").and_then(|bytes| bytes.parse().ok());
         let differences = self.differences(found);
-        TopicFacts { partitions, batch_bytes_max, differences, created: false }
+        let risks = risks(found);
+        TopicFacts { partitions, batch_bytes_max, differences, risks, created: false }
     }
 
     /// Refuses a topic in which checkpoints could be lost.

@@ -10,6 +10,7 @@ mod quarantined;
 mod reader;
 pub mod registry;
 mod registry_answer;
+pub(crate) mod registry_tls;
 mod rows;
 mod schema_lookups;
 mod senders;

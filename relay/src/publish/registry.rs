@@ -16,6 +16,7 @@ use sqlx::PgPool;
 
 use crate::config::{self, Config, Login};
 use crate::publish::registry_answer::{RegistryAnswer, meaning_of, said};
+use crate::publish::registry_tls::http_client;
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
 use crate::report::threads::locked;
@@ -51,6 +52,7 @@ impl RegistryClient {
     /// [`Failure::Outage`] when TLS cannot be set up.
     pub fn connect(config: &Config, store: &Store) -> Result<Self, Failure> {
         let config = config.registry.clone();
+        let client = http_client(&config)?;
         let mut builder = SrSettings::new_builder(config.url.clone());
         builder.set_timeout(config.timeout);
         match &config.login {
@@ -64,7 +66,7 @@ impl RegistryClient {
         }
         Ok(Self {
             settings: builder
-                .build()
+                .build_with(client)
                 .map_err(|error| unavailable("make a client for the schema registry", error))?,
             config,
             pool: store.pool().clone(),

@@ -51,5 +51,19 @@ impl CategoryTopics {
                 );
             }
         }
+        for risk in &facts.risks {
+            // Once for all topics with this value: most clusters have it for each of them.
+            if locked(&self.state).reported.insert(format!("{}={}", risk.setting, risk.found)) {
+                tracing::warn!(
+                    event = "topic_at_risk",
+                    topic,
+                    setting = risk.setting,
+                    found = risk.found,
+                    safe = risk.safe,
+                    "a setting of the topic loses or refuses events: {}",
+                    risk.consequence
+                );
+            }
+        }
     }
 }

@@ -21,9 +21,12 @@ async fn a_topic_is_made_so_that_it_keeps_every_event() {
         partitions: 5,
         batch_bytes_max: Some(123_456),
         differences: Vec::new(),
+        risks: made.risks.clone(),
         created: true,
     };
     assert_eq!(made, expected);
+    let at_risk: Vec<_> = made.risks.iter().map(|risk| risk.setting).collect();
+    assert_eq!(at_risk, ["min.insync.replicas"], "the test's cluster has one broker");
     let found = topic_configuration(&bed.environment().kafka, &config.topic("flight")).await;
     for (setting, value) in [
         ("cleanup.policy", "delete"),

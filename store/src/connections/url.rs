@@ -31,7 +31,17 @@ pub enum DatabaseUrlError {
         /// The correction.
         help: &'static str,
     },
-    /// A parameter has an illegal value, or a file that it names cannot be read.
+    /// It names a file that cannot be read.
+    #[error("the database URL has {name}={path}, which cannot be read")]
+    File {
+        /// The parameter.
+        name: String,
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A parameter has an illegal value.
     #[error("the database URL is not usable")]
     Illegal(#[source] sqlx::Error),
 }
@@ -57,6 +67,7 @@ pub fn connect_options(
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if is_used(name, value)? {
+            check_file(name, value)?;
             kept.push(parameter);
         }
     }
@@ -85,6 +96,21 @@ fn parts(url: &str) -> Option<(&str, &str)> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
     let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
     Some((before.split('/').next().unwrap_or(before), query))
+}
+
+/// Checks that a file with a certificate or a key can be read: sqlx's own error does not name it. A
+/// value that is PEM itself, or has escapes, is sqlx's to read.
+fn check_file(name: &str, value: &str) -> Result<(), DatabaseUrlError> {
+    if !["sslrootcert", "sslcert", "sslkey"].contains(&name)
+        || value.contains(['%', '+'])
+        || value.starts_with("-----BEGIN")
+    {
+        return Ok(());
+    }
+    std::fs::File::open(value).map(drop).map_err(|source| {
+        let (name, path) = (name.to_owned(), value.to_owned());
+        DatabaseUrlError::File { name, path, source }
+    })
 }
 
 /// Whether sqlx has the parameter. Those that change nothing for the store are left out.
