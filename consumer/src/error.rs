@@ -132,11 +132,11 @@ pub enum RunError {
         /// The last error.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// Another runner of the same projection has committed a batch of this partition. This runner
-    /// wrote nothing after that.
+    /// Another runner of the same projection has taken this partition over. This runner wrote
+    /// nothing after that.
     #[error(
-        "projection {projection} also runs elsewhere: the next offset of {topic}[{partition}] is \
-         {found}, and this runner had stored {expected}; run it once"
+        "projection {projection} also runs elsewhere: another runner owns {topic}[{partition}], with \
+         the next offset {found}, and this runner had stored {expected}; run it once"
     )]
     Superseded {
         /// The projection.

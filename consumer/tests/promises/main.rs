@@ -5,6 +5,7 @@ mod applied;
 mod book;
 mod events;
 mod exactly_once;
+mod fences;
 mod forks;
 mod group;
 mod limits;
