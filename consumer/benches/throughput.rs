@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p annals-consumer` writes 500,000 events of about 300 bytes each to a topic of 4
 //! partitions, in transactions as the relay does, and reads them back three times in each way. The
-//! environment variable `EVENTS` sets another number.
+//! environment variables `EVENTS`, `STREAMS` and `BATCH` set other numbers of events, streams
+//! (50,000) and events of a batch (2,000). bench/README.md has the figures.
 #![expect(clippy::unwrap_used, reason = "a measurement fails where it stands")]
 #![expect(clippy::print_stdout, reason = "a measurement prints its figures")]
 
@@ -25,9 +26,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const STREAMS: usize = 50_000;
 const TRANSACTION_EVENTS: usize = 5_000;
-const BATCH_EVENTS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,7 +45,8 @@ events! {
 
 #[tokio::main]
 async fn main() {
-    let events = std::env::var("EVENTS").map_or(500_000, |text| text.parse().unwrap());
+    let (events, streams) = (number("EVENTS", 500_000), number("STREAMS", 50_000));
+    let batch = NonZeroUsize::new(number("BATCH", 2_000)).unwrap();
     let name = format!("throughput_{}", Uuid::now_v7().simple());
     let kafka = variable("ANNALS_KAFKA");
     let registry = variable("ANNALS_REGISTRY_URL");
@@ -56,20 +56,20 @@ async fn main() {
     admin.create_topics([&topic], &options).await.unwrap();
     let id = register(&registry).await;
     let (brokers, topic) = (kafka.clone(), name.clone());
-    let bytes = tokio::task::spawn_blocking(move || write(&brokers, &topic, id, events)).await;
-    println!("{events} events over {STREAMS} streams, values of {} bytes", bytes.unwrap());
+    let bytes =
+        tokio::task::spawn_blocking(move || write(&brokers, &topic, id, (events, streams))).await;
+    println!(
+        "{events} events over {streams} streams, batches of {batch}, values of {} bytes",
+        bytes.unwrap()
+    );
 
     for _ in 0..3 {
         let settings = ConsumerSettings::new(&kafka);
         let schemas = SchemaRegistry::new(&registry).unwrap();
         report("read_to_end, not decoded", events, read(settings.clone(), &name, None)).await;
         report("read_to_end, decoded", events, read(settings.clone(), &name, Some(&schemas))).await;
-        report(
-            "projection, batches of 2,000",
-            events,
-            Box::pin(project(&pool, &name, settings, schemas)),
-        )
-        .await;
+        report("projection", events, Box::pin(project(&pool, &name, settings, (schemas, batch))))
+            .await;
     }
     admin.delete_topics(&[&name], &options).await.unwrap();
     drop_database(pool, &name).await;
@@ -114,9 +114,8 @@ async fn project(
     pool: &PgPool,
     topic: &str,
     settings: ConsumerSettings,
-    schemas: SchemaRegistry,
+    (schemas, batch): (SchemaRegistry, NonZeroUsize),
 ) -> usize {
-    let batch = NonZeroUsize::new(BATCH_EVENTS).unwrap();
     let projection = Projection::new("bench", &[topic]).unwrap().batch_events_max(batch);
     projection.prepare(pool).await.unwrap();
     let mut transaction = pool.begin().await.unwrap();
@@ -148,7 +147,7 @@ async fn add(
         let Orders::OrderPlaced(placed) = &event.data;
         placed.amount
     });
-    let add = "insert into book select stream, count(*), sum(amount) \
+    let add = "insert into book select stream, count(*), sum(amount)::bigint \
                from unnest($1::text[], $2::bigint[]) as e (stream, amount) group by stream \
                on conflict (stream) do update set events = book.events + excluded.events, \
                amount = book.amount + excluded.amount";
@@ -157,7 +156,7 @@ async fn add(
 }
 
 /// Writes the events and returns how long the value of one is.
-fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
+fn write(brokers: &str, topic: &str, id: SchemaId, (events, streams): (usize, usize)) -> usize {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("transactional.id", topic)
@@ -170,7 +169,7 @@ fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
     for start in (0..events).step_by(TRANSACTION_EVENTS) {
         producer.begin_transaction().unwrap();
         for number in start..events.min(start + TRANSACTION_EVENTS) {
-            bytes = write_one(&producer, topic, id, number);
+            bytes = write_one(&producer, topic, id, (number % streams, number / streams, number));
         }
         while producer.in_flight_count() > 0 {
             producer.poll(Duration::from_millis(1));
@@ -180,11 +179,16 @@ fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
     bytes
 }
 
-fn write_one(producer: &BaseProducer, topic: &str, id: SchemaId, number: usize) -> usize {
+fn write_one(
+    producer: &BaseProducer,
+    topic: &str,
+    id: SchemaId,
+    (stream, version, number): (usize, usize, usize),
+) -> usize {
     let amount = i64::try_from(number).unwrap();
     let event = Orders::from(OrderPlaced { amount, note: "n".repeat(290) });
     let value = to_wire_format(id, &event.encode().unwrap().payload);
-    let stream = format!("order-{}", number % STREAMS);
+    let stream = format!("order-{stream}");
     let headers = [
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", Uuid::now_v7().to_string()),
@@ -193,7 +197,7 @@ fn write_one(producer: &BaseProducer, topic: &str, id: SchemaId, number: usize) 
         ("ce_dataschema", "http://registry.test/schemas/ids/0".to_owned()),
         ("ce_subject", stream.clone()),
         ("ce_time", Timestamp::now().to_string()),
-        ("ce_streamversion", (number / STREAMS).to_string()),
+        ("ce_streamversion", version.to_string()),
         ("ce_position", number.to_string()),
         ("content-type", "application/vnd.confluent.avro".to_owned()),
     ];
@@ -229,7 +233,8 @@ async fn database(name: &str) -> PgPool {
     sqlx::raw_sql(create).execute(&admin).await.unwrap();
     let (server, _) = admin_url.rsplit_once('/').unwrap();
     let pool = PgPool::connect(&format!("{server}/{name}")).await.unwrap();
-    let create = "create table book (stream text primary key, events bigint, amount numeric)";
+    let create = "create table book (stream text primary key, events bigint, amount bigint) \
+                  with (fillfactor = 45)";
     sqlx::raw_sql(create).execute(&pool).await.unwrap();
     pool
 }
@@ -239,6 +244,10 @@ async fn drop_database(pool: PgPool, name: &str) {
     let admin = PgPool::connect(&variable("ANNALS_DATABASE_URL")).await.unwrap();
     let remove = AssertSqlSafe(format!("drop database {name} with (force)"));
     sqlx::raw_sql(remove).execute(&admin).await.unwrap();
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 fn variable(name: &str) -> String {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::envelope::{Delivered, EnvelopeError};
+use crate::filter_error::{Forked, Gap};
 use crate::kafka::KafkaClientError;
 use crate::position::{Offset, RecordLocation, Version};
 use crate::registry::DecodeRecordError;
-use crate::version_filter::{Forked, Gap};
 
 /// Why records cannot be consumed.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,14 @@ pub enum RunError {
         expected: Offset,
         /// The next offset that PostgreSQL has.
         found: Offset,
+    },
+    /// The database of [`Projection::runner_on`](crate::Projection::runner_on) refused.
+    #[error("{action}")]
+    OtherDatabase {
+        /// The action that failed, as verb and object.
+        action: &'static str,
+        /// The database's error.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// PostgreSQL reported a permanent error.
     #[error("{action}")]
