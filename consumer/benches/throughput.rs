@@ -3,15 +3,19 @@
 //! `cargo bench -p annals-consumer` writes 500,000 events of about 300 bytes each to a topic of 4
 //! partitions, in transactions as the relay does, and reads them back three times in each way. The
 //! environment variables `EVENTS`, `STREAMS` and `BATCH` set other numbers of events, streams
-//! (50,000) and events of a batch (2,000). bench/README.md has the figures.
+//! (50,000) and events of a batch (2,000); `RUNNERS` adds a projection that so many runners share.
+//! bench/README.md has the figures.
 #![expect(clippy::unwrap_used, reason = "a measurement fails where it stands")]
 #![expect(clippy::print_stdout, reason = "a measurement prints its figures")]
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use annals_consumer::{Consumer, ConsumerSettings, DeliveredEvent, Projection, SchemaRegistry};
+use annals_consumer::{
+    Consumer, ConsumerSettings, DeliveredEvent, Projection, RunProgress, SchemaRegistry,
+};
 use annals_schemas::{EventSet, SchemaId, events, to_wire_format};
 use jiff::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -71,8 +75,72 @@ async fn main() {
         report("projection", events, Box::pin(project(&pool, &name, settings, (schemas, batch))))
             .await;
     }
+    if let Ok(runners) = std::env::var("RUNNERS") {
+        let (settings, schemas) = (ConsumerSettings::new(&kafka), SchemaRegistry::new(&registry));
+        let runners = runners.parse().unwrap();
+        let projection = prepared(&pool, &name, batch).await.shared();
+        share(&projection, &pool, (settings, schemas.unwrap()), runners).await;
+    }
     admin.delete_topics(&[&name], &options).await.unwrap();
     drop_database(pool, &name).await;
+}
+
+/// What the runners of a shared projection have applied.
+#[derive(Debug)]
+struct Shared {
+    events: Vec<u64>,
+    /// When all had applied something, and how many events by then.
+    since: Option<(Instant, u64)>,
+}
+
+/// The rate of a shared projection from when each runner has a share until one has nothing left.
+async fn share(
+    projection: &Projection,
+    pool: &PgPool,
+    (settings, schemas): (ConsumerSettings, SchemaRegistry),
+    runners: usize,
+) {
+    let shared = Arc::new(Mutex::new(Shared { events: vec![0; runners], since: None }));
+    let ended = CancellationToken::new();
+    let mut tasks = Vec::new();
+    for number in 0..runners {
+        let runner = projection.runner(pool, settings.clone(), schemas.clone());
+        let (shared, ended) = (Arc::clone(&shared), ended.clone());
+        tasks.push(tokio::spawn(async move {
+            let hook = |progress: &RunProgress<'_>| shared.lock().unwrap().after(number, progress);
+            let add = async |connection: &mut PgConnection, events: &[DeliveredEvent<Orders>]| {
+                add(connection, events).await
+            };
+            runner.run_until(&ended, hook, add).await.unwrap();
+            ended.cancel();
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+impl Shared {
+    fn after(&mut self, runner: usize, progress: &RunProgress<'_>) -> ControlFlow<()> {
+        self.events[runner] = progress.totals.events;
+        let events: u64 = self.events.iter().sum();
+        let Some((since, before)) = self.since else {
+            let all = self.events.iter().all(|events| *events > 0);
+            self.since = all.then(|| (Instant::now(), events));
+            return ControlFlow::Continue(());
+        };
+        if !progress.caught_up {
+            return ControlFlow::Continue(());
+        }
+        self.since = None;
+        let (events, seconds) = (events - before, since.elapsed().as_secs_f64());
+        let rate = f64::from(u32::try_from(events).unwrap()) / seconds;
+        println!(
+            "shared by {} runners {rate:>17.0} events/s, over {events} events",
+            self.events.len()
+        );
+        ControlFlow::Break(())
+    }
 }
 
 async fn report(what: &str, events: usize, work: impl Future<Output = usize>) {
@@ -116,12 +184,7 @@ async fn project(
     settings: ConsumerSettings,
     (schemas, batch): (SchemaRegistry, NonZeroUsize),
 ) -> usize {
-    let projection = Projection::new("bench", &[topic]).unwrap().batch_events_max(batch);
-    projection.prepare(pool).await.unwrap();
-    let mut transaction = pool.begin().await.unwrap();
-    sqlx::raw_sql("truncate book").execute(&mut *transaction).await.unwrap();
-    projection.forget(&mut transaction).await.unwrap();
-    transaction.commit().await.unwrap();
+    let projection = prepared(pool, topic, batch).await;
     let totals = projection
         .runner(pool, settings, schemas)
         .run_until(
@@ -136,6 +199,17 @@ async fn project(
         .await
         .unwrap();
     usize::try_from(totals.events).unwrap()
+}
+
+/// A projection that has applied nothing.
+async fn prepared(pool: &PgPool, topic: &str, batch: NonZeroUsize) -> Projection {
+    let projection = Projection::new("bench", &[topic]).unwrap().batch_events_max(batch);
+    projection.prepare(pool).await.unwrap();
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::raw_sql("truncate book").execute(&mut *transaction).await.unwrap();
+    projection.forget(&mut transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    projection
 }
 
 async fn add(

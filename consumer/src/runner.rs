@@ -66,7 +66,7 @@ pub struct RunProgress<'a> {
     pub batch_dead_letters: usize,
     /// The time from append to commit, of each event of the batch.
     pub lags: &'a [Duration],
-    /// The time from the receipt of the batch's last record to the commit.
+    /// The time from the begin of the batch, behind the batch before it, to its commit.
     pub took: Duration,
     /// All events are applied that were committed to the topics at some moment after the last
     /// record was received. True also while no topic exists.
