@@ -35,7 +35,8 @@ begin
         version    bigint not null check (version >= 0),
         event_ids  uuid[] not null check (cardinality(event_ids) between 1 and 8),
         primary key (projection, stream)
-    -- A batch can update each row of a page: with room for all of them, no update writes to the index.
+    -- A batch can update each row of a page: with room for all of them, no update writes to the
+    -- index.
     ) with (fillfactor = 45);
     alter table annals_projections.annals_projection_versions set (fillfactor = 45);
 
@@ -84,8 +85,9 @@ begin
         primary key (projection, topic, partition, next_offset)
     );
 
-    -- Versions of projections that keep their read models in schemas of their own, <name>_v<version>,
-    -- with the statements that created the tables. Their progress is stored under that name.
+    -- Versions of projections that keep their read models in schemas of their own,
+    -- <name>_v<version>, with the statements that created the tables. Their progress is stored
+    -- under that name.
     create table if not exists annals_projections.annals_projection_read_models (
         name        text collate "C" not null,
         version     integer not null check (version > 0),

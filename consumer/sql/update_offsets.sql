@@ -1,9 +1,8 @@
--- Updates the next offsets of partitions, and locks their rows until the end of the transaction.
--- $1 projection; of each partition: $2 topics, $3 partitions, $4 expected offsets, $5 next offsets,
--- $6 events of the records before those, $7 epochs of the owner; $8 a time, such as 120000ms; $9 the
--- schema whose tables the rest of the transaction names without it, or null.
--- Fewer rows changed than partitions given: another runner of the projection owns some, or has
--- updated them.
+-- Updates the next offsets of partitions, and locks their rows until the end of the transaction. $1
+-- projection; of each partition: $2 topics, $3 partitions, $4 expected offsets, $5 next offsets, $6
+-- events of the records before those, $7 epochs of the owner; $8 a time, such as 120000ms; $9 the
+-- schema whose tables the rest of the transaction names without it, or null. Fewer rows changed
+-- than partitions given: another runner of the projection owns some, or has updated them.
 --
 -- Where the server does not end an idle transaction, it does after the given time: a runner that
 -- stopped would keep the locks.

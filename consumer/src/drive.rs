@@ -102,8 +102,8 @@ impl Reader {
         }
     }
 
-    /// Applies a batch, and reads the next one in the time that the target needs. What comes else is
-    /// processed after the batch.
+    /// Applies a batch, and reads the next one in the time that the target needs. What comes else
+    /// is processed after the batch.
     async fn apply<T: Target>(
         &mut self,
         records: Vec<FetchedRecord>,

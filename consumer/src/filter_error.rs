@@ -18,8 +18,8 @@ pub enum FilterError {
 /// An event arrived whose predecessor is missing.
 ///
 /// Applying it would lose the events between. They may follow later, or lie in another partition,
-/// or be lost with a topic that was deleted or truncated by retention. [`VersionFilter::accept`](crate::VersionFilter::accept)
-/// lets the stream continue without them.
+/// or be lost with a topic that was deleted or truncated by retention.
+/// [`VersionFilter::accept`](crate::VersionFilter::accept) lets the stream continue without them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("stream {stream}: version {found} came where version {expected} was expected")]
 pub struct Gap {

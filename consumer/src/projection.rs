@@ -96,15 +96,16 @@ impl Projection {
     /// schema; the handler names them without one, too.
     ///
     /// The tables are in the schema `<name>_v<version>`; the progress is stored under that name,
-    /// which is also the projection's in metrics, and a shared one's consumer group. Readers use the
-    /// views in the schema `<name>`: they show the tables of the first version that was prepared,
-    /// until a [`switch`](Self::switch). **Take a new version whenever topics, tables or the handler
-    /// change**, and run it beside the present one: it reads the topics from their beginning.
-    /// Gaps that were [accepted](Self::accept_gap) for the version shown are accepted for it.
+    /// which is also the projection's in metrics, and a shared one's consumer group. Readers use
+    /// the views in the schema `<name>`: they show the tables of the first version that was
+    /// prepared, until a [`switch`](Self::switch). **Take a new version whenever topics, tables or
+    /// the handler change**, and run it beside the present one: it reads the topics from their
+    /// beginning. Gaps that were [accepted](Self::accept_gap) for the version shown are accepted
+    /// for it.
     ///
     /// # Errors
-    /// [`ProjectionError::Version`] if a name would need quotes in SQL or is reserved, or the version
-    /// is 0.
+    /// [`ProjectionError::Version`] if a name would need quotes in SQL or is reserved, or the
+    /// version is 0.
     pub fn version(mut self, version: u32, tables: &'static str) -> Result<Self, ProjectionError> {
         let model = ReadModel::new(&self.name, version, tables, self.store.schema())?;
         self.store = ProjectionStore::new(&model.schema, self.store.schema());
@@ -154,8 +155,8 @@ impl Projection {
         self
     }
 
-    /// Stores the progress in tables of this database schema (`annals_projections` by default). Call
-    /// it before [`version`](Self::version).
+    /// Stores the progress in tables of this database schema (`annals_projections` by default).
+    /// Call it before [`version`](Self::version).
     ///
     /// # Errors
     /// [`ProjectionError::Schema`] if the name would need quotes in SQL.
@@ -181,7 +182,7 @@ impl Projection {
         self
     }
 
-    /// Sets what to do with a record that is no event, and with an event that cannot be decoded
+    /// Sets the policy for a record that is no event, and with an event that cannot be decoded
     /// ([`FailurePolicy::Stop`] by default).
     #[must_use]
     pub fn unreadable_records(mut self, policy: FailurePolicy) -> Self {
@@ -189,7 +190,7 @@ impl Projection {
         self
     }
 
-    /// Sets what to do with an event for which the handler returns an error
+    /// Sets the policy for an event for which the handler returns an error
     /// ([`FailurePolicy::Stop`] by default). The handler's writes for it are rolled back.
     #[must_use]
     pub fn rejected_events(mut self, policy: FailurePolicy) -> Self {

@@ -35,8 +35,8 @@ pub struct ReadModelVersion {
     pub version: u32,
     /// Readers see this version.
     pub is_shown: bool,
-    /// The records that the version shown has read beyond it, in the partitions that both read; before
-    /// its first run, in all of that version's. Transaction markers count.
+    /// The records that the version shown has read beyond it, in the partitions that both read;
+    /// before its first run, in all of that version's. Transaction markers count.
     pub records_behind: u64,
 }
 
@@ -81,8 +81,8 @@ impl ReadModel {
         format!("{}_v{version}", self.name)
     }
 
-    /// Registers the version and creates its tables, unless it is registered. The first version of a
-    /// read model is shown at once.
+    /// Registers the version and creates its tables, unless it is registered. The first version of
+    /// a read model is shown at once.
     pub(crate) async fn register(&self, pool: &PgPool) -> Result<(), ProjectionError> {
         let failed = database("create the tables of the read model");
         // It does not return to the pool: a dropped future leaves its transaction open.
@@ -186,8 +186,8 @@ impl Projection {
     /// Run the version before and meanwhile. It is behind until it has read as far as the version
     /// that readers see; if it does not read all topics of that version, until it has applied as
     /// many versions of each stream. Batches of both versions wait for the moment of the switch.
-    /// The login needs the right to create views in that schema; new views have the schema's default
-    /// privileges.
+    /// The login needs the right to create views in that schema; new views have the schema's
+    /// default privileges.
     ///
     /// # Errors
     /// [`ProjectionError::Behind`] at the end of the wait; [`ProjectionError::NotRegistered`]
