@@ -2,15 +2,20 @@
 //!
 //! `cargo bench -p annals-consumer` writes 500,000 events of about 300 bytes each to a topic of 4
 //! partitions, in transactions as the relay does, and reads them back three times in each way. The
-//! environment variable `EVENTS` sets another number.
+//! environment variables `EVENTS`, `STREAMS` and `BATCH` set other numbers of events, streams
+//! (50,000) and events of a batch (2,000); `RUNNERS` adds a projection that so many runners share.
+//! bench/README.md has the figures.
 #![expect(clippy::unwrap_used, reason = "a measurement fails where it stands")]
 #![expect(clippy::print_stdout, reason = "a measurement prints its figures")]
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use annals_consumer::{Consumer, ConsumerSettings, DeliveredEvent, Projection, SchemaRegistry};
+use annals_consumer::{
+    Consumer, ConsumerSettings, DeliveredEvent, Projection, RunProgress, SchemaRegistry,
+};
 use annals_schemas::{EventSet, SchemaId, events, to_wire_format};
 use jiff::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -25,9 +30,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const STREAMS: usize = 50_000;
 const TRANSACTION_EVENTS: usize = 5_000;
-const BATCH_EVENTS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,7 +49,8 @@ events! {
 
 #[tokio::main]
 async fn main() {
-    let events = std::env::var("EVENTS").map_or(500_000, |text| text.parse().unwrap());
+    let (events, streams) = (number("EVENTS", 500_000), number("STREAMS", 50_000));
+    let batch = NonZeroUsize::new(number("BATCH", 2_000)).unwrap();
     let name = format!("throughput_{}", Uuid::now_v7().simple());
     let kafka = variable("ANNALS_KAFKA");
     let registry = variable("ANNALS_REGISTRY_URL");
@@ -56,23 +60,87 @@ async fn main() {
     admin.create_topics([&topic], &options).await.unwrap();
     let id = register(&registry).await;
     let (brokers, topic) = (kafka.clone(), name.clone());
-    let bytes = tokio::task::spawn_blocking(move || write(&brokers, &topic, id, events)).await;
-    println!("{events} events over {STREAMS} streams, values of {} bytes", bytes.unwrap());
+    let bytes =
+        tokio::task::spawn_blocking(move || write(&brokers, &topic, id, (events, streams))).await;
+    println!(
+        "{events} events over {streams} streams, batches of {batch}, values of {} bytes",
+        bytes.unwrap()
+    );
 
     for _ in 0..3 {
         let settings = ConsumerSettings::new(&kafka);
         let schemas = SchemaRegistry::new(&registry).unwrap();
         report("read_to_end, not decoded", events, read(settings.clone(), &name, None)).await;
         report("read_to_end, decoded", events, read(settings.clone(), &name, Some(&schemas))).await;
-        report(
-            "projection, batches of 2,000",
-            events,
-            Box::pin(project(&pool, &name, settings, schemas)),
-        )
-        .await;
+        report("projection", events, Box::pin(project(&pool, &name, settings, (schemas, batch))))
+            .await;
+    }
+    if let Ok(runners) = std::env::var("RUNNERS") {
+        let (settings, schemas) = (ConsumerSettings::new(&kafka), SchemaRegistry::new(&registry));
+        let runners = runners.parse().unwrap();
+        let projection = prepared(&pool, &name, batch).await.shared();
+        share(&projection, &pool, (settings, schemas.unwrap()), runners).await;
     }
     admin.delete_topics(&[&name], &options).await.unwrap();
     drop_database(pool, &name).await;
+}
+
+/// What the runners of a shared projection have applied.
+#[derive(Debug)]
+struct Shared {
+    events: Vec<u64>,
+    /// When all had applied something, and how many events by then.
+    since: Option<(Instant, u64)>,
+}
+
+/// The rate of a shared projection from when each runner has a share until one has nothing left.
+async fn share(
+    projection: &Projection,
+    pool: &PgPool,
+    (settings, schemas): (ConsumerSettings, SchemaRegistry),
+    runners: usize,
+) {
+    let shared = Arc::new(Mutex::new(Shared { events: vec![0; runners], since: None }));
+    let ended = CancellationToken::new();
+    let mut tasks = Vec::new();
+    for number in 0..runners {
+        let runner = projection.runner(pool, settings.clone(), schemas.clone());
+        let (shared, ended) = (Arc::clone(&shared), ended.clone());
+        tasks.push(tokio::spawn(async move {
+            let hook = |progress: &RunProgress<'_>| shared.lock().unwrap().after(number, progress);
+            let add = async |connection: &mut PgConnection, events: &[DeliveredEvent<Orders>]| {
+                add(connection, events).await
+            };
+            runner.run_until(&ended, hook, add).await.unwrap();
+            ended.cancel();
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+impl Shared {
+    fn after(&mut self, runner: usize, progress: &RunProgress<'_>) -> ControlFlow<()> {
+        self.events[runner] = progress.totals.events;
+        let events: u64 = self.events.iter().sum();
+        let Some((since, before)) = self.since else {
+            let all = self.events.iter().all(|events| *events > 0);
+            self.since = all.then(|| (Instant::now(), events));
+            return ControlFlow::Continue(());
+        };
+        if !progress.caught_up {
+            return ControlFlow::Continue(());
+        }
+        self.since = None;
+        let (events, seconds) = (events - before, since.elapsed().as_secs_f64());
+        let rate = f64::from(u32::try_from(events).unwrap()) / seconds;
+        println!(
+            "shared by {} runners {rate:>17.0} events/s, over {events} events",
+            self.events.len()
+        );
+        ControlFlow::Break(())
+    }
 }
 
 async fn report(what: &str, events: usize, work: impl Future<Output = usize>) {
@@ -114,15 +182,9 @@ async fn project(
     pool: &PgPool,
     topic: &str,
     settings: ConsumerSettings,
-    schemas: SchemaRegistry,
+    (schemas, batch): (SchemaRegistry, NonZeroUsize),
 ) -> usize {
-    let batch = NonZeroUsize::new(BATCH_EVENTS).unwrap();
-    let projection = Projection::new("bench", &[topic]).unwrap().batch_events_max(batch);
-    projection.prepare(pool).await.unwrap();
-    let mut transaction = pool.begin().await.unwrap();
-    sqlx::raw_sql("truncate book").execute(&mut *transaction).await.unwrap();
-    projection.forget(&mut transaction).await.unwrap();
-    transaction.commit().await.unwrap();
+    let projection = prepared(pool, topic, batch).await;
     let totals = projection
         .runner(pool, settings, schemas)
         .run_until(
@@ -139,6 +201,17 @@ async fn project(
     usize::try_from(totals.events).unwrap()
 }
 
+/// A projection that has applied nothing.
+async fn prepared(pool: &PgPool, topic: &str, batch: NonZeroUsize) -> Projection {
+    let projection = Projection::new("bench", &[topic]).unwrap().batch_events_max(batch);
+    projection.prepare(pool).await.unwrap();
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::raw_sql("truncate book").execute(&mut *transaction).await.unwrap();
+    projection.forget(&mut transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    projection
+}
+
 async fn add(
     connection: &mut PgConnection,
     events: &[DeliveredEvent<Orders>],
@@ -148,7 +221,7 @@ async fn add(
         let Orders::OrderPlaced(placed) = &event.data;
         placed.amount
     });
-    let add = "insert into book select stream, count(*), sum(amount) \
+    let add = "insert into book select stream, count(*), sum(amount)::bigint \
                from unnest($1::text[], $2::bigint[]) as e (stream, amount) group by stream \
                on conflict (stream) do update set events = book.events + excluded.events, \
                amount = book.amount + excluded.amount";
@@ -157,7 +230,7 @@ async fn add(
 }
 
 /// Writes the events and returns how long the value of one is.
-fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
+fn write(brokers: &str, topic: &str, id: SchemaId, (events, streams): (usize, usize)) -> usize {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("transactional.id", topic)
@@ -170,7 +243,7 @@ fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
     for start in (0..events).step_by(TRANSACTION_EVENTS) {
         producer.begin_transaction().unwrap();
         for number in start..events.min(start + TRANSACTION_EVENTS) {
-            bytes = write_one(&producer, topic, id, number);
+            bytes = write_one(&producer, topic, id, (number % streams, number / streams, number));
         }
         while producer.in_flight_count() > 0 {
             producer.poll(Duration::from_millis(1));
@@ -180,11 +253,16 @@ fn write(brokers: &str, topic: &str, id: SchemaId, events: usize) -> usize {
     bytes
 }
 
-fn write_one(producer: &BaseProducer, topic: &str, id: SchemaId, number: usize) -> usize {
+fn write_one(
+    producer: &BaseProducer,
+    topic: &str,
+    id: SchemaId,
+    (stream, version, number): (usize, usize, usize),
+) -> usize {
     let amount = i64::try_from(number).unwrap();
     let event = Orders::from(OrderPlaced { amount, note: "n".repeat(290) });
     let value = to_wire_format(id, &event.encode().unwrap().payload);
-    let stream = format!("order-{}", number % STREAMS);
+    let stream = format!("order-{stream}");
     let headers = [
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", Uuid::now_v7().to_string()),
@@ -193,7 +271,7 @@ fn write_one(producer: &BaseProducer, topic: &str, id: SchemaId, number: usize) 
         ("ce_dataschema", "http://registry.test/schemas/ids/0".to_owned()),
         ("ce_subject", stream.clone()),
         ("ce_time", Timestamp::now().to_string()),
-        ("ce_streamversion", (number / STREAMS).to_string()),
+        ("ce_streamversion", version.to_string()),
         ("ce_position", number.to_string()),
         ("content-type", "application/vnd.confluent.avro".to_owned()),
     ];
@@ -229,7 +307,8 @@ async fn database(name: &str) -> PgPool {
     sqlx::raw_sql(create).execute(&admin).await.unwrap();
     let (server, _) = admin_url.rsplit_once('/').unwrap();
     let pool = PgPool::connect(&format!("{server}/{name}")).await.unwrap();
-    let create = "create table book (stream text primary key, events bigint, amount numeric)";
+    let create = "create table book (stream text primary key, events bigint, amount bigint) \
+                  with (fillfactor = 45)";
     sqlx::raw_sql(create).execute(&pool).await.unwrap();
     pool
 }
@@ -239,6 +318,10 @@ async fn drop_database(pool: PgPool, name: &str) {
     let admin = PgPool::connect(&variable("ANNALS_DATABASE_URL")).await.unwrap();
     let remove = AssertSqlSafe(format!("drop database {name} with (force)"));
     sqlx::raw_sql(remove).execute(&admin).await.unwrap();
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 fn variable(name: &str) -> String {

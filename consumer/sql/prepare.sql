@@ -4,7 +4,7 @@
 do $$
 begin
     perform pg_advisory_xact_lock(hashtextextended('annals_projections.prepare', 0));
-    if to_regclass('annals_projections.annals_projection_removals') is not null then
+    if to_regclass('annals_projections.annals_projection_shown') is not null then
         return;
     end if;
     create schema if not exists annals_projections;
@@ -35,7 +35,10 @@ begin
         version    bigint not null check (version >= 0),
         event_ids  uuid[] not null check (cardinality(event_ids) between 1 and 8),
         primary key (projection, stream)
-    ) with (fillfactor = 80);
+    -- A batch can update each row of a page: with room for all of them, no update writes to the
+    -- index.
+    ) with (fillfactor = 45);
+    alter table annals_projections.annals_projection_versions set (fillfactor = 45);
 
     -- Gaps of streams that a person accepted: the events between are lost for the projection.
     create table if not exists annals_projections.annals_projection_gaps (
@@ -80,6 +83,25 @@ begin
         accepted_by   text not null default session_user,
         accepted_at   timestamptz not null default clock_timestamp(),
         primary key (projection, topic, partition, next_offset)
+    );
+
+    -- Versions of projections that keep their read models in schemas of their own,
+    -- <name>_v<version>, with the statements that created the tables. Their progress is stored
+    -- under that name.
+    create table if not exists annals_projections.annals_projection_read_models (
+        name        text collate "C" not null,
+        version     integer not null check (version > 0),
+        tables      text not null,
+        prepared_at timestamptz not null default clock_timestamp(),
+        primary key (name, version)
+    );
+
+    -- The version of each read model that readers see, through the views in the schema <name>.
+    create table if not exists annals_projections.annals_projection_shown (
+        name    text collate "C" not null primary key,
+        version integer not null,
+        foreign key (name, version)
+            references annals_projections.annals_projection_read_models
     );
 end
 $$;

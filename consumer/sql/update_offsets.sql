@@ -1,8 +1,8 @@
--- Updates the next offsets of partitions, and locks their rows until the end of the transaction.
--- $1 projection; of each partition: $2 topics, $3 partitions, $4 expected offsets, $5 next offsets,
--- $6 events of the records before those, $7 epochs of the owner; $8 a time, such as 120000ms.
--- Fewer rows changed than partitions given: another runner of the projection owns some, or has
--- updated them.
+-- Updates the next offsets of partitions, and locks their rows until the end of the transaction. $1
+-- projection; of each partition: $2 topics, $3 partitions, $4 expected offsets, $5 next offsets, $6
+-- events of the records before those, $7 epochs of the owner; $8 a time, such as 120000ms; $9 the
+-- schema whose tables the rest of the transaction names without it, or null. Fewer rows changed
+-- than partitions given: another runner of the projection owns some, or has updated them.
 --
 -- Where the server does not end an idle transaction, it does after the given time: a runner that
 -- stopped would keep the locks.
@@ -14,12 +14,16 @@ cross join (
     select case
         when current_setting('idle_in_transaction_session_timeout') = '0'
         then set_config('idle_in_transaction_session_timeout', $8, true)
+    end,
+    case when $9::text is not null
+        then set_config('search_path', concat_ws(', ', $9, nullif(current_setting('search_path'), '')), true)
     end
     offset 0
-) as idle_limit (time)
+) as settings (idle_limit, search_path)
 where o.projection = $1
   and o.topic = batch.topic
   and o.partition = batch.partition
   and o.next_offset = batch.expected
   and o.owner_epoch = batch.epoch
-  and idle_limit.time is distinct from ''
+  and settings.idle_limit is distinct from ''
+  and settings.search_path is distinct from ''

@@ -1,6 +1,6 @@
 //! Filters and decodes records: the events of one transaction, in order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 
 use annals_schemas::{DecodeError, EventSet, UnknownEvents};
@@ -9,11 +9,13 @@ use uuid::Uuid;
 use crate::dead_letter::DeadLetter;
 use crate::envelope::Delivered;
 use crate::error::RunError;
+use crate::filter_error::FilterError;
 use crate::position::{Offset, TopicPartition};
+use crate::progress::LastApplied;
 use crate::projection::RecordPolicies;
 use crate::raw_record::{FetchedRecord, identity, location};
 use crate::registry::{DecodeRecordError, SchemaRegistry};
-use crate::version_filter::{FilterDecision, FilterError, LastApplied, VersionFilter};
+use crate::version_filter::{FilterDecision, VersionFilter};
 
 /// A decoded event with its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(crate) struct EventBatch<E> {
     passed: Vec<(usize, PassedRecord)>,
     /// The last record of each partition, and its identity.
     pub(crate) ends: HashMap<TopicPartition, (Offset, Uuid)>,
-    /// The last applied events of each stream after the commit.
+    /// The last applied events of each stream after the commit; set by [`Self::keep_versions`].
     pub(crate) versions: HashMap<String, LastApplied>,
     pub(crate) duplicates: usize,
     /// The error that ended the batch; the records before it are applied.
@@ -89,32 +91,32 @@ impl<E: EventSet> EventBatch<E> {
         schemas: &SchemaRegistry,
         policies: &RecordPolicies,
     ) -> Result<(), RunError> {
-        let decision =
-            filter.check_delivered(&record).map_err(|error| run_error(error, &record))?;
+        let decision = filter.decide(&record).map_err(|error| run_error(error, &record))?;
         if decision == FilterDecision::Duplicate {
             self.duplicates += 1;
             return Ok(());
         }
-        let stream = record.stream.clone();
-        match record.decode::<E>(schemas).await {
-            Ok(data) => self.events.push(DeliveredEvent { data, delivered: record }),
+        let decoded = record.decode::<E>(schemas).await;
+        let letter = match decoded {
+            Ok(data) => {
+                filter.advance(&record.stream, record.version, record.event_id);
+                self.events.push(DeliveredEvent { data, delivered: record });
+                return Ok(());
+            }
             Err(DecodeRecordError::Payload {
                 source: DecodeError::UnknownEventType { .. },
                 ..
             }) if policies.unknown_events == UnknownEvents::Skip => {
+                filter.advance(&record.stream, record.version, record.event_id);
                 self.passed.push((self.events.len(), PassedRecord::Skipped(Box::new(record))));
+                return Ok(());
             }
-            Err(failure) => {
-                let letter = DeadLetter::Undecodable(Box::new(record), failure);
-                if let Some(error) = self.pass(letter, policies) {
-                    return Err(error);
-                }
-            }
+            Err(failure) => DeadLetter::Undecodable(Box::new(record), failure),
+        };
+        if let Some(event) = letter.event().filter(|_| !policies.unreadable.stops()) {
+            filter.advance(&event.stream, event.version, event.event_id);
         }
-        if let Some(last) = filter.last_applied(&stream) {
-            self.versions.insert(stream, last.clone());
-        }
-        Ok(())
+        self.pass(letter, policies).map_or(Ok(()), Err)
     }
 }
 
@@ -155,6 +157,18 @@ impl<E> EventBatch<E> {
         })
     }
 
+    /// Takes the versions of the streams that the batch changes from its filter.
+    pub(crate) fn keep_versions(&mut self, filter: VersionFilter) {
+        self.versions = filter.into_last();
+        if self.duplicates > 0 || self.error.is_some() {
+            let passed = self.passed.iter().filter_map(|(_, record)| record.event());
+            let events = self.events.iter().map(|event| &event.delivered);
+            let changed: HashSet<&str> =
+                events.chain(passed).map(|event| event.stream.as_str()).collect();
+            self.versions.retain(|stream, _| changed.contains(stream.as_str()));
+        }
+    }
+
     /// The number of events and dead letters: what handlers process.
     pub(crate) fn handled(&self) -> usize {
         self.events.len() + self.dead_letters().count()
@@ -176,6 +190,13 @@ impl<E> EventBatch<E> {
 }
 
 impl PassedRecord {
+    fn event(&self) -> Option<&Delivered> {
+        match self {
+            Self::Skipped(event) => Some(event),
+            Self::DeadLetter(letter) => letter.event(),
+        }
+    }
+
     fn into_record(self) -> FetchedRecord {
         match self {
             Self::Skipped(event) => Ok(*event),

@@ -11,8 +11,8 @@ use crate::kafka::{
     FetcherUse, GroupChange, KafkaClientError, PartitionCounts, RecordFetcher, Watermarks,
 };
 use crate::position::{Offset, RecordLocation, TopicPartition};
+use crate::progress::PartitionProgress;
 use crate::projection::{Projection, ProjectionLimits, Sharing};
-use crate::projection_store::PartitionProgress;
 use crate::raw_record::{FetchedRecord, identity, location, value_bytes};
 use crate::settings::ConsumerSettings;
 use crate::topic_watch::{TopicChanges, TopicWatch};

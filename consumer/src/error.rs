@@ -7,10 +7,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::envelope::{Delivered, EnvelopeError};
+use crate::filter_error::{Forked, Gap};
 use crate::kafka::KafkaClientError;
 use crate::position::{Offset, RecordLocation, Version};
 use crate::registry::DecodeRecordError;
-use crate::version_filter::{Forked, Gap};
 
 /// Why records cannot be consumed.
 #[derive(Debug, thiserror::Error)]
@@ -132,11 +132,11 @@ pub enum RunError {
         /// The last error.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// Another runner of the same projection has committed a batch of this partition. This runner
-    /// wrote nothing after that.
+    /// Another runner of the same projection has taken this partition over. This runner wrote
+    /// nothing after that.
     #[error(
-        "projection {projection} also runs elsewhere: the next offset of {topic}[{partition}] is \
-         {found}, and this runner had stored {expected}; run it once"
+        "projection {projection} also runs elsewhere: another runner owns {topic}[{partition}], with \
+         the next offset {found}, and this runner had stored {expected}; run it once"
     )]
     Superseded {
         /// The projection.
@@ -149,6 +149,14 @@ pub enum RunError {
         expected: Offset,
         /// The next offset that PostgreSQL has.
         found: Offset,
+    },
+    /// The database of [`Projection::runner_on`](crate::Projection::runner_on) refused.
+    #[error("{action}")]
+    OtherDatabase {
+        /// The action that failed, as verb and object.
+        action: &'static str,
+        /// The database's error.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// PostgreSQL reported a permanent error.
     #[error("{action}")]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::position::{Offset, RecordLocation, TopicPartition};
-use crate::projection_store::{OffsetUpdate, PartitionProgress};
+use crate::position::{Offset, OwnerEpoch, RecordLocation, TopicPartition};
+use crate::progress::{OffsetUpdate, PartitionProgress};
 
 /// Interval in which the group is told the next offsets.
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub(crate) struct OwnedPartitions {
 #[derive(Debug, Clone, Copy)]
 struct OwnedPartition {
     next: Offset,
-    owner_epoch: i64,
+    owner_epoch: OwnerEpoch,
 }
 
 impl OwnedPartitions {
@@ -55,7 +55,7 @@ impl OwnedPartitions {
         let updates = ends.iter().map(|(key, &(offset, last_event))| {
             let (topic, partition) = key.clone();
             // No owner has this epoch.
-            let unknown = OwnedPartition { next: Offset::ZERO, owner_epoch: -1 };
+            let unknown = OwnedPartition { next: Offset::ZERO, owner_epoch: OwnerEpoch::ZERO };
             let OwnedPartition { next: expected, owner_epoch } =
                 self.owned.get(key).copied().unwrap_or(unknown);
             let next = RecordLocation { topic, partition, offset: offset.next() };
@@ -72,7 +72,7 @@ impl OwnedPartitions {
         }
     }
 
-    fn set(&mut self, next: &RecordLocation, owner_epoch: i64) {
+    fn set(&mut self, next: &RecordLocation, owner_epoch: OwnerEpoch) {
         let owned = OwnedPartition { next: next.offset, owner_epoch };
         self.owned.insert(next.topic_partition(), owned);
         self.unshown.insert(next.topic_partition());

@@ -15,6 +15,10 @@ pub struct Position(i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Offset(i64);
 
+/// The number of an owner of a partition: rises with each new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnerEpoch(i64);
+
 /// The topic, partition and offset of a record. Displays as `topic[partition]@offset`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordLocation {
@@ -40,7 +44,7 @@ impl RecordLocation {
     }
 }
 
-/// The common parts of the three numbers.
+/// The common parts of the numbers.
 macro_rules! number_from_zero {
     ($name:ident, $new:literal) => {
         impl $name {
@@ -71,6 +75,7 @@ macro_rules! number_from_zero {
 number_from_zero!(Version, "A version, unless the number is negative.");
 number_from_zero!(Position, "A position, unless the number is negative.");
 number_from_zero!(Offset, "An offset, unless the number is negative.");
+number_from_zero!(OwnerEpoch, "An epoch, unless the number is negative.");
 
 impl Version {
     /// The version before this one; none before version 0.

@@ -9,10 +9,12 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::dead_letter::FailurePolicy;
 use crate::error::ConsumeError;
-use crate::projection_store::ProjectionStore;
-use crate::version_filter::{FirstVersion, Gap};
+use crate::filter_error::Gap;
+use crate::projection_error::{NAME_BYTES_MAX, ProjectionError};
+use crate::projection_store::{ProjectionStore, TransactionSettings};
+use crate::read_model::ReadModel;
+use crate::version_filter::FirstVersion;
 
-const NAME_BYTES_MAX: usize = 200;
 const SCHEMA_BYTES_MAX: usize = 63;
 
 /// A read model in PostgreSQL, and the topics that it is built from.
@@ -30,6 +32,8 @@ pub struct Projection {
     pub(crate) policies: RecordPolicies,
     pub(crate) sharing: Sharing,
     pub(crate) store: ProjectionStore,
+    /// None: the application creates the tables, and switches between versions, itself.
+    pub(crate) read_model: Option<ReadModel>,
 }
 
 /// The response to records that are not applied.
@@ -58,37 +62,6 @@ pub(crate) struct ProjectionLimits {
     pub(crate) cached_streams_max: usize,
 }
 
-/// Why a projection cannot be declared or prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum ProjectionError {
-    /// The name is empty or too long.
-    #[error("projection name {name:?}: use 1 to {NAME_BYTES_MAX} bytes")]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// No topic was given.
-    #[error("projection {name} names no topic")]
-    NoTopics {
-        /// The projection.
-        name: String,
-    },
-    /// The schema name would need quotes.
-    #[error("schema name {name:?}: use small letters, digits and _, not starting with a digit")]
-    Schema {
-        /// The name.
-        name: String,
-    },
-    /// PostgreSQL reported an error, or does not answer.
-    #[error("{action}")]
-    Database {
-        /// The action that failed, as verb and object.
-        action: &'static str,
-        /// PostgreSQL's error.
-        source: sqlx::Error,
-    },
-}
-
 impl Projection {
     /// Declares a projection. Its progress is stored under its name.
     ///
@@ -114,7 +87,31 @@ impl Projection {
             policies: RecordPolicies::default(),
             sharing: Sharing::Exclusive,
             store: ProjectionStore::new(name, "annals_projections"),
+            read_model: None,
         })
+    }
+
+    /// Keeps the read model in tables of this version's own, so that a new version can be built
+    /// beside the present one. `tables` are the statements that create them, without the name of a
+    /// schema; the handler names them without one, too.
+    ///
+    /// The tables are in the schema `<name>_v<version>`; the progress is stored under that name,
+    /// which is also the projection's in metrics, and a shared one's consumer group. Readers use
+    /// the views in the schema `<name>`: they show the tables of the first version that was
+    /// prepared, until a [`switch`](Self::switch). **Take a new version whenever topics, tables or
+    /// the handler change**, and run it beside the present one: it reads the topics from their
+    /// beginning. Gaps that were [accepted](Self::accept_gap) for the version shown are accepted
+    /// for it.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Version`] if a name would need quotes in SQL or is reserved, or the
+    /// version is 0.
+    pub fn version(mut self, version: u32, tables: &'static str) -> Result<Self, ProjectionError> {
+        let model = ReadModel::new(&self.name, version, tables, self.store.schema())?;
+        self.store = ProjectionStore::new(&model.schema, self.store.schema());
+        self.name = Arc::clone(&model.schema);
+        self.read_model = Some(model);
+        Ok(self)
     }
 
     /// Applies at most this many events in one transaction (1,000 by default). A batch holds the
@@ -159,11 +156,12 @@ impl Projection {
     }
 
     /// Stores the progress in tables of this database schema (`annals_projections` by default).
+    /// Call it before [`version`](Self::version).
     ///
     /// # Errors
     /// [`ProjectionError::Schema`] if the name would need quotes in SQL.
     pub fn schema(mut self, name: &str) -> Result<Self, ProjectionError> {
-        if !needs_no_quotes(name) {
+        if !needs_no_quotes(name) || self.read_model.is_some() {
             return Err(ProjectionError::Schema { name: name.to_owned() });
         }
         self.store = ProjectionStore::new(&self.name, name);
@@ -200,9 +198,18 @@ impl Projection {
         self
     }
 
-    /// Creates the schema and tables for the progress of projections, unless they exist.
+    pub(crate) fn transaction_settings(&self) -> TransactionSettings<'_> {
+        TransactionSettings {
+            deadline: self.limits.batch_deadline,
+            tables: self.read_model.as_ref().map(|model| &*model.schema),
+        }
+    }
+
+    /// Creates the schema and tables for the progress of projections, unless they exist, and the
+    /// tables of a [version](Self::version).
     ///
     /// # Errors
+    /// [`ProjectionError::OtherTables`] if the version was prepared with others;
     /// [`ProjectionError::Database`].
     pub async fn prepare(&self, pool: &PgPool) -> Result<(), ProjectionError> {
         let failed = |source| ProjectionError::Database {
@@ -210,7 +217,12 @@ impl Projection {
             source,
         };
         let mut connection = pool.acquire().await.map_err(failed)?;
-        self.store.prepare(&mut connection).await.map_err(failed)
+        self.store.prepare(&mut connection).await.map_err(failed)?;
+        drop(connection);
+        match &self.read_model {
+            None => Ok(()),
+            Some(model) => model.register(pool).await,
+        }
     }
 
     /// Makes the next run read the topics from their beginning, for a topic that was created and
@@ -278,7 +290,7 @@ impl Projection {
     }
 }
 
-fn needs_no_quotes(name: &str) -> bool {
+pub(crate) fn needs_no_quotes(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     name.len() <= SCHEMA_BYTES_MAX
         && name.bytes().all(plain)
@@ -296,6 +308,24 @@ mod tests {
             assert!(matches!(refused, Err(ProjectionError::Schema { .. })), "{name}");
         }
         assert!(Projection::new("p", &["t"]).unwrap().schema("read_models_2").is_ok());
+    }
+
+    #[test]
+    fn version_without_a_schema_of_its_own_is_refused() {
+        for (name, version) in [
+            ("Orders", 1),
+            ("a b", 1),
+            ("orders", 0),
+            ("public", 1),
+            ("pg_orders", 1),
+            (&"a".repeat(61), 1),
+        ] {
+            let refused = Projection::new(name, &["t"]).unwrap().version(version, "");
+            assert!(matches!(refused, Err(ProjectionError::Version { .. })), "{name} {version}");
+        }
+        let own = Projection::new("orders", &["t"]).unwrap().schema("orders_v2").unwrap();
+        assert!(own.clone().version(2, "").is_err());
+        assert!(own.version(1, "").unwrap().schema("late").is_err());
     }
 
     #[test]

@@ -8,37 +8,28 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use crate::dead_letter::DeadLetter;
+use crate::filter_error::Gap;
 use crate::outage::causes;
-use crate::position::{Offset, RecordLocation, TopicPartition, Version};
-use crate::version_filter::{Gap, LastApplied};
+use crate::position::{Offset, OwnerEpoch, RecordLocation, TopicPartition, Version};
+use crate::progress::{IDS_MAX, LastApplied, OffsetUpdate, PartitionProgress};
 
 /// The schema name in the SQL files: replaced by the configured one.
 const SCHEMA_IN_FILES: &str = "annals_projections.";
 
-/// How far a projection has read a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PartitionProgress {
-    /// The record to read next.
-    pub(crate) next: RecordLocation,
-    /// The identity of the record before it; `None` if nothing was read.
-    pub(crate) last_event: Option<Uuid>,
-    /// Rises with each new owner of the partition.
-    pub(crate) owner_epoch: i64,
-}
-
-/// The change of a partition's next offset: from `expected` to that of `next`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OffsetUpdate {
-    pub(crate) expected: Offset,
-    pub(crate) next: RecordLocation,
-    pub(crate) last_event: Uuid,
-    pub(crate) owner_epoch: i64,
+/// What a transaction of a batch sets for itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransactionSettings<'a> {
+    /// PostgreSQL ends it when it is idle for this time.
+    pub(crate) deadline: Duration,
+    /// The schema whose tables the handler names without it.
+    pub(crate) tables: Option<&'a str>,
 }
 
 /// The statements of one projection.
 #[derive(Debug, Clone)]
 pub(crate) struct ProjectionStore {
     projection: Arc<str>,
+    schema: Arc<str>,
     prepare: Arc<str>,
     claim_partitions: Arc<str>,
     claim_ownership: Arc<str>,
@@ -57,29 +48,28 @@ pub(crate) struct ProjectionStore {
 impl ProjectionStore {
     /// `schema` replaces the name in the statements: it must need no quotes.
     pub(crate) fn new(projection: &str, schema: &str) -> Self {
-        let chosen = |sql: &str| -> Arc<str> {
-            let sql = sql.replace(SCHEMA_IN_FILES, &format!("{schema}."));
-            let create = "create schema if not exists ";
-            Arc::from(
-                sql.replace(&format!("{create}annals_projections"), &format!("{create}{schema}")),
-            )
-        };
         Self {
             projection: Arc::from(projection),
-            prepare: chosen(include_str!("../sql/prepare.sql")),
-            claim_partitions: chosen(include_str!("../sql/claim_partitions.sql")),
-            claim_ownership: chosen(include_str!("../sql/claim_ownership.sql")),
-            offsets: chosen(include_str!("../sql/offsets.sql")),
-            update_offsets: chosen(include_str!("../sql/update_offsets.sql")),
-            versions: chosen(include_str!("../sql/versions.sql")),
-            store_versions: chosen(include_str!("../sql/store_versions.sql")),
-            replay: chosen(include_str!("../sql/replay.sql")),
-            forget_versions: chosen(include_str!("../sql/forget_versions.sql")),
-            accept_gap: chosen(include_str!("../sql/accept_gap.sql")),
-            accepted_gaps: chosen(include_str!("../sql/accepted_gaps.sql")),
-            accept_removal: chosen(include_str!("../sql/accept_removal.sql")),
-            insert_dead_letter: chosen(include_str!("../sql/insert_dead_letter.sql")),
+            schema: Arc::from(schema),
+            prepare: in_schema(include_str!("../sql/prepare.sql"), schema),
+            claim_partitions: in_schema(include_str!("../sql/claim_partitions.sql"), schema),
+            claim_ownership: in_schema(include_str!("../sql/claim_ownership.sql"), schema),
+            offsets: in_schema(include_str!("../sql/offsets.sql"), schema),
+            update_offsets: in_schema(include_str!("../sql/update_offsets.sql"), schema),
+            versions: in_schema(include_str!("../sql/versions.sql"), schema),
+            store_versions: in_schema(include_str!("../sql/store_versions.sql"), schema),
+            replay: in_schema(include_str!("../sql/replay.sql"), schema),
+            forget_versions: in_schema(include_str!("../sql/forget_versions.sql"), schema),
+            accept_gap: in_schema(include_str!("../sql/accept_gap.sql"), schema),
+            accepted_gaps: in_schema(include_str!("../sql/accepted_gaps.sql"), schema),
+            accept_removal: in_schema(include_str!("../sql/accept_removal.sql"), schema),
+            insert_dead_letter: in_schema(include_str!("../sql/insert_dead_letter.sql"), schema),
         }
+    }
+
+    /// The schema of the tables.
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
     }
 
     pub(crate) async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -140,14 +130,14 @@ impl ProjectionStore {
         &self,
         connection: &mut PgConnection,
         updates: &[OffsetUpdate],
-        deadline: Duration,
+        settings: TransactionSettings<'_>,
     ) -> Result<bool, sqlx::Error> {
         let topics: Vec<&str> = updates.iter().map(|update| &*update.next.topic).collect();
         let partitions: Vec<i32> = updates.iter().map(|update| update.next.partition).collect();
         let expected: Vec<i64> = updates.iter().map(|update| update.expected.get()).collect();
         let next: Vec<i64> = updates.iter().map(|update| update.next.offset.get()).collect();
         let last_events: Vec<Uuid> = updates.iter().map(|update| update.last_event).collect();
-        let epochs: Vec<i64> = updates.iter().map(|update| update.owner_epoch).collect();
+        let epochs: Vec<i64> = updates.iter().map(|update| update.owner_epoch.get()).collect();
         let done = sqlx::query(safe(&self.update_offsets))
             .bind(&*self.projection)
             .bind(topics)
@@ -156,7 +146,11 @@ impl ProjectionStore {
             .bind(next)
             .bind(last_events)
             .bind(epochs)
-            .bind(format!("{}ms", deadline.as_millis().clamp(1, i32::MAX.unsigned_abs().into())))
+            .bind(format!(
+                "{}ms",
+                settings.deadline.as_millis().clamp(1, i32::MAX.unsigned_abs().into())
+            ))
+            .bind(settings.tables)
             .execute(connection)
             .await?;
         Ok(usize::try_from(done.rows_affected()) == Ok(updates.len()))
@@ -174,7 +168,7 @@ impl ProjectionStore {
             .await?;
         let versions = rows.into_iter().filter_map(|(stream, version, event_ids)| {
             // The table's constraint excludes negative numbers.
-            Some((stream, LastApplied { version: Version::new(version)?, event_ids }))
+            Some((stream, LastApplied::new(Version::new(version)?, &event_ids)))
         });
         Ok(versions.collect())
     }
@@ -185,13 +179,23 @@ impl ProjectionStore {
         versions: &HashMap<String, LastApplied>,
     ) -> Result<(), sqlx::Error> {
         let streams: Vec<&str> = versions.keys().map(String::as_str).collect();
-        let numbers: Vec<i64> = versions.values().map(|last| last.version.get()).collect();
-        let event_ids: Vec<String> = versions.values().map(array_text).collect();
+        let numbers: Vec<i64> = versions.values().map(|last| last.version().get()).collect();
+        let mut event_ids = Vec::with_capacity(streams.len() * IDS_MAX);
+        let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
+        for last in versions.values() {
+            // A batch has fewer streams.
+            let place = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
+            firsts.push(place(event_ids.len() + 1));
+            event_ids.extend_from_slice(last.event_ids());
+            lasts.push(place(event_ids.len()));
+        }
         sqlx::query(safe(&self.store_versions))
             .bind(&*self.projection)
             .bind(streams)
             .bind(numbers)
             .bind(event_ids)
+            .bind(firsts)
+            .bind(lasts)
             .execute(connection)
             .await?;
         Ok(())
@@ -299,19 +303,20 @@ type ProgressRow = (String, i32, i64, Option<Uuid>, i64);
 fn progress(
     (topic, partition, offset, last_event, owner_epoch): ProgressRow,
 ) -> Option<PartitionProgress> {
-    // The table's constraint excludes negative numbers.
-    let offset = Offset::new(offset)?;
+    // The table's constraint excludes negative numbers, and epochs only rise.
+    let (offset, owner_epoch) = (Offset::new(offset)?, OwnerEpoch::new(owner_epoch)?);
     let next = RecordLocation { topic: Arc::from(topic), partition, offset };
     Some(PartitionProgress { next, last_event, owner_epoch })
 }
 
-/// Event ids as the text of an array: PostgreSQL has no arrays of arrays of different lengths.
-fn array_text(last: &LastApplied) -> String {
-    let event_ids: Vec<String> = last.event_ids.iter().map(Uuid::to_string).collect();
-    format!("{{{}}}", event_ids.join(","))
+/// A statement with the configured schema, which must need no quotes.
+pub(crate) fn in_schema(sql: &str, schema: &str) -> Arc<str> {
+    let sql = sql.replace(SCHEMA_IN_FILES, &format!("{schema}."));
+    let create = "create schema if not exists ";
+    Arc::from(sql.replace(&format!("{create}annals_projections"), &format!("{create}{schema}")))
 }
 
 /// The text is one of this crate's files; the schema name in it was checked to be a plain name.
-fn safe(sql: &Arc<str>) -> AssertSqlSafe<Arc<str>> {
+pub(crate) fn safe(sql: &Arc<str>) -> AssertSqlSafe<Arc<str>> {
     AssertSqlSafe(Arc::clone(sql))
 }

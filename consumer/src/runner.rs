@@ -1,28 +1,24 @@
-//! Runs a projection: one transaction a batch, until shutdown.
+//! Runs a projection in PostgreSQL or in another database, until shutdown.
 
 use std::error::Error;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use annals_schemas::EventSet;
-use jiff::Timestamp;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use crate::applied_batch::{AppliedBatch, RunEnd};
 use crate::batch::DeliveredEvent;
-use crate::batch_applier::BatchApplier;
-use crate::batcher::{Batcher, BatcherEvent};
-use crate::error::{ConsumeError, RunError};
-use crate::kafka::PartitionCounts;
-use crate::pace::Pace;
-use crate::position::TopicPartition;
+use crate::database_target::DatabaseTarget;
+use crate::drive::{Run, drive};
+use crate::error::RunError;
+use crate::postgres_target::PostgresTarget;
 use crate::projection::Projection;
+use crate::projection_database::ProjectionDatabase;
 use crate::registry::SchemaRegistry;
 use crate::settings::ConsumerSettings;
-use crate::telemetry;
 
 /// Runs a projection. Made by [`Projection::runner`].
 pub struct Runner {
@@ -30,6 +26,16 @@ pub struct Runner {
     pool: PgPool,
     settings: ConsumerSettings,
     schemas: SchemaRegistry,
+}
+
+/// Runs a projection in a database that the application implements. Made by
+/// [`Projection::runner_on`].
+pub struct DatabaseRunner<E, D> {
+    projection: Projection,
+    database: D,
+    settings: ConsumerSettings,
+    schemas: SchemaRegistry,
+    events: PhantomData<fn() -> E>,
 }
 
 /// The counts of a run so far.
@@ -60,7 +66,7 @@ pub struct RunProgress<'a> {
     pub batch_dead_letters: usize,
     /// The time from append to commit, of each event of the batch.
     pub lags: &'a [Duration],
-    /// The time from the receipt of the batch's last record to the commit.
+    /// The time from the begin of the batch, behind the batch before it, to its commit.
     pub took: Duration,
     /// All events are applied that were committed to the topics at some moment after the last
     /// record was received. True also while no topic exists.
@@ -86,6 +92,20 @@ impl Projection {
         schemas: SchemaRegistry,
     ) -> Runner {
         Runner { projection: self.clone(), pool: pool.clone(), settings, schemas }
+    }
+
+    /// Makes a runner of this projection in another database than PostgreSQL. Of the projection,
+    /// what concerns PostgreSQL has no effect: [`prepare`](Self::prepare) and the schema of the
+    /// progress.
+    #[must_use]
+    pub fn runner_on<E: EventSet, D: ProjectionDatabase<E>>(
+        &self,
+        database: D,
+        settings: ConsumerSettings,
+        schemas: SchemaRegistry,
+    ) -> DatabaseRunner<E, D> {
+        let (projection, events) = (self.clone(), PhantomData);
+        DatabaseRunner { projection, database, settings, schemas, events }
     }
 }
 
@@ -123,164 +143,53 @@ impl Runner {
     pub async fn run_until<E, Failure>(
         self,
         shutdown: &CancellationToken,
-        mut hook: impl FnMut(&RunProgress<'_>) -> ControlFlow<()>,
-        mut handler: impl AsyncFnMut(&mut PgConnection, &[DeliveredEvent<E>]) -> Result<(), Failure>,
+        hook: impl FnMut(&RunProgress<'_>) -> ControlFlow<()>,
+        handler: impl AsyncFnMut(&mut PgConnection, &[DeliveredEvent<E>]) -> Result<(), Failure>,
     ) -> Result<RunTotals, RunError>
     where
         E: EventSet,
         Failure: Into<Box<dyn Error + Send + Sync>>,
     {
-        let mut batcher = Batcher::open(&self.projection, &self.settings)?;
-        let mut applier = BatchApplier::new(&self.projection, &self.schemas, &self.pool, shutdown);
-        let mut totals = RunTotals::default();
-        let mut pace = Pace::new(Instant::now());
-        let ended = loop {
-            let event = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break Ok(totals),
-                event = batcher.next() => event,
-            };
-            let received = Instant::now();
-            // Boxed: it would make the future of the run too large for the stack.
-            let work = Box::pin(process(event, &mut batcher, &mut applier, &mut handler));
-            let applied = match work.await {
-                Ok(applied) => applied,
-                Err(RunEnd::Shutdown) => break Ok(totals),
-                Err(RunEnd::Error(RunError::Superseded { .. })) if batcher.is_shared() => {
-                    tracing::info!(projection = %self.projection.name, "another runner owns a partition");
-                    applier.owned.clear();
-                    batcher.close().await;
-                    batcher = Batcher::open(&self.projection, &self.settings)?;
-                    continue;
-                }
-                Err(RunEnd::Error(error)) => break Err(error),
-            };
-            let Some(applied) = applied else { continue };
-            totals.add(&applied);
-            pace.add(applied.records(), Instant::now());
-            let lags = lags(&applied.events);
-            let mut progress = applied.progress(&lags, received.elapsed(), totals);
-            progress.measure(&pace, batcher.records_left());
-            telemetry::record(&self.projection.name, &applied, &progress);
-            let hooked = hook(&progress);
-            if let Some(error) = applied.error {
-                break Err(error);
-            }
-            if hooked.is_break() {
-                break Ok(totals);
-            }
-        };
-        batcher.show_offsets(&applier.owned.take_all_to_show());
-        batcher.close().await;
-        ended
+        let target =
+            PostgresTarget::<E, _, Failure>::new(&self.projection, &self.pool, shutdown, handler);
+        let Self { projection, settings, schemas, .. } = &self;
+        drive(&Run { projection, settings, schemas, shutdown }, target, hook).await
     }
 }
 
-/// Processes one event of the batcher. Returns the batch to report to the hook.
-async fn process<E, Failure>(
-    event: Result<BatcherEvent, ConsumeError>,
-    batcher: &mut Batcher,
-    applier: &mut BatchApplier,
-    handler: &mut impl AsyncFnMut(&mut PgConnection, &[DeliveredEvent<E>]) -> Result<(), Failure>,
-) -> Result<Option<AppliedBatch<E>>, RunEnd>
-where
-    E: EventSet,
-    Failure: Into<Box<dyn Error + Send + Sync>>,
-{
-    match event? {
-        BatcherEvent::TopicsFound(topics) => {
-            applier.claim(&topics).await?;
-            let partitions = if batcher.is_shared() {
-                batcher.join()?;
-                batcher.assigned_of(&topics)
-            } else {
-                partitions_of(&topics)
-            };
-            if !partitions.is_empty() {
-                batcher.start(&applier.own(&partitions).await?)?;
-            }
-        }
-        BatcherEvent::Assigned(partitions) => {
-            batcher.start(&applier.own(&partitions).await?)?;
-            tracing::info!(partitions = partitions.len(), "the group assigned partitions");
-        }
-        BatcherEvent::Revoked(partitions) => {
-            applier.owned.remove(&partitions);
-            batcher.stop(&partitions)?;
-            tracing::info!(partitions = partitions.len(), "the group revoked partitions");
-        }
-        BatcherEvent::Records(records) => {
-            let applied = applier.apply(records, handler).await?;
-            batcher.show_offsets(&applier.owned.take_to_show());
-            return Ok(Some(applied));
-        }
-        BatcherEvent::CaughtUp => {
-            batcher.show_offsets(&applier.owned.take_all_to_show());
-            return Ok(Some(AppliedBatch { caught_up: true, ..AppliedBatch::new() }));
-        }
+impl<E: EventSet, D: ProjectionDatabase<E>> DatabaseRunner<E, D> {
+    /// Applies events until `shutdown` is cancelled, and ends after the current batch.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub async fn run(self, shutdown: &CancellationToken) -> Result<RunTotals, RunError> {
+        self.run_until(shutdown, |_progress| ControlFlow::Continue(())).await
     }
-    Ok(None)
-}
 
-impl RunTotals {
-    fn add<E>(&mut self, applied: &AppliedBatch<E>) {
-        // Counts of one batch always fit.
-        self.events += applied.events.len() as u64;
-        self.duplicates += applied.duplicates as u64;
-        self.skipped += applied.skipped as u64;
-        self.dead_letters += applied.dead_letters as u64;
-        self.batches += applied.batches;
+    /// Like [`run`](Self::run), and calls `hook` with the progress after each batch, and at the end
+    /// of the topics. The run ends when the hook breaks.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub async fn run_until(
+        self,
+        shutdown: &CancellationToken,
+        hook: impl FnMut(&RunProgress<'_>) -> ControlFlow<()>,
+    ) -> Result<RunTotals, RunError> {
+        let Self { projection, database, settings, schemas, .. } = self;
+        let target = DatabaseTarget::new(&projection, database, shutdown);
+        let run = Run { projection: &projection, settings: &settings, schemas: &schemas, shutdown };
+        drive(&run, target, hook).await
     }
 }
 
-impl<E> AppliedBatch<E> {
-    fn progress<'a>(
-        &self,
-        lags: &'a [Duration],
-        took: Duration,
-        totals: RunTotals,
-    ) -> RunProgress<'a> {
-        RunProgress {
-            batch_events: self.events.len(),
-            batch_duplicates: self.duplicates,
-            batch_skipped: self.skipped,
-            batch_dead_letters: self.dead_letters,
-            lags,
-            took,
-            caught_up: self.caught_up,
-            totals,
-            records_per_second: 0.0,
-            records_left: None,
-            time_left: None,
-        }
+impl<E, D> fmt::Debug for DatabaseRunner<E, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseRunner")
+            .field("projection", &self.projection.name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
-
-    fn records(&self) -> u64 {
-        (self.events.len() + self.duplicates + self.skipped + self.dead_letters) as u64
-    }
-}
-
-impl RunProgress<'_> {
-    fn measure(&mut self, pace: &Pace, records_left: Option<u64>) {
-        let now = Instant::now();
-        self.records_per_second = pace.per_second(now);
-        self.records_left = records_left;
-        self.time_left = records_left.and_then(|records| pace.time_for(records, now));
-    }
-}
-
-fn partitions_of(topics: &PartitionCounts) -> Vec<TopicPartition> {
-    let all = topics.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
-    all.map(|(topic, partition)| (Arc::clone(topic), partition)).collect()
-}
-
-fn lags<E>(events: &[DeliveredEvent<E>]) -> Vec<Duration> {
-    let now = Timestamp::now();
-    // No negative lags if the clock of the database is ahead.
-    let lag = |event: &DeliveredEvent<E>| {
-        Duration::try_from(now.duration_since(event.delivered.recorded_at)).unwrap_or_default()
-    };
-    events.iter().map(lag).collect()
 }
 
 impl fmt::Debug for Runner {

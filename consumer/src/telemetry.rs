@@ -14,7 +14,7 @@ pub(crate) const DUPLICATES: &str = "annals_projection_duplicates_total";
 pub(crate) const DEAD_LETTERS: &str = "annals_projection_dead_letters_total";
 /// Committed transactions.
 pub(crate) const BATCHES: &str = "annals_projection_batches_total";
-/// The time from the receipt of a batch to its commit.
+/// The time from the begin of a batch, behind the batch before it, to its commit.
 pub(crate) const BATCH_SECONDS: &str = "annals_projection_batch_seconds";
 /// The time from the append of the last event of a batch to its commit.
 pub(crate) const LAG_SECONDS: &str = "annals_projection_lag_seconds";

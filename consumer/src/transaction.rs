@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 
@@ -13,8 +12,9 @@ use crate::connection::is_transient_cause;
 use crate::dead_letter::{DeadLetter, FailurePolicy};
 use crate::error::{RunError, TransactionLimit};
 use crate::position::Offset;
+use crate::progress::{OffsetUpdate, PartitionProgress};
 use crate::projection::RecordPolicies;
-use crate::projection_store::{OffsetUpdate, PartitionProgress, ProjectionStore};
+use crate::projection_store::{ProjectionStore, TransactionSettings};
 
 /// The outcome of a batch.
 pub(crate) enum BatchOutcome {
@@ -47,7 +47,7 @@ pub(crate) struct AttemptContext<'a> {
     pub(crate) store: &'a ProjectionStore,
     pub(crate) policies: &'a RecordPolicies,
     pub(crate) updates: &'a [OffsetUpdate],
-    pub(crate) deadline: Duration,
+    pub(crate) settings: TransactionSettings<'a>,
     /// Set when the handler is called: a limit that is exceeded later is the handler's.
     pub(crate) handler_called: &'a AtomicBool,
 }
@@ -64,7 +64,7 @@ where
 {
     let store = context.store;
     let mut transaction = connection.begin().await?;
-    if !store.update_offsets(&mut transaction, context.updates, context.deadline).await? {
+    if !store.update_offsets(&mut transaction, context.updates, context.settings).await? {
         transaction.rollback().await?;
         return Err(AttemptError::OffsetChanged);
     }

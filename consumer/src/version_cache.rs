@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::mem;
 
-use crate::version_filter::LastApplied;
+use crate::progress::LastApplied;
 
 /// Caches the last applied events of streams in bounded memory.
 ///
@@ -49,13 +49,13 @@ mod tests {
         let mut cache = VersionCache::new(10);
         for number in 0..1_000 {
             let version = Version::new(number).unwrap();
-            let applied = LastApplied { version, event_ids: vec![Uuid::nil()] };
+            let applied = LastApplied::new(version, &[Uuid::nil()]);
             cache.insert("always", applied.clone());
             cache.insert(&format!("stream-{number}"), applied.clone());
             assert_eq!(cache.get("always"), Some(&applied));
             assert!(cache.young.len() + cache.old.len() <= 20);
         }
-        assert_eq!(cache.get("stream-999").map(|last| last.version.get()), Some(999));
+        assert_eq!(cache.get("stream-999").map(|last| last.version().get()), Some(999));
         assert_eq!(cache.get("stream-0"), None);
     }
 }

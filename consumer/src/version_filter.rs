@@ -6,10 +6,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::envelope::Delivered;
+use crate::filter_error::{FilterError, Forked, Gap};
 use crate::position::{TopicPartition, Version};
-
-/// The number of event ids that are kept of each stream: those of its last events.
-pub(crate) const IDS_MAX: usize = 8;
+use crate::progress::LastApplied;
 
 /// Decides for each event whether to apply it, and detects duplicates, gaps and forks.
 ///
@@ -43,14 +42,6 @@ pub struct VersionFilter {
     accepted: Arc<HashSet<Gap>>,
 }
 
-/// The last events applied of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LastApplied {
-    pub(crate) version: Version,
-    /// The event ids of this version and those before it, the last first; at most [`IDS_MAX`].
-    pub(crate) event_ids: Vec<Uuid>,
-}
-
 /// Which version the first event of a stream may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FirstVersion {
@@ -70,48 +61,6 @@ pub enum FilterDecision {
     Duplicate,
 }
 
-/// Why an event can be neither applied nor dropped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FilterError {
-    /// An event before it is missing.
-    #[error(transparent)]
-    Gap(#[from] Gap),
-    /// Another event was applied under its version.
-    #[error(transparent)]
-    Forked(#[from] Forked),
-}
-
-/// An event arrived whose predecessor is missing.
-///
-/// Applying it would lose the events between. They may follow later, or lie in another partition,
-/// or be lost with a topic that was deleted or truncated by retention. [`VersionFilter::accept`]
-/// lets the stream continue without them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("stream {stream}: version {found} came where version {expected} was expected")]
-pub struct Gap {
-    /// The stream.
-    pub stream: String,
-    /// The expected version.
-    pub expected: Version,
-    /// The version that arrived.
-    pub found: Version,
-}
-
-/// Another event arrived under an applied version: the store has lost published events, and has
-/// others in their place. The events applied since then are no longer part of the history.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("stream {stream}: version {version} was event {applied} and is event {received} now")]
-pub struct Forked {
-    /// The stream.
-    pub stream: String,
-    /// The version that both events have.
-    pub version: Version,
-    /// The id of the applied event.
-    pub applied: Uuid,
-    /// The id of the event that arrived.
-    pub received: Uuid,
-}
-
 impl VersionFilter {
     /// Makes a filter without any stream.
     #[must_use]
@@ -124,8 +73,14 @@ impl VersionFilter {
         Arc::make_mut(&mut self.accepted).insert(gap);
     }
 
-    pub(crate) fn with_accepted(self, accepted: &Arc<HashSet<Gap>>) -> Self {
-        Self { accepted: Arc::clone(accepted), ..self }
+    /// A filter for a batch of so many records.
+    pub(crate) fn of_batch(
+        first: FirstVersion,
+        records: usize,
+        accepted: &Arc<HashSet<Gap>>,
+    ) -> Self {
+        let last = HashMap::with_capacity(records);
+        Self { last, accepted: Arc::clone(accepted), ..Self::new(first) }
     }
 
     /// Checks the next event of a topic, and records its version and id if it is to be applied.
@@ -184,8 +139,27 @@ impl VersionFilter {
         version: Version,
         event_id: Uuid,
     ) -> Result<FilterDecision, FilterError> {
+        let decision = self.decide_behind(previous, stream, version, event_id)?;
+        if decision == FilterDecision::Apply {
+            self.advance(stream, version, event_id);
+        }
+        Ok(decision)
+    }
+
+    /// Checks the next event of a topic, without recording it.
+    pub(crate) fn decide(&self, event: &Delivered) -> Result<FilterDecision, FilterError> {
+        self.decide_behind(event.previous, &event.stream, event.version, event.event_id)
+    }
+
+    fn decide_behind(
+        &self,
+        previous: Option<Version>,
+        stream: &str,
+        version: Version,
+        event_id: Uuid,
+    ) -> Result<FilterDecision, FilterError> {
         let last = self.last.get(stream);
-        if let Some(last) = last.filter(|last| version <= last.version) {
+        if let Some(last) = last.filter(|last| version <= last.version()) {
             return match last.event_id(version).filter(|applied| *applied != event_id) {
                 None => Ok(FilterDecision::Duplicate),
                 Some(applied) => {
@@ -196,56 +170,46 @@ impl VersionFilter {
         }
         let is_next = match last {
             // No version is lower than every version.
-            Some(last) => previous <= Some(last.version),
+            Some(last) => previous <= Some(last.version()),
             None => previous.is_none() || self.first == FirstVersion::Any,
         };
         if !is_next {
-            let expected = last.map_or(Version::ZERO, |last| last.version.next());
+            let expected = last.map_or(Version::ZERO, |last| last.version().next());
             let gap = Gap { stream: stream.to_owned(), expected, found: version };
             if !self.accepted.contains(&gap) {
                 return Err(gap.into());
             }
         }
+        Ok(FilterDecision::Apply)
+    }
+
+    /// Records an event that is applied.
+    pub(crate) fn advance(&mut self, stream: &str, version: Version, event_id: Uuid) {
         match self.last.get_mut(stream) {
             Some(last) => last.advance(version, event_id),
             None => self.set_last(stream, version, event_id),
         }
-        Ok(FilterDecision::Apply)
     }
 
     /// The version and event id of the last applied event of a stream, if any.
     #[must_use]
     pub fn last(&self, stream: &str) -> Option<(Version, Uuid)> {
         let last = self.last.get(stream)?;
-        Some((last.version, last.event_id(last.version)?))
+        Some((last.version(), last.event_id(last.version())?))
     }
 
     /// Sets the last applied event of a stream, from earlier runs.
     pub fn set_last(&mut self, stream: &str, version: Version, event_id: Uuid) {
-        self.restore(stream, LastApplied { version, event_ids: vec![event_id] });
+        self.restore(stream, LastApplied::new(version, &[event_id]));
     }
 
     pub(crate) fn restore(&mut self, stream: &str, last: LastApplied) {
         self.last.insert(stream.to_owned(), last);
     }
 
-    pub(crate) fn last_applied(&self, stream: &str) -> Option<&LastApplied> {
-        self.last.get(stream)
-    }
-}
-
-impl LastApplied {
-    fn event_id(&self, version: Version) -> Option<Uuid> {
-        let back = self.version.get().checked_sub(version.get())?;
-        self.event_ids.get(usize::try_from(back).ok()?).copied()
-    }
-
-    fn advance(&mut self, version: Version, event_id: Uuid) {
-        // The ids are those of adjacent versions.
-        let kept = if version == self.version.next() { IDS_MAX - 1 } else { 0 };
-        self.version = version;
-        self.event_ids.truncate(kept);
-        self.event_ids.insert(0, event_id);
+    /// The last applied events of all streams that it knows.
+    pub(crate) fn into_last(self) -> HashMap<String, LastApplied> {
+        self.last
     }
 }
 

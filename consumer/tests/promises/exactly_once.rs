@@ -1,10 +1,9 @@
 //! Each event is applied once, through stops, faults and repetitions.
 
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
-use annals_consumer::{DeliveredEvent, RunError, RunProgress, RunTotals};
+use annals_consumer::{DeliveredEvent, RunError, RunTotals};
 use annals_testkit::{FaultyLink, TopicBed, in_time};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -242,41 +241,6 @@ async fn two_runners_of_one_projection_apply_nothing_twice() {
     }
     run_to_the_end(&bed, &topic).await.unwrap();
     assert_eq!(book::sums(&bed.pool).await, book::sums_of(50, 40));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn paused_runner_that_was_overtaken_writes_nothing_more() {
-    let bed = bed().await;
-    let topic = bed.create_topic(1).await;
-    book::open(&bed.pool).await;
-    bed.write(&topic, &book::orders(&bed, 5, 0..1)).await;
-    let projection = bed.projection(&[&topic]).await.batch_events_max(some(3));
-    let (paused, is_paused) = tokio::sync::oneshot::channel();
-    let (wake, woken) = std::sync::mpsc::channel();
-    let runner = bed.runner(&projection);
-    let mut pause = Some(move || {
-        paused.send(()).unwrap();
-        tokio::task::block_in_place(|| woken.recv().unwrap());
-    });
-    let slow = tokio::spawn(async move {
-        let pause_once = move |_progress: &RunProgress<'_>| {
-            pause.take().into_iter().for_each(|pause| pause());
-            ControlFlow::Continue(())
-        };
-        let add = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
-            book::add(connection, events).await
-        };
-        runner.run_until(&CancellationToken::new(), pause_once, add).await
-    });
-    in_time(is_paused).await.unwrap();
-    bed.write(&topic, &book::orders(&bed, 5, 1..3)).await;
-    assert_eq!(run_to_the_end(&bed, &topic).await.unwrap().events, 12);
-    wake.send(()).unwrap();
-
-    let error = in_time(slow).await.unwrap().unwrap_err();
-    let RunError::Superseded { expected, found, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((expected.get(), found.get()), (3, 15));
-    assert_eq!(book::sums(&bed.pool).await, book::sums_of(5, 3));
 }
 
 async fn linked_pool(bed: &TopicBed) -> (sqlx::PgPool, FaultyLink) {

@@ -1,0 +1,172 @@
+//! A read model in a database that the application implements.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_schemas::EventSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::applied_batch::RunEnd;
+use crate::batch::EventBatch;
+use crate::error::{RunError, TransactionLimit};
+use crate::filter_error::Gap;
+use crate::outage::Outage;
+use crate::position::{Offset, RecordLocation, TopicPartition};
+use crate::progress::{LastApplied, OffsetUpdate, PartitionProgress};
+use crate::projection::Projection;
+use crate::projection_database::{BatchToApply, DatabaseError, ProjectionDatabase};
+use crate::target::Target;
+use crate::transaction::{BatchOutcome, Exceeded};
+
+/// A database of the application.
+pub(crate) struct DatabaseTarget<E, D> {
+    name: Arc<str>,
+    database: D,
+    outage: Outage,
+    deadline: Duration,
+    shutdown: CancellationToken,
+    events: std::marker::PhantomData<fn() -> E>,
+}
+
+/// A call took longer than the deadline of the projection.
+#[derive(Debug, thiserror::Error)]
+#[error("it took longer than {0:?}")]
+struct DeadlineExceeded(Duration);
+
+impl<E, D> DatabaseTarget<E, D> {
+    pub(crate) fn new(projection: &Projection, database: D, shutdown: &CancellationToken) -> Self {
+        Self {
+            name: Arc::clone(&projection.name),
+            database,
+            outage: Outage::of("the database of the read model"),
+            deadline: projection.limits.batch_deadline,
+            shutdown: shutdown.clone(),
+            events: std::marker::PhantomData,
+        }
+    }
+
+    fn answered<T>(&mut self, answer: T) -> T {
+        self.outage.record_success();
+        answer
+    }
+
+    /// Waits before a call is repeated, or returns the end of the run.
+    async fn after(&mut self, action: &'static str, failure: DatabaseError) -> Result<(), RunEnd> {
+        match failure {
+            DatabaseError::Unavailable(cause) => {
+                let delay = self.outage.record_failure(&*cause);
+                self.wait(delay).await
+            }
+            DatabaseError::Refused(source) => {
+                Err(RunEnd::Error(RunError::OtherDatabase { action, source }))
+            }
+            DatabaseError::Superseded(found) => Err(self.superseded(&[], &found)),
+        }
+    }
+
+    async fn wait(&self, delay: Duration) -> Result<(), RunEnd> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(RunEnd::Shutdown),
+            () = tokio::time::sleep(delay) => Ok(()),
+        }
+    }
+
+    fn superseded(&self, updates: &[OffsetUpdate], found: &RecordLocation) -> RunEnd {
+        let key = found.topic_partition();
+        let update = updates.iter().find(|update| update.next.topic_partition() == key);
+        RunEnd::Error(RunError::Superseded {
+            projection: Arc::clone(&self.name),
+            topic: Arc::clone(&found.topic),
+            partition: found.partition,
+            expected: update.map_or(Offset::ZERO, |update| update.expected),
+            found: found.offset,
+        })
+    }
+}
+
+async fn in_time<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    let answer = tokio::time::timeout(deadline, call).await;
+    answer.unwrap_or(Err(DatabaseError::Unavailable(DeadlineExceeded(deadline).into())))
+}
+
+impl<E: EventSet, D: ProjectionDatabase<E>> Target for DatabaseTarget<E, D> {
+    type Event = E;
+
+    async fn claim_topic(&mut self, topic: &Arc<str>, partitions: i32) -> Result<i32, RunEnd> {
+        loop {
+            let call = self.database.record_partitions(topic, partitions);
+            match in_time(self.deadline, call).await {
+                Ok(known) => return Ok(self.answered(known)),
+                Err(failure) => self.after("record the partitions of a topic", failure).await?,
+            }
+        }
+    }
+
+    async fn own(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<PartitionProgress>, RunEnd> {
+        loop {
+            match in_time(self.deadline, self.database.own(partitions)).await {
+                Ok(progress) => return Ok(self.answered(progress)),
+                Err(failure) => self.after("claim the partitions", failure).await?,
+            }
+        }
+    }
+
+    async fn accepted_gaps(&mut self) -> Result<HashSet<Gap>, RunEnd> {
+        loop {
+            match in_time(self.deadline, self.database.accepted_gaps()).await {
+                Ok(gaps) => return Ok(self.answered(gaps.into_iter().collect())),
+                Err(failure) => self.after("load the accepted gaps", failure).await?,
+            }
+        }
+    }
+
+    async fn last_applied(
+        &mut self,
+        streams: &[&str],
+    ) -> Result<Vec<(String, LastApplied)>, RunEnd> {
+        loop {
+            match in_time(self.deadline, self.database.last_applied(streams)).await {
+                Ok(found) => return Ok(self.answered(found)),
+                Err(failure) => self.after("load the versions of streams", failure).await?,
+            }
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        batch: &EventBatch<E>,
+        updates: &[OffsetUpdate],
+    ) -> Result<BatchOutcome, RunEnd> {
+        let to_apply = BatchToApply {
+            events: &batch.events,
+            dead_letters: batch.dead_letters().collect(),
+            versions: &batch.versions,
+            offsets: updates,
+        };
+        let limit = TransactionLimit::BatchDeadline(self.deadline);
+        let mut tries = 0;
+        loop {
+            let source = match in_time(self.deadline, self.database.apply(&to_apply)).await {
+                Ok(()) => return Ok(self.answered(BatchOutcome::Committed)),
+                Err(DatabaseError::Refused(source)) => return Ok(BatchOutcome::Rejected(source)),
+                Err(DatabaseError::Superseded(found)) => {
+                    return Err(self.superseded(updates, &found));
+                }
+                Err(DatabaseError::Unavailable(source)) => source,
+            };
+            tries += u32::from(source.is::<DeadlineExceeded>());
+            if tries >= limit.tries_max(batch.handled()) {
+                return Ok(BatchOutcome::Exceeded(Exceeded { limit, tries, source }));
+            }
+            let delay = self.outage.record_failure(&*source);
+            self.wait(delay).await?;
+        }
+    }
+}
