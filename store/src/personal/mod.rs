@@ -8,8 +8,10 @@ mod erase;
 mod error;
 mod file;
 mod keys;
+mod postgres;
 mod provider;
 mod rotation;
+pub(crate) mod table;
 #[cfg(feature = "vault")]
 mod vault;
 
