@@ -65,7 +65,7 @@
 //! `sslmode=require` is an error.
 //!
 //! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp Vault or
-//! OpenBao.
+//! OpenBao; `aws-kms` adds `AwsKmsKeyProvider`, which keeps it in the AWS Key Management Service.
 //!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
@@ -177,6 +177,8 @@ pub use migrate::{MigrationError, Purpose};
 pub use options::StoreOptions;
 #[cfg(feature = "vault")]
 pub use personal::VaultKeyProvider;
+#[cfg(feature = "aws-kms")]
+pub use personal::{AwsCredentials, AwsKmsKeyProvider};
 pub use personal::{
     Erased, FileKeyProvider, KeyProvider, KeyProviderError, PersonalDataEvent, PersonalError,
     PersonalKeys, SubjectErased,
