@@ -15,7 +15,8 @@ use crate::raw_record::{FetchedRecord, identity, location};
 use crate::registry::{DecodeRecordError, SchemaRegistry};
 use crate::version_filter::{FilterDecision, FilterError, LastApplied, VersionFilter};
 
-/// A decoded event with its record.
+/// A decoded event with its record. Of a record whose event an upcaster makes several of, each has
+/// that record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveredEvent<E> {
     /// The event.
@@ -28,6 +29,8 @@ pub struct DeliveredEvent<E> {
 #[derive(Debug)]
 pub(crate) struct EventBatch<E> {
     pub(crate) events: Vec<DeliveredEvent<E>>,
+    /// The number of records with these events.
+    pub(crate) records: usize,
     /// Records without an event to apply, each with the number of events before it.
     passed: Vec<(usize, PassedRecord)>,
     /// The last record of each partition, and its identity.
@@ -58,6 +61,7 @@ impl<E: EventSet> EventBatch<E> {
     ) -> Self {
         let mut batch = Self {
             events: Vec::with_capacity(records.len()),
+            records: 0,
             passed: Vec::new(),
             ends: HashMap::new(),
             versions: HashMap::new(),
@@ -96,8 +100,8 @@ impl<E: EventSet> EventBatch<E> {
             return Ok(());
         }
         let stream = record.stream.clone();
-        match record.decode::<E>(schemas).await {
-            Ok(data) => self.events.push(DeliveredEvent { data, delivered: record }),
+        match record.decode_all::<E>(schemas).await {
+            Ok(data) => self.decoded(record, data),
             Err(DecodeRecordError::Payload {
                 source: DecodeError::UnknownEventType { .. },
                 ..
@@ -115,6 +119,20 @@ impl<E: EventSet> EventBatch<E> {
             self.versions.insert(stream, last.clone());
         }
         Ok(())
+    }
+}
+
+impl<E> EventBatch<E> {
+    /// Adds the events of a record. One without events, by its upcaster, is skipped.
+    fn decoded(&mut self, record: Delivered, mut data: Vec<E>) {
+        let Some(last) = data.pop() else {
+            self.passed.push((self.events.len(), PassedRecord::Skipped(Box::new(record))));
+            return;
+        };
+        let events = data.into_iter();
+        self.events.extend(events.map(|data| DeliveredEvent { data, delivered: record.clone() }));
+        self.events.push(DeliveredEvent { data: last, delivered: record });
+        self.records += 1;
     }
 }
 
@@ -136,11 +154,13 @@ impl<E> EventBatch<E> {
         None
     }
 
-    /// Makes a dead letter of the single event that the handler rejected.
+    /// Makes a dead letter of the single record whose events the handler rejected.
     pub(crate) fn reject(&mut self, error: Box<dyn Error + Send + Sync>) {
-        if let Some(DeliveredEvent { delivered, .. }) = self.events.pop() {
+        let rejected = self.events.pop();
+        (self.records, self.events) = (0, Vec::new());
+        if let Some(DeliveredEvent { delivered, .. }) = rejected {
             let letter = DeadLetter::Rejected(Box::new(delivered), error);
-            self.passed.push((self.events.len(), PassedRecord::DeadLetter(letter)));
+            self.passed.push((0, PassedRecord::DeadLetter(letter)));
         }
     }
 
@@ -155,20 +175,23 @@ impl<E> EventBatch<E> {
         })
     }
 
-    /// The number of events and dead letters: what handlers process.
+    /// The number of records that handlers process: those with events, and dead letters.
     pub(crate) fn handled(&self) -> usize {
-        self.events.len() + self.dead_letters().count()
+        self.records + self.dead_letters().count()
     }
 
     /// The records that are not duplicates, in the order of delivery.
     pub(crate) fn into_records(self) -> Vec<FetchedRecord> {
-        let mut records = Vec::with_capacity(self.events.len() + self.passed.len());
+        let mut records: Vec<FetchedRecord> = Vec::with_capacity(self.records + self.passed.len());
         let mut passed = self.passed.into_iter().peekable();
         for (before, event) in self.events.into_iter().enumerate() {
             while let Some((_, record)) = passed.next_if(|(place, _)| *place <= before) {
                 records.push(record.into_record());
             }
-            records.push(Ok(event.delivered));
+            let is_of_record = |of: &FetchedRecord| location(of) == event.delivered.location();
+            if !records.last().is_some_and(is_of_record) {
+                records.push(Ok(event.delivered));
+            }
         }
         records.extend(passed.map(|(_, record)| record.into_record()));
         records

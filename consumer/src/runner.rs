@@ -35,11 +35,11 @@ pub struct Runner {
 /// The counts of a run so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunTotals {
-    /// Applied events.
+    /// Applied events; more than their records where upcasters make several of one.
     pub events: u64,
     /// Dropped records: their event had been applied before.
     pub duplicates: u64,
-    /// Skipped events: their type is not declared.
+    /// Skipped events: their type is not declared, or their upcaster makes none of them.
     pub skipped: u64,
     /// Passed records that cannot be applied.
     pub dead_letters: u64,
@@ -256,7 +256,7 @@ impl<E> AppliedBatch<E> {
     }
 
     fn records(&self) -> u64 {
-        (self.events.len() + self.duplicates + self.skipped + self.dead_letters) as u64
+        (self.event_records + self.duplicates + self.skipped + self.dead_letters) as u64
     }
 }
 

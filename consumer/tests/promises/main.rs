@@ -16,6 +16,7 @@ mod reading;
 mod refusals;
 mod removals;
 mod topics;
+mod upcast;
 
 use annals_testkit::TopicBed;
 
