@@ -1,6 +1,7 @@
 //! `annals`: the audit log, personal data and the life of streams, from the command line.
 
 mod audit_log;
+mod documents;
 mod personal;
 mod stream;
 
@@ -8,16 +9,17 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use annals_store::{Store, StoreOptions};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Administration of an Annals event store.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "annals", version)]
 struct Arguments {
     /// The URL of the database; roles: annals_read for the audit log, annals_append for erasures,
     /// annals_admin for keys and streams.
     #[arg(long, env = "ANNALS_DATABASE_URL", hide_env_values = true)]
-    database_url: String,
+    database_url: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -32,6 +34,10 @@ enum Command {
     Personal(personal::Personal),
     /// Shows, closes, truncates and archives a stream.
     Stream(stream::Stream),
+    /// Prints a script for a shell that completes the commands of this program.
+    Completions(documents::Completions),
+    /// Writes the manual pages.
+    Man(documents::Man),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -46,15 +52,24 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let options = StoreOptions::default().connections_max(2).without_notifications();
-    let store: Store = options.connect(&arguments.database_url).await?;
-    match arguments.command {
-        Command::Log(log) => log.run(&store).await,
-        Command::Tree(tree) => tree.run(&store).await,
-        Command::Personal(personal) => personal.run(&store).await,
-        Command::Stream(stream) => stream.run(&store).await,
+async fn run(Arguments { database_url, command }: Arguments) -> anyhow::Result<()> {
+    match command {
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+        Command::Log(log) => log.run(&connect(database_url).await?).await,
+        Command::Tree(tree) => tree.run(&connect(database_url).await?).await,
+        Command::Personal(personal) => personal.run(&connect(database_url).await?).await,
+        Command::Stream(stream) => stream.run(&connect(database_url).await?).await,
     }
+}
+
+async fn connect(database_url: Option<String>) -> anyhow::Result<Store> {
+    let Some(url) = database_url else {
+        let missing = "no database: give --database-url or ANNALS_DATABASE_URL";
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
+    };
+    let options = StoreOptions::default().connections_max(2).without_notifications();
+    Ok(options.connect(&url).await?)
 }
 
 /// The reader of the output, such as `head`, has enough.
