@@ -25,7 +25,8 @@ kafka_prepare() {
 }
 
 kafka_launch() {
-  launch kafka "$JAVA" -Xmx1g -Djava.awt.headless=true "-Dannals.dev=$HOME_DIR/kafka" "-Dannals.log=$LOGS/kafka.log" \
+  # shellcheck disable=SC2086 # several options
+  launch kafka "$JAVA" -Xmx1g ${ANNALS_JAVA_OPTIONS:-} -Djava.awt.headless=true "-Dannals.dev=$HOME_DIR/kafka" "-Dannals.log=$LOGS/kafka.log" \
     "-Dlog4j2.configurationFile=$DEV/kafka-log4j2.properties" -cp "$KAFKA_CLASS_PATH" \
     kafka.Kafka "$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
 }

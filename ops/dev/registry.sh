@@ -23,9 +23,10 @@ registry_prepare() {
 # issues the same id again for another schema.
 registry_launch() {
   local programs=$CACHE/registry-$REGISTRY_VERSION
+  # shellcheck disable=SC2086 # several options
   launch registry env "QUARKUS_HTTP_PORT=$ANNALS_REGISTRY_PORT" QUARKUS_HTTP_HOST=127.0.0.1 \
     "REGISTRY_DATASOURCE_URL=jdbc:h2:file:$HOME_DIR/registry/registry;WRITE_DELAY=0" \
-    "$JAVA" -Xmx512m -Djava.awt.headless=true "-Dannals.dev=$HOME_DIR/registry" \
+    "$JAVA" -Xmx512m ${ANNALS_JAVA_OPTIONS:-} -Djava.awt.headless=true "-Dannals.dev=$HOME_DIR/registry" \
     -jar "$programs/apicurio-registry-app-$REGISTRY_VERSION-runner.jar"
 }
 

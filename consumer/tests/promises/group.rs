@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::applied;
 use crate::bed;
 use crate::book;
-use crate::members::{Fault, Member, projection, settings};
+use crate::members::{self, Fault, Member, projection, settings};
 
 const STREAMS: i64 = 40;
 
@@ -96,6 +96,7 @@ async fn handler_that_writes_outside_the_transaction_is_caught_by_the_checker() 
         // Committed outside, and mostly not inside yet.
         member.kill();
         killed += 1;
+        members::until_sessions_end(&bed.pool).await;
         let applied = applied::all(&bed.pool).await;
         let (_, sum, _) = book::sums(&bed.pool).await;
         if i64::try_from(applied.len()).unwrap() > sum {

@@ -19,6 +19,9 @@ const TOPIC: &str = "ANNALS_TEST_MEMBER_TOPIC";
 const NAME: &str = "ANNALS_TEST_MEMBER_NAME";
 const FAULT: &str = "ANNALS_TEST_MEMBER_FAULT";
 
+/// The application name of the members' sessions.
+const SESSIONS: &str = "member";
+
 /// A member of the group, in a process of its own. Killed when dropped.
 pub(crate) struct Member(Child);
 
@@ -38,6 +41,7 @@ impl Member {
             .env(DATABASE, &bed.database_url)
             .env(TOPIC, topic)
             .env(NAME, name)
+            .env("PGAPPNAME", SESSIONS)
             .env("ANNALS_KAFKA", &bed.brokers)
             .env("ANNALS_REGISTRY_URL", &bed.registry_url)
             .stdout(Stdio::null());
@@ -65,6 +69,18 @@ impl Drop for Member {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+/// Waits until the sessions of killed members have ended: the last commit of a killed process can
+/// arrive after the process has ended.
+pub(crate) async fn until_sessions_end(pool: &PgPool) {
+    let count = "select count(*) from pg_stat_activity \
+                 where datname = current_database() and application_name = $1";
+    let ended = async || {
+        let sessions: i64 = sqlx::query_scalar(count).bind(SESSIONS).fetch_one(pool).await.unwrap();
+        sessions == 0
+    };
+    annals_testkit::until("the sessions of killed members end", ended).await;
 }
 
 /// The projection of all members.
