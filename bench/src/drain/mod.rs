@@ -47,7 +47,8 @@ pub(crate) struct Arguments {
     /// `linger.ms` of the bare producer.
     #[arg(long, default_value_t = raw::LINGER_MS)]
     linger_ms: u32,
-    /// Measures two relays more: one without its HTTP server, and one whose metrics are scraped each second.
+    /// Measures two relays more: one without its HTTP server, and one whose metrics are scraped each
+    /// second.
     #[arg(long)]
     metrics: bool,
     /// The peer that publishes the same events beside the relay, from a table of its own.
