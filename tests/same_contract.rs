@@ -209,6 +209,7 @@ on_both_stores!(
     work_that_an_event_causes_continues_its_correlation,
     a_closed_stream_refuses_events_and_is_read_as_before,
     an_erased_subject_reads_as_erased_and_gets_no_key,
+    erasures_are_told_once_and_a_foreign_key_is_not_taken_for_an_erased_one,
     keys_are_found_by_other_handles_and_wrapped_again,
 );
 
@@ -407,11 +408,21 @@ async fn an_erased_subject_reads_as_erased_and_gets_no_key(store: impl EventStor
             assert!(matches!(refused, Err(PersonalError::Erased(_))), "{refused:?}");
         }
     }
+}
+
+async fn erasures_are_told_once_and_a_foreign_key_is_not_taken_for_an_erased_one(
+    store: impl EventStore,
+) {
+    let file = KeyFile::new();
+    let here = PersonalKeys::new(&store, file.provider());
+    let key = here.subject(&subject(1)).await.must("get a key");
+    let erased = here.erase(&subject(1), "a request").await.must("erase");
+    here.erase(&subject(2), "a request").await.must("erase");
     let again = here.erase(&subject(1), "again").await.must("erase again");
     assert!(again.appended.repeated && again.appended.events == erased.appended.events);
     let told = erased_events(&store).await;
     let told: Vec<_> = told.iter().map(|erased| (&*erased.subject, &erased.key_id)).collect();
-    let key_id = name.key_id().map(|id| id.to_string());
+    let key_id = Some(key.id().to_string());
     assert_eq!(told, [("customer-1", &key_id), ("customer-2", &None)]);
     assert_eq!(here.finish_erasures().await.must("finish"), []);
 

@@ -117,18 +117,15 @@ impl Relay {
     pub(crate) async fn address(&self) -> anyhow::Result<SocketAddr> {
         let mut polls = tokio::time::interval(Duration::from_millis(10));
         let logged = async {
-            loop {
+            while !self.has_logged("address=").unwrap_or(false) {
                 polls.tick().await;
-                let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-                let line = text.lines().find(|line| line.contains("http_listening"));
-                let address = line.and_then(|line| line.split_once("address="));
-                if let Some((_, address)) = address {
-                    return address.split_whitespace().next().and_then(|of| of.parse().ok());
-                }
             }
         };
-        let address = tokio::time::timeout(STOP_DEADLINE, logged).await;
-        address.ok().flatten().with_context(|| self.where_log_is())
+        let logged = tokio::time::timeout(STOP_DEADLINE, logged).await;
+        logged.with_context(|| self.where_log_is())?;
+        let text = std::fs::read_to_string(&self.log)?;
+        let address = text.split_once("address=").and_then(|(_, of)| of.split_whitespace().next());
+        Ok(address.with_context(|| self.where_log_is())?.parse()?)
     }
 
     /// Whether its log contains this text.

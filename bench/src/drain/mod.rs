@@ -140,13 +140,7 @@ impl Bench<'_> {
         let mut measured = Vec::new();
         for round in 1..=self.arguments.rounds {
             for side in &sides {
-                let one = match side {
-                    Side::Relay | Side::Unserved | Side::Scraped => {
-                        self.relay(*side, round).await?.0
-                    }
-                    Side::Raw => self.raw(round, &records).await?,
-                    Side::Debezium => self.debezium(round).await?,
-                };
+                let one = self.measure(*side, round, &records).await?;
                 self.note(&one)?;
                 measured.push(one);
             }
@@ -154,6 +148,19 @@ impl Bench<'_> {
             sides.rotate_left(1);
         }
         Ok((records, measured))
+    }
+
+    async fn measure(
+        &self,
+        side: Side,
+        round: usize,
+        records: &Arc<Records>,
+    ) -> anyhow::Result<Measured> {
+        match side {
+            Side::Relay | Side::Unserved | Side::Scraped => Ok(self.relay(side, round).await?.0),
+            Side::Raw => self.raw(round, records).await,
+            Side::Debezium => self.debezium(round).await,
+        }
     }
 
     fn note(&mut self, one: &Measured) -> anyhow::Result<()> {

@@ -23,6 +23,7 @@ events! {
 }
 
 /// What an event of the first release is today.
+#[expect(clippy::needless_pass_by_value, reason = "an upcaster takes the event")]
 pub(crate) fn upcast(event: FirstAccountEvent) -> Option<AccountEvent> {
     let FirstAccountEvent::MoneyMoved(MoneyMoved { cents }) = event;
     Some(if cents < 0 {

@@ -3,6 +3,7 @@
 use crate::event_store::EventStore;
 use crate::personal::error::PersonalError;
 use crate::personal::keys::PersonalKeys;
+use crate::personal::table::StoredKey;
 
 impl<S: EventStore> PersonalKeys<S> {
     /// Makes a new version of the wrapping key, and encrypts the keys of all subjects with it; their
@@ -33,12 +34,16 @@ impl<S: EventStore> PersonalKeys<S> {
                 return Ok(rewrapped);
             }
             for key in page {
-                let Some(wrapped) = key.wrapped.as_deref() else { continue };
-                let wrapped = self.provider.rewrap(wrapped).await?;
-                let replaced = self.store.replace_wrapped(&key, wrapped, epoch).await?;
-                rewrapped += usize::from(replaced);
+                rewrapped += usize::from(self.rewrap_one(&key, epoch).await?);
             }
         }
+    }
+
+    /// False: the key is destroyed, or has changed since it was read.
+    async fn rewrap_one(&self, key: &StoredKey, epoch: i64) -> Result<bool, PersonalError> {
+        let Some(wrapped) = key.wrapped.as_deref() else { return Ok(false) };
+        let wrapped = self.provider.rewrap(wrapped).await?;
+        Ok(self.store.replace_wrapped(key, wrapped, epoch).await?)
     }
 
     /// Destroys the earlier versions of the wrapping key: the keys in backups that are older than the
