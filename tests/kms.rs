@@ -1,5 +1,5 @@
-//! Keys in the AWS Key Management Service: against a server that speaks the part of its API that is used,
-//! with its errors.
+//! Keys in the AWS Key Management Service: against a server that speaks the part of its API that is
+//! used, with its errors.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::key_server::{self, Request};
 
-/// The service: its keys, by their ids, with the number of their rotations, and what they encrypted.
+/// The service: its keys, by their ids, with the number of their rotations, and their
+/// ciphertexts.
 #[derive(Debug, Default)]
 struct Service {
     keys: BTreeMap<String, u32>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::Arguments;
+use crate::AnnalsArguments;
 
 /// The arguments of `completions`.
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct Man {
 impl Completions {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "annals", &mut script);
+        clap_complete::generate(self.shell, &mut AnnalsArguments::command(), "annals", &mut script);
         Ok(std::io::stdout().write_all(&script)?)
     }
 }
@@ -33,6 +33,6 @@ impl Completions {
 impl Man {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
-        Ok(clap_mangen::generate_to(Arguments::command(), &self.directory)?)
+        Ok(clap_mangen::generate_to(AnnalsArguments::command(), &self.directory)?)
     }
 }

@@ -15,23 +15,23 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// Administration of an Annals event store.
 #[derive(Debug, Parser)]
 #[command(name = "annals", version)]
-struct Arguments {
+struct AnnalsArguments {
     /// The URL of the database; roles: annals_read for the audit log, annals_append for erasures,
     /// annals_admin for keys and streams.
     #[arg(long, env = "ANNALS_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     #[command(subcommand)]
-    command: Command,
+    command: AnnalsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum AnnalsCommand {
     /// Prints the audit log of a period, a stream, an actor or a correlation, as JSON lines.
-    Log(audit_log::Log),
+    Log(audit_log::LogArguments),
     /// Prints the causal tree of an event, as JSON lines with their depth.
     Tree(audit_log::Tree),
     /// Erases subjects, and rotates the key that encrypts their keys.
-    Personal(personal::Personal),
+    Personal(personal::PersonalArguments),
     /// Shows, closes, truncates and archives a stream.
     Stream(stream::Stream),
     /// Prints a script for a shell that completes the commands of this program.
@@ -42,7 +42,7 @@ enum Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    match run(AnnalsArguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -52,21 +52,21 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(Arguments { database_url, command }: Arguments) -> anyhow::Result<()> {
+async fn run(AnnalsArguments { database_url, command }: AnnalsArguments) -> anyhow::Result<()> {
     match command {
-        Command::Completions(completions) => completions.run(),
-        Command::Man(man) => man.run(),
-        Command::Log(log) => log.run(&connect(database_url).await?).await,
-        Command::Tree(tree) => tree.run(&connect(database_url).await?).await,
-        Command::Personal(personal) => personal.run(&connect(database_url).await?).await,
-        Command::Stream(stream) => stream.run(&connect(database_url).await?).await,
+        AnnalsCommand::Completions(completions) => completions.run(),
+        AnnalsCommand::Man(man) => man.run(),
+        AnnalsCommand::Log(log) => log.run(&connect(database_url).await?).await,
+        AnnalsCommand::Tree(tree) => tree.run(&connect(database_url).await?).await,
+        AnnalsCommand::Personal(personal) => personal.run(&connect(database_url).await?).await,
+        AnnalsCommand::Stream(stream) => stream.run(&connect(database_url).await?).await,
     }
 }
 
 async fn connect(database_url: Option<String>) -> anyhow::Result<Store> {
     let Some(url) = database_url else {
         let missing = "no database: give --database-url or ANNALS_DATABASE_URL";
-        Arguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
+        AnnalsArguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
     };
     let options = StoreOptions::default().connections_max(2).without_notifications();
     Ok(options.connect(&url).await?)

@@ -41,9 +41,9 @@ pub(crate) struct SchemaLookups {
 
 #[derive(Default)]
 struct LookupState {
-    /// What is to be looked up, by topic; a topic with an empty queue has a lookup under way.
+    /// The schemas to look up, by topic; a topic with an empty queue has a lookup under way.
     queues: HashMap<Arc<str>, VecDeque<SchemaKey>>,
-    /// What is in a queue or under way.
+    /// The schemas in a queue or in a lookup.
     wanted: HashSet<SchemaKey>,
     found: HashMap<SchemaKey, Result<WriterSchema, Failure>>,
     /// Why a lookup ended without a result.

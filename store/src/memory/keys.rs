@@ -14,13 +14,13 @@ use crate::personal::table::{Fence, KeyTable, StoredKey};
 
 /// The keys of all subjects, as the table `personal_keys` has them.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(super) struct MemoryKeys {
     epoch: i64,
-    of: BTreeMap<Subject, Key>,
+    of: BTreeMap<Subject, MemoryKey>,
 }
 
 #[derive(Debug)]
-struct Key {
+struct MemoryKey {
     key_id: Option<KeyId>,
     wrapped: Option<Vec<u8>>,
     epoch: i64,
@@ -34,16 +34,16 @@ struct Erasure {
     reason: String,
 }
 
-impl Key {
+impl MemoryKey {
     fn stored(&self, subject: &Subject) -> StoredKey {
         let (subject, key_id, wrapped) = (subject.clone(), self.key_id, self.wrapped.clone());
         StoredKey { subject, key_id, wrapped, is_erased: self.erasure.is_some() }
     }
 }
 
-impl Keys {
+impl MemoryKeys {
     fn fence(&mut self, subject: &Subject, reason: &str) -> Fence {
-        let none = Key { key_id: None, wrapped: None, epoch: 0, erasure: None };
+        let none = MemoryKey { key_id: None, wrapped: None, epoch: 0, erasure: None };
         let key = self.of.entry(subject.clone()).or_insert(none);
         let erasure = key.erasure.get_or_insert_with(|| Erasure {
             event_id: EventId::generate(),
@@ -56,7 +56,7 @@ impl Keys {
 
     fn replace(&mut self, earlier: &StoredKey, wrapped: Vec<u8>, epoch: i64) -> bool {
         let key = self.of.get_mut(&earlier.subject);
-        let unchanged = |key: &&mut Key| {
+        let unchanged = |key: &&mut MemoryKey| {
             key.wrapped.is_some() && key.wrapped == earlier.wrapped && key.epoch <= epoch
         };
         let Some(key) = key.filter(unchanged) else { return false };
@@ -78,7 +78,7 @@ impl KeyTable for MemoryStore {
         ids: &BTreeSet<KeyId>,
     ) -> impl Future<Output = Result<Vec<StoredKey>, Error>> + Send {
         let keys = self.keys();
-        let has_one = |key: &Key| key.key_id.is_some_and(|id| ids.contains(&id));
+        let has_one = |key: &MemoryKey| key.key_id.is_some_and(|id| ids.contains(&id));
         let found = keys.of.iter().filter(|(_, key)| has_one(key));
         ready(Ok(found.map(|(subject, key)| key.stored(subject)).collect()))
     }
@@ -97,7 +97,7 @@ impl KeyTable for MemoryStore {
             return ready(Ok(None));
         }
         let StoredKey { subject, key_id, wrapped, .. } = key;
-        let first = Key { key_id, wrapped, epoch, erasure: None };
+        let first = MemoryKey { key_id, wrapped, epoch, erasure: None };
         let key = keys.of.entry(subject.clone()).or_insert(first);
         ready(Ok(Some(key.stored(&subject))))
     }

@@ -12,8 +12,8 @@ use annals_schemas::{Compatibility, Fingerprint};
 use futures_util::stream::{self, Stream};
 use tokio::sync::Semaphore;
 
-use self::keys::Keys;
-use self::log::Log;
+use self::keys::MemoryKeys;
+use self::log::MemoryLog;
 use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
@@ -24,15 +24,15 @@ use crate::read::{Key, Read};
 use crate::stream::{StreamName, Version};
 use crate::stream_life::StreamLife;
 
-/// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of an
-/// application without a database.
+/// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of
+/// an application without a database.
 ///
-/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas and
-/// reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share their
-/// events, which end with the last clone. Each operation completes at once, so that two concurrent
-/// appends are one after the other; there is no outbox and nothing to follow, and streams are closed,
-/// but neither truncated nor archived. [`PersonalKeys`](crate::PersonalKeys) of this store are in memory,
-/// too.
+/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas
+/// and reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share
+/// their events, which end with the last clone. Each operation completes at once, so that two
+/// concurrent appends are one after the other; there is no outbox and nothing to follow, and
+/// streams are closed, but neither truncated nor archived.
+/// [`PersonalKeys`](crate::PersonalKeys) of this store are in memory, too.
 ///
 /// ```
 /// use annals_store::{Append, EventStore, ExpectedVersion, MemoryStore};
@@ -48,9 +48,9 @@ use crate::stream_life::StreamLife;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
-    log: Arc<Mutex<Log>>,
+    log: Arc<Mutex<MemoryLog>>,
     snapshots: Arc<Mutex<BTreeMap<(StreamName, Fingerprint), FoundSnapshot>>>,
-    keys: Arc<Mutex<Keys>>,
+    keys: Arc<Mutex<MemoryKeys>>,
     snapshot_writes: OneWrite,
     turns: Turns,
 }
@@ -76,19 +76,19 @@ impl MemoryStore {
     /// [`Compatibility::Full`] does.
     #[must_use]
     pub fn with_compatibility(compatibility: Compatibility) -> Self {
-        Self { log: Arc::new(Mutex::new(Log::new(compatibility))), ..Self::default() }
+        Self { log: Arc::new(Mutex::new(MemoryLog::new(compatibility))), ..Self::default() }
     }
 
     fn snapshots(&self) -> MutexGuard<'_, BTreeMap<(StreamName, Fingerprint), FoundSnapshot>> {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keys(&self) -> MutexGuard<'_, Keys> {
+    fn keys(&self) -> MutexGuard<'_, MemoryKeys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No operation under this lock can leave a partial state.
-    fn log(&self) -> MutexGuard<'_, Log> {
+    fn log(&self) -> MutexGuard<'_, MemoryLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,8 +13,8 @@ use crate::personal::error::PersonalError;
 use crate::personal::keys::PersonalKeys;
 use crate::stream::{ExpectedVersion, StreamName};
 
-/// The key of a subject is destroyed: its personal data in all events is erased. Projections and other
-/// services delete what they derived from it.
+/// The key of a subject is destroyed: its personal data in all events is erased. Projections and
+/// other services delete what they derived from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectErased {
     /// The subject.
@@ -60,8 +60,8 @@ impl<S: EventStore> PersonalKeys<S> {
     /// `reason` stays in the table `personal_keys`, and must not be personal itself.
     ///
     /// # Errors
-    /// [`PersonalError::Append`] if the key is destroyed and the event is not recorded yet; otherwise
-    /// if the database fails, or the reason is empty.
+    /// [`PersonalError::Append`] if the key is destroyed and the event is not recorded yet;
+    /// otherwise if the database fails, or the reason is empty.
     pub async fn erase(&self, subject: &Subject, reason: &str) -> Result<Erased, PersonalError> {
         let fence = self.store.fence(subject, reason).await?;
         let key_id = fence.key_id;
@@ -83,8 +83,8 @@ impl<S: EventStore> PersonalKeys<S> {
         Ok(Erased { key_id, appended })
     }
 
-    /// Finishes the erasures that have begun, for instance before a crash; their subjects. Call it at
-    /// the start of a service, or by a timer.
+    /// Finishes the erasures that have begun, for instance before a crash; their subjects. Call it
+    /// at the start of a service, or by a timer.
     ///
     /// # Errors
     /// As [`erase`](Self::erase), for the first that fails.

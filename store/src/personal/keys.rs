@@ -24,15 +24,16 @@ const TRIES_MAX: u32 = 5;
 /// The prefix of the subjects whose keys belong to blind indices.
 const BLIND_INDEX: &str = "blind-index:";
 
-/// The keys of the subjects of a store: of [`Store`], or of a [`MemoryStore`](crate::MemoryStore) in tests
-/// without a database.
+/// The keys of the subjects of a store: of [`Store`], or, in tests without a database, of a
+/// [`MemoryStore`](crate::MemoryStore).
 ///
 /// A decrypted key stays in memory, so that a provider is asked once a key and process. Whether the
 /// subject is erased is read from the store each time: after
 /// [`erase`](Self::erase) has returned, no process opens a value of the subject, nor gets its key.
 ///
 /// ```
-/// # use annals_store::{Append, ExpectedVersion, FileKeyProvider, NewEvent, Personal, PersonalKeys};
+/// # use annals_store::{Append, ExpectedVersion, FileKeyProvider, NewEvent, Personal};
+/// # use annals_store::PersonalKeys;
 /// # use annals_store::{Read, Store, StreamName, Subject, events};
 /// # use futures_util::TryStreamExt;
 /// # use serde::{Deserialize, Serialize};
@@ -120,8 +121,8 @@ impl<S: EventStore> PersonalKeys<S> {
     }
 
     /// The keys with these ids, to open many values with. An id that the store does not know is
-    /// missing in the ring. Values opened with an old ring are read after an erasure: make a ring for
-    /// each batch of events.
+    /// missing in the ring. Values opened with an old ring are read after an erasure: make a ring
+    /// for each batch of events.
     ///
     /// # Errors
     /// If the database or the provider fails.

@@ -41,10 +41,10 @@ pub struct AwsCredentials {
 /// `kms:ReEncrypt*` and `kms:RotateKeyOnDemand`. Renewing those of a session is the application's
 /// work: [`set_credentials`](Self::set_credentials).
 ///
-/// The service keeps earlier key material as long as the key exists, so that
-/// [`destroy_earlier_wrapping_keys`](crate::PersonalKeys::destroy_earlier_wrapping_keys) is refused. Use
-/// another key instead: [`rotate`](crate::PersonalKeys::rotate) with a provider of the new key encrypts all
-/// keys with it, and then schedule the deletion of the old one.
+/// The service keeps earlier key material as long as the key exists. So it refuses
+/// [`destroy_earlier_wrapping_keys`](crate::PersonalKeys::destroy_earlier_wrapping_keys). Use
+/// another key instead: [`rotate`](crate::PersonalKeys::rotate) with a provider of the new key
+/// encrypts all keys with it, and then schedule the deletion of the old one.
 pub struct AwsKmsKeyProvider {
     client: Client,
     endpoint: Url,

@@ -6,8 +6,9 @@ use crate::personal::keys::PersonalKeys;
 use crate::personal::table::StoredKey;
 
 impl<S: EventStore> PersonalKeys<S> {
-    /// Makes a new version of the wrapping key, and encrypts the keys of all subjects with it; their
-    /// number. The keys themselves, and all events, stay as they are. Repeat it after an error.
+    /// Makes a new version of the wrapping key, and encrypts the keys of all subjects with it;
+    /// their number. The keys themselves, and all events, stay as they are. Repeat it after an
+    /// error.
     ///
     /// For a login with the role `annals_admin`, while the services run.
     ///
@@ -46,14 +47,14 @@ impl<S: EventStore> PersonalKeys<S> {
         Ok(self.store.replace_wrapped(key, wrapped, epoch).await?)
     }
 
-    /// Destroys the earlier versions of the wrapping key: the keys in backups that are older than the
-    /// last [`rotate`](Self::rotate) cannot be decrypted any more, and the erasures before it hold
-    /// for these backups, too. **A database restored from such a backup cannot open any personal
-    /// value**: do it when backups of that age are deleted or not needed.
+    /// Destroys the earlier versions of the wrapping key: the keys in backups that are older than
+    /// the last [`rotate`](Self::rotate) cannot be decrypted any more, and the erasures before it
+    /// hold for these backups, too. **A database restored from such a backup cannot open any
+    /// personal value**: do it when backups of that age are deleted or not needed.
     ///
     /// # Errors
-    /// [`PersonalError::NotRewrapped`] if keys need an earlier version; otherwise if the database or
-    /// the provider fails.
+    /// [`PersonalError::NotRewrapped`] if keys need an earlier version; otherwise if the database
+    /// or the provider fails.
     pub async fn destroy_earlier_wrapping_keys(&self) -> Result<(), PersonalError> {
         let epoch = self.store.epoch().await?;
         let earlier = self.store.wrapped_before(epoch).await?.len();
