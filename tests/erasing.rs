@@ -23,7 +23,7 @@ const NAME: &str = "Ann Lee of Lochaber";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CustomerNamed {
-    name: Personal<String>,
+    pub(crate) name: Personal<String>,
     email: Option<Personal<String>>,
 }
 
@@ -91,15 +91,19 @@ impl Drop for Keys {
     }
 }
 
-fn subject(number: u32) -> Subject {
+pub(crate) fn subject(number: u32) -> Subject {
     Subject::new(format!("customer-{number}")).must("name a subject")
 }
 
-fn stream(number: u32) -> StreamName {
+pub(crate) fn stream(number: u32) -> StreamName {
     StreamName::new(format!("customer-{number}")).must("name a stream")
 }
 
-async fn named(keys: &PersonalKeys, number: u32, name: &str) -> NewEvent {
+pub(crate) async fn named<S: EventStore>(
+    keys: &PersonalKeys<S>,
+    number: u32,
+    name: &str,
+) -> NewEvent {
     let key = keys.subject(&subject(number)).await.must("get a key");
     let email = Some(Personal::new(key.clone(), "ann@example.org".to_owned()));
     let named = CustomerNamed { name: Personal::new(key, name.to_owned()), email };
@@ -110,7 +114,7 @@ async fn append(store: &Store, number: u32, event: NewEvent) -> Result<Appended,
     store.append(&Append::to(&stream(number), ExpectedVersion::Any, [event])).await
 }
 
-async fn names(store: &Store, number: u32) -> Vec<Personal<String>> {
+pub(crate) async fn names(store: &impl EventStore, number: u32) -> Vec<Personal<String>> {
     let events = store.read(Read::stream(&stream(number)));
     let events: Vec<RecordedEvent> = events.try_collect().await.must("read the stream");
     let name = |event: &RecordedEvent| {
@@ -120,7 +124,7 @@ async fn names(store: &Store, number: u32) -> Vec<Personal<String>> {
     events.iter().map(name).collect()
 }
 
-async fn erased_events(store: &Store) -> Vec<SubjectErased> {
+pub(crate) async fn erased_events(store: &impl EventStore) -> Vec<SubjectErased> {
     let category = Category::new("personal_data").must("name the category");
     let read = store.read(Read::category(&category));
     let events: Vec<RecordedEvent> = read.try_collect().await.must("read");

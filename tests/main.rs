@@ -68,6 +68,10 @@ mod isolation;
 #[cfg(test)]
 mod java_registry;
 #[cfg(test)]
+mod key_server;
+#[cfg(test)]
+mod kms;
+#[cfg(test)]
 mod large_transactions;
 #[cfg(test)]
 mod lost_generations;

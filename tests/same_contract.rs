@@ -4,15 +4,19 @@
 use std::collections::BTreeSet;
 
 use annals_store::{
-    Append, AppendError, Appended, Category, Context, EventId, EventStore, ExpectedVersion,
-    HEADER_NAME_BYTES_MAX, MemoryStore, Metadata, NewEvent, Position, Read, RecordedEvent, Refusal,
-    StreamName, Version,
+    Append, AppendError, Appended, Category, Context, DecideError, EventId, EventStore,
+    ExpectedVersion, FileKeyProvider, HEADER_NAME_BYTES_MAX, MemoryStore, Metadata, NewEvent,
+    OpenError, PersonalError, PersonalKeys, Position, Read, RecordedEvent, Refusal, StreamName,
+    Subject, Version,
 };
 use annals_testkit::{
-    CATEGORY, Dice, Must, Testbed, account, closed, deposited, deposited_for, opened,
+    Account, AccountClosed, CATEGORY, Dice, Must, Testbed, account, closed, deposited,
+    deposited_for, opened,
 };
 use futures_util::TryStreamExt;
 use uuid::Uuid;
+
+use crate::erasing::{erased_events, named, names, stream, subject};
 
 const APPENDS: usize = 400;
 const READS: usize = 100;
@@ -203,6 +207,10 @@ on_both_stores!(
     a_time_selects_the_events_since,
     an_event_takes_the_context_of_its_request,
     work_that_an_event_causes_continues_its_correlation,
+    a_closed_stream_refuses_events_and_is_read_as_before,
+    an_erased_subject_reads_as_erased_and_gets_no_key,
+    erasures_are_told_once_and_a_foreign_key_is_not_taken_for_an_erased_one,
+    keys_are_found_by_other_handles_and_wrapped_again,
 );
 
 async fn an_append_that_cannot_be_published_is_refused(store: impl EventStore) {
@@ -299,4 +307,153 @@ async fn work_that_an_event_causes_continues_its_correlation(store: impl EventSt
         assert_eq!(caused.metadata.causation_id, Some(cause.id.get()));
         cause = caused;
     }
+}
+
+async fn a_closed_stream_refuses_events_and_is_read_as_before(store: impl EventStore) {
+    let (stream, other) = (account("a"), account("b"));
+    store.close_stream(&stream, "there is none").await.unwrap_err();
+    let first = Append::to(&stream, ExpectedVersion::NoStream, [opened("ann")]);
+    store.append(&first).await.must("append");
+    store.close_stream(&stream, " ").await.unwrap_err();
+    assert!(store.close_stream(&stream, "the account is closed").await.must("close"));
+    assert!(!store.close_stream(&stream, "again").await.must("close again"));
+
+    let also = Append::to(&other, ExpectedVersion::Any, [deposited(1)]);
+    let refused = [
+        (Append::to(&stream, ExpectedVersion::Any, [deposited(1)]), vec!["StreamClosed"]),
+        (also.and_to(&stream, ExpectedVersion::StreamExists, [deposited(2)]), vec!["StreamClosed"]),
+        (
+            Append::to(&stream, ExpectedVersion::NoStream, [deposited(1)]),
+            vec!["Conflict", "StreamClosed"],
+        ),
+    ];
+    for (append, expected) in refused {
+        let Err(AppendError::Refused(refusals)) = store.append(&append).await else {
+            panic!("not refused: {append:?}")
+        };
+        let kinds = refusals.iter().map(|refusal| match refusal {
+            Refusal::Conflict(_) => "Conflict",
+            Refusal::StreamClosed { stream: closed, .. } if *closed == stream => "StreamClosed",
+            other => panic!("{other}"),
+        });
+        assert_eq!(kinds.collect::<Vec<_>>(), expected, "{append:?}");
+    }
+    let decided = store
+        .decide(&stream, |_: &Account| {
+            Ok::<_, std::fmt::Error>(vec![AccountClosed { reason: None }.into()])
+        })
+        .await;
+    assert!(matches!(decided, Err(DecideError::Append(AppendError::Refused(_)))), "{decided:?}");
+
+    // A retry is no new append, and a condition on the stream none to it.
+    assert!(store.append(&first).await.must("append again").repeated);
+    let checked = Append::to(&other, ExpectedVersion::NoStream, [deposited(4)]);
+    let checked = checked.and_to(&stream, ExpectedVersion::StreamExists, []);
+    store.append(&checked).await.must("append under a condition");
+    let read = store.read(Read::stream(&stream));
+    assert_eq!(read.try_collect::<Vec<_>>().await.must("read").len(), 1);
+    let life = store.stream_life(&stream).await.must("read the state").must("exist");
+    assert!(life.closed_at.is_some() && life.version == Version::FIRST);
+    assert!(store.stream_life(&account("c")).await.must("read the state").is_none());
+
+    assert!(store.reopen_stream(&stream, "a mistake").await.must("open"));
+    assert!(!store.reopen_stream(&stream, "again").await.must("open again"));
+    let last = Append::to(&stream, ExpectedVersion::Exactly(Version::FIRST), [deposited(1)]);
+    store.append(&last).await.must("append");
+}
+
+/// A wrapping key in a file, for as long as a test runs.
+struct KeyFile(std::path::PathBuf);
+
+impl KeyFile {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("annals-{}.keys", Uuid::now_v7())))
+    }
+
+    fn provider(&self) -> FileKeyProvider {
+        FileKeyProvider::open_or_create(&self.0).must("open the key file")
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+async fn append_to(store: &impl EventStore, number: u32, event: NewEvent) -> Appended {
+    let append = Append::to(&stream(number), ExpectedVersion::Any, [event]);
+    store.append(&append).await.must("append")
+}
+
+async fn an_erased_subject_reads_as_erased_and_gets_no_key(store: impl EventStore) {
+    let file = KeyFile::new();
+    let [here, elsewhere] = [(); 2].map(|()| PersonalKeys::new(&store, file.provider()));
+    let event = named(&here, 1, "Ann").await;
+    append_to(&store, 1, event.clone()).await;
+    assert!(append_to(&store, 1, event).await.repeated);
+    let name = names(&store, 1).await.remove(0);
+    for keys in [&here, &elsewhere] {
+        assert_eq!(keys.open(&name).await.must("open").value().must("be open"), "Ann");
+    }
+    here.erase(&subject(1), " ").await.unwrap_err();
+    let erased = elsewhere.erase(&subject(1), "a request").await.must("erase");
+    assert_eq!(erased.key_id, name.key_id());
+    // One that never had a key.
+    assert_eq!(here.erase(&subject(2), "a request").await.must("erase").key_id, None);
+    for keys in [&here, &elsewhere, &PersonalKeys::new(&store, file.provider())] {
+        assert!(keys.open(&name).await.must("read as erased").is_erased());
+        for number in [1, 2] {
+            let refused = keys.subject(&subject(number)).await;
+            assert!(matches!(refused, Err(PersonalError::Erased(_))), "{refused:?}");
+        }
+    }
+}
+
+async fn erasures_are_told_once_and_a_foreign_key_is_not_taken_for_an_erased_one(
+    store: impl EventStore,
+) {
+    let file = KeyFile::new();
+    let here = PersonalKeys::new(&store, file.provider());
+    let key = here.subject(&subject(1)).await.must("get a key");
+    let erased = here.erase(&subject(1), "a request").await.must("erase");
+    here.erase(&subject(2), "a request").await.must("erase");
+    let again = here.erase(&subject(1), "again").await.must("erase again");
+    assert!(again.appended.repeated && again.appended.events == erased.appended.events);
+    let told = erased_events(&store).await;
+    let told: Vec<_> = told.iter().map(|erased| (&*erased.subject, &erased.key_id)).collect();
+    let key_id = Some(key.id().to_string());
+    assert_eq!(told, [("customer-1", &key_id), ("customer-2", &None)]);
+    assert_eq!(here.finish_erasures().await.must("finish"), []);
+
+    // A key of another store is not taken for a destroyed one.
+    let stranger = PersonalKeys::new(&MemoryStore::new(), file.provider());
+    append_to(&store, 3, named(&stranger, 3, "Eve").await).await;
+    let unknown = here.open(&names(&store, 3).await[0]).await;
+    assert!(matches!(unknown, Err(PersonalError::Open(OpenError::UnknownKey(_)))), "{unknown:?}");
+}
+
+async fn keys_are_found_by_other_handles_and_wrapped_again(store: impl EventStore) {
+    let file = KeyFile::new();
+    let keys = || PersonalKeys::new(&store, file.provider());
+    for number in 1..=3 {
+        append_to(&store, number, named(&keys(), number, "Ann").await).await;
+    }
+    let [emails, phones] = ["email", "phone"].map(|name| Subject::new(name).must("name an index"));
+    let index = keys().blind_index(&emails).await.must("make an index");
+    keys().erase(&subject(1), "a request").await.must("erase");
+
+    assert_eq!(keys().rotate().await.must("rotate"), 3, "two subjects and an index");
+    assert_eq!(keys().rewrap().await.must("wrap again"), 0);
+    keys().destroy_earlier_wrapping_keys().await.must("destroy the earlier wrapping key");
+    for number in [2, 3] {
+        let opened = keys().open(&names(&store, number).await[0]).await.must("open");
+        assert_eq!(opened.value().must("be open"), "Ann");
+    }
+    assert!(keys().open(&names(&store, 1).await[0]).await.must("read as erased").is_erased());
+    append_to(&store, 4, named(&keys(), 4, "Bob").await).await;
+    let again = keys().blind_index(&emails).await.must("find the index");
+    assert_eq!(index.tag("ann@example.org"), again.tag("ann@example.org"));
+    let other = keys().blind_index(&phones).await.must("make an index");
+    assert_ne!(index.tag("ann@example.org"), other.tag("ann@example.org"));
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use annals_store::{KeyProvider, Personal, PersonalError, PersonalKeys, Subject, VaultKeyProvider};
 use annals_testkit::{Must, Testbed};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+
+use crate::key_server::{self, Request};
 
 const TOKEN: &str = "a-token";
 
@@ -44,11 +44,15 @@ impl Engine {
         self.ciphertexts.get(name).cloned().ok_or((400, "invalid ciphertext"))
     }
 
-    fn answer(&mut self, request: &str, body: &Value) -> Result<Value, (u16, &'static str)> {
+    fn answer(&mut self, request: &Request) -> Result<Value, (u16, &'static str)> {
+        if request.headers.get("x-vault-token").is_none_or(|token| token != TOKEN) {
+            return Err((403, "permission denied"));
+        }
         if self.is_sealed {
             return Err((503, "Vault is sealed"));
         }
-        match request {
+        let body = &request.body;
+        match &*request.line {
             "POST /v1/transit/encrypt/people" => Ok(self.encrypt(body["plaintext"].clone())),
             "POST /v1/transit/decrypt/people" => Ok(json!({ "plaintext": self.decrypt(body)? })),
             "POST /v1/transit/rewrap/people" => {
@@ -81,14 +85,15 @@ impl Vault {
         let engine =
             Engine { newest: 1, oldest: 1, is_sealed: false, ciphertexts: BTreeMap::new() };
         let engine = Arc::new(Mutex::new(engine));
-        let listener = TcpListener::bind("127.0.0.1:0").await.must("listen");
-        let address = listener.local_addr().must("have an address");
         let shared = Arc::clone(&engine);
-        tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(serve(connection, Arc::clone(&shared)));
+        let address = key_server::start(move |request| {
+            let mut engine = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            match engine.answer(request) {
+                Ok(data) => (200, json!({ "request_id": "1", "data": data })),
+                Err((status, error)) => (status, json!({ "errors": [error] })),
             }
         });
+        let address = address.await;
         Self { address, engine }
     }
 
@@ -99,48 +104,6 @@ impl Vault {
 
     fn change(&self, change: impl FnOnce(&mut Engine)) {
         change(&mut self.engine.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// Answers the requests of one connection.
-async fn serve(connection: TcpStream, engine: Arc<Mutex<Engine>>) {
-    let mut connection = BufReader::new(connection);
-    loop {
-        let (mut request, mut token, mut length) = (String::new(), None, 0);
-        loop {
-            let mut line = String::new();
-            if connection.read_line(&mut line).await.unwrap_or_default() == 0 {
-                return;
-            }
-            let line = line.trim_end();
-            if line.is_empty() {
-                break;
-            }
-            match line.split_once(": ") {
-                None => request = line.trim_end_matches(" HTTP/1.1").to_owned(),
-                Some((name, value)) => match name.to_ascii_lowercase().as_str() {
-                    "x-vault-token" => token = Some(value.to_owned()),
-                    "content-length" => length = value.parse().must("read a length"),
-                    _ => {}
-                },
-            }
-        }
-        let mut body = vec![0; length];
-        connection.read_exact(&mut body).await.must("read a body");
-        let body = serde_json::from_slice(&body).unwrap_or_default();
-        let answer = match token.as_deref() {
-            Some(TOKEN) => {
-                engine.lock().unwrap_or_else(PoisonError::into_inner).answer(&request, &body)
-            }
-            Some(_) | None => Err((403, "permission denied")),
-        };
-        let (status, answer) = match answer {
-            Ok(data) => (200, json!({ "request_id": "1", "data": data })),
-            Err((status, error)) => (status, json!({ "errors": [error] })),
-        };
-        let answer = answer.to_string();
-        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", answer.len());
-        connection.write_all((head + &answer).as_bytes()).await.must("answer");
     }
 }
 

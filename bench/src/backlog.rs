@@ -117,6 +117,7 @@ async fn measure(
         topic_prefix: &topic_prefix,
         directory: report.directory(),
         log: Log::Usual,
+        http: relay::Http::Served,
     })?;
     let seen = tokio::select! {
         seen = watch.end() => seen.with_context(|| relay.where_log_is())?,

@@ -41,6 +41,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
         topic_prefix: &bed.topic_prefix(),
         directory: report.directory(),
         log: relay::Log::Usual,
+        http: relay::Http::Served,
     })?;
     let receiver = Receiver::start(&Environment::get().kafka, &bed.topic(CATEGORY))?;
     let append = Append::to(&event::stream(0)?, ExpectedVersion::Any, [new_event(0)?]);

@@ -19,6 +19,7 @@ mod process;
 mod projection;
 mod relay;
 mod report;
+mod scrape;
 mod settle;
 mod size;
 mod spread;

@@ -1,6 +1,7 @@
 //! The measured relay: the release binary, with its default settings, as a process.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -29,6 +30,17 @@ pub(crate) struct Settings<'a> {
     pub(crate) directory: &'a Path,
     /// Its log level.
     pub(crate) log: Log,
+    /// Whether it serves health and metrics.
+    pub(crate) http: Http,
+}
+
+/// The HTTP server of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
+    /// On a port that the system chooses.
+    Served,
+    /// None.
+    Off,
 }
 
 /// A log level of the relay.
@@ -51,18 +63,18 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts it; returns before it publishes.
     pub(crate) fn start(settings: &Settings<'_>) -> anyhow::Result<Self> {
-        let Settings { database_url, deployment, instance, topic_prefix, directory, log: logged } =
-            settings;
+        let Settings { database_url, deployment, instance, topic_prefix, directory, .. } = settings;
         let environment = Environment::get();
         let log = directory.join(format!("{deployment}.{instance}.log"));
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let binary = binary()?;
         let mut command = Command::new(&binary);
-        if matches!(logged, Log::Hops) {
+        if matches!(settings.log, Log::Hops) {
             command
                 .env("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::model::timings=debug")
                 .env("ANNALS_RELAY__LOG__FORMAT", "json");
         }
+        let listen = if settings.http == Http::Off { "off" } else { "127.0.0.1:0" };
         let child = command
             .arg("run")
             .env("ANNALS_DATABASE_URL", database_url)
@@ -72,7 +84,7 @@ impl Relay {
             .env("ANNALS_RELAY__RELAY__INSTANCE", instance)
             .env("ANNALS_RELAY__TOPICS__PREFIX", topic_prefix)
             .env("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "true")
-            .env("ANNALS_RELAY__HTTP__LISTEN", "127.0.0.1:0")
+            .env("ANNALS_RELAY__HTTP__LISTEN", listen)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -99,6 +111,21 @@ impl Relay {
     /// For messages.
     pub(crate) fn where_log_is(&self) -> String {
         format!("the relay's log is {}", self.log.display())
+    }
+
+    /// Where it serves health and metrics, once it does.
+    pub(crate) async fn address(&self) -> anyhow::Result<SocketAddr> {
+        let mut polls = tokio::time::interval(Duration::from_millis(10));
+        let logged = async {
+            while !self.has_logged("address=").unwrap_or(false) {
+                polls.tick().await;
+            }
+        };
+        let logged = tokio::time::timeout(STOP_DEADLINE, logged).await;
+        logged.with_context(|| self.where_log_is())?;
+        let text = std::fs::read_to_string(&self.log)?;
+        let address = text.split_once("address=").and_then(|(_, of)| of.split_whitespace().next());
+        Ok(address.with_context(|| self.where_log_is())?.parse()?)
     }
 
     /// Whether its log contains this text.

@@ -140,6 +140,7 @@ impl Bed<'_> {
             topic_prefix: &self.testbed.topic_prefix(),
             directory: self.directory,
             log: relay::Log::Usual,
+            http: relay::Http::Served,
         })?;
         let deadline = Instant::now() + START_DEADLINE;
         while !relay.has_logged("event=\"publishing\"")? {

@@ -1,6 +1,7 @@
 //! `annals`: the audit log, personal data and the life of streams, from the command line.
 
 mod audit_log;
+mod documents;
 mod personal;
 mod stream;
 
@@ -8,16 +9,17 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use annals_store::{Store, StoreOptions};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Administration of an Annals event store.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "annals", version)]
 struct AnnalsArguments {
     /// The URL of the database; roles: annals_read for the audit log, annals_append for erasures,
     /// annals_admin for keys and streams.
     #[arg(long, env = "ANNALS_DATABASE_URL", hide_env_values = true)]
-    database_url: String,
+    database_url: Option<String>,
     #[command(subcommand)]
     command: AnnalsCommand,
 }
@@ -32,6 +34,10 @@ enum AnnalsCommand {
     Personal(personal::PersonalArguments),
     /// Shows, closes, truncates and archives a stream.
     Stream(stream::Stream),
+    /// Prints a script for a shell that completes the commands of this program.
+    Completions(documents::Completions),
+    /// Writes the manual pages.
+    Man(documents::Man),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -46,15 +52,24 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: AnnalsArguments) -> anyhow::Result<()> {
-    let options = StoreOptions::default().connections_max(2).without_notifications();
-    let store: Store = options.connect(&arguments.database_url).await?;
-    match arguments.command {
-        AnnalsCommand::Log(log) => log.run(&store).await,
-        AnnalsCommand::Tree(tree) => tree.run(&store).await,
-        AnnalsCommand::Personal(personal) => personal.run(&store).await,
-        AnnalsCommand::Stream(stream) => stream.run(&store).await,
+async fn run(AnnalsArguments { database_url, command }: AnnalsArguments) -> anyhow::Result<()> {
+    match command {
+        AnnalsCommand::Completions(completions) => completions.run(),
+        AnnalsCommand::Man(man) => man.run(),
+        AnnalsCommand::Log(log) => log.run(&connect(database_url).await?).await,
+        AnnalsCommand::Tree(tree) => tree.run(&connect(database_url).await?).await,
+        AnnalsCommand::Personal(personal) => personal.run(&connect(database_url).await?).await,
+        AnnalsCommand::Stream(stream) => stream.run(&connect(database_url).await?).await,
     }
+}
+
+async fn connect(database_url: Option<String>) -> anyhow::Result<Store> {
+    let Some(url) = database_url else {
+        let missing = "no database: give --database-url or ANNALS_DATABASE_URL";
+        AnnalsArguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
+    };
+    let options = StoreOptions::default().connections_max(2).without_notifications();
+    Ok(options.connect(&url).await?)
 }
 
 /// The reader of the output, such as `head`, has enough.

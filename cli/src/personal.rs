@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use annals_store::{FileKeyProvider, PersonalKeys, Store, Subject, VaultKeyProvider};
+use annals_store::{
+    AwsCredentials, AwsKmsKeyProvider, FileKeyProvider, PersonalKeys, Store, Subject,
+    VaultKeyProvider,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -21,8 +24,45 @@ pub(crate) struct PersonalArguments {
     /// The name of the key in the transit engine.
     #[arg(long, env = "ANNALS_VAULT_KEY")]
     vault_key: Option<String>,
+    #[command(flatten)]
+    kms: Kms,
     #[command(subcommand)]
     action: PersonalCommand,
+}
+
+/// A key of the AWS Key Management Service.
+#[derive(Debug, Args)]
+struct Kms {
+    /// The id or ARN of a key of AWS KMS.
+    #[arg(long, env = "ANNALS_KMS_KEY", requires_all = ["region", "access_key", "secret_key"])]
+    #[arg(conflicts_with_all = ["key_file", "vault_address"])]
+    kms_key: Option<String>,
+    /// Its region.
+    #[arg(long = "kms-region", env = "AWS_REGION")]
+    region: Option<String>,
+    /// The access key of a user or role.
+    #[arg(long = "kms-access-key", env = "AWS_ACCESS_KEY_ID")]
+    access_key: Option<String>,
+    /// Its secret.
+    #[arg(long = "kms-secret-key", env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
+    secret_key: Option<String>,
+    /// The token of its session, if it is a role.
+    #[arg(long = "kms-session-token", env = "AWS_SESSION_TOKEN", hide_env_values = true)]
+    session_token: Option<String>,
+}
+
+impl Kms {
+    /// None without a key.
+    fn provider(self) -> anyhow::Result<Option<AwsKmsKeyProvider>> {
+        let Some(key) = self.kms_key else { return Ok(None) };
+        let credentials = AwsCredentials {
+            access_key_id: self.access_key.unwrap_or_default(),
+            secret_access_key: self.secret_key.unwrap_or_default().into(),
+            session_token: self.session_token.map(Into::into),
+        };
+        let region = self.region.unwrap_or_default();
+        Ok(Some(AwsKmsKeyProvider::new(&region, &key, credentials)?))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,14 +87,17 @@ enum PersonalCommand {
 
 impl PersonalArguments {
     pub(crate) async fn run(self, store: &Store) -> anyhow::Result<()> {
-        let keys = match (self.key_file, self.vault_address) {
-            (Some(path), _) => PersonalKeys::new(store, FileKeyProvider::open_or_create(path)?),
-            (None, Some(address)) => {
+        let keys = match (self.key_file, self.vault_address, self.kms.provider()?) {
+            (Some(path), _, _) => PersonalKeys::new(store, FileKeyProvider::open_or_create(path)?),
+            (None, Some(address), _) => {
                 let token = self.vault_token.unwrap_or_default();
                 let key = self.vault_key.unwrap_or_default();
                 PersonalKeys::new(store, VaultKeyProvider::new(&address, &token, &key)?)
             }
-            (None, None) => anyhow::bail!("name the key provider: --key-file or --vault-address"),
+            (None, None, Some(kms)) => PersonalKeys::new(store, kms),
+            (None, None, None) => {
+                anyhow::bail!("name the key provider: --key-file, --vault-address or --kms-key")
+            }
         };
         let done = match self.action {
             PersonalCommand::Erase { subject, reason } => {

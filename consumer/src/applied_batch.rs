@@ -33,6 +33,8 @@ impl From<KafkaClientError> for RunEnd {
 #[derive(Debug, Default)]
 pub(crate) struct AppliedBatch<E> {
     pub(crate) events: Vec<DeliveredEvent<E>>,
+    /// The number of records with these events.
+    pub(crate) event_records: usize,
     pub(crate) duplicates: usize,
     pub(crate) skipped: usize,
     pub(crate) dead_letters: usize,
@@ -45,6 +47,7 @@ impl<E> AppliedBatch<E> {
     pub(crate) fn new() -> Self {
         Self {
             events: Vec::new(),
+            event_records: 0,
             duplicates: 0,
             skipped: 0,
             dead_letters: 0,
@@ -57,6 +60,7 @@ impl<E> AppliedBatch<E> {
     /// Adds a batch that was committed.
     pub(crate) fn add(&mut self, batch: EventBatch<E>) {
         self.batches += u64::from(!batch.ends.is_empty());
+        self.event_records += batch.records;
         self.duplicates += batch.duplicates;
         self.skipped += batch.skipped();
         for letter in batch.dead_letters() {
@@ -71,7 +75,7 @@ impl<E> AppliedBatch<E> {
     }
 }
 
-/// Names the single event or dead letter of a batch whose handler failed.
+/// Names the single record of a batch whose handler failed.
 pub(crate) fn rejection<E>(
     batch: &EventBatch<E>,
     source: Box<dyn Error + Send + Sync>,
@@ -83,7 +87,7 @@ pub(crate) fn rejection<E>(
     }
 }
 
-/// Names the single event or dead letter of a batch that exceeded a limit.
+/// Names the single record of a batch that exceeded a limit.
 pub(crate) fn limit_exceeded<E>(batch: &EventBatch<E>, exceeded: Exceeded) -> Option<RunError> {
     let Exceeded { limit, tries, source } = exceeded;
     let Some(event) = batch.events.first() else { return rejection(batch, source) };

@@ -17,7 +17,8 @@ use crate::raw_record::{FetchedRecord, identity, location};
 use crate::registry::{DecodeRecordError, SchemaRegistry};
 use crate::version_filter::{FilterDecision, VersionFilter};
 
-/// A decoded event with its record.
+/// A decoded event with its record. Of a record whose event an upcaster makes several of, each has
+/// that record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveredEvent<E> {
     /// The event.
@@ -30,6 +31,8 @@ pub struct DeliveredEvent<E> {
 #[derive(Debug)]
 pub(crate) struct EventBatch<E> {
     pub(crate) events: Vec<DeliveredEvent<E>>,
+    /// The number of records with these events.
+    pub(crate) records: usize,
     /// Records without an event to apply, each with the number of events before it.
     passed: Vec<(usize, PassedRecord)>,
     /// The last record of each partition, and its identity.
@@ -60,6 +63,7 @@ impl<E: EventSet> EventBatch<E> {
     ) -> Self {
         let mut batch = Self {
             events: Vec::with_capacity(records.len()),
+            records: 0,
             passed: Vec::new(),
             ends: HashMap::new(),
             versions: HashMap::new(),
@@ -96,11 +100,10 @@ impl<E: EventSet> EventBatch<E> {
             self.duplicates += 1;
             return Ok(());
         }
-        let decoded = record.decode::<E>(schemas).await;
-        let letter = match decoded {
+        let letter = match record.decode_all::<E>(schemas).await {
             Ok(data) => {
                 filter.advance(&record.stream, record.version, record.event_id);
-                self.events.push(DeliveredEvent { data, delivered: record });
+                self.decoded(record, data);
                 return Ok(());
             }
             Err(DecodeRecordError::Payload {
@@ -117,6 +120,20 @@ impl<E: EventSet> EventBatch<E> {
             filter.advance(&event.stream, event.version, event.event_id);
         }
         self.pass(letter, policies).map_or(Ok(()), Err)
+    }
+}
+
+impl<E> EventBatch<E> {
+    /// Adds the events of a record. One without events, by its upcaster, is skipped.
+    fn decoded(&mut self, record: Delivered, mut data: Vec<E>) {
+        let Some(last) = data.pop() else {
+            self.passed.push((self.events.len(), PassedRecord::Skipped(Box::new(record))));
+            return;
+        };
+        let events = data.into_iter();
+        self.events.extend(events.map(|data| DeliveredEvent { data, delivered: record.clone() }));
+        self.events.push(DeliveredEvent { data: last, delivered: record });
+        self.records += 1;
     }
 }
 
@@ -138,11 +155,13 @@ impl<E> EventBatch<E> {
         None
     }
 
-    /// Makes a dead letter of the single event that the handler rejected.
+    /// Makes a dead letter of the single record whose events the handler rejected.
     pub(crate) fn reject(&mut self, error: Box<dyn Error + Send + Sync>) {
-        if let Some(DeliveredEvent { delivered, .. }) = self.events.pop() {
+        let rejected = self.events.pop();
+        (self.records, self.events) = (0, Vec::new());
+        if let Some(DeliveredEvent { delivered, .. }) = rejected {
             let letter = DeadLetter::Rejected(Box::new(delivered), error);
-            self.passed.push((self.events.len(), PassedRecord::DeadLetter(letter)));
+            self.passed.push((0, PassedRecord::DeadLetter(letter)));
         }
     }
 
@@ -169,20 +188,23 @@ impl<E> EventBatch<E> {
         }
     }
 
-    /// The number of events and dead letters: what handlers process.
+    /// The number of records that handlers process: those with events, and dead letters.
     pub(crate) fn handled(&self) -> usize {
-        self.events.len() + self.dead_letters().count()
+        self.records + self.dead_letters().count()
     }
 
     /// The records that are not duplicates, in the order of delivery.
     pub(crate) fn into_records(self) -> Vec<FetchedRecord> {
-        let mut records = Vec::with_capacity(self.events.len() + self.passed.len());
+        let mut records: Vec<FetchedRecord> = Vec::with_capacity(self.records + self.passed.len());
         let mut passed = self.passed.into_iter().peekable();
         for (before, event) in self.events.into_iter().enumerate() {
             while let Some((_, record)) = passed.next_if(|(place, _)| *place <= before) {
                 records.push(record.into_record());
             }
-            records.push(Ok(event.delivered));
+            let is_of_record = |of: &FetchedRecord| location(of) == event.delivered.location();
+            if !records.last().is_some_and(is_of_record) {
+                records.push(Ok(event.delivered));
+            }
         }
         records.extend(passed.map(|(_, record)| record.into_record()));
         records

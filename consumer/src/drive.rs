@@ -205,7 +205,7 @@ impl<E> AppliedBatch<E> {
     }
 
     fn records(&self) -> u64 {
-        (self.events.len() + self.duplicates + self.skipped + self.dead_letters) as u64
+        (self.event_records + self.duplicates + self.skipped + self.dead_letters) as u64
     }
 }
 

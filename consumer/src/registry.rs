@@ -192,6 +192,26 @@ impl Delivered {
         &self,
         schemas: &SchemaRegistry,
     ) -> Result<E, DecodeRecordError> {
+        self.decode_with(schemas, E::decode).await
+    }
+
+    /// Decodes the event as [`decode`](Self::decode) does; one of a set that `E` replaces as the
+    /// events that the upcasters make of it: none, one or several.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub async fn decode_all<E: EventSet>(
+        &self,
+        schemas: &SchemaRegistry,
+    ) -> Result<Vec<E>, DecodeRecordError> {
+        self.decode_with(schemas, E::decode_all).await
+    }
+
+    async fn decode_with<T>(
+        &self,
+        schemas: &SchemaRegistry,
+        decode: fn(&str, &Schema, &[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeRecordError> {
         let schema = schemas
             .get(self.schema_id)
             .await
@@ -200,7 +220,7 @@ impl Delivered {
             Some((schema, datum)) => {
                 let event_id = *self.event_id.as_bytes();
                 let datum = placed(&schema, event_id, &self.event_type, datum);
-                E::decode(&self.event_type, &schema, &datum)
+                decode(&self.event_type, &schema, &datum)
             }
             None => Err(DecodeError::Malformed {
                 record: self.full_type.clone(),

@@ -41,11 +41,11 @@ pub struct DatabaseRunner<E, D> {
 /// The counts of a run so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunTotals {
-    /// Applied events.
+    /// Applied events; more than their records where upcasters make several of one.
     pub events: u64,
     /// Dropped records: their event had been applied before.
     pub duplicates: u64,
-    /// Skipped events: their type is not declared.
+    /// Skipped events: their type is not declared, or their upcaster makes none of them.
     pub skipped: u64,
     /// Passed records that cannot be applied.
     pub dead_letters: u64,

@@ -83,7 +83,16 @@ impl<E: EventSet> GivenEvents<E> {
     /// # Panics
     /// If the event does not fit its schema.
     #[must_use]
-    pub fn event(mut self, stream: &str, event: impl Into<E>) -> Self {
+    pub fn event(self, stream: &str, event: impl Into<E>) -> Self {
+        self.earlier_event::<E>(stream, event)
+    }
+
+    /// Adds an event of an earlier set, which `E` upcasts, with the next version of its stream.
+    ///
+    /// # Panics
+    /// If the event does not fit its schema.
+    #[must_use]
+    pub fn earlier_event<P: EventSet>(mut self, stream: &str, event: impl Into<P>) -> Self {
         let encoded = event.into().encode();
         let encoded = encoded.unwrap_or_else(|error| panic!("encode a given event: {error}"));
         let previous = self.versions.get(stream).copied();

@@ -66,7 +66,8 @@
 //! `sslmode=require` is an error.
 //!
 //! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp
-//! Vault or OpenBao.
+//! Vault or OpenBao; `aws-kms` adds `AwsKmsKeyProvider`, which keeps it in the AWS Key Management
+//! Service.
 //!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
@@ -179,6 +180,8 @@ pub use migrate::Purpose;
 pub use options::StoreOptions;
 #[cfg(feature = "vault")]
 pub use personal::VaultKeyProvider;
+#[cfg(feature = "aws-kms")]
+pub use personal::{AwsCredentials, AwsKmsKeyProvider};
 pub use personal::{
     Erased, FileKeyProvider, KeyProvider, KeyProviderError, PersonalDataEvent, PersonalError,
     PersonalKeys, SubjectErased,

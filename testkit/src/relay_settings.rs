@@ -30,6 +30,7 @@ pub struct RelaySettings {
     database_url: String,
     environment: Environment,
     variables: Vec<(String, String)>,
+    program: Option<PathBuf>,
     end: BedEnd,
 }
 
@@ -44,6 +45,7 @@ impl RelaySettings {
             database_url: bed.database_url(),
             environment: bed.environment().clone(),
             variables: Vec::new(),
+            program: None,
             end: bed.end(),
         }
     }
@@ -60,6 +62,13 @@ impl RelaySettings {
     #[must_use]
     pub fn in_directory(mut self, name: &str) -> Self {
         self.directory = name.to_owned();
+        self
+    }
+
+    /// Another version of the program than that of this build.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
         self
     }
 
@@ -261,7 +270,7 @@ pub(crate) fn peak_bytes(status: &str) -> u64 {
 pub(crate) fn command(settings: &RelaySettings, directory: &Path) -> Command {
     let configuration = directory.join("relay.toml");
     std::fs::write(&configuration, settings.configuration()).must("write relay.toml");
-    let mut command = Command::new(binary());
+    let mut command = Command::new(settings.program.clone().unwrap_or_else(binary));
     command
         .arg("--config")
         .arg(configuration)

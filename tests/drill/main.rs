@@ -3,7 +3,7 @@
 //! published once. `ops/drill` runs it.
 //!
 //! The durations of alerts are divided by `--fast N` (60 by default); with `--fast 1` they are
-//! those of production.
+//! those of production. `--older PROGRAM` is the relay's program of the version before this one.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
@@ -12,6 +12,7 @@ mod rules;
 mod site;
 mod small_disk;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use annals_testkit::{
@@ -26,7 +27,7 @@ use crate::small_disk::SmallDisk;
 
 /// The life of the certificate that expires.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(60);
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 10] = [
     "relay-dies",
     "broker-dies",
     "kafka-disk-full",
@@ -36,26 +37,32 @@ const SCENARIOS: [&str; 9] = [
     "long-transaction",
     "certificate-expires",
     "topic-deleted",
+    "version-rolled-back",
 ];
+
+/// How the day is played.
+#[derive(Debug)]
+struct Options {
+    fast: u32,
+    older: Option<PathBuf>,
+}
 
 #[tokio::main]
 async fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut fast = 60;
-    if let Some(at) = arguments.iter().position(|of| of == "--fast") {
-        let number = arguments.get(at + 1).and_then(|of| of.parse().ok());
-        fast = number.filter(|of| *of > 0).must("read a number behind --fast");
-        arguments.drain(at..at + 2);
-    }
+    let fast = option(&mut arguments, "--fast").map(|number| number.parse().ok());
+    let fast = fast.unwrap_or(Some(60)).filter(|of| *of > 0).must("read a number behind --fast");
+    let older = option(&mut arguments, "--older").map(PathBuf::from);
+    let options = Options { fast, older };
     let unknown = arguments.iter().find(|of| !SCENARIOS.contains(&of.as_str()));
     assert!(unknown.is_none(), "no scenario {unknown:?}; there are {SCENARIOS:?}");
     let is_chosen = |name: &&str| arguments.is_empty() || arguments.iter().any(|of| of == name);
     let mut day = Vec::new();
     for name in SCENARIOS.into_iter().filter(|name| is_chosen(name)) {
         println!("{name}");
-        match play(name, fast).await {
-            Some(seen) => day.push((name, seen)),
-            None => println!("  skipped: only root can mount a small disk"),
+        match play(name, &options).await {
+            Ok(seen) => day.push((name, seen)),
+            Err(reason) => println!("  skipped: {reason}"),
         }
     }
     println!("{:<20} {:<26} {:>12} {:>12}", "scenario", "alert", "fires after", "ends after");
@@ -65,10 +72,25 @@ async fn main() {
     }
 }
 
-/// None: it cannot be played here.
-async fn play(name: &str, fast: u32) -> Option<Seen> {
-    Some(match name {
-        "kafka-disk-full" => return Box::pin(kafka_disk_full(fast)).await,
+/// Takes an option and its value out of the arguments.
+fn option(arguments: &mut Vec<String>, name: &str) -> Option<String> {
+    let at = arguments.iter().position(|of| of == name)?;
+    assert!(at + 1 < arguments.len(), "{name} needs a value");
+    arguments.drain(at..at + 2).next_back()
+}
+
+/// Why it cannot be played here, as an error.
+async fn play(name: &str, options: &Options) -> Result<Seen, &'static str> {
+    let fast = options.fast;
+    Ok(match name {
+        "kafka-disk-full" => {
+            let seen = Box::pin(kafka_disk_full(fast)).await;
+            return seen.ok_or("only root can mount a small disk");
+        }
+        "version-rolled-back" => {
+            let older = options.older.as_deref().ok_or("--older names no program")?;
+            Box::pin(version_rolled_back(fast, older)).await
+        }
         "relay-dies" => Box::pin(relay_dies(fast)).await,
         "broker-dies" => Box::pin(component_dies(Component::Kafka, fast)).await,
         "registry-away" => Box::pin(component_dies(Component::Registry, fast)).await,
@@ -255,4 +277,32 @@ async fn topic_deleted(fast: u32) -> Seen {
     site.run(&["quarantine", "retry", CATEGORY]).await;
     site.relay.event("quarantine_ended").await;
     site.ends("AnnalsQuarantine", fired).await
+}
+
+async fn version_rolled_back(fast: u32, older: &Path) -> Seen {
+    let bed = Testbed::new("drill_version").await;
+    let settings = bed.relay();
+    let before = settings.clone().program(older).in_directory("older");
+    let mut site = Site::open(bed, settings, fast).await;
+    let url = site.bed.database_url();
+    site.fault("a new version has migrated, and its relay ends at once");
+    count_of(&url, include_str!("../sql/later_migration.sql")).await;
+    site.relay.kill().await;
+    site.append("a", [deposited(1)]).await;
+    let fired = site.until_fires("AnnalsRelayDown").await;
+    site.say("1. it ends with an error since its version changed: install the version before, and start it");
+    let after = std::mem::replace(&mut site.settings, before);
+    site.relay = RelayProcess::start(&site.settings);
+    site.relay.event("publishing").await;
+    site.run(&["--version"]).await;
+    site.run(&["status"]).await;
+    site.append("b", [deposited(2), deposited(3)]).await;
+    site.bed.until_copied().await;
+    site.run(&["audit"]).await;
+    site.say("the new version, corrected");
+    assert!(site.relay.terminate().await.success(), "the older relay does not end well");
+    site.settings = after.in_directory("newer");
+    site.relay = RelayProcess::start(&site.settings);
+    site.append("a", [deposited(4)]).await;
+    site.ends("AnnalsRelayDown", fired).await
 }

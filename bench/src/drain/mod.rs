@@ -22,6 +22,7 @@ use crate::kafka::{create_topic, delete_topic};
 use crate::process::Used;
 use crate::relay::{self, Relay};
 use crate::report::{Report, Table, number, print, progress};
+use crate::scrape::Scraper;
 use crate::settle::settle;
 use crate::spread::{Spread, as_f64};
 
@@ -46,6 +47,10 @@ pub(crate) struct Arguments {
     /// `linger.ms` of the bare producer.
     #[arg(long, default_value_t = raw::LINGER_MS)]
     linger_ms: u32,
+    /// Measures two relays more: one without its HTTP server, and one whose metrics are scraped each
+    /// second.
+    #[arg(long)]
+    metrics: bool,
     /// The peer that publishes the same events beside the relay, from a table of its own.
     #[arg(long)]
     peer: Option<Peer>,
@@ -59,6 +64,10 @@ pub(crate) struct Arguments {
 #[serde(rename_all = "lowercase")]
 enum Side {
     Relay,
+    /// A relay without its HTTP server.
+    Unserved,
+    /// A relay whose metrics are scraped each second.
+    Scraped,
     Raw,
     Debezium,
 }
@@ -117,9 +126,12 @@ impl Bench<'_> {
     /// Measures each side in every round. An unmeasured round comes first: it warms everything up,
     /// and supplies the bare producer's records.
     async fn rounds(&mut self) -> anyhow::Result<(Arc<Records>, Vec<Measured>)> {
-        let (_, records) = self.relay(0).await?;
+        let (_, records) = self.relay(Side::Relay, 0).await?;
         let records = Arc::new(records);
         let mut sides = vec![Side::Relay, Side::Raw];
+        if self.arguments.metrics {
+            sides.extend([Side::Unserved, Side::Scraped]);
+        }
         if self.debezium.is_some() {
             let before = self.debezium(0).await?;
             self.note(&before)?;
@@ -128,11 +140,7 @@ impl Bench<'_> {
         let mut measured = Vec::new();
         for round in 1..=self.arguments.rounds {
             for side in &sides {
-                let one = match side {
-                    Side::Relay => self.relay(round).await?.0,
-                    Side::Raw => self.raw(round, &records).await?,
-                    Side::Debezium => self.debezium(round).await?,
-                };
+                let one = self.measure(*side, round, &records).await?;
                 self.note(&one)?;
                 measured.push(one);
             }
@@ -140,6 +148,19 @@ impl Bench<'_> {
             sides.rotate_left(1);
         }
         Ok((records, measured))
+    }
+
+    async fn measure(
+        &self,
+        side: Side,
+        round: usize,
+        records: &Arc<Records>,
+    ) -> anyhow::Result<Measured> {
+        match side {
+            Side::Relay | Side::Unserved | Side::Scraped => Ok(self.relay(side, round).await?.0),
+            Side::Raw => self.raw(round, records).await,
+            Side::Debezium => self.debezium(round).await,
+        }
     }
 
     fn note(&mut self, one: &Measured) -> anyhow::Result<()> {
@@ -154,9 +175,9 @@ impl Bench<'_> {
     }
 
     /// Lets a new deployment publish the whole backlog, and reads the published records.
-    async fn relay(&self, round: usize) -> anyhow::Result<(Measured, Records)> {
+    async fn relay(&self, side: Side, round: usize) -> anyhow::Result<(Measured, Records)> {
         let Arguments { partitions, events, .. } = *self.arguments;
-        let deployment = format!("{}_{round}", self.bed.name());
+        let deployment = format!("{}_{round}_{side:?}", self.bed.name()).to_lowercase();
         let topic_prefix = format!("{deployment}-");
         let topic = format!("{topic_prefix}{CATEGORY}");
         let brokers = &Environment::get().kafka;
@@ -169,16 +190,24 @@ impl Bench<'_> {
             topic_prefix: &topic_prefix,
             directory: self.report.directory(),
             log: relay::Log::Usual,
+            http: if side == Side::Unserved { relay::Http::Off } else { relay::Http::Served },
         })?;
+        let scraper = match side {
+            Side::Scraped => Some(Scraper::start(relay.address().await?)),
+            _ => None,
+        };
         let seen = tokio::select! {
             seen = watch.end() => seen.with_context(|| relay.where_log_is())?,
             ended = relay.ended() => return Err(ended),
         };
         let used = Some(relay.used()?);
+        if let Some(scraper) = scraper {
+            scraper.stop().await?;
+        }
         relay.stop().await?;
         let records = records::read(brokers, &topic, partitions, events).await?;
         delete_topic(brokers, &topic).await?;
-        Ok((self.measured(Side::Relay, round, seen, used), records))
+        Ok((self.measured(side, round, seen, used), records))
     }
 
     /// Sends the same records from memory to a topic of the same kind.
@@ -239,6 +268,8 @@ fn table(measured: &[Measured]) -> Table {
     let of = |side: Side| measured.iter().filter(move |one| one.side == side);
     let names = [
         (Side::Relay, "relay, exactly once"),
+        (Side::Unserved, "relay, http.listen = off"),
+        (Side::Scraped, "relay, scraped each second"),
         (Side::Raw, "bare producer"),
         (Side::Debezium, "Debezium, exactly once"),
     ];

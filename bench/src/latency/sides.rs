@@ -100,6 +100,7 @@ impl<'a> Round<'a> {
             topic_prefix: &bed.topic_prefix(),
             directory: report.directory(),
             log: relay::Log::Hops,
+            http: relay::Http::Served,
         })?;
         let receiver = Receiver::start(&Environment::get().kafka, &bed.topic(CATEGORY))?;
         let before = relay.used()?;

@@ -27,13 +27,17 @@ pub(crate) async fn add_one(
     connection: &mut PgConnection,
     event: &DeliveredEvent<OrderEvent>,
 ) -> Result<(), sqlx::Error> {
+    add_amount(connection, &event.delivered.stream, event.data.amount()).await
+}
+
+pub(crate) async fn add_amount(
+    connection: &mut PgConnection,
+    stream: &str,
+    amount: i64,
+) -> Result<(), sqlx::Error> {
     let add = "insert into book values ($1, 1, $2) on conflict (stream) \
                do update set events = book.events + 1, amount = book.amount + excluded.amount";
-    sqlx::query(add)
-        .bind(&event.delivered.stream)
-        .bind(event.data.amount())
-        .execute(connection)
-        .await?;
+    sqlx::query(add).bind(stream).bind(amount).execute(connection).await?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod rebuilds;
 mod refusals;
 mod removals;
 mod topics;
+mod upcast;
 
 use annals_testkit::TopicBed;
 

@@ -4,6 +4,8 @@ use annals_store::{Aggregate, Personal, Snapshots, events};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::first_release;
+
 /// An account was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BankAccountOpened {
@@ -55,11 +57,12 @@ pub(crate) struct OwnerNamed {
 
 // Each event has its Avro schema in a file: that file is the contract with every consumer of the
 // topic. The macro generates a test that compares the types with the schemas: `cargo test` finds a
-// mismatch.
+// mismatch. `upcast` names the events of the first release, and what they are today.
 events! {
     /// What happens to an account: the streams of category `bank_account`.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub(crate) enum AccountEvent in "bank_account" {
+    pub(crate) enum AccountEvent in "bank_account",
+        upcast first_release::FirstAccountEvent => first_release::upcast {
         /// The first event of each account.
         BankAccountOpened = "../../../schemas/avro/bank_account/BankAccountOpened.v1.avsc",
         /// More money.

@@ -97,14 +97,15 @@ impl<S: EventStore> Bank<S> {
             .try_collect()
             .await?;
         let mut cents = self.balance_before(account, since).await?;
-        events
-            .iter()
-            .map(|event| {
-                let booked: AccountEvent = event.decode()?;
-                cents += booked.cents();
-                Ok(Line { at: event.recorded_at, event: booked, cents })
-            })
-            .collect()
+        let mut lines = Vec::new();
+        for recorded in events {
+            // Several of one, where an upcaster makes them.
+            for event in recorded.decode_all::<AccountEvent>()? {
+                cents += event.cents();
+                lines.push(Line { at: recorded.recorded_at, event, cents });
+            }
+        }
+        Ok(lines)
     }
 
     async fn balance_before(&self, account: &StreamName, time: Timestamp) -> anyhow::Result<i64> {

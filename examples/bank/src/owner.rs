@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use annals_store::{
-    EventStore, FileKeyProvider, Personal, PersonalKeys, Read, Store, StreamName, Subject,
+    EventStore, FileKeyProvider, Personal, PersonalKeys, Read, StreamName, Subject,
 };
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt;
@@ -13,7 +13,7 @@ use crate::account::{Account, AccountEvent, OwnerNamed};
 
 /// Names the owner, prints a letter's address, erases the owner, and prints it again.
 pub(crate) async fn play(
-    store: &Store,
+    store: &impl EventStore,
     provider: FileKeyProvider,
     account: &StreamName,
     out: &mut impl Write,
@@ -37,14 +37,18 @@ pub(crate) async fn play(
 }
 
 /// The last event of an account as JSON, as it is stored and published.
-async fn recorded(store: &Store, account: &StreamName) -> Result<String> {
+async fn recorded(store: &impl EventStore, account: &StreamName) -> Result<String> {
     let mut last = std::pin::pin!(store.read(Read::stream(account).backwards().events_max(1)));
     let last = last.try_next().await?.context("the account has events")?;
     Ok(format!("{} {}", last.event_type, last.to_json()?))
 }
 
 /// Name and address, or that they are erased.
-async fn letter(store: &Store, keys: &PersonalKeys, account: &StreamName) -> Result<String> {
+async fn letter<S: EventStore>(
+    store: &S,
+    keys: &PersonalKeys<S>,
+    account: &StreamName,
+) -> Result<String> {
     let named = Read::stream(account).of_types(["OwnerNamed"]).backwards().events_max(1);
     let mut named = std::pin::pin!(store.read(named));
     let named = named.try_next().await?.context("the owner has a name")?;

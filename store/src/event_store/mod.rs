@@ -15,6 +15,7 @@ use crate::error::{AppendError, Error};
 use crate::event::RecordedEvent;
 use crate::read::{Key, Read};
 use crate::stream::{StreamName, Version};
+use crate::stream_life::StreamLife;
 
 /// An event store: appends and reads, and aggregates on top of them.
 ///
@@ -54,6 +55,41 @@ pub trait EventStore: Backend {
         streams: &[StreamName],
     ) -> impl Future<Output = Result<Vec<Option<Version>>, Error>> + Send {
         self.versions(streams)
+    }
+
+    /// The state of a stream: [`Store::stream_life`](crate::Store::stream_life).
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    fn stream_life(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<Option<StreamLife>, Error>> + Send {
+        self.life(stream)
+    }
+
+    /// Closes a stream: [`Store::close_stream`](crate::Store::close_stream).
+    ///
+    /// # Errors
+    /// [`Error::Database`], also if there is no such stream or the reason is empty.
+    fn close_stream(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<bool, Error>> + Send {
+        self.close(stream, reason)
+    }
+
+    /// Opens a closed stream again: [`Store::reopen_stream`](crate::Store::reopen_stream).
+    ///
+    /// # Errors
+    /// As [`close_stream`](Self::close_stream).
+    fn reopen_stream(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<bool, Error>> + Send {
+        self.reopen(stream, reason)
     }
 
     /// Rebuilds an aggregate from all events of its stream; the default state if there are none.

@@ -19,6 +19,7 @@ use crate::read::pages::Reading;
 use crate::read::{Key, Read};
 use crate::store::Store;
 use crate::stream::{StreamName, Version};
+use crate::stream_life::StreamLife;
 use crate::timestamptz::PgTimestamp;
 
 impl Backend for Store {
@@ -59,6 +60,18 @@ impl Backend for Store {
         // Not the version of the last event read: if the last event was removed, no append could
         // ever match the expected version.
         Ok(reading.end())
+    }
+
+    async fn life(&self, stream: &StreamName) -> Result<Option<StreamLife>, Error> {
+        self.stream_life(stream).await
+    }
+
+    async fn close(&self, stream: &StreamName, reason: &str) -> Result<bool, Error> {
+        self.close_stream(stream, reason).await
+    }
+
+    async fn reopen(&self, stream: &StreamName, reason: &str) -> Result<bool, Error> {
+        self.reopen_stream(stream, reason).await
     }
 
     async fn find_snapshot(

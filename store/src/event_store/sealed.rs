@@ -13,8 +13,10 @@ use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error, Refusal};
 use crate::event::{EventId, RecordedEvent};
+use crate::personal::table::KeyTable;
 use crate::read::{Key, Read};
 use crate::stream::{Position, StreamName, Version};
+use crate::stream_life::StreamLife;
 
 /// The identifying fields of a recorded event.
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ pub struct FoundSnapshot {
 }
 
 /// The operations that differ between stores.
-pub trait Backend: Clone + Send + Sync + 'static {
+pub trait Backend: KeyTable + Clone + Send + Sync + 'static {
     fn record(&self, append: &Append)
     -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
@@ -71,6 +73,23 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Version>, Error>> + Send;
 
     /// The last valid snapshot of a stream, of this state schema.
+    fn life(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<Option<StreamLife>, Error>> + Send;
+
+    fn close(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    fn reopen(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
     fn find_snapshot(
         &self,
         stream: &StreamName,

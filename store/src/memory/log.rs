@@ -6,11 +6,13 @@ use annals_schemas::{Broken, Compatibility, Incompatible, Schema};
 use jiff::Timestamp;
 
 use crate::append::{Append, Appended};
-use crate::error::{AppendError, Conflict, Refusal};
+use crate::error::{AppendError, Conflict, Error, Refusal};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::event_store::sealed::RecordedId;
+use crate::memory::illegal;
 use crate::read::{Key, Read};
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+use crate::stream_life::StreamLife;
 
 /// All events, in position order.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub(crate) struct MemoryLog {
     /// Indices of a stream's events, by version.
     streams: HashMap<StreamName, Vec<usize>>,
     ids: HashMap<EventId, usize>,
+    /// Since when streams are closed.
+    closed: HashMap<StreamName, Timestamp>,
     /// The schemas of a category.
     schemas: BTreeMap<String, Vec<Schema>>,
     compatibility: Compatibility,
@@ -71,9 +75,10 @@ impl MemoryLog {
         if append.events().any(|event| self.ids.contains_key(&event.id)) {
             return self.repeated(append);
         }
-        let conflicts: Vec<Refusal> = self.conflicts(append).map(Refusal::Conflict).collect();
-        if !conflicts.is_empty() {
-            return Err(AppendError::Refused(conflicts));
+        let conflicts = self.conflicts(append).map(Refusal::Conflict);
+        let refusals: Vec<Refusal> = conflicts.chain(self.closed_to(append)).collect();
+        if !refusals.is_empty() {
+            return Err(AppendError::Refused(refusals));
         }
         Ok(self.record(append))
     }
@@ -137,6 +142,47 @@ impl MemoryLog {
         })
     }
 
+    /// The refusals by closed streams. One without events of the append is only checked.
+    fn closed_to(&self, append: &Append) -> impl Iterator<Item = Refusal> {
+        append.streams.iter().enumerate().filter_map(|(index, (stream, _))| {
+            let closed_at = *self.closed.get(stream)?;
+            let has_events = append.events.iter().any(|(of, _)| *of == index);
+            has_events.then(|| Refusal::StreamClosed { stream: stream.clone(), closed_at })
+        })
+    }
+
+    pub(crate) fn life(&self, stream: &StreamName) -> Option<StreamLife> {
+        let (version, closed_at) = (self.version(stream)?, self.closed.get(stream).copied());
+        Some(StreamLife { version, closed_at, truncated_before: None, archived_at: None })
+    }
+
+    pub(crate) fn close(&mut self, stream: &StreamName, reason: &str) -> Result<bool, Error> {
+        self.check_change("close a stream", stream, reason)?;
+        let is_open = !self.closed.contains_key(stream);
+        self.closed.entry(stream.clone()).or_insert_with(now);
+        Ok(is_open)
+    }
+
+    pub(crate) fn reopen(&mut self, stream: &StreamName, reason: &str) -> Result<bool, Error> {
+        self.check_change("open a stream", stream, reason)?;
+        Ok(self.closed.remove(stream).is_some())
+    }
+
+    fn check_change(
+        &self,
+        action: &'static str,
+        stream: &StreamName,
+        reason: &str,
+    ) -> Result<(), Error> {
+        if self.version(stream).is_none() {
+            return Err(illegal(action, format!("there is no stream {stream}")));
+        }
+        if reason.trim().is_empty() {
+            return Err(illegal(action, "without a reason".to_owned()));
+        }
+        Ok(())
+    }
+
     fn record(&mut self, append: &Append) -> Appended {
         let mut appended = Appended::nothing();
         let now = now();
@@ -155,7 +201,7 @@ impl MemoryLog {
 }
 
 /// The time in microseconds, as PostgreSQL records it.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }

@@ -1,5 +1,6 @@
 //! An event store in memory, for tests of an application without a database.
 
+mod keys;
 mod log;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use annals_schemas::{Compatibility, Fingerprint};
 use futures_util::stream::{self, Stream};
 use tokio::sync::Semaphore;
 
+use self::keys::MemoryKeys;
 use self::log::MemoryLog;
 use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
@@ -20,6 +22,7 @@ use crate::event_store::sealed::{Backend, FoundSnapshot, RecordedId, Snapshot};
 use crate::limits::EVENT_BYTES_MAX;
 use crate::read::{Key, Read};
 use crate::stream::{StreamName, Version};
+use crate::stream_life::StreamLife;
 
 /// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of
 /// an application without a database.
@@ -27,7 +30,9 @@ use crate::stream::{StreamName, Version};
 /// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas
 /// and reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share
 /// their events, which end with the last clone. Each operation completes at once, so that two
-/// concurrent appends are one after the other; there is no outbox and nothing to follow.
+/// concurrent appends are one after the other; there is no outbox and nothing to follow, and
+/// streams are closed, but neither truncated nor archived.
+/// [`PersonalKeys`](crate::PersonalKeys) of this store are in memory, too.
 ///
 /// ```
 /// use annals_store::{Append, EventStore, ExpectedVersion, MemoryStore};
@@ -45,6 +50,7 @@ use crate::stream::{StreamName, Version};
 pub struct MemoryStore {
     log: Arc<Mutex<MemoryLog>>,
     snapshots: Arc<Mutex<BTreeMap<(StreamName, Fingerprint), FoundSnapshot>>>,
+    keys: Arc<Mutex<MemoryKeys>>,
     snapshot_writes: OneWrite,
     turns: Turns,
 }
@@ -77,10 +83,19 @@ impl MemoryStore {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn keys(&self) -> MutexGuard<'_, MemoryKeys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// No operation under this lock can leave a partial state.
     fn log(&self) -> MutexGuard<'_, MemoryLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The error of an operation that PostgreSQL would refuse.
+fn illegal(action: &'static str, reason: String) -> Error {
+    Error::Database { action, source: sqlx::Error::InvalidArgument(reason) }
 }
 
 impl Backend for MemoryStore {
@@ -126,6 +141,29 @@ impl Backend for MemoryStore {
             }
         }
         ready(folded.map(|_| version))
+    }
+
+    fn life(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<Option<StreamLife>, Error>> + Send {
+        ready(Ok(self.log().life(stream)))
+    }
+
+    fn close(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<bool, Error>> + Send {
+        ready(self.log().close(stream, reason))
+    }
+
+    fn reopen(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<bool, Error>> + Send {
+        ready(self.log().reopen(stream, reason))
     }
 
     fn find_snapshot(

@@ -4,19 +4,14 @@ use annals_schemas::events;
 use annals_schemas::personal::{KeyId, Subject};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
-use uuid::Uuid;
 
 use crate::append::{Append, Appended};
 use crate::error::Error;
 use crate::event::NewEvent;
+use crate::event_store::EventStore;
 use crate::personal::error::PersonalError;
-use crate::personal::keys::{PersonalKeys, subject_of};
+use crate::personal::keys::PersonalKeys;
 use crate::stream::{ExpectedVersion, StreamName};
-use crate::timestamptz::PgTimestamp;
-
-/// Unfinished erasures of one query.
-const ROWS_MAX: i64 = 100;
 
 /// The key of a subject is destroyed: its personal data in all events is erased. Projections and
 /// other services delete what they derived from it.
@@ -49,7 +44,7 @@ pub struct Erased {
     pub appended: Appended,
 }
 
-impl PersonalKeys {
+impl<S: EventStore> PersonalKeys<S> {
     /// Erases a subject: its personal data in events becomes unreadable, in this database, in its
     /// replicas and in Kafka. It cannot be undone, and the subject never gets a key again.
     ///
@@ -68,27 +63,19 @@ impl PersonalKeys {
     /// [`PersonalError::Append`] if the key is destroyed and the event is not recorded yet;
     /// otherwise if the database fails, or the reason is empty.
     pub async fn erase(&self, subject: &Subject, reason: &str) -> Result<Erased, PersonalError> {
-        let failed = Error::database_each("erase a subject");
-        let fence = sqlx::query(self.store.statements().personal_fence.clone());
-        let fence = fence.bind(subject.as_str()).bind(reason).fetch_one(self.store.pool());
-        let fence = self.store.within_deadline(fence).await.map_err(&failed)?;
-        let key_id: Option<Vec<u8>> = fence.try_get("key_id").map_err(&failed)?;
-        let event_id: Uuid = fence.try_get("erased_event").map_err(&failed)?;
-        let fenced_at: PgTimestamp = fence.try_get("fenced_at").map_err(&failed)?;
-        let key_id = key_id.and_then(|id| KeyId::from_slice(&id));
+        let fence = self.store.fence(subject, reason).await?;
+        let key_id = fence.key_id;
         if let Some(id) = key_id {
             self.forget(id);
         }
-        let destroyed = sqlx::query(self.store.statements().personal_destroy.clone());
-        let destroyed = destroyed.bind(subject.as_str()).execute(self.store.pool());
-        self.store.within_deadline(destroyed).await.map_err(&failed)?;
+        self.store.destroy_key(subject).await?;
 
         let erased = SubjectErased {
             subject: subject.to_string(),
             key_id: key_id.map(|id| id.to_string()),
-            erased_at: fenced_at.0,
+            erased_at: fence.fenced_at,
         };
-        let event = NewEvent::new(&PersonalDataEvent::from(erased))?.with_id(event_id.into());
+        let event = NewEvent::new(&PersonalDataEvent::from(erased))?.with_id(fence.event_id);
         let stream = stream_of(subject)?;
         let appended = self.store.append(&Append::to(&stream, ExpectedVersion::Any, [event])).await;
         let appended = appended
@@ -102,18 +89,13 @@ impl PersonalKeys {
     /// # Errors
     /// As [`erase`](Self::erase), for the first that fails.
     pub async fn finish_erasures(&self) -> Result<Vec<Subject>, PersonalError> {
-        let failed = Error::database_each("find unfinished erasures");
         let mut finished = Vec::new();
         loop {
-            let rows = sqlx::query(self.store.statements().personal_unfinished.clone());
-            let rows = rows.bind(ROWS_MAX).fetch_all(self.store.pool());
-            let rows = self.store.within_deadline(rows).await.map_err(&failed)?;
-            if rows.is_empty() {
+            let unfinished = self.store.unfinished().await?;
+            if unfinished.is_empty() {
                 return Ok(finished);
             }
-            for row in rows {
-                let subject = subject_of(&row).map_err(&failed)?;
-                let reason: String = row.try_get("reason").map_err(&failed)?;
+            for (subject, reason) in unfinished {
                 self.erase(&subject, &reason).await?;
                 finished.push(subject);
             }

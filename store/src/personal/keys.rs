@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_schemas::personal::{
-    BlindIndex, KeyId, KeyRing, Personal, RingKey, Subject, SubjectError, SubjectKey,
+    BlindIndex, KeyId, KeyRing, Personal, RingKey, Subject, SubjectKey,
 };
 use serde::de::DeserializeOwned;
-use sqlx::Row;
-use sqlx::postgres::PgRow;
 
 use crate::error::Error;
+use crate::event_store::EventStore;
 use crate::personal::error::PersonalError;
 use crate::personal::provider::KeyProvider;
-use crate::sqlstate::is_lost_race;
+use crate::personal::table::StoredKey;
 use crate::store::Store;
 
 /// Decrypted keys in memory; beyond this number all are dropped, and decrypted again when needed.
@@ -25,10 +24,11 @@ const TRIES_MAX: u32 = 5;
 /// The prefix of the subjects whose keys belong to blind indices.
 const BLIND_INDEX: &str = "blind-index:";
 
-/// The keys of the subjects of a store.
+/// The keys of the subjects of a store: of [`Store`], or, in tests without a database, of a
+/// [`MemoryStore`](crate::MemoryStore).
 ///
 /// A decrypted key stays in memory, so that a provider is asked once a key and process. Whether the
-/// subject is erased is read from the database each time: after
+/// subject is erased is read from the store each time: after
 /// [`erase`](Self::erase) has returned, no process opens a value of the subject, nor gets its key.
 ///
 /// ```
@@ -73,23 +73,16 @@ const BLIND_INDEX: &str = "blind-index:";
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct PersonalKeys {
-    pub(super) store: Store,
+pub struct PersonalKeys<S = Store> {
+    pub(super) store: S,
     pub(super) provider: Arc<dyn KeyProvider>,
     cache: Arc<Mutex<BTreeMap<KeyId, SubjectKey>>>,
 }
 
-/// A row of the table.
-struct Found {
-    key_id: Option<KeyId>,
-    wrapped: Option<Vec<u8>>,
-    is_erased: bool,
-}
-
-impl PersonalKeys {
+impl<S: EventStore> PersonalKeys<S> {
     /// The keys of a store, encrypted by a provider.
     #[must_use]
-    pub fn new(store: &Store, provider: impl KeyProvider) -> Self {
+    pub fn new(store: &S, provider: impl KeyProvider) -> Self {
         Self { store: store.clone(), provider: Arc::new(provider), cache: Arc::default() }
     }
 
@@ -101,7 +94,7 @@ impl PersonalKeys {
     /// database or the provider fails.
     pub async fn subject(&self, subject: &Subject) -> Result<SubjectKey, PersonalError> {
         for _ in 0..TRIES_MAX {
-            let found = match self.find(subject).await? {
+            let found = match self.store.find_key(subject).await? {
                 Some(found) => Some(found),
                 None => self.create(subject).await?,
             };
@@ -141,19 +134,12 @@ impl PersonalKeys {
         if ids.is_empty() {
             return Ok(KeyRing::default());
         }
-        let ids: Vec<&[u8]> = ids.iter().map(KeyId::as_bytes).collect();
-        let failed = Error::database_each("find personal keys");
-        let query = sqlx::query(self.store.statements().personal_keys_by_id.clone()).bind(ids);
-        let rows = query.fetch_all(self.store.pool());
-        let rows = self.store.within_deadline(rows).await.map_err(&failed)?;
         let mut ring = KeyRing::default();
-        for row in rows {
-            let subject = subject_of(&row).map_err(&failed)?;
-            let found = found(&row).map_err(&failed)?;
+        for found in self.store.find_keys(&ids).await? {
             let Some(id) = found.key_id else { continue };
             let key = match found.wrapped {
                 Some(wrapped) if !found.is_erased => {
-                    RingKey::Present(self.decrypt(&subject, id, &wrapped).await?)
+                    RingKey::Present(self.decrypt(&found.subject, id, &wrapped).await?)
                 }
                 Some(_) | None => {
                     self.forget(id);
@@ -178,34 +164,14 @@ impl PersonalKeys {
         Ok(value.open(&ring)?)
     }
 
-    async fn find(&self, subject: &Subject) -> Result<Option<Found>, PersonalError> {
-        let failed = Error::database_each("find a personal key");
-        let query = sqlx::query(self.store.statements().personal_key_find.clone());
-        let row = query.bind(subject.as_str()).fetch_optional(self.store.pool());
-        let row = self.store.within_deadline(row).await.map_err(&failed)?;
-        Ok(row.as_ref().map(found).transpose().map_err(failed)?)
-    }
-
     /// Gives the subject a key. None: another transaction interfered, try again.
-    async fn create(&self, subject: &Subject) -> Result<Option<Found>, PersonalError> {
-        let epoch = self.epoch().await?;
+    async fn create(&self, subject: &Subject) -> Result<Option<StoredKey>, PersonalError> {
+        let epoch = self.store.epoch().await?;
         let key = SubjectKey::generate(subject);
         let wrapped = self.provider.wrap(key.secret()).await?;
-        let query = sqlx::query(self.store.statements().personal_key_create.clone());
-        let query = query.bind(subject.as_str()).bind(key.id().as_bytes().to_vec());
-        let row = query.bind(wrapped).bind(epoch).fetch_optional(self.store.pool());
-        let failed = Error::database_each("create a personal key");
-        let row = match self.store.within_deadline(row).await {
-            Err(error) if is_lost_race(&error) => None,
-            row => row.map_err(&failed)?,
-        };
-        Ok(row.as_ref().map(found).transpose().map_err(failed)?)
-    }
-
-    pub(super) async fn epoch(&self) -> Result<i64, PersonalError> {
-        let epoch = sqlx::query_scalar(self.store.statements().personal_epoch.clone());
-        let epoch = self.store.within_deadline(epoch.fetch_one(self.store.pool())).await;
-        Ok(epoch.map_err(Error::database("read the epoch of the wrapping key"))?)
+        let (subject, key_id) = (subject.clone(), Some(key.id()));
+        let key = StoredKey { subject, key_id, wrapped: Some(wrapped), is_erased: false };
+        Ok(self.store.create_key(key, epoch).await?)
     }
 
     async fn decrypt(
@@ -237,19 +203,4 @@ impl PersonalKeys {
     pub(super) fn forget(&self, id: KeyId) {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
-}
-
-fn found(row: &PgRow) -> Result<Found, sqlx::Error> {
-    let key_id: Option<Vec<u8>> = row.try_get("key_id")?;
-    Ok(Found {
-        key_id: key_id.and_then(|id| KeyId::from_slice(&id)),
-        wrapped: row.try_get("wrapped")?,
-        is_erased: row.try_get("is_erased")?,
-    })
-}
-
-/// The subject of a row.
-pub(super) fn subject_of(row: &PgRow) -> Result<Subject, sqlx::Error> {
-    let subject: String = row.try_get("subject")?;
-    Subject::new(subject).map_err(|error: SubjectError| sqlx::Error::Decode(Box::new(error)))
 }

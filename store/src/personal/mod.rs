@@ -8,8 +8,12 @@ mod erase;
 mod error;
 mod file;
 mod keys;
+#[cfg(feature = "aws-kms")]
+mod kms;
+mod postgres;
 mod provider;
 mod rotation;
+pub(crate) mod table;
 #[cfg(feature = "vault")]
 mod vault;
 
@@ -17,6 +21,8 @@ pub use self::erase::{Erased, PersonalDataEvent, SubjectErased};
 pub use self::error::PersonalError;
 pub use self::file::FileKeyProvider;
 pub use self::keys::PersonalKeys;
+#[cfg(feature = "aws-kms")]
+pub use self::kms::{AwsCredentials, AwsKmsKeyProvider};
 pub use self::provider::{KeyProvider, KeyProviderError};
 #[cfg(feature = "vault")]
 pub use self::vault::VaultKeyProvider;

@@ -1,0 +1,156 @@
+//! Keys in the AWS Key Management Service: against a server that speaks the part of its API that is
+//! used, with its errors.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use annals_store::{
+    AwsCredentials, AwsKmsKeyProvider, KeyProviderError, PersonalError, PersonalKeys, Subject,
+    SubjectKey,
+};
+use annals_testkit::{Must, Testbed};
+use serde_json::{Value, json};
+
+use crate::key_server::{self, Request};
+
+/// The service: its keys, by their ids, with the number of their rotations, and their
+/// ciphertexts.
+#[derive(Debug, Default)]
+struct Service {
+    keys: BTreeMap<String, u32>,
+    ciphertexts: BTreeMap<String, (String, Value)>,
+    is_throttled: bool,
+}
+
+type Refused = (u16, &'static str);
+
+impl Service {
+    fn encrypt(&mut self, key: &Value, plaintext: Value) -> Result<Value, Refused> {
+        let key = key.as_str().filter(|key| self.keys.contains_key(*key));
+        let key = key.ok_or((400, "NotFoundException"))?.to_owned();
+        // Bytes in base64 without padding, as long as the number has three digits.
+        let blob = format!("blob{}", 1_000 + self.ciphertexts.len());
+        self.ciphertexts.insert(blob.clone(), (key, plaintext));
+        Ok(json!({ "CiphertextBlob": blob }))
+    }
+
+    fn decrypt(&self, body: &Value) -> Result<Value, Refused> {
+        let blob = body["CiphertextBlob"].as_str().unwrap_or_default();
+        let found = self.ciphertexts.get(blob).ok_or((400, "InvalidCiphertextException"))?;
+        // A key that is scheduled for deletion decrypts nothing.
+        let is_usable = self.keys.contains_key(&found.0);
+        is_usable.then(|| found.1.clone()).ok_or((400, "KMSInvalidStateException"))
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Value, Refused> {
+        let header = |name: &str| request.headers.get(name).map(String::as_str).unwrap_or_default();
+        let signed = header("authorization");
+        let names = "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amz-target";
+        if !signed.starts_with("AWS4-HMAC-SHA256 Credential=an-id/") || !signed.contains(names) {
+            return Err((400, "IncompleteSignatureException"));
+        }
+        if header("x-amz-security-token") != "a-token" {
+            return Err((400, "UnrecognizedClientException"));
+        }
+        if self.is_throttled {
+            return Err((400, "ThrottlingException"));
+        }
+        let body = &request.body;
+        match header("x-amz-target") {
+            "TrentService.Encrypt" => self.encrypt(&body["KeyId"], body["Plaintext"].clone()),
+            "TrentService.Decrypt" => Ok(json!({ "Plaintext": self.decrypt(body)? })),
+            "TrentService.ReEncrypt" => {
+                let plaintext = self.decrypt(body)?;
+                self.encrypt(&body["DestinationKeyId"], plaintext)
+            }
+            "TrentService.RotateKeyOnDemand" => {
+                let key = self.keys.get_mut(body["KeyId"].as_str().unwrap_or_default());
+                *key.ok_or((400, "NotFoundException"))? += 1;
+                Ok(json!({ "KeyId": body["KeyId"] }))
+            }
+            _ => Err((400, "UnknownOperationException")),
+        }
+    }
+}
+
+/// A stand-in for the service, with the keys `first` and `second`.
+struct Kms {
+    address: SocketAddr,
+    service: Arc<Mutex<Service>>,
+}
+
+impl Kms {
+    async fn start() -> Self {
+        let keys = ["first", "second"].map(|key| (key.to_owned(), 0)).into();
+        let service = Arc::new(Mutex::new(Service { keys, ..Service::default() }));
+        let shared = Arc::clone(&service);
+        let address = key_server::start(move |request| {
+            let mut service = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            match service.answer(request) {
+                Ok(answer) => (200, answer),
+                Err((status, kind)) => (status, json!({ "__type": kind, "message": "refused" })),
+            }
+        });
+        Self { address: address.await, service }
+    }
+
+    fn provider(&self, key: &str, token: &str) -> AwsKmsKeyProvider {
+        let credentials = AwsCredentials {
+            access_key_id: "an-id".to_owned(),
+            secret_access_key: "a-secret".to_owned().into(),
+            session_token: Some(token.to_owned().into()),
+        };
+        let provider = AwsKmsKeyProvider::new("eu-central-1", key, credentials).must("use the key");
+        provider.at(&format!("http://{}", self.address)).must("use the stand-in")
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Service)) {
+        change(&mut self.service.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[tokio::test]
+async fn keys_are_wrapped_by_kms_and_moved_to_another_of_its_keys() {
+    let bed = Testbed::new("kms").await;
+    let kms = Kms::start().await;
+    let keys = |key: &str| PersonalKeys::new(bed.store(), kms.provider(key, "a-token"));
+    let subject = Subject::new("customer-1").must("name a subject");
+    let key = keys("first").subject(&subject).await.must("get a key");
+    assert_eq!(keys("first").subject(&subject).await.must("get it again"), key);
+
+    assert_eq!(keys("first").rotate().await.must("rotate"), 1);
+    kms.change(|service| assert_eq!(service.keys["first"], 1));
+    // Its earlier material stays as long as the key.
+    let refused = keys("first").destroy_earlier_wrapping_keys().await.unwrap_err();
+    assert!(matches!(&refused, PersonalError::Provider(error) if !error.is_retryable), "{refused}");
+    assert_eq!(keys("second").rotate().await.must("rotate to another key"), 1);
+    kms.change(|service| {
+        service.keys.remove("first");
+    });
+    assert_eq!(keys("second").subject(&subject).await.must("get it under the other key"), key);
+}
+
+#[tokio::test]
+async fn a_kms_that_refuses_is_an_error_that_tells_whether_to_try_again() {
+    let bed = Testbed::new("kms_refuses").await;
+    let kms = Kms::start().await;
+    let subject = Subject::new("customer-1").must("name a subject");
+    let ask = async |key: &str, token: &str| -> Result<SubjectKey, KeyProviderError> {
+        let keys = PersonalKeys::new(bed.store(), kms.provider(key, token));
+        match keys.subject(&subject).await {
+            Ok(key) => Ok(key),
+            Err(PersonalError::Provider(error)) => Err(error),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let denied = ask("first", "another-token").await.unwrap_err();
+    assert!(!denied.is_retryable && denied.reason.contains("UnrecognizedClient"), "{denied}");
+    assert!(!format!("{:?}", kms.provider("first", "a-token")).contains("a-token"));
+    assert!(!ask("third", "a-token").await.unwrap_err().is_retryable);
+    kms.change(|service| service.is_throttled = true);
+    let throttled = ask("first", "a-token").await.unwrap_err();
+    assert!(throttled.is_retryable, "{throttled}");
+    kms.change(|service| service.is_throttled = false);
+    ask("first", "a-token").await.must("get a key");
+}
