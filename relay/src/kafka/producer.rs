@@ -16,6 +16,10 @@ use crate::model::message::Message;
 use crate::report::kafka_failure::{KafkaFailure, RecordId};
 use crate::report::threads::locked;
 
+/// The longest single call that takes over a transactional id; it is continued by the next one.
+const INIT_SLICE: Duration = Duration::from_secs(2);
+/// The time after which an earlier transaction of the id counts as one that does not end.
+const BUSY_AFTER: Duration = Duration::from_secs(4);
 /// The first and the longest sleep of the sending thread between polls for acknowledgements:
 /// rdkafka's `poll` with a time-out spins.
 const PAUSE_MIN: Duration = Duration::from_micros(50);
@@ -66,8 +70,23 @@ impl Producer {
         if !self.is_transactional {
             return Ok(());
         }
-        let done = self.client.init_transactions(self.deadline + REQUEST_TIMEOUT);
-        done.map_err(|error| self.failure("take over the transactional id", &error))
+        let action = "take over the transactional id";
+        let began = Instant::now();
+        loop {
+            let initialized = self.client.init_transactions(INIT_SLICE);
+            self.poll_events();
+            match initialized {
+                Ok(()) => return Ok(()),
+                Err(error) if is_busy(&error) && began.elapsed() >= BUSY_AFTER => {
+                    let reason = self.client.context().events.explain(error.to_string());
+                    return Err(KafkaFailure::Busy { action, reason });
+                }
+                Err(KafkaError::Transaction(cause))
+                    if cause.is_retriable()
+                        && began.elapsed() < self.deadline + REQUEST_TIMEOUT => {}
+                Err(error) => return Err(self.failure(action, &error)),
+            }
+        }
     }
 
     /// Begins a transaction; the broker learns of it with its first record.
@@ -227,6 +246,11 @@ impl Producer {
             Some((cause, text)) => sort(action, cause, text),
         }
     }
+}
+
+/// Whether an earlier transaction of the transactional id has not ended.
+fn is_busy(error: &KafkaError) -> bool {
+    code(error) == Code::ConcurrentTransactions
 }
 
 /// Writes records to the first partition of a topic, in this order; all replicas have acknowledged
