@@ -22,7 +22,8 @@ use crate::model::shard_number::number;
 pub enum Kind {
     /// One stream: one of its events is refused.
     Stream,
-    /// One category: its topic cannot be written to, or many of its streams are refused.
+    /// One category: its topic cannot be written to, the registry gives no id of its schema, or many
+    /// of its streams are refused.
     Category,
 }
 
@@ -48,6 +49,8 @@ pub enum Cause {
     Event,
     /// The topic is missing, unfit, or another publication's.
     Topic,
+    /// The registry does not answer, and the id of a schema is not recorded.
+    Registry,
 }
 
 /// A stream or a category to quarantine.

@@ -11,7 +11,7 @@ mod reader;
 pub mod registry;
 mod registry_answer;
 mod rows;
-mod schema_lookups;
+pub(crate) mod schema_lookups;
 mod senders;
 mod standby;
 mod topic_worker;

@@ -23,6 +23,10 @@ use crate::telemetry::metrics::metrics;
 
 /// The time without requests after one that failed, while recorded ids suffice.
 const REST: Duration = Duration::from_secs(10);
+/// How long a page asks for no id after a request that failed.
+const UNAVAILABLE_MAX: Duration = Duration::from_secs(30);
+/// The longest that a recorded id is checked.
+const CONFIRM_MAX: Duration = Duration::from_secs(1);
 
 const ASK: &str = "ask the schema registry";
 
@@ -32,7 +36,22 @@ pub struct RegistryClient {
     config: config::Registry,
     pool: PgPool,
     schema_name: SchemaName,
-    unavailable_since: Mutex<Option<Instant>>,
+    unavailable: Mutex<Option<Unavailable>>,
+}
+
+/// The last failure of a registry that has not answered since.
+struct Unavailable {
+    at: Instant,
+    reason: String,
+}
+
+/// Who asks for an id that is not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// A page, which other events wait for: not while the registry is unavailable.
+    Page,
+    /// A check whether a registry that was unavailable has the id now, and a command of an operator.
+    Check,
 }
 
 /// The schema whose id is wanted: that of an event type, or the one that the types of its category
@@ -69,7 +88,7 @@ impl RegistryClient {
             config,
             pool: store.pool().clone(),
             schema_name: store.schema().clone(),
-            unavailable_since: Mutex::default(),
+            unavailable: Mutex::default(),
         })
     }
 
@@ -85,11 +104,44 @@ impl RegistryClient {
         schema: Schema,
         shared: Option<&SharedSchema>,
     ) -> Result<SchemaId, Failure> {
+        self.id_for(Asking::Check, topic, schema, shared).await
+    }
+
+    /// The same, for a page or for a check.
+    pub(crate) async fn id_for(
+        &self,
+        asking: Asking,
+        topic: &Arc<str>,
+        schema: Schema,
+        shared: Option<&SharedSchema>,
+    ) -> Result<SchemaId, Failure> {
         let sought = Sought::new(topic, schema, shared);
-        match self.recorded(&sought).await? {
-            Some(id) => self.confirm(&sought, id).await,
-            None => self.ask(&sought).await,
+        if let Some(id) = self.recorded(&sought).await? {
+            return self.confirm(&sought, id).await;
         }
+        if let (Asking::Page, Some(reason)) = (asking, self.unavailable()) {
+            return Err(unavailable(ASK, SRCError::non_retryable_without_cause(&reason)));
+        }
+        let asked = self.ask(&sought).await;
+        match &asked {
+            Err(failure @ Failure::Outage { of: Component::Registry, source, .. }) => {
+                let error = source.downcast_ref::<SRCError>();
+                // An error of its own can concern one schema.
+                if error.and_then(said).is_none() {
+                    self.became_unavailable(failure);
+                }
+            }
+            Ok(_) | Err(Failure::Schema { .. }) => self.became_available(),
+            Err(_) => {}
+        }
+        asked
+    }
+
+    /// Why the registry is unavailable, if it is.
+    pub(super) fn unavailable(&self) -> Option<String> {
+        let unavailable = locked(&self.unavailable);
+        let unavailable = unavailable.as_ref().filter(|of| of.at.elapsed() < UNAVAILABLE_MAX)?;
+        Some(unavailable.reason.clone())
     }
 
     /// Whether the registry answers, for any schema.
@@ -125,12 +177,12 @@ impl RegistryClient {
 
     /// Checks a recorded id if the registry answers.
     async fn confirm(&self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
-        let since = *locked(&self.unavailable_since);
-        if since.is_some_and(|since| since.elapsed() < REST) {
+        if locked(&self.unavailable).as_ref().is_some_and(|of| of.at.elapsed() < REST) {
             return Ok(id);
         }
-        match self.check(sought, id).await {
-            Err(Failure::Outage { source, .. }) => self.became_unavailable(&*source),
+        let checked = tokio::time::timeout(CONFIRM_MAX, self.check(sought, id)).await;
+        match checked.unwrap_or_else(|elapsed| Err(late(elapsed))) {
+            Err(failure @ Failure::Outage { .. }) => self.became_unavailable(&failure),
             Err(failure) => return Err(failure),
             Ok(()) => self.became_available(),
         }
@@ -270,18 +322,19 @@ impl RegistryClient {
         RegistryFailure::NotRegistered { subject, command }
     }
 
-    fn became_unavailable(&self, error: &(dyn std::error::Error + 'static)) {
-        if locked(&self.unavailable_since).replace(Instant::now()).is_none() {
+    fn became_unavailable(&self, failure: &Failure) {
+        let unavailable = Unavailable { at: Instant::now(), reason: failure.in_full() };
+        if locked(&self.unavailable).replace(unavailable).is_none() {
             tracing::warn!(
                 event = "registry_unavailable",
-                error,
+                error = failure as &dyn std::error::Error,
                 "the schema registry is unavailable: publishing with recorded schema ids"
             );
         }
     }
 
     fn became_available(&self) {
-        if locked(&self.unavailable_since).take().is_some() {
+        if locked(&self.unavailable).take().is_some() {
             tracing::info!(event = "registry_available", "the schema registry is available again");
         }
     }
@@ -323,6 +376,10 @@ impl<'a> Sought<'a> {
         let schema = self.schema.full_name().to_owned();
         Failure::Schema { topic: Arc::clone(self.topic), schema, source }
     }
+}
+
+fn late(elapsed: tokio::time::error::Elapsed) -> Failure {
+    Failure::outage(Component::Registry, ASK, elapsed)
 }
 
 fn unavailable(action: &'static str, error: SRCError) -> Failure {

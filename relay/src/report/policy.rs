@@ -72,7 +72,7 @@ impl Failure {
     pub(crate) fn policy(&self) -> Policy {
         use FailureClass::{DivergedHistory, Fatal, Fenced, Resync};
         match self {
-            Self::Outage { of, .. } => Policy::wait(of.to_string(), recovery_of(*of)),
+            Self::Outage { of, .. } => of_component(*of),
             Self::InstanceTaken { instance, .. } => {
                 Policy::wait(format!("instance {instance}"), Recovered::Database)
             }
@@ -164,6 +164,14 @@ fn of_kafka(failure: &KafkaFailure) -> Policy {
             Policy::wait("kafka", Recovered::Kafka).class(UnknownOutcome)
         }
         KafkaFailure::Settings { .. } => Policy::wait("kafka", Recovered::Kafka).class(Fatal),
+    }
+}
+
+fn of_component(of: Component) -> Policy {
+    let policy = Policy::wait(of.to_string(), recovery_of(of));
+    match of {
+        Component::Registry => policy.quarantining(Cause::Registry),
+        Component::Database | Component::Kafka | Component::Standby => policy,
     }
 }
 
