@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -37,6 +38,17 @@ struct State {
     holds: Option<i16>,
     /// Connections made before the last cut end, although the link is mended meanwhile.
     cuts: usize,
+    /// The bytes that each direction of a connection forwards in a second.
+    bytes_per_second: Option<u32>,
+}
+
+impl State {
+    /// The time that these bytes take.
+    fn pause(&self, bytes: usize) -> Duration {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let seconds = self.bytes_per_second.map(|rate| f64::from(bytes) / f64::from(rate.max(1)));
+        Duration::from_secs_f64(seconds.unwrap_or_default())
+    }
 }
 
 /// How the link splits bytes into requests.
@@ -89,6 +101,17 @@ impl FaultyLink {
         (link, through)
     }
 
+    /// A link to the server of an `http` URL, and the URL through it.
+    ///
+    /// # Panics
+    /// If no port is free.
+    pub async fn before_http(url: &str) -> (Self, String) {
+        let server = server_of(url);
+        let link = Self::to(&server).await;
+        let through = url.replacen(&server, &link.address(), 1);
+        (link, through)
+    }
+
     /// A link to a broker, which has to advertise the link's port.
     pub(crate) async fn to_broker(server: &str) -> Self {
         Self::start(server, Protocol::Kafka).await
@@ -97,7 +120,12 @@ impl FaultyLink {
     async fn start(server: &str, protocol: Protocol) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a link");
         let port = listener.local_addr().must("listen as a link").port();
-        let state = watch::Sender::new(State { flow: Flow::Open, holds: None, cuts: 0 });
+        let state = watch::Sender::new(State {
+            flow: Flow::Open,
+            holds: None,
+            cuts: 0,
+            bytes_per_second: None,
+        });
         let (held, connections) = (watch::Sender::new(0), watch::Sender::new(0));
         let (losses, round_trips) = (Arc::<Losses>::default(), RoundTrips::default());
         let path = Path {
@@ -156,11 +184,17 @@ impl FaultyLink {
         self.state.send_modify(|state| state.flow = Flow::Silent);
     }
 
-    /// Forwards everything again, including held requests.
+    /// Forwards so many bytes in a second in each direction of a connection.
+    pub fn slow_down(&self, bytes_per_second: u32) {
+        self.state.send_modify(|state| state.bytes_per_second = Some(bytes_per_second));
+    }
+
+    /// Forwards everything again, including held requests, at full speed.
     pub fn mend(&self) {
         self.state.send_modify(|state| {
             state.flow = Flow::Open;
             state.holds = None;
+            state.bytes_per_second = None;
         });
     }
 
@@ -324,6 +358,10 @@ async fn requests(
         if is_held(&path.state.borrow()) {
             path.held.send_modify(|held| *held += 1);
         }
+        let pause = path.state.borrow().pause(bytes.len());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let passes = |state: &State| state.flow == Flow::Open && !is_held(state);
         if path.state.wait_for(passes).await.is_err() || server.write_all(&bytes).await.is_err() {
             return;
@@ -345,6 +383,10 @@ async fn answers(
             || path.losses.next_answer.swap(false, Ordering::SeqCst)
         {
             return;
+        }
+        let pause = path.state.borrow().pause(length);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
         let passes = |state: &State| state.flow == Flow::Open;
         if path.state.wait_for(passes).await.is_err()
