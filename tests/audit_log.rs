@@ -1,5 +1,5 @@
-//! The audit log of a period, a stream, an actor or a correlation, and the causal tree of an event: as
-//! JSON lines of the command `annals`, and in SQL views.
+//! The audit log of a period, a stream, an actor or a correlation, and the causal tree of an event:
+//! as JSON lines of the command `annals`, and in SQL views.
 
 use std::process::{Command, Output};
 

@@ -14,7 +14,7 @@ const STREAMS: i64 = 3;
 const EVENTS_OF_A_STREAM: i64 = 6;
 const FAULT: i32 = 3;
 
-/// What an audit said: its exit code, its findings by kind, and its summary.
+/// The output of an audit: its exit code, its findings by kind, and its summary.
 struct Audited {
     code: i32,
     findings: BTreeMap<String, Vec<Value>>,
@@ -92,8 +92,8 @@ fn place(records: &[RawRecord], stream: &str, version: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_event_is_named_with_its_record_and_the_next_audit_continues_behind_them() {
-    // An audit proves nothing while a transaction runs that is older than it, of any database of the
-    // server: the tests beside this one have such transactions.
+    // An audit proves nothing while a transaction runs that is older than it, of any database of
+    // the server: the tests beside this one have such transactions.
     let stack = PrivateStack::postgres("15").await;
     let (bed, mut relay) =
         published_from(Testbed::on("audit_clean", stack.environment().clone()).await).await;

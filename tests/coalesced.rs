@@ -1,6 +1,6 @@
 //! Appends that go to the server in one call have the outcomes of the same appends one after the
-//! other, whatever other transactions lock, whatever callers drop, and whatever becomes of the
-//! connections.
+//! other, also while other transactions hold locks, callers drop their futures, and connections
+//! break.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ const TASKS: usize = 24;
 const APPENDS_OF_A_TASK: usize = 40;
 const STREAMS: usize = 4;
 
-/// One task that appends at random, and remembers what it observed.
+/// One task that appends at random, and remembers its observations.
 struct Task {
     store: Store,
     clock: Arc<AtomicU64>,
     dice: Dice,
     observations: Vec<Observation>,
-    /// What this task last observed of each stream.
+    /// The last observation of this task about each stream.
     versions: Vec<Option<Version>>,
     /// An append to repeat.
     last: Option<(StreamName, ExpectedVersion, Vec<NewEvent>)>,
@@ -104,7 +104,7 @@ fn observed(stream: &StreamName, result: Result<Appended, AppendError>) -> Obser
     }
 }
 
-/// Runs all tasks at once; returns what they observed.
+/// Runs all tasks at once; returns their observations.
 async fn run_tasks(store: &Store, dice: &mut Dice) -> Vec<Observation> {
     let clock = Arc::new(AtomicU64::new(0));
     let tasks = (0..TASKS).map(|_| tokio::spawn(Task::new(store, &clock, dice.split()).run()));
@@ -159,7 +159,7 @@ async fn outcomes_are_those_of_a_sequence_while_connections_are_lost_and_streams
     assert_eq!(contradictions(&observations, &recorded), [].into());
 }
 
-/// A bug, as a replacement in a function of the store, and what the model finds.
+/// A bug, as a replacement in a function of the store, and the finding of the model.
 struct Bug {
     function: &'static str,
     right: &'static str,

@@ -1,5 +1,5 @@
-//! Commands print JSON where they print, exit with documented codes, and describe themselves without a
-//! configuration.
+//! Commands print JSON where they print, exit with documented codes, and describe themselves
+//! without a configuration.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{Must, RelayProcess, RelaySettings, Testbed, account, deposited};

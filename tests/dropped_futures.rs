@@ -17,7 +17,7 @@ use sqlx::postgres::PgPoolOptions;
 /// Events of the log that is read and followed: more than one page of each.
 const LOG: i64 = 700;
 
-/// What is dropped, and the fewest await points that it is known to have.
+/// The dropped futures, each with the fewest await points that it has.
 const WORKS: [(Work, usize); 10] = [
     (Work::Append, 6),
     (Work::AppendQueued, 6),

@@ -177,7 +177,7 @@ impl Dropped {
         use_up.execute(&mut connection).await.must("use up transaction ids");
     }
 
-    /// The positions of what a relay publishes after a bound.
+    /// The positions of the events that a relay publishes after a bound.
     async fn window(&self, since: &Bound) -> Vec<Position> {
         let store = self.bed.store();
         let mut connection = connect_as_relay(&self.bed).await;

@@ -119,7 +119,7 @@ impl Aggregate for Names {
     }
 }
 
-/// The program of the second release, which skips what it does not know.
+/// The program of the second release, which skips unknown types.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tolerant(usize);
 
@@ -228,7 +228,7 @@ fn every_released_schema_is_read_by_the_newest_set() {
     ];
     let released = released.map(|text| Schema::parse(text).must("parse"));
     verify_released::<v3::PersonEvent>(released).unwrap();
-    // Each set reads what came before it, and nothing else.
+    // Each set reads the events of earlier sets, and no others.
     verify_released::<v1::PersonEvent>(released[..2].to_vec()).unwrap();
     let report = verify_released::<v2::PersonEvent>(released).unwrap_err();
     assert_eq!(report.problems.len(), 1, "{report}");

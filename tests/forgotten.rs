@@ -1,5 +1,5 @@
-//! A deployment that nobody runs any more keeps the outbox until an operator lets go of it, and does
-//! not start again by mistake.
+//! A deployment without relays keeps the outbox until an operator lets go of it, and
+//! does not start again by mistake.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited, until};

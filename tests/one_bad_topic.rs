@@ -1,5 +1,5 @@
-//! A topic that cannot be written to holds its category, and all other categories are published; and
-//! no transaction is tried for ever at a size that cannot succeed in time.
+//! A topic that cannot be written to holds its category, and all other categories are published;
+//! and no transaction is tried for ever at a size that cannot succeed in time.
 
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{

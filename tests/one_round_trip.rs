@@ -156,7 +156,7 @@ async fn pages_of_large_events_are_small() {
     let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let store = connect(&proxy, &bed).await;
     let note = "n".repeat(LARGE);
-    // Small events first: what was read says nothing about what follows.
+    // Small events first: their size says nothing about the size of the next ones.
     let small = Append::to(&account("a"), ExpectedVersion::Any, (0..200).map(deposited));
     store.append(&small).await.must("append");
     for sequence in 0..LARGE_EVENTS {

@@ -25,7 +25,8 @@ async fn store_and_relay_work_through_pgbouncer_in_transaction_mode() {
     let url = pooler.url(&bed.database_url());
     let store = Store::connect(&url).await.must("connect through the pooler");
     store.migrate().await.must("start");
-    // LISTEN would stay with a session of the pooler, and notifications would reach its next client.
+    // LISTEN would stay with a session of the pooler, and notifications would reach its next
+    // client.
     assert!(store.connect_listener().await.must("connect for notifications").is_none());
     let direct = bed.store().connect_listener().await.must("connect for notifications");
     assert!(direct.is_some());

@@ -1,5 +1,5 @@
 //! A projection in the database of the store applies each event exactly once, under one runner at a
-//! time, whatever crashes; it stops at an event that it refuses; a new version is built beside the
+//! time, after any crash; it stops at an event that it refuses; a new version is built beside the
 //! old one, and one switch shows it.
 
 use std::error::Error as StdError;
@@ -29,7 +29,7 @@ const NAME: &str = "balances";
 const LONG: Duration = Duration::from_secs(3_600);
 const SHORT: Duration = Duration::from_millis(600);
 
-/// What a test does to a projection.
+/// The actions of a test on a projection.
 #[derive(Debug)]
 struct Script {
     /// Refuses deposits of this amount.
@@ -356,8 +356,8 @@ async fn a_runner_that_lost_its_lease_cannot_commit_and_the_new_owner_continues(
     check_exactly_once(&bed).await;
 }
 
-/// Its connections lead to the promoted standby without breaking: they end at a pooler. That standby
-/// has the lease, and an event that the runner has applied to the old primary only.
+/// Its connections lead to the promoted standby without breaking: they end at a pooler. That
+/// standby has the lease, and an event that the runner has applied to the old primary only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runner_behind_a_pooler_applies_again_what_a_promoted_standby_has_not_applied() {
     let pair = Pair::new("projected_fork").await;
@@ -601,7 +601,7 @@ async fn an_inline_projection_is_applied_in_the_transaction_of_the_append() {
     assert_eq!(balance(store, "a").await, sum + 10);
     wait_for(store, &appended).await;
 
-    // What the projection refuses is not recorded.
+    // An event that the projection refuses is not recorded.
     let refused = append_inline(store, 13).await.unwrap_err();
     assert!(matches!(refused, ProjectionError::Refused { .. }), "{refused:?}");
     assert_eq!(bed.recorded().await.len(), 1_302);

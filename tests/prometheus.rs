@@ -34,7 +34,7 @@ fn served(metrics: &str) -> BTreeSet<&str> {
     types.filter_map(|line| line.split(' ').next()).collect()
 }
 
-/// The name of a metric without what a histogram adds to it.
+/// The name of a metric without the suffix of a histogram.
 fn base<'a>(name: &'a str, served: &BTreeSet<&str>) -> &'a str {
     let parts = ["_bucket", "_sum", "_count"].iter();
     let of_histogram = parts.filter_map(|part| name.strip_suffix(part));

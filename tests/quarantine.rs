@@ -319,7 +319,7 @@ async fn a_topic_that_lost_its_records_is_held_and_said_until_an_operator_lets_i
     for round in 1..=2 {
         relay.turn_page();
         if round == 2 {
-            // Somebody creates an empty one in its place.
+            // An empty one is created in its place.
             assert!(relay.terminate().await.success());
             delete_topic(brokers, &topic).await;
             create_topic(brokers, &topic, 4).await;

@@ -1,5 +1,5 @@
-//! A hot standby serves reads. It refuses followers and relays in one sentence, because its snapshots
-//! do not list the transactions in progress; after its promotion both continue.
+//! A hot standby serves reads. It refuses followers and relays in one sentence, because its
+//! snapshots do not list the transactions in progress; after its promotion both continue.
 
 use std::pin::pin;
 

@@ -146,8 +146,8 @@ async fn an_end_is_covered_once_all_copies_begin_behind_what_was_visible_when_it
     };
     next().await;
     assert_eq!(covered(10).await, 0);
-    // What is before 10 may be of a transaction whose commit was not answered: these checkpoints
-    // may be of before it.
+    // The records before 10 may be of a transaction whose commit was not answered: these
+    // checkpoints may be older than it.
     copy(SHARDS).await;
     assert_eq!(covered(20).await, 0);
     next().await;

@@ -1,5 +1,5 @@
-//! Secrets come from files and are shown nowhere; a running relay takes changes of its configuration
-//! at SIGHUP, and names the keys that need a restart.
+//! Secrets come from files and are shown nowhere; a running relay takes changes of its
+//! configuration at SIGHUP, and names the keys that need a restart.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

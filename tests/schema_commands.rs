@@ -107,7 +107,7 @@ async fn exported_schemas_are_registered_and_the_relay_needs_no_right_to_do_so()
     fs::write(&file, V2).must("write another version");
     let differences = ["not_in_store", "not_in_registry", "not_in_files"].map(str::to_owned);
     assert_eq!(problems(&settings, &["diff", path]).await, (3, differences.to_vec()));
-    // What breaks programs is not registered.
+    // A version that breaks programs is not registered.
     fs::write(&file, WITHOUT_DEFAULT).must("write another version");
     let (code, _) = problems(&settings, &["register", path]).await;
     assert_eq!(code, 3);

@@ -1,5 +1,6 @@
-//! The sequential model of appends to single streams: what concurrent callers observe must be
-//! possible if the appends were made one after the other, in an order that agrees with real time.
+//! The sequential model of appends to single streams: the observations of concurrent callers must
+//! be possible if the appends were made one after the other, in an order that agrees with real
+//! time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +53,7 @@ pub(crate) enum Contradiction {
     RecordedTwice,
 }
 
-/// Checks observations against what is recorded.
+/// Checks observations against the recorded events.
 pub(crate) fn contradictions(
     observations: &[Observation],
     recorded: &[Recorded],

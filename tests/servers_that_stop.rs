@@ -1,6 +1,6 @@
 //! PostgreSQL runs out of disk, or shuts down, while a service appends and follows and a relay
-//! publishes: each outcome that the service is told is true, nothing is lost or repeated, and all go
-//! on by themselves once there is space or a server again.
+//! publishes: each outcome that the service is told is true, nothing is lost or repeated, and all
+//! go on by themselves once there is space or a server again.
 
 use std::collections::HashSet;
 
@@ -74,7 +74,7 @@ impl Service {
         Self { bed, outcomes, followed, relay, consumer }
     }
 
-    /// All go on, and what was told is what is recorded, published and followed.
+    /// All go on, and the recorded, published and followed events are those of the told outcomes.
     async fn assert_all_is_true(mut self) {
         self.outcomes.until_more(EVENTS).await;
         let told = self.outcomes.stop().await;

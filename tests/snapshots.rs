@@ -90,7 +90,7 @@ async fn falsify(store: &Store, stream: &StreamName) {
     query.execute(store.pool()).await.must("change the snapshots");
 }
 
-/// What the changed snapshots contain: 7 cents, 0 deposits.
+/// The content of the changed snapshots: 7 cents, 0 deposits.
 const FALSE: Counted<1> = Counted { cents: 7, deposits: 0 };
 
 #[test]

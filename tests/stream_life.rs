@@ -1,5 +1,5 @@
-//! Streams end: a closed one refuses appends with an error of its own, a truncated one begins behind
-//! the removed events, an archived one leaves the table of events and comes back.
+//! Streams end: a closed one refuses appends with an error of its own, a truncated one begins
+//! behind the removed events, an archived one leaves the table of events and comes back.
 
 use annals_store::{
     Append, AppendError, Decide, DecideError, EventStore, ExpectedVersion, Follow, Read,

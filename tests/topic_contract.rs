@@ -213,8 +213,8 @@ fn take_long(bytes: &mut &[u8]) -> i64 {
     i64::try_from(zigzag >> 1).unwrap() ^ -i64::from(zigzag & 1 == 1)
 }
 
-/// The first event of a type adds a branch, and so does a new version of a type; the records that are
-/// there keep the union that they were written with.
+/// The first event of a type adds a branch, and so does a new version of a type; the records that
+/// are there keep the union that they were written with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_events_keep_their_union_when_the_category_gets_another_type() {
     let bed = Testbed::new("unions").await;

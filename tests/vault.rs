@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const TOKEN: &str = "a-token";
 
-/// A key of the engine: its versions, and what each of them encrypted.
+/// A key of the engine: its versions, and the plaintexts that each of them encrypted.
 #[derive(Debug)]
 struct Engine {
     newest: u64,
@@ -22,7 +22,7 @@ struct Engine {
     ciphertexts: BTreeMap<String, Value>,
 }
 
-/// A stand-in for Vault. Its ciphertexts are names of the plaintexts that it keeps.
+/// An imitation of Vault. Its ciphertexts are names of the plaintexts that it keeps.
 struct Vault {
     address: SocketAddr,
     engine: Arc<Mutex<Engine>>,

@@ -1,4 +1,5 @@
-//! The time to load an aggregate with many events, with a snapshot and without, and to decide on it.
+//! The time to load an aggregate with many events, with a snapshot and without, and to decide on
+//! it.
 
 use std::time::{Duration, Instant};
 

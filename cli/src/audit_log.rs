@@ -13,9 +13,9 @@ use uuid::Uuid;
 /// Concurrent appends can have times in another order than their positions, by up to this.
 const DISORDER: SignedDuration = SignedDuration::from_secs(2);
 
-/// What to print: all given conditions hold.
+/// The printed events: all given conditions hold.
 #[derive(Debug, Args)]
-pub(crate) struct Log {
+pub(crate) struct LogArguments {
     /// Events from this time on, such as 2026-11-01T00:00:00Z.
     #[arg(long)]
     since: Option<Timestamp>,
@@ -46,7 +46,7 @@ pub(crate) struct Tree {
     events_max: NonZeroU32,
 }
 
-impl Log {
+impl LogArguments {
     pub(crate) async fn run(self, store: &Store) -> anyhow::Result<()> {
         if let Some(stream) = &self.stream {
             return self.print(store, Read::stream(&StreamName::new(stream)?)).await;

@@ -13,30 +13,30 @@ use clap::{Parser, Subcommand};
 /// Administration of an Annals event store.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
+struct AnnalsArguments {
     /// The URL of the database; roles: annals_read for the audit log, annals_append for erasures,
     /// annals_admin for keys and streams.
     #[arg(long, env = "ANNALS_DATABASE_URL", hide_env_values = true)]
     database_url: String,
     #[command(subcommand)]
-    command: Command,
+    command: AnnalsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum AnnalsCommand {
     /// Prints the audit log of a period, a stream, an actor or a correlation, as JSON lines.
-    Log(audit_log::Log),
+    Log(audit_log::LogArguments),
     /// Prints the causal tree of an event, as JSON lines with their depth.
     Tree(audit_log::Tree),
     /// Erases subjects, and rotates the key that encrypts their keys.
-    Personal(personal::Personal),
+    Personal(personal::PersonalArguments),
     /// Shows, closes, truncates and archives a stream.
     Stream(stream::Stream),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    match run(AnnalsArguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,14 +46,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: AnnalsArguments) -> anyhow::Result<()> {
     let options = StoreOptions::default().connections_max(2).without_notifications();
     let store: Store = options.connect(&arguments.database_url).await?;
     match arguments.command {
-        Command::Log(log) => log.run(&store).await,
-        Command::Tree(tree) => tree.run(&store).await,
-        Command::Personal(personal) => personal.run(&store).await,
-        Command::Stream(stream) => stream.run(&store).await,
+        AnnalsCommand::Log(log) => log.run(&store).await,
+        AnnalsCommand::Tree(tree) => tree.run(&store).await,
+        AnnalsCommand::Personal(personal) => personal.run(&store).await,
+        AnnalsCommand::Stream(stream) => stream.run(&store).await,
     }
 }
 

@@ -6,9 +6,9 @@ use annals_store::{FileKeyProvider, PersonalKeys, Store, Subject, VaultKeyProvid
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-/// The key provider, and what to do.
+/// The key provider and the subcommand.
 #[derive(Debug, Args)]
-pub(crate) struct Personal {
+pub(crate) struct PersonalArguments {
     /// A wrapping key in a file, for development.
     #[arg(long, env = "ANNALS_KEY_FILE", conflicts_with = "vault_address")]
     key_file: Option<PathBuf>,
@@ -22,11 +22,11 @@ pub(crate) struct Personal {
     #[arg(long, env = "ANNALS_VAULT_KEY")]
     vault_key: Option<String>,
     #[command(subcommand)]
-    action: Action,
+    action: PersonalCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum PersonalCommand {
     /// Erases a subject. It cannot be undone.
     Erase {
         /// The subject.
@@ -45,7 +45,7 @@ enum Action {
     ForgetBackups,
 }
 
-impl Personal {
+impl PersonalArguments {
     pub(crate) async fn run(self, store: &Store) -> anyhow::Result<()> {
         let keys = match (self.key_file, self.vault_address) {
             (Some(path), _) => PersonalKeys::new(store, FileKeyProvider::open_or_create(path)?),
@@ -57,19 +57,19 @@ impl Personal {
             (None, None) => anyhow::bail!("name the key provider: --key-file or --vault-address"),
         };
         let done = match self.action {
-            Action::Erase { subject, reason } => {
+            PersonalCommand::Erase { subject, reason } => {
                 let erased = keys.erase(&Subject::new(subject)?, &reason).await?;
                 let key_id = erased.key_id.map(|id| id.to_string());
                 json!({ "key_id": key_id, "erased_before": erased.appended.repeated })
             }
-            Action::Finish => {
+            PersonalCommand::Finish => {
                 let subjects = keys.finish_erasures().await?;
                 let subjects: Vec<_> = subjects.iter().map(Subject::as_str).collect();
                 json!({ "erased": subjects })
             }
-            Action::Rotate => json!({ "rewrapped": keys.rotate().await? }),
-            Action::Rewrap => json!({ "rewrapped": keys.rewrap().await? }),
-            Action::ForgetBackups => {
+            PersonalCommand::Rotate => json!({ "rewrapped": keys.rotate().await? }),
+            PersonalCommand::Rewrap => json!({ "rewrapped": keys.rewrap().await? }),
+            PersonalCommand::ForgetBackups => {
                 keys.destroy_earlier_wrapping_keys().await?;
                 json!({ "destroyed": true })
             }

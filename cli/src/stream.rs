@@ -4,11 +4,11 @@ use annals_store::{Store, StreamName, Version};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-/// The stream, and what to do.
+/// The subcommand.
 #[derive(Debug, Args)]
 pub(crate) struct Stream {
     #[command(subcommand)]
-    action: Action,
+    action: StreamCommand,
 }
 
 /// A change and its reason.
@@ -22,7 +22,7 @@ struct Change {
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum StreamCommand {
     /// Shows the state of a stream.
     Show {
         /// The stream.
@@ -50,7 +50,7 @@ impl Stream {
     pub(crate) async fn run(self, store: &Store) -> anyhow::Result<()> {
         let name = |text: &str| StreamName::new(text);
         let done = match self.action {
-            Action::Show { stream } => {
+            StreamCommand::Show { stream } => {
                 let life = store.stream_life(&name(&stream)?).await?;
                 let life = life.ok_or_else(|| anyhow::anyhow!("there is no stream {stream}"))?;
                 json!({
@@ -61,22 +61,22 @@ impl Stream {
                     "archived_at": life.archived_at,
                 })
             }
-            Action::Close(Change { stream, reason }) => {
+            StreamCommand::Close(Change { stream, reason }) => {
                 json!({ "closed": store.close_stream(&name(&stream)?, &reason).await? })
             }
-            Action::Reopen(Change { stream, reason }) => {
+            StreamCommand::Reopen(Change { stream, reason }) => {
                 json!({ "opened": store.reopen_stream(&name(&stream)?, &reason).await? })
             }
-            Action::Truncate { before, change: Change { stream, reason } } => {
+            StreamCommand::Truncate { before, change: Change { stream, reason } } => {
                 let before = Version::new(before);
                 let before = before.ok_or_else(|| anyhow::anyhow!("versions begin at 0"))?;
                 let removed = store.truncate_stream(&name(&stream)?, before, &reason).await?;
                 json!({ "removed": removed })
             }
-            Action::Archive(Change { stream, reason }) => {
+            StreamCommand::Archive(Change { stream, reason }) => {
                 json!({ "archived": store.archive_stream(&name(&stream)?, &reason).await? })
             }
-            Action::Restore(Change { stream, reason }) => {
+            StreamCommand::Restore(Change { stream, reason }) => {
                 json!({ "restored": store.restore_stream(&name(&stream)?, &reason).await? })
             }
         };

@@ -1,5 +1,6 @@
 -- Sets the next offset of a partition to the first record that it still has, and records why.
--- $1 projection, $2 topic, $3 partition, $4 first removed offset, $5 first offset that is left, $6 reason.
+-- $1 projection, $2 topic, $3 partition, $4 first removed offset, $5 first offset that is left,
+-- $6 reason.
 -- No row inserted: the projection has continued since, or does not read the partition.
 with continued as (
     update annals_projections.annals_projection_offsets

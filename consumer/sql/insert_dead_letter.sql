@@ -1,5 +1,5 @@
--- Records a record that a projection cannot apply. A record at the same place replaces it: its topic
--- was created again, or the projection reads it again.
+-- Records a record that a projection cannot apply. A record at the same place replaces it: its
+-- topic was created again, or the projection reads it again.
 -- $1 projection, $2 topic, $3 partition, $4 offset, $5 key, $6 value, $7 names and $8 values of
 -- headers; of an event: $9 stream, $10 version, $11 id, $12 type; $13 error.
 insert into annals_projections.annals_projection_dead_letters (

@@ -1,4 +1,4 @@
-//! What applying a batch of records has brought.
+//! The result of applying a batch of records.
 
 use std::error::Error;
 

@@ -40,7 +40,7 @@ pub(crate) struct Batcher {
     limits: ProjectionLimits,
 }
 
-/// What reading has brought.
+/// The result of reading.
 #[derive(Debug)]
 pub(crate) enum BatcherEvent {
     /// Records, in the order of each partition.

@@ -63,8 +63,8 @@ impl ConsumerBuilder {
         self.consumer(NO_GROUP, topics, Mode::Assigned(HashMap::new()))
     }
 
-    /// Like [`assign_from_beginning`](Self::assign_from_beginning), from these offsets. A record that
-    /// was removed is passed: a [`VersionFilter`](crate::VersionFilter) shows the loss.
+    /// Like [`assign_from_beginning`](Self::assign_from_beginning), from these offsets. A record
+    /// that was removed is passed: a [`VersionFilter`](crate::VersionFilter) shows the loss.
     ///
     /// # Errors
     /// [`ConsumeError::Kafka`] if librdkafka refuses the settings.
@@ -184,9 +184,9 @@ impl Consumer {
         Ok(self.fetcher.commit(delivered.location().next()).await?)
     }
 
-    /// The partitions, by topic and number, that the group has given to other members since the last
-    /// call. Call it before each record is processed: what this member knows of their streams is out
-    /// of date when they come back.
+    /// The partitions, by topic and number, that the group has given to other members since the
+    /// last call. Call it before each record is processed: what this member knows of their streams
+    /// is out of date when they come back.
     pub fn take_revoked(&mut self) -> Vec<(Arc<str>, i32)> {
         self.fetcher.take_revoked()
     }

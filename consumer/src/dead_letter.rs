@@ -1,4 +1,4 @@
-//! What a projection does with records that it cannot apply.
+//! Dead letters: the policy of a projection for records that it cannot apply.
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::position::RecordLocation;
 use crate::raw_record::{FetchedRecord, RecordBytes};
 use crate::registry::DecodeRecordError;
 
-/// What a projection does with a record that it cannot apply.
+/// The policy of a projection for a record that it cannot apply.
 ///
 /// [`Projection::unreadable_records`](crate::Projection::unreadable_records) and
 /// [`Projection::rejected_events`](crate::Projection::rejected_events) set it. Except under
@@ -44,9 +44,10 @@ pub enum DeadLetter {
     Rejected(Box<Delivered>, Box<dyn Error + Send + Sync>),
 }
 
-type Answer<'a> =
+type HandlerFuture<'a> =
     Pin<Box<dyn Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send + 'a>>;
-type Handler = dyn for<'a> Fn(&'a mut PgConnection, &'a DeadLetter) -> Answer<'a> + Send + Sync;
+type Handler =
+    dyn for<'a> Fn(&'a mut PgConnection, &'a DeadLetter) -> HandlerFuture<'a> + Send + Sync;
 
 /// Handles the records that a projection cannot apply.
 ///
@@ -69,7 +70,10 @@ impl DeadLetterHandler {
     /// called again if the transaction did not commit. An error ends the run.
     pub fn new<F>(handle: F) -> Self
     where
-        F: for<'a> Fn(&'a mut PgConnection, &'a DeadLetter) -> Answer<'a> + Send + Sync + 'static,
+        F: for<'a> Fn(&'a mut PgConnection, &'a DeadLetter) -> HandlerFuture<'a>
+            + Send
+            + Sync
+            + 'static,
     {
         Self(Arc::new(handle))
     }

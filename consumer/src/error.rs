@@ -160,7 +160,7 @@ pub enum RunError {
     },
 }
 
-/// What a gap means: at the start of a stream something else than within it.
+/// The meaning of a gap, which depends on its place: at the start of a stream, or within it.
 fn explain(gap: &Gap) -> &'static str {
     if gap.expected == Version::ZERO {
         "this projection knows no event of the stream, and the topic does not have its first one; \

@@ -38,8 +38,8 @@ impl<'a> KnownHeaders<'a> {
         known
     }
 
-    /// The schema's id and the datum, by the content type: a relay's framing can change, and the topic
-    /// then has records of both.
+    /// The schema's id and the datum, by the content type: a relay's framing can change, and the
+    /// topic then has records of both.
     pub(crate) fn unframe<'v>(
         &self,
         value: &'v [u8],

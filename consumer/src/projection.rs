@@ -184,7 +184,7 @@ impl Projection {
         self
     }
 
-    /// Sets what to do with a record that is no event, and with an event that cannot be decoded
+    /// Sets the policy for a record that is no event, and with an event that cannot be decoded
     /// ([`FailurePolicy::Stop`] by default).
     #[must_use]
     pub fn unreadable_records(mut self, policy: FailurePolicy) -> Self {
@@ -192,7 +192,7 @@ impl Projection {
         self
     }
 
-    /// Sets what to do with an event for which the handler returns an error
+    /// Sets the policy for an event for which the handler returns an error
     /// ([`FailurePolicy::Stop`] by default). The handler's writes for it are rolled back.
     #[must_use]
     pub fn rejected_events(mut self, policy: FailurePolicy) -> Self {

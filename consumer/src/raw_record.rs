@@ -56,8 +56,8 @@ impl RawRecord<'_> {
 }
 
 impl RecordBytes {
-    /// The key of an event's record, its value behind Confluent's prefix, and its own headers, without
-    /// those of the topic contract.
+    /// The key of an event's record, its value behind Confluent's prefix, and its own headers,
+    /// without those of the topic contract.
     pub(crate) fn of(event: &Delivered) -> Self {
         let headers = event.headers.iter();
         Self {

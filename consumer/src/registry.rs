@@ -118,8 +118,8 @@ impl SchemaRegistry {
         registry
     }
 
-    /// Returns the schema with this id: that of an event type, or of all that a category has. Waits while the registry is unavailable, and logs it; can
-    /// be cancelled.
+    /// Returns the schema with this id: that of an event type, or of all that a category has. Waits
+    /// while the registry is unavailable, and logs it; can be cancelled.
     ///
     /// # Errors
     /// [`SchemaLookupError`] if the schema does not exist or cannot be used.

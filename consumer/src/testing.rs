@@ -2,8 +2,8 @@
 //!
 //! [`given`] makes the records of events, as a relay writes them. [`GivenEvents::apply`] runs a
 //! projection's handler on them, with the version filter, Avro and batches of a real run. The read
-//! model is what the handler writes to: a value in memory, or a PostgreSQL transaction that the test
-//! rolls back.
+//! model is what the handler writes to: a value in memory, or a PostgreSQL transaction that the
+//! test rolls back.
 //!
 //! ```
 //! use annals_consumer::testing::given;
@@ -158,8 +158,8 @@ impl<E: EventSet> GivenEvents<E> {
     /// counted only.
     ///
     /// # Errors
-    /// [`RunError`], as of a run. An error of the handler names the first event of its batch; events
-    /// of the batches before stay applied.
+    /// [`RunError`], as of a run. An error of the handler names the first event of its batch;
+    /// events of the batches before stay applied.
     ///
     /// # Panics
     /// If the HTTP client of the schema registry, which sends nothing, cannot be made.

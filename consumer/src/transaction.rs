@@ -42,7 +42,7 @@ pub(crate) enum AttemptError {
     Handler(Box<dyn Error + Send + Sync>),
 }
 
-/// What one attempt needs besides the connection and the batch.
+/// The inputs of one attempt, except the connection and the batch.
 pub(crate) struct AttemptContext<'a> {
     pub(crate) store: &'a ProjectionStore,
     pub(crate) policies: &'a RecordPolicies,

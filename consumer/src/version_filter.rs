@@ -61,7 +61,7 @@ pub enum FirstVersion {
     Any,
 }
 
-/// What to do with an event: the decision of a [`VersionFilter`].
+/// The decision of a [`VersionFilter`] about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterDecision {
     /// Apply it: it is the next event of its stream.

@@ -1,6 +1,9 @@
--- Reads events that no record was found of. $1 positions, $2 shards with a checkpoint, $3 these checkpoints, $4 deployment.
--- One row each event, in position order. `is_covered`: by the checkpoint it is published, skipped or quarantined.
--- `skipped_by` is null if the event was not skipped by an operator; `is_skipped` also if a rebase found it in a topic.
+-- Reads events that no record was found of. $1 positions, $2 shards with a checkpoint, $3 these
+-- checkpoints, $4 deployment.
+-- One row each event, in position order. `is_covered`: by the checkpoint it is published, skipped
+-- or quarantined.
+-- `skipped_by` is null if the event was not skipped by an operator; `is_skipped` also if a rebase
+-- found it in a topic.
 select
     e.position, e.stream, e.version, e.event_id, e.category, annals.shard_of(e.stream) as shard, e.xid::text as xid,
     (extract(epoch from e.recorded_at) * 1000000)::bigint as recorded_us,

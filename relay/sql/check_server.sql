@@ -1,5 +1,5 @@
--- Reads what a relay needs of the server, whether or not the store is migrated. $1 schema, $2 age in seconds of prepared
--- transactions. One row.
+-- Reads what a relay needs of the server, whether or not the store is migrated. $1 schema, $2 age
+-- in seconds of prepared transactions. One row.
 select
     current_setting('server_version_num')::int as version, current_setting('fsync') = 'on' as is_fsync,
     current_setting('full_page_writes') = 'on' as is_full_page_writes,

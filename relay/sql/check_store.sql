@@ -1,4 +1,5 @@
--- Reads what a relay needs of a migrated store. One row; `missing` names the rights that this login lacks.
+-- Reads what a relay needs of a migrated store. One row; `missing` names the rights that this login
+-- lacks.
 select
     array(
         select 'select on ' || t from unnest(array[

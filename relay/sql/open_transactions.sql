@@ -1,6 +1,7 @@
 -- Lists the transactions that have been open longest of those that can still write: their events,
 -- and with them partitions of the outbox, wait for their ends. $1 the most rows.
--- `query` is without the comments at its begin. `since_us` and `query` of other users' sessions are null without the role pg_read_all_stats.
+-- `query` is without the comments at its begin. `since_us` and `query` of other users' sessions are
+-- null without the role pg_read_all_stats.
 -- No row: none is open.
 select
     pid, login, application, client, state, since_us, age_seconds, query

@@ -1,7 +1,7 @@
 -- Counts published events of one category, as they are replayed.
--- $1 deployment, $2 shards, $3 their cursors; quarantine entries: $4 shards, $5 kinds, $6 names, $7 cursors. $8 position to
--- start after, $9 last position, $10 and $11 the first recorded time and the one after the last, $12 category, $13 and $14 first
--- and last version.
+-- $1 deployment, $2 shards, $3 their cursors; quarantine entries: $4 shards, $5 kinds, $6 names,
+-- $7 cursors. $8 position to start after, $9 last position, $10 and $11 the first recorded time and
+-- the one after the last, $12 category, $13 and $14 first and last version.
 -- One row.
 select
     count(*) as events, coalesce(sum(octet_length(e.payload)), 0)::bigint as bytes, min(e.position) as first, max(e.position) as last

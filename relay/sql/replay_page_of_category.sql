@@ -1,8 +1,8 @@
--- Reads published events of one category, in position order: those that the cursors of their shards, or of their quarantine
--- entries, cover, without those that an operator skipped.
--- $1 deployment, $2 shards, $3 their cursors; quarantine entries: $4 shards, $5 kinds, $6 names, $7 cursors. $8 position to
--- start after, $9 last position, $10 and $11 the first recorded time and the one after the last, $12 category, $13 and $14 first
--- and last version, $15 limit.
+-- Reads published events of one category, in position order: those that the cursors of their
+-- shards, or of their quarantine entries, cover, without those that an operator skipped.
+-- $1 deployment, $2 shards, $3 their cursors; quarantine entries: $4 shards, $5 kinds, $6 names,
+-- $7 cursors. $8 position to start after, $9 last position, $10 and $11 the first recorded time and
+-- the one after the last, $12 category, $13 and $14 first and last version, $15 limit.
 -- Fewer rows than the limit: there are no more.
 select
     e.position, annals.shard_of(e.stream) as shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint,

@@ -1,4 +1,5 @@
--- Reads the relays of a deployment that run, and the categories that are quarantined in each shard. $1 deployment. One row.
+-- Reads the relays of a deployment that run, and the categories that are quarantined in each shard.
+-- $1 deployment. One row.
 select
     array(
         select s.instance from annals.relay_sessions s where s.deployment = $1 and s.expires_at > now() order by s.instance

@@ -1,6 +1,6 @@
 -- Reads a deployment and the partitions of the outbox. $1 deployment.
--- `delivery` and `generation` are null if no relay of the deployment has run. `droppable` counts the
--- partitions below the copied checkpoints of all deployments.
+-- `delivery` and `generation` are null if no relay of the deployment has run. `droppable` counts
+-- the partitions below the copied checkpoints of all deployments.
 select
     d.delivery, d.generation, annals.shard_count() as shards, p.partitions, p.droppable,
     (select count(*) from (

@@ -1,6 +1,7 @@
--- Reads which deployments keep partitions of the outbox from being dropped. One row each deployment, the one that keeps most
--- first. `position`: it has published everything up to there; null if a shard has no checkpoint. `kept` counts full
--- partitions, `seconds` is the time since its last checkpoint, `running` the number of its relays.
+-- Reads which deployments keep partitions of the outbox from being dropped. One row each
+-- deployment, the one that keeps most first. `position`: it has published everything up to there;
+-- null if a shard has no checkpoint. `kept` counts full partitions, `seconds` is the time since its
+-- last checkpoint, `running` the number of its relays.
 select
     c.deployment, c.position,
     (

@@ -1,5 +1,5 @@
--- Reads the relays of a deployment that run, or have reported in the last minute that they wait, one
--- row each. $1 deployment.
+-- Reads the relays of a deployment that run, or have reported in the last minute that they wait,
+-- one row each. $1 deployment.
 -- `report` is null if the relay has not reported yet.
 select
     coalesce(s.instance, r.instance) as instance,

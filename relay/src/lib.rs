@@ -1,17 +1,17 @@
 //! Publishes the outbox of an Annals event store to Kafka.
 //!
-//! The relay is a service, and this library is what its binary runs: [`run`] takes its
+//! The relay is a service; its binary runs this library: [`run`] takes its
 //! configuration and its shutdown from the caller.
 //!
 //! ```text
-//! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> topics and checkpoints
+//! leases -> fence -> checkpoints -> [ reader -> encoder -> batch -> senders ] -> Kafka
 //!   `------------- ordered by the machine of annals_relay_machine ----------'
 //! ```
 //!
 //! The folders, each of which uses only those before it: `config` (the configuration), `model`
-//! (data), `report` (reports and failures of the stages), `telemetry` (health and metrics over HTTP),
-//! `kafka`, `state` (PostgreSQL), `publish` (the stages), `driver` (executes the machine's actions),
-//! `replay` (published events, again), `audit` (topics compared with the store), `check`
+//! (data), `report` (reports and failures of the stages), `telemetry` (health and metrics over
+//! HTTP), `kafka`, `state` (PostgreSQL), `publish` (the stages), `driver` (executes the machine's
+//! actions), `replay` (published events, again), `audit` (topics compared with the store), `check`
 //! (before the first start), `schemas` (schemas in files, in the store and in the registry), `cli`
 //! (the subcommands).
 

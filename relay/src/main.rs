@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use annals_relay::cli::{Arguments, Process, execute, log};
+use annals_relay::cli::{Arguments, Invocation, execute, log};
 use annals_relay::report::in_full;
 use clap::Parser;
 
@@ -33,7 +33,7 @@ fn start(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     let (config, effective) = arguments.read_config()?;
     let log = log::init(&config.log)?;
-    let process = Process { arguments, config, effective, log };
+    let process = Invocation { arguments, config, effective, log };
     // One worker: the reader's memory is allocated and freed by the same thread. With two, a task
     // that moves between them leaves free pages in both.
     let runtime =

@@ -12,7 +12,7 @@ pub enum Compatibility {
     /// events: upgrade them first.
     Backward,
     /// In addition, every earlier version reads the events of the new one: producers and consumers
-    /// are upgraded in any order. Recommended for what is published.
+    /// are upgraded in any order. Recommended for published events.
     #[default]
     Full,
 }

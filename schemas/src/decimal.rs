@@ -9,13 +9,13 @@ use thiserror::Error;
 
 const DIGITS_MAX: u8 = 38;
 
-/// An exact decimal number, such as an amount of money, with `SCALE` of its `PRECISION` digits behind
-/// the point.
+/// An exact decimal number, such as an amount of money, with `SCALE` of its `PRECISION` digits
+/// behind the point.
 ///
 /// It is Avro's `{"type": "bytes", "logicalType": "decimal", "precision": P, "scale": S}`; with
 /// `FIXED_BYTES` above 0, a `fixed` of that size. In JSON it is text, since many programs read a
-/// JSON number as a binary fraction. [`check_fit`](crate::check_fit) compares precision and scale with
-/// the schema. `PRECISION` is at most 38.
+/// JSON number as a binary fraction. [`check_fit`](crate::check_fit) compares precision and scale
+/// with the schema. `PRECISION` is at most 38.
 ///
 /// ```
 /// use annals_schemas::Decimal;

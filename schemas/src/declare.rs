@@ -53,13 +53,19 @@
 /// A change that Avro's resolution cannot express gives an event type another name. `upcast` names
 /// the set that this one replaces, and the function from its events to any number of events of this
 /// set. Sets form a chain, one for each such change, and recorded events stay as they are:
-/// [`EventSet::decode_all`](crate::EventSet::decode_all) decodes an event with the set that declares
-/// its type, and passes it through the upcasters behind.
+/// [`EventSet::decode_all`](crate::EventSet::decode_all) decodes an event with the set that
+/// declares its type, and passes it through the upcasters behind.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
 /// # #[derive(Debug, Serialize, Deserialize)]
-/// # pub struct OrderPlaced { customer: String, #[serde(with = "annals_schemas::timestamp_millis")] placed_at: jiff::Timestamp, lines: Vec<Line>, note: Option<String> }
+/// # pub struct OrderPlaced {
+/// #     customer: String,
+/// #     #[serde(with = "annals_schemas::timestamp_millis")]
+/// #     placed_at: jiff::Timestamp,
+/// #     lines: Vec<Line>,
+/// #     note: Option<String>,
+/// # }
 /// # #[derive(Debug, Serialize, Deserialize)]
 /// # struct Line { sku: String, quantity: i32 }
 /// # #[derive(Debug, PartialEq, Serialize, Deserialize)]

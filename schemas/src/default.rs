@@ -65,8 +65,8 @@ fn put_branch(branches: Branches, value: &Value, out: &mut Vec<u8>) -> Option<()
     })
 }
 
-/// Whether every program reads a default the same: where a union is, it must be of the first branch,
-/// for Avro before 1.12 and for registries.
+/// Whether every program reads a default the same: where a union is, it must be of the first
+/// branch, for Avro before 1.12 and for registries.
 pub(crate) fn is_portable(node: Node, value: &Value) -> bool {
     match node.shape() {
         Shape::Union(branches) => branches.get(0).is_some_and(|first| {

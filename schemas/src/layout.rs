@@ -1,7 +1,7 @@
 //! How the values of a category are laid out: one schema for each event type, or one for all.
 //!
-//! A value of a union is the branch's index, one varint, and the branch's datum. A record around the
-//! union adds no byte. So the same stored datum serves every layout.
+//! A value of a union is the branch's index, one varint, and the branch's datum. A record around
+//! the union adds no byte. So the same stored datum serves every layout.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,14 +55,15 @@ impl Layout {
         [Self::Record, Self::Union, Self::Envelope].into_iter().find(|layout| layout.name() == name)
     }
 
-    /// The shared schema of events of the last of `versions`, which are all versions of a category up
-    /// to that one, in the order of their registration; none in the layout `Record`.
+    /// The shared schema of events of the last of `versions`, which are all versions of a category
+    /// up to that one, in the order of their registration; none in the layout `Record`.
     ///
-    /// It has the newest version of each type at that time, in the order in which the types appeared.
-    /// So it never changes for an event, and a new version only adds a shared schema.
+    /// It has the newest version of each type at that time, in the order in which the types
+    /// appeared. So it never changes for an event, and a new version only adds a shared schema.
     ///
     /// # Errors
-    /// [`SchemaError`] if two types define one name differently: a union has one definition of each.
+    /// [`SchemaError`] if two types define one name differently: a union has one definition of
+    /// each.
     pub fn shared(
         self,
         category: &str,

@@ -75,9 +75,9 @@
 //! Each event stores the [`Fingerprint`] of the schema that wrote it. [`Schema::decode`] resolves
 //! that schema to the program's own by Avro's rules: new fields get their defaults, renamed fields
 //! are found by their aliases, numbers widen. [`can_read`] checks whether that works for every
-//! event, and [`Compatibility`] also whether earlier programs read new events. For other changes, an
-//! event type gets another name, and an upcaster makes events of the new type from those of the old
-//! one ([`events!`], `upcast`); [`verify_released`] proves that every released version is read.
+//! event, and [`Compatibility`] also whether earlier programs read new events. For other changes,
+//! an event type gets another name, and an upcaster makes events of the new type from those of the
+//! old one ([`events!`], `upcast`); [`verify_released`] proves that every released version is read.
 
 #[macro_use]
 mod declare;

@@ -1,7 +1,8 @@
-//! Finds what is legal in Avro's Rust library, and a mistake in a schema of one's own.
+//! Finds mistakes that are legal in Avro's Rust library.
 //!
-//! Defaults of a later branch of a union: Java and registries refuse them. Avro ignores logical types that are unknown, incomplete, or annotate another type: a timestamp
-//! becomes a plain number for every reader, without an error.
+//! Defaults of a later branch of a union: Java and registries refuse them. Avro ignores logical
+//! types that are unknown, incomplete, or annotate another type: a timestamp becomes a plain number
+//! for every reader, without an error.
 
 use serde_json::{Map, Value};
 

@@ -49,11 +49,11 @@ impl Search<'_> {
             }
             Shape::Float => {
                 let real = f32::from_le_bytes(self.datum.array()?);
-                self.note(real.is_finite());
+                self.check(real.into());
             }
             Shape::Double => {
                 let real = f64::from_le_bytes(self.datum.array()?);
-                self.note(real.is_finite());
+                self.check(real);
             }
             Shape::Bytes => {
                 self.datum.bytes()?;
@@ -67,8 +67,8 @@ impl Search<'_> {
             Shape::Enum(of) => {
                 self.datum.index(of.symbols.len())?;
             }
-            Shape::Array(items) => self.blocks(items, false)?,
-            Shape::Map(values) => self.blocks(values, true)?,
+            Shape::Array(items) => self.blocks(items, |_datum| Ok(()))?,
+            Shape::Map(values) => self.blocks(values, |datum| datum.text().map(drop))?,
             Shape::Union(branches) => {
                 let index = self.datum.index(branches.len())?;
                 branches.get(index).map_or(Ok(()), |branch| self.node(branch))?;
@@ -84,27 +84,26 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn blocks(&mut self, inner: Node, has_keys: bool) -> Result<(), DatumError> {
+    /// Reads an array or a map: `read_key` reads the key of an item.
+    fn blocks(
+        &mut self,
+        inner: Node,
+        read_key: impl Fn(&mut DatumReader<'_>) -> Result<(), DatumError>,
+    ) -> Result<(), DatumError> {
         loop {
             let count = self.datum.block()?;
             if count == 0 {
                 return Ok(());
             }
             for _ in 0..count {
-                self.item(inner, has_keys)?;
+                read_key(&mut self.datum)?;
+                self.node(inner)?;
             }
         }
     }
 
-    fn item(&mut self, inner: Node, has_key: bool) -> Result<(), DatumError> {
-        if has_key {
-            self.datum.text()?;
-        }
-        self.node(inner)
-    }
-
-    fn note(&mut self, is_finite: bool) {
-        if !is_finite && self.found.is_none() {
+    fn check(&mut self, real: f64) {
+        if !real.is_finite() && self.found.is_none() {
             self.found = Some(self.path.join("."));
         }
     }

@@ -123,9 +123,9 @@ impl Resolver {
         noted
     }
 
-    /// Picks the branch of the same full name, then of the same name, then of an alias; of those the
-    /// first of the same type, else the first that the type promotes to. The full name decides even
-    /// if that branch cannot be read: the value belongs to no other.
+    /// Picks the branch of the same full name, then of the same name, then of an alias; of those
+    /// the first of the same type, else the first that the type promotes to. The full name decides
+    /// even if that branch cannot be read: the value belongs to no other.
     fn branch(&mut self, writer: Node, branches: Branches) -> ResolutionStep {
         let mut taken = None;
         for (index, branch) in branches.iter().enumerate() {

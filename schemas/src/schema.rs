@@ -160,9 +160,9 @@ impl Schema {
         self == other || self.semantic_form() == other.semantic_form()
     }
 
-    /// What other programs refuse or misread in this schema, although it is legal here: logical types
-    /// without effect, defaults that are not of the first branch of a union, decimals that do not
-    /// fit their fixed. Empty if nothing.
+    /// Definitions in this schema that other programs refuse or misread, although it is legal here:
+    /// logical types without effect, defaults that are not of the first branch of a union, decimals
+    /// that do not fit their fixed. Empty if nothing.
     #[must_use]
     pub fn refused_elsewhere(&self) -> Vec<String> {
         let logical = lint::ineffective_logical_types(self.definition());

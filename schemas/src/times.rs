@@ -1,7 +1,7 @@
 //! Serde modules for the types of [`jiff`] as Avro's logical types of time.
 //!
-//! jiff writes dates and times as text in every format; Avro needs a number. These modules, used with
-//! `#[serde(with = "..")]`, write text in human-readable formats (RFC 3339 in UTC, or the same
+//! jiff writes dates and times as text in every format; Avro needs a number. These modules, used
+//! with `#[serde(with = "..")]`, write text in human-readable formats (RFC 3339 in UTC, or the same
 //! without a zone), and the number otherwise. Both forms have the same precision: the text is
 //! truncated to the unit, too.
 

@@ -1,5 +1,5 @@
-//! A service that embeds the store and exports its metrics for Prometheus: appends, reads, and prints
-//! what `/metrics` would answer.
+//! A service that embeds the store and exports its metrics for Prometheus: appends, reads, and
+//! prints what `/metrics` would answer.
 //!
 //! `ops/dev/dev with postgres -- cargo run --package annals-store --example metrics`
 

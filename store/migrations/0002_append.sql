@@ -38,8 +38,8 @@ $$;
 --
 --   'appended'  written: versions and positions of the events, in the order of the arguments
 --   'repeated'  an earlier call recorded the same events: their original versions and positions.
---               Stream, event type, schema and payload are compared. Metadata and headers describe a
---               request and may differ in a retry; those of the first attempt stay
+--               Stream, event type, schema and payload are compared. Metadata and headers describe
+--               a request and may differ in a retry; those of the first attempt stay
 --   'refused'   nothing is written; `refusals` has all reasons, as objects with a `kind`:
 --
 --     conflict        stream, expected, actual (null: no such stream), events
@@ -270,11 +270,12 @@ end
 $$;
 
 -- The versions of locked streams, for their values of `version_min`: null for a stream that is not
--- locked, -1 for one without events. Volatile: each call has a snapshot of its own, after the locks.
+-- locked, -1 for one without events. Volatile: each call has a snapshot of its own, after the
+-- locks.
 --
--- Above READ COMMITTED, the snapshot of the transaction is older than the locks. A stream with later
--- events is an error then, as if its row had been updated: an insert of the next version, which is
--- undone, meets them.
+-- Above READ COMMITTED, the snapshot of the transaction is older than the locks. A stream with
+-- later events is an error then, as if its row had been updated: an insert of the next version,
+-- which is undone, meets them.
 create function annals.append_versions(streams text[], reached bigint[]) returns bigint[]
 language plpgsql
 set search_path = annals, pg_temp
@@ -397,7 +398,8 @@ begin
     outcomes := array_fill('refused'::text, array[appends]);
     recorded_at := array_fill(null::timestamptz, array[appends]);
     -- The usual call, one event for each of several existing streams and nothing to refuse, in two
-    -- statements. If a check fails, nothing is written, and the general path below finds the reason.
+    -- statements. If a check fails, nothing is written, and the general path below finds the
+    -- reason.
     if cardinality(streams) = appends and cardinality(event_ids) = appends
         and current_setting('transaction_isolation') = 'read committed'
     then
@@ -599,8 +601,8 @@ end
 $$;
 
 -- Creates the streams that have no version in `current` and do not exist. Returns a number for each
--- created row, null for other streams; null if another transaction is creating one of the streams: an insert waits for it, for
--- at most 1 ms.
+-- created row, null for other streams; null if another transaction is creating one of the streams:
+-- an insert waits for it, for at most 1 ms.
 create function annals.append_create_streams(streams text[], current bigint[])
 returns bigint[]
 language plpgsql
@@ -634,8 +636,8 @@ $$;
 
 -- The result of an append of which at least one event is recorded: the original result if all
 -- events are recorded with the same content, and otherwise a refusal with the differences. An event
--- that an administrator removed counts as recorded, with the time of its removal, and its content is
--- not compared: a late repetition does not record it again.
+-- that an administrator removed counts as recorded, with the time of its removal, and its content
+-- is not compared: a late repetition does not record it again.
 create function annals.append_known(
     streams text[],
     stream_of int[],

@@ -74,8 +74,8 @@ set search_path = annals, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('annals relay ' || relay_lock.deployment, 0)) $$;
 
 -- Ends sessions: expired ones, those in `gone`, and those that joined in another incarnation of the
--- database, which may have lost the shards that they acquired since. Their shards become free; the next owner of a
--- shard has to fence their transactional ids.
+-- database, which may have lost the shards that they acquired since. Their shards become free; the
+-- next owner of a shard has to fence their transactional ids.
 -- No lease lasts longer than its length from now: the clock can have been set back, for instance by
 -- a promotion, and a session that ended before would keep its shards for as long as that.
 create function annals.relay_expire_sessions(deployment text, gone uuid[]) returns void
@@ -542,7 +542,7 @@ begin
 end
 $$;
 
--- What each relay does and waits for, by its own report of every few seconds: for operators. No
+-- The phase and the wait of each relay, by its own report of every few seconds: for operators. No
 -- relay decides anything by it.
 create table annals.relay_reports (
     deployment text collate "C" not null,
@@ -552,7 +552,7 @@ create table annals.relay_reports (
     primary key (deployment, instance)
 ) with (fillfactor = 50);
 
--- Reports what a relay does and waits for; removes old reports.
+-- Reports the phase and the wait of a relay; removes old reports.
 create function annals.relay_report(deployment text, instance text, report jsonb) returns void
 language sql volatile
 security definer
@@ -890,8 +890,8 @@ create table annals.relay_schema_ids (
     primary key (subject, fingerprint)
 );
 
--- Replays: events of the past that are published again, by operators. The progress is in Kafka, in the transactions of the
--- records; `events` and `part` are copies of it for people.
+-- Replays: events of the past that are published again, by operators. The progress is in Kafka, in
+-- the transactions of the records; `events` and `part` are copies of it for people.
 create table annals.relay_replays (
     replay bigint generated always as identity primary key,
     deployment text collate "C" not null,
@@ -910,9 +910,10 @@ create unique index relay_replays_unfinished on annals.relay_replays (deployment
 comment on column annals.relay_replays.plan is 'which events, to which topic, and the checkpoints that cover them: fixed at the begin';
 comment on column annals.relay_replays.session is 'the process that replays, until expires_at; a process that is taken for dead is fenced in Kafka';
 
--- Begins a replay, or with a null plan resumes the unfinished one of a deployment, for a process with a lease. One row:
--- `outcome` is `begun`, `resumed`, `unfinished` (another one is not finished: resume or abandon it), `running` (its process
--- lives: the lease ends after `left_ms`) or `none`.
+-- Begins a replay, or with a null plan resumes the unfinished one of a deployment, for a process
+-- with a lease. One row: `outcome` is `begun`, `resumed`, `unfinished` (another one is not
+-- finished: resume or abandon it), `running` (its process lives: the lease ends after `left_ms`) or
+-- `none`.
 create function annals.relay_begin_replay(
     deployment text, new_plan jsonb, new_reason text, new_session uuid, lease interval,
     out outcome text, out replay bigint, out plan jsonb, out reason text, out left_ms bigint
@@ -956,7 +957,8 @@ begin
 end
 $$;
 
--- Renews the lease of a replay's process, and copies its progress. False: another process has it, or it has ended.
+-- Renews the lease of a replay's process, and copies its progress. False: another process has it,
+-- or it has ended.
 create function annals.relay_renew_replay(replay bigint, session uuid, lease interval, events bigint) returns boolean
 language plpgsql volatile
 security definer
@@ -992,8 +994,8 @@ begin
 end
 $$;
 
--- How far audits proved that every event is published, skipped or removed: one row each deployment. The next audit can
--- begin there.
+-- How far audits proved that every event is published, skipped or removed: one row each deployment.
+-- The next audit can begin there.
 create table annals.relay_audits (
     deployment text collate "C" primary key,
     store_id uuid not null,
@@ -1004,8 +1006,9 @@ create table annals.relay_audits (
 );
 comment on table annals.relay_audits is 'every event up to proven is accounted for in the topics; partitions: where the next audit reads on';
 
--- Records an audit without findings, and returns the position up to which it proves. Positions that were drawn before
--- the audit began can still appear while a transaction of that time runs: then the earlier proof stays.
+-- Records an audit without findings, and returns the position up to which it proves. Positions that
+-- were drawn before the audit began can still appear while a transaction of that time runs: then
+-- the earlier proof stays.
 create function annals.relay_record_audit(deployment text, proven bigint, partitions jsonb, next_xid bigint) returns bigint
 language plpgsql volatile
 security definer
@@ -1031,9 +1034,10 @@ begin
 end
 $$;
 
--- Lets go of a deployment that has ended for good, while none of its relays runs: its checkpoints keep partitions of the
--- outbox from being dropped. Its row stays, with the next generation: under this name no relay starts again from an old
--- checkpoint in Kafka, unless a rebase has read what its topics have. One row: how much was removed.
+-- Lets go of a deployment that has ended for good, while none of its relays runs: its checkpoints
+-- keep partitions of the outbox from being dropped. Its row stays, with the next generation: under
+-- this name no relay starts again from an old checkpoint in Kafka, unless a rebase has read what
+-- its topics have. One row: how much was removed.
 create function annals.relay_forget(deployment text, reason text, out checkpoints bigint, out entries bigint, out skipped bigint)
 language plpgsql volatile
 security definer

@@ -200,8 +200,8 @@ end
 $$;
 
 -- Lets readers see a version of a projection instead of the present one, in one transaction. False,
--- and nothing changes, if the version is behind the present one, unless `even_if_behind`. An error if
--- there is no such version.
+-- and nothing changes, if the version is behind the present one, unless `even_if_behind`. An error
+-- if there is no such version.
 create function annals.projection_switch(projection text, version int, even_if_behind boolean default false) returns boolean
 language plpgsql
 set search_path = annals, pg_temp
@@ -239,8 +239,8 @@ begin
 end
 $$;
 
--- Deletes a version that readers do not see, with its tables. An error if they do, or if there is no
--- such version.
+-- Deletes a version that readers do not see, with its tables. An error if they do, or if there is
+-- no such version.
 create function annals.projection_drop(projection text, version int) returns void
 language plpgsql
 set search_path = annals, pg_temp

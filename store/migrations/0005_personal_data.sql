@@ -4,7 +4,8 @@
 -- committed before the next one: a fence, after which the subject can get no key any more; the
 -- destruction of the key; the event SubjectErased.
 
--- The number of the provider's wrapping key, as far as the store knows: it grows with each rotation.
+-- The number of the provider's wrapping key, as far as the store knows: it grows with each
+-- rotation.
 create table annals.personal_wrapping (
     is_only boolean primary key default true check (is_only),
     epoch bigint not null default 1
@@ -86,8 +87,8 @@ begin
 end
 $$;
 
--- Begins an erasure; of a subject without a key, too, so that it never gets one. Repeated, it returns
--- the first call's values.
+-- Begins an erasure; of a subject without a key, too, so that it never gets one. Repeated, it
+-- returns the first call's values.
 create function annals.personal_fence(subject text, reason text, out key_id bytea, out erased_event uuid, out fenced_at timestamptz)
 language plpgsql
 security definer

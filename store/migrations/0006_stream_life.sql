@@ -1,4 +1,5 @@
--- The end of streams: closed, truncated, archived. All of it is administration, logged with a reason.
+-- The end of streams: closed, truncated, archived. All of it is administration, logged with a
+-- reason.
 
 alter table annals.streams
     add column closed_at timestamptz,
@@ -14,8 +15,8 @@ alter table annals.archived_events add constraint archived_events_pkey primary k
 select annals.make_insert_only('annals.archived_events');
 comment on table annals.archived_events is 'events of archived streams, as they were recorded; insert-only';
 
--- The refusals of an append to closed streams, as a JSON array. Streams without events of the append
--- are only checked.
+-- The refusals of an append to closed streams, as a JSON array. Streams without events of the
+-- append are only checked.
 create function annals.append_closed(streams text[], counts bigint[]) returns jsonb
 language plpgsql stable
 set search_path = annals, pg_temp

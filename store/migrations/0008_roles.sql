@@ -29,8 +29,8 @@ exception
 end
 $$;
 
--- The statements that give a role what a purpose needs: `append`, `read`, `relay` or `admin`, as
--- described above. For installations whose roles another tool manages: `apply_roles` executes
+-- The statements that give a role the rights for a purpose: `append`, `read`, `relay` or `admin`,
+-- as described above. For installations whose roles another tool manages: `apply_roles` executes
 -- exactly these.
 create function annals.grants_for(purpose text, role text) returns setof text
 language plpgsql stable

@@ -1,2 +1,2 @@
--- Lists the statements that give a role what a purpose needs.
+-- Lists the statements that give a role the rights for a purpose.
 select annals.grants_for($1, $2)

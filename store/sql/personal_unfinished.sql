@@ -1,4 +1,5 @@
--- The subjects whose erasure has begun and has not finished, with its reason. $1 the number of rows.
+-- The subjects whose erasure has begun and has not finished, with its reason. $1 the number of
+-- rows.
 select k.subject, k.reason
 from annals.personal_keys k
 where k.fenced_at is not null

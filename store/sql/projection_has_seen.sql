@@ -1,5 +1,5 @@
--- Whether the version of a projection that readers see has applied the events at these positions, as
--- far as it follows them. $1 projection, $2 positions.
+-- Whether the version of a projection that readers see has applied the events at these positions,
+-- as far as it follows them. $1 projection, $2 positions.
 -- No row: readers see no version.
 select
     p.is_inline or not exists (

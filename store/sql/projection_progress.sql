@@ -1,8 +1,8 @@
 -- Stores the progress of a version of a projection, in the transaction of the events that it has
--- applied. $1 projection, $2 version, $3 epoch, $4 checkpoint, $5 its position, $6 number of events,
--- $7 the checkpoint before.
--- No row changed: this transaction must not commit. Another runner has the lease, or the database is
--- another one, which has not applied the events before: behind a connection pooler, a runner's
+-- applied. $1 projection, $2 version, $3 epoch, $4 checkpoint, $5 its position, $6 number of
+-- events, $7 the checkpoint before.
+-- No row changed: this transaction must not commit. Another runner has the lease, or the database
+-- is another one, which has not applied the events before: behind a connection pooler, a runner's
 -- connection outlives a failover.
 update annals.projections
 set checkpoint = $4, position = $5, events = events + $6, updated_at = clock_timestamp(),

@@ -1,7 +1,7 @@
 -- Renews the lease of a version of a projection.
 -- $1 projection, $2 version, $3 epoch, $4 duration in milliseconds.
--- No row: another runner has it. Otherwise whether the event at which the projection stopped is to be
--- tried now; true if there is none.
+-- No row: another runner has it. Otherwise whether the event at which the projection stopped is to
+-- be tried now; true if there is none.
 update annals.projections
 set lease_until = clock_timestamp() + $4 * interval '1 millisecond'
 where name = $1 and version = $2 and epoch = $3 and not is_inline

@@ -1,7 +1,7 @@
 -- Reads a page of a stream forwards.
 -- $1 stream, $2 version to start after, $3 maximum number of scanned events, $4 event types (null:
--- all), $5 earliest time of recording (null: any), $6 maximum number of scanned payload bytes, which
--- the last event can exceed.
+-- all), $5 earliest time of recording (null: any), $6 maximum number of scanned payload bytes,
+-- which the last event can exceed.
 -- One row for each matching event, and one for the last event of the page, matching or not: the
 -- next page starts there. `number` counts the present events from 1; missing versions were removed.
 -- `is_end`: no event follows within the maximum number.

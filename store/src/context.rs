@@ -12,13 +12,13 @@ tokio::task_local! {
     static CURRENT: Context;
 }
 
-/// The origin of a request, set once: each event that is made in its [`scope`](Self::scope) takes its
-/// metadata and headers, without an argument on the way.
+/// The origin of a request, set once: each event that is made in its [`scope`](Self::scope) takes
+/// its metadata and headers, without an argument on the way.
 ///
 /// The scope is that of the task ([`tokio::task_local!`]): a spawned task begins outside; pass
-/// [`Context::current`] to it. An event takes the context when it is made ([`NewEvent::new`], and in
-/// [`EventStore::decide`](crate::EventStore::decide)), so that a kept event has the same metadata in
-/// a retry.
+/// [`Context::current`] to it. An event takes the context when it is made ([`NewEvent::new`], and
+/// in [`EventStore::decide`](crate::EventStore::decide)), so that a kept event has the same
+/// metadata in a retry.
 ///
 /// ```
 /// use annals_store::{Context, NewEvent};
@@ -51,8 +51,8 @@ impl Context {
         Self::default()
     }
 
-    /// The context of work that an event causes, in a process manager for instance: the event is the
-    /// cause, and its correlation id goes on; an event without one begins the correlation.
+    /// The context of work that an event causes, in a process manager for instance: the event is
+    /// the cause, and its correlation id goes on; an event without one begins the correlation.
     #[must_use]
     pub fn caused_by(event: &RecordedEvent) -> Self {
         let id = event.id.get();
@@ -121,8 +121,8 @@ pub(crate) fn apply_current(event: NewEvent) -> NewEvent {
 }
 
 impl NewEvent {
-    /// Takes the metadata and headers of a context where the event has none. [`new`](Self::new) does
-    /// this with the context of the task's scope.
+    /// Takes the metadata and headers of a context where the event has none. [`new`](Self::new)
+    /// does this with the context of the task's scope.
     #[must_use]
     pub fn with_context(mut self, context: &Context) -> Self {
         let Metadata { correlation_id, causation_id, actor, traceparent, tracestate, custom } =

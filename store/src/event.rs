@@ -67,9 +67,9 @@ pub struct Metadata {
     /// W3C trace state, passed to the consumers unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracestate: Option<String>,
-    /// Further fields, as the application names them: for queries of the store and audits. Consumers
-    /// do not receive them; headers are for consumers. An append refuses the names of the fields
-    /// above.
+    /// Further fields, as the application names them: for queries of the store and audits.
+    /// Consumers do not receive them; headers are for consumers. An append refuses the names of the
+    /// fields above.
     #[serde(flatten)]
     pub custom: BTreeMap<String, Value>,
 }
@@ -96,8 +96,8 @@ impl NewEvent {
     /// Encodes an event with its schema, without a server, and generates an id. In the scope of a
     /// [`Context`](crate::Context), the event takes its metadata.
     ///
-    /// Personal values ([`Personal`](crate::Personal)) are sealed here: what is appended, and sent
-    /// anywhere, is encrypted. The open values stay in memory with the event, until it is dropped.
+    /// Personal values ([`Personal`](crate::Personal)) are sealed here: the appended and published
+    /// event is encrypted. The open values stay in memory with the event, until it is dropped.
     ///
     /// # Errors
     /// [`EncodeError`] if the value does not match the schema; it names the field.
@@ -121,7 +121,8 @@ impl NewEvent {
     #[must_use]
     pub fn with_id(mut self, id: EventId) -> Self {
         self.id = id;
-        // The id is authenticated with each value. Sealing them again cannot fail: they are the same.
+        // The id is authenticated with each value. Sealing them again cannot fail: they are the
+        // same.
         let sealed = self.draft.as_ref().map(|draft| draft.seal(*id.get().as_bytes()));
         if let Some(Ok(payload)) = sealed {
             self.payload = payload;
@@ -136,8 +137,9 @@ impl NewEvent {
         self
     }
 
-    /// Lets the event be appended to streams of this category, instead of that of its set: for a set
-    /// that several categories share. Each category has its own topic and versions of the schema.
+    /// Lets the event be appended to streams of this category, instead of that of its set: for a
+    /// set that several categories share. Each category has its own topic and versions of the
+    /// schema.
     #[must_use]
     pub fn for_category(mut self, category: impl Into<String>) -> Self {
         self.category = Cow::Owned(category.into());
@@ -237,8 +239,8 @@ impl RecordedEvent {
         E::decode(&self.event_type, &self.schema, &self.placed())
     }
 
-    /// Decodes the event as values of the application's type: one, or those that an upcaster makes of
-    /// an event type that the application has replaced.
+    /// Decodes the event as values of the application's type: one, or those that an upcaster makes
+    /// of an event type that the application has replaced.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).

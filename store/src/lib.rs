@@ -26,7 +26,8 @@
 //! let store = Store::connect(&url).await?;
 //! store.migrate().await?;
 //! let flight = StreamName::new("flight-2013-01-01-UA-1545")?;
-//! let event = NewEvent::new(&FlightEvent::from(FlightCancelled { scheduled_departure: 1_357_034_400_000 }))?;
+//! let cancelled = FlightCancelled { scheduled_departure: 1_357_034_400_000 };
+//! let event = NewEvent::new(&FlightEvent::from(cancelled))?;
 //! store.append(&Append::to(&flight, ExpectedVersion::Any, [event])).await?;
 //! # Ok(())
 //! # }
@@ -60,12 +61,12 @@
 //!
 //! # Features
 //!
-//! `tls-rustls` or `tls-native-tls` encrypt connections to PostgreSQL (`sslmode` in the URL). Without
-//! them, and without such a feature of sqlx elsewhere in the program, a URL with
+//! `tls-rustls` or `tls-native-tls` encrypt connections to PostgreSQL (`sslmode` in the URL).
+//! Without them, and without such a feature of sqlx elsewhere in the program, a URL with
 //! `sslmode=require` is an error.
 //!
-//! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp Vault or
-//! OpenBao.
+//! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp
+//! Vault or OpenBao.
 //!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
@@ -81,7 +82,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let bed = annals_testkit::Testbed::new("doc_following").await;
 //! # let (store, stored) = (bed.store(), None);
-//! # let append = Append::to(&annals_testkit::account(1), ExpectedVersion::Any, [annals_testkit::opened("Ann")]);
+//! # let (account, opened) = (annals_testkit::account(1), annals_testkit::opened("Ann"));
+//! # let append = Append::to(&account, ExpectedVersion::Any, [opened]);
 //! # store.append(&append).await?;
 //! let mut follow = Follow::category(&Category::new("account")?);
 //! if let Some(checkpoint) = stored {
@@ -163,7 +165,7 @@ pub use annals_schemas::{
 pub use append::{Append, Appended, Coalescing};
 pub use connections::url::{DatabaseUrlError, connect_options, refuses_session_options};
 pub use context::Context;
-pub use error::{AppendError, Conflict, Error, Refusal};
+pub use error::{AppendError, Conflict, Error, MigrationError, Refusal};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
 pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
@@ -173,7 +175,7 @@ pub use limits::{
     METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
-pub use migrate::{MigrationError, Purpose};
+pub use migrate::Purpose;
 pub use options::StoreOptions;
 #[cfg(feature = "vault")]
 pub use personal::VaultKeyProvider;

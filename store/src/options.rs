@@ -84,9 +84,9 @@ impl StoreOptions {
         self
     }
 
-    /// Maximum time for which the store waits for the answer to a statement, and for a connection of
-    /// the pool that [`connect`](Self::connect) opens; 30 seconds by default. After it, a read fails
-    /// with [`Error::Database`](crate::Error::Database), and an append with
+    /// Maximum time for which the store waits for the answer to a statement, and for a connection
+    /// of the pool that [`connect`](Self::connect) opens; 30 seconds by default. After it, a read
+    /// fails with [`Error::Database`](crate::Error::Database), and an append with
     /// [`AppendError::Unknown`](crate::AppendError::Unknown): repeat it with the same events. An
     /// append takes at most twice this time. Migrations have no deadline.
     #[must_use]
@@ -110,8 +110,9 @@ impl StoreOptions {
         self
     }
 
-    /// Which programs a new version of a schema may break; an append refuses one that breaks others.
-    /// [`Compatibility::Full`] by default, and compared with every version that was ever stored.
+    /// Which programs a new version of a schema may break; an append refuses one that breaks
+    /// others. [`Compatibility::Full`] by default, and compared with every version that was ever
+    /// stored.
     #[must_use]
     pub const fn compatibility(mut self, compatibility: Compatibility) -> Self {
         self.compatibility = compatibility;
@@ -140,7 +141,12 @@ impl StoreOptions {
     ///     let context = tracing::Span::current().context();
     ///     let span = context.span().span_context().clone();
     ///     span.is_valid().then(|| TraceContext {
-    ///         traceparent: format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags()),
+    ///         traceparent: format!(
+    ///             "00-{}-{}-{:02x}",
+    ///             span.trace_id(),
+    ///             span.span_id(),
+    ///             span.trace_flags()
+    ///         ),
     ///         tracestate: Some(span.trace_state().header()).filter(|state| !state.is_empty()),
     ///     })
     /// })

@@ -24,8 +24,8 @@ pub struct StreamLife {
     pub archived_at: Option<Timestamp>,
 }
 
-/// Administration of streams: for a login with the role `annals_admin`. Each call is logged with its
-/// reason in the table `admin_log`.
+/// Administration of streams: for a login with the role `annals_admin`. Each call is logged with
+/// its reason in the table `admin_log`.
 impl Store {
     /// The state of a stream; none if there is no such stream. For each role.
     ///
@@ -72,9 +72,10 @@ impl Store {
     }
 
     /// Removes the events of a stream below a version for good, such as those behind a retention
-    /// period; their number. Reads start at the first event that is left, with the number of removed
-    /// events before it ([`RecordedEvent::removed_before`](crate::RecordedEvent::removed_before)),
-    /// and loads count them ([`Loaded::removed`](crate::Loaded::removed)).
+    /// period; their number. Reads start at the first event that is left, with the number of
+    /// removed events before it
+    /// ([`RecordedEvent::removed_before`](crate::RecordedEvent::removed_before)), and loads count
+    /// them ([`Loaded::removed`](crate::Loaded::removed)).
     ///
     /// # Errors
     /// [`Error::Database`], also while a relay or a followed projection of this database has not
@@ -90,9 +91,9 @@ impl Store {
         self.change_stream("truncate a stream", statement).await.map(i64::unsigned_abs)
     }
 
-    /// Moves the events of a closed stream out of the table of events, into `archived_events`; their
-    /// number. For readers they are removed: a stream has a version, and no events. Positions,
-    /// ids and bytes are kept.
+    /// Moves the events of a closed stream out of the table of events, into `archived_events`;
+    /// their number. For readers they are removed: a stream has a version, and no events.
+    /// Positions, ids and bytes are kept.
     ///
     /// # Errors
     /// [`Error::Database`], also if the stream is open, and while a relay or a followed projection

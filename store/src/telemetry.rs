@@ -42,8 +42,8 @@ pub const READ_EVENTS: &str = "annals_read_events_total";
 pub const DECISIONS: &str = "annals_decisions_total";
 /// Appends that a recorded decision tried; more than 1 after conflicts.
 pub const DECISION_TRIES: &str = "annals_decision_tries";
-/// Snapshots of aggregates; label `outcome`: `written`; `failed`; `skipped`, because another one was
-/// being written; `unreadable`.
+/// Snapshots of aggregates; label `outcome`: `written`; `failed`; `skipped`, because another one
+/// was being written; `unreadable`.
 pub const SNAPSHOTS: &str = "annals_snapshots_total";
 /// Duration of the query for a page.
 pub const READ_PAGE_DURATION: &str = "annals_read_page_duration_seconds";
@@ -62,8 +62,8 @@ pub const PROJECTION_STOPS: &str = "annals_projection_stops_total";
 pub const DURATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Describes all metrics to the exporter, with their units. To be called once, after the exporter is
-/// installed.
+/// Describes all metrics to the exporter, with their units. To be called once, after the exporter
+/// is installed.
 pub fn describe() {
     describe_counter!(APPENDS, Unit::Count, "Completed appends, by their outcome.");
     describe_counter!(APPENDED_EVENTS, Unit::Count, "Events that appends recorded.");

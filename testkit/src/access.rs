@@ -1,5 +1,5 @@
-//! Denies a user's rights on a Kafka with access lists, and restores them; limits what clients write:
-//! requests that no client library for Rust has.
+//! Denies a user's rights on a Kafka with access lists, and restores them; limits what clients
+//! write: requests that no client library for Rust has.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

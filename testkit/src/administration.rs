@@ -1,4 +1,4 @@
-//! What an administrator does: statements of any kind, and changes of recorded events.
+//! The work of an administrator: statements of any kind, and changes of recorded events.
 
 use std::ops::Range;
 

@@ -295,7 +295,7 @@ pub(crate) fn server_of(url: &str) -> String {
     server.to_owned()
 }
 
-/// What one connection needs.
+/// The inputs of one connection.
 #[derive(Debug, Clone)]
 struct Path {
     state: watch::Receiver<State>,
@@ -378,7 +378,7 @@ async fn answers(
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Ok(length @ 1..) = server.read(&mut buffer).await {
         path.turn.answer();
-        // The server has done what was asked when it answers; returning breaks the connection.
+        // The server has executed the request when it answers; returning breaks the connection.
         if loses_answers.load(Ordering::SeqCst)
             || path.losses.next_answer.swap(false, Ordering::SeqCst)
         {
@@ -397,7 +397,7 @@ async fn answers(
     }
 }
 
-/// The next bytes to forward: of Kafka one request, else whatever has arrived.
+/// The next bytes to forward: of Kafka one request, else all that have arrived.
 async fn request(client: &mut OwnedReadHalf, protocol: Protocol) -> Option<Vec<u8>> {
     if protocol == Protocol::Any {
         let mut buffer = vec![0; BUFFER_BYTES];

@@ -11,7 +11,7 @@ use crate::stack::{Component, Ending, PrivateStack};
 const SOURCE: &str = "src/full_disk.c";
 const LIBRARY: &str = "preload.so";
 
-/// What the full disk has.
+/// The files on the full disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskPart {
     /// Tables and indexes.

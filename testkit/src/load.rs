@@ -1,4 +1,4 @@
-//! Writers that do what real writers do: race, retry, give up, roll back, leave transactions open.
+//! Writers that act like real ones: they race, retry, give up, roll back, leave transactions open.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use crate::account::{account, deposited_large};
 use crate::follow::DEADLINE;
 use crate::must::Must;
 
-/// What an application was told.
+/// The outcome of an append, as the application was told.
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     /// These events are recorded.
@@ -60,7 +60,7 @@ impl Outcomes {
         self.until(|told| told.acknowledged.len() >= goal).await;
     }
 
-    /// Stops the application; returns what it was told.
+    /// Stops the application; returns the outcomes that it was told.
     ///
     /// # Panics
     /// If it had panicked.

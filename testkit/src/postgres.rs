@@ -77,8 +77,8 @@ impl PrivateStack {
         self.start(Component::Postgres).await;
     }
 
-    /// Begins a smart shutdown of its PostgreSQL: it refuses new sessions, and waits for the present
-    /// ones to end.
+    /// Begins a smart shutdown of its PostgreSQL: it refuses new sessions, and waits for the
+    /// present ones to end.
     ///
     /// # Panics
     /// If it does not run.

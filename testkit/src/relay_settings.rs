@@ -114,8 +114,8 @@ impl RelaySettings {
         self
     }
 
-    /// Runs a subcommand of the relay's binary, as an operator does; returns its output, also that of
-    /// `status` for a deployment that is not ready.
+    /// Runs a subcommand of the relay's binary, as an operator does; returns its output, also that
+    /// of `status` for a deployment that is not ready.
     ///
     /// # Errors
     /// Its output, if it fails.

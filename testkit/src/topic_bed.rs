@@ -26,8 +26,8 @@ use crate::must::Must;
 use crate::postgres::{administer, create_database};
 use crate::until::in_time;
 
-/// What this process has registered, by subject: once for all tests, since the registry refuses a
-/// subject that two programs make at the same moment.
+/// The schemas that this process has registered, by subject: once for all tests, since the registry
+/// refuses a subject that two programs make at the same moment.
 static REGISTERED: Mutex<BTreeMap<String, SchemaId>> = Mutex::const_new(BTreeMap::new());
 
 /// A database and topics that no other test uses. A test writes their records itself, as a relay
@@ -73,7 +73,7 @@ impl TopicBed {
         let name = format!("consumer_test_{}", Uuid::new_v4().simple());
         create_database(Environment::get(), &name).await;
         let database_url = Environment::get().url_of_database(&name);
-        // Without idempotence a producer may reorder what it retries.
+        // Without idempotence a producer may reorder retried records.
         let mut producer = ClientConfig::new();
         producer.set("bootstrap.servers", &brokers).set("enable.idempotence", "true");
         Self {

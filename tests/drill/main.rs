@@ -1,9 +1,9 @@
-//! An operator's day: each fault is made on a real stack, the alert is awaited that tells of it, the
-//! runbook's section is followed word for word, and the alert must end with every event published
-//! once. `ops/drill` runs it.
+//! An operator's day: each fault is made on a real stack, the alert is awaited that tells of it,
+//! the runbook's section is followed word for word, and the alert must end with every event
+//! published once. `ops/drill` runs it.
 //!
-//! The durations of alerts are divided by `--fast N` (60 by default); with `--fast 1` they are those of
-//! production.
+//! The durations of alerts are divided by `--fast N` (60 by default); with `--fast 1` they are
+//! those of production.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 

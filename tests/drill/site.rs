@@ -15,7 +15,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest time until an alert fires, or ends, in addition to its own duration.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a person would see.
+/// The view of an operator.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) alert: &'static str,

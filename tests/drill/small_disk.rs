@@ -45,7 +45,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // What is left is said by `mount`.
+        // `mount` reports a remaining mount.
         drop(Command::new("umount").arg("--lazy").arg(&self.0).output());
         drop(std::fs::remove_dir(&self.0));
     }

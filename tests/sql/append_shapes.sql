@@ -1,5 +1,5 @@
--- Appends events to a stream, past the checks of the client. $1 event ids, $2 fingerprint, $3 metadata, $4 headers, each as
--- text. Always one row.
+-- Appends events to a stream, past the checks of the client. $1 event ids, $2 fingerprint,
+-- $3 metadata, $4 headers, each as text. Always one row.
 select outcome, refusals
 from annals.append(
     array['account-a'], array[-2::bigint], array_fill(1, array[cardinality($1::uuid[])]), $1,

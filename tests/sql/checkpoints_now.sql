@@ -1,4 +1,5 @@
--- As a relay that has published everything up to now writes it down. $1 deployment, $2 how many of the shards.
+-- As a relay that has published everything up to now writes it down. $1 deployment, $2 how many of
+-- the shards.
 insert into annals.relay_checkpoints (deployment, shard, position, checkpoint, recorded_at)
 select
     $1, shard, (select max(position) from annals.events),

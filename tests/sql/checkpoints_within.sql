@@ -1,5 +1,5 @@
--- As a relay that is inside a window, up to the last position, writes it down. $1 deployment, $2 how many of the shards,
--- $3 snapshot at the window's end.
+-- As a relay that is inside a window, up to the last position, writes it down. $1 deployment,
+-- $2 how many of the shards, $3 snapshot at the window's end.
 insert into annals.relay_checkpoints (deployment, shard, position, checkpoint, recorded_at)
 select
     $1, shard, (select max(position) from annals.events),

@@ -1,5 +1,5 @@
--- 60,000 events of 3,000 streams of three categories that nothing has published, of which two thirds
--- of the second half are in one category, as if recorded over 60,000 seconds.
+-- 60,000 events of 3,000 streams of three categories that nothing has published, of which two
+-- thirds of the second half are in one category, as if recorded over 60,000 seconds.
 insert into annals.schemas (category, fingerprint, full_name, definition)
 select c.category, ('x' || encode(substr(sha256(convert_to(d.definition, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint, 'Filled', d.definition
 from (values ('filler'), ('other'), ('third')) c (category)

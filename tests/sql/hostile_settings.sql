@@ -1,4 +1,5 @@
--- Settings of a database that change what SQL means, how values look, or how long anything may take.
+-- Settings of a database that change what SQL means, how values look, or how long anything may
+-- take.
 do $$
 declare
     setting record;

@@ -1,5 +1,5 @@
--- Registers a schema for the category account, past the checks of the client. $1 fingerprint, null: that of the definition,
--- $2 full name, $3 definition. Always one row: the fingerprint.
+-- Registers a schema for the category account, past the checks of the client. $1 fingerprint, null:
+-- that of the definition, $2 full name, $3 definition. Always one row: the fingerprint.
 select f.fingerprint
 from (
     select coalesce(

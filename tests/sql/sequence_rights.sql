@@ -1,4 +1,5 @@
--- Whether each role may use or set each sequence of the schema, or make anything in the schema itself. $1 roles.
+-- Whether each role may use or set each sequence of the schema, or make anything in the schema
+-- itself. $1 roles.
 select
     c.relname::text as name, r.role,
     has_sequence_privilege(r.role, c.oid, 'usage') or has_sequence_privilege(r.role, c.oid, 'update') as may

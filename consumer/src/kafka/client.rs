@@ -1,4 +1,4 @@
-//! Makes the Kafka clients: their options, and what librdkafka logs.
+//! Makes the Kafka clients: their options, and the log of librdkafka.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -68,13 +68,13 @@ pub(super) fn config(settings: &ConsumerSettings, isolation_level: &str) -> Clie
     config
 }
 
-pub(super) fn create<T: FromClientConfigAndContext<ClientEvents>>(
+pub(super) fn create<T: FromClientConfigAndContext<ClientCallbacks>>(
     config: &ClientConfig,
     connection_error: &LastConnectionError,
     group: &Arc<GroupChanges>,
 ) -> Result<T, KafkaClientError> {
     let (connection_error, group) = (connection_error.clone(), Arc::clone(group));
-    let context = ClientEvents { connection_error, group };
+    let context = ClientCallbacks { connection_error, group };
     config
         .create_with_context(context)
         .map_err(failure(|| "make a Kafka consumer: check the options in its settings".to_owned()))
@@ -116,14 +116,14 @@ pub(super) fn is_connection_lost(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What librdkafka calls. Logs its lines at debug level only: [`Outage`](crate::outage::Outage)
-/// logs outages.
-pub(super) struct ClientEvents {
+/// The callbacks of librdkafka. Logs its lines at debug level only:
+/// [`Outage`](crate::outage::Outage) logs outages.
+pub(super) struct ClientCallbacks {
     connection_error: LastConnectionError,
     group: Arc<GroupChanges>,
 }
 
-impl ClientContext for ClientEvents {
+impl ClientContext for ClientCallbacks {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, "librdkafka: {message}");
         if facility == "FAIL" {
@@ -136,7 +136,7 @@ impl ClientContext for ClientEvents {
     }
 }
 
-impl ConsumerContext for ClientEvents {
+impl ConsumerContext for ClientCallbacks {
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,

@@ -1,4 +1,4 @@
-//! What a consumer group tells its members: the partitions that they get and lose.
+//! The messages of a consumer group to its members: the partitions that they get and lose.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,24 +70,23 @@ impl GroupChanges {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// Handles what the group tells a member.
+    /// Handles a message of the group to a member.
     pub(super) fn rebalance<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
         code: RDKafkaRespErr,
         list: &TopicPartitionList,
     ) {
-        let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        let at_once = self.answers == GroupAnswers::AtOnce || self.closing.load(Ordering::Relaxed);
-        if at_once && let Err(error) = answer(consumer, assigned, list) {
-            tracing::warn!(%error, "could not answer the consumer group");
-        }
         let partitions = partitions_of(list);
-        let change = if assigned {
+        let change = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             GroupChange::Assigned(partitions)
         } else {
             GroupChange::Revoked(partitions)
         };
+        let at_once = self.answers == GroupAnswers::AtOnce || self.closing.load(Ordering::Relaxed);
+        if at_once && let Err(error) = answer(consumer, &change, list) {
+            tracing::warn!(%error, "could not answer the consumer group");
+        }
         tracing::debug!(?change, "the consumer group changed");
         self.queue().push_back(change);
         self.changed.notify_one();
@@ -100,14 +99,18 @@ impl GroupChanges {
 
 fn answer<C: ClientContext + ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    assigned: bool,
+    change: &GroupChange,
     list: &TopicPartitionList,
 ) -> KafkaResult<()> {
-    match (consumer.rebalance_protocol(), assigned) {
-        (RebalanceProtocol::Cooperative, true) => consumer.incremental_assign(list),
-        (RebalanceProtocol::Cooperative, false) => consumer.incremental_unassign(list),
-        (RebalanceProtocol::Eager | RebalanceProtocol::None, true) => consumer.assign(list),
-        (RebalanceProtocol::Eager | RebalanceProtocol::None, false) => consumer.unassign(),
+    match (consumer.rebalance_protocol(), change) {
+        (RebalanceProtocol::Cooperative, GroupChange::Assigned(_)) => {
+            consumer.incremental_assign(list)
+        }
+        (RebalanceProtocol::Cooperative, GroupChange::Revoked(_)) => {
+            consumer.incremental_unassign(list)
+        }
+        (_, GroupChange::Assigned(_)) => consumer.assign(list),
+        (_, GroupChange::Revoked(_)) => consumer.unassign(),
     }
 }
 

@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 use tokio::task::JoinHandle;
 
 use super::client::{
-    ClientEvents, KafkaClientError, LastConnectionError, REQUEST_TIMEOUT, Unavailable, blocking,
+    ClientCallbacks, KafkaClientError, LastConnectionError, REQUEST_TIMEOUT, Unavailable, blocking,
     config, create, is_topic_missing,
 };
 use super::group::{GroupAnswers, GroupChanges};
@@ -30,7 +30,7 @@ pub(crate) struct Watermarks {
     pub(crate) high: Offset,
 }
 
-type MetadataConsumer = BaseConsumer<ClientEvents>;
+type MetadataConsumer = BaseConsumer<ClientCallbacks>;
 
 /// A `read_uncommitted` client that only queries topics, and tracks whether the brokers answer.
 pub(super) struct MetadataClient {

@@ -21,7 +21,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
 use self::client::{
-    ClientEvents, LastConnectionError, blocking, config, create, failure, is_connection_lost,
+    ClientCallbacks, LastConnectionError, blocking, config, create, failure, is_connection_lost,
     is_topic_missing,
 };
 use self::group::{GroupAnswers, GroupChanges};
@@ -36,7 +36,7 @@ pub use self::client::KafkaClientError;
 pub(crate) use self::group::GroupChange;
 pub(crate) use self::metadata::{PartitionCounts, Watermarks};
 
-/// What a fetcher is used for.
+/// The use of a fetcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FetcherUse {
     /// Reads records without keeping offsets, or those of the group.
@@ -48,8 +48,8 @@ pub(crate) enum FetcherUse {
 }
 
 impl FetcherUse {
-    /// What to do when the broker does not have a requested offset: continue with the first record
-    /// that is left, or [tell](RecordFetcher::take_reset_request) the caller.
+    /// The response to a requested offset that the broker does not have: continue with the first
+    /// record that is left, or [tell](RecordFetcher::take_reset_request) the caller.
     fn offset_reset(self) -> &'static str {
         match self {
             Self::Consumer => "earliest",
@@ -67,7 +67,7 @@ impl FetcherUse {
 
 /// Fetches records, and queries topics.
 pub(crate) struct RecordFetcher {
-    fetcher: Arc<StreamConsumer<ClientEvents>>,
+    fetcher: Arc<StreamConsumer<ClientCallbacks>>,
     metadata: MetadataClient,
     group: Arc<GroupChanges>,
     is_shared: bool,

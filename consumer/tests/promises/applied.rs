@@ -1,4 +1,4 @@
-//! A read model that lists what was applied, and its checker.
+//! A read model that lists the applied events, and its checker.
 
 use std::collections::BTreeMap;
 

@@ -57,7 +57,7 @@ pub(crate) fn orders(bed: &TopicBed, streams: i64, versions: std::ops::Range<i64
     drafts
 }
 
-/// What [`sums`] must give after [`orders`].
+/// The result of [`sums`] after [`orders`].
 pub(crate) fn sums_of(streams: i64, versions: i64) -> (i64, i64, i64) {
     let amounts = (0..streams).map(|stream| (0..versions).map(|v| stream + v).sum::<i64>());
     (streams, streams * versions, amounts.sum())

@@ -25,7 +25,7 @@ const SESSIONS: &str = "member";
 /// A member of the group, in a process of its own. Killed when dropped.
 pub(crate) struct Member(Child);
 
-/// What a member does wrong.
+/// The fault of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,

@@ -127,7 +127,7 @@ async fn undeclared_event_types_are_refused_unless_they_are_to_be_skipped() {
     let runner = bed.runner(&skipping);
     let totals = in_time(runner.run_until(&shutdown, book::to_the_end, only_placed)).await;
     assert_eq!(totals.unwrap().skipped, 9);
-    // Their versions count: what follows is no gap, and a second run finds nothing to do.
+    // Their versions count: later events are no gap, and a second run finds nothing to do.
     bed.write(&topic, &book::orders(&bed, 3, 4..5)).await;
     let runner = bed.runner(&skipping);
     let totals = in_time(runner.run_until(&shutdown, book::to_the_end, only_placed)).await;

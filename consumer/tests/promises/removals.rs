@@ -47,7 +47,7 @@ async fn records_removed_before_they_were_read_end_the_run_until_the_loss_is_acc
     assert!(accepted.unwrap());
     assert!(!projection.accept_removal(&mut connection, &loss, "a test").await.unwrap());
 
-    // What is missing shows in each stream.
+    // The missing events show in each stream.
     for _ in 0..2 {
         let error = run(&bed, &projection).await.unwrap_err();
         let RunError::Gap { gap, .. } = &error else { panic!("{error:?}") };

@@ -1,5 +1,5 @@
-//! An HTTP service on the event store. `ops/dev/dev with -- cargo run -p annals-axum` runs it on the
-//! development stack; then:
+//! An HTTP service on the event store. `ops/dev/dev with -- cargo run -p annals-axum` runs it on
+//! the development stack; then:
 //!
 //! ```sh
 //! curl -X POST localhost:8080/accounts/ann -H 'content-type: application/json' \

@@ -1,8 +1,9 @@
 //! Routes: each request is a decision or a read.
 //!
-//! - `Idempotency-Key: <uuid>` is the command's id: a request that is sent again gets the first answer.
-//! - A change answers with the position of its event; `GET /accounts/{id}?after=<position>` waits until
-//!   the read model has it.
+//! - `Idempotency-Key: <uuid>` is the command's id: a request that is sent again gets the first
+//!   answer.
+//! - A change answers with the position of its event; `GET /accounts/{id}?after=<position>` waits
+//!   until the read model has it.
 //! - `traceparent` goes into the events, and from there to the consumers.
 
 use std::time::Duration;

@@ -36,8 +36,8 @@ pub(crate) struct TransferReceived {
     pub(crate) from: String,
 }
 
-/// An earlier event of the account has a wrong amount. That event stays as it is: the correction is a
-/// fact of its own.
+/// An earlier event of the account has a wrong amount. That event stays as it is: the correction is
+/// a fact of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BookingCorrected {
     #[serde(with = "uuid::serde::hyphenated")]

@@ -56,8 +56,8 @@ impl<S: EventStore> Bank<S> {
         self.store.decide((from, to), decision).await
     }
 
-    /// Corrects the last booking of an account by an event of its own. The command's id is that of the
-    /// wrong event, so that it is corrected once.
+    /// Corrects the last booking of an account by an event of its own. The command's id is that of
+    /// the wrong event, so that it is corrected once.
     pub(crate) async fn correct_last(
         &self,
         account: &StreamName,

@@ -1,8 +1,8 @@
 //! The tutorial: a bank on the event store. `make bank` runs it on the development stack.
 //!
-//! Read it in this order: `account.rs` (events, state and decisions: plain Rust), `bank.rs` (decisions
-//! on the store), `owner.rs` (personal data and its erasure), and this file, which runs them. docs/guide
-//! explains each step.
+//! Read it in this order: `account.rs` (events, state and decisions: plain Rust), `bank.rs`
+//! (decisions on the store), `owner.rs` (personal data and its erasure), and this file, which runs
+//! them. docs/guide explains each step.
 
 mod account;
 mod bank;

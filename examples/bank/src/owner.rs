@@ -1,5 +1,5 @@
-//! Step 3: the owner's name and address are encrypted with a key of the owner. When the owner asks for
-//! erasure, the key is destroyed; the account and its bookings stay.
+//! Step 3: the owner's name and address are encrypted with a key of the owner. When the owner asks
+//! for erasure, the key is destroyed; the account and its bookings stay.
 
 use std::io::Write;
 

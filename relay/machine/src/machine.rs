@@ -9,7 +9,7 @@ use crate::vocabulary::{Action, Command, FailureClass, Input, Operation};
 
 /// How far the session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Phase {
+pub(crate) enum SessionPhase {
     /// There is no session.
     NoSession,
     /// There is a session, and it has no producers that could be used.
@@ -59,7 +59,7 @@ pub struct Machine<P, B> {
     /// How many shards the installation has.
     pub(crate) shards: usize,
     pub(crate) generation: u64,
-    pub(crate) phase: Phase,
+    pub(crate) phase: SessionPhase,
     pub(crate) intent: Intent,
     pub(crate) owned: BTreeMap<Shard, OwnedShard<P>>,
     pub(crate) in_flight: InFlight,
@@ -91,7 +91,7 @@ impl<P: Clone, B> Machine<P, B> {
         Self {
             shards: shards as usize,
             generation: 0,
-            phase: Phase::NoSession,
+            phase: SessionPhase::NoSession,
             intent: Intent::Publish,
             owned: BTreeMap::new(),
             in_flight: InFlight { lease: None, operations: BTreeSet::new(), is_waiting: false },
@@ -112,7 +112,7 @@ impl<P: Clone, B> Machine<P, B> {
     /// Takes an input, and returns the next command.
     pub fn step(&mut self, input: Input<P, B>) -> Commands<P, B> {
         let mut commands = Vec::new();
-        if self.phase != Phase::Ended {
+        if self.phase != SessionPhase::Ended {
             self.apply(input);
             self.decide(&mut commands);
         }
@@ -134,7 +134,7 @@ impl<P: Clone, B> Machine<P, B> {
 
     /// Whether it could publish, and other sessions own all shards.
     pub fn is_standby(&self) -> bool {
-        self.phase == Phase::Producing && self.owned.is_empty()
+        self.phase == SessionPhase::Producing && self.owned.is_empty()
     }
 
     /// Whether it owns no shard.
@@ -152,7 +152,7 @@ impl<P: Clone, B> Machine<P, B> {
                 }
             }
             Input::Stalled => {
-                if self.phase != Phase::NoSession {
+                if self.phase != SessionPhase::NoSession {
                     self.end_session();
                 }
             }
@@ -163,7 +163,7 @@ impl<P: Clone, B> Machine<P, B> {
             Input::Stop => self.stop(None),
             Input::Joined => {
                 self.in_flight.lease = None;
-                self.phase = Phase::NoProducers;
+                self.phase = SessionPhase::NoProducers;
             }
             Input::LeaseRenewed(leases) => self.renewed(&leases),
             Input::SessionExpired | Input::SessionEnded => self.session_over(),
@@ -247,8 +247,8 @@ impl<P: Clone, B> Machine<P, B> {
         self.has_new_shard = false;
         self.backlog = Backlog::Unknown;
         self.to_acquire.clear();
-        if self.phase == Phase::Producing {
-            self.phase = Phase::NoProducers;
+        if self.phase == SessionPhase::Producing {
+            self.phase = SessionPhase::NoProducers;
         }
         for owned in self.owned.values_mut() {
             owned.takeover = Takeover::Unconfirmed;
@@ -264,9 +264,9 @@ impl<P: Clone, B> Machine<P, B> {
         }
         self.keep_leases(commands);
         match self.phase {
-            Phase::NoSession | Phase::Ended => {}
-            Phase::NoProducers => self.open_producers(commands),
-            Phase::Producing => self.publish(commands),
+            SessionPhase::NoSession | SessionPhase::Ended => {}
+            SessionPhase::NoProducers => self.open_producers(commands),
+            SessionPhase::Producing => self.publish(commands),
         }
         self.wait(commands);
     }
@@ -280,17 +280,17 @@ impl<P: Clone, B> Machine<P, B> {
         self.next_batch = None;
         // Without producers there are no transactions.
         self.commit(commands);
-        let has_transactions = self.phase == Phase::Producing && !self.slots.are_idle();
+        let has_transactions = self.phase == SessionPhase::Producing && !self.slots.are_idle();
         if self.in_flight.lease.is_some() || has_transactions {
             return;
         }
         match self.phase {
-            Phase::NoSession => {
-                self.phase = Phase::Ended;
+            SessionPhase::NoSession => {
+                self.phase = SessionPhase::Ended;
                 self.order(commands, Action::EndProcess { halted });
             }
-            Phase::NoProducers | Phase::Producing => self.leave(commands),
-            Phase::Ended => {}
+            SessionPhase::NoProducers | SessionPhase::Producing => self.leave(commands),
+            SessionPhase::Ended => {}
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::leases::{Lease, Leases, Shard};
-use crate::machine::{Commands, Intent, Machine, Phase};
+use crate::machine::{Commands, Intent, Machine, SessionPhase};
 use crate::owned_shard::{OwnedShard, Takeover};
 use crate::vocabulary::{Action, Departure, Operation, Readiness};
 
@@ -18,8 +18,8 @@ enum Confirmation {
 
 impl Confirmation {
     /// The same, if the producers are still there.
-    fn while_in(self, phase: Phase) -> Self {
-        if phase == Phase::Producing { self } else { Self::Unconfirmed }
+    fn while_in(self, phase: SessionPhase) -> Self {
+        if phase == SessionPhase::Producing { self } else { Self::Unconfirmed }
     }
 }
 
@@ -65,7 +65,7 @@ impl<P: Clone, B> Machine<P, B> {
         }
         self.owned.clear();
         self.reset();
-        self.phase = Phase::NoSession;
+        self.phase = SessionPhase::NoSession;
         self.is_renewal_due = true;
     }
 
@@ -108,21 +108,21 @@ impl<P: Clone, B> Machine<P, B> {
 
     /// Whether the session can acquire shards.
     fn readiness(&self) -> Readiness {
-        if self.phase == Phase::Producing && !self.is_out_of_reach() {
+        if self.phase == SessionPhase::Producing && !self.is_out_of_reach() {
             Readiness::Ready
         } else {
             Readiness::NotReady
         }
     }
 
-    /// Whether Kafka is out of reach, as far as it is known: what failed is tried again until it
-    /// succeeds.
+    /// Whether Kafka is out of reach, as far as it is known: a failed operation is tried again
+    /// until it succeeds.
     fn is_out_of_reach(&self) -> bool {
         let is_tried = |owned: &OwnedShard<P>| {
             matches!(owned.takeover, Takeover::Confirmed | Takeover::Fenced)
         };
         self.is_kafka_unreachable
-            && (self.phase == Phase::NoProducers || self.owned.values().any(is_tried))
+            && (self.phase == SessionPhase::NoProducers || self.owned.values().any(is_tried))
     }
 
     /// Whether other sessions may do better with the shards. Where no session reaches Kafka none is
@@ -149,7 +149,7 @@ impl<P: Clone, B> Machine<P, B> {
             return;
         }
         self.is_renewal_due = false;
-        if self.phase == Phase::NoSession {
+        if self.phase == SessionPhase::NoSession {
             self.order_on_leases(commands, Operation::Join, Action::Join);
         } else {
             let readiness = self.readiness();
@@ -187,8 +187,11 @@ impl<P: Clone, B> Machine<P, B> {
 
     /// Ends the session when no transaction is under way.
     pub(crate) fn leave(&mut self, commands: &mut Commands<P, B>) {
-        let departure =
-            if self.phase == Phase::Producing { Departure::Clean } else { Departure::Abandoned };
+        let departure = if self.phase == SessionPhase::Producing {
+            Departure::Clean
+        } else {
+            Departure::Abandoned
+        };
         self.order_on_leases(commands, Operation::Leave, Action::Leave(departure));
     }
 
@@ -198,7 +201,7 @@ impl<P: Clone, B> Machine<P, B> {
         operation: Operation,
         action: Action<P, B>,
     ) {
-        let generation = (self.phase == Phase::Producing).then_some(self.generation);
+        let generation = (self.phase == SessionPhase::Producing).then_some(self.generation);
         self.in_flight.lease = Some((operation, generation));
         self.order(commands, action);
     }

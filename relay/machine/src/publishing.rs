@@ -1,7 +1,7 @@
 //! Publishing: producers, fencing, checkpoints, pages of the outbox, transactions.
 
 use crate::leases::{Lease, Shard};
-use crate::machine::{Backlog, Commands, Machine, Phase};
+use crate::machine::{Backlog, Commands, Machine, SessionPhase};
 use crate::owned_shard::{OwnedShard, Takeover};
 use crate::vocabulary::{Action, Completion, Operation, Page};
 
@@ -11,7 +11,7 @@ impl<P: Clone, B> Machine<P, B> {
             Completion::ProducersOpened => {
                 self.in_flight.operations.remove(&Operation::OpenProducers);
                 self.is_kafka_unreachable = false;
-                self.phase = Phase::Producing;
+                self.phase = SessionPhase::Producing;
                 self.is_renewal_due = true;
             }
             Completion::PredecessorsFenced(leases) => {

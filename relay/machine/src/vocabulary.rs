@@ -8,7 +8,7 @@ use crate::slots::Slot;
 pub struct Command<P, B> {
     /// The answer repeats it: answers of an earlier generation of producers are ignored.
     pub generation: u64,
-    /// What to do.
+    /// The action.
     pub action: Action<P, B>,
 }
 
@@ -42,7 +42,7 @@ pub enum Action<P, B> {
     /// Answer [`Input::WaitOver`] after a pause: the poll interval, or a back-off that grows with
     /// each failure.
     Wait {
-        /// What failed; `None` when there was nothing to publish.
+        /// The failure; `None` when there was nothing to publish.
         after: Option<(Operation, FailureClass)>,
     },
     /// End the process.
@@ -131,7 +131,7 @@ pub enum Completion<P, B> {
     Committed(Slot),
 }
 
-/// What one [`Action::ReadOutbox`] has read.
+/// The result of one [`Action::ReadOutbox`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Page<P, B> {
     /// The records, with the checkpoints that go with them; `None` when there is nothing to

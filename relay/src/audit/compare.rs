@@ -8,7 +8,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use crate::audit::finding::{Finding, FoundRecord};
-use crate::audit::partition::{Anchor, Place};
+use crate::audit::partition::{Anchor, RecordOrder};
 use crate::audit::topics::ScannedRecord;
 use crate::audit::{Auditor, Result};
 use crate::config::Delivery;
@@ -32,7 +32,7 @@ struct Comparable {
 
 /// The result of comparing a record with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Difference {
+enum RecordDifference {
     /// The event at its position is another version of it.
     Changed,
     /// Its event was removed.
@@ -59,9 +59,9 @@ impl Auditor<'_> {
                     let later = successors.get(&index).map_or(&[][..], Vec::as_slice);
                     self.count(&record, later)?;
                 }
-                Some(Difference::Removed) => self.summary.removed += 1,
-                Some(Difference::Unknown) => self.found(&Finding::Unknown(record.found()))?,
-                Some(Difference::Changed) => {
+                Some(RecordDifference::Removed) => self.summary.removed += 1,
+                Some(RecordDifference::Unknown) => self.found(&Finding::Unknown(record.found()))?,
+                Some(RecordDifference::Changed) => {
                     // Its event is not lost.
                     self.seen.insert(record.position);
                     self.found(&Finding::Changed(record.found()))?;
@@ -88,9 +88,9 @@ impl Auditor<'_> {
         let anchor = Anchor { offset: record.offset, event_id };
         let place = self.partitions.get_mut(&key).map(|of| of.take(anchor, position, self.proven));
         let is_late = match place {
-            None | Some(Place::Counted) => return Ok(None),
-            Some(Place::InOrder) => false,
-            Some(Place::Late) => true,
+            None | Some(RecordOrder::Counted) => return Ok(None),
+            Some(RecordOrder::InOrder) => false,
+            Some(RecordOrder::Late) => true,
         };
         let expected = self.partition_of(&record.topic, &stream);
         let expected = expected.filter(|expected| *expected != record.partition);
@@ -116,7 +116,10 @@ impl Auditor<'_> {
     }
 
     /// The records that differ from their events, by index.
-    async fn differences(&self, records: &[Comparable]) -> Result<BTreeMap<usize, Difference>> {
+    async fn differences(
+        &self,
+        records: &[Comparable],
+    ) -> Result<BTreeMap<usize, RecordDifference>> {
         let action = "compare records with events";
         let statement = self.store.schema().statement(include_str!("../../sql/audit_compare.sql"));
         let rows = sqlx::query(statement)
@@ -134,7 +137,7 @@ impl Auditor<'_> {
             let index: i64 = row.try_get("index").map_err(Failure::database(action))?;
             let index = usize::try_from(index - 1).unwrap_or(usize::MAX);
             if row.try_get("is_known").map_err(Failure::database(action))? {
-                differences.insert(index, Difference::Changed);
+                differences.insert(index, RecordDifference::Changed);
             } else {
                 unknown.push(index);
             }
@@ -145,9 +148,9 @@ impl Auditor<'_> {
         for index in unknown {
             let known = records.get(index).and_then(|record| known.get(&record.event_id));
             let difference = match known {
-                None => Difference::Unknown,
-                Some(true) => Difference::Removed,
-                Some(false) => Difference::Changed,
+                None => RecordDifference::Unknown,
+                Some(true) => RecordDifference::Removed,
+                Some(false) => RecordDifference::Changed,
             };
             differences.insert(index, difference);
         }
@@ -173,7 +176,7 @@ impl Auditor<'_> {
     async fn successors(
         &self,
         records: &[Comparable],
-        differences: &BTreeMap<usize, Difference>,
+        differences: &BTreeMap<usize, RecordDifference>,
     ) -> Result<HashMap<usize, Vec<Position>>> {
         let late = records.iter().enumerate();
         let late = late

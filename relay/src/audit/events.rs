@@ -74,18 +74,13 @@ impl Auditor<'_> {
             .collect();
         let covered = self.covered_by(&events, &entries).await?;
         for ((event, entry), is_published) in events.into_iter().zip(entries).zip(covered) {
-            self.classify(event, entry, is_published)?;
+            self.classify(event, entry.filter(|_entry| !is_published))?;
         }
         Ok(())
     }
 
-    /// What became of an event without a record. `is_published`: also by its quarantine entry.
-    fn classify(
-        &mut self,
-        of: Unpublished,
-        entry: Option<QuarantineEntry>,
-        is_published: bool,
-    ) -> Result {
+    /// Reports an event without a record. `entry`: the quarantine entry that has yet to publish it.
+    fn classify(&mut self, of: Unpublished, entry: Option<QuarantineEntry>) -> Result {
         let Unpublished { event, is_covered, is_skipped, reason, skipped_by, .. } = of;
         if is_skipped {
             self.summary.skipped += 1;
@@ -93,15 +88,15 @@ impl Auditor<'_> {
         }
         self.unresolved(Some(event.position));
         match entry {
-            Some(QuarantineEntry { kind, name, cause, reason, .. }) if !is_published => {
+            Some(QuarantineEntry { kind, name, cause, reason, .. }) => {
                 self.summary.quarantined += 1;
                 self.listed(&Finding::Quarantined { event, kind, name, cause, reason })
             }
-            _ if !is_covered => {
+            None if !is_covered => {
                 self.summary.waiting += 1;
                 self.listed(&Finding::Waiting(event))
             }
-            Some(_) | None => self.lost(event),
+            None => self.lost(event),
         }
     }
 

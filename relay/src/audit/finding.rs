@@ -1,4 +1,4 @@
-//! What an audit finds about events and records.
+//! The findings of an audit about events and records.
 
 use std::fmt;
 

@@ -26,7 +26,7 @@ use crate::audit::extent::Extent;
 use crate::audit::finding::Finding;
 use crate::audit::position_set::PositionSet;
 use crate::audit::proof::Proof;
-use crate::audit::topics::{AuditedTopics, Partitions};
+use crate::audit::topics::{AuditedTopics, PartitionStates};
 use crate::config::Config;
 use crate::report::failure::Failure;
 use crate::report::progress::Progress;
@@ -54,7 +54,7 @@ type Result<T = (), E = AuditError> = std::result::Result<T, E>;
 
 /// The printed lines apart from faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub(crate) enum Listing {
+pub(crate) enum AuditListing {
     /// Faults only.
     Faults,
     /// Also each waiting, quarantined and skipped event.
@@ -65,7 +65,7 @@ pub(crate) enum Listing {
 
 /// Where an audit begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(crate) enum AuditStart {
     /// At the first event.
     Beginning,
     /// Where the last audit without faults ended.
@@ -75,8 +75,8 @@ pub(crate) enum Start {
 /// The settings of an audit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AuditSettings {
-    pub(crate) start: Start,
-    pub(crate) listing: Listing,
+    pub(crate) start: AuditStart,
+    pub(crate) listing: AuditListing,
     pub(crate) memory_mb_max: usize,
 }
 
@@ -138,7 +138,7 @@ struct Auditor<'a> {
     print: &'a mut (dyn FnMut(&Finding) -> std::io::Result<()> + Send),
     topics: AuditedTopics,
     extent: Extent,
-    partitions: Partitions,
+    partitions: PartitionStates,
     proven: Position,
     seen: PositionSet,
     /// Those of `seen` whose record is in another partition than that of their stream.
@@ -163,8 +163,8 @@ pub(crate) async fn audit(
     drop(connection);
     let publication = config.publication();
     let mut proof = match settings.start {
-        Start::Beginning => Proof::none(),
-        Start::LastProof => Proof::read(store, &publication).await?,
+        AuditStart::Beginning => Proof::none(),
+        AuditStart::LastProof => Proof::read(store, &publication).await?,
     };
     let extent = Extent::read(store, &publication).await?;
     let topics = AuditedTopics::find(config, store).await?;
@@ -233,11 +233,11 @@ impl Auditor<'_> {
     }
 
     fn lists_unpublished(&self) -> bool {
-        self.settings.listing >= Listing::Unpublished
+        self.settings.listing >= AuditListing::Unpublished
     }
 
     fn lists_everything(&self) -> bool {
-        self.settings.listing >= Listing::All
+        self.settings.listing >= AuditListing::All
     }
 
     fn unresolved(&mut self, position: Option<Position>) {
@@ -256,7 +256,7 @@ impl Auditor<'_> {
         }
     }
 
-    /// What this audit proves.
+    /// The proof of this audit.
     fn proof(&self, end: Position) -> Proof {
         let before = |position: Position| Position::new(position.get() - 1);
         let proven = self.first_unresolved.map_or(Some(end), before).unwrap_or(Position::ORIGIN);

@@ -25,7 +25,7 @@ pub(super) struct Anchor {
     pub(super) event_id: Uuid,
 }
 
-/// What an audit has proved of a partition.
+/// The proof of an audit about a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ProvenPartition {
     pub(super) topic: String,
@@ -55,7 +55,7 @@ pub(super) struct PartitionState {
 
 /// The place of a record in the order of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RecordOrder {
     /// An earlier audit has counted it, or it is behind the end.
     Counted,
     /// Its position is above those of all records before it: no later version can be before it.
@@ -99,9 +99,14 @@ impl PartitionState {
     }
 
     /// Takes the next record.
-    pub(super) fn take(&mut self, record: Anchor, position: Position, proven: Position) -> Place {
+    pub(super) fn take(
+        &mut self,
+        record: Anchor,
+        position: Position,
+        proven: Position,
+    ) -> RecordOrder {
         if record.offset >= self.end {
-            return Place::Counted;
+            return RecordOrder::Counted;
         }
         self.since_mark += 1;
         if self.since_mark >= self.stride {
@@ -111,9 +116,9 @@ impl PartitionState {
         let is_in_order = position > self.highest;
         self.highest = self.highest.max(position);
         match is_in_order {
-            _ if position <= proven && record.offset < self.counted_until => Place::Counted,
-            true => Place::InOrder,
-            false => Place::Late,
+            _ if position <= proven && record.offset < self.counted_until => RecordOrder::Counted,
+            true => RecordOrder::InOrder,
+            false => RecordOrder::Late,
         }
     }
 
@@ -156,10 +161,10 @@ mod tests {
     fn a_record_behind_a_higher_position_is_late() {
         let mut state =
             PartitionState::from_the_beginning(RecordOffset::new(0), RecordOffset::new(3));
-        assert_eq!(state.take(record(0), at(10), Position::ORIGIN), Place::InOrder);
-        assert_eq!(state.take(record(1), at(9), Position::ORIGIN), Place::Late);
-        assert_eq!(state.take(record(2), at(10), Position::ORIGIN), Place::Late);
-        assert_eq!(state.take(record(3), at(11), Position::ORIGIN), Place::Counted);
+        assert_eq!(state.take(record(0), at(10), Position::ORIGIN), RecordOrder::InOrder);
+        assert_eq!(state.take(record(1), at(9), Position::ORIGIN), RecordOrder::Late);
+        assert_eq!(state.take(record(2), at(10), Position::ORIGIN), RecordOrder::Late);
+        assert_eq!(state.take(record(3), at(11), Position::ORIGIN), RecordOrder::Counted);
     }
 
     #[test]
@@ -182,8 +187,8 @@ mod tests {
         let mut next = PartitionState::after(&known, RecordOffset::new(RECORDS + 1));
         for offset in start..RECORDS {
             let place = next.take(record(offset), at(position(offset)), proven);
-            assert_eq!(place == Place::Counted, at(position(offset)) <= proven, "{offset}");
+            assert_eq!(place == RecordOrder::Counted, at(position(offset)) <= proven, "{offset}");
         }
-        assert_eq!(next.take(record(RECORDS), at(5), proven), Place::Late);
+        assert_eq!(next.take(record(RECORDS), at(5), proven), RecordOrder::Late);
     }
 }

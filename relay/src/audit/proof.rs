@@ -1,4 +1,4 @@
-//! What the last audit without faults has proved: the next one continues there.
+//! The proof of the last audit without faults: the next one continues there.
 
 use annals_store::outbox::TransactionId;
 use annals_store::{Position, Store};

@@ -27,7 +27,7 @@ const CHUNKS_AHEAD: usize = 3;
 const PARTITIONS_OF_A_READER_MAX: usize = 500;
 
 /// The state of each partition, by topic and number.
-pub(super) type Partitions = BTreeMap<(Arc<str>, i32), PartitionState>;
+pub(super) type PartitionStates = BTreeMap<(Arc<str>, i32), PartitionState>;
 
 /// The topics of a publication, as the broker has them, and as the database knows them.
 pub(super) struct AuditedTopics {
@@ -81,10 +81,10 @@ impl AuditedTopics {
 
     /// The state of every partition: read on from what an earlier audit proved, or from the
     /// beginning.
-    pub(super) fn partition_states(&self, proven: &[ProvenPartition]) -> Partitions {
+    pub(super) fn partition_states(&self, proven: &[ProvenPartition]) -> PartitionStates {
         let proven: BTreeMap<(&str, i32), &ProvenPartition> =
             proven.iter().map(|of| ((of.topic.as_str(), of.partition), of)).collect();
-        let mut states = Partitions::new();
+        let mut states = PartitionStates::new();
         for (topic, ends) in &self.ends {
             let name = Arc::<str>::from(topic.as_str());
             for &(partition, OffsetRange { first, end }) in ends {
@@ -153,7 +153,7 @@ fn recognize(anchors: &mut BTreeMap<(String, i32), Anchor>, record: &EventRecord
 /// sources are left out.
 pub(super) fn read(
     config: &Arc<Config>,
-    partitions: &Partitions,
+    partitions: &PartitionStates,
     topics: &AuditedTopics,
 ) -> Chunks {
     let mut tails: BTreeMap<Arc<str>, Vec<(u16, OffsetRange)>> = BTreeMap::new();

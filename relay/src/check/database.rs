@@ -1,4 +1,4 @@
-//! The database: its version, its settings, rights, and what holds transactions open.
+//! The database: its version, its settings, rights, and transactions that stay open.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use annals_store::Store;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::check::{CheckLimits, Findings};
+use crate::check::{CheckLimits, ComponentFindings};
 use crate::config::{Config, Durability};
 
 const VERSION_MIN: i32 = 140_000;
@@ -17,7 +17,7 @@ pub(super) async fn check(
     config: &Config,
     store: &Store,
     limits: CheckLimits,
-    findings: &mut Findings<'_>,
+    findings: &mut ComponentFindings<'_>,
 ) -> bool {
     // It names no table of the store.
     let server = sqlx::query(include_str!("../../sql/check_server.sql"));
@@ -54,7 +54,7 @@ fn of_server(
     config: &Config,
     row: &PgRow,
     limits: CheckLimits,
-    findings: &mut Findings<'_>,
+    findings: &mut ComponentFindings<'_>,
 ) -> Result<bool, sqlx::Error> {
     let version: i32 = row.try_get("version")?;
     if version < VERSION_MIN {
@@ -92,7 +92,7 @@ fn of_server(
 fn of_transactions(
     row: &PgRow,
     limits: CheckLimits,
-    findings: &mut Findings<'_>,
+    findings: &mut ComponentFindings<'_>,
 ) -> Result<(), sqlx::Error> {
     let seconds_max = limits.transaction_seconds_max;
     let prepared: i64 = row.try_get("prepared")?;
@@ -111,11 +111,11 @@ fn of_transactions(
     Ok(())
 }
 
-fn of_surroundings(row: &PgRow, findings: &mut Findings<'_>) -> Result<(), sqlx::Error> {
+fn of_surroundings(row: &PgRow, findings: &mut ComponentFindings<'_>) -> Result<(), sqlx::Error> {
     let slots: i64 = row.try_get("inactive_slots")?;
     if slots > 0 {
         let remedy =
-            "drop those of pg_replication_slots that nobody uses: they fill the disk of the server";
+            "drop the unused ones of pg_replication_slots: they fill the disk of the server";
         findings.warning(format!("{slots} replication slots are inactive"), remedy);
     }
     let clock: f64 = row.try_get("clock")?;
@@ -131,7 +131,11 @@ fn of_surroundings(row: &PgRow, findings: &mut Findings<'_>) -> Result<(), sqlx:
     Ok(())
 }
 
-fn of_store(config: &Config, row: &PgRow, findings: &mut Findings<'_>) -> Result<(), sqlx::Error> {
+fn of_store(
+    config: &Config,
+    row: &PgRow,
+    findings: &mut ComponentFindings<'_>,
+) -> Result<(), sqlx::Error> {
     let missing: Vec<String> = row.try_get("missing")?;
     if !missing.is_empty() {
         let remedy = "grant annals_relay to the login of the relay";

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::check::Findings;
+use crate::check::ComponentFindings;
 use crate::config::{Config, Delivery};
 use crate::kafka::inspection::{InspectedTopic, Inspection, could_create, inspect};
 use crate::kafka::topic_plan::TopicPlan;
@@ -17,7 +17,11 @@ const VERIFICATION: &str = "transaction.partition.verification.enable";
 /// Kafka's own default for `message.timestamp.before.max.ms`: no limit.
 const NO_LIMIT: i64 = i64::MAX;
 
-pub(super) async fn check(config: &Arc<Config>, topics: Vec<String>, findings: &mut Findings<'_>) {
+pub(super) async fn check(
+    config: &Arc<Config>,
+    topics: Vec<String>,
+    findings: &mut ComponentFindings<'_>,
+) {
     let of = Arc::clone(config);
     let inspected = in_a_thread("check", move || {
         let all: Vec<String> = topics.into_iter().chain([of.topics.claims.clone()]).collect();
@@ -39,7 +43,7 @@ pub(super) async fn check(config: &Arc<Config>, topics: Vec<String>, findings: &
     creation(config, &inspection, findings).await;
 }
 
-fn of_cluster(config: &Config, of: &Inspection, findings: &mut Findings<'_>) {
+fn of_cluster(config: &Config, of: &Inspection, findings: &mut ComponentFindings<'_>) {
     let number = |name: &str| of.broker.get(name).and_then(|value| value.parse::<i64>().ok());
     if of.broker.is_empty() {
         let remedy =
@@ -74,7 +78,12 @@ fn of_cluster(config: &Config, of: &Inspection, findings: &mut Findings<'_>) {
     }
 }
 
-fn of_topic(config: &Config, name: &str, of: &InspectedTopic, findings: &mut Findings<'_>) {
+fn of_topic(
+    config: &Config,
+    name: &str,
+    of: &InspectedTopic,
+    findings: &mut ComponentFindings<'_>,
+) {
     let servers = &config.kafka.bootstrap_servers;
     let set = |setting: &str| {
         format!(
@@ -127,7 +136,7 @@ fn of_topic(config: &Config, name: &str, of: &InspectedTopic, findings: &mut Fin
     }
 }
 
-async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut Findings<'_>) {
+async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut ComponentFindings<'_>) {
     let claims = TopicPlan::claims(&config.topics);
     if !config.topics.create {
         if !of.topics.contains_key(&claims.name) {

@@ -31,7 +31,7 @@ pub(crate) struct CheckFinding {
     pub(crate) severity: Severity,
     /// The fault.
     pub(crate) what: String,
-    /// What to do.
+    /// The correction.
     pub(crate) remedy: String,
 }
 
@@ -43,12 +43,12 @@ pub(crate) struct CheckLimits {
 }
 
 /// Collects findings about a component.
-struct Findings<'a> {
+struct ComponentFindings<'a> {
     component: &'static str,
     all: &'a mut Vec<CheckFinding>,
 }
 
-impl Findings<'_> {
+impl ComponentFindings<'_> {
     fn error(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
         self.push(Severity::Error, what.into(), remedy.into());
     }
@@ -73,14 +73,16 @@ pub(crate) async fn check(
         config,
         store,
         limits,
-        &mut Findings { component: "database", all: &mut all },
+        &mut ComponentFindings { component: "database", all: &mut all },
     )
     .await;
     let categories =
         if is_migrated { store.categories().await.unwrap_or_default() } else { Vec::new() };
     let topics: Vec<String> = categories.iter().map(|of| config.topic(of.as_str())).collect();
-    kafka::check(config, topics, &mut Findings { component: "kafka", all: &mut all }).await;
-    registry::check(config, store, &mut Findings { component: "registry", all: &mut all }).await;
+    kafka::check(config, topics, &mut ComponentFindings { component: "kafka", all: &mut all })
+        .await;
+    registry::check(config, store, &mut ComponentFindings { component: "registry", all: &mut all })
+        .await;
     all
 }
 

@@ -6,7 +6,7 @@ use annals_schemas::Layout;
 use annals_store::Store;
 use sqlx::Row;
 
-use crate::check::Findings;
+use crate::check::ComponentFindings;
 use crate::config::{Config, Login};
 use crate::publish::registry::RegistryClient;
 use crate::report::failure::Failure;
@@ -14,7 +14,11 @@ use crate::report::failure::Failure;
 /// The most schemas that are looked up.
 const SCHEMAS_MAX: i64 = 500;
 
-pub(super) async fn check(config: &Arc<Config>, store: &Store, findings: &mut Findings<'_>) {
+pub(super) async fn check(
+    config: &Arc<Config>,
+    store: &Store,
+    findings: &mut ComponentFindings<'_>,
+) {
     let remedy = "correct registry.url and the login in [registry]";
     let client = match RegistryClient::connect(config, store) {
         Ok(client) => client,

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::cli::audit::AuditArguments;
+use crate::cli::output::Output;
 use crate::cli::quarantine::QuarantineCommand;
 use crate::cli::replay::ReplayArguments;
 use crate::cli::schemas::SchemasCommand;
@@ -28,18 +29,9 @@ pub struct Arguments {
     /// Print JSON instead of text, where the command prints something: one object, or one a line.
     #[arg(long = "json", global = true, action = ArgAction::SetTrue, value_parser = output())]
     pub output: Output,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: CliCommand,
-}
-
-/// The form of what a command prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Text for people.
-    Text,
-    /// JSON for programs.
-    Json,
 }
 
 fn output() -> impl TypedValueParser<Value = Output> {
@@ -67,7 +59,7 @@ fn roles() -> impl TypedValueParser<Value = RolesArgument> {
     BoolValueParser::new().map(of)
 }
 
-/// What a role is for.
+/// The purpose of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PurposeArgument {
     /// A service that appends, reads and follows.
@@ -104,18 +96,18 @@ pub enum CliCommand {
         #[arg(long, action = ArgAction::SetTrue, value_parser = roles())]
         without_roles: RolesArgument,
     },
-    /// Print the statements that give a role what it needs, where Annals does not create the roles.
+    /// Print the statements that give a role its rights, where Annals does not create the roles.
     /// The owner of the tables executes them.
     ///
     /// For example: annals-relay grants append `shop_service` | psql ...
     Grants {
-        /// What the role is for.
+        /// The purpose of the role.
         purpose: PurposeArgument,
         /// The role or login.
         role: String,
     },
     /// Print whether the deployment publishes, and how far: each shard and each category with its
-    /// lag, each relay with what it waits for, and the transactions that have been open longest.
+    /// lag, each relay with its wait, and the transactions that have been open longest.
     ///
     /// Exits with 0 if each shard is published and each relay is ready, with 3 if not, with 1 after
     /// an error.
@@ -174,11 +166,12 @@ pub enum CliCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Say what will not work, before the first start, and what to do about it: rights, settings and
-    /// limits of the database, of Kafka with the topics, and of the registry. Changes nothing.
+    /// Say what will not work, before the first start, and what to do about it: rights, settings
+    /// and limits of the database, of Kafka with the topics, and of the registry. Changes nothing.
     ///
-    /// Rights to write cannot be proved without writing: the relay names a missing one when it starts.
-    /// Exits with 0 without an error, with 3 if there is one, with 1 if the configuration is wrong.
+    /// Rights to write cannot be proved without writing: the relay names a missing one when it
+    /// starts. Exits with 0 without an error, with 3 if there is one, with 1 if the configuration
+    /// is wrong.
     Check {
         /// The age in seconds from which on an open or prepared transaction is a finding.
         #[arg(long, default_value_t = 300, value_name = "SECONDS")]
@@ -188,8 +181,8 @@ pub enum CliCommand {
     #[command(subcommand)]
     Topics(TopicsCommand),
     /// Prove that every committed event is in its topic, waits, is quarantined or was skipped, and
-    /// that every record is of an event: compares the topics with the store by id and by the hash of
-    /// the value.
+    /// that every record is of an event: compares the topics with the store by id and by the hash
+    /// of the value.
     ///
     /// Finds lost, repeated, disordered, changed, misplaced and unknown records. It runs beside
     /// relays and changes nothing but its own proof (`relay_audits`), which needs the role
@@ -197,18 +190,18 @@ pub enum CliCommand {
     ///
     /// Exits with 0 without a fault, with 3 if there is one, with 1 after an error.
     Audit(AuditArguments),
-    /// Publish events again: to their own topics, after a topic was deleted or lost records, or to a
-    /// side topic. In the order of their streams; each record has the header `ce_replayed`.
+    /// Publish events again: to their own topics, after a topic was deleted or lost records, or to
+    /// a side topic. In the order of their streams; each record has the header `ce_replayed`.
     ///
     /// To the own topics it publishes exactly the events that the deployment has published, by its
     /// checkpoints and its quarantine; relays continue behind them, without a gap and without a
     /// repetition. Stop the relays meanwhile, or keep the category in quarantine. Each event is
     /// replayed once: after a crash, continue with --resume. One replay of a deployment at a time.
     ///
-    /// Needs the roles annals_admin and annals_relay. Exits with 0 when everything is replayed, with
-    /// 1 after an error.
+    /// Needs the roles annals_admin and annals_relay. Exits with 0 when everything is replayed,
+    /// with 1 after an error.
     Replay(ReplayArguments),
-    /// Let go of a deployment that nobody runs any more: its checkpoints keep every partition of the
+    /// Let go of a deployment without relays: its checkpoints keep every partition of the
     /// outbox, and its quarantine its events. `status` names who keeps what.
     ///
     /// Refused while one of its relays runs. A relay of this name does not start again, until a
@@ -217,14 +210,15 @@ pub enum CliCommand {
         /// The deployment, followed by an `@` and the prefix of its topics if it has one, as
         /// `status` prints it.
         deployment: String,
-        /// Only say what it keeps.
+        /// Only print its checkpoints and quarantine.
         #[arg(long = "dry-run", action = ArgAction::SetTrue, value_parser = execution())]
         execution: Execution,
         /// Why; recorded.
         #[arg(long)]
         reason: String,
     },
-    /// Check, register, compare and export the schemas of events, for build pipelines and for people.
+    /// Check, register, compare and export the schemas of events, for build pipelines and for
+    /// people.
     ///
     /// Files are FOLDER/CATEGORY/NAME.avsc; versions of one type are NAME.v1.avsc, NAME.v2.avsc.
     /// Exits with 0 without a finding, with 3 if there is one, with 1 after an error.
@@ -242,11 +236,11 @@ pub enum CliCommand {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Check the configuration, without a connection. Exits with 0 if it is right, with 1 if not: all
-    /// problems are printed, each with its file and line and the nearest right key.
+    /// Check the configuration, without a connection. Exits with 0 if it is right, with 1 if not:
+    /// all problems are printed, each with its file and line and the nearest right key.
     CheckConfig,
-    /// Print each key of the configuration with its value and the place that it comes from: the file
-    /// with its line, an environment variable, or `default`. Secrets are not shown.
+    /// Print each key of the configuration with its value and the place that it comes from: the
+    /// file with its line, an environment variable, or `default`. Secrets are not shown.
     Config,
 }
 

@@ -7,11 +7,11 @@ use annals_store::Store;
 use clap::Args;
 
 use crate::audit::finding::Finding;
-use crate::audit::{AuditSettings, Listing, Start, Summary, audit};
-use crate::cli::arguments::Output;
+use crate::audit::{AuditListing, AuditSettings, AuditStart, Summary, audit};
+use crate::cli::output::Output;
 use crate::config::Config;
 use crate::driver::topic_claims;
-use crate::replay::{Losses, Replay, Selection};
+use crate::replay::{Losses, Replay, ReplaySelection};
 
 /// The arguments of `audit`.
 #[derive(Debug, Clone, Args)]
@@ -20,19 +20,20 @@ pub struct AuditArguments {
     /// since then are found only by an audit from the beginning.
     #[arg(long)]
     incremental: bool,
-    /// What to print: faults; also each event that is not published, with its cause; or every event,
-    /// with its topic, partition and offset.
+    /// The printed lines: faults; also each event that is not published, with its cause; or every
+    /// event, with its topic, partition and offset.
     #[arg(long, value_enum, default_value = "faults", value_name = "WHAT")]
-    list: Listing,
+    list: AuditListing,
     /// The most memory for the set of published positions, in megabytes: one suffices for eight
     /// million events.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), value_name = "MB")]
     memory_mb_max: u32,
-    /// Publish lost events again, in the order of their streams and marked by `ce_replayed`, and audit
-    /// once more. Refused beside another replay, and while relays publish to the same topics.
+    /// Publish lost events again, in the order of their streams and marked by `ce_replayed`, and
+    /// audit once more. Refused beside another replay, and while relays publish to the same topics.
     ///
-    /// An event whose later versions are still in the topic comes behind them (`restored`): a reader
-    /// from the beginning meets a gap. To avoid it, delete the topic and replay the category.
+    /// An event whose later versions are still in the topic comes behind them (`restored`): a
+    /// reader from the beginning meets a gap. To avoid it, delete the topic and replay the
+    /// category.
     #[arg(long, requires = "reason")]
     repair: bool,
     /// Repair while relays publish to the same topics.
@@ -68,7 +69,8 @@ pub(super) async fn execute(
     if losses.is_empty() {
         return Ok(found.faults() == 0);
     }
-    let selection = Selection { beside_relays: arguments.beside_relays, ..Selection::default() };
+    let selection =
+        ReplaySelection { beside_relays: arguments.beside_relays, ..ReplaySelection::default() };
     let reason = arguments.reason.as_deref().unwrap_or_default();
     let repaired = replay.repair(&losses, (&selection, shards), reason, last).await?;
     let text = if output == Output::Json {
@@ -89,7 +91,7 @@ async fn audited(
 ) -> Result<Summary, Box<dyn std::error::Error>> {
     let AuditArguments { incremental, list, memory_mb_max, .. } = *arguments;
     let settings = AuditSettings {
-        start: if incremental { Start::LastProof } else { Start::Beginning },
+        start: if incremental { AuditStart::LastProof } else { AuditStart::Beginning },
         listing: list,
         memory_mb_max: usize::try_from(memory_mb_max)?,
     };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use annals_store::Store;
 
 use crate::check::{CheckLimits, Severity, check};
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
 
-/// Checks the components; returns what there is to say, and whether there is no error.
+/// Checks the components; returns the output, and whether there is no error.
 pub(super) async fn execute(
     config: Config,
     store: &Store,

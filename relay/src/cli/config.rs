@@ -1,6 +1,6 @@
 //! The subcommand `config`.
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Effective;
 
 /// Each key with its value and its origin: TOML with comments, or one JSON object.

@@ -1,4 +1,4 @@
-//! The relay's connections to PostgreSQL.
+//! The relay's connections to PostgreSQL, and its errors as text.
 
 use std::time::Duration;
 
@@ -101,4 +101,13 @@ impl Negotiation {
 /// database was read-only stays read-only, and is replaced. A new connection is not checked.
 async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(include_str!("../../sql/may_write.sql")).fetch_one(connection).await
+}
+
+/// An error of the database, with its hint.
+pub(super) fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
+    let hint = error.as_database_error().and_then(|error| {
+        let hint = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()?;
+        Some(format!("{}. {hint}", error.message()))
+    });
+    hint.map_or_else(|| error.into(), Into::into)
 }

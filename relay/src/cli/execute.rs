@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::check::CheckLimits;
-use crate::cli::arguments::{Arguments, CliCommand, Output, RolesArgument};
-use crate::cli::connection::{check_url, store};
+use crate::cli::arguments::{Arguments, CliCommand, RolesArgument};
+use crate::cli::connection::{check_url, refusal, store};
 use crate::cli::log::LogHandle;
+use crate::cli::output::Output;
 use crate::cli::release_topics::{self, Publication};
 use crate::cli::reload::Reloader;
 use crate::cli::status::Status;
@@ -25,9 +26,9 @@ type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 /// `check` if there is an error, and of `schemas` if there is a finding. The argument parser has 2.
 const NOT_READY: u8 = 3;
 
-/// What a process has before it begins.
+/// The inputs of a subcommand.
 #[derive(Debug)]
-pub struct Process {
+pub struct Invocation {
     /// Its arguments.
     pub arguments: Arguments,
     /// Its configuration.
@@ -42,7 +43,7 @@ pub struct Process {
 ///
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
-pub async fn execute(process: Process) -> Result<ExitCode> {
+pub async fn execute(process: Invocation) -> Result<ExitCode> {
     let (command, config) = (process.arguments.command.clone(), process.config.clone());
     let output = process.arguments.output;
     if let CliCommand::Config = command {
@@ -150,10 +151,10 @@ async fn execute_on(command: CliCommand, config: Config, store: Store, output: O
     }
 }
 
-async fn publish(process: Process, store: Store) -> Result {
+async fn publish(process: Invocation, store: Store) -> Result {
     let shutdown = shutdown_signal()?;
     let hangup = signal(SignalKind::hangup())?;
-    let Process { arguments, config, effective, log } = process;
+    let Invocation { arguments, config, effective, log } = process;
     // From this entry on, a signal ends the process cleanly.
     tracing::info!(
         event = "started",
@@ -204,15 +205,6 @@ fn say(output: Output, said: &serde_json::Value, text: &str) -> Result {
 
 fn print(text: &str) -> Result {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
-}
-
-/// An error of the database, with its hint.
-pub(super) fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
-    let hint = error.as_database_error().and_then(|error| {
-        let hint = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()?;
-        Some(format!("{}. {hint}", error.message()))
-    });
-    hint.map_or_else(|| error.into(), Into::into)
 }
 
 /// Cancelled at the first SIGTERM or SIGINT: the relay finishes its transactions and ends. At the

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use annals_store::Store;
 use sqlx::Row;
 
-use crate::cli::arguments::Output;
-use crate::cli::execute::refusal;
+use crate::cli::connection::refusal;
+use crate::cli::output::Output;
 use crate::model::execution::Execution;
 use crate::state::overview;
 

@@ -21,11 +21,11 @@ pub enum LogError {
     Unchanged(#[from] reload::Error),
 }
 
-type Change = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
+type SetFilter = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
 
 /// The log of this process, whose level can be changed.
 pub struct LogHandle {
-    change: Box<Change>,
+    change: Box<SetFilter>,
 }
 
 impl LogHandle {

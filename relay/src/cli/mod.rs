@@ -9,6 +9,7 @@ mod documents;
 mod execute;
 mod forget;
 pub mod log;
+mod output;
 mod quarantine;
 mod rebase;
 mod release_topics;
@@ -18,7 +19,8 @@ mod schemas;
 mod status;
 mod topics;
 
-pub use arguments::{Arguments, CliCommand, Output};
-pub use execute::{Process, execute};
+pub use arguments::{Arguments, CliCommand};
+pub use execute::{Invocation, execute};
+pub use output::Output;
 pub use quarantine::QuarantineCommand;
 pub use topics::TopicsCommand;

@@ -10,9 +10,9 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 
-/// What operators can do about quarantined streams and categories.
+/// The operations on quarantined streams and categories.
 #[derive(Debug, Clone, Subcommand)]
 pub enum QuarantineCommand {
     /// List quarantined streams and categories, and why they are quarantined.

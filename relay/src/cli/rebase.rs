@@ -13,7 +13,7 @@ use std::sync::Arc;
 use annals_store::{Position, Store};
 use sqlx::Row;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::{Config, Delivery, Deployments};
 use crate::driver::comparison::{Comparison, describe};
 use crate::driver::known_generation;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annals_store::Store;
 use uuid::Uuid;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
 use crate::kafka::claims_topic::{ClaimsTopic, summary};
 use crate::kafka::topic_admin::TopicAdmin;

@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read again, and a running relay takes what can change.
+//! SIGHUP: the configuration is read again, and a running relay takes the keys that can change.
 
 use sqlx::PgPool;
 use tokio::signal::unix::Signal;
@@ -12,7 +12,7 @@ use crate::report::in_full;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What a reload reads, and what it changes.
+/// The sources of a reload, and the parts that it changes.
 pub(super) struct Reloader {
     pub(super) arguments: Arguments,
     pub(super) effective: Effective,

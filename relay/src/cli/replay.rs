@@ -7,11 +7,11 @@ use annals_store::{Position, Store, Version};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
 use crate::driver::topic_claims;
-use crate::replay::plan::Part;
-use crate::replay::{PartCount, Replay, Selection};
+use crate::replay::plan::ReplayPart;
+use crate::replay::{PartCount, Replay, ReplaySelection};
 
 /// The arguments of `replay`.
 #[derive(Debug, Clone, Args)]
@@ -50,8 +50,8 @@ pub struct ReplayArguments {
     /// The most events a second.
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Replay to the own topics while relays publish to them. Consumers that have applied the events
-    /// drop them; one that reads the topic from its beginning may stop at a gap.
+    /// Replay to the own topics while relays publish to them. Consumers that have applied the
+    /// events drop them; one that reads the topic from its beginning may stop at a gap.
     #[arg(long)]
     beside_relays: bool,
     /// Only count the events.
@@ -79,7 +79,7 @@ enum ArgumentError {
     Position(i64),
 }
 
-/// Replays events of the configured deployment; returns what there is to say.
+/// Replays events of the configured deployment; returns the output.
 ///
 /// # Errors
 /// Wrong arguments, a replay that is refused, errors of components.
@@ -120,7 +120,7 @@ pub(super) async fn execute(
 }
 
 impl ReplayArguments {
-    fn selection(&self) -> Result<Selection, ArgumentError> {
+    fn selection(&self) -> Result<ReplaySelection, ArgumentError> {
         if self.categories.is_empty() && self.streams.is_empty() && !self.all {
             return Err(ArgumentError::NothingSelected);
         }
@@ -134,7 +134,7 @@ impl ReplayArguments {
                 .map(|number| Position::new(number).ok_or(ArgumentError::Position(number)))
                 .transpose()
         };
-        Ok(Selection {
+        Ok(ReplaySelection {
             categories: self.categories.clone(),
             streams: self.streams.clone(),
             versions: (version(self.from_version)?, version(self.to_version)?),
@@ -153,9 +153,9 @@ fn counts(parts: &[PartCount], output: Output) -> Result<String, Box<dyn std::er
     let mut text = String::new();
     for PartCount { part, events, bytes, first, last } in parts {
         let what = match part {
-            Part::Category(name) => format!("category {name}"),
-            Part::Stream(name) => format!("stream {name}"),
-            Part::Lost(lost) => format!("lost events of category {}", lost.category),
+            ReplayPart::Category(name) => format!("category {name}"),
+            ReplayPart::Stream(name) => format!("stream {name}"),
+            ReplayPart::Lost(lost) => format!("lost events of category {}", lost.category),
         };
         let number =
             |position: &Option<i64>| position.map_or_else(|| "-".to_owned(), |at| at.to_string());

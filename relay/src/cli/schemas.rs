@@ -7,13 +7,13 @@ use annals_store::Store;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::Config;
-use crate::schemas::{Reader, SchemaFinding, check, diff, export, print_for, read, register};
+use crate::schemas::{ReaderTool, SchemaFinding, check, diff, export, print_for, read, register};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What to do with schemas.
+/// The operations on schemas.
 #[derive(Debug, Clone, Subcommand)]
 pub enum SchemasCommand {
     /// Check files, before a service with them is deployed: each must parse, be portable to other
@@ -23,9 +23,9 @@ pub enum SchemasCommand {
         /// The files.
         #[command(flatten)]
         files: Files,
-        /// What they must not break.
+        /// The programs that they must not break.
         #[command(flatten)]
-        mode: Mode,
+        mode: CompatibilityArguments,
         /// Compare with the files only: the store is not asked.
         #[arg(long)]
         offline: bool,
@@ -36,12 +36,12 @@ pub enum SchemasCommand {
         /// The files.
         #[command(flatten)]
         files: Files,
-        /// What they must not break.
+        /// The programs that they must not break.
         #[command(flatten)]
-        mode: Mode,
+        mode: CompatibilityArguments,
     },
-    /// Print what is in the files and not in the store or the registry, and what is in the store and
-    /// not in the files.
+    /// Print the schemas of the files that the store or the registry lacks, and those of the store
+    /// that the files lack.
     Diff {
         /// The files.
         #[command(flatten)]
@@ -60,15 +60,15 @@ pub struct Files {
     folders: Vec<PathBuf>,
 }
 
-/// Whom a new version may break.
+/// The programs that a new version may break.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct Mode {
-    /// Whom a new version must not break: nobody, or readers of old events only.
+pub struct CompatibilityArguments {
+    /// The programs that a new version must not break: all, or readers of old events only.
     #[arg(long, value_enum, default_value = "full")]
     compatibility: CompatibilityArgument,
 }
 
-/// Whom a new version must not break.
+/// The programs that a new version must not break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CompatibilityArgument {
     /// Readers of old events.
@@ -98,8 +98,8 @@ pub struct ExportArguments {
     connect: Option<String>,
 }
 
-impl From<Mode> for Compatibility {
-    fn from(mode: Mode) -> Self {
+impl From<CompatibilityArguments> for Compatibility {
+    fn from(mode: CompatibilityArguments) -> Self {
         match mode.compatibility {
             CompatibilityArgument::Backward => Self::Backward,
             CompatibilityArgument::Full => Self::Full,
@@ -107,7 +107,7 @@ impl From<Mode> for Compatibility {
     }
 }
 
-/// Executes the subcommand; returns what there is to say, and whether there is no finding.
+/// Executes the subcommand; returns the output, and whether there is no finding.
 pub(super) async fn execute(
     config: Config,
     store: &Store,
@@ -149,10 +149,10 @@ async fn exported(config: &Config, store: &Store, arguments: ExportArguments) ->
         return Ok(paths.iter().map(|path| format!("{}\n", path.display())).collect());
     }
     let readers = [
-        (Reader::Flink, arguments.flink),
-        (Reader::ClickHouse, arguments.clickhouse),
-        (Reader::Ksql, arguments.ksql),
-        (Reader::Connect, arguments.connect),
+        (ReaderTool::Flink, arguments.flink),
+        (ReaderTool::ClickHouse, arguments.clickhouse),
+        (ReaderTool::Ksql, arguments.ksql),
+        (ReaderTool::Connect, arguments.connect),
     ];
     let mut text = String::new();
     for (reader, category) in readers {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annals_store::Store;
 use clap::Subcommand;
 
-use crate::cli::arguments::Output;
+use crate::cli::output::Output;
 use crate::config::{Config, Delivery};
 use crate::driver::topic_claims;
 use crate::kafka::claims_topic::ClaimsTopic;
@@ -20,23 +20,23 @@ use crate::state::{overview, store_facts};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// What to do with topics.
+/// The operations on topics.
 #[derive(Debug, Clone, Subcommand)]
 pub enum TopicsCommand {
     /// Print how the topics of the broker differ from the declared ones, and change nothing.
     ///
-    /// Declared by `[topics]`, `[topics.config]` and `[topics.categories]`: the topics of the store's
-    /// categories and of `[topics.categories]`, and those of claims and checkpoints. Exits with 0
-    /// without a difference, with 3 if there is one, with 1 after an error.
+    /// Declared by `[topics]`, `[topics.config]` and `[topics.categories]`: the topics of the
+    /// store's categories and of `[topics.categories]`, and those of claims and checkpoints. Exits
+    /// with 0 without a difference, with 3 if there is one, with 1 after an error.
     Plan,
-    /// Create missing topics and correct settings, and print what is left: numbers of partitions and
-    /// replicas are never changed.
+    /// Create missing topics, correct settings, and print the remaining differences: numbers of
+    /// partitions and replicas are never changed.
     ///
     /// Exits with 0 if nothing is left, with 3 if something is, with 1 after an error.
     Apply,
 }
 
-/// Executes it; returns what there is to say, and whether no difference is left.
+/// Executes it; returns the output, and whether no difference is left.
 pub(super) async fn execute(
     config: Config,
     store: &Store,

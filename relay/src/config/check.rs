@@ -35,7 +35,7 @@ const PROPERTIES_OF_THE_RELAY: [&str; 13] = [
     "transactional.id",
 ];
 
-/// The aliases of these properties in librdkafka: it takes whichever is set last.
+/// The aliases of these properties in librdkafka: it takes the one that is set last.
 const ALIASES: [(&str, &str); 4] = [
     ("compression.codec", "compression.type"),
     ("delivery.timeout.ms", "message.timeout.ms"),

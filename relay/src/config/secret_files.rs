@@ -1,5 +1,5 @@
-//! Secrets in files, as Kubernetes, Docker and systemd provide them: the key `x_file` names the file
-//! with the value of `x`.
+//! Secrets in files, as Kubernetes, Docker and systemd provide them: the key `x_file` names the
+//! file with the value of `x`.
 
 use std::fs::File;
 use std::io::Read;

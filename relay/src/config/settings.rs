@@ -326,7 +326,8 @@ impl Config {
         if prefix.is_empty() { deployment.clone() } else { format!("{deployment}@{prefix}") }
     }
 
-    /// The topic with the progress of this deployment's replays, named like that of its checkpoints.
+    /// The topic with the progress of this deployment's replays, named like that of its
+    /// checkpoints.
     #[must_use]
     pub(crate) fn replays_topic(&self) -> Arc<str> {
         let store = &self.store.id.simple().to_string()[..12];

@@ -99,8 +99,8 @@ fn is_category(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// The category whose topic Kafka does not tell apart from this name: in the names of metrics, `.` and
-/// `_` are the same, and a broker refuses the second of two such topics.
+/// The category whose topic Kafka does not tell apart from this name: in the names of metrics, `.`
+/// and `_` are the same, and a broker refuses the second of two such topics.
 fn category_named_like(prefix: &str, name: &str) -> Option<String> {
     let alike = |text: &str| text.replace('.', "_");
     let (prefix, name) = (alike(prefix), alike(name));

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
-use crate::kafka::scan::{FoundRecord, scan, unread};
+use crate::kafka::scan::{KeyedRecord, scan, unread};
 use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
 use crate::model::offsets::{Ends, RecordOffset, TopicEnds};
 use crate::report::failure::Failure;
@@ -156,8 +156,8 @@ fn read(
 impl Chunk {
     /// Takes a record, unless it is no event. In a shared topic, the source distinguishes the
     /// events of the stores.
-    fn take(&mut self, source: Option<&str>, found: FoundRecord) {
-        let FoundRecord { topic, partition, offset, key: stream, headers } = found;
+    fn take(&mut self, source: Option<&str>, found: KeyedRecord) {
+        let KeyedRecord { topic, partition, offset, key: stream, headers } = found;
         let header = |name: &str| headers.get(name).map(String::as_str);
         let event_id = header("ce_id").and_then(|id| id.parse().ok());
         let version =

@@ -63,7 +63,7 @@ pub(super) struct Driver {
     live: BTreeSet<Shard>,
     /// The shards that were last logged as published.
     pub(super) logged: BTreeSet<Shard>,
-    /// What to quarantine when the checkpoints of its shards are read.
+    /// The entries to quarantine when the checkpoints of their shards are read.
     pub(super) new_entries: Vec<NewEntry>,
     /// Positions of events to send individually: Kafka refused one of them together with others.
     pub(super) send_individually: Arc<HashSet<Position>>,

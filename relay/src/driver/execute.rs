@@ -175,7 +175,7 @@ fn open(
 ) -> Result<Senders, Failure> {
     if config.relay.delivery == Delivery::ExactlyOnce {
         ensure_checkpoint_topic(config, shards)?;
-        // Before it has producers: whoever takes over on a database without its row fences it.
+        // Before it has producers: its successors on a database without its row fence it.
         ClaimsTopic::new(config).announce(&TopicAdmin::open(config)?, &transactional_ids.all())?;
     }
     Senders::open(config, transactional_ids, reporter)

@@ -64,11 +64,11 @@ impl Outage {
     /// The same for a failure to read. Another answer of the database does not end that outage: it
     /// answers also while a right is missing.
     pub(crate) fn reading_failed(&mut self, failure: &Failure) {
-        match failure.policy().recovered_by {
-            Recovered::Database if failure.class() == FailureClass::Unavailable => {
-                self.failed_until(failure, Recovered::OutboxRead);
-            }
-            _ => self.failed(failure),
+        let Policy { class, recovered_by, .. } = failure.policy();
+        if recovered_by == Recovered::Database && class == FailureClass::Unavailable {
+            self.failed_until(failure, Recovered::OutboxRead);
+        } else {
+            self.failed(failure);
         }
     }
 

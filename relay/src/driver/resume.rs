@@ -21,7 +21,7 @@ use crate::state::{RelayTables, StoredCheckpoints, WriteNumber};
 /// The most new entries that are logged.
 const LOGGED_MAX: usize = 20;
 
-/// What reading the cursors needs.
+/// The inputs of reading the cursors.
 pub(crate) struct Resume {
     pub(crate) config: Arc<Config>,
     pub(crate) reader: ReaderHandle,
@@ -155,7 +155,7 @@ fn without_evidence(checkpoint: ShardCheckpoint) -> ShardCheckpoint {
     checkpoint.with_open_entries(None)
 }
 
-/// Logs new entries of the quarantine, with what to do about them.
+/// Logs new entries of the quarantine, with the operations on them.
 fn log(entries: &[NewEntry]) {
     for NewEntry { kind, name, cause, reason, position } in entries.iter().take(LOGGED_MAX) {
         let hint = match (kind, cause) {

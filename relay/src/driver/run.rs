@@ -21,8 +21,8 @@ use crate::telemetry::metrics::metrics;
 use crate::telemetry::{Access, Served, Vitals, serve, spans};
 
 /// Publishes the outbox until `shutdown`. Of later versions of the configuration it takes the keys
-/// in [`RELOADED`](crate::config::RELOADED) that concern it. It waits for outages to end; it returns a failure that
-/// does not end by itself.
+/// in [`RELOADED`](crate::config::RELOADED) that concern it. It waits for outages to end; it
+/// returns a failure that does not end by itself.
 ///
 /// # Errors
 /// [`Failure`] of the kinds that need an operator: a diverged history of the database, a

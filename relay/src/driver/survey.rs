@@ -1,5 +1,5 @@
-//! The survey: reads the lag and the state of the deployment every few seconds, for the metrics, and
-//! reports this relay to operators. Publishing does not depend on it.
+//! The survey: reads the lag and the state of the deployment every few seconds, for the metrics,
+//! and reports this relay to operators. Publishing does not depend on it.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};

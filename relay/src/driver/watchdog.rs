@@ -8,7 +8,7 @@ use annals_relay_machine::{Action, Operation};
 
 use crate::config::Config;
 
-/// What to do about a stall.
+/// The response to a stall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StallAction {
     /// Nothing: there is none.

@@ -80,7 +80,8 @@ pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> 
     Ok(inspection)
 }
 
-/// Asks whether a topic could be created by its plan; the broker only validates the request. Blocks.
+/// Asks whether a topic could be created by its plan; the broker only validates the request.
+/// Blocks.
 pub(crate) fn could_create(config: &Config, plan: &TopicPlan) -> Result<()> {
     let admin: AdminClient<EventContext> = create(properties::admin(&config.kafka))?;
     let failed = |error: KafkaError| {

@@ -46,7 +46,7 @@ pub(crate) fn read_tails(
 
 /// A record in a topic of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FoundRecord {
+pub(crate) struct KeyedRecord {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) offset: RecordOffset,
@@ -92,14 +92,14 @@ pub(crate) fn unread(ends: &ByTopic<Ends>, recorded: &TopicEnds) -> Vec<Unread> 
 pub(crate) fn scan(
     config: &Config,
     unread: &Unread,
-    mut take: impl FnMut(FoundRecord),
+    mut take: impl FnMut(KeyedRecord),
 ) -> Result<()> {
     scan_messages(config, unread, |message| {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         let Some((topic, _)) = unread.get_key_value(message.topic()) else { return };
-        take(FoundRecord {
+        take(KeyedRecord {
             topic: Arc::clone(topic),
             partition: message.partition(),
             offset: RecordOffset::new(message.offset()),

@@ -15,7 +15,7 @@ pub(crate) struct TopicChange {
     pub(crate) kind: ChangeKind,
 }
 
-/// What is to change.
+/// The kind of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub(crate) enum ChangeKind {

@@ -1,6 +1,6 @@
-//! Announcements of sessions: records in the topic of claims, beside the claims. A session announces
-//! its transactional ids before it opens its producers. So it can be fenced by relays on a database
-//! that does not have its row: a promoted standby, or a restored copy.
+//! Announcements of sessions: records in the topic of claims, beside the claims. A session
+//! announces its transactional ids before it opens its producers. So it can be fenced by relays on
+//! a database that does not have its row: a promoted standby, or a restored copy.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub(crate) struct AnnouncedSession {
     announced_at: Timestamp,
 }
 
-/// What an announcement is of.
+/// The subject of an announcement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AnnouncedBy<'a> {
     pub(crate) store_id: Uuid,

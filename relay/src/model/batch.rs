@@ -30,10 +30,10 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Whether all of its records go to one topic.
-    pub(crate) fn has_one_topic(&self, has_checkpoints: bool) -> bool {
+    pub(crate) fn has_one_topic(&self) -> bool {
         let mut topics = self.messages.iter().map(|message| &message.topic);
         let first = topics.next();
-        topics.all(|topic| Some(topic) == first) && !(first.is_some() && has_checkpoints)
+        topics.all(|topic| Some(topic) == first)
     }
 }
 

@@ -115,7 +115,7 @@ impl Message {
     }
 }
 
-/// What all messages of a relay have in common.
+/// The parts that all messages of a relay have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventFormat {
     /// `ce_source`.

@@ -1,4 +1,4 @@
-//! What operators have requested, by the `quarantine` subcommands.
+//! The requests of operators, by the `quarantine` subcommands.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

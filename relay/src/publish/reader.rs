@@ -253,7 +253,7 @@ impl Reader {
         if let Some((reporter, cursors)) = page {
             let began = Instant::now();
             let page = tokio::time::timeout(PAGE_DEADLINE, self.page(cursors)).await;
-            metrics().page_read(began.elapsed());
+            metrics().publishing.page_read(began.elapsed());
             let page = self.on_time("read a page of the outbox", page);
             let failed = |failure| Report::Failed { operation: Operation::ReadOutbox, failure };
             let read = |page| Report::Completed(Completion::OutboxRead(page));

@@ -15,7 +15,7 @@ use schema_registry_converter::schema_registry_common::{RawRegisteredSchema, SrC
 use sqlx::PgPool;
 
 use crate::config::{self, Config, Login};
-use crate::publish::registry_answer::{Answer, meaning_of, said};
+use crate::publish::registry_answer::{RegistryAnswer, meaning_of, said};
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
 use crate::report::threads::locked;
@@ -92,8 +92,8 @@ impl RegistryClient {
         })
     }
 
-    /// The id of a schema for the readers of a topic: of the shared schema if there is one. Subjects
-    /// are named after topic and record, that of a shared schema after the topic.
+    /// The id of a schema for the readers of a topic: of the shared schema if there is one.
+    /// Subjects are named after topic and record, that of a shared schema after the topic.
     ///
     /// # Errors
     /// [`Failure::Outage`] when the registry is unavailable and the id not recorded, or
@@ -150,8 +150,10 @@ impl RegistryClient {
     /// [`Failure::Outage`] if it does not.
     pub(crate) async fn is_reachable(&self) -> Result<(), Failure> {
         match self.call(SrCall::GetLatest("annals-check")).await {
-            Answer::Found(_) | Answer::Unknown | Answer::Refused(_) => Ok(()),
-            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+            RegistryAnswer::Found(_) | RegistryAnswer::Unknown | RegistryAnswer::Refused(_) => {
+                Ok(())
+            }
+            RegistryAnswer::Unavailable(error) => Err(unavailable(ASK, error)),
         }
     }
 
@@ -167,11 +169,11 @@ impl RegistryClient {
     ) -> Result<(), Failure> {
         let sought = Sought::new(topic, schema, shared);
         match self.call(SrCall::PostForVersion(&sought.subject, &sought.body())).await {
-            Answer::Found(_) => Ok(()),
-            Answer::Unknown | Answer::Refused(_) => {
+            RegistryAnswer::Found(_) => Ok(()),
+            RegistryAnswer::Unknown | RegistryAnswer::Refused(_) => {
                 Err(sought.failed(self.not_registered(&sought)))
             }
-            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+            RegistryAnswer::Unavailable(error) => Err(unavailable(ASK, error)),
         }
     }
 
@@ -198,13 +200,13 @@ impl RegistryClient {
             self.call(SrCall::PostForVersion(&sought.subject, &body)).await
         };
         let found = match answer {
-            Answer::Found(found) => found,
-            Answer::Unknown => return Err(sought.failed(self.not_registered(sought))),
-            Answer::Refused(reason) => {
+            RegistryAnswer::Found(found) => found,
+            RegistryAnswer::Unknown => return Err(sought.failed(self.not_registered(sought))),
+            RegistryAnswer::Refused(reason) => {
                 let subject = sought.subject.clone();
                 return Err(sought.failed(RegistryFailure::Refused { subject, reason }));
             }
-            Answer::Unavailable(error) => return Err(unavailable(ASK, error)),
+            RegistryAnswer::Unavailable(error) => return Err(unavailable(ASK, error)),
         };
         let Some(id) = found.id.map(SchemaId) else {
             return Err(unavailable(
@@ -221,21 +223,21 @@ impl RegistryClient {
     /// a subject at once, a registry may refuse all but one, or answer with an error of no known
     /// meaning (Apicurio: 409 with the error code 0). The schema is then looked up, and after a
     /// refusal registered once more.
-    async fn register(&self, subject: &str, body: &str) -> Answer {
+    async fn register(&self, subject: &str, body: &str) -> RegistryAnswer {
         let answer = self.call(SrCall::PostNew(subject, body)).await;
         let is_looked_up = match &answer {
-            Answer::Found(_) | Answer::Unknown => false,
-            Answer::Refused(_) => true,
-            Answer::Unavailable(error) => said(error).is_some(),
+            RegistryAnswer::Found(_) | RegistryAnswer::Unknown => false,
+            RegistryAnswer::Refused(_) => true,
+            RegistryAnswer::Unavailable(error) => said(error).is_some(),
         };
         if !is_looked_up {
             return answer;
         }
         tracing::debug!(subject, "looking up a schema that the registry does not register");
         match (self.call(SrCall::PostForVersion(subject, body)).await, answer) {
-            (found @ Answer::Found(_), _)
-            | (found @ Answer::Unavailable(_), Answer::Refused(_)) => found,
-            (_, Answer::Refused(_)) => self.call(SrCall::PostNew(subject, body)).await,
+            (found @ RegistryAnswer::Found(_), _)
+            | (found @ RegistryAnswer::Unavailable(_), RegistryAnswer::Refused(_)) => found,
+            (_, RegistryAnswer::Refused(_)) => self.call(SrCall::PostNew(subject, body)).await,
             (_, unavailable) => unavailable,
         }
     }
@@ -248,37 +250,37 @@ impl RegistryClient {
         };
         match self.call(SrCall::GetById(id.0)).await {
             // A proxy's answer in JSON, for instance: it says nothing about the id.
-            Answer::Found(RawRegisteredSchema { schema: None, .. }) => {
+            RegistryAnswer::Found(RawRegisteredSchema { schema: None, .. }) => {
                 let no_schema = SRCError::non_retryable_without_cause("its answer has no schema");
                 Err(unavailable(ASK, no_schema))
             }
-            Answer::Found(found) if sought.is(found.schema.as_deref()) => Ok(()),
-            Answer::Found(_) => mismatch(true),
-            Answer::Unknown => mismatch(false),
-            Answer::Refused(reason) => {
+            RegistryAnswer::Found(found) if sought.is(found.schema.as_deref()) => Ok(()),
+            RegistryAnswer::Found(_) => mismatch(true),
+            RegistryAnswer::Unknown => mismatch(false),
+            RegistryAnswer::Refused(reason) => {
                 Err(unavailable(ASK, SRCError::non_retryable_without_cause(&reason)))
             }
-            Answer::Unavailable(error) => Err(unavailable(ASK, error)),
+            RegistryAnswer::Unavailable(error) => Err(unavailable(ASK, error)),
         }
     }
 
-    async fn call(&self, call: SrCall<'_>) -> Answer {
+    async fn call(&self, call: SrCall<'_>) -> RegistryAnswer {
         let began = Instant::now();
         let answer = self.perform(call).await;
         metrics().clients.registry_answered(answer.outcome(), began.elapsed());
         answer
     }
 
-    async fn perform(&self, call: SrCall<'_>) -> Answer {
+    async fn perform(&self, call: SrCall<'_>) -> RegistryAnswer {
         let error = match perform_sr_call(&self.settings, call).await {
-            Ok(found) => return Answer::Found(found),
+            Ok(found) => return RegistryAnswer::Found(found),
             Err(error) => error,
         };
         // The library takes every error but 502 and 503 for permanent; the registry's own code is
         // more precise.
         let meant =
             said(&error).and_then(|said| Some(meaning_of(said.error_code)?(said.message.clone())));
-        meant.unwrap_or(Answer::Unavailable(error))
+        meant.unwrap_or(RegistryAnswer::Unavailable(error))
     }
 
     async fn recorded(&self, sought: &Sought<'_>) -> Result<Option<SchemaId>, Failure> {

@@ -1,4 +1,4 @@
-//! What the registry answers, and what that means.
+//! The answers of the registry, and their meaning.
 
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredSchema};
@@ -6,14 +6,14 @@ use schema_registry_converter::schema_registry_common::{RawError, RawRegisteredS
 use crate::telemetry::clients::RegistryOutcome;
 
 /// The meaning of an answer of the registry.
-pub(super) enum Answer {
+pub(super) enum RegistryAnswer {
     Found(RawRegisteredSchema),
     Unknown,
     Refused(String),
     Unavailable(SRCError),
 }
 
-impl Answer {
+impl RegistryAnswer {
     pub(super) const fn outcome(&self) -> RegistryOutcome {
         match self {
             Self::Found(_) => RegistryOutcome::Found,
@@ -32,12 +32,12 @@ pub(super) fn said(error: &SRCError) -> Option<&RawError> {
 /// The meaning of the registry's error code. An error without a code does not come from the
 /// registry, but from a proxy in front of it, for instance, and so does a bare 404: it says nothing
 /// about an id.
-pub(super) fn meaning_of(error_code: u32) -> Option<fn(String) -> Answer> {
+pub(super) fn meaning_of(error_code: u32) -> Option<fn(String) -> RegistryAnswer> {
     match error_code {
-        40_401..=40_403 => Some(|_| Answer::Unknown),
+        40_401..=40_403 => Some(|_| RegistryAnswer::Unknown),
         // Not permitted: the registry refuses all writes at the moment, for any schema.
         42_205 => None,
-        409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(Answer::Refused),
+        409 | 40_900..=40_999 | 422 | 42_200..=42_299 => Some(RegistryAnswer::Refused),
         _ => None,
     }
 }
@@ -53,10 +53,10 @@ mod tests {
             assert!(answer(code).is_none(), "{code}");
         }
         for code in [40_401, 40_402, 40_403] {
-            assert!(matches!(answer(code), Some(Answer::Unknown)), "{code}");
+            assert!(matches!(answer(code), Some(RegistryAnswer::Unknown)), "{code}");
         }
         for code in [409, 422, 42_201, 42_206] {
-            assert!(matches!(answer(code), Some(Answer::Refused(_))), "{code}");
+            assert!(matches!(answer(code), Some(RegistryAnswer::Refused(_))), "{code}");
         }
     }
 }

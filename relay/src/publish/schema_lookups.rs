@@ -49,11 +49,11 @@ pub(crate) struct SchemaLookups {
 
 #[derive(Default)]
 struct LookupState {
-    /// What is to be looked up, by topic; a topic with an empty queue has a lookup under way.
+    /// The schemas to look up, by topic; a topic with an empty queue has a lookup under way.
     queues: HashMap<Arc<str>, VecDeque<(SchemaKey, Asking)>>,
-    /// What is in a queue or under way.
+    /// The schemas in a queue or in a lookup.
     wanted: HashSet<SchemaKey>,
-    /// What is in a queue or under way, and too late for the page that waits for it.
+    /// Those of them that are too late for the page that waits for them.
     late: HashSet<SchemaKey>,
     found: HashMap<SchemaKey, Result<WriterSchema, Failure>>,
     /// Whether the last lookup took longer than a page waits.

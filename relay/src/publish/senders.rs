@@ -203,8 +203,9 @@ fn run(
             SenderJob::Send(mut batch, route) => {
                 batch.timings.next();
                 open = Some(spans::begin(&batch.messages));
+                let has_checkpoint_record = route.is_some() && !batch.messages.is_empty();
                 let is_one_topic =
-                    batch.one_topic_at_a_time || batch.has_one_topic(route.is_some());
+                    batch.one_topic_at_a_time || batch.has_one_topic() && !has_checkpoint_record;
                 let sent = send(producer, topic.zip(route), *batch);
                 let sent = sent.map_err(|failure| match failure {
                     Failure::Kafka(failure) if !is_one_topic => failure.about_some_topic().into(),
@@ -224,7 +225,7 @@ fn run(
                 if let Some(mut timings) = timed.take().filter(|_| committed.is_ok()) {
                     timings.next();
                     timings.log();
-                    metrics().committed(&timings);
+                    metrics().publishing.committed(&timings);
                     spans::finish(open.take());
                 }
                 (Operation::Commit, committed.map(|()| Report::Committed { slot, sent }))
@@ -233,7 +234,7 @@ fn run(
         match done {
             Ok(report) => reporter.send_blocking(report),
             Err(failure) => {
-                metrics().not_committed();
+                metrics().publishing.not_committed();
                 return reporter.send_blocking(Report::Failed { operation, failure });
             }
         }

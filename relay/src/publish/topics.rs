@@ -78,7 +78,8 @@ impl CategoryTopics {
         state.refused.clear();
     }
 
-    /// Kafka has refused a category's topic when its records were sent: it is not ready for a while.
+    /// Kafka has refused a category's topic when its records were sent: it is not ready for a
+    /// while.
     pub(crate) fn refuse(&self, category: String, failure: KafkaFailure) {
         locked(&self.state).refuse(category, failure);
     }

@@ -71,7 +71,8 @@ impl TopicsState {
         self.send_refusals.insert(category, SendRefusal { failure, until: now + pause, pause });
     }
 
-    /// The failure with which Kafka has refused a category's topic, if it is too early to try again.
+    /// The failure with which Kafka has refused a category's topic, if it is too early to try
+    /// again.
     pub(super) fn send_refused(&mut self, category: &str) -> Option<Failure> {
         let now = Instant::now();
         self.send_refusals.retain(|_, refusal| now < refusal.until + refusal.pause);

@@ -42,8 +42,8 @@ impl WriterSchemas {
     /// The schema of a category's events, as their messages name it.
     ///
     /// # Errors
-    /// [`Failure::Schema`] if the registry has no usable id, or the types of the category cannot share
-    /// a schema; [`Failure::Outage`].
+    /// [`Failure::Schema`] if the registry has no usable id, or the types of the category cannot
+    /// share a schema; [`Failure::Outage`].
     pub(crate) async fn of(
         &self,
         SchemaKey { topic, category, fingerprint }: &SchemaKey,

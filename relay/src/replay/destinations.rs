@@ -26,7 +26,8 @@ pub(super) struct Destinations {
     writers: WriterSchemas,
     /// By category.
     topics: BTreeMap<String, Destination>,
-    /// The own topic of each category: schemas are registered under its name, also for a side topic.
+    /// The own topic of each category: schemas are registered under its name, also for a side
+    /// topic.
     own: BTreeMap<String, Arc<str>>,
     schemas: HashMap<(String, Fingerprint), WriterSchema>,
 }

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::publish::predecessors::name_previous;
 use crate::replay::destinations::Destinations;
 pub(crate) use crate::replay::pages::PartCount;
-use crate::replay::plan::{Part, Plan, Range, ReplayProgress};
+use crate::replay::plan::{Plan, Range, ReplayPart, ReplayProgress};
 use crate::replay::producer::ReplayProducer;
 pub(crate) use crate::replay::repair::Losses;
 use crate::replay::session::{ReplayEnd, ReplaySession};
@@ -119,7 +119,7 @@ type Result<T = (), E = ReplayError> = std::result::Result<T, E>;
 
 /// Which events an operator wants to replay.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Selection {
+pub(crate) struct ReplaySelection {
     pub(crate) categories: Vec<String>,
     pub(crate) streams: Vec<String>,
     pub(crate) versions: (Option<Version>, Option<Version>),
@@ -161,12 +161,17 @@ impl Replay<'_> {
     }
 
     /// Plans a replay.
-    pub(crate) async fn plan(&self, selection: &Selection, shards: i16) -> Result<Plan> {
+    pub(crate) async fn plan(&self, selection: &ReplaySelection, shards: i16) -> Result<Plan> {
         let parts = self.parts(selection).await?;
         self.plan_of(parts, selection, shards).await
     }
 
-    async fn plan_of(&self, parts: Vec<Part>, selection: &Selection, shards: i16) -> Result<Plan> {
+    async fn plan_of(
+        &self,
+        parts: Vec<ReplayPart>,
+        selection: &ReplaySelection,
+        shards: i16,
+    ) -> Result<Plan> {
         let target = selection.target.clone();
         if let Some(topic) = &target {
             self.may_be_target(topic)?;
@@ -309,13 +314,13 @@ impl Replay<'_> {
     }
 
     /// The streams and categories of a selection; all categories if it names none.
-    async fn parts(&self, selection: &Selection) -> Result<Vec<Part>> {
-        let streams = selection.streams.iter().cloned().map(Part::Stream);
-        let mut parts: Vec<Part> =
-            selection.categories.iter().cloned().map(Part::Category).chain(streams).collect();
+    async fn parts(&self, selection: &ReplaySelection) -> Result<Vec<ReplayPart>> {
+        let streams = selection.streams.iter().cloned().map(ReplayPart::Stream);
+        let mut parts: Vec<ReplayPart> =
+            selection.categories.iter().cloned().map(ReplayPart::Category).chain(streams).collect();
         if parts.is_empty() {
             let all = self.store.categories().await.map_err(Failure::from)?;
-            parts = all.iter().map(|of| Part::Category(of.as_str().to_owned())).collect();
+            parts = all.iter().map(|of| ReplayPart::Category(of.as_str().to_owned())).collect();
         }
         Ok(parts)
     }
@@ -344,7 +349,7 @@ impl Replay<'_> {
     }
 
     /// Refuses a replay to topics that relays publish to.
-    async fn relays_do_not_publish(&self, parts: &[Part]) -> Result {
+    async fn relays_do_not_publish(&self, parts: &[ReplayPart]) -> Result {
         let action = "read the running relays";
         let statement = self.store.schema().statement(include_str!("../../sql/replay_running.sql"));
         let row = sqlx::query(statement).bind(self.config.publication());

@@ -8,14 +8,14 @@ use sqlx::types::Json;
 use sqlx::{Postgres, Row, SqlStr};
 
 use crate::replay::Result;
-use crate::replay::plan::{Part, Plan, ReplayProgress};
+use crate::replay::plan::{Plan, ReplayPart, ReplayProgress};
 use crate::report::failure::Failure;
 
 /// How many events a part of a replay has.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct PartCount {
     /// The category or the stream.
-    pub(crate) part: Part,
+    pub(crate) part: ReplayPart,
     pub(crate) events: i64,
     /// The bytes of their values.
     pub(crate) bytes: i64,
@@ -35,9 +35,9 @@ pub(super) async fn page(
 ) -> Result<Vec<OutboxRow>> {
     let Some(part) = plan.parts.get(progress.part) else { return Ok(Vec::new()) };
     let statement = store.schema().statement(match part {
-        Part::Category(_) => include_str!("../../sql/replay_page_of_category.sql"),
-        Part::Stream(_) => include_str!("../../sql/replay_page_of_stream.sql"),
-        Part::Lost(_) => include_str!("../../sql/replay_page_of_positions.sql"),
+        ReplayPart::Category(_) => include_str!("../../sql/replay_page_of_category.sql"),
+        ReplayPart::Stream(_) => include_str!("../../sql/replay_page_of_stream.sql"),
+        ReplayPart::Lost(_) => include_str!("../../sql/replay_page_of_positions.sql"),
     });
     let after = progress.after.max(plan.range.after);
     let query = bind(statement, publication, plan, (part, after)).bind(limit);
@@ -52,9 +52,9 @@ pub(super) async fn count(store: &Store, publication: &str, plan: &Plan) -> Resu
     let mut counts = Vec::new();
     for part in &plan.parts {
         let statement = store.schema().statement(match part {
-            Part::Category(_) => include_str!("../../sql/replay_count_of_category.sql"),
-            Part::Stream(_) => include_str!("../../sql/replay_count_of_stream.sql"),
-            Part::Lost(_) => include_str!("../../sql/replay_count_of_positions.sql"),
+            ReplayPart::Category(_) => include_str!("../../sql/replay_count_of_category.sql"),
+            ReplayPart::Stream(_) => include_str!("../../sql/replay_count_of_stream.sql"),
+            ReplayPart::Lost(_) => include_str!("../../sql/replay_count_of_positions.sql"),
         });
         let query = bind(statement, publication, plan, (part, plan.range.after));
         let row = query.fetch_one(store.pool()).await.map_err(Failure::database(action))?;
@@ -63,7 +63,7 @@ pub(super) async fn count(store: &Store, publication: &str, plan: &Plan) -> Resu
     Ok(counts)
 }
 
-fn counted(row: &PgRow, part: &Part) -> Result<PartCount, sqlx::Error> {
+fn counted(row: &PgRow, part: &ReplayPart) -> Result<PartCount, sqlx::Error> {
     Ok(PartCount {
         part: part.clone(),
         events: row.try_get("events")?,
@@ -77,7 +77,7 @@ fn bind<'q>(
     statement: SqlStr,
     publication: &str,
     plan: &Plan,
-    (part, after): (&Part, annals_store::Position),
+    (part, after): (&ReplayPart, annals_store::Position),
 ) -> Query<'q, Postgres, PgArguments> {
     let Plan { range, covered, .. } = plan;
     let time = |time: Option<jiff::Timestamp>| time.map(|time| time.to_string());
@@ -98,8 +98,8 @@ fn bind<'q>(
         .bind(time(range.first_time))
         .bind(time(range.end_time));
     let query = match part {
-        Part::Category(name) | Part::Stream(name) => query.bind(name.clone()),
-        Part::Lost(lost) => query.bind(lost.positions.clone()),
+        ReplayPart::Category(name) | ReplayPart::Stream(name) => query.bind(name.clone()),
+        ReplayPart::Lost(lost) => query.bind(lost.positions.clone()),
     };
     query.bind(range.first_version).bind(range.last_version)
 }

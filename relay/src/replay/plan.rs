@@ -1,4 +1,5 @@
-//! What a replay publishes: fixed when it begins, and stored, so that a resumed one is the same.
+//! The events that a replay publishes: fixed when it begins, and stored, so that a resumed one is
+//! the same.
 
 use annals_store::{Position, Version};
 use jiff::Timestamp;
@@ -11,15 +12,16 @@ use crate::model::quarantine::category_of;
 pub(crate) struct Plan {
     /// The side topic; none: the topics of the categories.
     pub(crate) target: Option<String>,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<ReplayPart>,
     pub(crate) range: Range,
     pub(crate) covered: Covered,
 }
 
-/// The events of one category or of one stream, or some of a category. The order of each stream is kept.
+/// The events of one category or of one stream, or some of a category. The order of each stream is
+/// kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Part {
+pub(crate) enum ReplayPart {
     /// A category.
     Category(String),
     /// A stream.
@@ -90,7 +92,7 @@ impl ReplayProgress {
     }
 }
 
-impl Part {
+impl ReplayPart {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Category(name) | Self::Stream(name) => name,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use annals_store::Position;
 use sqlx::Row;
 
-use crate::replay::plan::{LostEvents, Part};
+use crate::replay::plan::{LostEvents, ReplayPart};
 use crate::replay::session::ReplayEnd;
-use crate::replay::{Replay, ReplayError, Replayed, Result, Selection};
+use crate::replay::{Replay, ReplayError, ReplaySelection, Replayed, Result};
 use crate::report::failure::Failure;
 
 /// The most lost events that are listed.
@@ -35,14 +35,14 @@ impl Losses {
         self.events == 0
     }
 
-    fn parts(&self) -> Result<Vec<Part>> {
+    fn parts(&self) -> Result<Vec<ReplayPart>> {
         if self.events > LOST_MAX {
             return Err(ReplayError::TooManyLost { max: LOST_MAX });
         }
         let parts = self.positions.iter().flat_map(|(category, positions)| {
             positions.chunks(PART_POSITIONS_MAX).map(|positions| {
                 let (category, positions) = (category.clone(), positions.to_vec());
-                Part::Lost(LostEvents { category, positions })
+                ReplayPart::Lost(LostEvents { category, positions })
             })
         });
         Ok(parts.collect())
@@ -63,7 +63,7 @@ impl Replay<'_> {
     pub(crate) async fn repair(
         &self,
         losses: &Losses,
-        (selection, shards): (&Selection, i16),
+        (selection, shards): (&ReplaySelection, i16),
         reason: &str,
         last: i64,
     ) -> Result<Replayed> {
@@ -102,7 +102,7 @@ mod tests {
             .unwrap()
             .into_iter()
             .map(|part| match part {
-                Part::Lost(lost) => (lost.category, lost.positions.len()),
+                ReplayPart::Lost(lost) => (lost.category, lost.positions.len()),
                 other => panic!("{other:?}"),
             })
             .collect();

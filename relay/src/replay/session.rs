@@ -37,7 +37,7 @@ pub(crate) enum ReplayEnd {
 }
 
 /// The recorded facts of a replay.
-struct Answer {
+struct RecordedReplay {
     outcome: String,
     replay: Option<i64>,
     plan: Option<Plan>,
@@ -56,7 +56,7 @@ impl ReplaySession {
         let session = Uuid::now_v7();
         let mut waited = Duration::ZERO;
         loop {
-            let Answer { outcome, replay, plan, left } =
+            let RecordedReplay { outcome, replay, plan, left } =
                 ask(store, deployment, new, (session, lease)).await?;
             let replay = replay.unwrap_or_default();
             match (outcome.as_str(), plan) {
@@ -116,7 +116,7 @@ async fn ask(
     deployment: &str,
     new: Option<(&Plan, &str)>,
     (session, lease): (Uuid, Duration),
-) -> Result<Answer> {
+) -> Result<RecordedReplay> {
     let statement = store.schema().statement(include_str!("../../sql/replay_begin.sql"));
     let row = sqlx::query(statement)
         .bind(deployment)
@@ -133,7 +133,7 @@ async fn ask(
         let left = Duration::from_millis(left_ms.unwrap_or_default().unsigned_abs());
         let plan = plan.map(|Json(plan)| plan);
         let (outcome, replay) = (row.try_get("outcome")?, row.try_get("replay")?);
-        Ok(Answer { outcome, replay, plan, left })
+        Ok(RecordedReplay { outcome, replay, plan, left })
     };
     Ok(read().map_err(Failure::database("begin a replay"))?)
 }

@@ -91,8 +91,8 @@ pub enum Failure {
         /// The number of missing records, those of transactions and of skipped retries included.
         lost: u64,
     },
-    /// The topic has fewer partitions than when it was first published to: streams would continue in
-    /// other partitions, and lose their order.
+    /// The topic has fewer partitions than when it was first published to: streams would continue
+    /// in other partitions, and lose their order.
     #[error(
         "topic {topic} has {found} partitions and had {recorded} when it was first published to: the order of its \
          streams would break; delete its row from relay_topics once its consumers have processed all records"

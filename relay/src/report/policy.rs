@@ -112,12 +112,18 @@ impl Failure {
 
     /// The topic that was refused when records were sent.
     pub(crate) fn refused_topic(&self) -> RefusedTopic<'_> {
-        match self {
-            Self::Kafka(failure @ KafkaFailure::Forbidden { topic, .. }) if !topic.is_empty() => {
-                RefusedTopic::Named(topic, failure)
-            }
-            Self::Kafka(KafkaFailure::Forbidden { .. }) => RefusedTopic::Unknown,
-            _ => RefusedTopic::None,
+        let Self::Kafka(failure) = self else { return RefusedTopic::None };
+        match failure {
+            KafkaFailure::Forbidden { topic, .. } if topic.is_empty() => RefusedTopic::Unknown,
+            KafkaFailure::Forbidden { topic, .. } => RefusedTopic::Named(topic, failure),
+            KafkaFailure::TopicMissing { .. }
+            | KafkaFailure::TopicUnavailable { .. }
+            | KafkaFailure::TopicUnfit { .. }
+            | KafkaFailure::Outage { .. }
+            | KafkaFailure::Refused { .. }
+            | KafkaFailure::Fenced { .. }
+            | KafkaFailure::UnknownOutcome { .. }
+            | KafkaFailure::Settings { .. } => RefusedTopic::None,
         }
     }
 

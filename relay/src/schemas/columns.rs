@@ -12,7 +12,7 @@ pub(super) struct Column {
     pub(super) of: Result<ColumnType, String>,
 }
 
-/// What tables know of Avro's types.
+/// The types of columns for Avro's types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ColumnType {
     Boolean,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annals_schemas::{Broken, Compatibility, Schema, SharedSchema, conflicting_definitions};
 use annals_store::{Category, Store};
 
-use super::{Problem, Registered, Result, SchemaFile, SchemaFinding};
+use super::{Registered, Result, SchemaFile, SchemaFinding, SchemaProblem};
 use crate::config::Config;
 use crate::publish::registry::RegistryClient;
 use crate::publish::writer_schemas::shared;
@@ -33,12 +33,12 @@ pub(crate) async fn check(
         let schema = match &file.schema {
             Ok(schema) => schema,
             Err(reason) => {
-                findings.push(file.finding(Problem::NoSchema, reason.clone()));
+                findings.push(file.finding(SchemaProblem::NoSchema, reason.clone()));
                 continue;
             }
         };
         let refused = schema.refused_elsewhere().into_iter();
-        findings.extend(refused.map(|what| file.finding(Problem::RefusedElsewhere, what)));
+        findings.extend(refused.map(|what| file.finding(SchemaProblem::RefusedElsewhere, what)));
         let versions = stored.get(&file.category).map_or(&[][..], Vec::as_slice);
         let earlier = files[..place].iter().filter(|other| other.category == file.category);
         let earlier = earlier.filter_map(|other| other.schema.as_ref().ok());
@@ -48,7 +48,7 @@ pub(crate) async fn check(
     Ok(findings)
 }
 
-/// Whom a version breaks; nobody if it is in the store, where it was checked.
+/// The programs that a version breaks; none if it is in the store, which has checked it.
 fn broken<'a>(
     file: &SchemaFile,
     schema: &Schema,
@@ -68,8 +68,8 @@ fn broken<'a>(
         }
         for (breaks, reason) in mode.broken_by(schema, other) {
             let problem = match breaks {
-                Broken::ReadersOfOldEvents => Problem::BreaksReadersOfOldEvents,
-                Broken::ConsumersNotUpgraded => Problem::BreaksConsumersNotUpgraded,
+                Broken::ReadersOfOldEvents => SchemaProblem::BreaksReadersOfOldEvents,
+                Broken::ConsumersNotUpgraded => SchemaProblem::BreaksConsumersNotUpgraded,
             };
             findings.push(file.finding(problem, format!("breaks {breaks}: {reason}")));
         }
@@ -97,8 +97,10 @@ fn conflicts(files: &[SchemaFile]) -> Vec<SchemaFinding> {
                 schema: None,
                 fingerprint: None,
                 file: None,
-                ..file?
-                    .finding(Problem::ConflictingDefinition, format!("category {category}: {what}"))
+                ..file?.finding(
+                    SchemaProblem::ConflictingDefinition,
+                    format!("category {category}: {what}"),
+                )
             })
         });
         findings.collect::<Vec<_>>()
@@ -133,8 +135,8 @@ pub(crate) async fn register(
     Ok(registered)
 }
 
-/// The schema that the types of a file's category share, where the file's is the newest. One that is
-/// not in the store counts as registered next.
+/// The schema that the types of a file's category share, where the file's is the newest. One that
+/// is not in the store counts as registered next.
 fn shared_of(
     config: &Config,
     topic: &Arc<str>,
@@ -168,12 +170,13 @@ pub(crate) async fn diff(
         let schema = match &file.schema {
             Ok(schema) => schema,
             Err(reason) => {
-                findings.push(file.finding(Problem::NoSchema, reason.clone()));
+                findings.push(file.finding(SchemaProblem::NoSchema, reason.clone()));
                 continue;
             }
         };
         if !stored.get(&file.category).is_some_and(|versions| versions.contains(schema)) {
-            findings.push(file.finding(Problem::NotInStore, "is not in the store".to_owned()));
+            findings
+                .push(file.finding(SchemaProblem::NotInStore, "is not in the store".to_owned()));
         }
         let topic = Arc::<str>::from(config.topic(&file.category));
         let shared = shared_of(config, &topic, file, &mut known)?;
@@ -181,7 +184,7 @@ pub(crate) async fn diff(
             Ok(()) => {}
             Err(Failure::Schema { .. }) => {
                 let what = format!("is not in the registry, for topic {topic}");
-                findings.push(file.finding(Problem::NotInRegistry, what));
+                findings.push(file.finding(SchemaProblem::NotInRegistry, what));
             }
             Err(failure) => return Err(failure.into()),
         }
@@ -202,7 +205,7 @@ fn not_in_files(stored: &Stored, files: &[SchemaFile]) -> Vec<SchemaFinding> {
         schema: Some(schema.full_name().to_owned()),
         fingerprint: Some(schema.fingerprint().to_string()),
         file: None,
-        problem: Problem::NotInFiles,
+        problem: SchemaProblem::NotInFiles,
         what: "is in the store, and in no file".to_owned(),
     };
     missing.map(finding).collect()

@@ -15,7 +15,7 @@ use serde::Serialize;
 pub(crate) use comparison::{check, diff, register};
 pub(crate) use export::export;
 pub(crate) use files::read;
-pub(crate) use printed::{Reader, print_for};
+pub(crate) use printed::{ReaderTool, print_for};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -36,14 +36,14 @@ pub(crate) struct SchemaFinding {
     schema: Option<String>,
     fingerprint: Option<String>,
     file: Option<PathBuf>,
-    problem: Problem,
+    problem: SchemaProblem,
     what: String,
 }
 
 /// The kind of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Problem {
+enum SchemaProblem {
     NoSchema,
     RefusedElsewhere,
     ConflictingDefinition,
@@ -62,7 +62,7 @@ pub(crate) struct Registered {
 }
 
 impl SchemaFile {
-    fn finding(&self, problem: Problem, what: String) -> SchemaFinding {
+    fn finding(&self, problem: SchemaProblem, what: String) -> SchemaFinding {
         let schema = self.schema.as_ref().ok();
         SchemaFinding {
             category: self.category.clone(),

@@ -1,4 +1,4 @@
-//! What tools need to read the topic of a category: DDL and settings.
+//! DDL and settings with which tools read the topic of a category.
 
 use annals_schemas::Schema;
 use annals_store::{Category, Store};
@@ -9,7 +9,7 @@ use crate::config::Config;
 
 /// A tool that reads a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reader {
+pub(crate) enum ReaderTool {
     /// Flink SQL.
     Flink,
     /// `ClickHouse`.
@@ -21,7 +21,7 @@ pub(crate) enum Reader {
 }
 
 /// A topic, as a tool reads it.
-struct Source<'a> {
+struct PrintedTopic<'a> {
     category: &'a str,
     topic: String,
     brokers: &'a str,
@@ -35,7 +35,7 @@ struct Source<'a> {
 /// # Errors
 /// The store has no schema of the category, or does not answer.
 pub(crate) async fn print_for(
-    reader: Reader,
+    reader: ReaderTool,
     config: &Config,
     store: &Store,
     category: &str,
@@ -48,7 +48,7 @@ pub(crate) async fn print_for(
     if newest.is_empty() {
         return Err(format!("the store has no schema of category {category}").into());
     }
-    let source = Source {
+    let source = PrintedTopic {
         category,
         topic: config.topic(category),
         brokers: &config.kafka.bootstrap_servers,
@@ -56,10 +56,10 @@ pub(crate) async fn print_for(
         schemas: newest,
     };
     Ok(match reader {
-        Reader::Flink => flink(&source),
-        Reader::ClickHouse => clickhouse(&source),
-        Reader::Ksql => ksql(&source),
-        Reader::Connect => connect(&source),
+        ReaderTool::Flink => flink(&source),
+        ReaderTool::ClickHouse => clickhouse(&source),
+        ReaderTool::Ksql => ksql(&source),
+        ReaderTool::Connect => connect(&source),
     })
 }
 
@@ -86,8 +86,8 @@ fn free<'a>(columns: &[Column], names: [&'a str; 5]) -> [std::borrow::Cow<'a, st
     })
 }
 
-fn flink(source: &Source<'_>) -> String {
-    let Source { category, topic, brokers, registry, schemas } = source;
+fn flink(source: &PrintedTopic<'_>) -> String {
+    let PrintedTopic { category, topic, brokers, registry, schemas } = source;
     let columns = columns(schemas);
     let fields = lines(&columns, '`', flink_type);
     let names = ["stream", "headers", "recorded_at", "event_type", "version"];
@@ -145,8 +145,8 @@ fn flink_type(of: &ColumnType) -> Option<String> {
     })
 }
 
-fn clickhouse(source: &Source<'_>) -> String {
-    let Source { category, topic, brokers, registry, schemas } = source;
+fn clickhouse(source: &PrintedTopic<'_>) -> String {
+    let PrintedTopic { category, topic, brokers, registry, schemas } = source;
     let columns = columns(schemas);
     let fields = lines(&columns, '`', clickhouse_type);
     let names: Vec<_> = columns.iter().filter(|column| is_of_clickhouse(column)).collect();
@@ -216,8 +216,8 @@ fn clickhouse_type(of: &ColumnType) -> Option<String> {
 
 /// ksqlDB takes one schema a stream, by its id: a record of another schema is an error of its
 /// processing log, and is left out.
-fn ksql(source: &Source<'_>) -> String {
-    let Source { category, topic, schemas, .. } = source;
+fn ksql(source: &PrintedTopic<'_>) -> String {
+    let PrintedTopic { category, topic, schemas, .. } = source;
     let header = format!(
         "-- ksqlDB reads one schema a stream, so that the topic of category {category} is one stream for each event type.\n\
          -- A record of another type is an error in ksqlDB's processing log, and is left out. Set on the server:\n\
@@ -236,8 +236,8 @@ fn ksql(source: &Source<'_>) -> String {
     std::iter::once(header).chain(streams).collect()
 }
 
-fn connect(source: &Source<'_>) -> String {
-    let Source { category, topic, brokers, registry, .. } = source;
+fn connect(source: &PrintedTopic<'_>) -> String {
+    let PrintedTopic { category, topic, brokers, registry, .. } = source;
     format!(
         "# The worker: bootstrap.servers={brokers}\n\
          # A table a type of event: see docs/consumers/connect.md for TableOfType and the converter.\n\

@@ -203,7 +203,7 @@ pub(crate) async fn quarantined(
     .await
 }
 
-/// Reports what a relay does and waits for.
+/// Reports the phase and the wait of a relay.
 pub(crate) async fn report(
     store: &Store,
     publication: &str,

@@ -25,7 +25,8 @@ pub(super) fn answer<B>(
     let is_allowed = token.is_none_or(|token| has_token(request, token));
     match request.uri().path() {
         "/health/live" => live(vitals),
-        "/health/ready" => ready(vitals, is_allowed),
+        "/health/ready" if is_allowed => ready(vitals, Detail::Full),
+        "/health/ready" => ready(vitals, Detail::StatusOnly),
         "/metrics" if is_allowed => response(StatusCode::OK, METRICS, metrics().text(vitals)),
         "/metrics" => unauthorized(),
         _ => {
@@ -46,14 +47,19 @@ fn live(vitals: &Vitals) -> Response<Full<Bytes>> {
     response(code, JSON, format!("{body}\n"))
 }
 
-/// Names and errors only for those who may read them.
-fn ready(vitals: &Vitals, is_allowed: bool) -> Response<Full<Bytes>> {
+/// How much of the readiness an answer has: names and errors need the token.
+#[derive(Clone, Copy)]
+enum Detail {
+    Full,
+    StatusOnly,
+}
+
+fn ready(vitals: &Vitals, detail: Detail) -> Response<Full<Bytes>> {
     let readiness = vitals.readiness();
     let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = if is_allowed {
-        serde_json::to_string(&readiness).unwrap_or_default()
-    } else {
-        serde_json::json!({ "status": readiness.status }).to_string()
+    let body = match detail {
+        Detail::Full => serde_json::to_string(&readiness).unwrap_or_default(),
+        Detail::StatusOnly => serde_json::json!({ "status": readiness.status }).to_string(),
     };
     response(code, JSON, format!("{body}\n"))
 }

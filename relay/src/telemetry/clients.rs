@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use crate::telemetry::metrics::{Maker, SECONDS};
-use crate::telemetry::spans::SpanOutcome;
+use crate::telemetry::maker::{Maker, SECONDS};
 
 /// The outcome of a request to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +29,26 @@ impl RegistryOutcome {
             Self::Unknown => "unknown",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The outcome of exporting spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpanOutcome {
+    /// The collector has them.
+    Exported,
+    /// The collector did not take them in time.
+    Dropped,
+}
+
+impl SpanOutcome {
+    const ALL: [Self; 2] = [Self::Exported, Self::Dropped];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Dropped => "dropped",
         }
     }
 }

@@ -1,18 +1,17 @@
-//! The metrics of the process. Names, labels and their values are here alone; `docs/operations.md`
-//! explains them. Labels have few values: shards, kinds, classes, and the categories that lag most.
+//! The metrics of the process. Names, labels and their values are in this folder alone;
+//! `docs/operations.md` explains them. Labels have few values: shards, kinds, classes, and the
+//! categories that lag most.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use annals_relay_machine::{FailureClass, Lease};
 use jiff::Timestamp;
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
-use crate::model::batch_timings::BatchTimings;
 use crate::telemetry::clients::ClientMetrics;
+use crate::telemetry::maker::Maker;
+use crate::telemetry::publishing::PublishingMetrics;
 use crate::telemetry::survey::SurveyMetrics;
 use crate::telemetry::vitals::Vitals;
 
@@ -29,10 +28,6 @@ const CLASSES: [FailureClass; 6] = [
     FailureClass::DivergedHistory,
     FailureClass::Fatal,
 ];
-/// From half a millisecond to the time after which a page or a transaction is given up.
-pub(super) const SECONDS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-const EVENTS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
 
 /// The metrics of this process: a process has one relay.
 pub(crate) fn metrics() -> &'static Metrics {
@@ -46,77 +41,20 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) survey: SurveyMetrics,
     pub(crate) clients: ClientMetrics,
+    pub(crate) publishing: PublishingMetrics,
     ready: IntGauge,
     event_loop_silence: Gauge,
     resident_memory: IntGauge,
     waiting: IntGaugeVec,
     waiting_duration: Gauge,
     failures: IntCounterVec,
-    events: IntCounter,
-    transactions: IntCounterVec,
-    page_duration: Histogram,
-    transaction_duration: Histogram,
-    commit_duration: Histogram,
-    publish_delay: Histogram,
-    batch_events: Histogram,
     pub(crate) shards: IntGauge,
     owned_shards: IntGauge,
     members: IntGauge,
     lease_epoch: IntGaugeVec,
 }
 
-/// Registers metrics. A name that is taken or wrong is a defect, which the tests find.
-pub(super) struct Maker(Registry);
-
-impl Maker {
-    pub(super) const fn new(registry: Registry) -> Self {
-        Self(registry)
-    }
-
-    fn add<T: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        made: prometheus::Result<T>,
-    ) -> T {
-        #[expect(clippy::expect_used, reason = "names are constants, and a test makes all metrics")]
-        let made = made.expect("a metric has a legal name");
-        if let Err(error) = self.0.register(Box::new(made.clone())) {
-            tracing::debug!(%error, "a metric is registered twice");
-        }
-        made
-    }
-
-    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::new(name, help))
-    }
-
-    pub(super) fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        self.add(IntCounterVec::new(Opts::new(name, help), &[label]))
-    }
-
-    pub(super) fn whole(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::new(name, help))
-    }
-
-    pub(super) fn wholes(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> Gauge {
-        self.add(Gauge::new(name, help))
-    }
-
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.add(GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.add(Histogram::with_opts(options))
-    }
-}
-
 impl Metrics {
-    #[expect(clippy::too_many_lines, reason = "it is one table of metrics")]
     fn new() -> Self {
         let make = Maker::new(Registry::new());
         let version =
@@ -146,40 +84,6 @@ impl Metrics {
                 "Failed operations, by what the relay does about them.",
                 "class",
             ),
-            events: make.counter(
-                "annals_relay_events_published_total",
-                "Events in committed transactions.",
-            ),
-            transactions: make.counters(
-                "annals_relay_transactions_total",
-                "Transactions in Kafka, by their outcome.",
-                "outcome",
-            ),
-            page_duration: make.histogram(
-                "annals_relay_page_duration_seconds",
-                "Time to read and encode a page of the outbox.",
-                &SECONDS,
-            ),
-            transaction_duration: make.histogram(
-                "annals_relay_transaction_duration_seconds",
-                "Time from the first record of a transaction to its commit.",
-                &SECONDS,
-            ),
-            commit_duration: make.histogram(
-                "annals_relay_commit_duration_seconds",
-                "Time that the brokers take to commit a transaction.",
-                &SECONDS,
-            ),
-            publish_delay: make.histogram(
-                "annals_relay_publish_delay_seconds",
-                "Mean age of a transaction's events at its commit, by two clocks.",
-                &SECONDS,
-            ),
-            batch_events: make.histogram(
-                "annals_relay_batch_events",
-                "Events in a transaction.",
-                &EVENTS,
-            ),
             shards: make.whole("annals_relay_shards", "Shards of the installation."),
             owned_shards: make
                 .whole("annals_relay_owned_shards", "Shards that this relay publishes."),
@@ -191,7 +95,8 @@ impl Metrics {
             ),
             survey: SurveyMetrics::new(&make),
             clients: ClientMetrics::new(&make),
-            registry: make.0,
+            publishing: PublishingMetrics::new(&make),
+            registry: make.registry(),
         };
         metrics.begin();
         metrics
@@ -202,9 +107,6 @@ impl Metrics {
         self.show_waiting(None);
         for class in CLASSES {
             self.failures.with_label_values(&[class_name(class)]).inc_by(0);
-        }
-        for outcome in ["committed", "failed"] {
-            self.transactions.with_label_values(&[outcome]).inc_by(0);
         }
     }
 
@@ -231,29 +133,6 @@ impl Metrics {
 
     pub(crate) fn failed(&self, class: FailureClass) {
         self.failures.with_label_values(&[class_name(class)]).inc();
-    }
-
-    /// A page was read and encoded.
-    pub(crate) fn page_read(&self, took: Duration) {
-        self.page_duration.observe(took.as_secs_f64());
-    }
-
-    /// A transaction is committed.
-    pub(crate) fn committed(&self, timings: &BatchTimings) {
-        let events = timings.events();
-        self.events.inc_by(u64::try_from(events).unwrap_or(0));
-        self.transactions.with_label_values(&["committed"]).inc();
-        self.transaction_duration.observe(timings.transaction().as_secs_f64());
-        self.commit_duration.observe(timings.commit().as_secs_f64());
-        if events > 0 {
-            self.publish_delay.observe(timings.age().as_secs_f64());
-            self.batch_events.observe(f64::from(u32::try_from(events).unwrap_or(u32::MAX)));
-        }
-    }
-
-    /// A transaction is not committed, or it is unknown whether it is.
-    pub(crate) fn not_committed(&self) {
-        self.transactions.with_label_values(&["failed"]).inc();
     }
 
     /// The leases of this relay, and the number of relays that can have some.

@@ -1,9 +1,11 @@
-//! What the relay tells about itself: its vital signs, its metrics, and the HTTP server that serves
+//! The telemetry of the relay: its vital signs, its metrics, and the HTTP server that serves
 //! both.
 
 mod answers;
 pub(crate) mod clients;
+mod maker;
 pub(crate) mod metrics;
+mod publishing;
 mod server;
 pub(crate) mod spans;
 pub(crate) mod survey;

@@ -54,8 +54,8 @@ pub enum ServerError {
     Thread(#[source] std::io::Error),
 }
 
-/// What each connection needs.
-struct Shared {
+/// The inputs of each connection.
+struct ServerState {
     vitals: Arc<Vitals>,
     access: watch::Receiver<Arc<Access>>,
     connections: Arc<Semaphore>,
@@ -104,7 +104,7 @@ pub(crate) fn serve(config: &Config, vitals: &Arc<Vitals>) -> Result<Option<Serv
     listener.set_nonblocking(true).map_err(cannot)?;
     let chosen = listener.local_addr().map_err(cannot)?;
     let (access, receiver) = watch::channel(Access::load(&config.http)?);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(ServerState {
         vitals: Arc::clone(vitals),
         access: receiver,
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -122,7 +122,7 @@ pub(crate) fn serve(config: &Config, vitals: &Arc<Vitals>) -> Result<Option<Serv
 }
 
 /// Does not log: a log that blocks must not keep health from being answered.
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<ServerState>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     while let Ok(permit) = Arc::clone(&shared.connections).acquire_owned().await {
         match listener.accept().await {
@@ -158,7 +158,7 @@ type Tls = Option<tokio_native_tls::TlsAcceptor>;
 type Tls = ();
 
 #[cfg(feature = "tls")]
-async fn greet(stream: TcpStream, shared: &Shared) {
+async fn greet(stream: TcpStream, shared: &ServerState) {
     let access = Arc::clone(&shared.access.borrow());
     let token = access.token.as_ref();
     match &access.tls {
@@ -174,7 +174,7 @@ async fn greet(stream: TcpStream, shared: &Shared) {
 }
 
 #[cfg(not(feature = "tls"))]
-async fn greet(stream: TcpStream, shared: &Shared) {
+async fn greet(stream: TcpStream, shared: &ServerState) {
     let access = Arc::clone(&shared.access.borrow());
     converse(stream, &shared.vitals, access.token.as_ref()).await;
 }

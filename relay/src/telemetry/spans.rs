@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::config::{Config, Trace};
 use crate::model::message::Message;
+use crate::telemetry::clients::SpanOutcome;
 use crate::telemetry::metrics::metrics;
 
 /// The most batches of spans that wait for the collector: further ones are dropped.
@@ -75,26 +76,6 @@ pub(crate) fn finish(open: Option<OpenSpans>) {
     let count = spans.len();
     if exporter.try_send(spans).is_err() {
         metrics().clients.spans(SpanOutcome::Dropped, count);
-    }
-}
-
-/// What became of spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SpanOutcome {
-    /// The collector has them.
-    Exported,
-    /// The collector did not take them in time.
-    Dropped,
-}
-
-impl SpanOutcome {
-    pub(super) const ALL: [Self; 2] = [Self::Exported, Self::Dropped];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Exported => "exported",
-            Self::Dropped => "dropped",
-        }
     }
 }
 

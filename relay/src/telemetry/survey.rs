@@ -1,4 +1,4 @@
-//! The metrics of the last survey: what the tables say about the whole deployment.
+//! The metrics of the last survey: the tables' facts about the whole deployment.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
 
 use crate::model::lag::{Lag, Lags};
 use crate::report::threads::locked;
-use crate::telemetry::metrics::Maker;
+use crate::telemetry::maker::Maker;
 
 /// The most categories with series of their own: those with the oldest events. The rest is in one
 /// series.

@@ -16,7 +16,7 @@ use crate::report::threads::locked;
 /// The interval of the heartbeat while there is no event loop yet.
 const BEAT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a relay does.
+/// The phase of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Registers its deployment and claims its topics.
@@ -31,7 +31,7 @@ pub(crate) enum Phase {
     Stopping,
 }
 
-/// What a relay waits for.
+/// The wait of a relay.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     /// An id that begins with the kind of thing.
@@ -66,12 +66,12 @@ pub(crate) struct Vitals {
     started: Instant,
     /// The time of the last turn of the event loop, in milliseconds after the start.
     beat_ms: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<VitalState>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct VitalState {
     phase: Phase,
     since: Moment,
     waiting: Option<Waiting>,
@@ -79,7 +79,7 @@ struct State {
 
 /// The answer to the question whether a relay publishes, or could.
 #[derive(Debug, Serialize)]
-pub(crate) struct Readiness {
+pub(crate) struct ReadinessReport {
     /// `ready`, or why it is not: `starting`, `resuming`, `waiting`, `stopping`, `hung`.
     pub(crate) status: &'static str,
     pub(crate) deployment: String,
@@ -95,7 +95,7 @@ pub(crate) struct Readiness {
     pub(crate) seconds: f64,
 }
 
-impl Readiness {
+impl ReadinessReport {
     pub(crate) fn is_ready(&self) -> bool {
         self.status == "ready"
     }
@@ -109,7 +109,7 @@ impl Vitals {
             hung_after: config.http.hung_after,
             started: Instant::now(),
             beat_ms: AtomicU64::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(VitalState {
                 phase: Phase::Starting,
                 since: Moment::now(),
                 waiting: None,
@@ -178,8 +178,8 @@ impl Vitals {
         Some((waiting.waiting_for.clone(), waiting.since.elapsed()))
     }
 
-    pub(crate) fn readiness(&self) -> Readiness {
-        let State { phase, since, waiting } = &*locked(&self.state);
+    pub(crate) fn readiness(&self) -> ReadinessReport {
+        let VitalState { phase, since, waiting } = &*locked(&self.state);
         let silence = self.silence();
         let shards = if let Phase::Publishing(shards) = phase { shards.clone() } else { vec![] };
         let (status, since) = match (phase, waiting) {
@@ -194,7 +194,7 @@ impl Vitals {
             (Phase::Resuming, None) => ("resuming", *since),
             (Phase::Publishing(_) | Phase::Standby, None) => ("ready", *since),
         };
-        Readiness {
+        ReadinessReport {
             status,
             deployment: self.deployment.clone(),
             instance: self.instance.clone(),

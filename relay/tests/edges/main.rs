@@ -1,4 +1,5 @@
-//! What the relay relies on in Kafka and the schema registry, tried on the real ones.
+//! The properties on which the relay relies in Kafka and the schema registry, tried on the real
+//! ones.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 

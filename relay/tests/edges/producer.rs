@@ -1,4 +1,4 @@
-//! Publishing: what arrives, what does not, and who may.
+//! Publishing: which records arrive, and which producers may send.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What would make a type fit.
+//! Changes that would make a type fit.
 
 use crate::avro_types::{Logical, Node, Shape};
 

@@ -49,7 +49,7 @@ pub(super) fn dotted(place: &str, name: &str) -> String {
 
 /// A place with alternatives, which take turns.
 #[derive(Default)]
-struct Turn {
+struct Alternatives {
     shown: String,
     /// Names of alternatives each of which the type must accept. Empty: one of them is enough.
     labels: Vec<String>,
@@ -57,7 +57,7 @@ struct Turn {
     last: usize,
 }
 
-/// What became of one alternative.
+/// The outcome of one alternative.
 #[derive(Clone, PartialEq)]
 enum Outcome {
     Open,
@@ -65,7 +65,7 @@ enum Outcome {
     Refused(String),
 }
 
-impl Turn {
+impl Alternatives {
     /// The next alternative that was not refused; after all were refused, any.
     fn choose(&mut self) -> usize {
         let count = self.outcomes.len();
@@ -91,7 +91,7 @@ impl Turn {
 pub(super) struct Findings {
     root: Option<Node>,
     misfits: Vec<Misfit>,
-    turns: BTreeMap<String, Turn>,
+    turns: BTreeMap<String, Alternatives>,
     /// Places, as shown, where a [`Placeholder`](super::placeholder::Placeholder) is read from now
     /// on.
     replaced: BTreeSet<String>,
@@ -247,7 +247,7 @@ impl Findings {
             let wants = format!("the type wants field {name}");
             return self.read_misfit(&dotted(shown, name), wants, NO_FIELD, "");
         }
-        let is_here = |turn: &Turn| turn.shown == shown;
+        let is_here = |turn: &Alternatives| turn.shown == shown;
         let mut choices = std::mem::take(&mut self.round.choices);
         choices.retain(|(key, _)| self.turns.get(key).is_some_and(is_here));
         // The innermost choice first: the sample, then the branch that it belongs to.
@@ -297,7 +297,7 @@ impl Findings {
     /// All findings, with the places where the type refused a sample.
     pub(super) fn into_misfits(mut self) -> Vec<Misfit> {
         let turns = std::mem::take(&mut self.turns);
-        let accepted = |turn: &Turn| turn.outcomes.contains(&Outcome::Accepted);
+        let accepted = |turn: &Alternatives| turn.outcomes.contains(&Outcome::Accepted);
         let none_accepted = !turns.values().any(accepted);
         let found = self.misfits.len();
         let labelled = turns.values().flat_map(|turn| {

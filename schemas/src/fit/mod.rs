@@ -39,7 +39,7 @@ pub struct Misfit {
     pub rust: String,
     /// The type in the schema: `the schema says int`.
     pub avro: String,
-    /// What would make them fit; may be empty.
+    /// Changes that would make them fit; may be empty.
     pub advice: String,
 }
 
@@ -84,8 +84,8 @@ pub fn check_fit<T: Serialize + DeserializeOwned>(schema: &Schema) -> Result<(),
     if misfits.is_empty() { Ok(()) } else { Err(misfits) }
 }
 
-/// Decodes samples of a schema by a function: each alternative at each place must be accepted in some
-/// sample.
+/// Decodes samples of a schema by a function: each alternative at each place must be accepted in
+/// some sample.
 pub(crate) fn try_samples(
     schema: &Schema,
     decode: impl Fn(&[u8]) -> Result<(), DecodeError>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::personal::key::SubjectKey;
-use crate::personal::place::{ERASED, OPEN, Place, SEALED};
+use crate::personal::place::{ERASED, FieldPlace, OPEN, SEALED};
 use crate::personal::walk::{self, WalkError};
 use crate::{EncodeError, EncodedEvent, EventSet};
 
@@ -67,8 +67,8 @@ impl Draft {
     /// Encodes an event.
     ///
     /// # Errors
-    /// As [`EventSet::encode`]; [`EncodeError::Personal`] if a personal value is in a field that its
-    /// schema does not mark, or if a marked field has another value.
+    /// As [`EventSet::encode`]; [`EncodeError::Personal`] if a personal value is in a field that
+    /// its schema does not mark, or if a marked field has another value.
     pub fn of<E: EventSet>(event: &E) -> Result<Self, EncodeError> {
         let (encoded, values) = collect(|| event.encode());
         let encoded = encoded?;
@@ -143,7 +143,7 @@ impl Draft {
             }
             let value = reference(value)?.and_then(|index| self.values.get(index));
             let value = value.ok_or("it has bytes that are no personal value")?;
-            let place = Place { event_id, event_type, path }.authenticated(value.key.id());
+            let place = FieldPlace { event_id, event_type, path }.authenticated(value.key.id());
             let sealed = value.key.seal(&place, &value.plain).ok_or("it is too long")?;
             Ok([&[SEALED], value.key.id().as_bytes(), &sealed].concat())
         })

@@ -18,8 +18,8 @@ const SUBJECT_BYTES_MAX: usize = 150;
 /// The person or other entity whose data can be erased: an opaque id of the application, such as
 /// `customer-17`.
 ///
-/// It stays in the store after an erasure, so that the erased subject gets no new key. So it must not
-/// be personal itself: no name and no e-mail address.
+/// It stays in the store after an erasure, so that the erased subject gets no new key. So it must
+/// not be personal itself: no name and no e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject(String);
 
@@ -218,7 +218,7 @@ impl BlindIndex {
     }
 }
 
-/// What is known about a key.
+/// The state of a key.
 #[derive(Debug, Clone)]
 pub enum RingKey {
     /// It opens values.

@@ -8,9 +8,10 @@
 //! {"name": "email", "type": ["null", "bytes"], "default": null, "confluent:tags": ["PII"]}
 //! ```
 //!
-//! In Rust the field is a [`Personal`] value. It is open when the application makes the event, sealed
-//! as soon as the event is encoded for an append, and sealed or erased when it is read again. An open
-//! value is never serialized outside an event: it cannot get into a log or a read model by mistake.
+//! In Rust the field is a [`Personal`] value. It is open when the application makes the event,
+//! sealed as soon as the event is encoded for an append, and sealed or erased when it is read
+//! again. An open value is never serialized outside an event: it cannot get into a log or a read
+//! model by mistake.
 //!
 //! # Format
 //!
@@ -26,7 +27,8 @@
 //!
 //! A single byte `0x00` is a value that was erased before the event was made.
 //!
-//! From the secret of a subject (32 random bytes), with HMAC-SHA256 as the function `H(key, message)`:
+//! From the secret of a subject (32 random bytes), with HMAC-SHA256 as the function
+//! `H(key, message)`:
 //!
 //! | what | is |
 //! | --- | --- |
@@ -41,10 +43,10 @@
 //! and category. The path has the names of records' fields, the indices of arrays and the keys of
 //! maps, with dots between them.
 //!
-//! The nonce depends on the value: sealing the same value for the same place gives the same bytes, so
-//! that a retry of an append is recognized, and another value gets another nonce. It reveals nothing
-//! but whether two values of one field of one event are equal. The key id depends on the secret: a
-//! wrong secret is noticed before it is used.
+//! The nonce depends on the value: sealing the same value for the same place gives the same bytes,
+//! so that a retry of an append is recognized, and another value gets another nonce. It reveals
+//! nothing but whether two values of one field of one event are equal. The key id depends on the
+//! secret: a wrong secret is noticed before it is used.
 
 mod draft;
 mod key;

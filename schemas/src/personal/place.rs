@@ -17,13 +17,13 @@ pub(super) const OPEN: u8 = 0xf0;
 
 /// A field of an event.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct FieldPlace<'a> {
     pub(super) event_id: [u8; 16],
     pub(super) event_type: &'a str,
     pub(super) path: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> FieldPlace<'a> {
     /// The bytes that are authenticated.
     pub(super) fn authenticated(&self, key: KeyId) -> Vec<u8> {
         let mut bytes = b"annals personal 1".to_vec();
@@ -69,8 +69,8 @@ fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// A recorded payload whose sealed values have their places in front, so that a decoded
-/// [`Personal`](crate::personal::Personal) can be opened. The payload itself, if its schema marks no
-/// field.
+/// [`Personal`](crate::personal::Personal) can be opened. The payload itself, if its schema marks
+/// no field.
 ///
 /// Readers call it before [`EventSet::decode`](crate::EventSet::decode). Bytes that are no datum of
 /// the schema are returned as they are: decoding them finds the fault.
@@ -85,7 +85,7 @@ pub fn placed<'a>(
         return Cow::Borrowed(payload);
     }
     let put_place = |path: &str, value: &[u8]| match value {
-        [SEALED, ..] => Ok(Place { event_id, event_type, path }.put_before(value)),
+        [SEALED, ..] => Ok(FieldPlace { event_id, event_type, path }.put_before(value)),
         other => Ok::<_, std::convert::Infallible>(other.to_vec()),
     };
     walk::rewrite(schema.root(), payload, put_place).map_or(Cow::Borrowed(payload), Cow::Owned)

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::personal::draft;
 use crate::personal::key::{KeyId, KeyRing, RingKey, SubjectKey};
-use crate::personal::place::{ERASED, Place, SEALED};
+use crate::personal::place::{ERASED, FieldPlace, SEALED};
 
 /// A value that belongs to a subject, in an event or in state that is made from events.
 ///
@@ -93,7 +93,7 @@ impl<T> Personal<T> {
         match &self.0 {
             State::Open { key, .. } => Some(key.id()),
             State::Sealed(bytes) => {
-                let sealed = Place::take_from(bytes).map_or(&bytes[..], |(_, sealed)| sealed);
+                let sealed = FieldPlace::take_from(bytes).map_or(&bytes[..], |(_, sealed)| sealed);
                 let rest = sealed.strip_prefix(&[SEALED])?;
                 rest.first_chunk::<16>().and_then(|id| KeyId::from_slice(id))
             }
@@ -114,7 +114,7 @@ impl<T: DeserializeOwned + Clone> Personal<T> {
             RingKey::Destroyed => return Ok(Self(State::Erased)),
             RingKey::Present(key) => key,
         };
-        let (place, sealed) = Place::take_from(bytes).ok_or(OpenError::Malformed)?;
+        let (place, sealed) = FieldPlace::take_from(bytes).ok_or(OpenError::Malformed)?;
         let sealed = sealed.get(1 + id.as_bytes().len()..).ok_or(OpenError::Malformed)?;
         let forged = || OpenError::Forged {
             event_type: place.event_type.to_owned(),

@@ -1,5 +1,7 @@
 //! Rewrites the personal fields of a payload, and copies the rest.
 
+use apache_avro::schema::RecordField;
+
 use crate::avro_types::{Node, Shape};
 use crate::datum::{DatumError, DatumReader, put_bytes, put_index, put_long};
 use crate::personal::marks::is_marked;
@@ -25,9 +27,22 @@ pub(super) fn rewrite<E>(
 ) -> Result<Vec<u8>, WalkError<E>> {
     let out = Vec::with_capacity(payload.len() * 2);
     let mut walk = Walk { datum: DatumReader::new(payload), out, path: Vec::new(), replace };
-    walk.copy(root, false)?;
+    walk.copy(root, Content::Plain)?;
     walk.datum.finish()?;
     Ok(walk.out)
+}
+
+/// The content of a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Personal,
+    Plain,
+}
+
+impl Content {
+    fn of(field: &RecordField) -> Self {
+        if is_marked(field) { Self::Personal } else { Self::Plain }
+    }
 }
 
 struct Walk<'a, F> {
@@ -38,14 +53,14 @@ struct Walk<'a, F> {
 }
 
 impl<E, F: FnMut(&str, &[u8]) -> Result<Vec<u8>, E>> Walk<'_, F> {
-    fn copy(&mut self, node: Node, is_personal: bool) -> Result<(), WalkError<E>> {
+    fn copy(&mut self, node: Node, content: Content) -> Result<(), WalkError<E>> {
         match node.shape() {
             Shape::Null => {}
             Shape::Boolean => self.copy_bytes(1)?,
             Shape::Int | Shape::Long => put_long(&mut self.out, self.datum.long()?),
             Shape::Float => self.copy_bytes(4)?,
             Shape::Double => self.copy_bytes(8)?,
-            Shape::Bytes if is_personal => self.replace()?,
+            Shape::Bytes if content == Content::Personal => self.replace()?,
             Shape::Bytes | Shape::String => put_bytes(&mut self.out, self.datum.bytes()?),
             Shape::Fixed(fixed) => self.copy_bytes(fixed.size)?,
             Shape::Enum(symbols) => {
@@ -55,13 +70,13 @@ impl<E, F: FnMut(&str, &[u8]) -> Result<Vec<u8>, E>> Walk<'_, F> {
                 let index = self.datum.index(branches.len())?;
                 put_index(&mut self.out, index);
                 if let Some(branch) = branches.get(index) {
-                    self.copy(branch, is_personal)?;
+                    self.copy(branch, content)?;
                 }
             }
             Shape::Array(items) => {
-                self.copy_blocks(items, is_personal, |_walk, index| Ok(index.to_string()))?;
+                self.copy_blocks(items, content, |_walk, index| Ok(index.to_string()))?;
             }
-            Shape::Map(values) => self.copy_blocks(values, is_personal, |walk, _index| {
+            Shape::Map(values) => self.copy_blocks(values, content, |walk, _index| {
                 let key = walk.datum.text()?;
                 put_bytes(&mut walk.out, key.as_bytes());
                 Ok(key.to_owned())
@@ -69,7 +84,7 @@ impl<E, F: FnMut(&str, &[u8]) -> Result<Vec<u8>, E>> Walk<'_, F> {
             Shape::Record(fields) => {
                 for (field, inner) in fields.iter() {
                     self.path.push(field.name.clone());
-                    self.copy(inner, is_marked(field))?;
+                    self.copy(inner, Content::of(field))?;
                     self.path.pop();
                 }
             }
@@ -96,7 +111,7 @@ impl<E, F: FnMut(&str, &[u8]) -> Result<Vec<u8>, E>> Walk<'_, F> {
     fn copy_blocks(
         &mut self,
         inner: Node,
-        is_personal: bool,
+        content: Content,
         mut name: impl FnMut(&mut Self, u64) -> Result<String, DatumError>,
     ) -> Result<(), WalkError<E>> {
         let mut index = 0;
@@ -112,7 +127,7 @@ impl<E, F: FnMut(&str, &[u8]) -> Result<Vec<u8>, E>> Walk<'_, F> {
             for _ in 0..count {
                 let name = name(self, index)?;
                 self.path.push(name);
-                self.copy(inner, is_personal)?;
+                self.copy(inner, content)?;
                 self.path.pop();
                 index += 1;
             }

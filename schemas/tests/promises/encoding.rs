@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::planted::record;
 
-/// What encoding a value says against it.
+/// The error of encoding a value.
 fn refusal<T: Serialize>(fields: &str, value: &T) -> String {
     record(fields).encode(value).expect_err("the value does not fit").to_string()
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::any::Any;
 use crate::planted::record;
 
-/// What a reader sees of an event that was written with other fields.
+/// The view of a reader on an event that was written with other fields.
 fn seen(written: &str, event: &impl Serialize, read: &str) -> Value {
     let (writer, reader) = (record(written), record(read));
     assert_eq!(can_read(&reader, &writer), Ok(()));

@@ -13,8 +13,8 @@ pub enum AsOf {
     /// The last event before the first one that was recorded later than this time, by the
     /// database's clock, in microseconds.
     Time(Timestamp),
-    /// The last event at or below this position. The position of an append gives each of its streams
-    /// as it was after the append.
+    /// The last event at or below this position. The position of an append gives each of its
+    /// streams as it was after the append.
     Position(Position),
 }
 

@@ -1,4 +1,5 @@
-//! Deciding: load the state, decide, append under the loaded versions; after a conflict decide again.
+//! Deciding: load the state, decide, append under the loaded versions; after a conflict decide
+//! again.
 
 use crate::aggregate::error::DecideError;
 use crate::aggregate::fold::Folded;
@@ -20,8 +21,8 @@ const CONFLICT_EVENTS_MAX: u16 = 64;
 /// A recorded decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided<S> {
-    /// The state after the events. Of a repeated command: the state after its original events. Other
-    /// appends can have changed the streams since.
+    /// The state after the events. Of a repeated command: the state after its original events.
+    /// Other appends can have changed the streams since.
     pub state: S,
     /// The recorded events, stream by stream; [`Appended::repeated`] tells whether an earlier
     /// decision of the command recorded them. Empty if the decision has no events.
@@ -137,8 +138,8 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
         Decided { state: self.states, appended, tries: self.tries }
     }
 
-    /// Applies the events of the decision. Those with personal values are applied as a load does it,
-    /// sealed, so that a state has no open value and can be saved.
+    /// Applies the events of the decision. Those with personal values are applied as a load does
+    /// it, sealed, so that a state has no open value and can be saved.
     fn apply_appended<E>(
         &mut self,
         events: S::Events,

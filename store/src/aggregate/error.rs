@@ -1,4 +1,4 @@
-//! Errors of a decision, by what the caller can do about them.
+//! Errors of a decision, by the response that they need of the caller.
 
 use annals_schemas::EncodeError;
 

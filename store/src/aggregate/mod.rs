@@ -37,17 +37,17 @@ pub trait Aggregate: Default + Send {
     /// Applies an event to the state. It cannot fail: the event is already recorded.
     fn apply(&mut self, event: Self::Event);
 
-    /// How a load treats event types that [`Event`](Self::Event) does not declare, such as those of a
-    /// newer program that runs beside this one. It refuses them by default; skip them only if no
+    /// How a load treats event types that [`Event`](Self::Event) does not declare, such as those of
+    /// a newer program that runs beside this one. It refuses them by default; skip them only if no
     /// decision depends on them.
     #[must_use]
     fn unknown_events() -> UnknownEvents {
         UnknownEvents::Refuse
     }
 
-    /// How its state is saved, so that a load reads only the events behind the last snapshot. `None`
-    /// by default: each load reads the whole stream, which takes some milliseconds for some hundred
-    /// events.
+    /// How its state is saved, so that a load reads only the events behind the last snapshot.
+    /// `None` by default: each load reads the whole stream, which takes some milliseconds for some
+    /// hundred events.
     #[must_use]
     fn snapshots() -> Option<Snapshots<Self>> {
         None

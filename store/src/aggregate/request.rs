@@ -30,8 +30,8 @@ impl<T> Decide<T> {
     /// domain would refuse now.
     ///
     /// The events get the ids of [`CommandId::event_id`], numbered over all streams in their order,
-    /// and the command's id as causation id unless they have one. A command that the domain refuses,
-    /// or that has no events, leaves no trace: it is decided again when it is repeated.
+    /// and the command's id as causation id unless they have one. A command that the domain
+    /// refuses, or that has no events, leaves no trace: it is decided again when it is repeated.
     #[must_use]
     pub fn command(mut self, id: impl Into<CommandId>) -> Self {
         self.command = Some(id.into());

@@ -12,11 +12,12 @@ use tokio::runtime::Handle;
 use crate::event_store::sealed::{Backend, Snapshot};
 use crate::telemetry::{self, SnapshotOutcome};
 
-/// How an aggregate's state is saved: its Avro schema, and when, by events or by the time of a load. Returned by [`Aggregate::snapshots`](crate::Aggregate::snapshots).
+/// How an aggregate's state is saved: its Avro schema, and when, by events or by the time of a
+/// load. Returned by [`Aggregate::snapshots`](crate::Aggregate::snapshots).
 ///
-/// A snapshot belongs to a stream and to the exact text of the schema: after any change of the schema
-/// earlier snapshots are ignored. **Change the schema whenever `apply` changes its result**, for
-/// instance its `doc`: the store cannot see a change of code.
+/// A snapshot belongs to a stream and to the exact text of the schema: after any change of the
+/// schema earlier snapshots are ignored. **Change the schema whenever `apply` changes its result**,
+/// for instance its `doc`: the store cannot see a change of code.
 ///
 /// A test should check that the state matches the schema, with [`Snapshots::verify`].
 pub struct Snapshots<A> {
@@ -45,7 +46,7 @@ impl<A: Serialize + DeserializeOwned> Snapshots<A> {
     }
 
     /// Saves the state after a decision if the events behind the last snapshot took so long to read
-    /// and apply: by cost, whatever makes a load slow. Some milliseconds are a good limit.
+    /// and apply: by cost, for any cause of a slow load. Some milliseconds are a good limit.
     #[must_use]
     pub const fn when_load_takes(time: Duration, definition: &'static str) -> Self {
         Self::by(SnapshotPolicy::LoadTime(time), definition)

@@ -9,14 +9,14 @@ use crate::stream::StreamName;
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// Lets the decisions of a process on a stream wait for each other instead of for conflicts: of many
-/// concurrent tries on one version, only one can be recorded.
+/// Lets the decisions of a process on a stream wait for each other instead of for conflicts: of
+/// many concurrent tries on one version, only one can be recorded.
 #[derive(Debug, Clone, Default)]
 pub struct Turns(Arc<Mutex<HashMap<StreamName, Turn>>>);
 
 /// The turn of a decision on its streams; others wait until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct TurnGuard {
     turns: Turns,
     streams: Vec<StreamName>,
     guards: Vec<OwnedMutexGuard<()>>,
@@ -25,11 +25,11 @@ pub(crate) struct Taken {
 impl Turns {
     /// Waits for the turn on all streams, in the order of their names, so that two decisions cannot
     /// wait for each other. Decisions on one stream take their turns in the order of their calls.
-    pub(crate) async fn take(&self, mut streams: Vec<StreamName>) -> Taken {
+    pub(crate) async fn take(&self, mut streams: Vec<StreamName>) -> TurnGuard {
         streams.sort();
         streams.dedup();
         let turns = self.clone();
-        let mut taken = Taken { turns, streams: Vec::new(), guards: Vec::new() };
+        let mut taken = TurnGuard { turns, streams: Vec::new(), guards: Vec::new() };
         for stream in streams {
             let turn = Arc::clone(self.turns().entry(stream.clone()).or_default());
             // Before the wait, so that a decision that is dropped meanwhile leaves nothing behind.
@@ -45,7 +45,7 @@ impl Turns {
     }
 }
 
-impl Drop for Taken {
+impl Drop for TurnGuard {
     fn drop(&mut self) {
         let mut turns = self.turns.turns();
         self.guards.clear();

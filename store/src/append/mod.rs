@@ -106,7 +106,11 @@ impl Store {
     /// ```
     /// # use annals_store::{Append, AppendError, ExpectedVersion, NewEvent, Store, StreamName};
     /// // The event and a row of the application, together or not at all.
-    /// async fn order(store: &Store, stream: &StreamName, event: NewEvent) -> Result<(), AppendError> {
+    /// async fn order(
+    ///     store: &Store,
+    ///     stream: &StreamName,
+    ///     event: NewEvent,
+    /// ) -> Result<(), AppendError> {
     ///     let append = Append::to(stream, ExpectedVersion::NoStream, [event]);
     ///     let mut transaction = store.pool().begin().await?;
     ///     store.append_in(&mut transaction, &append).await?;

@@ -1,4 +1,4 @@
-//! The URL of a database, and what sqlx does not support of those that libpq understands.
+//! The URL of a database, and the URLs of libpq that sqlx does not support.
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -28,7 +28,7 @@ pub enum DatabaseUrlError {
         name: String,
         /// Its value.
         value: String,
-        /// What to do.
+        /// The correction.
         help: &'static str,
     },
     /// A parameter has an illegal value, or a file that it names cannot be read.

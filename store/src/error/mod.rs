@@ -1,15 +1,16 @@
-//! Errors of the store: of appends in [`append`], of everything else here.
+//! Errors of the store: those of appends and of migrations in files of their own, all others here.
 
 mod append;
+mod migration;
 mod refusal;
 
 pub use self::append::AppendError;
+pub use self::migration::MigrationError;
 use self::refusal::other_cluster;
 pub use self::refusal::{Conflict, Refusal};
 
 use crate::connections::url::DatabaseUrlError;
 use crate::history::History;
-use crate::migrate::MigrationError;
 use crate::sqlstate::is_transient;
 use crate::stream::{Position, StreamName, Version};
 

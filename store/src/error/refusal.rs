@@ -81,8 +81,8 @@ pub enum Refusal {
         /// `metadata` or `headers`.
         field: String,
     },
-    /// A new version of a schema would break programs: it cannot read events that an earlier version
-    /// wrote in this category, or that version cannot read its events
+    /// A new version of a schema would break programs: it cannot read events that an earlier
+    /// version wrote in this category, or that version cannot read its events
     /// ([`StoreOptions::compatibility`](crate::StoreOptions::compatibility)). There is one refusal
     /// for each such earlier version and direction.
     IncompatibleSchema {

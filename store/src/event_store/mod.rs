@@ -18,9 +18,9 @@ use crate::stream::{StreamName, Version};
 
 /// An event store: appends and reads, and aggregates on top of them.
 ///
-/// [`Store`](crate::Store) is the one on PostgreSQL, [`MemoryStore`](crate::MemoryStore) one for tests without a
-/// database. Both keep the same contract; the same tests run on both. Code that is generic over this
-/// trait runs on either. The trait cannot be implemented outside this crate.
+/// [`Store`](crate::Store) is the one on PostgreSQL, [`MemoryStore`](crate::MemoryStore) one for
+/// tests without a database. Both keep the same contract; the same tests run on both. Code that is
+/// generic over this trait runs on either. The trait cannot be implemented outside this crate.
 pub trait EventStore: Backend {
     /// Appends events: [`Store::append`](crate::Store::append).
     ///
@@ -85,7 +85,8 @@ pub trait EventStore: Backend {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let bed = annals_testkit::Testbed::new("doc_load").await;
     /// # let (store, account, deposit) = (bed.store(), account(42), deposited(5));
-    /// # let append = Append::to(&account, ExpectedVersion::NoStream, [opened("Ann"), deposited(7)]);
+    /// # let events = [opened("Ann"), deposited(7)];
+    /// # let append = Append::to(&account, ExpectedVersion::NoStream, events);
     /// # store.append(&append).await?;
     /// let balance = store.load::<Balance>(&account).await?;
     /// assert_eq!(balance.state.cents, 7);
@@ -134,8 +135,8 @@ pub trait EventStore: Backend {
     }
 
     /// Loads an aggregate and saves its state as a snapshot, whether one is due or not; returns its
-    /// version. `None` if the aggregate has no snapshots ([`Aggregate::snapshots`]) or the stream no
-    /// event. [`decide`](Self::decide) saves snapshots by itself.
+    /// version. `None` if the aggregate has no snapshots ([`Aggregate::snapshots`]) or the stream
+    /// no event. [`decide`](Self::decide) saves snapshots by itself.
     ///
     /// # Errors
     /// As [`load`](Self::load); [`Error::Encode`] if the state does not match its schema.
@@ -164,13 +165,13 @@ pub trait EventStore: Backend {
     /// conflict it is called again, on the state with the events that came first; mostly without
     /// another read, because a conflict contains them. Several aggregates are loaded as of one
     /// moment, and their events are recorded together or not at all; each of their streams is
-    /// checked, also one without events; no stream may be named twice. An append whose outcome is unknown is repeated with the
-    /// same events.
+    /// checked, also one without events; no stream may be named twice. An append whose outcome is
+    /// unknown is repeated with the same events.
     ///
     /// The decisions of one store and its clones on one stream take turns, so that they meet no
-    /// conflicts with each other: `decision` must not wait for another decision on the stream. Other
-    /// processes and plain appends still come first at times, and the number of tries is bounded
-    /// ([`Decide::tries_max`]). With a command id
+    /// conflicts with each other: `decision` must not wait for another decision on the stream.
+    /// Other processes and plain appends still come first at times, and the number of tries is
+    /// bounded ([`Decide::tries_max`]). With a command id
     /// ([`Decide::command`]), a decision can be repeated at any time and is recorded once.
     ///
     /// # Errors
@@ -182,7 +183,9 @@ pub trait EventStore: Backend {
     ///
     /// # #[derive(Debug)] struct Declined;
     /// # impl std::fmt::Display for Declined {
-    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("declined") }
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// #         f.write_str("declined")
+    /// #     }
     /// # }
     /// # impl std::error::Error for Declined {}
     /// # #[tokio::main(flavor = "current_thread")]

@@ -76,8 +76,8 @@ impl Checkpoint {
         self.until.as_ref().map(|until| Window { since: &self.since, until })
     }
 
-    /// How far the follower has come in the log: it has the events up to this position, except those
-    /// of transactions that were open at the window's start.
+    /// How far the follower has come in the log: it has the events up to this position, except
+    /// those of transactions that were open at the window's start.
     pub(crate) fn position(&self) -> Position {
         self.since.position.max(self.after)
     }

@@ -42,8 +42,8 @@ impl Follow {
         Self { category: Some(category.clone()), ..Self::all() }
     }
 
-    /// The events of a declared set: those of its category and types, upcast ones included, from the
-    /// first recorded event.
+    /// The events of a declared set: those of its category and types, upcast ones included, from
+    /// the first recorded event.
     #[must_use]
     pub fn events_of<E: EventSet>() -> Self {
         Self::category(&Category::of::<E>()).of_types(E::readable_types())

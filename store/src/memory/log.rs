@@ -14,7 +14,7 @@ use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 
 /// All events, in position order.
 #[derive(Debug, Default)]
-pub(crate) struct Log {
+pub(crate) struct MemoryLog {
     events: Vec<RecordedEvent>,
     /// Indices of a stream's events, by version.
     streams: HashMap<StreamName, Vec<usize>>,
@@ -24,7 +24,7 @@ pub(crate) struct Log {
     compatibility: Compatibility,
 }
 
-impl Log {
+impl MemoryLog {
     pub(crate) fn new(compatibility: Compatibility) -> Self {
         Self { compatibility, ..Self::default() }
     }

@@ -11,7 +11,7 @@ use annals_schemas::{Compatibility, Fingerprint};
 use futures_util::stream::{self, Stream};
 use tokio::sync::Semaphore;
 
-use self::log::Log;
+use self::log::MemoryLog;
 use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
@@ -21,13 +21,13 @@ use crate::limits::EVENT_BYTES_MAX;
 use crate::read::{Key, Read};
 use crate::stream::{StreamName, Version};
 
-/// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of an
-/// application without a database.
+/// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of
+/// an application without a database.
 ///
-/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas and
-/// reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share their
-/// events, which end with the last clone. Each operation completes at once, so that two concurrent
-/// appends are one after the other; there is no outbox and nothing to follow.
+/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas
+/// and reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share
+/// their events, which end with the last clone. Each operation completes at once, so that two
+/// concurrent appends are one after the other; there is no outbox and nothing to follow.
 ///
 /// ```
 /// use annals_store::{Append, EventStore, ExpectedVersion, MemoryStore};
@@ -43,7 +43,7 @@ use crate::stream::{StreamName, Version};
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
-    log: Arc<Mutex<Log>>,
+    log: Arc<Mutex<MemoryLog>>,
     snapshots: Arc<Mutex<BTreeMap<(StreamName, Fingerprint), FoundSnapshot>>>,
     snapshot_writes: OneWrite,
     turns: Turns,
@@ -70,7 +70,7 @@ impl MemoryStore {
     /// [`Compatibility::Full`] does.
     #[must_use]
     pub fn with_compatibility(compatibility: Compatibility) -> Self {
-        Self { log: Arc::new(Mutex::new(Log::new(compatibility))), ..Self::default() }
+        Self { log: Arc::new(Mutex::new(MemoryLog::new(compatibility))), ..Self::default() }
     }
 
     fn snapshots(&self) -> MutexGuard<'_, BTreeMap<(StreamName, Fingerprint), FoundSnapshot>> {
@@ -78,7 +78,7 @@ impl MemoryStore {
     }
 
     /// No operation under this lock can leave a partial state.
-    fn log(&self) -> MutexGuard<'_, Log> {
+    fn log(&self) -> MutexGuard<'_, MemoryLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

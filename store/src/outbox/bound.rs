@@ -106,8 +106,8 @@ impl Store {
     /// Reads the current end of the log, and its history.
     ///
     /// # Errors
-    /// [`Error::Standby`] on a standby; [`Error::OtherCluster`] if the store came from another cluster and is not adopted;
-    /// [`Error::Database`].
+    /// [`Error::Standby`] on a standby; [`Error::OtherCluster`] if the store came from another
+    /// cluster and is not adopted; [`Error::Database`].
     pub async fn log_end(&self, connection: &mut PgConnection) -> Result<LogEnd, Error> {
         let row = sqlx::query(self.statements().log_end.clone()).fetch_one(connection);
         let row =

@@ -18,8 +18,8 @@ use crate::timestamptz::PgTimestamp;
 /// Unfinished erasures of one query.
 const ROWS_MAX: i64 = 100;
 
-/// The key of a subject is destroyed: its personal data in all events is erased. Projections and other
-/// services delete what they derived from it.
+/// The key of a subject is destroyed: its personal data in all events is erased. Projections and
+/// other services delete what they derived from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectErased {
     /// The subject.
@@ -65,8 +65,8 @@ impl PersonalKeys {
     /// `reason` stays in the table `personal_keys`, and must not be personal itself.
     ///
     /// # Errors
-    /// [`PersonalError::Append`] if the key is destroyed and the event is not recorded yet; otherwise
-    /// if the database fails, or the reason is empty.
+    /// [`PersonalError::Append`] if the key is destroyed and the event is not recorded yet;
+    /// otherwise if the database fails, or the reason is empty.
     pub async fn erase(&self, subject: &Subject, reason: &str) -> Result<Erased, PersonalError> {
         let failed = Error::database_each("erase a subject");
         let fence = sqlx::query(self.store.statements().personal_fence.clone());
@@ -96,8 +96,8 @@ impl PersonalKeys {
         Ok(Erased { key_id, appended })
     }
 
-    /// Finishes the erasures that have begun, for instance before a crash; their subjects. Call it at
-    /// the start of a service, or by a timer.
+    /// Finishes the erasures that have begun, for instance before a crash; their subjects. Call it
+    /// at the start of a service, or by a timer.
     ///
     /// # Errors
     /// As [`erase`](Self::erase), for the first that fails.

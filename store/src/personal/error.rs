@@ -26,8 +26,8 @@ pub enum PersonalError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] Error),
-    /// The event `SubjectErased` was not appended. The key is destroyed: erase the subject again, or
-    /// call [`PersonalKeys::finish_erasures`](crate::PersonalKeys::finish_erasures).
+    /// The event `SubjectErased` was not appended. The key is destroyed: erase the subject again,
+    /// or call [`PersonalKeys::finish_erasures`](crate::PersonalKeys::finish_erasures).
     #[error(
         "the key of subject {subject} is destroyed, and the event SubjectErased is not recorded"
     )]

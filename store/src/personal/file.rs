@@ -15,8 +15,8 @@ use crate::personal::provider::{KeyProvider, KeyProviderError};
 
 const KEY_BYTES: usize = 32;
 
-/// A wrapping key in a file, readable for its user only: for development. In production the key must
-/// not be where the database or its backups are.
+/// A wrapping key in a file, readable for its user only: for development. In production the key
+/// must not be where the database or its backups are.
 ///
 /// The file is read for each operation, so that a rotation by another process is noticed.
 #[derive(Debug, Clone)]

@@ -32,7 +32,8 @@ const BLIND_INDEX: &str = "blind-index:";
 /// [`erase`](Self::erase) has returned, no process opens a value of the subject, nor gets its key.
 ///
 /// ```
-/// # use annals_store::{Append, ExpectedVersion, FileKeyProvider, NewEvent, Personal, PersonalKeys};
+/// # use annals_store::{Append, ExpectedVersion, FileKeyProvider, NewEvent, Personal};
+/// # use annals_store::PersonalKeys;
 /// # use annals_store::{Read, Store, StreamName, Subject, events};
 /// # use futures_util::TryStreamExt;
 /// # use serde::{Deserialize, Serialize};
@@ -127,8 +128,8 @@ impl PersonalKeys {
     }
 
     /// The keys with these ids, to open many values with. An id that the store does not know is
-    /// missing in the ring. Values opened with an old ring are read after an erasure: make a ring for
-    /// each batch of events.
+    /// missing in the ring. Values opened with an old ring are read after an erasure: make a ring
+    /// for each batch of events.
     ///
     /// # Errors
     /// If the database or the provider fails.

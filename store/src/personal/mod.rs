@@ -1,8 +1,8 @@
 //! Personal data: keys of subjects, and erasure by the destruction of a key.
 //!
-//! The format of sealed values is that of [`annals_schemas::personal`]. The secret of each subject is in
-//! the table `personal_keys`, encrypted by a [`KeyProvider`]: the database alone opens nothing, nor
-//! do Kafka, replicas and backups.
+//! The format of sealed values is that of [`annals_schemas::personal`]. The secret of each subject
+//! is in the table `personal_keys`, encrypted by a [`KeyProvider`]: the database alone opens
+//! nothing, nor do Kafka, replicas and backups.
 
 mod erase;
 mod error;

@@ -21,8 +21,8 @@ pub struct KeyProviderError {
 
 /// Encrypts and decrypts the secrets of subjects.
 ///
-/// [`FileKeyProvider`](crate::FileKeyProvider) is for development; `VaultKeyProvider`, with the feature
-/// `vault`, for production.
+/// [`FileKeyProvider`](crate::FileKeyProvider) is for development; `VaultKeyProvider`, with the
+/// feature `vault`, for production.
 pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// Encrypts a secret with the newest version of the wrapping key.
     fn wrap<'a>(&'a self, secret: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, KeyProviderError>>;
@@ -44,7 +44,7 @@ pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// Makes a new version of the wrapping key.
     fn rotate(&self) -> BoxFuture<'_, Result<(), KeyProviderError>>;
 
-    /// Destroys all versions of the wrapping key but the newest one. What they encrypted, such as the
-    /// keys in an old backup of the database, cannot be decrypted any more.
+    /// Destroys all versions of the wrapping key but the newest one. What they encrypted, such as
+    /// the keys in an old backup of the database, cannot be decrypted any more.
     fn destroy_earlier_versions(&self) -> BoxFuture<'_, Result<(), KeyProviderError>>;
 }

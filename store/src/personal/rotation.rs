@@ -16,8 +16,9 @@ struct Wrapped {
 }
 
 impl PersonalKeys {
-    /// Makes a new version of the wrapping key, and encrypts the keys of all subjects with it; their
-    /// number. The keys themselves, and all events, stay as they are. Repeat it after an error.
+    /// Makes a new version of the wrapping key, and encrypts the keys of all subjects with it;
+    /// their number. The keys themselves, and all events, stay as they are. Repeat it after an
+    /// error.
     ///
     /// For a login with the role `annals_admin`, while the services run.
     ///
@@ -59,14 +60,14 @@ impl PersonalKeys {
         }
     }
 
-    /// Destroys the earlier versions of the wrapping key: the keys in backups that are older than the
-    /// last [`rotate`](Self::rotate) cannot be decrypted any more, and the erasures before it hold
-    /// for these backups, too. **A database restored from such a backup cannot open any personal
-    /// value**: do it when backups of that age are deleted or not needed.
+    /// Destroys the earlier versions of the wrapping key: the keys in backups that are older than
+    /// the last [`rotate`](Self::rotate) cannot be decrypted any more, and the erasures before it
+    /// hold for these backups, too. **A database restored from such a backup cannot open any
+    /// personal value**: do it when backups of that age are deleted or not needed.
     ///
     /// # Errors
-    /// [`PersonalError::NotRewrapped`] if keys need an earlier version; otherwise if the database or
-    /// the provider fails.
+    /// [`PersonalError::NotRewrapped`] if keys need an earlier version; otherwise if the database
+    /// or the provider fails.
     pub async fn destroy_earlier_wrapping_keys(&self) -> Result<(), PersonalError> {
         let epoch = self.epoch().await?;
         let earlier = self.wrapped_before(epoch).await?.len();

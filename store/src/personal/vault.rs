@@ -20,8 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A named key of Vault's transit engine, of a type that encrypts (`aes256-gcm96` by default).
 ///
 /// The token needs `update` on `transit/encrypt/<key>` and `transit/decrypt/<key>`; for rotations
-/// also on `rewrap/<key>`, `keys/<key>/rotate`, `keys/<key>/config` and `keys/<key>/trim`, and `read`
-/// on `keys/<key>`. Renewing the token is the application's work:
+/// also on `rewrap/<key>`, `keys/<key>/rotate`, `keys/<key>/config` and `keys/<key>/trim`, and
+/// `read` on `keys/<key>`. Renewing the token is the application's work:
 /// [`set_token`](Self::set_token).
 pub struct VaultKeyProvider {
     client: Client,
@@ -39,7 +39,7 @@ impl VaultKeyProvider {
     /// [`KeyProviderError`] if the HTTP client cannot be made.
     pub fn new(address: &str, token: &str, key: &str) -> Result<Self, KeyProviderError> {
         let client = Client::builder().timeout(DEADLINE).build();
-        let client = client.map_err(|error| failed("make an HTTP client", &error, false))?;
+        let client = client.map_err(|error| permanent("make an HTTP client", &error))?;
         Ok(Self {
             client,
             base: format!("{}/v1/transit", address.trim_end_matches('/')),
@@ -78,10 +78,10 @@ impl VaultKeyProvider {
             request = request.header("Content-Type", "application/json").body(body.to_string());
         }
         let answer =
-            request.send().await.map_err(|error| failed(action, &error.without_url(), true))?;
+            request.send().await.map_err(|error| transient(action, &error.without_url()))?;
         let status = answer.status();
         let text = answer.bytes().await;
-        let text = text.map_err(|error| failed(action, &error.without_url(), true))?;
+        let text = text.map_err(|error| transient(action, &error.without_url()))?;
         if !status.is_success() {
             return Err(refused(action, status, &text));
         }
@@ -100,7 +100,7 @@ impl VaultKeyProvider {
         let path = format!("{operation}/{}", self.key);
         let data = self.request(action, Method::POST, path, body).await?;
         let text = data.get(field).and_then(Value::as_str);
-        let text = text.ok_or_else(|| failed(action, &format!("the answer lacks {field}"), false));
+        let text = text.ok_or_else(|| permanent(action, &format!("the answer lacks {field}")));
         text.map(|text| Zeroizing::new(text.to_owned()))
     }
 
@@ -114,8 +114,7 @@ impl VaultKeyProvider {
         let key = format!("keys/{}", self.key);
         let data = self.request(ACTION, Method::GET, key.clone(), Value::Null).await?;
         let newest = data.get("latest_version").and_then(Value::as_u64);
-        let newest =
-            newest.ok_or_else(|| failed(ACTION, &"the answer lacks latest_version", false))?;
+        let newest = newest.ok_or_else(|| permanent(ACTION, &"the answer lacks latest_version"))?;
         let limits = json!({ "min_decryption_version": newest, "min_encryption_version": newest });
         self.request(ACTION, Method::POST, format!("{key}/config"), limits).await?;
         let trim = json!({ "min_available_version": newest });
@@ -141,8 +140,7 @@ impl KeyProvider for VaultKeyProvider {
             let body = json!({ "ciphertext": ciphertext(ACTION, wrapped)? });
             let text = self.text(ACTION, "decrypt", body, "plaintext").await?;
             let secret = STANDARD.decode(text.as_bytes());
-            let secret =
-                secret.map_err(|_quotes| failed(ACTION, &"the answer is no base64", false))?;
+            let secret = secret.map_err(|_quotes| permanent(ACTION, &"the answer is no base64"))?;
             Ok(Zeroizing::new(secret))
         })
     }
@@ -177,17 +175,28 @@ impl fmt::Debug for VaultKeyProvider {
 
 fn ciphertext<'a>(action: &'static str, wrapped: &'a [u8]) -> Result<&'a str, KeyProviderError> {
     let text = std::str::from_utf8(wrapped).ok().filter(|text| text.starts_with("vault:v"));
-    text.ok_or_else(|| failed(action, &"the bytes were not encrypted by Vault", false))
+    text.ok_or_else(|| permanent(action, &"the bytes were not encrypted by Vault"))
 }
 
 /// The errors that the server names.
 fn refused(action: &'static str, status: StatusCode, text: &[u8]) -> KeyProviderError {
     let answer: Value = serde_json::from_slice(text).unwrap_or_default();
     let errors = answer.get("errors").cloned().unwrap_or_default();
-    let is_retryable = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-    failed(action, &format!("status {}: {errors}", status.as_u16()), is_retryable)
+    let reason = format!("status {}: {errors}", status.as_u16());
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        transient(action, &reason)
+    } else {
+        permanent(action, &reason)
+    }
 }
 
-fn failed(action: &'static str, reason: &dyn fmt::Display, is_retryable: bool) -> KeyProviderError {
-    KeyProviderError { provider: PROVIDER, action, reason: reason.to_string(), is_retryable }
+/// A failure that a later try can end.
+fn transient(action: &'static str, reason: &dyn fmt::Display) -> KeyProviderError {
+    KeyProviderError { is_retryable: true, ..permanent(action, reason) }
+}
+
+/// A failure that each try would meet.
+fn permanent(action: &'static str, reason: &dyn fmt::Display) -> KeyProviderError {
+    let reason = reason.to_string();
+    KeyProviderError { provider: PROVIDER, action, reason, is_retryable: false }
 }

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use sqlx::PgConnection;
 
 use super::Projection;
-use super::lease::{Lease, LeaseLost};
+use super::lease::{LeaseLost, ProjectionLease};
 use super::versions::{ProjectionVersion, begin};
 use crate::event::RecordedEvent;
 use crate::follow::Checkpoint;
@@ -27,7 +27,7 @@ pub(super) enum ApplyError {
 pub(super) async fn apply<P: Projection>(
     (store, projection, version): (&Store, &P, &ProjectionVersion),
     connection: &mut PgConnection,
-    lease: &Lease,
+    lease: &ProjectionLease,
     events: &[RecordedEvent],
     reached: &Checkpoint,
 ) -> Result<(), ApplyError> {

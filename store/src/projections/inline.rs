@@ -20,7 +20,7 @@ const LEASE_MIN: Duration = Duration::from_secs(10);
 
 /// Who applies the events to a version of a projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum ApplyMode {
     Inline,
     Followed,
 }
@@ -31,12 +31,12 @@ impl Store {
     ///
     /// The projection is applied here only after
     /// [`make_inline`](ProjectionRunner::make_inline); before, its runner applies the events, and
-    /// this is an append. So first deploy this call in all places that append such events, then make
-    /// the projection inline. A repeated append applies nothing.
+    /// this is an append. So first deploy this call in all places that append such events, then
+    /// make the projection inline. A repeated append applies nothing.
     ///
     /// The price: four more round trips, stream rows that stay locked during them, and appends that
-    /// fail when the projection does. Appends to other streams run at the same time: lock rows of the
-    /// read model in one order, or expect [`AppendError::LostRace`] for a deadlock.
+    /// fail when the projection does. Appends to other streams run at the same time: lock rows of
+    /// the read model in one order, or expect [`AppendError::LostRace`] for a deadlock.
     ///
     /// # Errors
     /// [`ProjectionError::Append`] as [`append_in`](Store::append_in), and for the commit;
@@ -63,9 +63,9 @@ impl Store {
         Ok(appended)
     }
 
-    /// Applies the events of [`append_in`](Store::append_in) to a projection in the same transaction,
-    /// if the projection is inline: for several projections, or with writes of the application. For
-    /// transactions at `READ COMMITTED`.
+    /// Applies the events of [`append_in`](Store::append_in) to a projection in the same
+    /// transaction, if the projection is inline: for several projections, or with writes of the
+    /// application. For transactions at `READ COMMITTED`.
     ///
     /// # Errors
     /// [`ProjectionError`]; roll back.
@@ -141,7 +141,7 @@ impl<P: Projection> ProjectionRunner<P> {
     /// # Errors
     /// [`ProjectionError`]; nothing changes.
     pub async fn make_inline(self, deadline: Duration) -> Result<(), ProjectionError> {
-        self.change_mode(Mode::Inline, deadline).await
+        self.change_mode(ApplyMode::Inline, deadline).await
     }
 
     /// The way back: a runner applies the events that are appended from then on.
@@ -149,10 +149,14 @@ impl<P: Projection> ProjectionRunner<P> {
     /// # Errors
     /// [`ProjectionError`]; nothing changes.
     pub async fn make_followed(self, deadline: Duration) -> Result<(), ProjectionError> {
-        self.change_mode(Mode::Followed, deadline).await
+        self.change_mode(ApplyMode::Followed, deadline).await
     }
 
-    async fn change_mode(&self, mode: Mode, deadline: Duration) -> Result<(), ProjectionError> {
+    async fn change_mode(
+        &self,
+        mode: ApplyMode,
+        deadline: Duration,
+    ) -> Result<(), ProjectionError> {
         let (store, statements) = (self.store(), self.store().statements());
         let version = ProjectionVersion::of(self.projection(), store)?;
         version.register(store, self.projection()).await?;
@@ -162,8 +166,8 @@ impl<P: Projection> ProjectionRunner<P> {
         let mut transaction = begin(store, &mut own).await.map_err(&failed)?;
         let lock = sqlx::query(statements.projection_lock_appends.clone());
         lock.bind(milliseconds(deadline)).execute(&mut *transaction).await.map_err(&failed)?;
-        // Without a lock: a runner that lost the lease has rows of the read model, and fails at this
-        // one.
+        // Without a lock: a runner that lost the lease has rows of the read model, and fails at
+        // this one.
         let read = sqlx::query_as(statements.projection_read.clone());
         let read = read.bind(version.name).bind(version.number).fetch_one(&mut *transaction);
         let (checkpoint, was_inline): (Option<Json<Checkpoint>>, bool) =
@@ -178,7 +182,7 @@ impl<P: Projection> ProjectionRunner<P> {
             .bind(version.name)
             .bind(version.number)
             .bind(epoch)
-            .bind(mode == Mode::Inline)
+            .bind(mode == ApplyMode::Inline)
             .bind(Json(&checkpoint))
             .bind(checkpoint.position())
             .bind(applied)

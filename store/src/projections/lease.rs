@@ -16,7 +16,7 @@ use crate::stream::Position;
 /// A lease that this runner acquired. Another runner can have it by now: each write is conditioned
 /// on its epoch.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct ProjectionLease {
     store: Store,
     version: ProjectionVersion,
     epoch: i64,
@@ -40,9 +40,9 @@ pub(super) enum Renewed {
     Later,
 }
 
-impl Lease {
-    /// Acquires the lease, with the checkpoint behind the applied events; waits while another runner
-    /// has it.
+impl ProjectionLease {
+    /// Acquires the lease, with the checkpoint behind the applied events; waits while another
+    /// runner has it.
     pub(super) async fn acquire(
         store: &Store,
         version: &ProjectionVersion,

@@ -3,16 +3,16 @@
 //! A [`Projection`] names the events that it follows, the tables that it fills, and the function
 //! that applies a batch of events to them. A [runner](ProjectionRunner) reads the log and applies
 //! batches, each in one transaction with the checkpoint after it: each event changes the read model
-//! exactly once, also after crashes. Runners of one projection exclude each other by a lease; a runner
-//! that lost it cannot commit.
+//! exactly once, also after crashes. Runners of one projection exclude each other by a lease; a
+//! runner that lost it cannot commit.
 //!
 //! The consumer crate builds projections from topics, in a database that need not be the store's.
 //! Its handler has the same form, a batch of events and the connection of the transaction, and
-//! [`apply`](Projection::apply) can be called by it, or the other way round, if the read model needs
-//! only the decoded events. There is no adapter between the two, because the facts beside an event
-//! differ: a record of a topic has an offset and no position, and lacks the custom metadata; and
-//! progress is one offset for each partition there, one checkpoint here. The consumer also needs no
-//! access to the store.
+//! [`apply`](Projection::apply) can be called by it, or the other way round, if the read model
+//! needs only the decoded events. There is no adapter between the two, because the facts beside an
+//! event differ: a record of a topic has an offset and no position, and lacks the custom metadata;
+//! and progress is one offset for each partition there, one checkpoint here. The consumer also
+//! needs no access to the store.
 
 mod apply;
 mod error;
@@ -98,9 +98,8 @@ use crate::follow::Follow;
 /// let deposit = Append::to(&account(42), ExpectedVersion::Any, [opened("Ann"), deposited(7)]);
 /// let appended = store.append(&deposit).await?;
 /// store.wait_for("balances", appended.positions(), std::time::Duration::from_secs(10)).await?;
-/// let cents: i64 = sqlx::query_scalar("select cents from balances.balances where account = 'account-42'")
-///     .fetch_one(store.pool())
-///     .await?;
+/// let query = "select cents from balances.balances where account = 'account-42'";
+/// let cents: i64 = sqlx::query_scalar(query).fetch_one(store.pool()).await?;
 /// assert_eq!(cents, 7);
 /// # runner.abort();
 /// # Ok(())
@@ -123,11 +122,11 @@ pub trait Projection: Send + Sync + 'static {
     /// Applies events, each stream in order, in a transaction that the caller commits together with
     /// the checkpoint.
     ///
-    /// Write through this connection only, and neither commit nor roll back. The transaction of some
-    /// events can be rolled back and they come again, alone or with others; so another side effect
-    /// can be repeated. After an error the events are applied one by one, and the projection stops
-    /// at the one that fails. Deadlocks and broken connections are no failure of an event, if the
-    /// error is a [`sqlx::Error`] or has one among its causes.
+    /// Write through this connection only, and neither commit nor roll back. The transaction of
+    /// some events can be rolled back and they come again, alone or with others; so another side
+    /// effect can be repeated. After an error the events are applied one by one, and the projection
+    /// stops at the one that fails. Deadlocks and broken connections are no failure of an event, if
+    /// the error is a [`sqlx::Error`] or has one among its causes.
     ///
     /// # Errors
     /// Any error.

@@ -17,12 +17,12 @@ const PAGES_MAX: usize = 4;
 const PASSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// A follower in a task of its own.
-pub(super) struct Reader {
+pub(super) struct ReadAhead {
     pages: mpsc::Receiver<Result<FollowedPage, Error>>,
     /// The end of the log for this reader.
     error: Option<Error>,
     /// Progress over events that the projection does not get, and when it is to be stored.
-    passed: Option<(Instant, Batch)>,
+    passed: Option<(Instant, CheckpointedBatch)>,
     returned_at: Option<Instant>,
     /// Aborted when the reader is dropped.
     _task: JoinSet<()>,
@@ -30,7 +30,7 @@ pub(super) struct Reader {
 
 /// Consecutive events, and the checkpoints after them.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct CheckpointedBatch {
     pub(super) events: Vec<RecordedEvent>,
     /// One for each event.
     pub(super) checkpoints: Vec<Checkpoint>,
@@ -38,7 +38,7 @@ pub(super) struct Batch {
     pub(super) reached: Checkpoint,
 }
 
-impl Reader {
+impl ReadAhead {
     pub(super) fn start(follower: Follower) -> Self {
         let (sender, pages) = mpsc::channel(PAGES_MAX);
         let mut task = JoinSet::new();
@@ -46,9 +46,9 @@ impl Reader {
         Self { pages, error: None, passed: None, returned_at: None, _task: task }
     }
 
-    /// The next events; once in [`PASSED_PAUSE`], also progress over events that the projection does
-    /// not get. No effect if it is dropped.
-    pub(super) async fn next(&mut self, events_max: usize) -> Result<Batch, Error> {
+    /// The next events; once in [`PASSED_PAUSE`], also progress over events that the projection
+    /// does not get. No effect if it is dropped.
+    pub(super) async fn next(&mut self, events_max: usize) -> Result<CheckpointedBatch, Error> {
         loop {
             let batch = match &self.passed {
                 None => self.read(events_max).await?,
@@ -68,20 +68,20 @@ impl Reader {
         }
     }
 
-    fn returned(&mut self, batch: Batch) -> Batch {
+    fn returned(&mut self, batch: CheckpointedBatch) -> CheckpointedBatch {
         self.passed = None;
         self.returned_at = Some(Instant::now());
         batch
     }
 
     /// The pages that are read already, up to `events_max`, or the next page.
-    async fn read(&mut self, events_max: usize) -> Result<Batch, Error> {
+    async fn read(&mut self, events_max: usize) -> Result<CheckpointedBatch, Error> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
         let page = self.pages.recv().await.unwrap_or(Err(ended()))?;
         let FollowedPage { events, checkpoints, reached } = page;
-        let mut batch = Batch { events, checkpoints, reached };
+        let mut batch = CheckpointedBatch { events, checkpoints, reached };
         while batch.events.len() < events_max {
             match self.pages.try_recv() {
                 Ok(Ok(page)) => batch.add(page),
@@ -96,7 +96,7 @@ impl Reader {
     }
 }
 
-impl Batch {
+impl CheckpointedBatch {
     fn add(&mut self, page: FollowedPage) {
         self.events.extend(page.events);
         self.checkpoints.extend(page.checkpoints);

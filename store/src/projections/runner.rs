@@ -11,8 +11,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::apply::{ApplyError, apply, causes};
-use super::lease::{self, Lease, LeaseLost, Renewed};
-use super::reader::{Batch, Reader};
+use super::lease::{self, LeaseLost, ProjectionLease, Renewed};
+use super::reader::{CheckpointedBatch, ReadAhead};
 use super::versions::ProjectionVersion;
 use super::{Projection, ProjectionError};
 use crate::backoff::pause_up_to;
@@ -45,8 +45,8 @@ pub struct ProjectionRunner<P> {
 }
 
 impl Store {
-    /// A runner of a projection. Each process of a service can run one: they share a lease, and when
-    /// one ends, another continues.
+    /// A runner of a projection. Each process of a service can run one: they share a lease, and
+    /// when one ends, another continues.
     pub fn project<P: Projection>(&self, projection: P) -> ProjectionRunner<P> {
         ProjectionRunner {
             store: self.clone(),
@@ -100,9 +100,9 @@ impl<P: Projection> ProjectionRunner<P> {
     /// After the future is dropped, the lease expires by itself.
     ///
     /// # Errors
-    /// [`ProjectionError::Illegal`]; [`ProjectionError::OtherEvents`]; [`ProjectionError::Store`] with
-    /// [`Error::OtherStore`] or [`Error::OtherHistory`], after which only a new version helps, or with
-    /// [`Error::Database`] if the tables cannot be created.
+    /// [`ProjectionError::Illegal`]; [`ProjectionError::OtherEvents`]; [`ProjectionError::Store`]
+    /// with [`Error::OtherStore`] or [`Error::OtherHistory`], after which only a new version helps,
+    /// or with [`Error::Database`] if the tables cannot be created.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send,
@@ -165,7 +165,8 @@ impl<P: Projection> ProjectionRunner<P> {
 
     async fn apply_batches(&self, version: &ProjectionVersion) -> Result<Infallible, Interruption> {
         version.register(&self.store, &self.projection).await?;
-        let acquired = Lease::acquire(&self.store, version, &self.owner, self.lease).await;
+        let acquired =
+            ProjectionLease::acquire(&self.store, version, &self.owner, self.lease).await;
         let (lease, checkpoint) = acquired?;
         self.epoch.store(lease.epoch(), Ordering::Relaxed);
         self.wait_until_due(&lease).await?;
@@ -173,7 +174,7 @@ impl<P: Projection> ProjectionRunner<P> {
         if let Some(checkpoint) = checkpoint {
             follow = follow.after(checkpoint);
         }
-        let mut reader = Reader::start(Follower::new(&self.store, follow));
+        let mut reader = ReadAhead::start(Follower::new(&self.store, follow));
         // Outside the pool: when the future is dropped, the transaction ends with the connection.
         let mut connection = self.store.pool().acquire().await?.detach();
         loop {
@@ -194,7 +195,7 @@ impl<P: Projection> ProjectionRunner<P> {
     }
 
     /// Waits while the projection is stopped at an event that is to be tried later.
-    async fn wait_until_due(&self, lease: &Lease) -> Result<(), Interruption> {
+    async fn wait_until_due(&self, lease: &ProjectionLease) -> Result<(), Interruption> {
         while lease.renew().await?? == Renewed::Later {
             tokio::time::sleep(STOPPED_PAUSE.min(lease.renewal_pause())).await;
         }
@@ -204,7 +205,7 @@ impl<P: Projection> ProjectionRunner<P> {
     async fn stop(
         &self,
         version: &ProjectionVersion,
-        lease: &Lease,
+        lease: &ProjectionLease,
         position: Position,
         error: &str,
     ) -> Result<(), Interruption> {
@@ -224,11 +225,11 @@ impl<P: Projection> ProjectionRunner<P> {
         &self,
         version: &ProjectionVersion,
         connection: &mut PgConnection,
-        lease: &Lease,
-        batch: Batch,
+        lease: &ProjectionLease,
+        batch: CheckpointedBatch,
     ) -> Result<(), Interruption> {
         let of = (&self.store, &self.projection, version);
-        let Batch { events, checkpoints, reached } = batch;
+        let CheckpointedBatch { events, checkpoints, reached } = batch;
         match apply(of, connection, lease, &events, &reached).await {
             Ok(()) => {
                 telemetry::projected(version.name, events.len());
@@ -251,7 +252,7 @@ impl<P: Projection> ProjectionRunner<P> {
 
 /// Does some work, and renews the lease meanwhile.
 async fn keep<T>(
-    lease: &Lease,
+    lease: &ProjectionLease,
     work: impl Future<Output = Result<T, Interruption>>,
 ) -> Result<T, Interruption> {
     let mut work = pin!(work);

@@ -80,7 +80,8 @@ impl Store {
     /// later ones.
     ///
     /// # Errors
-    /// [`ProjectionError::Store`], also if no version is stopped at this event, or the reason is empty.
+    /// [`ProjectionError::Store`], also if no version is stopped at this event, or the reason is
+    /// empty.
     pub async fn skip_projection_event(
         &self,
         projection: &str,

@@ -149,8 +149,8 @@ impl Store {
     /// schema; new views have the default privileges of the schema.
     ///
     /// # Errors
-    /// [`ProjectionError::Behind`] at the deadline; [`ProjectionError::Store`], also if there is no such
-    /// version.
+    /// [`ProjectionError::Behind`] at the deadline; [`ProjectionError::Store`], also if there is no
+    /// such version.
     pub async fn switch_projection(
         &self,
         projection: &str,

@@ -13,12 +13,12 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 impl Store {
     /// Waits until the version of a projection that readers see has applied the events at these
     /// positions, such as those of an append ([`Appended::positions`](crate::Appended::positions)).
-    /// Events that the projection does not follow are not waited for. A projection that readers do not
-    /// see yet is waited for: the first runner may be creating its tables.
+    /// Events that the projection does not follow are not waited for. A projection that readers do
+    /// not see yet is waited for: the first runner may be creating its tables.
     ///
     /// # Errors
-    /// At the deadline, [`ProjectionError::Behind`], or [`ProjectionError::Unknown`] if readers see no
-    /// version of it; [`ProjectionError::Store`].
+    /// At the deadline, [`ProjectionError::Behind`], or [`ProjectionError::Unknown`] if readers see
+    /// no version of it; [`ProjectionError::Store`].
     pub async fn wait_for(
         &self,
         projection: &str,

@@ -20,10 +20,11 @@ pub struct CausalEvent {
 }
 
 impl Store {
-    /// The causal tree of an event, by the causation ids: the event that led to it first, then all that
-    /// resulted from that one, depth first. Empty if there is no such event.
+    /// The causal tree of an event, by the causation ids: the event that led to it first, then all
+    /// that resulted from that one, depth first. Empty if there is no such event.
     ///
-    /// The events of one command have the same cause, the command; they are the first ones together.
+    /// The events of one command have the same cause, the command; they are the first ones
+    /// together.
     ///
     /// # Errors
     /// [`Error`] if the events cannot be read.

@@ -21,14 +21,14 @@ impl Store {
         &self,
         category: &Category,
     ) -> impl Stream<Item = Result<(StreamName, Version), Error>> + Send + use<> {
-        let begin = Listing {
+        let begin = StreamListing {
             store: self.clone(),
             category: category.clone(),
             page: VecDeque::new(),
             last: String::new(),
             is_at_end: false,
         };
-        try_unfold(begin, async |mut listing: Listing| {
+        try_unfold(begin, async |mut listing: StreamListing| {
             Ok(listing.next().await?.map(|stream| (stream, listing)))
         })
     }
@@ -48,7 +48,7 @@ impl Store {
     }
 }
 
-struct Listing {
+struct StreamListing {
     store: Store,
     category: Category,
     page: VecDeque<(String, Version)>,
@@ -56,7 +56,7 @@ struct Listing {
     is_at_end: bool,
 }
 
-impl Listing {
+impl StreamListing {
     async fn next(&mut self) -> Result<Option<(StreamName, Version)>, Error> {
         if self.page.is_empty() && !self.is_at_end {
             let rows = sqlx::query_as(self.store.statements().streams.clone())

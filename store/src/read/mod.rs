@@ -40,11 +40,13 @@ impl Store {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let bed = annals_testkit::Testbed::new("doc_read").await;
     /// # let store = bed.store();
-    /// # let append = Append::to(&account(1), ExpectedVersion::Any, [opened("Ann"), deposited(1), deposited(2)]);
+    /// # let events = [opened("Ann"), deposited(1), deposited(2)];
+    /// # let append = Append::to(&account(1), ExpectedVersion::Any, events);
     /// # store.append(&append).await?;
     /// // The last ten deposits, the latest first.
     /// let accounts = Category::new("account")?;
-    /// let read = Read::category(&accounts).of_types(["MoneyDeposited"]).backwards().events_max(10);
+    /// let read = Read::category(&accounts).of_types(["MoneyDeposited"]);
+    /// let read = read.backwards().events_max(10);
     /// let mut events = pin!(store.read(read));
     /// let mut found = Vec::new();
     /// while let Some(event) = events.try_next().await? {
@@ -78,8 +80,8 @@ impl Store {
         self.read(Read::stream(stream).from(from))
     }
 
-    /// Reads a stream as values of the application's type, with their versions: several of one version
-    /// where an upcaster makes them.
+    /// Reads a stream as values of the application's type, with their versions: several of one
+    /// version where an upcaster makes them.
     ///
     /// # Errors
     /// Items are [`Error`] when a page cannot be read or an event cannot be decoded; the stream

@@ -54,7 +54,7 @@ impl<K: Key> Reading<K> {
             unreadable: None,
             page_events: PAGE_EVENTS_FIRST,
             last: None,
-            lowest: <K as sealed::Key>::FIRST,
+            lowest: <K as sealed::ToPageKey>::FIRST,
             stream_version: None,
             removed_behind: 0,
             remaining: read.events_max,
@@ -122,7 +122,7 @@ impl<K: Key> Reading<K> {
     ) -> Result<(), Error> {
         let decoded = decode_rows(&self.store, rows, &BTreeSet::new()).await?;
         (self.page, self.unreadable) = (decoded.events, decoded.unreadable);
-        self.last = Some(self.page.back().map_or(start, <K as sealed::Key>::of));
+        self.last = Some(self.page.back().map_or(start, <K as sealed::ToPageKey>::of));
         self.is_at_end = u32::try_from(self.page.len()) != Ok(rows_max) && !is_full(rows)?;
         Ok(())
     }
@@ -133,7 +133,7 @@ impl<K: Key> Reading<K> {
         let (Some(category), Some(last)) = (self.read.whole_category(), self.page.back()) else {
             return Ok(());
         };
-        let (last, is_backwards) = (sealed::Key::key(last.position), self.read.is_backwards);
+        let (last, is_backwards) = (sealed::ToPageKey::key(last.position), self.read.is_backwards);
         let (after, last) =
             if is_backwards { (last.before(), start.before()) } else { (start, last) };
         let category = category.map(Category::as_str);
@@ -172,9 +172,9 @@ impl<K: Key> Reading<K> {
         if K::IS_POSITION
             && let Some(time) = self.read.recorded_since
         {
-            self.lowest = sealed::Key::key(position_at(&self.store, time).await?);
+            self.lowest = sealed::ToPageKey::key(position_at(&self.store, time).await?);
         }
-        let from = self.read.from.map(sealed::Key::key);
+        let from = self.read.from.map(sealed::ToPageKey::key);
         Ok(if self.read.is_backwards {
             from.map_or(PageKey::END, PageKey::next)
         } else {

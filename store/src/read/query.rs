@@ -21,7 +21,7 @@ use crate::stream::{Category, Position, StreamName, Version};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Read<K> {
-    source: Source,
+    source: ReadSource,
     pub(crate) is_backwards: bool,
     pub(crate) from: Option<K>,
     pub(crate) recorded_since: Option<Timestamp>,
@@ -30,7 +30,7 @@ pub struct Read<K> {
 }
 
 #[derive(Debug, Clone)]
-enum Source {
+enum ReadSource {
     Stream(StreamName),
     Category(Category),
     Correlation(Uuid),
@@ -46,7 +46,7 @@ impl Read<Version> {
     /// their number.
     #[must_use]
     pub fn stream(stream: &StreamName) -> Self {
-        Self::new(Source::Stream(stream.clone()))
+        Self::new(ReadSource::Stream(stream.clone()))
     }
 }
 
@@ -54,30 +54,30 @@ impl Read<Position> {
     /// The events of a category, in position order.
     #[must_use]
     pub fn category(category: &Category) -> Self {
-        Self::new(Source::Category(category.clone()))
+        Self::new(ReadSource::Category(category.clone()))
     }
 
     /// All events, in position order.
     #[must_use]
     pub fn all() -> Self {
-        Self::new(Source::All)
+        Self::new(ReadSource::All)
     }
 
     /// The events with a correlation id, across streams, in position order.
     #[must_use]
     pub fn correlation(correlation_id: Uuid) -> Self {
-        Self::new(Source::Correlation(correlation_id))
+        Self::new(ReadSource::Correlation(correlation_id))
     }
 
     /// The events with a causation id, across streams, in position order.
     #[must_use]
     pub fn causation(causation_id: Uuid) -> Self {
-        Self::new(Source::Causation(causation_id))
+        Self::new(ReadSource::Causation(causation_id))
     }
 }
 
 impl<K> Read<K> {
-    const fn new(source: Source) -> Self {
+    const fn new(source: ReadSource) -> Self {
         Self {
             source,
             is_backwards: false,
@@ -127,15 +127,17 @@ impl<K> Read<K> {
 
     pub(crate) fn statement(&self, statements: &Statements) -> SqlStr {
         let [forwards, backwards] = match self.source {
-            Source::Stream(_) => [&statements.read_stream, &statements.read_stream_backwards],
-            Source::Category(_) => [&statements.read_category, &statements.read_category_backwards],
-            Source::Correlation(_) => {
+            ReadSource::Stream(_) => [&statements.read_stream, &statements.read_stream_backwards],
+            ReadSource::Category(_) => {
+                [&statements.read_category, &statements.read_category_backwards]
+            }
+            ReadSource::Correlation(_) => {
                 [&statements.read_correlation, &statements.read_correlation_backwards]
             }
-            Source::Causation(_) => {
+            ReadSource::Causation(_) => {
                 [&statements.read_causation, &statements.read_causation_backwards]
             }
-            Source::All => [&statements.read_all, &statements.read_all_backwards],
+            ReadSource::All => [&statements.read_all, &statements.read_all_backwards],
         };
         if self.is_backwards { backwards.clone() } else { forwards.clone() }
     }
@@ -143,29 +145,29 @@ impl<K> Read<K> {
     /// Whether the source, the types and the time select an event, wherever the read starts.
     fn is_of_source(&self, event: &RecordedEvent) -> bool {
         match &self.source {
-            Source::Stream(stream) => event.stream == *stream,
-            Source::Category(category) => event.stream.category() == category.as_str(),
-            Source::Correlation(id) => event.metadata.correlation_id == Some(*id),
-            Source::Causation(id) => event.metadata.causation_id == Some(*id),
-            Source::All => true,
+            ReadSource::Stream(stream) => event.stream == *stream,
+            ReadSource::Category(category) => event.stream.category() == category.as_str(),
+            ReadSource::Correlation(id) => event.metadata.correlation_id == Some(*id),
+            ReadSource::Causation(id) => event.metadata.causation_id == Some(*id),
+            ReadSource::All => true,
         }
     }
 
     /// The category of a read in position order of one category or of all; none of another read.
     pub(crate) const fn whole_category(&self) -> Option<Option<&Category>> {
         match &self.source {
-            Source::Category(category) => Some(Some(category)),
-            Source::All => Some(None),
-            Source::Stream(_) | Source::Correlation(_) | Source::Causation(_) => None,
+            ReadSource::Category(category) => Some(Some(category)),
+            ReadSource::All => Some(None),
+            ReadSource::Stream(_) | ReadSource::Correlation(_) | ReadSource::Causation(_) => None,
         }
     }
 
     pub(crate) fn source_text(&self) -> Option<String> {
         match &self.source {
-            Source::Stream(stream) => Some(stream.to_string()),
-            Source::Category(category) => Some(category.to_string()),
-            Source::Correlation(id) | Source::Causation(id) => Some(id.to_string()),
-            Source::All => None,
+            ReadSource::Stream(stream) => Some(stream.to_string()),
+            ReadSource::Category(category) => Some(category.to_string()),
+            ReadSource::Correlation(id) | ReadSource::Causation(id) => Some(id.to_string()),
+            ReadSource::All => None,
         }
     }
 }
@@ -173,9 +175,9 @@ impl<K> Read<K> {
 impl<K: Key> Read<K> {
     /// Whether an event is one of those that the read returns.
     pub(crate) fn selects(&self, event: &RecordedEvent) -> bool {
-        let key = <K as sealed::Key>::of(event);
+        let key = <K as sealed::ToPageKey>::of(event);
         let is_reached =
-            self.from.map(sealed::Key::key).is_none_or(|from| match self.is_backwards {
+            self.from.map(sealed::ToPageKey::key).is_none_or(|from| match self.is_backwards {
                 true => key <= from,
                 false => key >= from,
             });
@@ -187,7 +189,7 @@ impl<K: Key> Read<K> {
 }
 
 /// A sort key of events: [`Version`] or [`Position`].
-pub trait Key: sealed::Key {}
+pub trait Key: sealed::ToPageKey {}
 impl Key for Version {}
 impl Key for Position {}
 
@@ -196,7 +198,7 @@ pub(crate) mod sealed {
     use crate::event::RecordedEvent;
     use crate::stream::{Position, Version};
 
-    pub trait Key: Copy + Send + Sync {
+    pub trait ToPageKey: Copy + Send + Sync {
         const IS_POSITION: bool;
         const FIRST: PageKey;
         fn key(self) -> PageKey;
@@ -228,7 +230,7 @@ pub(crate) mod sealed {
         }
     }
 
-    impl Key for Version {
+    impl ToPageKey for Version {
         const IS_POSITION: bool = false;
         const FIRST: PageKey = PageKey(Self::FIRST.get());
         fn key(self) -> PageKey {
@@ -239,7 +241,7 @@ pub(crate) mod sealed {
         }
     }
 
-    impl Key for Position {
+    impl ToPageKey for Position {
         const IS_POSITION: bool = true;
         const FIRST: PageKey = PageKey(Self::FIRST.get());
         fn key(self) -> PageKey {

@@ -157,8 +157,8 @@ impl EventFields {
     }
 }
 
-/// Decodes an event as values of the application's type; none, if it is of an unknown type and these
-/// are skipped.
+/// Decodes an event as values of the application's type; none, if it is of an unknown type and
+/// these are skipped.
 pub(crate) fn decode<E: EventSet>(
     event: &RecordedEvent,
     unknown: UnknownEvents,

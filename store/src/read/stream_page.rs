@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 
 use crate::error::Error;
 use crate::event::RecordedEvent;
-use crate::read::query::sealed::{Key, PageKey};
+use crate::read::query::sealed::{PageKey, ToPageKey};
 use crate::read::rows::{DecodedRows, decode_rows};
 use crate::store::Store;
 use crate::stream::Version;

@@ -22,8 +22,8 @@
 //! ```
 //!
 //! A decision on several aggregates takes and returns tuples, as
-//! [`EventStore::decide`](crate::EventStore::decide) does. Application code that needs a whole store
-//! runs on a [`MemoryStore`](crate::MemoryStore).
+//! [`EventStore::decide`](crate::EventStore::decide) does. Application code that needs a whole
+//! store runs on a [`MemoryStore`](crate::MemoryStore).
 
 mod diff;
 

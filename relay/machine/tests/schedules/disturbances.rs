@@ -1,4 +1,4 @@
-//! What can happen in a world besides faults of relays, of the network and of the broker.
+//! The disturbances of a world besides faults of relays, of the network and of the broker.
 
 /// The switches of a world. A world without disturbances is small: every schedule can be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

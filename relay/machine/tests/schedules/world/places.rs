@@ -237,7 +237,8 @@ impl World {
         verified.iter().any(|event| !self.database.outbox.has(shard, *event))
     }
 
-    /// Whether the database lacks the events at the ends of a checkpoint, or its quarantine changes.
+    /// Whether the database lacks the events at the ends of a checkpoint, or its quarantine
+    /// changes.
     fn misses(&self, shard: usize, checkpoint: &Checkpoint) -> bool {
         let has_holds = self.plant == Some(Plant::LostHoldsAreNotMissed)
             || checkpoint.hold_changes <= self.database.hold_changes[shard];
