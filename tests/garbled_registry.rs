@@ -1,6 +1,6 @@
 //! A schema registry with invalid answers, late ones or none counts as down: events with known
-//! schemas are published, the categories of new schemas wait and no others, and nothing is published
-//! with an id that the registry did not assign.
+//! schemas are published, the categories of new schemas wait and no others, and nothing is
+//! published with an id that the registry did not assign.
 
 use annals_store::{Append, ExpectedVersion, StreamName};
 use annals_testkit::{

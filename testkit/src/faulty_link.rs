@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -12,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::follow::DEADLINE;
+use crate::link_state::{Flow, State};
 use crate::must::Must;
 use crate::round_trips::{RoundTrips, Turn};
 
@@ -19,37 +19,6 @@ const BUFFER_BYTES: usize = 65_536;
 /// The API keys of Kafka's requests to add partitions to a transaction and to end one.
 const ADD_PARTITIONS_TO_TXN: i16 = 24;
 const END_TXN: i16 = 26;
-
-/// How the link treats bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    /// It forwards them.
-    Open,
-    /// It breaks all connections, and new ones.
-    Cut,
-    /// It keeps connections open, and forwards nothing.
-    Silent,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct State {
-    flow: Flow,
-    /// The API key of the Kafka requests that it holds.
-    holds: Option<i16>,
-    /// Connections made before the last cut end, although the link is mended meanwhile.
-    cuts: usize,
-    /// The bytes that each direction of a connection forwards in a second.
-    bytes_per_second: Option<u32>,
-}
-
-impl State {
-    /// The time that these bytes take.
-    fn pause(&self, bytes: usize) -> Duration {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let seconds = self.bytes_per_second.map(|rate| f64::from(bytes) / f64::from(rate.max(1)));
-        Duration::from_secs_f64(seconds.unwrap_or_default())
-    }
-}
 
 /// How the link splits bytes into requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,10 +327,8 @@ async fn requests(
         if is_held(&path.state.borrow()) {
             path.held.send_modify(|held| *held += 1);
         }
-        let pause = path.state.borrow().pause(bytes.len());
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
+        let state = *path.state.borrow();
+        state.pause(bytes.len()).await;
         let passes = |state: &State| state.flow == Flow::Open && !is_held(state);
         if path.state.wait_for(passes).await.is_err() || server.write_all(&bytes).await.is_err() {
             return;
@@ -384,10 +351,8 @@ async fn answers(
         {
             return;
         }
-        let pause = path.state.borrow().pause(length);
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
+        let state = *path.state.borrow();
+        state.pause(length).await;
         let passes = |state: &State| state.flow == Flow::Open;
         if path.state.wait_for(passes).await.is_err()
             || client.write_all(&buffer[..length]).await.is_err()

@@ -1,6 +1,6 @@
-//! A soak: a proxy slows the components in turn, and then all of them, under load. In each phase the
-//! relay must go on publishing; at the end every event must be published once, in order. `ops/soak`
-//! runs it.
+//! A soak: a proxy slows the components in turn, and then all of them, under load. In each phase
+//! the relay must go on publishing; at the end every event must be published once, in order.
+//! `ops/soak` runs it.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 

@@ -23,8 +23,8 @@ const EVENTS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// The size of segments of compacted topics: small, so that earlier records are compacted soon. Some
-/// services refuse smaller ones (Confluent Cloud: 50 MiB).
+/// The size of segments of compacted topics: small, so that earlier records are compacted soon.
+/// Some services refuse smaller ones (Confluent Cloud: 50 MiB).
 const SEGMENT_BYTES: &str = "52428800";
 
 /// Checkpoints: the last one of each shard stays.

@@ -152,15 +152,15 @@ impl Encoder {
         Ok(known.collect())
     }
 
-    /// Whether a category that waits for the registry can be tried: the schema that it waits for has
-    /// an id now, or is not known.
+    /// Whether a category that waits for the registry can be tried: the schema that it waits for
+    /// has an id now, or is not known.
     pub(crate) fn has_schema_id(&self, category: &str) -> bool {
         let waits_for = self.without_id.get(category);
         waits_for.is_none_or(|key| self.lookups.progress(key) == LookupProgress::Ended)
     }
 
-    /// Asks the registry again for the schemas that some categories wait for, in this order, and for
-    /// some at once; returns the categories asked for.
+    /// Asks the registry again for the schemas that some categories wait for, in this order, and
+    /// for some at once; returns the categories asked for.
     pub(crate) fn ask_again<'a>(
         &self,
         categories: impl Iterator<Item = &'a String>,

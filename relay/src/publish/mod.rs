@@ -10,6 +10,7 @@ mod quarantined;
 mod reader;
 pub mod registry;
 mod registry_answer;
+mod registry_outage;
 mod rows;
 pub(crate) mod schema_lookups;
 mod senders;

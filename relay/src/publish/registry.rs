@@ -4,7 +4,7 @@
 //! database when the registry first returns it, checks it whenever the registry answers, and uses
 //! it without the registry when that is unavailable.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_schemas::{Schema, SchemaId, SharedSchema};
@@ -18,13 +18,8 @@ use crate::config::{self, Config, Login};
 use crate::publish::registry_answer::{RegistryAnswer, meaning_of, said};
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
-use crate::report::threads::locked;
 use crate::telemetry::metrics::metrics;
 
-/// The time without requests after one that failed, while recorded ids suffice.
-const REST: Duration = Duration::from_secs(10);
-/// How long a page asks for no id after a request that failed.
-const UNAVAILABLE_MAX: Duration = Duration::from_secs(30);
 /// The longest that a recorded id is checked.
 const CONFIRM_MAX: Duration = Duration::from_secs(1);
 
@@ -36,13 +31,7 @@ pub struct RegistryClient {
     config: config::Registry,
     pool: PgPool,
     schema_name: SchemaName,
-    unavailable: Mutex<Option<Unavailable>>,
-}
-
-/// The last failure of a registry that has not answered since.
-struct Unavailable {
-    at: Instant,
-    reason: String,
+    outage: RegistryOutage,
 }
 
 /// Who asks for an id that is not recorded.
@@ -50,7 +39,7 @@ struct Unavailable {
 pub(crate) enum Asking {
     /// A page, which other events wait for: not while the registry is unavailable.
     Page,
-    /// A check whether a registry that was unavailable has the id now, and a command of an operator.
+    /// A check whether a registry has the id after an outage, or a command of an operator.
     Check,
 }
 
@@ -88,7 +77,7 @@ impl RegistryClient {
             config,
             pool: store.pool().clone(),
             schema_name: store.schema().clone(),
-            unavailable: Mutex::default(),
+            outage: RegistryOutage::default(),
         })
     }
 
@@ -119,7 +108,7 @@ impl RegistryClient {
         if let Some(id) = self.recorded(&sought).await? {
             return self.confirm(&sought, id).await;
         }
-        if let (Asking::Page, Some(reason)) = (asking, self.unavailable()) {
+        if let (Asking::Page, Some(reason)) = (asking, self.outage.reason()) {
             return Err(unavailable(ASK, SRCError::non_retryable_without_cause(&reason)));
         }
         let asked = self.ask(&sought).await;
@@ -128,20 +117,18 @@ impl RegistryClient {
                 let error = source.downcast_ref::<SRCError>();
                 // An error of its own can concern one schema.
                 if error.and_then(said).is_none() {
-                    self.became_unavailable(failure);
+                    self.outage.failed(failure);
                 }
             }
-            Ok(_) | Err(Failure::Schema { .. }) => self.became_available(),
+            Ok(_) | Err(Failure::Schema { .. }) => self.outage.answered(),
             Err(_) => {}
         }
         asked
     }
 
-    /// Why the registry is unavailable, if it is.
-    pub(super) fn unavailable(&self) -> Option<String> {
-        let unavailable = locked(&self.unavailable);
-        let unavailable = unavailable.as_ref().filter(|of| of.at.elapsed() < UNAVAILABLE_MAX)?;
-        Some(unavailable.reason.clone())
+    /// Whether the registry did not answer when it was last asked.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.outage.reason().is_some()
     }
 
     /// Whether the registry answers, for any schema.
@@ -179,14 +166,14 @@ impl RegistryClient {
 
     /// Checks a recorded id if the registry answers.
     async fn confirm(&self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
-        if locked(&self.unavailable).as_ref().is_some_and(|of| of.at.elapsed() < REST) {
+        if self.outage.is_recent() {
             return Ok(id);
         }
         let checked = tokio::time::timeout(CONFIRM_MAX, self.check(sought, id)).await;
         match checked.unwrap_or_else(|elapsed| Err(late(elapsed))) {
-            Err(failure @ Failure::Outage { .. }) => self.became_unavailable(&failure),
+            Err(failure @ Failure::Outage { .. }) => self.outage.failed(&failure),
             Err(failure) => return Err(failure),
-            Ok(()) => self.became_available(),
+            Ok(()) => self.outage.answered(),
         }
         Ok(id)
     }
@@ -322,23 +309,6 @@ impl RegistryClient {
              {url}/subjects/{subject}/versions"
         );
         RegistryFailure::NotRegistered { subject, command }
-    }
-
-    fn became_unavailable(&self, failure: &Failure) {
-        let unavailable = Unavailable { at: Instant::now(), reason: failure.in_full() };
-        if locked(&self.unavailable).replace(unavailable).is_none() {
-            tracing::warn!(
-                event = "registry_unavailable",
-                error = failure as &dyn std::error::Error,
-                "the schema registry is unavailable: publishing with recorded schema ids"
-            );
-        }
-    }
-
-    fn became_available(&self) {
-        if locked(&self.unavailable).take().is_some() {
-            tracing::info!(event = "registry_available", "the schema registry is available again");
-        }
     }
 }
 

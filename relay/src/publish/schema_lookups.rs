@@ -91,8 +91,8 @@ impl LookupState {
         self.late.extend(wanted.cloned());
     }
 
-    /// A lookup has ended without a result. Those behind it in the queue of its topic are not begun:
-    /// they are wanted again.
+    /// A lookup has ended without a result. Those behind it in the queue of its topic are not
+    /// begun: they are wanted again.
     fn fail(&mut self, key: SchemaKey, failure: Failure) {
         let queued = self.queues.get_mut(&key.topic).map(std::mem::take).unwrap_or_default();
         for (queued, _) in queued {

@@ -56,8 +56,8 @@ impl Senders {
     /// of the pair and aborts their open transactions. Blocks.
     ///
     /// A pair with a busy id is passed over. The caller has destroyed the producers of all pairs,
-    /// and reads checkpoints before it publishes, which waits until every transaction in their topic
-    /// is decided.
+    /// and reads checkpoints before it publishes, which waits until every transaction in their
+    /// topic is decided.
     pub(crate) fn open(
         config: &Arc<Config>,
         transactional_ids: &TransactionalIds,

@@ -36,7 +36,7 @@ impl WriterSchemas {
 
     /// Whether the registry did not answer when it was last asked.
     pub(crate) fn is_registry_unavailable(&self) -> bool {
-        self.registry.unavailable().is_some()
+        self.registry.is_unavailable()
     }
 
     /// The schema of a category's events, as their messages name it.
