@@ -16,6 +16,7 @@ use sqlx::PgPool;
 
 use crate::config::{self, Config, Login};
 use crate::publish::registry_answer::{RegistryAnswer, meaning_of, said};
+use crate::publish::registry_outage::RegistryOutage;
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
 use crate::telemetry::metrics::metrics;

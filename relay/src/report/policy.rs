@@ -122,6 +122,7 @@ impl Failure {
             | KafkaFailure::Outage { .. }
             | KafkaFailure::Refused { .. }
             | KafkaFailure::Fenced { .. }
+            | KafkaFailure::Busy { .. }
             | KafkaFailure::UnknownOutcome { .. }
             | KafkaFailure::Settings { .. } => RefusedTopic::None,
         }
