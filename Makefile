@@ -1,6 +1,6 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill audit fmt doc
+.PHONY: help demo bank test test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill soak audit fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ dist: ## Packages of the relay in target/dist: tarball, .deb, SBOM
 
 drill: ## An operator's day: faults, their alerts and the runbook; ARGS=relay-dies for one
 	@ops/drill $(ARGS)
+
+soak: ## A relay under load with slow components; ARGS="--seconds 600" for longer phases
+	@ops/soak $(ARGS)
 
 bench: ## Measure beside the bare components; see bench/README.md
 	@bench/run $(ARGS)

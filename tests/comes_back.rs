@@ -3,8 +3,8 @@
 
 use annals_store::{Append, ExpectedVersion, NewEvent};
 use annals_testkit::{
-    Component, Dice, Ending, Load, LoadOptions, Must, PrivateStack, RelayProcess, Testbed, account,
-    check, closed, deposited, opened,
+    CATEGORY, Component, Dice, Ending, Load, LoadOptions, Must, PrivateStack, RelayProcess,
+    Testbed, account, check, closed, deposited, opened,
 };
 
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 12, ahead_events_max: 5_000 };
@@ -59,13 +59,13 @@ async fn the_registry_stopped_and_started_again() {
     relay.restart();
     append(&bed, opened("ann")).await;
     follower.until_count(3).await;
-    // An event whose schema the registry has not seen waits, and the relay logs it.
+    // The category of an event whose schema the registry has not seen waits, and the relay logs it.
     append(&bed, closed()).await;
-    relay.waits_for("registry").await;
+    relay.quarantines(CATEGORY).await;
     assert_eq!(follower.count(), 3);
     stack.start(Component::Registry).await;
     follower.until_count(4).await;
-    relay.has_waited_for("registry").await;
+    relay.event("quarantine_ended").await;
     append(&bed, deposited(1)).await;
     follower.until_count(5).await;
     assert!(relay.terminate().await.success());

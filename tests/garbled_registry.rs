@@ -1,13 +1,14 @@
-//! A schema registry with invalid answers counts as down: events with known schemas are published,
-//! new schemas wait, and nothing is published with an id that the registry did not assign.
+//! A schema registry with invalid answers, late ones or none counts as down: events with known
+//! schemas are published, the categories of new schemas wait and no others, and nothing is
+//! published with an id that the registry did not assign.
 
 use annals_store::{Append, ExpectedVersion, StreamName};
 use annals_testkit::{
-    FaultyRegistry, Follower, Garbage, Must, RelayProcess, Testbed, account, check, deposited,
-    opened,
+    CATEGORY, FaultyRegistry, Follower, Garbage, Must, RelayProcess, Testbed, account, check,
+    deposited, opened,
 };
 
-const KINDS: [(&str, Garbage); 7] = [
+const KINDS: [(&str, Garbage); 8] = [
     ("error", Garbage::ServerError),
     ("mode", Garbage::ReadOnly),
     ("login", Garbage::Unauthorized),
@@ -15,6 +16,7 @@ const KINDS: [(&str, Garbage); 7] = [
     ("html", Garbage::Html),
     ("json", Garbage::OtherJson),
     ("half", Garbage::Half),
+    ("silence", Garbage::Silence),
 ];
 
 /// What the relay says about an answer that says why.
@@ -24,7 +26,7 @@ const fn said(garbage: Garbage) -> &'static str {
         Garbage::ReadOnly => "is in read-only mode",
         Garbage::Unauthorized => "Unauthorized",
         Garbage::Forbidden => "User is denied operation Write",
-        Garbage::Html | Garbage::OtherJson | Garbage::Half => "",
+        Garbage::Html | Garbage::OtherJson | Garbage::Half | Garbage::Silence => "",
     }
 }
 
@@ -51,13 +53,14 @@ async fn a_new_schema_waits_for_a_registry_that_answers_nonsense_and_is_publishe
         // The schema is new under each topic.
         let stream = StreamName::new(format!("{category}-a")).must("name a stream");
         append(&bed, &stream).await;
-        let line = relay.keeps_waiting_for("registry").await;
+        let line = relay.quarantines(category).await;
         assert!(line.contains(said(garbage)), "{line}");
         append(&bed, &stream).await;
         assert_eq!(follower.count(), 2 * published, "{garbage:?}");
         registry.is_well();
-        relay.goes_on_after("registry").await;
         follower.until_count(2 * (published + 1)).await;
+        relay.event("quarantine_ended").await;
+        assert!(!relay.has_event("outage_began"), "{garbage:?}");
     }
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history_of(&categories, Vec::new()).await), []);
@@ -102,10 +105,75 @@ async fn events_before_a_new_schema_are_published_while_the_registry_is_unavaila
     bed.store().append(&new).await.must("append");
     relay.thaw().await;
     follower.until_count(2).await;
-    relay.keeps_waiting_for("registry").await;
+    relay.quarantines(CATEGORY).await;
     assert_eq!(follower.count(), 2);
     registry.is_well();
     follower.until_count(3).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+/// Every fault in turn, with a restart in between: the category stays in quarantine, and no other
+/// event waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_new_schema_waits_for_the_registry_other_categories_flow_and_so_after_a_restart() {
+    const OTHERS: [&str; 2] = ["known", "new"];
+    let bed = Testbed::new("others_flow").await;
+    let registry = FaultyRegistry::start(&bed.environment().registry_url).await;
+    let [known, new] =
+        OTHERS.map(|category| Follower::start(&bed.environment().kafka, &[&bed.topic(category)]));
+    let [in_known, in_new] =
+        OTHERS.map(|category| StreamName::new(format!("{category}-a")).must("name a stream"));
+    let mut relay = RelayProcess::start(&bed.relay().impatient().registry(registry.url()));
+    append(&bed, &in_known).await;
+    known.until_count(1).await;
+    for (round, garbage) in (1..).zip([Garbage::ServerError, Garbage::Silence]) {
+        registry.talks(garbage);
+        append(&bed, &in_new).await;
+        if round == 1 {
+            relay.quarantines("new").await;
+        }
+        for number in 1..=10 {
+            append(&bed, &in_known).await;
+            known.until_count((round - 1) * 20 + 1 + number).await;
+        }
+        relay.kill().await;
+        relay.restart();
+        relay.event("publishing").await;
+        for number in 11..=20 {
+            append(&bed, &in_known).await;
+            known.until_count((round - 1) * 20 + 1 + number).await;
+        }
+    }
+    assert_eq!(new.count(), 0);
+    registry.is_well();
+    new.until_count(2).await;
+    assert!(!relay.has_event("outage_began"), "the relay waited as a whole");
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&OTHERS, Vec::new()).await), []);
+}
+
+/// A registry that has an error of its own for one schema has ids for the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_fails_for_one_schema_holds_the_category_of_that_one() {
+    const CATEGORIES: [&str; 2] = ["bad", "good"];
+    let bed = Testbed::new("one_schema").await;
+    let registry = FaultyRegistry::start(&bed.environment().registry_url).await;
+    registry.fails_for(&bed.topic("bad"));
+    let topics = CATEGORIES.map(|category| bed.topic(category));
+    let [bad, good] =
+        topics.each_ref().map(|topic| Follower::start(&bed.environment().kafka, &[topic.as_str()]));
+    let [in_bad, in_good] =
+        CATEGORIES.map(|category| StreamName::new(format!("{category}-a")).must("name a stream"));
+    let mut relay = RelayProcess::start(&bed.relay().impatient().registry(registry.url()));
+    append(&bed, &in_bad).await;
+    relay.quarantines("bad").await;
+    append(&bed, &in_good).await;
+    good.until_count(1).await;
+    assert!(!relay.text().contains("name=\"good\""), "the other category was held, too");
+    assert_eq!(bad.count(), 0);
+    registry.is_well();
+    bad.until_count(1).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&CATEGORIES, Vec::new()).await), []);
 }

@@ -106,6 +106,41 @@ async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_o
     assert!(relay.terminate().await.success());
 }
 
+/// Kafka ends no transaction that has written to a partition with too few replicas, and begins no
+/// other one under its transactional id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only() {
+    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+    let bed = Testbed::on("one_topic_stuck", brokers.environment().clone()).await;
+    let settings =
+        bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
+    let mut relay = RelayProcess::start(&settings);
+    append_to_both(&bed, 1).await;
+    let [accounts, ledgers] = followers(&bed);
+    accounts.until_count(1).await;
+    ledgers.until_count(1).await;
+
+    let topic = bed.topic(LEDGER);
+    configure_topic(&bed.environment().kafka, &topic, "min.insync.replicas", "2").await;
+    brokers.end_two(Ending::Orderly).await;
+    for sequence in 2..=20 {
+        append_to_both(&bed, sequence).await;
+    }
+    relay.event("transactional_ids_busy").await;
+    let line = relay.quarantines(LEDGER).await;
+    assert!(line.contains("1 replicas in sync, and needs 2"), "{line}");
+    accounts.until_count(20).await;
+    append_to_both(&bed, 21).await;
+    accounts.until_count(21).await;
+    assert_eq!(ledgers.count(), 1);
+
+    brokers.start_two().await;
+    ledgers.until_count(21).await;
+    relay.event("quarantine_ended").await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_ones() {
     const EVENTS: i64 = 200;

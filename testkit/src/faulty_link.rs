@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::follow::DEADLINE;
+use crate::link_state::{Flow, State};
 use crate::must::Must;
 use crate::round_trips::{RoundTrips, Turn};
 
@@ -18,26 +19,6 @@ const BUFFER_BYTES: usize = 65_536;
 /// The API keys of Kafka's requests to add partitions to a transaction and to end one.
 const ADD_PARTITIONS_TO_TXN: i16 = 24;
 const END_TXN: i16 = 26;
-
-/// How the link treats bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    /// It forwards them.
-    Open,
-    /// It breaks all connections, and new ones.
-    Cut,
-    /// It keeps connections open, and forwards nothing.
-    Silent,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct State {
-    flow: Flow,
-    /// The API key of the Kafka requests that it holds.
-    holds: Option<i16>,
-    /// Connections made before the last cut end, although the link is mended meanwhile.
-    cuts: usize,
-}
 
 /// How the link splits bytes into requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +70,17 @@ impl FaultyLink {
         (link, through)
     }
 
+    /// A link to the server of an `http` URL, and the URL through it.
+    ///
+    /// # Panics
+    /// If no port is free.
+    pub async fn before_http(url: &str) -> (Self, String) {
+        let server = server_of(url);
+        let link = Self::to(&server).await;
+        let through = url.replacen(&server, &link.address(), 1);
+        (link, through)
+    }
+
     /// A link to a broker, which has to advertise the link's port.
     pub(crate) async fn to_broker(server: &str) -> Self {
         Self::start(server, Protocol::Kafka).await
@@ -97,7 +89,12 @@ impl FaultyLink {
     async fn start(server: &str, protocol: Protocol) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.must("listen as a link");
         let port = listener.local_addr().must("listen as a link").port();
-        let state = watch::Sender::new(State { flow: Flow::Open, holds: None, cuts: 0 });
+        let state = watch::Sender::new(State {
+            flow: Flow::Open,
+            holds: None,
+            cuts: 0,
+            bytes_per_second: None,
+        });
         let (held, connections) = (watch::Sender::new(0), watch::Sender::new(0));
         let (losses, round_trips) = (Arc::<Losses>::default(), RoundTrips::default());
         let path = Path {
@@ -156,11 +153,17 @@ impl FaultyLink {
         self.state.send_modify(|state| state.flow = Flow::Silent);
     }
 
-    /// Forwards everything again, including held requests.
+    /// Forwards so many bytes in a second in each direction of a connection.
+    pub fn slow_down(&self, bytes_per_second: u32) {
+        self.state.send_modify(|state| state.bytes_per_second = Some(bytes_per_second));
+    }
+
+    /// Forwards everything again, including held requests, at full speed.
     pub fn mend(&self) {
         self.state.send_modify(|state| {
             state.flow = Flow::Open;
             state.holds = None;
+            state.bytes_per_second = None;
         });
     }
 
@@ -324,6 +327,8 @@ async fn requests(
         if is_held(&path.state.borrow()) {
             path.held.send_modify(|held| *held += 1);
         }
+        let state = *path.state.borrow();
+        state.pause(bytes.len()).await;
         let passes = |state: &State| state.flow == Flow::Open && !is_held(state);
         if path.state.wait_for(passes).await.is_err() || server.write_all(&bytes).await.is_err() {
             return;
@@ -346,6 +351,8 @@ async fn answers(
         {
             return;
         }
+        let state = *path.state.borrow();
+        state.pause(length).await;
         let passes = |state: &State| state.flow == Flow::Open;
         if path.state.wait_for(passes).await.is_err()
             || client.write_all(&buffer[..length]).await.is_err()

@@ -24,6 +24,7 @@ mod history;
 mod http;
 mod java;
 mod kafka;
+mod link_state;
 mod load;
 mod log;
 mod must;

@@ -48,6 +48,8 @@ pub enum Garbage {
     OtherJson,
     /// 200, and half of an answer, before the connection breaks.
     Half,
+    /// None, on an open connection.
+    Silence,
 }
 
 impl Garbage {
@@ -82,6 +84,7 @@ impl Garbage {
             Self::Half => {
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{\"id\": "
             }
+            Self::Silence => "",
         }
     }
 }
@@ -92,7 +95,18 @@ pub struct FaultyRegistry {
     url: String,
     garbage: watch::Sender<Option<Garbage>>,
     asked: watch::Sender<usize>,
+    failing: watch::Sender<Option<Arc<str>>>,
     task: JoinHandle<()>,
+}
+
+/// What a connection to a faulty registry needs.
+#[derive(Clone)]
+struct Faults {
+    server: Arc<str>,
+    garbage: watch::Receiver<Option<Garbage>>,
+    asked: watch::Sender<usize>,
+    /// Requests with this text in their first line have an error.
+    failing: watch::Receiver<Option<Arc<str>>>,
 }
 
 impl FaultyRegistry {
@@ -107,8 +121,15 @@ impl FaultyRegistry {
         let (server, base) = address.split_once('/').must("split the registry's URL");
         let url = format!("http://127.0.0.1:{port}/{base}");
         let (garbage, asked) = (watch::Sender::new(None), watch::Sender::new(0));
-        let task = accept(listener, server.into(), garbage.subscribe(), asked.clone());
-        Self { url, garbage, asked, task: tokio::spawn(task) }
+        let failing = watch::Sender::new(None);
+        let faults = Faults {
+            server: server.into(),
+            garbage: garbage.subscribe(),
+            asked: asked.clone(),
+            failing: failing.subscribe(),
+        };
+        let task = tokio::spawn(accept(listener, faults));
+        Self { url, garbage, asked, failing, task }
     }
 
     /// Its base URL.
@@ -123,8 +144,14 @@ impl FaultyRegistry {
         self.garbage.send_replace(Some(garbage));
     }
 
+    /// Answers every later request whose path has this text with an error of the registry's own.
+    pub fn fails_for(&self, path: &str) {
+        self.failing.send_replace(Some(path.into()));
+    }
+
     /// Forwards again.
     pub fn is_well(&self) {
+        self.failing.send_replace(None);
         self.garbage.send_replace(None);
     }
 
@@ -141,43 +168,74 @@ impl Drop for FaultyRegistry {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    server: Arc<str>,
-    garbage: watch::Receiver<Option<Garbage>>,
-    asked: watch::Sender<usize>,
-) {
+async fn accept(listener: TcpListener, faults: Faults) {
     loop {
         let (client, _) = listener.accept().await.must("accept a client of the registry");
-        tokio::spawn(answer(client, Arc::clone(&server), garbage.clone(), asked.clone()));
+        tokio::spawn(answer(client, faults.clone()));
     }
 }
 
-async fn answer(
-    mut client: TcpStream,
-    server: Arc<str>,
-    mut garbage: watch::Receiver<Option<Garbage>>,
-    asked: watch::Sender<usize>,
-) {
-    let talked = *garbage.borrow_and_update();
-    let Some(talked) = talked else {
-        let Ok(mut server) = TcpStream::connect(&*server).await else { return };
+/// Forwards the requests of a connection, up to one that gets a faulty answer.
+async fn answer(mut client: TcpStream, mut faults: Faults) {
+    let Ok(mut server) = TcpStream::connect(&*faults.server).await else { return };
+    let (mut request, mut answer) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
+    let talked = *faults.garbage.borrow_and_update();
+    loop {
         tokio::select! {
-            _ended = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-            _changed = garbage.changed() => {}
+            read = client.read(&mut request) => {
+                let Ok(length @ 1..) = read else { return };
+                let is_failing = faults.fails_for(&request[..length]);
+                if let Some(talked) = talked.or(is_failing.then_some(Garbage::ServerError)) {
+                    return talk(talked, client, faults).await;
+                }
+                if server.write_all(&request[..length]).await.is_err() {
+                    return;
+                }
+            }
+            read = server.read(&mut answer) => {
+                let Ok(length @ 1..) = read else { return };
+                if client.write_all(&answer[..length]).await.is_err() {
+                    return;
+                }
+            }
+            // The next request is of a new connection.
+            _changed = faults.garbage.changed(), if talked.is_none() => return,
         }
-        return;
-    };
-    let mut buffer = vec![0; BUFFER_BYTES];
-    if !matches!(client.read(&mut buffer).await, Ok(1..)) {
+    }
+}
+
+/// Gives a request a faulty answer.
+async fn talk(talked: Garbage, mut client: TcpStream, mut faults: Faults) {
+    if client.write_all(talked.answer().as_bytes()).await.is_err() {
         return;
     }
-    if client.write_all(talked.answer().as_bytes()).await.is_ok() {
-        asked.send_modify(|asked| *asked += 1);
+    faults.asked.send_modify(|asked| *asked += 1);
+    match talked {
+        Garbage::Half => {}
+        Garbage::Silence => {
+            faults.garbage.changed().await.ok();
+        }
+        Garbage::ServerError
+        | Garbage::ReadOnly
+        | Garbage::Unauthorized
+        | Garbage::Forbidden
+        | Garbage::Html
+        | Garbage::OtherJson => {
+            let mut rest = vec![0; BUFFER_BYTES];
+            if client.shutdown().await.is_ok() {
+                // Closing before the client has sent everything would discard the answer.
+                while matches!(client.read(&mut rest).await, Ok(1..)) {}
+            }
+        }
     }
-    if talked != Garbage::Half && client.shutdown().await.is_ok() {
-        // Closing before the client has sent everything would discard the answer.
-        while matches!(client.read(&mut buffer).await, Ok(1..)) {}
+}
+
+impl Faults {
+    /// Whether these bytes begin a request that is to fail.
+    fn fails_for(&self, request: &[u8]) -> bool {
+        let line = request.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        self.failing.borrow().as_ref().is_some_and(|path| line.contains(&**path))
     }
 }
 

@@ -19,7 +19,12 @@
 //!    and commits once the first has committed.
 //! 4. After any answer but success, both producers are destroyed and made again under their
 //!    transactional ids, which aborts their open transactions; the checkpoints in Kafka say what
-//!    was committed. Answers of an earlier generation of producers are ignored.
+//!    was committed. Answers of an earlier generation of producers are ignored. An id can be busy:
+//!    its last transaction has written to a partition that has too few replicas now, and does not
+//!    end. Then the producers are made under another pair of the session's ids: the earlier ones
+//!    are destroyed, so they begin no further transaction, and checkpoints are not read before
+//!    every transaction in their topic is decided. Only the session itself can know that: others
+//!    wait until they have fenced all of its ids.
 //! 5. A session that cannot reach Kafka while others can ends, and so does one with an operation
 //!    that is never answered: other sessions acquire its shards, and the process begins a new
 //!    session.

@@ -18,7 +18,7 @@ use crate::publish::{Senders, fence};
 use crate::report::failure::Failure;
 use crate::report::threads::in_a_thread;
 use crate::report::{Report, Reporter};
-use crate::state::{RelayTables, Session};
+use crate::state::{RelayTables, Session, TransactionalIds};
 
 impl Driver {
     /// Executes a command, or begins to; breaks when the process is to end.
@@ -103,7 +103,7 @@ impl Driver {
         self.on_leases(reporter, Operation::Leave, async move |tables, session| {
             tables.leave(&session, departure).await?;
             if departure == Departure::Clean && config.relay.delivery == Delivery::ExactlyOnce {
-                withdraw(&config, session.transactional_ids.to_vec()).await;
+                withdraw(&config, session.transactional_ids.all()).await;
             }
             Ok(Input::SessionEnded)
         });
@@ -170,13 +170,13 @@ impl Driver {
 fn open(
     config: &Arc<Config>,
     shards: u16,
-    transactional_ids: &[String; 2],
+    transactional_ids: &TransactionalIds,
     reporter: &Reporter,
 ) -> Result<Senders, Failure> {
     if config.relay.delivery == Delivery::ExactlyOnce {
         ensure_checkpoint_topic(config, shards)?;
         // Before it has producers: its successors on a database without its row fence it.
-        ClaimsTopic::new(config).announce(&TopicAdmin::open(config)?, transactional_ids)?;
+        ClaimsTopic::new(config).announce(&TopicAdmin::open(config)?, &transactional_ids.all())?;
     }
     Senders::open(config, transactional_ids, reporter)
 }

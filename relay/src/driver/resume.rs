@@ -160,6 +160,7 @@ fn log(entries: &[NewEntry]) {
     for NewEntry { kind, name, cause, reason, position } in entries.iter().take(LOGGED_MAX) {
         let hint = match (kind, cause) {
             (Kind::Category, Cause::Topic) => "it is retried once its topic can be written to",
+            (Kind::Category, Cause::Registry) => "it is retried once the registry has answered",
             (Kind::Category, Cause::Record | Cause::Schema | Cause::Event) => {
                 "see `annals-relay quarantine show`, then retry"
             }

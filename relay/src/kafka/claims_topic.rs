@@ -298,6 +298,7 @@ impl ClaimsTopic {
             | KafkaFailure::TopicUnavailable { .. }
             | KafkaFailure::Refused { .. }
             | KafkaFailure::Fenced { .. }
+            | KafkaFailure::Busy { .. }
             | KafkaFailure::UnknownOutcome { .. }
             | KafkaFailure::Settings { .. } => return failure.into(),
         };

@@ -26,6 +26,9 @@ pub(super) fn sort(action: &'static str, code: Code, reason: String) -> KafkaFai
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
             KafkaFailure::Fenced { action, reason }
         }
+        // The markers of a transaction are written within milliseconds, unless a partition of it
+        // has too few replicas or no leader.
+        Code::ConcurrentTransactions => KafkaFailure::Busy { action, reason },
         Code::MessageSizeTooLarge
         | Code::MessageBatchTooLarge
         | Code::InvalidRecord
@@ -72,7 +75,6 @@ pub(super) fn sort(action: &'static str, code: Code, reason: String) -> KafkaFai
         | Code::CoordinatorLoadInProgress
         | Code::CoordinatorNotAvailable
         | Code::NotCoordinator
-        | Code::ConcurrentTransactions
         | Code::TransactionCoordinatorFenced
         | Code::InvalidTransactionalState
         | Code::InvalidProducerIdMapping

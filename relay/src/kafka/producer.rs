@@ -16,6 +16,10 @@ use crate::model::message::Message;
 use crate::report::kafka_failure::{KafkaFailure, RecordId};
 use crate::report::threads::locked;
 
+/// The longest single call that takes over a transactional id; it is continued by the next one.
+const INIT_SLICE: Duration = Duration::from_secs(2);
+/// The time after which an earlier transaction of the id counts as one that does not end.
+const BUSY_AFTER: Duration = Duration::from_secs(4);
 /// The first and the longest sleep of the sending thread between polls for acknowledgements:
 /// rdkafka's `poll` with a time-out spins.
 const PAUSE_MIN: Duration = Duration::from_micros(50);
@@ -65,14 +69,23 @@ impl Producer {
     /// it would retry, and fence that one.
     pub fn init(&self) -> Result<()> {
         let Some(id) = &self.transactional_id else { return Ok(()) };
-        let done = self.client.init_transactions(self.deadline + REQUEST_TIMEOUT);
-        done.map_err(|error| match self.failure("take over a transactional id", &error) {
-            // A right can be missing for ids of this name.
-            KafkaFailure::Outage { action, reason } => {
-                KafkaFailure::Outage { action, reason: format!("{id}: {reason}") }
+        let action = "take over a transactional id";
+        let began = Instant::now();
+        loop {
+            let initialized = self.client.init_transactions(INIT_SLICE);
+            self.poll_events();
+            match initialized {
+                Ok(()) => return Ok(()),
+                Err(error) if is_busy(&error) && began.elapsed() >= BUSY_AFTER => {
+                    let reason = self.client.context().events.explain(error.to_string());
+                    return Err(KafkaFailure::Busy { action, reason: format!("{id}: {reason}") });
+                }
+                Err(KafkaError::Transaction(cause))
+                    if cause.is_retriable()
+                        && began.elapsed() < self.deadline + REQUEST_TIMEOUT => {}
+                Err(error) => return Err(with_id(id, self.failure(action, &error))),
             }
-            other => other,
-        })
+        }
     }
 
     /// Begins a transaction; the broker learns of it with its first record.
@@ -232,6 +245,21 @@ impl Producer {
             Some((cause, text)) => sort(action, cause, text),
         }
     }
+}
+
+/// The failure of a transactional id: a right can be missing for ids of this name.
+fn with_id(id: &str, failure: KafkaFailure) -> KafkaFailure {
+    match failure {
+        KafkaFailure::Outage { action, reason } => {
+            KafkaFailure::Outage { action, reason: format!("{id}: {reason}") }
+        }
+        other => other,
+    }
+}
+
+/// Whether an earlier transaction of the transactional id has not ended.
+fn is_busy(error: &KafkaError) -> bool {
+    code(error) == Code::ConcurrentTransactions
 }
 
 /// Writes records to the first partition of a topic, in this order; all replicas have acknowledged

@@ -24,15 +24,18 @@ const EVENTS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// Checkpoints: the last one of each shard stays; small segments, so that earlier ones are
-/// compacted soon.
+/// The size of segments of compacted topics: small, so that earlier records are compacted soon.
+/// Some services refuse smaller ones (Confluent Cloud: 50 MiB).
+const SEGMENT_BYTES: &str = "52428800";
+
+/// Checkpoints: the last one of each shard stays.
 const CHECKPOINTS: [(&str, &str, &str); 2] = [
     (
         "cleanup.policy",
         "compact",
         "a checkpoint can be deleted, and then all events are published again",
     ),
-    ("segment.bytes", "16777216", "old checkpoints are compacted late"),
+    ("segment.bytes", SEGMENT_BYTES, "old checkpoints are compacted late"),
 ];
 
 /// Claims: the last record of each key stays.
@@ -42,7 +45,7 @@ const CLAIMS: [(&str, &str, &str); 2] = [
         "compact",
         "a claim can be deleted, and then two stores can publish to one topic",
     ),
-    ("segment.bytes", "16777216", "old claims are compacted late"),
+    ("segment.bytes", SEGMENT_BYTES, "old claims are compacted late"),
 ];
 
 /// The properties of a topic.
@@ -253,7 +256,7 @@ mod tests {
     fn topics_of_checkpoints_and_claims_have_what_was_declared_and_stay_compacted() {
         let declared = [
             ("min.insync.replicas", "2"),
-            ("segment.bytes", "52428800"),
+            ("segment.bytes", "104857600"),
             ("cleanup.policy", "compact,delete"),
             ("retention.ms", "1000"),
         ];
@@ -264,7 +267,7 @@ mod tests {
             let expected = [
                 ("cleanup.policy", "compact"),
                 ("min.insync.replicas", "2"),
-                ("segment.bytes", "52428800"),
+                ("segment.bytes", "104857600"),
             ];
             let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
             assert_eq!(plan.settings, expected.into());
@@ -293,7 +296,7 @@ mod tests {
         assert_eq!(
             plan.command("kafka:9092"),
             "kafka-topics.sh --bootstrap-server kafka:9092 --create --topic annals.checkpoints --partitions 8 \
-             --config cleanup.policy=compact --config segment.bytes=16777216"
+             --config cleanup.policy=compact --config segment.bytes=52428800"
         );
     }
 }

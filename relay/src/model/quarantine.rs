@@ -22,7 +22,7 @@ use crate::model::shard_number::number;
 pub enum Kind {
     /// One stream: one of its events is refused.
     Stream,
-    /// One category: its topic cannot be written to, or many of its streams are refused.
+    /// One category: its topic, an id of its schemas, or many of its streams are in the way.
     Category,
 }
 
@@ -41,13 +41,14 @@ impl fmt::Display for Kind {
 pub enum Cause {
     /// Kafka refuses the record.
     Record,
-    /// The registry refuses the schema or does not have it, or its definition in the store cannot
-    /// be parsed.
+    /// The registry refuses the schema or lacks it, or its definition cannot be parsed.
     Schema,
     /// The row of the event has content that no append writes.
     Event,
     /// The topic is missing, unfit, or another publication's.
     Topic,
+    /// The registry gives no id of a new schema.
+    Registry,
 }
 
 /// A stream or a category to quarantine.
@@ -79,8 +80,7 @@ impl NewEntry {
 /// is then common to its events, and each further stream would cost a try of its own.
 const STREAMS_OF_CATEGORY_MAX: usize = 20;
 
-/// The entries to add, beside those that there are: one for the category in place of those of its
-/// streams if they are too many.
+/// The entries to add: one for a category in place of those of too many of its streams.
 pub(crate) fn with_categories<'a>(
     known: impl IntoIterator<Item = &'a Quarantine>,
     entries: Vec<NewEntry>,

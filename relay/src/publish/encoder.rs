@@ -11,11 +11,14 @@ use annals_store::outbox::OutboxEvent;
 use crate::config::Config;
 use crate::model::message::{Destination, Message, WriterSchema};
 use crate::model::quarantine::{Cause, Kind, NewEntry};
-use crate::publish::registry::RegistryClient;
-use crate::publish::schema_lookups::{SchemaKey, SchemaLookups};
+use crate::publish::registry::{Asking, RegistryClient};
+use crate::publish::schema_lookups::{LookupProgress, SchemaKey, SchemaLookups};
 use crate::publish::topics::CategoryTopics;
 use crate::publish::writer_schemas::WriterSchemas;
 use crate::report::failure::Failure;
+
+/// How many schemas are asked for again at once. Lookups of other schemas have room beside them.
+const CHECKS_MAX: usize = 8;
 
 /// Turns events into messages. It caches topics and schema ids.
 pub(crate) struct Encoder {
@@ -28,6 +31,8 @@ pub(crate) struct Encoder {
     wanted: BTreeSet<String>,
     /// Schemas whose lookups a page waits for.
     wanted_schemas: HashSet<SchemaKey>,
+    /// The schema of a category whose id the registry did not give.
+    without_id: HashMap<String, SchemaKey>,
 }
 
 struct KnownCategory {
@@ -56,6 +61,7 @@ impl Encoder {
             known: HashMap::new(),
             wanted: BTreeSet::new(),
             wanted_schemas: HashSet::new(),
+            without_id: HashMap::new(),
         }
     }
 
@@ -104,7 +110,7 @@ impl Encoder {
         }
         let key = self.key(event);
         if !self.wanted_schemas.contains(&key) {
-            self.lookups.want(key.clone());
+            self.lookups.want(key.clone(), Asking::Page);
             self.wanted_schemas.insert(key);
         }
     }
@@ -146,19 +152,58 @@ impl Encoder {
         Ok(known.collect())
     }
 
+    /// Whether a category that waits for the registry can be tried: the schema that it waits for
+    /// has an id now, or is not known.
+    pub(crate) fn has_schema_id(&self, category: &str) -> bool {
+        let waits_for = self.without_id.get(category);
+        waits_for.is_none_or(|key| self.lookups.progress(key) == LookupProgress::Ended)
+    }
+
+    /// Asks the registry again for the schemas that some categories wait for, in this order, and
+    /// for some at once; returns the categories asked for.
+    pub(crate) fn ask_again<'a>(
+        &self,
+        categories: impl Iterator<Item = &'a String>,
+    ) -> Vec<&'a String> {
+        let is_pending = |key: &&SchemaKey| self.lookups.progress(key) == LookupProgress::Pending;
+        let room = CHECKS_MAX.saturating_sub(self.without_id.values().filter(is_pending).count());
+        let with_keys = categories.filter_map(|of| Some((of, self.without_id.get(of)?)));
+        let can_be_asked = |(_, key): &(&String, &SchemaKey)| match self.lookups.progress(key) {
+            LookupProgress::Failed | LookupProgress::None => true,
+            LookupProgress::Pending | LookupProgress::Ended => false,
+        };
+        let asked = with_keys.filter(can_be_asked).take(room).map(|(category, key)| {
+            drop(self.lookups.take(key));
+            self.lookups.want(key.clone(), Asking::Check);
+            category
+        });
+        asked.collect()
+    }
+
+    /// Whether the registry did not answer when it was last asked.
+    pub(crate) fn is_registry_unavailable(&self) -> bool {
+        self.schemas.is_registry_unavailable()
+    }
+
     /// Whether an event's schema is known, or refused; takes the result of its lookup.
     fn learn(&mut self, event: &OutboxEvent<'_>) -> Result<bool, EncodeFailure> {
         if self.known[event.category].schemas.contains_key(&event.fingerprint) {
             return Ok(true);
         }
-        let Some(found) = self.lookups.take(&self.key(event)) else { return Ok(false) };
+        let key = self.key(event);
+        let Some(found) = self.lookups.take(&key) else { return Ok(false) };
         let schema = found.map_err(|failure| encode_error(failure, event));
         let schema = match schema {
             Ok(schema) => Ok(schema),
+            Err(EncodeFailure::Quarantine(entry)) if entry.cause == Cause::Registry => {
+                self.without_id.insert(event.category.to_owned(), key);
+                return Err(EncodeFailure::Quarantine(entry));
+            }
             // The other events of the schema do not ask again.
             Err(EncodeFailure::Quarantine(entry)) => Err(entry.reason),
             Err(other) => return Err(other),
         };
+        self.without_id.remove(event.category);
         if let Some(category) = self.known.get_mut(event.category) {
             category.schemas.insert(event.fingerprint, schema);
         }
@@ -196,7 +241,7 @@ fn encode_error(failure: Failure, event: &OutboxEvent<'_>) -> EncodeFailure {
 
 fn new_entry(cause: Cause, reason: String, event: &OutboxEvent<'_>) -> NewEntry {
     let (kind, name, position) = match cause {
-        Cause::Topic => (Kind::Category, event.category, None),
+        Cause::Topic | Cause::Registry => (Kind::Category, event.category, None),
         Cause::Record | Cause::Schema | Cause::Event => {
             (Kind::Stream, event.stream, Some(event.position))
         }

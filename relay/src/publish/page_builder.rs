@@ -8,6 +8,7 @@ use annals_store::outbox::OutboxEvent;
 use crate::model::batch::{Collector, Limits};
 use crate::model::checkpoint::LastEvent;
 use crate::model::message::Message;
+use crate::model::quarantine::{Cause, NewEntry};
 use crate::publish::filter::NewEntries;
 
 /// The longest that a page waits for topics and asks for schemas: then it ends, and the next one
@@ -31,6 +32,15 @@ pub(crate) struct PageBuilder {
     pub(crate) prepare_until: Instant,
     /// Whether an event has to wait for its topic or its schema.
     pub(crate) waits: bool,
+    /// The quarantined category that is retried, and whether the registry has not answered again.
+    pub(crate) retried: Option<RetriedCategory>,
+}
+
+/// A quarantined category whose events are read.
+pub(crate) struct RetriedCategory {
+    pub(crate) name: String,
+    /// Whether the registry gives no id for one of its events: the category stays in quarantine.
+    pub(crate) still_waits: bool,
 }
 
 impl PageBuilder {
@@ -44,7 +54,15 @@ impl PageBuilder {
             ends_at: began + PAGE_TIME_MAX,
             prepare_until: began + PREPARING_MAX,
             waits: false,
+            retried: None,
         }
+    }
+
+    /// Whether this entry is that of the category that is retried, which then stays in quarantine.
+    pub(crate) fn keeps_waiting(&mut self, entry: &NewEntry) -> bool {
+        let retried = self.retried.as_mut().filter(|retried| retried.name == entry.name);
+        let retried = retried.filter(|_| entry.cause == Cause::Registry);
+        retried.map(|retried| retried.still_waits = true).is_some()
     }
 
     /// Whether the page takes no more events.

@@ -8,13 +8,15 @@ use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRang
 
 use crate::model::checkpoint::{Cursor, EntryId};
 use crate::model::quarantine::{Cause, Entry, EntryState, Kind, ShardCursor, category_of};
-use crate::publish::page_builder::PageBuilder;
+use crate::publish::page_builder::{PageBuilder, RetriedCategory};
 use crate::publish::reader::{Reader, ReaderParts};
 use crate::publish::rows::collect;
 use crate::report::failure::Failure;
 
 /// The interval at which the topic of a quarantined category is checked.
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The interval at which the registry is asked for the ids that quarantined categories wait for.
+const REGISTRY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest that a page waits for these checks: other streams must not wait.
 const TOPIC_CHECK_MAX: Duration = Duration::from_secs(2);
 
@@ -39,6 +41,7 @@ impl Reader {
             return Ok(());
         }
         self.check_topics(shards).await;
+        self.check_registry(shards);
         page.collector.share(2);
         for shard in shards {
             let mut names: Vec<(EntryId, (Kind, String))> = shard
@@ -77,23 +80,35 @@ impl Reader {
                 return Ok(());
             }
             let after = entry.cursor.after;
+            // Otherwise the shard would meet the next event without an id, and quarantine it again.
+            if shard.is_caught_up(&entry.cursor) && self.lacks_id(name, &entry) {
+                return Ok(());
+            }
             let cursor = if shard.is_caught_up(&entry.cursor) {
-                entry.cursor
+                entry.cursor.clone()
             } else if page.collector.is_full() {
                 page.has_more = true;
                 return Ok(());
             } else if let Some(until) = shard.window_of(&entry).cloned() {
                 let window = EntryWindow { shard, name, entry: &entry, until: &until };
+                page.retried = self.retried(&window);
                 self.entry_page(&window, page).await?
             } else {
                 return Ok(());
             };
+            if page.retried.take().is_some_and(|retried| retried.still_waits) {
+                shard.quarantine.advance(name, cursor, EntryState::Ahead);
+                page.collector.touch(shard.shard());
+                self.ready.remove(&entry.id);
+                self.without_id.insert(entry.id);
+                return Ok(());
+            }
             if page.waits && cursor.after <= after {
                 page.has_more = true;
                 return Ok(());
             }
-            let state =
-                if shard.is_caught_up(&cursor) { EntryState::Ended } else { EntryState::Ahead };
+            let has_ended = shard.is_caught_up(&cursor) && !self.lacks_id(name, &entry);
+            let state = if has_ended { EntryState::Ended } else { EntryState::Ahead };
             shard.quarantine.advance(name, cursor, state);
             // The checkpoint has the progress, also if there was no event left.
             page.collector.touch(shard.shard());
@@ -140,25 +155,61 @@ impl Reader {
         Ok(entry.cursor.within(until, read.last.unwrap_or(after)))
     }
 
+    /// Whether a category waits for an id that the registry has not given.
+    fn lacks_id(&self, (kind, name): &(Kind, String), entry: &Entry) -> bool {
+        let is_of_registry = *kind == Kind::Category && entry.cause == Cause::Registry;
+        is_of_registry && !self.encoder.has_schema_id(name)
+    }
+
+    /// The category of an entry that is retried without the request of an operator, who would see
+    /// the result of the attempt.
+    fn retried(&self, of: &EntryWindow<'_>) -> Option<RetriedCategory> {
+        let (kind, name) = of.name;
+        let is_by_itself = *kind == Kind::Category && !self.requests.retry_requested(of.entry.id);
+        is_by_itself.then(|| RetriedCategory { name: name.clone(), still_waits: false })
+    }
+
+    /// Asks the registry for the ids that quarantined categories wait for: once it has answered,
+    /// they are retried.
+    fn check_registry(&mut self, shards: &[ShardCursor]) {
+        let mut categories = categories_of(shards, Cause::Registry);
+        categories.retain(|_, entries| !entries.iter().all(|entry| self.is_retried(*entry)));
+        for (category, entries) in &categories {
+            if self.encoder.has_schema_id(category) {
+                self.ready.extend(entries);
+            } else {
+                // The events before the first one without an id are published.
+                let blocked = &self.without_id;
+                self.ready.extend(entries.iter().filter(|entry| !blocked.contains(*entry)));
+            }
+        }
+        let now = Instant::now();
+        let is_due = |at: &Instant| now - *at >= REGISTRY_CHECK_INTERVAL;
+        // While the registry answers, all of them are asked for, each at this interval.
+        if self.encoder.is_registry_unavailable()
+            && !self.registry_checked.as_ref().is_none_or(is_due)
+        {
+            return;
+        }
+        let is_category_due = |category: &&String| self.checked.get(*category).is_none_or(is_due);
+        let mut due: Vec<&String> = categories.keys().filter(is_category_due).collect();
+        due.sort_by_key(|category| self.checked.get(*category));
+        for category in self.encoder.ask_again(due.into_iter()) {
+            self.checked.insert(category.clone(), now);
+            self.registry_checked = Some(now);
+        }
+    }
+
     /// Checks the topics of quarantined categories: once a topic can be written to, its category is
     /// retried.
     async fn check_topics(&mut self, shards: &[ShardCursor]) {
-        let mut categories: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
-        for shard in shards {
-            let entries = shard.quarantine.iter();
-            let entries = entries.filter(|((kind, _), entry)| {
-                *kind == Kind::Category && entry.cause == Cause::Topic
-            });
-            entries.for_each(|((_, name), entry)| {
-                categories.entry(name.clone()).or_default().push(entry.id);
-            });
-        }
+        let mut categories = categories_of(shards, Cause::Topic);
         let due = self.due_topics(&categories);
         if due.is_empty() {
             return;
         }
         let now = Instant::now();
-        self.topics_checked.extend(due.iter().map(|category| (category.clone(), now)));
+        self.checked.extend(due.iter().map(|category| (category.clone(), now)));
         let checked = match self.encoder.topics_of(due, now + TOPIC_CHECK_MAX).await {
             Ok(checked) => checked,
             Err(failure) => {
@@ -189,10 +240,24 @@ impl Reader {
     /// The categories whose topics are to be checked now.
     fn due_topics(&self, categories: &BTreeMap<String, Vec<EntryId>>) -> BTreeSet<String> {
         let due = categories.iter().filter(|(category, entries)| {
-            let checked = self.topics_checked.get(*category);
+            let checked = self.checked.get(*category);
             let is_due = checked.is_none_or(|at| at.elapsed() >= TOPIC_CHECK_INTERVAL);
             is_due && !entries.iter().all(|entry| self.is_retried(*entry))
         });
         due.map(|(category, _)| category.clone()).collect()
     }
+}
+
+/// The categories in quarantine for this cause, with their entries.
+fn categories_of(shards: &[ShardCursor], cause: Cause) -> BTreeMap<String, Vec<EntryId>> {
+    let mut categories: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
+    for shard in shards {
+        let entries = shard.quarantine.iter();
+        let entries =
+            entries.filter(|((kind, _), entry)| *kind == Kind::Category && entry.cause == cause);
+        for ((_, name), entry) in entries {
+            categories.entry(name.clone()).or_default().push(entry.id);
+        }
+    }
+    categories
 }

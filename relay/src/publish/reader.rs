@@ -116,8 +116,10 @@ impl ReaderHandle {
             seen: None,
             event_bytes: 0,
             recorded: HashMap::new(),
-            topics_checked: HashMap::new(),
+            checked: HashMap::new(),
+            registry_checked: None,
             ready: HashSet::new(),
+            without_id: HashSet::new(),
         };
         let changed = Arc::clone(&inbox);
         let watch = reader.encoder.topics().watch(move || {
@@ -196,10 +198,14 @@ pub(crate) struct Reader {
     pub(super) event_bytes: usize,
     /// The quarantine entries that PostgreSQL has recorded.
     pub(super) recorded: HashMap<EntryId, Option<Cursor>>,
-    /// When the topic of a quarantined category was last checked.
-    pub(super) topics_checked: HashMap<String, Instant>,
-    /// The entries of categories whose topics can be written to.
+    /// When a quarantined category was last checked.
+    pub(super) checked: HashMap<String, Instant>,
+    /// When the registry was last asked for the schemas of quarantined categories.
+    pub(super) registry_checked: Option<Instant>,
+    /// The entries of categories that can be published now.
     pub(super) ready: HashSet<EntryId>,
+    /// The entries of categories whose next event has no schema id.
+    pub(super) without_id: HashSet<EntryId>,
 }
 
 /// The parts of the reader that reading rows needs.
@@ -273,6 +279,8 @@ impl Reader {
             _ => self.encoder.forget(),
         }
         self.ready.clear();
+        self.without_id.clear();
+        self.registry_checked = None;
         done
     }
 

@@ -4,7 +4,7 @@
 //! database when the registry first returns it, checks it whenever the registry answers, and uses
 //! it without the registry when that is unavailable.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_schemas::{Schema, SchemaId, SharedSchema};
@@ -16,14 +16,14 @@ use sqlx::PgPool;
 
 use crate::config::{self, Config, Login};
 use crate::publish::registry_answer::{RegistryAnswer, meaning_of, said};
+use crate::publish::registry_outage::RegistryOutage;
 use crate::publish::registry_tls::http_client;
 use crate::report::failure::{Component, Failure};
 use crate::report::registry_failure::RegistryFailure;
-use crate::report::threads::locked;
 use crate::telemetry::metrics::metrics;
 
-/// The time without requests after one that failed, while recorded ids suffice.
-const REST: Duration = Duration::from_secs(10);
+/// The longest that a recorded id is checked.
+const CONFIRM_MAX: Duration = Duration::from_secs(1);
 
 const ASK: &str = "ask the schema registry";
 
@@ -33,7 +33,16 @@ pub struct RegistryClient {
     config: config::Registry,
     pool: PgPool,
     schema_name: SchemaName,
-    unavailable_since: Mutex<Option<Instant>>,
+    outage: RegistryOutage,
+}
+
+/// Who asks for an id that is not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// A page, which other events wait for: not while the registry is unavailable.
+    Page,
+    /// A check whether a registry has the id after an outage, or a command of an operator.
+    Check,
 }
 
 /// The schema whose id is wanted: that of an event type, or the one that the types of its category
@@ -71,7 +80,7 @@ impl RegistryClient {
             config,
             pool: store.pool().clone(),
             schema_name: store.schema().clone(),
-            unavailable_since: Mutex::default(),
+            outage: RegistryOutage::default(),
         })
     }
 
@@ -87,11 +96,42 @@ impl RegistryClient {
         schema: Schema,
         shared: Option<&SharedSchema>,
     ) -> Result<SchemaId, Failure> {
+        self.id_for(Asking::Check, topic, schema, shared).await
+    }
+
+    /// The same, for a page or for a check.
+    pub(crate) async fn id_for(
+        &self,
+        asking: Asking,
+        topic: &Arc<str>,
+        schema: Schema,
+        shared: Option<&SharedSchema>,
+    ) -> Result<SchemaId, Failure> {
         let sought = Sought::new(topic, schema, shared);
-        match self.recorded(&sought).await? {
-            Some(id) => self.confirm(&sought, id).await,
-            None => self.ask(&sought).await,
+        if let Some(id) = self.recorded(&sought).await? {
+            return self.confirm(&sought, id).await;
         }
+        if let (Asking::Page, Some(reason)) = (asking, self.outage.reason()) {
+            return Err(unavailable(ASK, SRCError::non_retryable_without_cause(&reason)));
+        }
+        let asked = self.ask(&sought).await;
+        match &asked {
+            Err(failure @ Failure::Outage { of: Component::Registry, source, .. }) => {
+                let error = source.downcast_ref::<SRCError>();
+                // An error of its own can concern one schema.
+                if error.and_then(said).is_none() {
+                    self.outage.failed(failure);
+                }
+            }
+            Ok(_) | Err(Failure::Schema { .. }) => self.outage.answered(),
+            Err(_) => {}
+        }
+        asked
+    }
+
+    /// Whether the registry did not answer when it was last asked.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.outage.reason().is_some()
     }
 
     /// Whether the registry answers, for any schema.
@@ -129,14 +169,14 @@ impl RegistryClient {
 
     /// Checks a recorded id if the registry answers.
     async fn confirm(&self, sought: &Sought<'_>, id: SchemaId) -> Result<SchemaId, Failure> {
-        let since = *locked(&self.unavailable_since);
-        if since.is_some_and(|since| since.elapsed() < REST) {
+        if self.outage.is_recent() {
             return Ok(id);
         }
-        match self.check(sought, id).await {
-            Err(Failure::Outage { source, .. }) => self.became_unavailable(&*source),
+        let checked = tokio::time::timeout(CONFIRM_MAX, self.check(sought, id)).await;
+        match checked.unwrap_or_else(|elapsed| Err(late(elapsed))) {
+            Err(failure @ Failure::Outage { .. }) => self.outage.failed(&failure),
             Err(failure) => return Err(failure),
-            Ok(()) => self.became_available(),
+            Ok(()) => self.outage.answered(),
         }
         Ok(id)
     }
@@ -273,22 +313,6 @@ impl RegistryClient {
         );
         RegistryFailure::NotRegistered { subject, command }
     }
-
-    fn became_unavailable(&self, error: &(dyn std::error::Error + 'static)) {
-        if locked(&self.unavailable_since).replace(Instant::now()).is_none() {
-            tracing::warn!(
-                event = "registry_unavailable",
-                error,
-                "the schema registry is unavailable: publishing with recorded schema ids"
-            );
-        }
-    }
-
-    fn became_available(&self) {
-        if locked(&self.unavailable_since).take().is_some() {
-            tracing::info!(event = "registry_available", "the schema registry is available again");
-        }
-    }
 }
 
 impl std::fmt::Debug for RegistryClient {
@@ -327,6 +351,10 @@ impl<'a> Sought<'a> {
         let schema = self.schema.full_name().to_owned();
         Failure::Schema { topic: Arc::clone(self.topic), schema, source }
     }
+}
+
+fn late(elapsed: tokio::time::error::Elapsed) -> Failure {
+    Failure::outage(Component::Registry, ASK, elapsed)
 }
 
 fn unavailable(action: &'static str, error: SRCError) -> Failure {

@@ -72,6 +72,7 @@ pub(crate) async fn collect(
                     read.is_cut = true;
                     page.waits = true;
                 }
+                Taken::StaysQuarantined => read.is_cut = true,
             }
         }
     }
@@ -85,6 +86,7 @@ pub(crate) async fn collect(
 enum Taken {
     Yes,
     NotReady,
+    StaysQuarantined,
 }
 
 fn take(
@@ -94,6 +96,9 @@ fn take(
 ) -> Result<Taken, Failure> {
     match encoder.message(event) {
         Ok(message) => page.push(event, message),
+        Err(EncodeFailure::Quarantine(entry)) if page.keeps_waiting(&entry) => {
+            return Ok(Taken::StaysQuarantined);
+        }
         Err(EncodeFailure::Quarantine(entry)) => page.new_entries.push(entry),
         Err(EncodeFailure::NotReady) => return Ok(Taken::NotReady),
         Err(EncodeFailure::Failed(failure)) => return Err(failure),

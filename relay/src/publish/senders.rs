@@ -16,8 +16,10 @@ use crate::model::batch_timings::BatchTimings;
 use crate::model::checkpoint::CheckpointError;
 use crate::model::message::Message;
 use crate::report::failure::Failure;
+use crate::report::kafka_failure::KafkaFailure;
 use crate::report::threads::locked;
 use crate::report::{Report, Reporter};
+use crate::state::TransactionalIds;
 use crate::telemetry::metrics::metrics;
 use crate::telemetry::spans;
 
@@ -50,11 +52,15 @@ enum SenderJob {
 }
 
 impl Senders {
-    /// Makes both producers under these transactional ids, which fences earlier producers of the
-    /// ids and aborts their open transactions. Blocks.
+    /// Makes both producers under a pair of these transactional ids, which fences earlier producers
+    /// of the pair and aborts their open transactions. Blocks.
+    ///
+    /// A pair with a busy id is passed over. The caller has destroyed the producers of all pairs,
+    /// and reads checkpoints before it publishes, which waits until every transaction in their
+    /// topic is decided.
     pub(crate) fn open(
         config: &Arc<Config>,
-        transactional_ids: &[String; 2],
+        transactional_ids: &TransactionalIds,
         reporter: &Reporter,
     ) -> Result<Self, Failure> {
         if config.relay.delivery == Delivery::AtLeastOnce {
@@ -62,15 +68,11 @@ impl Senders {
             let a = Sender::start(Slot::A, producer, None, reporter)?;
             return Ok(Self { a, b: None, partition: Mutex::default() });
         }
-        let [a, b] = transactional_ids;
-        let (a, b) = std::thread::scope(|scope| {
-            let other = scope.spawn(|| open(config, b));
-            (open(config, a), other.join().unwrap_or(Err(Failure::Panicked("opening"))))
-        });
+        let (a, b) = open_a_pair(config, transactional_ids)?;
         let topic = config.checkpoint_topic();
         Ok(Self {
-            a: Sender::start(Slot::A, a?, Some(Arc::clone(&topic)), reporter)?,
-            b: Some(Sender::start(Slot::B, b?, Some(topic), reporter)?),
+            a: Sender::start(Slot::A, a, Some(Arc::clone(&topic)), reporter)?,
+            b: Some(Sender::start(Slot::B, b, Some(topic), reporter)?),
             partition: Mutex::default(),
         })
     }
@@ -107,6 +109,36 @@ impl Senders {
             Slot::B => self.b.as_ref().unwrap_or(&self.a),
         }
     }
+}
+
+/// Makes the producers of the first pair of ids that is not busy.
+fn open_a_pair(
+    config: &Config,
+    transactional_ids: &TransactionalIds,
+) -> Result<(Producer, Producer), Failure> {
+    let mut busy = None;
+    for (number, [a, b]) in transactional_ids.pairs() {
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| open(config, b));
+            (open(config, a), second.join().unwrap_or(Err(Failure::Panicked("opening"))))
+        });
+        match first.and_then(|first| Ok((first, second?))) {
+            Ok(pair) => {
+                transactional_ids.use_pair(number);
+                return Ok(pair);
+            }
+            Err(failure @ Failure::Kafka(KafkaFailure::Busy { .. })) => {
+                tracing::warn!(
+                    event = "transactional_ids_busy",
+                    error = &failure as &dyn std::error::Error,
+                    "an earlier transaction does not end: going on with other transactional ids"
+                );
+                busy = Some(failure);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(busy.unwrap_or(Failure::Panicked("opening")))
 }
 
 /// Makes a producer, and fences earlier ones of its transactional id. Blocks.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use annals_schemas::{Fingerprint, Layout, Schema, SharedSchema};
+use annals_schemas::{Layout, Schema, SharedSchema};
 use annals_store::{Category, Store};
 
 use crate::config::{Config, Topics};
 use crate::model::message::{EventFormat, WriterSchema};
-use crate::publish::registry::RegistryClient;
+use crate::publish::registry::{Asking, RegistryClient};
+use crate::publish::schema_lookups::SchemaKey;
 use crate::report::failure::Failure;
 use crate::report::registry_failure::RegistryFailure;
 
@@ -33,18 +34,22 @@ impl WriterSchemas {
         &self.format
     }
 
-    /// The schema of events with this fingerprint, as their messages name it.
+    /// Whether the registry did not answer when it was last asked.
+    pub(crate) fn is_registry_unavailable(&self) -> bool {
+        self.registry.is_unavailable()
+    }
+
+    /// The schema of a category's events, as their messages name it.
     ///
     /// # Errors
     /// [`Failure::Schema`] if the registry has no usable id, or the types of the category cannot
     /// share a schema; [`Failure::Outage`].
     pub(crate) async fn of(
         &self,
-        topic: &Arc<str>,
-        category: &str,
-        fingerprint: Fingerprint,
+        SchemaKey { topic, category, fingerprint }: &SchemaKey,
+        asking: Asking,
     ) -> Result<WriterSchema, Failure> {
-        let schema = self.store.schemas([fingerprint].into()).await?[&fingerprint];
+        let schema = self.store.schemas([*fingerprint].into()).await?[fingerprint];
         let layout = self.topics.layout(category);
         let shared = match layout {
             Layout::Record => None,
@@ -53,7 +58,7 @@ impl WriterSchemas {
                 shared(layout, (topic, category), &versions)?
             }
         };
-        let id = self.registry.id(topic, schema, shared.as_ref()).await?;
+        let id = self.registry.id_for(asking, topic, schema, shared.as_ref()).await?;
         Ok(self.format.schema(id, schema, shared))
     }
 }

@@ -13,7 +13,8 @@ use crate::kafka::topic_admin::TopicAdmin;
 use crate::kafka::topic_plan::TopicPlan;
 use crate::kafka::topic_setup::ensure_topic_at;
 use crate::model::message::{Destination, Message, WriterSchema};
-use crate::publish::registry::RegistryClient;
+use crate::publish::registry::{Asking, RegistryClient};
+use crate::publish::schema_lookups::SchemaKey;
 use crate::publish::writer_schemas::WriterSchemas;
 use crate::replay::plan::Plan;
 use crate::replay::{ReplayError, Result};
@@ -69,7 +70,9 @@ impl Destinations {
         let key = (event.category.to_owned(), event.fingerprint);
         if !self.schemas.contains_key(&key) {
             let topic = self.own.get(event.category).cloned().unwrap_or_default();
-            let schema = self.writers.of(&topic, event.category, event.fingerprint).await?;
+            let category = event.category.to_owned();
+            let wanted = SchemaKey { topic, category, fingerprint: event.fingerprint };
+            let schema = self.writers.of(&wanted, Asking::Check).await?;
             self.schemas.insert(key.clone(), schema);
         }
         let unreadable = |reason: String| ReplayError::Unreadable {

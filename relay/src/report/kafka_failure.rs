@@ -66,6 +66,18 @@ pub enum KafkaFailure {
         /// The client's error.
         reason: String,
     },
+    /// An earlier transaction of the transactional id does not end: a partition that it has written
+    /// to has too few replicas, or no leader. The operation had no effect.
+    #[error(
+        "cannot {action}: a partition that its last transaction has written to has too few replicas or no leader, and the \
+         transaction ends once it has them: {reason}"
+    )]
+    Busy {
+        /// The action that failed.
+        action: &'static str,
+        /// The client's error.
+        reason: String,
+    },
     /// The operation may have taken effect or not: make the producer again, then read the
     /// checkpoints.
     #[error("unknown whether this took effect: {action}: {reason}")]
@@ -101,6 +113,7 @@ impl KafkaFailure {
             | Self::TopicUnavailable { .. }
             | Self::TopicUnfit { .. }
             | Self::Forbidden { .. }
+            | Self::Busy { .. }
             | Self::UnknownOutcome { .. }
             | Self::Settings { .. }) => Self::UnknownOutcome { action, reason: other.to_string() },
         }
@@ -120,6 +133,7 @@ impl KafkaFailure {
             other @ (Self::Outage { .. }
             | Self::TopicUnavailable { .. }
             | Self::Fenced { .. }
+            | Self::Busy { .. }
             | Self::UnknownOutcome { .. }
             | Self::Settings { .. }) => other,
         }

@@ -70,9 +70,9 @@ impl Failure {
     /// The response of the relay to this failure.
     #[must_use]
     pub(crate) fn policy(&self) -> Policy {
-        use FailureClass::{DivergedHistory, Fatal, Fenced, Resync, UnknownOutcome};
+        use FailureClass::{DivergedHistory, Fatal, Fenced, Resync};
         match self {
-            Self::Outage { of, .. } => Policy::wait(of.to_string(), recovery_of(*of)),
+            Self::Outage { of, .. } => of_component(*of),
             Self::InstanceTaken { instance, .. } => {
                 Policy::wait(format!("instance {instance}"), Recovered::Database)
             }
@@ -87,32 +87,7 @@ impl Failure {
                 Policy::wait(format!("schema {schema}"), Recovered::Published)
                     .quarantining(Cause::Schema)
             }
-            Self::Kafka(failure) => match failure {
-                KafkaFailure::TopicMissing { topic, .. }
-                | KafkaFailure::TopicUnavailable { topic, .. }
-                | KafkaFailure::TopicUnfit { topic, .. } => of_topic(topic),
-                KafkaFailure::Forbidden { .. } => {
-                    Policy::wait("kafka", Recovered::Kafka).quarantining(Cause::Topic)
-                }
-                KafkaFailure::Outage { .. } => Policy::wait("kafka", Recovered::Kafka),
-                // A refused checkpoint cannot be left out.
-                KafkaFailure::Refused { records, .. } => {
-                    Policy::wait("record", Recovered::Published).class(if are_events(records) {
-                        Resync
-                    } else {
-                        FailureClass::Unavailable
-                    })
-                }
-                KafkaFailure::Fenced { .. } => {
-                    Policy::wait("lease", Recovered::Kafka).class(Fenced)
-                }
-                KafkaFailure::UnknownOutcome { .. } => {
-                    Policy::wait("kafka", Recovered::Kafka).class(UnknownOutcome)
-                }
-                KafkaFailure::Settings { .. } => {
-                    Policy::wait("kafka", Recovered::Kafka).class(Fatal)
-                }
-            },
+            Self::Kafka(failure) => of_kafka(failure),
             // Without the definition of a schema, no event that was written with it can be read.
             Self::Store(annals_store::Error::Unreadable { .. }) => {
                 Policy::halt(Fatal).quarantining(Cause::Schema)
@@ -147,6 +122,7 @@ impl Failure {
             | KafkaFailure::Outage { .. }
             | KafkaFailure::Refused { .. }
             | KafkaFailure::Fenced { .. }
+            | KafkaFailure::Busy { .. }
             | KafkaFailure::UnknownOutcome { .. }
             | KafkaFailure::Settings { .. } => RefusedTopic::None,
         }
@@ -171,6 +147,38 @@ impl Failure {
         };
         let (name, position) = (record.key.clone(), Some(record.position));
         Ok(vec![NewEntry { kind: Kind::Stream, name, cause: Cause::Record, reason, position }])
+    }
+}
+
+/// The response to a failure of Kafka.
+fn of_kafka(failure: &KafkaFailure) -> Policy {
+    use FailureClass::{Fatal, Fenced, Resync, UnknownOutcome};
+    match failure {
+        KafkaFailure::TopicMissing { topic, .. }
+        | KafkaFailure::TopicUnavailable { topic, .. }
+        | KafkaFailure::TopicUnfit { topic, .. } => of_topic(topic),
+        KafkaFailure::Forbidden { .. } => {
+            Policy::wait("kafka", Recovered::Kafka).quarantining(Cause::Topic)
+        }
+        KafkaFailure::Outage { .. } | KafkaFailure::Busy { .. } => {
+            Policy::wait("kafka", Recovered::Kafka)
+        }
+        // A refused checkpoint cannot be left out.
+        KafkaFailure::Refused { records, .. } => Policy::wait("record", Recovered::Published)
+            .class(if are_events(records) { Resync } else { FailureClass::Unavailable }),
+        KafkaFailure::Fenced { .. } => Policy::wait("lease", Recovered::Kafka).class(Fenced),
+        KafkaFailure::UnknownOutcome { .. } => {
+            Policy::wait("kafka", Recovered::Kafka).class(UnknownOutcome)
+        }
+        KafkaFailure::Settings { .. } => Policy::wait("kafka", Recovered::Kafka).class(Fatal),
+    }
+}
+
+fn of_component(of: Component) -> Policy {
+    let policy = Policy::wait(of.to_string(), recovery_of(of));
+    match of {
+        Component::Registry => policy.quarantining(Cause::Registry),
+        Component::Database | Component::Kafka | Component::Standby => policy,
     }
 }
 

@@ -61,7 +61,7 @@ impl RelayTables {
             .bind(self.generation)
             .bind(&self.instance)
             .bind(session.id)
-            .bind(session.transactional_ids.to_vec())
+            .bind(session.transactional_ids.all())
             .bind(self.lease_ms())
             .bind(Json(&*self.process))
             .bind(ended);

@@ -16,7 +16,7 @@ mod tables;
 pub(crate) mod topic_ends;
 
 pub(crate) use checkpoints::StoredCheckpoints;
-pub(crate) use session::{Session, WriteNumber};
+pub(crate) use session::{Session, TransactionalIds, WriteNumber};
 pub(crate) use skipped::SkippedEvents;
 pub(crate) use store_facts::store_facts;
 pub(crate) use tables::RelayTables;

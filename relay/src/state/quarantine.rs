@@ -80,6 +80,7 @@ fn entry(row: &PgRow) -> Result<(i16, NamedEntry), sqlx::Error> {
         "record" => Cause::Record,
         "schema" => Cause::Schema,
         "event" => Cause::Event,
+        "registry" => Cause::Registry,
         _ => Cause::Topic,
     };
     let entry = Entry { id, cause, cursor, state: EntryState::Recorded };

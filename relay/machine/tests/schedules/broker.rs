@@ -9,13 +9,26 @@ use crate::database::{SHARDS, Session};
 use crate::disturbances::History;
 use crate::outbox::{Event, Mark};
 
-/// The first or second id of a session.
+/// An id of a session: the first two are its first pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TransactionalId(pub(crate) Session, pub(crate) u8);
 
 impl TransactionalId {
-    pub(crate) fn of(session: Session) -> [Self; 2] {
-        [Self(session, 0), Self(session, 1)]
+    pub(crate) fn of(session: Session, pairs: u8) -> impl Iterator<Item = Self> {
+        (0..2 * pairs).map(move |number| Self(session, number))
+    }
+}
+
+/// A producer: the number of its id in its session, and its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Producer {
+    pub(crate) number: u8,
+    pub(crate) epoch: u8,
+}
+
+impl Producer {
+    pub(crate) fn id(self, session: Session) -> TransactionalId {
+        TransactionalId(session, self.number)
     }
 }
 
@@ -88,6 +101,9 @@ pub(crate) struct Broker {
     pub(crate) end: u8,
     /// Sessions that have producers, in a partition of the checkpoint topic.
     pub(crate) announced: BTreeSet<Session>,
+    /// Ids whose last transaction has written to a partition with too few replicas: it is decided,
+    /// with markers in the other partitions, and does not end.
+    pub(crate) busy: BTreeSet<TransactionalId>,
 }
 
 /// The end of each shard's published records in the topic.
@@ -108,13 +124,16 @@ impl Broker {
     }
 
     /// A new producer for the id. The broker aborts the previous producer's open transaction, and
-    /// finishes its decided one.
-    pub(crate) fn init(&mut self, id: TransactionalId) -> u8 {
+    /// finishes its decided one. None if that does not end: an open transaction is aborted, and its
+    /// producer is fenced, but one that had decided its transaction itself is not.
+    pub(crate) fn init(&mut self, id: TransactionalId) -> Option<u8> {
+        let is_busy = self.busy.contains(&id);
+        let was_open = self.has(id, State::Open);
         self.settle(id, State::Committing, State::Committed);
         self.settle(id, State::Open, State::Aborted);
         let epoch = self.epochs.entry(id).or_default();
-        *epoch += 1;
-        *epoch
+        *epoch += u8::from(!is_busy || was_open);
+        (!is_busy).then_some(*epoch)
     }
 
     /// For a planted bug: a producer that does not increment the epoch.
@@ -124,7 +143,14 @@ impl Broker {
 
     /// The previous transaction has to be finished first: the broker asks to try again.
     pub(crate) fn can_send(&self, id: TransactionalId) -> bool {
-        !self.has(id, State::Committing)
+        !self.has(id, State::Committing) && (!self.busy.contains(&id) || self.has(id, State::Open))
+    }
+
+    /// Ids whose transaction is under way, and can turn out to have written to a partition with too
+    /// few replicas.
+    pub(crate) fn can_be_busy(&self) -> Vec<TransactionalId> {
+        let undecided = [State::Open, State::Committing].map(|state| self.with(state)).concat();
+        undecided.into_iter().filter(|id| !self.busy.contains(id)).collect()
     }
 
     pub(crate) fn send(

@@ -15,6 +15,8 @@ pub(crate) type Session = u8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Database {
+    /// The number of pairs of transactional ids of a session.
+    pub(crate) pairs: u8,
     /// Changes with each start of the server, from any data.
     pub(crate) incarnation: u8,
     /// Changes with each promotion.
@@ -80,8 +82,9 @@ pub(crate) struct HoldRow {
 }
 
 impl Database {
-    pub(crate) fn new(events: [u8; SHARDS as usize]) -> Self {
+    pub(crate) fn new(events: [u8; SHARDS as usize], pairs: u8) -> Self {
         Self {
+            pairs,
             incarnation: 1,
             timeline: 1,
             sessions: BTreeMap::new(),
@@ -202,9 +205,12 @@ impl Database {
             match plant {
                 Some(Plant::ExpiryForgetsToFence) => {}
                 Some(Plant::ExpiryForgetsEarlierFences) => {
-                    row.fence = TransactionalId::of(session).into();
+                    row.fence = TransactionalId::of(session, self.pairs).collect();
                 }
-                _ => row.fence.extend(TransactionalId::of(session)),
+                Some(Plant::OnlyTheFirstPairIsFenced) => {
+                    row.fence.extend(TransactionalId::of(session, 1));
+                }
+                _ => row.fence.extend(TransactionalId::of(session, self.pairs)),
             }
         }
     }

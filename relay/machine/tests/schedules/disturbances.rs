@@ -6,6 +6,28 @@ pub(crate) struct Disturbances {
     pub(crate) history: History,
     pub(crate) quarantine: Quarantine,
     pub(crate) pages: Pages,
+    pub(crate) replicas: Replicas,
+}
+
+/// Whether partitions can have too few replicas. A transaction that has written to one is decided,
+/// and does not end before the partition has its replicas again: its transactional id is busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum Replicas {
+    /// They have enough: a session has one pair of transactional ids.
+    #[default]
+    Enough,
+    /// They can have too few: a session has two pairs, of which it uses one.
+    CanBeTooFew,
+}
+
+impl Replicas {
+    /// The number of pairs of transactional ids of a session.
+    pub(crate) const fn pairs(self) -> u8 {
+        match self {
+            Self::Enough => 1,
+            Self::CanBeTooFew => 2,
+        }
+    }
 }
 
 /// Whether the database can go back.

@@ -48,6 +48,8 @@ pub(crate) enum Plant {
     RebaseForgetsProgress,
     GenerationsAreGivenAgain,
     WhatAReadHadDoneIsLost,
+    BusyIdsCountAsFenced,
+    OnlyTheFirstPairIsFenced,
 }
 
 /// Bugs that need no disturbance.
@@ -81,6 +83,13 @@ const OF_QUARANTINE: [Plant; 10] = [
     Plant::LateNotesCount,
     Plant::LateHoldsCount,
     Plant::TakingUpIsNotAlwaysNoted,
+];
+
+/// Bugs that need partitions with too few replicas.
+const OF_SHORTAGES: [Plant; 3] = [
+    Plant::BusyIdsCountAsFenced,
+    Plant::OnlyTheFirstPairIsFenced,
+    Plant::CheckpointsAreReadWithoutWaiting,
 ];
 
 /// Bugs that do no harm unless the database goes back, or a deadline ends a page, with the
@@ -117,6 +126,11 @@ fn every_planted_bug_is_caught_by_some_schedule() {
 #[test]
 fn every_planted_bug_of_quarantine_is_caught_by_some_schedule() {
     catch_all(OF_QUARANTINE.map(|plant| (Theme::Quarantine, plant)));
+}
+
+#[test]
+fn every_planted_bug_of_shortages_is_caught_by_some_schedule() {
+    catch_all(OF_SHORTAGES.map(|plant| (Theme::Shortages, plant)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::check::{broken, stuck, unfinished};
 use crate::database::SHARDS;
-use crate::disturbances::{Disturbances, History, Pages, Quarantine};
+use crate::disturbances::{Disturbances, History, Pages, Quarantine, Replicas};
 use crate::planted::Plant;
 use crate::world::{Faults, Going, Turn, World};
 
@@ -15,7 +15,8 @@ use crate::world::{Faults, Going, Turn, World};
 const SCHEDULES: u64 = 200_000;
 /// One in so many is a schedule with histories, which takes longer.
 const SCHEDULES_PER_HISTORY: u64 = 10;
-/// Maximum number of steps with faults; with refused events, for which a relay needs more steps.
+/// Maximum number of steps with faults; with refused events or many transactions, for which a relay
+/// needs more steps.
 const STEPS_MAX: u64 = 120;
 const STEPS_OF_QUARANTINE_MAX: u64 = 300;
 /// So many fair steps are enough to publish everything.
@@ -74,6 +75,8 @@ pub(crate) enum Theme {
     Relays,
     /// Three relays that lose their leases while they are frozen, and no other fault.
     Zombies,
+    /// The same, and partitions with too few replicas.
+    Shortages,
     /// Faults of relays, and refused events. These schedules take longer.
     Quarantine,
     /// The same, with deadlines that end pages halfway.
@@ -88,6 +91,7 @@ impl Theme {
     pub(crate) const fn with_a_fixed_history(seed: u64) -> Self {
         match seed / 2 % 8 {
             0 => Self::Quarantine,
+            2 => Self::Shortages,
             4 => Self::Zombies,
             _ => Self::Relays,
         }
@@ -105,7 +109,11 @@ impl Theme {
     const fn going(self) -> Option<Going> {
         match self {
             Self::History(going) | Self::All(going) => Some(going),
-            Self::Relays | Self::Zombies | Self::Quarantine | Self::HalfReadPages => None,
+            Self::Relays
+            | Self::Zombies
+            | Self::Shortages
+            | Self::Quarantine
+            | Self::HalfReadPages => None,
         }
     }
 
@@ -113,7 +121,9 @@ impl Theme {
         let history = if self.going().is_some() { History::Moves } else { History::Fixed };
         let quarantine = match self {
             Self::Quarantine | Self::HalfReadPages | Self::All(_) => Quarantine::Possible,
-            Self::Relays | Self::Zombies | Self::History(_) => Quarantine::Impossible,
+            Self::Relays | Self::Zombies | Self::Shortages | Self::History(_) => {
+                Quarantine::Impossible
+            }
         };
         let pages = match self {
             Self::HalfReadPages => Pages::UpTo(1 + dice.few(2)),
@@ -121,9 +131,11 @@ impl Theme {
                 0 => Pages::Whole,
                 rows => Pages::UpTo(rows),
             },
-            Self::Relays | Self::Zombies | Self::Quarantine => Pages::Whole,
+            Self::Relays | Self::Zombies | Self::Shortages | Self::Quarantine => Pages::Whole,
         };
-        Disturbances { history, quarantine, pages }
+        let replicas =
+            if self == Self::Shortages { Replicas::CanBeTooFew } else { Replicas::Enough };
+        Disturbances { history, quarantine, pages, replicas }
     }
 }
 
@@ -163,6 +175,7 @@ impl Schedule {
         let (steps_max, fault_odds) = match (has_quarantine, can_go_back) {
             (true, _) => (STEPS_OF_QUARANTINE_MAX, 8 << dice.below(3)),
             (false, true) => (STEPS_MAX, 4 << dice.below(3)),
+            (false, false) if theme == Theme::Shortages => (STEPS_OF_QUARANTINE_MAX, 16),
             (false, false) => (STEPS_MAX, 8),
         };
         let rounds = if can_go_back { 1 + dice.few(2) } else { 1 };
@@ -318,6 +331,10 @@ fn faults(theme: Theme, disturbances: Disturbances, dice: &mut Dice) -> Faults {
     if theme == Theme::Zombies {
         return Faults { expiries: 2 + dice.few(2), starts: u8::MAX, ..Faults::default() };
     }
+    if theme == Theme::Shortages && dice.below(2) == 0 {
+        let (expiries, shortages) = (1 + dice.few(2), 1 + dice.few(2));
+        return Faults { expiries, shortages, starts: u8::MAX, ..Faults::default() };
+    }
     let kinds = [1, 2, 4][usize::from(dice.few(3))];
     let faults = Faults {
         crashes: dice.few_or_none(kinds, 3),
@@ -331,6 +348,7 @@ fn faults(theme: Theme, disturbances: Disturbances, dice: &mut Dice) -> Faults {
         appends: dice.few_or_none(kinds, 3),
         mendings: 2,
         askings: 2,
+        shortages: if theme == Theme::Shortages { 1 + dice.few(3) } else { 0 },
         starts: u8::MAX,
         ..Faults::default()
     };

@@ -15,7 +15,7 @@ use annals_relay_machine::Input;
 use self::relay::{Relay, Task};
 use crate::broker::{Batch, Broker, TransactionalId};
 use crate::database::{Database, Session};
-use crate::disturbances::{Disturbances, History, Quarantine};
+use crate::disturbances::{Disturbances, History, Quarantine, Replicas};
 use crate::outbox::Event;
 use crate::planted::Plant;
 use crate::reading::Place;
@@ -78,6 +78,8 @@ pub(crate) struct Faults {
     pub(crate) mendings: u8,
     /// Retries of quarantined events, in vain or not.
     pub(crate) askings: u8,
+    /// Transactions that have written to a partition with too few replicas.
+    pub(crate) shortages: u8,
     /// Starts of relays, the first ones included.
     pub(crate) starts: u8,
 }
@@ -114,6 +116,10 @@ pub(crate) enum Turn {
     Refuse(usize, u8),
     Mend,
     Ask(usize),
+    /// The transaction of this id has written to a partition that has too few replicas.
+    Shortage(TransactionalId),
+    /// All partitions have their replicas.
+    Replicate,
 }
 
 /// The changes of a database's history.
@@ -164,7 +170,9 @@ impl Turn {
             | Self::Rebase
             | Self::Refuse(..)
             | Self::Mend
-            | Self::Ask(_) => None,
+            | Self::Ask(_)
+            | Self::Shortage(_)
+            | Self::Replicate => None,
         }
     }
 }
@@ -176,14 +184,16 @@ impl World {
         faults: Faults,
         plant: Option<Plant>,
     ) -> Self {
-        let Disturbances { history, quarantine, .. } = disturbances;
-        let events = match (quarantine, history) {
-            (Quarantine::Possible, _) => [8, 1],
-            (Quarantine::Impossible, History::Fixed) => [2, 2],
-            (Quarantine::Impossible, History::Moves) => [1, 1],
+        let Disturbances { history, quarantine, replicas, .. } = disturbances;
+        let events = match (quarantine, history, replicas) {
+            (Quarantine::Possible, ..) => [8, 1],
+            // Each producer sends several times.
+            (Quarantine::Impossible, History::Fixed, Replicas::CanBeTooFew) => [6, 1],
+            (Quarantine::Impossible, History::Fixed, Replicas::Enough) => [2, 2],
+            (Quarantine::Impossible, History::Moves, _) => [1, 1],
         };
         Self {
-            database: Database::new(events),
+            database: Database::new(events, replicas.pairs()),
             broker: Broker::new(history),
             relays: vec![None; relays],
             strays: Vec::new(),
@@ -202,6 +212,10 @@ impl World {
 
     fn can_go_back(&self) -> bool {
         self.disturbances.history == History::Moves
+    }
+
+    fn has_shortages(&self) -> bool {
+        self.disturbances.replicas == Replicas::CanBeTooFew
     }
 
     fn can_refuse(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::relay::Task;
 use super::{Faults, Going, Turn, World};
-use crate::broker::State;
+use crate::broker::{Producer, State, TransactionalId};
 use crate::database::{HoldRow, SHARDS, Session};
 
 impl World {
@@ -43,6 +43,44 @@ impl World {
         if self.is_tended {
             self.tendings(actions);
         }
+        if self.has_shortages() {
+            self.ends_of_shortages(actions);
+        }
+    }
+
+    /// What time brings where partitions have too few replicas.
+    fn ends_of_shortages(&self, actions: &mut Vec<Turn>) {
+        // A transaction that cannot begin is given up; it can begin later, after all.
+        for (number, relay) in self.relays.iter().enumerate() {
+            let tasks = relay.iter().flat_map(|relay| relay.tasks.iter().enumerate());
+            let given_up = tasks.filter(|(_, task)| self.waits_for_a_busy_id(task));
+            actions.extend(given_up.map(|(task, _)| Turn::Late(number, task)));
+        }
+        if !self.broker.busy.is_empty() && self.needs_replicas() {
+            actions.push(Turn::Replicate);
+        }
+        // A request of a destroyed producer can arrive late.
+        let is_used = |id: &TransactionalId| {
+            let is_of = |producer: &Producer| producer.number == id.1;
+            let of = self.relays.iter().flatten().find(|relay| relay.session == Some(id.0));
+            of.is_some_and(|relay| relay.producers.iter().any(is_of))
+        };
+        let open = self.broker.with(State::Open).into_iter().filter(|id| !is_used(id));
+        actions.extend(open.map(Turn::TimeOut));
+    }
+
+    /// Whether shards have to wait until partitions have their replicas: only a session itself can
+    /// do without a busy id, since it knows that its producers of that id are destroyed, and only
+    /// while it has another pair.
+    fn needs_replicas(&self) -> bool {
+        let is_of_the_living = |session: Session| {
+            let relay = self.relays.iter().flatten().any(|of| of.session == Some(session));
+            relay && self.database.sessions.contains_key(&session)
+        };
+        let pairs: Vec<(Session, u8)> =
+            self.broker.busy.iter().map(|id| (id.0, id.1 / 2)).collect();
+        let is_alone = |(session, pair): &(Session, u8)| !pairs.contains(&(*session, 1 - pair));
+        !pairs.iter().all(|pair| is_of_the_living(pair.0) && is_alone(pair))
     }
 
     /// Possible operator actions for refused or quarantined events.
@@ -91,6 +129,9 @@ impl World {
         }
         if self.can_refuse() {
             self.refusals(actions);
+        }
+        if self.has_shortages() && self.faults.shortages > 0 {
+            actions.extend(self.broker.can_be_busy().into_iter().map(Turn::Shortage));
         }
         if self.can_go_back() {
             self.histories(actions);

@@ -126,8 +126,9 @@ impl World {
     /// not.
     fn fence_everybody(&mut self) {
         let announced = std::mem::take(&mut self.broker.announced);
-        let mut ids: Vec<TransactionalId> =
-            announced.into_iter().flat_map(TransactionalId::of).collect();
+        let pairs = self.database.pairs;
+        let of = |session| TransactionalId::of(session, pairs);
+        let mut ids: Vec<TransactionalId> = announced.into_iter().flat_map(of).collect();
         ids.extend(self.database.unfenced());
         for id in ids {
             self.broker.init(id);

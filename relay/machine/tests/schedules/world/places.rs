@@ -190,7 +190,7 @@ impl World {
         let strangers: Vec<Session> =
             taking.announced.iter().filter(is_stranger).copied().collect();
         for stranger in strangers {
-            for id in TransactionalId::of(stranger) {
+            for id in TransactionalId::of(stranger, self.database.pairs) {
                 self.broker.init(id);
             }
             self.broker.announced.remove(&stranger);

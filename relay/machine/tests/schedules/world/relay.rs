@@ -9,7 +9,7 @@ use annals_relay_machine::{
 
 use super::In;
 use super::places::Taking;
-use crate::broker::{Batch, Checkpoint, Ends, Records, TransactionalId};
+use crate::broker::{Batch, Checkpoint, Ends, Producer, Records, TransactionalId};
 use crate::database::{Copied, HoldRow, SHARDS, Session};
 use crate::disturbances::{Disturbances, History, Quarantine};
 use crate::outbox::Mark;
@@ -20,8 +20,7 @@ pub(crate) struct Relay {
     pub(super) number: usize,
     pub(crate) machine: Machine<Place, Batch>,
     pub(super) session: Option<Session>,
-    /// The epochs of its producers.
-    pub(super) epochs: [u8; 2],
+    pub(super) producers: [Producer; 2],
     pub(super) tasks: Vec<Task>,
     pub(super) answers: Vec<Answer>,
     pub(super) is_resting: bool,
@@ -115,15 +114,26 @@ pub(super) enum What {
     AcquireShards(Vec<Shard>),
     ReleaseShards(Vec<Lease>),
     Leave(bool),
-    /// One producer after the other: the next one, and the epochs so far.
-    OpenProducers(usize, [u8; 2]),
+    /// One producer after the other.
+    OpenProducers(Opening),
     /// The ids to fence, once they are known, and the fenced ones.
     FencePredecessors(Vec<Lease>, Option<BTreeSet<TransactionalId>>, BTreeSet<TransactionalId>),
     ReadCheckpoints(Taking),
     ReadOutbox(Vec<(Shard, Place)>),
-    Send(Slot, u8, Batch),
-    Commit(Slot, u8, Batches),
+    Send(Slot, Producer, Batch),
+    Commit(Slot, Producer, Batches),
     Note(Note),
+}
+
+/// Producers that are being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Opening {
+    /// The pair of ids, and how many pairs were busy.
+    pub(super) pair: u8,
+    pub(super) busy: u8,
+    /// The number of producers that are made, and these.
+    pub(super) made: u8,
+    pub(super) producers: [Producer; 2],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,7 +149,7 @@ pub(super) struct Answer {
 pub(super) enum News {
     Nothing,
     Session(Session),
-    Epochs([u8; 2]),
+    Producers([Producer; 2]),
     Refused([bool; SHARDS as usize]),
     Committed(Batches, Ends),
     /// The history of these shards is verified in this incarnation of the database.
@@ -155,7 +165,7 @@ impl Relay {
             number,
             machine: Machine::new(SHARDS, Producers::Two),
             session: None,
-            epochs: [0; 2],
+            producers: [Producer::default(); 2],
             tasks: Vec::new(),
             answers: Vec::new(),
             is_resting: false,
@@ -176,7 +186,7 @@ impl Relay {
     }
 
     pub(super) fn task(&mut self, relay: usize, command: Command<Place, Batch>) {
-        let epochs = self.epochs;
+        let producers = self.producers;
         let what = match command.action {
             Action::Join => What::Join,
             Action::RenewLease(readiness) => What::RenewLease(readiness == Readiness::Ready),
@@ -185,7 +195,9 @@ impl Relay {
             Action::Leave(departure) => What::Leave(departure == Departure::Clean),
             Action::OpenProducers => {
                 self.opened = command.generation;
-                What::OpenProducers(0, [0; 2])
+                let pair = producers[0].number / 2;
+                let producers = [Producer::default(); 2];
+                What::OpenProducers(Opening { pair, busy: 0, made: 0, producers })
             }
             Action::FencePredecessors(leases) => {
                 What::FencePredecessors(leases, None, BTreeSet::new())
@@ -201,11 +213,11 @@ impl Relay {
             Action::ReadOutbox(places) => What::ReadOutbox(places),
             Action::Send(slot, batch) => {
                 self.sent[usize::from(slot == Slot::B)] = self.sent(&batch);
-                What::Send(slot, epochs[usize::from(slot == Slot::B)], batch)
+                What::Send(slot, producers[usize::from(slot == Slot::B)], batch)
             }
             Action::Commit(slot) => {
                 let number = usize::from(slot == Slot::B);
-                What::Commit(slot, epochs[number], self.sent[number])
+                What::Commit(slot, producers[number], self.sent[number])
             }
             Action::Wait { .. } | Action::EndProcess { .. } => return,
         };

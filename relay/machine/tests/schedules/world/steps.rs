@@ -42,7 +42,7 @@ impl World {
             Turn::Lose(relay, answer) => self.lose(relay, answer),
             Turn::Late(relay, task) => self.late(relay, task),
             Turn::TimeOut(id) => {
-                self.faults.timeouts -= 1;
+                self.faults.timeouts = self.faults.timeouts.saturating_sub(1);
                 self.broker.time_out(id);
             }
             Turn::Append(shard) => {
@@ -59,6 +59,11 @@ impl World {
             | Turn::Copy(_)
             | Turn::Rebase => self.take_of_histories(action),
             Turn::Refuse(..) | Turn::Mend | Turn::Ask(_) => self.take_of_holds(action),
+            Turn::Shortage(id) => {
+                self.faults.shortages -= 1;
+                self.broker.busy.insert(id);
+            }
+            Turn::Replicate => self.broker.busy.clear(),
         }
     }
 
@@ -122,7 +127,7 @@ impl World {
 
     /// Abandons a task that is still executed later.
     fn late(&mut self, relay: usize, task: usize) {
-        self.faults.late -= 1;
+        self.faults.late = self.faults.late.saturating_sub(1);
         let task = self.relay(relay).tasks.remove(task);
         let (generation, operation) = (task.generation, task.what.operation());
         if let What::Note(_) = task.what {
@@ -183,11 +188,11 @@ impl World {
         match news {
             News::Nothing => {}
             News::Session(session) => receiver.session = Some(session),
-            News::Epochs(epochs) if generation == receiver.opened => {
-                receiver.epochs = epochs;
+            News::Producers(producers) if generation == receiver.opened => {
+                receiver.producers = producers;
                 receiver.heard = generation;
             }
-            News::Epochs(_) => {}
+            News::Producers(_) => {}
             News::Refused(refused) if generation == receiver.generation => {
                 for (shard, is_refused) in refused.into_iter().enumerate() {
                     receiver.refused[shard] |= is_refused;

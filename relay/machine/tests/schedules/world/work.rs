@@ -1,11 +1,11 @@
 //! The work of relays, on the database and the broker.
 
-use annals_relay_machine::{Completion, FailureClass, Input, Operation, Shard, Slot};
+use annals_relay_machine::{Completion, FailureClass, Input, Operation, Shard};
 
 use super::places::Step;
-use super::relay::{Answer, News, Note, Task, What};
+use super::relay::{Answer, News, Note, Opening, Task, What};
 use super::{In, World};
-use crate::broker::{Refused, TransactionalId};
+use crate::broker::{Producer, Refused, TransactionalId};
 use crate::database::{Session, Under};
 use crate::planted::Plant;
 use crate::reading::{Noted, Place, Reader};
@@ -18,13 +18,20 @@ pub(super) enum Executed {
 impl World {
     pub(super) fn can_execute(&self, task: &Task) -> bool {
         match &task.what {
-            What::Send(slot, ..) => self.broker.can_send(id(task.session, *slot)),
+            What::Send(_, producer, _) => self.broker.can_send(producer.id(task.session)),
             What::ReadCheckpoints(taking) if taking.step == Step::Checkpoints => {
                 self.plant == Some(Plant::CheckpointsAreReadWithoutWaiting)
                     || taking.shards().all(|shard| self.broker.can_read(shard))
             }
             _ => true,
         }
+    }
+
+    /// Whether a task is to begin a transaction under an id whose last one does not end.
+    pub(super) fn waits_for_a_busy_id(&self, task: &Task) -> bool {
+        let What::Send(_, producer, _) = &task.what else { return false };
+        let id = producer.id(task.session);
+        self.broker.busy.contains(&id) && !self.broker.can_send(id)
     }
 
     /// Executes a task, or its next part.
@@ -37,13 +44,16 @@ impl World {
                 answer.news = News::Session(self.join(relay));
                 Input::Joined
             }
-            What::OpenProducers(2, epochs) => {
+            What::OpenProducers(Opening { busy, .. }) if busy == self.database.pairs => {
+                Input::Failed { generation, operation, class: FailureClass::Unavailable }
+            }
+            What::OpenProducers(Opening { made: 2, producers, .. }) => {
                 // Before the lease is renewed again: later losses of the database are known from
                 // here on.
                 if self.can_go_back() {
                     self.broker.announced.insert(task.session);
                 }
-                answer.news = News::Epochs(epochs);
+                answer.news = News::Producers(producers);
                 Input::Completed { generation, completion: Completion::ProducersOpened }
             }
             What::OpenProducers(..) => return Executed::Further(self.open(task)),
@@ -88,15 +98,25 @@ impl World {
         is_noted.then_some(Noted { progress, hold_changes })
     }
 
-    /// Creates the next producer.
+    /// Creates the next producer. If its id is busy, both are made under the session's next pair of
+    /// ids: the relay has destroyed its earlier producers, so none of them begins a transaction any
+    /// more, and checkpoints are not read before their last ones are decided.
     fn open(&mut self, mut task: Task) -> Task {
-        if let What::OpenProducers(slot, epochs) = &mut task.what {
-            let id = TransactionalId(task.session, u8::try_from(*slot).unwrap());
-            epochs[*slot] = match self.plant {
-                Some(Plant::OpeningFencesNothing) => self.broker.init_without_fencing(id),
+        if let What::OpenProducers(opening) = &mut task.what {
+            let number = 2 * opening.pair + opening.made;
+            let id = TransactionalId(task.session, number);
+            let epoch = match self.plant {
+                Some(Plant::OpeningFencesNothing) => Some(self.broker.init_without_fencing(id)),
                 _ => self.broker.init(id),
             };
-            *slot += 1;
+            let Some(epoch) = epoch else {
+                opening.pair = (opening.pair + 1) % self.database.pairs;
+                opening.busy += 1;
+                opening.made = 0;
+                return task;
+            };
+            opening.producers[usize::from(opening.made)] = Producer { number, epoch };
+            opening.made += 1;
         }
         task
     }
@@ -128,7 +148,12 @@ impl World {
             let completion = Completion::PredecessorsFenced(std::mem::take(leases));
             return answered(Input::Completed { generation, completion });
         };
-        self.broker.init(id);
+        let is_fenced =
+            self.broker.init(id).is_some() || self.plant == Some(Plant::BusyIdsCountAsFenced);
+        if !is_fenced {
+            let class = FailureClass::Unavailable;
+            return answered(Input::Failed { generation, operation, class });
+        }
         fenced.insert(id);
         Executed::Further(task)
     }
@@ -158,12 +183,12 @@ impl World {
         let (generation, session, operation) =
             (task.generation, task.session, task.what.operation());
         let done = match task.what {
-            What::Send(slot, epoch, batch) => {
-                let sent = self.broker.send(id(session, slot), epoch, &batch);
+            What::Send(slot, producer, batch) => {
+                let sent = self.broker.send(producer.id(session), producer.epoch, &batch);
                 sent.map(|()| (Completion::Acknowledged(slot), News::Nothing))
             }
-            What::Commit(slot, epoch, batches) => {
-                let committed = self.broker.commit(id(session, slot), epoch);
+            What::Commit(slot, producer, batches) => {
+                let committed = self.broker.commit(producer.id(session), producer.epoch);
                 committed.map(|ends| (Completion::Committed(slot), News::Committed(batches, ends)))
             }
             other => panic!("{other:?} is not the broker's"),
@@ -221,8 +246,4 @@ impl World {
         relay.early.told.clone_from(&found);
         found.map_or(Input::SessionExpired, Input::LeaseRenewed)
     }
-}
-
-fn id(session: Session, slot: Slot) -> TransactionalId {
-    TransactionalId(session, u8::from(slot == Slot::B))
 }
