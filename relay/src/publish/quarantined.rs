@@ -80,8 +80,12 @@ impl Reader {
                 return Ok(());
             }
             let after = entry.cursor.after;
+            // Otherwise the shard would meet the next event without an id, and quarantine it again.
+            if shard.is_caught_up(&entry.cursor) && self.lacks_id(name, &entry) {
+                return Ok(());
+            }
             let cursor = if shard.is_caught_up(&entry.cursor) {
-                entry.cursor
+                entry.cursor.clone()
             } else if page.collector.is_full() {
                 page.has_more = true;
                 return Ok(());
@@ -103,8 +107,8 @@ impl Reader {
                 page.has_more = true;
                 return Ok(());
             }
-            let state =
-                if shard.is_caught_up(&cursor) { EntryState::Ended } else { EntryState::Ahead };
+            let has_ended = shard.is_caught_up(&cursor) && !self.lacks_id(name, &entry);
+            let state = if has_ended { EntryState::Ended } else { EntryState::Ahead };
             shard.quarantine.advance(name, cursor, state);
             // The checkpoint has the progress, also if there was no event left.
             page.collector.touch(shard.shard());
@@ -149,6 +153,12 @@ impl Reader {
             return Ok(Cursor::done(until));
         }
         Ok(entry.cursor.within(until, read.last.unwrap_or(after)))
+    }
+
+    /// Whether a category waits for an id that the registry has not given.
+    fn lacks_id(&self, (kind, name): &(Kind, String), entry: &Entry) -> bool {
+        let is_of_registry = *kind == Kind::Category && entry.cause == Cause::Registry;
+        is_of_registry && !self.encoder.has_schema_id(name)
     }
 
     /// The category of an entry that is retried without the request of an operator, who would see
