@@ -172,7 +172,7 @@ mistakes_get_one_line() {
   expect_failure "unknown component kafak" "an unknown component" one up kafak
   expect_failure "must be a port number" "a port that is none" env ANNALS_KAFKA_PORT=abc "$DEV" --home "$HOMES/three" up kafka
   expect_failure "is not pinned" "a PostgreSQL that is not pinned" env ANNALS_POSTGRES_VERSION=9 "$DEV" --private --home "$HOMES/three" up postgres
-  expect_failure "is not pinned" "a Kafka that is not pinned" env ANNALS_KAFKA_VERSION=2 "$DEV" --private --home "$HOMES/three" up kafka
+  expect_failure "is not pinned" "a Kafka that is not pinned" env ANNALS_KAFKA_VERSION=2 "$DEV" --private --home "$HOMES/pinned" up kafka
   run_quietly two down
   printf '99.0.0\n' >"$HOMES/two/kafka/version-1"
   expect_failure "was written by Kafka 99.0.0" "a broker's data of a later version" two up kafka
