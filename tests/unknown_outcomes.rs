@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// Each commit takes a tenth of a second, and a statement may take less.
 const SLOW_COMMITS: &str = "-c commit_delay=100000 -c commit_siblings=0 -c statement_timeout=70";
-const LATE_CANCELS: usize = 3;
-const TRIES_MAX: usize = 50;
+const LATE_CANCELS: usize = 2;
+const TRIES_MAX: usize = 500;
 
 /// A store whose sessions have these settings, and one connection kept open.
 async fn store_with(url: &str, settings: &str) -> Store {
