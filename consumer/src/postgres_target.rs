@@ -23,6 +23,23 @@ use crate::transaction::{
     AttemptContext, AttemptError, BatchOutcome, Exceeded, attempt, superseded,
 };
 
+/// Queries the projection's store until the database answers. A macro: with a function that
+/// takes an `AsyncFnMut` the future of a run would not be `Send`.
+macro_rules! answer {
+    ($target:ident, $action:literal, $query:ident($($argument:expr),*)) => {{
+        let failed = |failure| run_end($action, failure);
+        loop {
+            let mut connection = $target.connection.take().await.map_err(failed)?;
+            let query = $target.projection.store.$query(&mut connection $(, $argument)*);
+            let answer = $target.connection.before_deadline(query).await;
+            let finished = $target.connection.finish_query(connection, answer).await;
+            if let Some(found) = finished.map_err(failed)? {
+                break found;
+            }
+        }
+    }};
+}
+
 /// A handler, and the connection that it writes through.
 pub(crate) struct PostgresTarget<E, H, Failure> {
     projection: Projection,
@@ -50,18 +67,9 @@ impl<E, H, Failure> PostgresTarget<E, H, Failure> {
     /// Determines why stored offsets differ from the expected ones: an earlier attempt was
     /// committed and its answer lost, or another runner has changed them.
     async fn check_superseded(&mut self, updates: &[OffsetUpdate]) -> Result<(), RunEnd> {
-        let failed = |failure| run_end("load the offsets of the projection", failure);
         let mut topics: Vec<_> = updates.iter().map(|u| Arc::clone(&u.next.topic)).collect();
         topics.dedup();
-        let stored = loop {
-            let mut connection = self.connection.take().await.map_err(failed)?;
-            let query = self.projection.store.progress(&mut connection, &topics);
-            let answer = self.connection.before_deadline(query).await;
-            let finished = self.connection.finish_query(connection, answer).await;
-            if let Some(found) = finished.map_err(failed)? {
-                break found;
-            }
-        };
+        let stored = answer!(self, "load the offsets of the projection", progress(&topics));
         match superseded(&self.projection.name, updates, stored) {
             None => Ok(()),
             Some(error) => Err(RunEnd::Error(error)),
@@ -78,61 +86,26 @@ where
     type Event = E;
 
     async fn claim_topic(&mut self, topic: &Arc<str>, partitions: i32) -> Result<i32, RunEnd> {
-        let failed = |failure| run_end("load the offsets of the projection", failure);
-        loop {
-            let mut connection = self.connection.take().await.map_err(failed)?;
-            let query = self.projection.store.claim(&mut connection, topic, partitions);
-            let answer = self.connection.before_deadline(query).await;
-            let finished = self.connection.finish_query(connection, answer).await;
-            if let Some(known) = finished.map_err(failed)? {
-                return Ok(i32::try_from(known).unwrap_or(i32::MAX));
-            }
-        }
+        let known = answer!(self, "load the offsets of the projection", claim(topic, partitions));
+        Ok(i32::try_from(known).unwrap_or(i32::MAX))
     }
 
     async fn own(
         &mut self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<PartitionProgress>, RunEnd> {
-        let failed = |failure| run_end("claim the partitions of the projection", failure);
-        loop {
-            let mut connection = self.connection.take().await.map_err(failed)?;
-            let query = self.projection.store.claim_ownership(&mut connection, partitions);
-            let answer = self.connection.before_deadline(query).await;
-            let finished = self.connection.finish_query(connection, answer).await;
-            if let Some(progress) = finished.map_err(failed)? {
-                return Ok(progress);
-            }
-        }
+        Ok(answer!(self, "claim the partitions of the projection", claim_ownership(partitions)))
     }
 
     async fn accepted_gaps(&mut self) -> Result<HashSet<Gap>, RunEnd> {
-        let failed = |failure| run_end("load the accepted gaps of the projection", failure);
-        loop {
-            let mut connection = self.connection.take().await.map_err(failed)?;
-            let query = self.projection.store.accepted_gaps(&mut connection);
-            let answer = self.connection.before_deadline(query).await;
-            let finished = self.connection.finish_query(connection, answer).await;
-            if let Some(accepted) = finished.map_err(failed)? {
-                return Ok(accepted);
-            }
-        }
+        Ok(answer!(self, "load the accepted gaps of the projection", accepted_gaps()))
     }
 
     async fn last_applied(
         &mut self,
         streams: &[&str],
     ) -> Result<Vec<(String, LastApplied)>, RunEnd> {
-        let failed = |failure| run_end("load the versions of streams", failure);
-        loop {
-            let mut connection = self.connection.take().await.map_err(failed)?;
-            let query = self.projection.store.versions(&mut connection, streams);
-            let answer = self.connection.before_deadline(query).await;
-            let finished = self.connection.finish_query(connection, answer).await;
-            if let Some(found) = finished.map_err(failed)? {
-                return Ok(found);
-            }
-        }
+        Ok(answer!(self, "load the versions of streams", versions(streams)))
     }
 
     async fn commit(
