@@ -3,9 +3,9 @@
 
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
-    ACCESS_LISTS, CATEGORY, Component, Ending, Follower, Must, PrivateStack, RelayProcess, Right,
-    Testbed, ThreeBrokers, TwoDoors, account, allow, check, configure_topic, deny, deposited,
-    deposited_large, limit_writing,
+    ACCESS_LISTS, CATEGORY, Component, Ending, Follower, Must, PrivateStack, RelayProcess,
+    RelaySettings, Right, Testbed, ThreeBrokers, TwoDoors, account, allow, check, configure_topic,
+    deny, deposited, deposited_large, limit_writing,
 };
 
 /// A broker whose other listener accepts one user with this password.
@@ -38,6 +38,28 @@ async fn append_to_both(bed: &Testbed, sequence: i64) {
 fn followers(bed: &Testbed) -> [Follower; 2] {
     [CATEGORY, LEDGER]
         .map(|category| Follower::start(&bed.environment().kafka, &[&bed.topic(category)]))
+}
+
+/// A relay that has published an event of each category, with followers. Then the topic of ledgers
+/// has too few replicas, and 19 more events of each category are appended.
+async fn starve_ledgers(
+    bed: &Testbed,
+    brokers: &ThreeBrokers,
+    settings: &RelaySettings,
+) -> (RelayProcess, [Follower; 2]) {
+    let relay = RelayProcess::start(settings);
+    append_to_both(bed, 1).await;
+    let [accounts, ledgers] = followers(bed);
+    accounts.until_count(1).await;
+    ledgers.until_count(1).await;
+
+    let topic = bed.topic(LEDGER);
+    configure_topic(&bed.environment().kafka, &topic, "min.insync.replicas", "2").await;
+    brokers.end_two(Ending::Orderly).await;
+    for sequence in 2..=20 {
+        append_to_both(bed, sequence).await;
+    }
+    (relay, [accounts, ledgers])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,18 +104,7 @@ async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_o
     let settings =
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
     let settings = settings.variable("ANNALS_RELAY__RELAY__DELIVERY", "at-least-once");
-    let mut relay = RelayProcess::start(&settings);
-    append_to_both(&bed, 1).await;
-    let [accounts, ledgers] = followers(&bed);
-    accounts.until_count(1).await;
-    ledgers.until_count(1).await;
-
-    let topic = bed.topic(LEDGER);
-    configure_topic(&bed.environment().kafka, &topic, "min.insync.replicas", "2").await;
-    brokers.end_two(Ending::Orderly).await;
-    for sequence in 2..=20 {
-        append_to_both(&bed, sequence).await;
-    }
+    let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
     let line = relay.quarantines(LEDGER).await;
     assert!(line.contains("1 replicas in sync, and needs 2"), "{line}");
     accounts.until_count(20).await;
@@ -114,18 +125,7 @@ async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only
     let bed = Testbed::on("one_topic_stuck", brokers.environment().clone()).await;
     let settings =
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
-    let mut relay = RelayProcess::start(&settings);
-    append_to_both(&bed, 1).await;
-    let [accounts, ledgers] = followers(&bed);
-    accounts.until_count(1).await;
-    ledgers.until_count(1).await;
-
-    let topic = bed.topic(LEDGER);
-    configure_topic(&bed.environment().kafka, &topic, "min.insync.replicas", "2").await;
-    brokers.end_two(Ending::Orderly).await;
-    for sequence in 2..=20 {
-        append_to_both(&bed, sequence).await;
-    }
+    let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
     relay.event("transactional_ids_busy").await;
     let line = relay.quarantines(LEDGER).await;
     assert!(line.contains("1 replicas in sync, and needs 2"), "{line}");
