@@ -19,6 +19,18 @@ use crate::projection_database::{BatchToApply, DatabaseError, ProjectionDatabase
 use crate::target::Target;
 use crate::transaction::{BatchOutcome, Exceeded};
 
+/// Calls the database of a target until it answers. A macro, as in `postgres_target`.
+macro_rules! answer {
+    ($target:ident, $action:literal, $call:ident($($argument:expr),*)) => {
+        loop {
+            match in_time($target.deadline, $target.database.$call($($argument),*)).await {
+                Ok(found) => break $target.answered(found),
+                Err(failure) => $target.after($action, failure).await?,
+            }
+        }
+    };
+}
+
 /// A database of the application.
 pub(crate) struct DatabaseTarget<E, D> {
     name: Arc<str>,
@@ -97,46 +109,25 @@ impl<E: EventSet, D: ProjectionDatabase<E>> Target for DatabaseTarget<E, D> {
     type Event = E;
 
     async fn claim_topic(&mut self, topic: &Arc<str>, partitions: i32) -> Result<i32, RunEnd> {
-        loop {
-            let call = self.database.record_partitions(topic, partitions);
-            match in_time(self.deadline, call).await {
-                Ok(known) => return Ok(self.answered(known)),
-                Err(failure) => self.after("record the partitions of a topic", failure).await?,
-            }
-        }
+        Ok(answer!(self, "record the partitions of a topic", record_partitions(topic, partitions)))
     }
 
     async fn own(
         &mut self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<PartitionProgress>, RunEnd> {
-        loop {
-            match in_time(self.deadline, self.database.own(partitions)).await {
-                Ok(progress) => return Ok(self.answered(progress)),
-                Err(failure) => self.after("claim the partitions", failure).await?,
-            }
-        }
+        Ok(answer!(self, "claim the partitions", own(partitions)))
     }
 
     async fn accepted_gaps(&mut self) -> Result<HashSet<Gap>, RunEnd> {
-        loop {
-            match in_time(self.deadline, self.database.accepted_gaps()).await {
-                Ok(gaps) => return Ok(self.answered(gaps.into_iter().collect())),
-                Err(failure) => self.after("load the accepted gaps", failure).await?,
-            }
-        }
+        Ok(answer!(self, "load the accepted gaps", accepted_gaps()).into_iter().collect())
     }
 
     async fn last_applied(
         &mut self,
         streams: &[&str],
     ) -> Result<Vec<(String, LastApplied)>, RunEnd> {
-        loop {
-            match in_time(self.deadline, self.database.last_applied(streams)).await {
-                Ok(found) => return Ok(self.answered(found)),
-                Err(failure) => self.after("load the versions of streams", failure).await?,
-            }
-        }
+        Ok(answer!(self, "load the versions of streams", last_applied(streams)))
     }
 
     async fn commit(
