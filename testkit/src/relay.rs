@@ -174,6 +174,14 @@ impl RelayProcess {
         self.event_with("quarantined", &[("name", name)]).await
     }
 
+    /// The same, for this cause: a variant of the relay's `Cause`.
+    ///
+    /// # Panics
+    /// If it does not, or for another cause.
+    pub async fn quarantines_for(&self, cause: &str, name: &str) -> String {
+        self.event_with("quarantined", &[("name", name), ("cause", cause)]).await
+    }
+
     /// Begins a new page of the log: [`event`](Self::event) reads only later lines.
     pub fn turn_page(&mut self) {
         self.mark = self.log.len();

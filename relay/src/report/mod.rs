@@ -2,7 +2,7 @@
 //!
 //! `failure` has every kind of failure, `policy` the response to each.
 
-mod causes;
+mod error_chain;
 pub mod failure;
 pub mod kafka_failure;
 mod policy;
@@ -11,6 +11,6 @@ pub mod registry_failure;
 mod reporter;
 pub(crate) mod threads;
 
-pub use causes::in_full;
+pub use error_chain::in_full;
 pub(crate) use policy::{Policy, Recovered, RefusedTopic};
 pub(crate) use reporter::{Report, ReportReceiver, Reporter, report_channel};
