@@ -141,7 +141,7 @@ async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_ones() {
-    const EVENTS: i64 = 200;
+    const EVENTS: i64 = 80;
     const BYTES_PER_SECOND: f64 = 150_000.0;
     let stack = PrivateStack::up(&[Component::Kafka]).await;
     let bed = Testbed::on("quota", stack.environment().clone()).await;
@@ -151,7 +151,7 @@ async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_one
     append(&bed, &account("first"), [deposited(0)]).await;
     follower.until_count(1).await;
     relay.freeze().await;
-    // 2.6 MB in one transaction: 17 s, and the relay waits for 3.
+    // 1 MB in one transaction: 7 s, and the relay waits for 3.
     for number in 0..EVENTS {
         append(&bed, &account(number % 10), [deposited_large(number)]).await;
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use reqwest::ClientBuilder;
-use schema_registry_converter::error::SRCError;
 
 use crate::registry::RegistrySetupError;
 
@@ -84,6 +83,7 @@ impl RegistrySettings {
 
 #[cfg(feature = "tls")]
 fn unusable(error: reqwest::Error) -> RegistrySetupError {
+    use schema_registry_converter::error::SRCError;
     RegistrySetupError(SRCError::non_retryable_with_cause(error, "use a certificate"))
 }
 

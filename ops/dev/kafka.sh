@@ -38,7 +38,8 @@ kafka_launch() {
 # version of Kafka, and is made once.
 kafka_share_classes() {
   local name
-  name=kafka-$KAFKA_VERSION-classes-$("$JAVA" -version 2>&1 | cksum | cut -d ' ' -f 1)
+  # Not the third line: it also says whether the archive of the JVM's own classes is in use just now.
+  name=kafka-$KAFKA_VERSION-classes-$("$JAVA" -version 2>&1 | sed -n 1,2p | cksum | cut -d ' ' -f 1)
   KAFKA_CLASSES=()
   install_once "$name" kafka_archive_classes
   [[ ! -s $CACHE/$name/classes.jsa ]] || KAFKA_CLASSES=("-XX:SharedArchiveFile=$CACHE/$name/classes.jsa")
