@@ -99,8 +99,8 @@ async fn planned(config: &Arc<Config>, plans: &[TopicPlan]) -> Result<Vec<TopicC
     .await
 }
 
-/// The differences after [`apply`]. A broker can answer with the old state for a while: it learns of
-/// a change after the controller has acknowledged it.
+/// The differences after [`apply`]. A broker can answer with the old state for a while: it learns
+/// of a change after the controller has acknowledged it.
 async fn left(
     config: &Arc<Config>,
     plans: &[TopicPlan],

@@ -121,8 +121,8 @@ impl Call {
     /// takes no time.
     async fn run(mut self) {
         let store = self.store.clone();
-        // Before the turn of other tasks, one of which returns the last call's connection to the pool:
-        // a server process that made the last call has everything at hand.
+        // Before the turn of other tasks, one of which returns the last call's connection to the
+        // pool: a server process that made the last call has everything at hand.
         let acquired = store.connection_reuse().acquire(store.pool()).await;
         tokio::task::yield_now().await;
         let (started_at, appends) = (Instant::now(), self.select());
