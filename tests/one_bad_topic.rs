@@ -81,7 +81,7 @@ async fn a_topic_without_the_right_to_write_holds_its_category_and_the_others_fl
     for sequence in 2..=20 {
         append_to_both(&bed, sequence).await;
     }
-    let line = relay.quarantines_for("Topic", LEDGER).await;
+    let line = relay.quarantines_for("topic", LEDGER).await;
     assert!(line.contains(&topic), "{line}");
     accounts.until_count(20).await;
     // A relay that takes over finds it refused again.
@@ -106,7 +106,7 @@ async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_o
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
     let settings = settings.variable("ANNALS_RELAY__RELAY__DELIVERY", "at-least-once");
     let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
-    relay.quarantines_for("Topic", LEDGER).await;
+    relay.quarantines_for("topic", LEDGER).await;
     accounts.until_count(20).await;
     append_to_both(&bed, 21).await;
     accounts.until_count(21).await;
@@ -131,7 +131,7 @@ async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only
     configure_topic(kafka, &bed.topic(LATE), "min.insync.replicas", "2").await;
     let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
     relay.event("transactional_ids_busy").await;
-    relay.quarantines_for("Topic", LEDGER).await;
+    relay.quarantines_for("topic", LEDGER).await;
     accounts.until_count(20).await;
     append_to_both(&bed, 21).await;
     accounts.until_count(21).await;

@@ -223,7 +223,7 @@ impl Driver {
         } else if operation != Operation::Leave || class != FailureClass::Unavailable {
             self.outage.failed(&failure);
         } else {
-            let error = &failure as &dyn std::error::Error;
+            let error = failure.in_full();
             tracing::warn!(
                 event = "shards_not_released",
                 error,

@@ -213,7 +213,7 @@ impl Reader {
         let checked = match self.encoder.topics_of(due, now + TOPIC_CHECK_MAX).await {
             Ok(checked) => checked,
             Err(failure) => {
-                let error = &failure as &dyn std::error::Error;
+                let error = failure.in_full();
                 tracing::debug!(error, "cannot check the topics of quarantined categories");
                 return;
             }
@@ -225,7 +225,7 @@ impl Reader {
                     self.ready.extend(entries.into_iter().flatten());
                 }
                 Err(failure) => {
-                    let error = &failure as &dyn std::error::Error;
+                    let error = failure.in_full();
                     tracing::debug!(
                         event = "category_still_quarantined",
                         category,

@@ -130,7 +130,7 @@ fn open_a_pair(
             Err(failure @ Failure::Kafka(KafkaFailure::Busy { .. })) => {
                 tracing::warn!(
                     event = "transactional_ids_busy",
-                    error = &failure as &dyn std::error::Error,
+                    error = failure.in_full(),
                     "an earlier transaction does not end: going on with other transactional ids"
                 );
                 busy = Some(failure);

@@ -304,7 +304,7 @@ impl CategoryTopics {
             let used: Vec<String> = locked(&self.state).used.iter().cloned().collect();
             let failure = self.make_ready(&used).await.err();
             if let Some(failure) = &failure {
-                let error = failure as &dyn std::error::Error;
+                let error = failure.in_full();
                 tracing::debug!(error, "cannot check the topics in use");
             }
             let mut state = locked(&self.state);
