@@ -64,10 +64,9 @@ pub(crate) async fn collect(
                 encoder.want(&event);
                 continue;
             }
-            let is_late = read.events > 0 && page.is_late();
-            if is_late || page.collector.is_full() {
+            read.left = left(&read, page);
+            if read.left != RowsLeft::No {
                 read.is_cut = true;
-                read.left = if is_late { RowsLeft::Slow } else { RowsLeft::Yes };
                 break;
             }
             let is_omitted = is_left_out(&event)
@@ -91,6 +90,17 @@ pub(crate) async fn collect(
     let until = page.collector.is_empty().then_some(page.prepare_until);
     encoder.prepare(until).await?;
     Ok(read)
+}
+
+/// Whether this row and those behind it are left to the next page. Each statement makes progress.
+fn left(read: &RowsRead, page: &PageBuilder) -> RowsLeft {
+    if page.collector.is_full() {
+        RowsLeft::Yes
+    } else if read.events > 0 && page.is_late() {
+        RowsLeft::Slow
+    } else {
+        RowsLeft::No
+    }
 }
 
 /// Whether the page is done with an event.
