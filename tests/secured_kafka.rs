@@ -3,6 +3,8 @@
 //!
 //! The second half is a campaign of its own, `make test-kafka-security`.
 
+use std::time::Duration;
+
 use Operation::{Create, Describe, DescribeConfigs, Read, Write};
 use annals_consumer::{Consumer, ConsumerSettings};
 use annals_store::{Append, ExpectedVersion};
@@ -14,6 +16,8 @@ use annals_testkit::{
 
 const PROPERTIES: &str = "ANNALS_RELAY__KAFKA__PROPERTIES";
 const ERRORS: i32 = 3;
+/// Time enough for a request that is refused.
+const REFUSED: Duration = Duration::from_secs(2);
 
 /// A broker, and a test bed whose relay has the rights that relay.example.toml lists.
 struct Site {
@@ -77,29 +81,22 @@ async fn relay_commands_and_consumers_log_in_by_password_and_by_certificate() {
     let certificates = [site.kafka.certificate(&client), site.kafka.certificate_over_ipv6(&client)];
     let logins = [vec![site.kafka.scram()], certificates.to_vec()].concat();
     works(&site, &logins).await;
-    let topic = site.bed.topic(CATEGORY);
-    for login in &logins {
-        let topics = [topic.as_str()];
-        let consumer = Consumer::connect(consumer_settings(login)).read_to_end(&topics);
-        let mut consumer = in_time(consumer).await.must("read a topic");
-        assert_eq!(in_time(consumer.read_remaining()).await.must("read").len(), logins.len());
-    }
     assert_eq!(check(&site.bed.history(Vec::new()).await), []);
 }
 
-/// Needs a relay with the feature `oidc`, which ANNALS_TEST_RELAY names.
+/// Needs relay and consumer with the feature `oidc`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "part of make test-kafka-security"]
-async fn relay_and_commands_log_in_by_a_token_of_a_provider() {
+async fn relay_commands_and_consumers_log_in_by_a_token_of_a_provider() {
     let site = Site::new("token").await;
-    works(&site, &[site.kafka.token()]).await;
-    let refused = site.kafka.token().with("sasl.oauthbearer.client.secret", "wrong");
-    let relay = RelayProcess::start(&site.relay(&refused));
-    let line = relay.keeps_waiting_for("kafka").await;
-    assert!(line.contains("401") || line.contains("invalid_client"), "{line}");
+    works(&site, &[site.kafka.token(), site.kafka.token_over_tls()]).await;
+    let secret = site.kafka.token().with("sasl.oauthbearer.client.secret", "wrong");
+    let authority = site.kafka.token_over_tls().without("https.ca.location");
+    let cases = [("secret", secret, "401"), ("provider", authority, "certificate")];
+    assert_named(&refusals(&site, cases).await);
 }
 
-/// Each login publishes one event, is ready, and passes `check` and `topics plan`.
+/// Each login publishes one event, is ready, passes `check` and `topics plan`, and reads the events.
 async fn works(site: &Site, logins: &[KafkaLogin]) {
     let follower = site.bed.follow();
     for (count, login) in (1..).zip(logins) {
@@ -116,11 +113,38 @@ async fn works(site: &Site, logins: &[KafkaLogin]) {
         assert_eq!(code, 0, "{said}");
         let (code, said) = site.relay(login).run_for_code(&["topics", "plan"]).await;
         assert_eq!((code, said.as_str()), (0, "0 differences\n"));
+        let topic = site.bed.topic(CATEGORY);
+        let topics = [topic.as_str()];
+        let consumer = Consumer::connect(consumer_settings(login)).read_to_end(&topics);
+        let mut consumer = in_time(consumer).await.must("read a topic");
+        assert_eq!(in_time(consumer.read_remaining()).await.must("read").len(), logins.len());
     }
 }
 
 /// What was not named: a case, and what was said instead.
 type Unnamed = Vec<(&'static str, String)>;
+
+/// Starts a relay with each login, which is refused. What it should say comes with each.
+async fn refusals(
+    site: &Site,
+    cases: impl IntoIterator<Item = (&'static str, KafkaLogin, &str)>,
+) -> Unnamed {
+    let mut unnamed = Unnamed::new();
+    for (name, login, part) in cases {
+        let settings = site.relay(&login).in_directory(name);
+        let mut relay = RelayProcess::start(&settings);
+        relay.keeps_waiting_for("kafka").await;
+        relay.kill().await;
+        if !relay.text().contains(part) {
+            unnamed.push((name, relay.text()));
+        }
+    }
+    unnamed
+}
+
+fn assert_named(unnamed: &Unnamed) {
+    assert!(unnamed.is_empty(), "{unnamed:#?}");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "part of make test-kafka-security"]
@@ -146,20 +170,32 @@ async fn a_refused_login_is_named() {
         ("ended", site.kafka.certificate(&ended), "certificate"),
         ("unknown", site.kafka.certificate(&of_another), "certificate"),
     ];
-    let mut unnamed = Unnamed::new();
-    for (name, login, part) in cases {
-        let settings = site.relay(&login).in_directory(name);
-        let mut relay = RelayProcess::start(&settings);
-        relay.keeps_waiting_for("kafka").await;
-        relay.kill().await;
-        if !relay.text().contains(part) {
-            unnamed.push((name, relay.text()));
-        }
-    }
-    let refused = site.relay(&scram.with("sasl.password", "wrong"));
+    let unnamed = refusals(&site, cases).await;
+    let refused = site.relay(&scram.clone().with("sasl.password", "wrong"));
     let (code, said) = refused.run_for_code(&["check", "--json"]).await;
     assert!(code == ERRORS && said.contains("invalid credentials"), "{said}");
-    assert!(unnamed.is_empty(), "{unnamed:#?}");
+    assert_named(&unnamed);
+}
+
+/// Only the log of librdkafka names the authorities of the system: no test can have a certificate of
+/// theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of make test-kafka-security"]
+async fn the_authorities_of_the_system_are_trusted_and_those_of_openssls_variables() {
+    let site = Site::new("authorities").await;
+    let login = site.kafka.scram().without("ssl.ca.location");
+    let settings = site.relay(&login.clone().with("debug", "security"));
+    let settings = settings.variable("ANNALS_RELAY__LOG__LEVEL", "info,librdkafka=debug");
+    let mut relay = RelayProcess::start(&settings.in_directory("system"));
+    relay.printed("Setting default CA certificate location for kafka").await;
+    relay.printed("certificate verify failed").await;
+    relay.kill().await;
+    let file = site.kafka.authority().file().display().to_string();
+    let follower = site.bed.follow();
+    site.append().await;
+    let mut relay = RelayProcess::start(&site.relay(&login).variable("SSL_CERT_FILE", &file));
+    follower.until_count(1).await;
+    assert!(relay.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,31 +230,26 @@ async fn a_right_that_is_missing_is_named_with_its_resource() {
         site.append().await;
         relay.kill().await;
     }
+    assert_named(&unnamed);
     site.withdraw(Resource::Topics(&prefix), &[Read]).await;
-    for (name, said) in consumers_without_rights(&site, &login).await {
-        if !said.contains(&topic) && !said.contains("a_group") {
-            unnamed.push((name, said));
-        }
-    }
-    assert!(unnamed.is_empty(), "{unnamed:#?}");
+    consumers_wait_for_rights(&site, &login).await;
 }
 
-/// What consumers say who may not read the topic, and not use their group.
-async fn consumers_without_rights(site: &Site, login: &KafkaLogin) -> Unnamed {
+/// Consumers that may not read the topic, or not use their group, wait and go on.
+async fn consumers_wait_for_rights(site: &Site, login: &KafkaLogin) {
     let topic = site.bed.topic(CATEGORY);
     let topics = [topic.as_str()];
     let settings = consumer_settings(login);
     let mut assigned =
         Consumer::connect(settings.clone()).assign_from_beginning(&topics).must("make a consumer");
-    let of_topic = in_time(assigned.next()).await.err();
-    site.grant(Resource::Topics(&topic), &[Read]).await;
     let mut member =
         Consumer::connect(settings).subscribe("a_group", &topics).must("make a consumer");
-    let of_group = in_time(member.next()).await.err();
-    let said = |error: Option<annals_consumer::ConsumeError>| {
-        let Some(error) = error else { return "no error".to_owned() };
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        format!("{error}: {}", cause.unwrap_or_default())
-    };
-    vec![("topic", said(of_topic)), ("group", said(of_group))]
+    let early = tokio::time::timeout(REFUSED, assigned.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    site.grant(Resource::Topics(&topic), &[Read]).await;
+    in_time(assigned.next()).await.must("read").must("have an event");
+    let early = tokio::time::timeout(REFUSED, member.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    site.grant(Resource::Group("a_group"), &[Read]).await;
+    in_time(member.next()).await.must("read").must("have an event");
 }

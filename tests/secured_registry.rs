@@ -5,7 +5,7 @@ use annals_consumer::{Consumer, ConsumerSettings, RegistrySettings, SchemaRegist
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     AccountEvent, Admission, Authority, CATEGORY, CertificateFiles, Must, RelayProcess,
-    RelaySettings, SecureRegistry, Testbed, Validity, account, check, deposited, in_time,
+    RelaySettings, Testbed, TlsProxy, Validity, account, check, deposited, in_time,
 };
 
 const ERRORS: i32 = 3;
@@ -23,18 +23,18 @@ impl Site {
         Self { bed: Testbed::new(label).await, authority, server }
     }
 
-    fn registry(&self, admission: Admission) -> SecureRegistry {
+    fn registry(&self, admission: Admission) -> TlsProxy {
         let url = &self.bed.environment().registry_url;
-        SecureRegistry::before(url, &self.authority, &self.server, admission)
+        TlsProxy::before(url, &self.authority, &self.server, admission)
     }
 
-    fn relay(&self, registry: &SecureRegistry) -> RelaySettings {
+    fn relay(&self, registry: &TlsProxy) -> RelaySettings {
         let authority = self.authority.file().display().to_string();
         let settings = self.bed.relay().impatient().registry(registry.url());
         settings.variable("ANNALS_RELAY__REGISTRY__TLS_AUTHORITY", &authority)
     }
 
-    fn consumer(&self, registry: &SecureRegistry) -> RegistrySettings {
+    fn consumer(&self, registry: &TlsProxy) -> RegistrySettings {
         let authority = std::fs::read(self.authority.file()).must("read a certificate");
         RegistrySettings::new(registry.url()).authority(&authority)
     }

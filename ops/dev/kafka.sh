@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Apache Kafka, KRaft: one node per home. Node 1 is broker and controller in one process; a node
 # that joins another home's cluster (ANNALS_KAFKA_JOINS) is a broker only. HOME/kafka.properties
-# overrides the properties below.
+# overrides the properties below; Java sources in HOME/kafka-classes become classes of the broker.
 
 kafka_url() { printf '127.0.0.1:%s\n' "$ANNALS_KAFKA_PORT"; }
 kafka_ports() {
@@ -21,6 +21,7 @@ kafka_prepare() {
   KAFKA_CLASS_PATH="$CACHE/kafka-$KAFKA_VERSION/*"
   kafka_share_classes
   mkdir -p "$HOME_DIR/kafka"
+  kafka_compile
   if [[ -d $HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE ]]; then kafka_check_version; else kafka_format; fi
   printf '%s\n' "$KAFKA_VERSION" >"$HOME_DIR/kafka/version-$ANNALS_KAFKA_NODE"
   kafka_properties "$HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE" >"$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
@@ -33,13 +34,24 @@ kafka_launch() {
     kafka.Kafka "$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
 }
 
+kafka_compile() {
+  local classes=$HOME_DIR/kafka-classes
+  [[ -d $classes ]] || return 0
+  "$JAVA" -XX:TieredStopAtLevel=1 --module jdk.compiler/com.sun.tools.javac.Main -cp "$KAFKA_CLASS_PATH" \
+    -d "$classes" "$classes"/*.java >"$LOGS/kafka-compile.log" 2>&1 ||
+    die "could not compile $classes: $(head -n1 "$LOGS/kafka-compile.log") (all of it: $LOGS/kafka-compile.log)"
+  KAFKA_CLASS_PATH+=:$classes
+}
+
 # Sets KAFKA_CLASSES: options by which the JVM maps Kafka's classes from an archive instead of
 # parsing them. That halves the processor time of a start. An archive belongs to one JVM and one
 # version of Kafka, and is made once.
 kafka_share_classes() {
   local name
   # Not the third line: it also says whether the archive of the JVM's own classes is in use just now.
-  name=kafka-$KAFKA_VERSION-classes-$("$JAVA" -version 2>&1 | sed -n 1,2p | cksum | cut -d ' ' -f 1)
+  # Without the variables that the JVM takes options from: it would print them first.
+  name=kafka-$KAFKA_VERSION-classes-$(env -u JDK_JAVA_OPTIONS -u JAVA_TOOL_OPTIONS -u _JAVA_OPTIONS "$JAVA" -version 2>&1 |
+    sed -n 1,2p | cksum | cut -d ' ' -f 1)
   KAFKA_CLASSES=()
   install_once "$name" kafka_archive_classes
   [[ ! -s $CACHE/$name/classes.jsa ]] || KAFKA_CLASSES=("-XX:SharedArchiveFile=$CACHE/$name/classes.jsa")

@@ -38,9 +38,9 @@ mod relay;
 mod relay_settings;
 mod round_trips;
 mod secure_kafka;
-mod secure_registry;
 mod stack;
 mod testbed;
+mod tls_proxy;
 mod topic_bed;
 mod until;
 mod violation;
@@ -68,9 +68,9 @@ pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded}
 pub use http::{HttpAnswer, http_get};
 pub use java::{JavaPrinter, JavaRegistry};
 pub use kafka::{
-    Isolation, RawRecord, add_partitions, configure_topic, create_topic, delete_records,
-    delete_topic, partitions, read_topic, topic_configuration, topics, until_forgotten,
-    until_nothing_is_open, write_records,
+    Isolation, RawRecord, add_partitions, configure_topic, create_replicated_topic, create_topic,
+    delete_records, delete_topic, partitions, read_topic, topic_configuration, topics,
+    until_forgotten, until_nothing_is_open, write_records,
 };
 pub use load::{Load, LoadOptions};
 pub use must::Must;
@@ -85,9 +85,9 @@ pub use registry::{FaultyRegistry, Garbage, ask_registry};
 pub use relay::{ALL_SHARDS, RelayProcess, http_address};
 pub use relay_settings::RelaySettings;
 pub use secure_kafka::{KafkaLogin, SecureKafka, USER};
-pub use secure_registry::{Admission, SecureRegistry};
 pub use stack::{Component, Ending, PrivateStack};
 pub use testbed::Testbed;
+pub use tls_proxy::{Admission, TlsProxy};
 pub use topic_bed::{Draft, TopicBed, send};
 pub use until::{in_time, until};
 pub use violation::Violation;

@@ -9,12 +9,15 @@ use crate::environment::Environment;
 use crate::must::Must;
 use crate::openid::OpenIdProvider;
 use crate::stack::{PrivateStack, free_port};
+use crate::tls_proxy::{Admission, TlsProxy};
 
 /// The user of the test, in each of the ways to log in.
 pub const USER: &str = "relay";
 const PASSWORD: &str = "the_password";
 const HOST: &str = "127.0.0.1";
 const SIX: &str = "[::1]";
+/// Options of the broker's Java, which `make test` sets, too.
+const JAVA_OPTIONS: &str = "ANNALS_JAVA_OPTIONS";
 
 /// The address of a listener, and the properties of clients that log in there.
 #[derive(Debug, Clone)]
@@ -30,6 +33,13 @@ impl KafkaLogin {
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.properties.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Removes a property.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.properties.remove(name);
         self
     }
 
@@ -49,6 +59,7 @@ pub struct SecureKafka {
     stack: PrivateStack,
     authority: Authority,
     provider: OpenIdProvider,
+    secure_provider: TlsProxy,
     /// Of SCRAM, of tokens, of certificates, of certificates over IPv6.
     ports: [u16; 4],
 }
@@ -62,6 +73,8 @@ impl SecureKafka {
         let authority = Authority::new();
         let server = authority.issue("broker", &[HOST], Validity::Now);
         let provider = OpenIdProvider::start(USER, PASSWORD).await;
+        let secure_provider =
+            TlsProxy::before(&provider.token_url(), &authority, &server, Admission::Anyone);
         let ports = [free_port(), free_port(), free_port(), free_port()];
         let (port, controller) = (free_port(), free_port());
         let own = listeners(port, controller, ports);
@@ -70,13 +83,14 @@ impl SecureKafka {
         // Since 4.0 a broker asks only providers that its process was allowed to ask.
         let allowed = provider.keys_url();
         let allowed = format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={allowed}");
+        let options = std::env::var(JAVA_OPTIONS).unwrap_or_default();
         let variables = [
             ("ANNALS_KAFKA_CONTROLLER_PORT", controller.to_string()),
-            ("JDK_JAVA_OPTIONS", allowed),
+            (JAVA_OPTIONS, format!("{options} {allowed}")),
         ];
         let stack = PrivateStack::kafka(port, &properties, &variables).await;
         set_password(&stack.environment().kafka, USER, PASSWORD).await;
-        Self { stack, authority, provider, ports }
+        Self { stack, authority, provider, secure_provider, ports }
     }
 
     /// The servers, with the listener without login.
@@ -109,6 +123,15 @@ impl SecureKafka {
             .with("sasl.oauthbearer.client.id", USER)
             .with("sasl.oauthbearer.client.secret", PASSWORD)
             .with("sasl.oauthbearer.token.endpoint.url", self.provider.token_url())
+    }
+
+    /// The same with a token that comes over TLS, from a provider with a certificate of the broker's
+    /// authority.
+    #[must_use]
+    pub fn token_over_tls(&self) -> KafkaLogin {
+        self.token()
+            .with("sasl.oauthbearer.token.endpoint.url", self.secure_provider.url())
+            .with("https.ca.location", self.authority.file().display().to_string())
     }
 
     /// A login with a certificate.

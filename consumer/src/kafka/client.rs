@@ -18,6 +18,18 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that librdkafka may fetch ahead, over all partitions.
 const FETCHED_AHEAD_KBYTES_MAX: &str = "32768";
 
+/// The certificate authorities of brokers, and those of token providers: the files, and the same as
+/// text.
+const AUTHORITIES: &[(&str, &str)] = if cfg!(feature = "oidc") {
+    &[("ssl.ca.location", "ssl.ca.pem"), ("https.ca.location", "https.ca.pem")]
+} else if cfg!(feature = "tls") {
+    &[("ssl.ca.location", "ssl.ca.pem")]
+} else {
+    &[]
+};
+/// OpenSSL's own variables.
+const AUTHORITY_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
 /// Kafka or librdkafka reported a permanent error.
 #[derive(Debug, thiserror::Error)]
 #[error("{action}")]
@@ -60,12 +72,25 @@ pub(super) fn config(settings: &ConsumerSettings, isolation_level: &str) -> Clie
     for (name, value) in &settings.options {
         config.set(name, value);
     }
+    if AUTHORITY_VARIABLES.iter().all(|name| std::env::var_os(name).is_none()) {
+        trust_the_system(&mut config);
+    }
     config
         .set("bootstrap.servers", &settings.brokers)
         .set("client.id", &settings.client_id)
         .set("isolation.level", isolation_level)
         .set("allow.auto.create.topics", "false");
     config
+}
+
+/// Where no authority is configured, librdkafka searches for those of the system. The OpenSSL that
+/// is linked in would only look into its own directory, which no system has.
+fn trust_the_system(config: &mut ClientConfig) {
+    for (location, text) in AUTHORITIES {
+        if config.get(location).is_none() && config.get(text).is_none() {
+            config.set(*location, "probe");
+        }
+    }
 }
 
 pub(super) fn create<T: FromClientConfigAndContext<ClientCallbacks>>(

@@ -86,8 +86,11 @@ impl ProducerContext for EventContext {
 pub(super) fn create<T: FromClientConfigAndContext<EventContext>>(
     properties: Properties,
 ) -> Result<T> {
+    // An operator who sets librdkafka's own property wants to read what it says.
+    let is_debugged = properties.contains_key("debug");
+    let level = if is_debugged { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info };
     let mut settings: ClientConfig = properties.into_iter().collect();
-    settings.set_log_level(RDKafkaLogLevel::Info);
+    settings.set_log_level(level);
     settings.create_with_context(EventContext::default()).map_err(|error| KafkaFailure::Settings {
         reason: match error {
             // The value can be a secret.

@@ -44,7 +44,12 @@ pub(crate) struct InspectedTopic {
 /// Inspects the cluster and these topics. Blocks.
 pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> {
     let client: BaseConsumer<EventContext> = create(properties::metadata(&config.kafka))?;
-    let failed = |error: KafkaError| client.context().failure("describe the cluster", &error);
+    let failed = |error: KafkaError| {
+        // Errors of brokers, such as a refused login, are queued until the next poll.
+        let context = client.context();
+        context.events.poll_until_quiet(|| drop(client.poll(Duration::ZERO)));
+        context.failure("describe the cluster", &error)
+    };
     let metadata = client.fetch_metadata(None, BULK_TIMEOUT).map_err(failed)?;
     let mut inspection = Inspection { brokers: metadata.brokers().len(), ..Inspection::default() };
     inspection.names = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();

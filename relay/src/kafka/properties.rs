@@ -19,6 +19,18 @@ const DEFAULTS: [(&str, &str); 3] = [
 /// default limit.
 const BATCH_BYTES_MAX: &str = "524288";
 
+/// The certificate authorities of brokers, and those of token providers: the files, and the same as
+/// text.
+const AUTHORITIES: &[(&str, &str)] = if cfg!(feature = "oidc") {
+    &[("ssl.ca.location", "ssl.ca.pem"), ("https.ca.location", "https.ca.pem")]
+} else if cfg!(feature = "tls") {
+    &[("ssl.ca.location", "ssl.ca.pem")]
+} else {
+    &[]
+};
+/// OpenSSL's own variables.
+const AUTHORITY_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
 /// For metadata and end offsets.
 pub(crate) fn metadata(kafka: &Kafka) -> Properties {
     // A `read_committed` client gets the last stable offset instead of the end offset. The broker
@@ -89,10 +101,23 @@ fn properties(kafka: &Kafka, defaults: &[(&str, &str)], must_be: &[(&str, &str)]
     let configured = kafka.properties.iter();
     properties.extend(configured.map(|(name, value)| (name.clone(), value.expose().to_owned())));
     properties.extend(must_be.iter().map(owned));
+    if AUTHORITY_VARIABLES.iter().all(|name| std::env::var_os(name).is_none()) {
+        trust_the_system(&mut properties);
+    }
     properties.insert("bootstrap.servers".to_owned(), kafka.bootstrap_servers.clone());
     // A topic that the broker creates by itself has the broker's retention: it would lose events.
     properties.insert("allow.auto.create.topics".to_owned(), "false".to_owned());
     properties
+}
+
+/// Where no authority is configured, librdkafka searches for those of the system. The OpenSSL that
+/// is linked in would only look into its own directory, which no system has.
+fn trust_the_system(properties: &mut Properties) {
+    for (location, text) in AUTHORITIES {
+        if !properties.contains_key(*text) {
+            properties.entry((*location).to_owned()).or_insert_with(|| "probe".to_owned());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +136,20 @@ mod tests {
         assert_eq!(properties["sasl.username"], "relay");
         assert_eq!(properties["acks"], "all");
         assert_eq!(properties["batch.size"], "524288");
+    }
+
+    #[test]
+    #[cfg(feature = "tls")]
+    fn the_authorities_of_the_system_are_trusted_unless_others_are_configured() {
+        let trusted = |configured: &[(&str, &str)]| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let mut properties: Properties = configured.iter().map(owned).collect();
+            trust_the_system(&mut properties);
+            properties.get("ssl.ca.location").cloned()
+        };
+        assert_eq!(trusted(&[]).as_deref(), Some("probe"));
+        assert_eq!(trusted(&[("ssl.ca.location", "/a.pem")]).as_deref(), Some("/a.pem"));
+        assert_eq!(trusted(&[("ssl.ca.pem", "-----BEGIN")]), None);
     }
 
     #[test]

@@ -210,7 +210,7 @@ impl TopicAdmin {
         let result = |made: Result<String, (String, Code)>| match made {
             Ok(topic) | Err((topic, Code::TopicAlreadyExists)) => (topic, Ok(())),
             Err((topic, code)) => {
-                let failure = self.failure(action, &KafkaError::MetadataFetch(code), &topic);
+                let failure = self.failure(action, &KafkaError::AdminOp(code), &topic);
                 (topic, Err(failure))
             }
         };

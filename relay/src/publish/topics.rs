@@ -89,6 +89,12 @@ impl CategoryTopics {
         locked(&self.state).suspect();
     }
 
+    /// Has partitions without a leader or replicas looked for in the topics of some categories,
+    /// before they are ready.
+    pub(crate) fn suspect_some(&self, categories: &BTreeSet<String>) {
+        locked(&self.state).unavailable.extend(categories.iter().cloned());
+    }
+
     /// Prepares categories, and waits until they are ready or refused, or until a deadline.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! A registry over TLS, with a login or a certificate: a proxy before the real one.
+//! A registry or an OpenID provider over TLS, with a login or a certificate: a proxy before the real
+//! one.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,9 +13,11 @@ use crate::must::Must;
 
 const HEAD_BYTES_MAX: usize = 65_536;
 
-/// What the registry asks of its clients.
+/// What the proxy asks of its clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
+    /// Nothing: the server asks by itself.
+    Anyone,
     /// This value of the header `Authorization`.
     Header(String),
     /// A certificate of the authority.
@@ -23,12 +26,12 @@ pub enum Admission {
 
 /// The proxy. Its threads end with the test's process.
 #[derive(Debug)]
-pub struct SecureRegistry {
+pub struct TlsProxy {
     url: String,
 }
 
-impl SecureRegistry {
-    /// Starts one before the registry with this base URL.
+impl TlsProxy {
+    /// Starts one before the server with this base URL.
     ///
     /// # Panics
     /// If no port is free, or the certificate cannot be used.
@@ -39,10 +42,10 @@ impl SecureRegistry {
         server: &CertificateFiles,
         admission: Admission,
     ) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).must("listen as a registry");
-        let port = listener.local_addr().must("listen as a registry").port();
-        let address = base_url.strip_prefix("http://").must("reach a registry without TLS");
-        let (upstream, base) = address.split_once('/').must("split the registry's URL");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).must("listen as a proxy");
+        let port = listener.local_addr().must("listen as a proxy").port();
+        let address = base_url.strip_prefix("http://").must("reach a server without TLS");
+        let (upstream, base) = address.split_once('/').must("split the server's URL");
         let url = format!("https://127.0.0.1:{port}/{base}");
         let acceptor = Arc::new(acceptor(authority, server, &admission));
         let (upstream, admission) = (Arc::<str>::from(upstream), Arc::new(admission));
@@ -111,6 +114,9 @@ fn forward(
     };
     while body.len() < content_length(&head) {
         let length = client.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
         body.extend_from_slice(&buffer[..length]);
     }
     if !is_admitted(&head, admission) {
@@ -136,7 +142,7 @@ fn content_length(head: &str) -> usize {
 fn is_admitted(head: &str, admission: &Admission) -> bool {
     match admission {
         Admission::Header(wanted) => header(head, "authorization") == Some(wanted),
-        Admission::Certificate => true,
+        Admission::Anyone | Admission::Certificate => true,
     }
 }
 
