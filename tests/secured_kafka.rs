@@ -92,7 +92,7 @@ async fn relay_commands_and_consumers_log_in_by_a_token_of_a_provider() {
     works(&site, &[site.kafka.token(), site.kafka.token_over_tls()]).await;
     let secret = site.kafka.token().with("sasl.oauthbearer.client.secret", "wrong");
     let authority = site.kafka.token_over_tls().without("https.ca.location");
-    let cases = [("secret", secret, "401"), ("provider", authority, "certificate")];
+    let cases = [("secret", secret, "invalid_client"), ("provider", authority, "certificate")];
     assert_named(&refusals(&site, cases).await);
 }
 
