@@ -56,6 +56,7 @@ fn refusal(status: u16, error_code: u32, message: &str) -> (u16, Value) {
 impl Registry {
     fn answer(&mut self, request: &Request) -> (u16, Value) {
         let (_, path) = request.line.split_once(' ').must("have a path");
+        let path = path.split('?').next().unwrap_or_default();
         // Contexts qualify the subjects.
         let (context, path) = match path.strip_prefix(CONTEXT) {
             Some(path) => (":.mine:", path),

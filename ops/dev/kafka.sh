@@ -37,7 +37,9 @@ kafka_launch() {
 kafka_compile() {
   local classes=$HOME_DIR/kafka-classes
   [[ -d $classes ]] || return 0
-  "$JAVA" -XX:TieredStopAtLevel=1 --module jdk.compiler/com.sun.tools.javac.Main -cp "$KAFKA_CLASS_PATH" \
+  # Only the launcher of Java itself expands the wildcard of KAFKA_CLASS_PATH.
+  "$JAVA" -XX:TieredStopAtLevel=1 --module jdk.compiler/com.sun.tools.javac.Main \
+    -cp "$(printf '%s:' "$CACHE/kafka-$KAFKA_VERSION"/*.jar)" \
     -d "$classes" "$classes"/*.java >"$LOGS/kafka-compile.log" 2>&1 ||
     die "could not compile $classes: $(head -n1 "$LOGS/kafka-compile.log") (all of it: $LOGS/kafka-compile.log)"
   KAFKA_CLASS_PATH+=:$classes
