@@ -281,7 +281,7 @@ async fn a_store_that_moved_is_published_from_its_new_place_only() {
     follower.until_count(3).await;
     // The old relay, which still runs, notices by itself and ends; it does not start again.
     assert!(!relay.ended().await.success());
-    relay.printed("was moved").await;
+    relay.event_with("halted", &[("cause", "moved_store")]).await;
     let said = refused(&bed.relay(), &["run"]).await;
     assert!(said.contains("was moved") && said.contains("history 2"), "{said}");
     assert!(next.terminate().await.success());

@@ -104,6 +104,6 @@ async fn partitions_and_colliding_names_are_left_to_the_operator() {
     assert_eq!(partitions(brokers, &bed.topic("ledger")).await, 3);
     // The relay holds the category, and says why.
     let mut relay = RelayProcess::start(&settings);
-    relay.quarantines_for("Topic", CATEGORY).await;
+    relay.quarantines_for("topic", CATEGORY).await;
     assert!(relay.terminate().await.success());
 }

@@ -130,6 +130,28 @@ async fn whoever_uses_the_outbox_only_delays_the_drop_and_appends_go_on() {
     assert_eq!(bed.recorded().await.len(), 42);
 }
 
+/// It has no event: so a window that began while it was open has none in a dropped partition.
+#[tokio::test]
+async fn a_foreign_transaction_left_open_has_no_page_read_what_was_dropped() {
+    let bed = Testbed::new("drop_foreign").await;
+    let (mut connection, mut other) = (connect(&bed).await, connect(&bed).await);
+    append(bed.store(), "a", 0..10).await;
+    let mut foreign = other.begin().await.must("begin");
+    let id = sqlx::query(include_str!("sql/take_transaction_id.sql"));
+    id.execute(&mut *foreign).await.must("take a transaction id");
+    append(bed.store(), "a", 10..20).await;
+    next_partition(&mut connection).await;
+    append(bed.store(), "a", 20..30).await;
+    publish(&mut connection, "relay", SHARDS).await;
+    assert_eq!(dropped(&bed).await, 1);
+    let since = bed.store().log_end(&mut connection).await.must("look").bound;
+    let late = bed.store().late_events(&mut connection, &since).await.must("find late events");
+    assert_eq!(late, None, "while it is open");
+    foreign.rollback().await.must("roll back");
+    let late = bed.store().late_events(&mut connection, &since).await.must("find late events");
+    assert_eq!(late, None, "when it has ended");
+}
+
 async fn outbox_read(connection: &mut PgConnection) {
     let read = sqlx::query("select count(*) from annals.outbox");
     read.fetch_one(connection).await.must("read the outbox");

@@ -356,7 +356,7 @@ async fn nothing_of_the_lost_history_is_written(primary: PrivateStack, delivery:
     named.link.mend();
 
     assert!(!named.relay.ended().await.success(), "the relay ended without an error");
-    named.relay.printed("annals-relay rebase").await;
+    named.relay.event_with("halted", &[("cause", "diverged")]).await;
     assert_eq!(copies(&promoted).await, before, "a place of the lost history is written");
     let records = read_topic(
         &promoted.environment().kafka,
@@ -431,7 +431,7 @@ async fn a_quarantine_entry_that_a_promotion_loses_halts_the_relay_and_its_event
     let promoted = named.fail_over(Ending::Crash).await;
     named.link.mend();
     assert!(!named.relay.ended().await.success(), "the relay goes on without the entry");
-    named.relay.printed("has lost quarantine entries of shard").await;
+    named.relay.event_with("halted", &[("cause", "quarantine_lost")]).await;
     named.settings.must_run(&["rebase", "--reason", "the primary burned down"]).await;
     named.relay.restart();
     named.consumer.until_count(66).await;

@@ -17,6 +17,8 @@ pub(crate) struct Request {
     /// By their names in small letters.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
+    /// The same, as it was sent.
+    pub(crate) bytes: Vec<u8>,
 }
 
 type Answer = dyn Fn(&Request) -> (u16, Value) + Send + Sync;
@@ -70,5 +72,6 @@ async fn read(connection: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut body = vec![0; length.unwrap_or(Ok(0)).must("read a length")];
     connection.read_exact(&mut body).await.must("read a body");
     request.body = serde_json::from_slice(&body).unwrap_or_default();
+    request.bytes = body;
     Some(request)
 }

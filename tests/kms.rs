@@ -1,15 +1,19 @@
 //! Keys in the AWS Key Management Service: against a server that speaks the part of its API that is
-//! used, with its errors.
+//! used, verifies the signatures of requests, and answers with the errors of the service.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_store::{
-    AwsCredentials, AwsKmsKeyProvider, KeyProviderError, PersonalError, PersonalKeys, Subject,
-    SubjectKey,
+    AwsCredentials, AwsKmsKeyProvider, KeyProvider, KeyProviderError, PersonalError, PersonalKeys,
+    Subject, SubjectKey,
 };
 use annals_testkit::{Must, Testbed};
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sha::sha256;
+use openssl::sign::Signer;
 use serde_json::{Value, json};
 
 use crate::key_server::{self, Request};
@@ -24,6 +28,52 @@ struct Service {
 }
 
 type Refused = (u16, &'static str);
+
+const SECRET: &str = "a-secret";
+
+/// The signature, version 4, of a request with these signed headers, for a date, region and
+/// service.
+fn signature(request: &Request, names: &str, scope: &str) -> String {
+    let header = |name: &str| request.headers.get(name).map(String::as_str).unwrap_or_default();
+    let headers: String =
+        names.split(';').map(|name| format!("{name}:{}\n", header(name))).collect();
+    let body = hex(&sha256(&request.bytes));
+    let canonical = format!("POST\n/\n\n{headers}\n{names}\n{body}");
+    let canonical = hex(&sha256(canonical.as_bytes()));
+    let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{canonical}", header("x-amz-date"));
+    let first = format!("AWS4{SECRET}").into_bytes();
+    let key = scope.split('/').fold(first, |key, part| hmac(&key, part));
+    hex(&hmac(&key, &text))
+}
+
+fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+    let key = PKey::hmac(key).must("use a key");
+    let mut signer = Signer::new(MessageDigest::sha256(), &key).must("sign");
+    signer.update(text.as_bytes()).must("sign");
+    signer.sign_to_vec().must("sign")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether the authorization of a request is that of its content, with all headers that matter.
+fn is_signed(request: &Request) -> bool {
+    const NAMES: &str = "content-type;host;x-amz-date;x-amz-security-token;x-amz-target";
+    let authorization = request.headers.get("authorization").map(String::as_str);
+    let parts =
+        authorization.and_then(|text| text.strip_prefix("AWS4-HMAC-SHA256 Credential=an-id/"));
+    let parts = parts.and_then(|text| text.split_once(", SignedHeaders="));
+    let Some((scope, (names, found))) =
+        parts.and_then(|(scope, rest)| Some((scope, rest.split_once(", Signature=")?)))
+    else {
+        return false;
+    };
+    let is_of_now =
+        request.headers["x-amz-date"].starts_with(scope.split('/').next().unwrap_or("-"));
+    let is_complete = names == NAMES && scope.ends_with("/eu-central-1/kms/aws4_request");
+    is_of_now && is_complete && signature(request, names, scope) == found
+}
 
 impl Service {
     fn encrypt(&mut self, key: &Value, plaintext: Value) -> Result<Value, Refused> {
@@ -45,13 +95,11 @@ impl Service {
 
     fn answer(&mut self, request: &Request) -> Result<Value, Refused> {
         let header = |name: &str| request.headers.get(name).map(String::as_str).unwrap_or_default();
-        let signed = header("authorization");
-        let names = "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amz-target";
-        if !signed.starts_with("AWS4-HMAC-SHA256 Credential=an-id/") || !signed.contains(names) {
-            return Err((400, "IncompleteSignatureException"));
-        }
         if header("x-amz-security-token") != "a-token" {
             return Err((400, "UnrecognizedClientException"));
+        }
+        if !is_signed(request) {
+            return Err((400, "InvalidSignatureException"));
         }
         if self.is_throttled {
             return Err((400, "ThrottlingException"));
@@ -96,17 +144,21 @@ impl Kms {
     }
 
     fn provider(&self, key: &str, token: &str) -> AwsKmsKeyProvider {
-        let credentials = AwsCredentials {
-            access_key_id: "an-id".to_owned(),
-            secret_access_key: "a-secret".to_owned().into(),
-            session_token: Some(token.to_owned().into()),
-        };
+        let credentials = credentials(SECRET, token);
         let provider = AwsKmsKeyProvider::new("eu-central-1", key, credentials).must("use the key");
         provider.at(&format!("http://{}", self.address)).must("use the stand-in")
     }
 
     fn change(&self, change: impl FnOnce(&mut Service)) {
         change(&mut self.service.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn credentials(secret: &str, token: &str) -> AwsCredentials {
+    AwsCredentials {
+        access_key_id: "an-id".to_owned(),
+        secret_access_key: secret.to_owned().into(),
+        session_token: Some(token.to_owned().into()),
     }
 }
 
@@ -146,6 +198,12 @@ async fn a_kms_that_refuses_is_an_error_that_tells_whether_to_try_again() {
     };
     let denied = ask("first", "another-token").await.unwrap_err();
     assert!(!denied.is_retryable && denied.reason.contains("UnrecognizedClient"), "{denied}");
+    let provider = kms.provider("first", "a-token");
+    provider.set_credentials(credentials("another-secret", "a-token"));
+    let forged = provider.wrap(b"a key").await.unwrap_err();
+    assert!(!forged.is_retryable && forged.reason.contains("InvalidSignature"), "{forged}");
+    provider.set_credentials(credentials(SECRET, "a-token"));
+    provider.wrap(b"a key").await.must("wrap a key with the credentials that follow");
     assert!(!format!("{:?}", kms.provider("first", "a-token")).contains("a-token"));
     assert!(!ask("third", "a-token").await.unwrap_err().is_retryable);
     kms.change(|service| service.is_throttled = true);

@@ -87,7 +87,7 @@ async fn of_relays_on_two_primaries_the_one_that_lacks_published_events_halts() 
 
     append(bed.store(), &a, [deposited(100)]).await;
     assert!(!on_old.ended().await.success(), "the relay of the old primary ended without an error");
-    on_old.printed("annals-relay rebase").await;
+    on_old.event_with("halted", &[("cause", "diverged")]).await;
     append(&promoted, &a, [deposited(2)]).await;
     follower.until_count(3).await;
     assert!(on_new.terminate().await.success());

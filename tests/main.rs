@@ -74,6 +74,8 @@ mod kms;
 #[cfg(test)]
 mod large_transactions;
 #[cfg(test)]
+mod logged;
+#[cfg(test)]
 mod lost_generations;
 mod lost_sessions;
 mod malformed;

@@ -89,7 +89,7 @@ impl Published {
 
     async fn everybody_refuses(&mut self, bed: &Testbed) {
         assert!(!self.relay.ended().await.success(), "the relay ended without an error");
-        self.relay.printed("annals-relay adopt").await;
+        self.relay.event_with("halted", &[("cause", "other_cluster")]).await;
         let said = self.settings.run(&["run"]).await.expect_err("the relay runs");
         assert!(said.contains("annals-relay adopt"), "{said}");
         let new = Append::to(&account("a"), ExpectedVersion::Any, [deposited(40)]);

@@ -3,9 +3,9 @@
 
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
-    ACCESS_LISTS, CATEGORY, Component, Ending, Follower, Must, PrivateStack, RelayProcess,
-    RelaySettings, Right, Testbed, ThreeBrokers, TwoDoors, account, allow, check, configure_topic,
-    deny, deposited, deposited_large, limit_writing,
+    ACCESS_LISTS, CATEGORY, Component, Ending, FaultyLink, Follower, Must, PrivateStack,
+    RelayProcess, RelaySettings, Right, Testbed, ThreeBrokers, TwoDoors, account, allow, check,
+    configure_topic, create_replicated_topic, deny, deposited, deposited_large, limit_writing,
 };
 
 /// A broker whose other listener accepts one user with this password.
@@ -15,6 +15,7 @@ const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
 const LOGS_IN: &str = "{ \"security.protocol\" = \"sasl_plaintext\", \"sasl.mechanism\" = \"PLAIN\", \
     \"sasl.username\" = \"relay\", \"sasl.password\" = \"the_password\" }";
 const LEDGER: &str = "ledger";
+const LATE: &str = "late";
 
 fn ledger() -> StreamName {
     StreamName::new("ledger-1").must("name a stream")
@@ -80,7 +81,7 @@ async fn a_topic_without_the_right_to_write_holds_its_category_and_the_others_fl
     for sequence in 2..=20 {
         append_to_both(&bed, sequence).await;
     }
-    let line = relay.quarantines_for("Topic", LEDGER).await;
+    let line = relay.quarantines_for("topic", LEDGER).await;
     assert!(line.contains(&topic), "{line}");
     accounts.until_count(20).await;
     // A relay that takes over finds it refused again.
@@ -105,7 +106,7 @@ async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_o
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
     let settings = settings.variable("ANNALS_RELAY__RELAY__DELIVERY", "at-least-once");
     let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
-    relay.quarantines_for("Topic", LEDGER).await;
+    relay.quarantines_for("topic", LEDGER).await;
     accounts.until_count(20).await;
     append_to_both(&bed, 21).await;
     accounts.until_count(21).await;
@@ -124,25 +125,68 @@ async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only
     let bed = Testbed::on("one_topic_stuck", brokers.environment().clone()).await;
     let settings =
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
+    let kafka = &bed.environment().kafka;
+    let late = StreamName::new(format!("{LATE}-1")).must("name a stream");
+    create_replicated_topic(kafka, &bed.topic(LATE), 4, 3).await;
+    configure_topic(kafka, &bed.topic(LATE), "min.insync.replicas", "2").await;
     let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
     relay.event("transactional_ids_busy").await;
-    relay.quarantines_for("Topic", LEDGER).await;
+    relay.quarantines_for("topic", LEDGER).await;
     accounts.until_count(20).await;
     append_to_both(&bed, 21).await;
     accounts.until_count(21).await;
     assert_eq!(ledgers.count(), 1);
 
+    // A relay that starts meanwhile does not write to the topic, and finds another one that is new
+    // to it and has too few replicas, too.
+    assert!(relay.terminate().await.success());
+    relay.turn_page();
+    relay.restart();
+    append_to_both(&bed, 22).await;
+    accounts.until_count(22).await;
+    assert!(!relay.has_event("outage_began"), "it tried the topic");
+    append(&bed, &late, [deposited(1)]).await;
+    append_to_both(&bed, 23).await;
+    relay.quarantines_for("Topic", LATE).await;
+    accounts.until_count(23).await;
+    assert_eq!(ledgers.count(), 1);
+
     brokers.start_two().await;
-    ledgers.until_count(21).await;
+    ledgers.until_count(23).await;
+    Follower::start(kafka, &[&bed.topic(LATE)]).until_count(1).await;
     relay.event("quarantine_ended").await;
     assert!(relay.terminate().await.success());
-    assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
+    assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER, LATE], Vec::new()).await), []);
+}
+
+/// The database needs 50 s to send what there is room for, and the relay waits for 30.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_page_that_a_slow_database_cannot_send_in_time_the_first_events_are_published() {
+    const EVENTS: i64 = 400;
+    const BYTES_PER_SECOND: u32 = 100_000;
+    let bed = Testbed::new("slow_database").await;
+    let (link, database_url) = FaultyLink::before(&bed.database_url()).await;
+    let mut relay = RelayProcess::start(&bed.relay().database(&database_url));
+    let follower = bed.follow();
+    append(&bed, &account("first"), [deposited(0)]).await;
+    follower.until_count(1).await;
+    relay.freeze().await;
+    append(&bed, &account("a"), (0..EVENTS).map(deposited_large)).await;
+    link.slow_down(BYTES_PER_SECOND);
+    relay.thaw().await;
+    follower.until_count(10).await;
+    assert!(follower.count() < 200, "the connection was not slow");
+    link.mend();
+    follower.until_count(usize::try_from(EVENTS + 1).must("count")).await;
+    assert!(!relay.has_event("outage_began"), "a page took too long");
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_ones() {
     const EVENTS: i64 = 80;
-    const BYTES_PER_SECOND: f64 = 150_000.0;
+    const BYTES_PER_SECOND: f64 = 60_000.0;
     let stack = PrivateStack::up(&[Component::Kafka]).await;
     let bed = Testbed::on("quota", stack.environment().clone()).await;
     let settings = bed.relay().impatient().variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none");
@@ -151,7 +195,8 @@ async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_one
     append(&bed, &account("first"), [deposited(0)]).await;
     follower.until_count(1).await;
     relay.freeze().await;
-    // 1 MB in one transaction: 7 s, and the relay waits for 3.
+    // 1 MB in one transaction is 100,000 bytes a second, since Kafka takes the mean of ten seconds:
+    // it delays the next request for 7 s, and the relay waits for 3.
     for number in 0..EVENTS {
         append(&bed, &account(number % 10), [deposited_large(number)]).await;
     }

@@ -196,7 +196,7 @@ async fn a_time_that_kafka_refuses_holds_the_stream() {
         .must("change an event");
     change.commit().await.must("commit");
     relay.restart();
-    relay.quarantines_for("Record", "account-a").await;
+    relay.quarantines_for("record", "account-a").await;
     follower.until_count(2).await;
     configure_topic(brokers, &topic, "message.timestamp.after.max.ms", "86400000").await;
     bed.relay().must_run(&["quarantine", "retry", "account-a"]).await;
@@ -362,7 +362,7 @@ async fn many_refused_streams_of_a_category_quarantine_the_category() {
         append(&bed, &account(number), [deposited_large(0)]).await;
     }
     relay.thaw().await;
-    relay.quarantines_for("Record", CATEGORY).await;
+    relay.quarantines_for("record", CATEGORY).await;
     append(&bed, &other, [deposited(1)]).await;
     follower.until_count(2).await;
 

@@ -99,7 +99,7 @@ impl Published {
     async fn refusal(&mut self, meanwhile: Meanwhile) -> String {
         if meanwhile == Meanwhile::RelayRuns {
             assert!(!self.relay.ended().await.success(), "the relay ended without an error");
-            return self.relay.printed("annals-relay rebase").await;
+            return self.relay.event_with("halted", &[("cause", "diverged")]).await;
         }
         self.bed.relay().run(&["run"]).await.expect_err("the relay runs")
     }

@@ -110,7 +110,7 @@ async fn the_relay_waits_for_rights_that_kafka_has_taken_and_for_a_password_that
 
     let topic = bed.topic(CATEGORY);
     deny(broker, "relay", Right::Topic(&topic)).await;
-    relay.quarantines_for("Topic", CATEGORY).await;
+    relay.quarantines_for("topic", CATEGORY).await;
     allow(broker, "relay", Right::Topic(&topic)).await;
     relay.event("quarantine_ended").await;
     follower.until_count(follower.count() + EVENTS).await;

@@ -2,15 +2,16 @@
 //! results on both, and the same named cases run on both.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 
 use annals_store::{
-    Append, AppendError, Appended, Category, Context, DecideError, EventId, EventStore,
-    ExpectedVersion, FileKeyProvider, HEADER_NAME_BYTES_MAX, MemoryStore, Metadata, NewEvent,
-    OpenError, PersonalError, PersonalKeys, Position, Read, RecordedEvent, Refusal, StreamName,
-    Subject, Version,
+    Append, AppendError, Appended, Category, Checkpoint, Context, DecideError, Error, EventId,
+    EventStore, ExpectedVersion, FileKeyProvider, Follow, HEADER_NAME_BYTES_MAX, MemoryStore,
+    Metadata, NewEvent, OpenError, PersonalError, PersonalKeys, Position, Read, RecordedEvent,
+    Refusal, StreamName, Subject, Version,
 };
 use annals_testkit::{
-    Account, AccountClosed, CATEGORY, Dice, Must, Testbed, account, closed, deposited,
+    Account, AccountClosed, CATEGORY, DEADLINE, Dice, Must, Testbed, account, closed, deposited,
     deposited_for, opened,
 };
 use futures_util::TryStreamExt;
@@ -50,12 +51,12 @@ fn told(refusal: &Refusal) -> String {
     }
 }
 
-type Identity = (Position, StreamName, Version, EventId, String, Vec<u8>, Metadata);
+type Identity = (Position, StreamName, Version, EventId, String, Vec<u8>, Metadata, u64);
 
 fn identity(event: &RecordedEvent) -> Identity {
     let RecordedEvent { position, stream, version, id, event_type, payload, metadata, .. } = event;
-    let (stream, event_type) = (stream.clone(), event_type.clone());
-    (*position, stream, *version, *id, event_type, payload.clone(), metadata.clone())
+    let (stream, event_type, removed) = (stream.clone(), event_type.clone(), event.removed_before);
+    (*position, stream, *version, *id, event_type, payload.clone(), metadata.clone(), removed)
 }
 
 /// Random appends to a few streams, with expectations and ids that are right about half the time.
@@ -161,12 +162,23 @@ async fn random_appends_and_reads_give_the_same_results_in_memory_as_on_postgres
     }
     assert!(outcomes.len() > 4, "the appends were too much alike: {outcomes:?}");
 
+    same_reads(postgres, &memory, &mut appends).await;
+    end_streams(postgres).await;
+    end_streams(&memory).await;
+    same_reads(postgres, &memory, &mut appends).await;
+    same_followed(postgres, &memory).await;
+    for stream in (0..5).map(account) {
+        assert_eq!(life(&memory, &stream).await, life(postgres, &stream).await);
+    }
+}
+
+async fn same_reads(postgres: &impl EventStore, memory: &MemoryStore, appends: &mut Appends) {
     let versions: Vec<_> = (0..100).filter_map(Version::new).collect();
     let positions: Vec<_> = (1..400).filter_map(Position::new).collect();
     let category = Category::new(CATEGORY).must("make a category");
     for number in 0..READS {
         let stream = account(number % 4);
-        same_events(postgres, &memory, appends.read(Read::stream(&stream), &versions)).await;
+        same_events(postgres, memory, appends.read(Read::stream(&stream), &versions)).await;
         let by_position = [
             Read::all(),
             Read::category(&category),
@@ -174,11 +186,88 @@ async fn random_appends_and_reads_give_the_same_results_in_memory_as_on_postgres
             Read::causation(appends.id()),
         ];
         let read = by_position[number % 4].clone();
-        same_events(postgres, &memory, appends.read(read, &positions)).await;
+        same_events(postgres, memory, appends.read(read, &positions)).await;
     }
     let streams: Vec<_> = (0..5).map(account).collect();
     let expected = postgres.stream_versions(&streams).await.must("read versions");
     assert_eq!(memory.stream_versions(&streams).await.must("read versions"), expected);
+}
+
+/// Truncates two streams, and archives another one.
+async fn end_streams(store: &impl EventStore) {
+    for (number, before) in [(0, 7), (1, 12), (0, 3)] {
+        let before = Version::new(before).must("make a version");
+        store.truncate_stream(&account(number), before, "retention").await.must("truncate");
+    }
+    store.close_stream(&account(2), "old").await.must("close");
+    store.archive_stream(&account(2), "old").await.must("archive");
+}
+
+/// The state of a stream, without its times.
+async fn life(
+    store: &impl EventStore,
+    stream: &StreamName,
+) -> Option<(Version, Option<Version>, [bool; 2])> {
+    let life = store.stream_life(stream).await.must("read the state")?;
+    let times = [life.closed_at, life.archived_at].map(|time| time.is_some());
+    Some((life.version, life.truncated_before, times))
+}
+
+/// Followers of all events, of a category, of a type and of each stream get the same events.
+async fn same_followed(postgres: &impl EventStore, memory: &MemoryStore) {
+    let category = Category::new(CATEGORY).must("make a category");
+    let (all, types) = (Read::category(&category), ["AccountOpened"]);
+    let followers = [
+        (Follow::all(), all.clone()),
+        (Follow::category(&category), all.clone()),
+        (Follow::all().of_types(types), all.of_types(types)),
+    ];
+    for (follow, read) in followers {
+        let events = memory.read(read).try_collect::<Vec<_>>().await.must("read").len();
+        let expected = followed(postgres, follow.clone(), events).await;
+        assert_eq!(followed(memory, follow, events).await, expected);
+    }
+    for stream in [0, 1, 3].map(account) {
+        let read = memory.read(Read::stream(&stream));
+        let events = read.try_collect::<Vec<_>>().await.must("read").len();
+        let expected = followed_one(postgres, &stream, events).await;
+        assert_eq!(followed_one(memory, &stream, events).await, expected);
+    }
+}
+
+async fn followed(store: &impl EventStore, follow: Follow, events: usize) -> Vec<Identity> {
+    take(store, follow, events).await.0.iter().map(identity).collect()
+}
+
+/// The next so many events, and the checkpoint behind them as text.
+async fn take(
+    store: &impl EventStore,
+    follow: Follow,
+    events: usize,
+) -> (Vec<RecordedEvent>, String) {
+    let mut log = pin!(store.follow(follow));
+    let (mut taken, mut checkpoint) = (Vec::new(), String::new());
+    while taken.len() < events {
+        let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("wait for an event");
+        let next = next.must("follow").must("follow for ever");
+        taken.push(next.event);
+        checkpoint = serde_json::to_string(&next.checkpoint).must("write a checkpoint");
+    }
+    (taken, checkpoint)
+}
+
+async fn followed_one(
+    store: &impl EventStore,
+    stream: &StreamName,
+    events: usize,
+) -> Vec<Identity> {
+    let mut log = pin!(store.follow_stream(stream, Version::FIRST));
+    let mut taken = Vec::new();
+    while taken.len() < events {
+        let next = tokio::time::timeout(DEADLINE, log.try_next()).await.must("wait for an event");
+        taken.push(identity(&next.must("follow").must("follow for ever")));
+    }
+    taken
 }
 
 macro_rules! on_both_stores {
@@ -208,6 +297,10 @@ on_both_stores!(
     an_event_takes_the_context_of_its_request,
     work_that_an_event_causes_continues_its_correlation,
     a_closed_stream_refuses_events_and_is_read_as_before,
+    a_truncated_stream_begins_behind_the_removed_events_and_tells_their_number,
+    an_archived_stream_leaves_the_log_and_comes_back_as_it_was,
+    a_follower_goes_from_the_first_event_into_live_and_continues_behind_a_checkpoint,
+    a_checkpoint_of_another_store_or_history_is_refused,
     an_erased_subject_reads_as_erased_and_gets_no_key,
     erasures_are_told_once_and_a_foreign_key_is_not_taken_for_an_erased_one,
     keys_are_found_by_other_handles_and_wrapped_again,
@@ -360,6 +453,146 @@ async fn a_closed_stream_refuses_events_and_is_read_as_before(store: impl EventS
     assert!(!store.reopen_stream(&stream, "again").await.must("open again"));
     let last = Append::to(&stream, ExpectedVersion::Exactly(Version::FIRST), [deposited(1)]);
     store.append(&last).await.must("append");
+}
+
+async fn append_all(store: &impl EventStore, stream: &StreamName, sequences: [i64; 2]) {
+    let events = (sequences[0]..sequences[1]).map(deposited);
+    let append = Append::to(stream, ExpectedVersion::Any, events);
+    store.append(&append).await.must("append");
+}
+
+async fn a_truncated_stream_begins_behind_the_removed_events_and_tells_their_number(
+    store: impl EventStore,
+) {
+    let (stream, before) = (account("a"), Version::new(6).must("make a version"));
+    store.truncate_stream(&stream, before, "there is none").await.unwrap_err();
+    let removed = [deposited(0), deposited(1)];
+    let append = Append::to(&stream, ExpectedVersion::NoStream, removed.clone());
+    store.append(&append).await.must("append");
+    append_all(&store, &stream, [2, 10]).await;
+    store.truncate_stream(&stream, before, " ").await.unwrap_err();
+    let behind = Version::new(10).must("make a version");
+    store.truncate_stream(&stream, behind, "all of it").await.unwrap_err();
+
+    let truncated = async || store.truncate_stream(&stream, before, "retention").await;
+    assert_eq!((truncated().await.must("truncate"), truncated().await.must("truncate")), (6, 0));
+    let left = store.read(Read::stream(&stream)).try_collect::<Vec<_>>().await.must("read");
+    assert_eq!((left.len(), left[0].version, left[0].removed_before), (4, before, 6));
+    let loaded = store.load::<Account>(&stream).await.must("load");
+    assert_eq!((loaded.removed, loaded.state.cents), (6, 6 + 7 + 8 + 9));
+    let life = store.stream_life(&stream).await.must("read the state").must("exist");
+    assert_eq!((life.truncated_before, life.version.get()), (Some(before), 9));
+
+    // A removed event is not recorded any more, and its version is not given again.
+    let [again, _] = removed;
+    let again = Append::to(&stream, ExpectedVersion::Exactly(life.version), [again]);
+    let appended = store.append(&again).await.must("append again");
+    assert!(!appended.repeated && appended.events[0].0 == behind);
+    let late = Append::to(&stream, ExpectedVersion::NoStream, [deposited(1)]);
+    let refused = store.append(&late.with_conflict_events(10)).await;
+    let Err(AppendError::Refused(refusals)) = refused else { panic!("{refused:?}") };
+    let [Refusal::Conflict(conflict)] = &refusals[..] else { panic!("{refusals:?}") };
+    assert_eq!((conflict.events.len(), conflict.events[0].removed_before), (5, 0));
+}
+
+async fn an_archived_stream_leaves_the_log_and_comes_back_as_it_was(store: impl EventStore) {
+    let (stream, other) = (account("a"), account("b"));
+    append_all(&store, &stream, [0, 5]).await;
+    append_all(&store, &other, [0, 1]).await;
+    let read = async || -> Vec<RecordedEvent> {
+        store.read(Read::stream(&stream)).try_collect().await.must("read")
+    };
+    let events: Vec<_> = read().await.iter().map(identity).collect();
+    store.archive_stream(&stream, "open").await.unwrap_err();
+    store.close_stream(&stream, "old").await.must("close");
+    store.archive_stream(&stream, " ").await.unwrap_err();
+    let archive = async || store.archive_stream(&stream, "old").await.must("archive");
+    assert_eq!((archive().await, archive().await), (5, 0));
+    assert!(read().await.is_empty());
+    assert_eq!(store.load::<Account>(&stream).await.must("load").removed, 5);
+    let (rest, _) = take(&store, Follow::all(), 1).await;
+    assert_eq!((&rest[0].stream, rest[0].removed_before), (&other, 5));
+    let append = Append::to(&stream, ExpectedVersion::Any, [deposited(9)]);
+    let refused = store.append(&append).await;
+    assert!(matches!(refused, Err(AppendError::Refused(_))), "{refused:?}");
+    store.reopen_stream(&stream, "needed").await.unwrap_err();
+    comes_back(&store, &stream, &events).await;
+    store.append(&append).await.must("append");
+}
+
+/// Restores and opens an archived stream.
+async fn comes_back(store: &impl EventStore, stream: &StreamName, events: &[Identity]) {
+    let restore = async || store.restore_stream(stream, "needed").await.must("restore");
+    assert_eq!((restore().await, restore().await), (5, 0));
+    let read = store.read(Read::stream(stream)).try_collect::<Vec<_>>().await.must("read");
+    assert_eq!(read.iter().map(identity).collect::<Vec<_>>(), events);
+    let (all, _) = take(store, Follow::all(), 6).await;
+    assert_eq!(all.iter().map(|event| event.removed_before).sum::<u64>(), 0);
+    let life = store.stream_life(stream).await.must("read the state").must("exist");
+    assert!(life.closed_at.is_some() && life.archived_at.is_none());
+    store.reopen_stream(stream, "needed").await.must("open");
+}
+
+async fn a_follower_goes_from_the_first_event_into_live_and_continues_behind_a_checkpoint(
+    store: impl EventStore,
+) {
+    let [a, b] = ["a", "b"].map(account);
+    // More than a page.
+    append_all(&store, &a, [0, 700]).await;
+    append_all(&store, &b, [0, 3]).await;
+    let (history, checkpoint) = take(&store, Follow::all(), 703).await;
+    assert!(history.iter().map(|event| event.position).is_sorted());
+    let after = |text: &str| -> Checkpoint { serde_json::from_str(text).must("read it") };
+
+    let end = store.end_of_log().await.must("find the end");
+    let mut live = pin!(store.follow(Follow::all().after(after(&checkpoint))));
+    let mut from_end = pin!(store.follow(Follow::all().after(end)));
+    let mut of_stream = pin!(store.follow_stream(&b, Version::new(3).must("make a version")));
+    // All of them wait before the append.
+    let waiting = async {
+        let next = live.try_next().await.must("follow").must("follow for ever");
+        let same = from_end.try_next().await.must("follow").must("follow for ever");
+        let event = of_stream.try_next().await.must("follow").must("follow for ever");
+        [next.event.id, same.event.id, event.id]
+    };
+    let append = async {
+        tokio::task::yield_now().await;
+        append_all(&store, &b, [3, 4]).await;
+    };
+    let both = async { tokio::join!(waiting, append) };
+    let (ids, ()) = tokio::time::timeout(DEADLINE, both).await.must("get the new event");
+    let last = pin!(store.read(Read::all().backwards().events_max(1))).try_next().await;
+    assert_eq!(ids, [last.must("read").must("find it").id; 3]);
+
+    // Each checkpoint continues with the next event.
+    let (first, checkpoint) = take(&store, Follow::all().of_types(["MoneyDeposited"]), 1).await;
+    let (second, _) = take(&store, Follow::all().after(after(&checkpoint)), 1).await;
+    assert_eq!(second[0].version, first[0].version.next());
+    let opened = Follow::all().after(after(&checkpoint)).of_types(["AccountOpened"]);
+    append_opened(&store, &b).await;
+    assert_eq!(take(&store, opened, 1).await.0[0].event_type, "AccountOpened");
+}
+
+async fn append_opened(store: &impl EventStore, stream: &StreamName) {
+    let append = Append::to(stream, ExpectedVersion::Any, [opened("ann")]);
+    store.append(&append).await.must("append");
+}
+
+async fn a_checkpoint_of_another_store_or_history_is_refused(store: impl EventStore) {
+    append_opened(&store, &account("a")).await;
+    let end = store.end_of_log().await.must("find the end");
+    let own = serde_json::to_value(&end).must("write a checkpoint");
+    let other = MemoryStore::new();
+    append_opened(&other, &account("a")).await;
+    let other = other.end_of_log().await.must("find the end");
+    let refused = pin!(store.follow(Follow::all().after(other))).try_next().await.unwrap_err();
+    assert!(matches!(refused, Error::OtherStore { .. }), "{refused:?}");
+
+    let mut parted = own;
+    parted["since"]["event_id"] = Uuid::now_v7().to_string().into();
+    let parted: Checkpoint = serde_json::from_value(parted).must("read a checkpoint");
+    let refused = pin!(store.follow(Follow::all().after(parted))).try_next().await.unwrap_err();
+    assert!(matches!(refused, Error::OtherHistory { .. }), "{refused:?}");
 }
 
 /// A wrapping key in a file, for as long as a test runs.

@@ -268,6 +268,15 @@ async fn a_store_in_memory_has_snapshots_too() {
     check_state(&store, &stream).await;
     store.delete_snapshots(&stream).await.must("delete");
     check_state(&store, &stream).await;
+
+    // Not one with events that were removed since.
+    store.save_snapshot::<Counted<1>>(&stream).await.must("save");
+    let before = Version::new(5).must("make a version");
+    assert_eq!(store.truncate_stream(&stream, before, "retention").await.must("truncate"), 5);
+    assert_eq!(check_state(&store, &stream).await.deposits, 20);
+    store.save_snapshot::<Counted<1>>(&stream).await.must("save");
+    let loaded = store.load::<Counted<1>>(&stream).await.must("load");
+    assert_eq!((loaded.state.deposits, loaded.removed), (20, 5));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::dead_letter::DeadLetter;
 use crate::envelope::Delivered;
 use crate::error::RunError;
 use crate::filter_error::FilterError;
-use crate::position::{Offset, TopicPartition};
+use crate::position::{Offset, RecordLocation, TopicPartition};
 use crate::progress::LastApplied;
 use crate::projection::RecordPolicies;
 use crate::raw_record::{FetchedRecord, identity, location};
@@ -70,9 +70,10 @@ impl<E: EventSet> EventBatch<E> {
             duplicates: 0,
             error: None,
         };
+        // The last record of those before that are of one partition, and its identity.
+        let mut run: Option<(RecordLocation, Uuid)> = None;
         for record in records {
-            let location = location(&record);
-            let end = (location.offset, identity(&record));
+            let (location, identity) = (location(&record), identity(&record));
             let added = match record {
                 Ok(event) => batch.add(event, filter, schemas, policies).await,
                 Err(error) => {
@@ -83,9 +84,17 @@ impl<E: EventSet> EventBatch<E> {
                 batch.error = Some(error);
                 break;
             }
-            batch.ends.insert(location.topic_partition(), end);
+            batch.end_run(run.take_if(|(last, _)| !location.is_in_partition_of(last)));
+            run = Some((location, identity));
         }
+        batch.end_run(run);
         batch
+    }
+
+    fn end_run(&mut self, run: Option<(RecordLocation, Uuid)>) {
+        if let Some((last, identity)) = run {
+            self.ends.insert(last.topic_partition(), (last.offset, identity));
+        }
     }
 
     async fn add(

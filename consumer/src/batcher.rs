@@ -10,16 +10,20 @@ use crate::error::ConsumeError;
 use crate::kafka::{
     FetcherUse, GroupChange, KafkaClientError, PartitionCounts, RecordFetcher, Watermarks,
 };
+use crate::partial_batch::PartialBatch;
 use crate::position::{Offset, RecordLocation, TopicPartition};
 use crate::progress::PartitionProgress;
-use crate::projection::{Projection, ProjectionLimits, Sharing};
-use crate::raw_record::{FetchedRecord, identity, location, value_bytes};
+use crate::projection::{Projection, Sharing};
+use crate::raw_record::{FetchedRecord, location};
+use crate::resume::{RefusedOffset, ResumeCheck, check_resume, refused};
 use crate::settings::ConsumerSettings;
 use crate::topic_watch::{TopicChanges, TopicWatch};
 use crate::version_filter::FirstVersion;
 
 /// Interval of the check for the end, until it is reached.
 const END_CHECK: Duration = Duration::from_millis(50);
+/// Records that are read at once. Behind them the task yields: the database may have answered.
+const READ_AT_ONCE: usize = 128;
 
 /// Reads all partitions of a projection's topics.
 pub(crate) struct Batcher {
@@ -29,6 +33,8 @@ pub(crate) struct Batcher {
     /// The record that was read last before the start: the same topic still has it there.
     unverified: HashMap<TopicPartition, (Offset, Uuid)>,
     next_offsets: HashMap<TopicPartition, Offset>,
+    /// Records of the next batch: a call of [`Batcher::next`] that is cancelled leaves them here.
+    partial: PartialBatch,
     known_end: Option<Vec<Watermarks>>,
     caught_up: bool,
     end_check_due: Instant,
@@ -37,7 +43,6 @@ pub(crate) struct Batcher {
     /// The broker does not have some requested offset.
     reset_pending: bool,
     first_version: FirstVersion,
-    limits: ProjectionLimits,
 }
 
 /// The result of reading.
@@ -72,13 +77,13 @@ impl Batcher {
             starts: HashMap::new(),
             unverified: HashMap::new(),
             next_offsets: HashMap::new(),
+            partial: PartialBatch::new(projection.limits),
             known_end: None,
             caught_up: false,
             end_check_due: Instant::now(),
             is_shared: projection.sharing == Sharing::Group,
             reset_pending: false,
             first_version: projection.first_version,
-            limits: projection.limits,
         })
     }
 
@@ -134,7 +139,8 @@ impl Batcher {
             let next = self.next_offsets.get(&low.topic_partition())?;
             u64::try_from(high.get() - next.get().max(low.offset.get())).ok()
         });
-        Some(left.sum())
+        let left: u64 = left.sum();
+        Some(left + self.partial.len() as u64)
     }
 
     /// Shows offsets to the tools that display a group's lag.
@@ -147,25 +153,37 @@ impl Batcher {
         }
     }
 
-    /// Waits for the next event. The caller must have processed everything returned before.
+    /// Waits for the next event. The caller must have processed everything returned before. Safe to
+    /// cancel: records that were read are returned by the next call, before any other event.
     pub(crate) async fn next(&mut self) -> Result<BatcherEvent, ConsumeError> {
         loop {
-            if let Some(event) = self.check_brokers().await? {
+            if self.partial.is_empty()
+                && let Some(event) = self.first_records().await?
+            {
                 return Ok(event);
             }
-            let record = match self.fetcher.ready()? {
-                Some(record) => record,
-                None => match tokio::time::timeout_at(self.next_check(), self.fetcher.next()).await
-                {
-                    Ok(Ok(Some(record))) => record,
-                    Ok(Err(failure)) => return Err(failure.into()),
-                    Ok(Ok(None)) | Err(_) => continue,
-                },
-            };
-            if let Some(event) = self.batch(record)? {
-                return Ok(event);
+            while self.read_fetched()? {
+                tokio::task::yield_now().await;
+            }
+            if let Some(records) = self.partial.take() {
+                return Ok(BatcherEvent::Records(records));
             }
         }
+    }
+
+    /// Waits for records, or returns another event. Adds none if all that came were read for
+    /// verification only.
+    async fn first_records(&mut self) -> Result<Option<BatcherEvent>, ConsumeError> {
+        if let Some(event) = self.check_brokers().await? {
+            return Ok(Some(event));
+        }
+        let received = tokio::time::timeout_at(self.next_check(), self.fetcher.next()).await;
+        if let Some(record) = received.unwrap_or(Ok(None))? {
+            let mut run = None;
+            self.add(record, &mut run)?;
+            self.end_run(run);
+        }
+        Ok(None)
     }
 
     /// Makes the queries to the brokers that are due.
@@ -213,48 +231,91 @@ impl Batcher {
         self.fetcher.close().await;
     }
 
-    /// Batches a record with the fetched records behind it. Returns `None` if all of them were read
-    /// for verification only.
-    fn batch(&mut self, first: FetchedRecord) -> Result<Option<BatcherEvent>, ConsumeError> {
-        self.caught_up = false;
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(record) = next {
-            if self.is_new(&record)? {
-                bytes += value_bytes(&record);
-                records.push(record);
-            }
-            let full = records.len() >= self.limits.batch_events_max
-                || bytes >= self.limits.batch_bytes_max;
-            next = if full { None } else { self.fetcher.ready()? };
+    /// Adds some of the records that were fetched. Returns false if there are no more, or the batch
+    /// is full.
+    fn read_fetched(&mut self) -> Result<bool, ConsumeError> {
+        let mut run = None;
+        let mut is_more = true;
+        for _ in 0..READ_AT_ONCE {
+            let record = if self.partial.is_full() { None } else { self.fetcher.ready()? };
+            let Some(record) = record else {
+                is_more = false;
+                break;
+            };
+            self.add(record, &mut run)?;
         }
-        Ok((!records.is_empty()).then_some(BatcherEvent::Records(records)))
+        self.end_run(run);
+        Ok(is_more)
     }
 
-    fn is_new(&mut self, record: &FetchedRecord) -> Result<bool, KafkaClientError> {
-        let location = location(record);
-        let key = location.topic_partition();
-        let check = match self.unverified.remove(&key) {
-            None => ResumeCheck::LaterRecord,
-            Some(last) => check_resume(last, record),
-        };
-        match check {
-            ResumeCheck::SameRecord => return Ok(false),
-            ResumeCheck::LaterRecord => {}
-            ResumeCheck::OtherTopic => {
-                self.fetcher.assign(&[RecordLocation { offset: Offset::ZERO, ..location }])?;
-                return Ok(false);
-            }
+    /// Adds a record to the batch, unless it was read for verification only.
+    fn add(
+        &mut self,
+        record: FetchedRecord,
+        run: &mut Option<RecordLocation>,
+    ) -> Result<(), KafkaClientError> {
+        self.caught_up = false;
+        if self.is_new(&record, run)? {
+            self.partial.push(record);
         }
-        let next = location.offset.next();
-        if self.next_offsets.insert(key, next).is_some_and(|expected| next <= expected) {
+        Ok(())
+    }
+
+    /// `run` is the next offset of the partition of the records before: they come in runs of one
+    /// partition, whose next offset is recorded behind the run.
+    fn is_new(
+        &mut self,
+        record: &FetchedRecord,
+        run: &mut Option<RecordLocation>,
+    ) -> Result<bool, KafkaClientError> {
+        let location = location(record);
+        let expected = match run.take_if(|run| !location.is_in_partition_of(run)) {
+            None if run.is_some() => run.as_ref().map(|run| run.offset),
+            ended => {
+                self.end_run(ended);
+                if !self.verify(record, &location)? {
+                    return Ok(false);
+                }
+                self.next_offsets.get(&location.topic_partition()).copied()
+            }
+        };
+        let next = location.next();
+        if expected.is_some_and(|expected| next.offset <= expected) {
             tracing::warn!(
                 record = %location,
                 "a topic was created again and is read from its beginning; applied events are dropped"
             );
         }
+        *run = Some(next);
         Ok(true)
+    }
+
+    fn end_run(&mut self, run: Option<RecordLocation>) {
+        if let Some(next) = run {
+            self.next_offsets.insert(next.topic_partition(), next.offset);
+        }
+    }
+
+    /// Compares the first record of a partition with the one that was read last. Returns false for
+    /// a record that is not to be applied.
+    fn verify(
+        &mut self,
+        record: &FetchedRecord,
+        location: &RecordLocation,
+    ) -> Result<bool, KafkaClientError> {
+        let check = match self.unverified.remove(&location.topic_partition()) {
+            None => ResumeCheck::LaterRecord,
+            Some(last) => check_resume(last, record),
+        };
+        match check {
+            ResumeCheck::SameRecord => Ok(false),
+            ResumeCheck::LaterRecord => Ok(true),
+            ResumeCheck::OtherTopic => {
+                let start = RecordLocation { offset: Offset::ZERO, ..location.clone() };
+                self.fetcher.assign(&[start])?;
+                Ok(false)
+            }
+        }
     }
 
     /// Restarts the partitions whose requested offset the broker does not have.
@@ -334,50 +395,5 @@ impl Batcher {
             let unread = self.starts.get(&key) == position.as_ref();
             low.offset == *high || position.is_some_and(|p| p == *high || (p > *high && !unread))
         })
-    }
-}
-
-/// Why the broker may refuse an offset.
-enum RefusedOffset {
-    /// It does not: another partition's was refused.
-    Exists,
-    /// The last applied record was removed; the next one was not.
-    VerificationRemoved,
-    /// Records were removed before they were read.
-    Removed,
-    /// The topic is shorter than it was.
-    TopicCreatedAgain,
-}
-
-fn refused(position: Offset, next: Offset, (low, high): (Offset, Offset)) -> RefusedOffset {
-    if position > high {
-        RefusedOffset::TopicCreatedAgain
-    } else if position >= low {
-        RefusedOffset::Exists
-    } else if next >= low {
-        RefusedOffset::VerificationRemoved
-    } else {
-        RefusedOffset::Removed
-    }
-}
-
-/// Compares the first record after a start with the record that was read last.
-enum ResumeCheck {
-    /// It is that record.
-    SameRecord,
-    /// It is a later one: that record was removed, or the topic is shorter and read from its
-    /// beginning.
-    LaterRecord,
-    /// It is another record at the same offset: the topic was created again.
-    OtherTopic,
-}
-
-fn check_resume((offset, last): (Offset, Uuid), record: &FetchedRecord) -> ResumeCheck {
-    if location(record).offset != offset {
-        ResumeCheck::LaterRecord
-    } else if identity(record) == last {
-        ResumeCheck::SameRecord
-    } else {
-        ResumeCheck::OtherTopic
     }
 }

@@ -111,10 +111,11 @@ impl KeptConnection {
     }
 }
 
-/// A query or transaction took longer than the deadline of the projection.
+/// A query, a transaction, or a call of another database took longer than the deadline of the
+/// projection.
 #[derive(Debug, thiserror::Error)]
 #[error("it took longer than {0:?}")]
-struct DeadlineExceeded(Duration);
+pub(crate) struct DeadlineExceeded(pub(crate) Duration);
 
 impl From<DeadlineExceeded> for sqlx::Error {
     fn from(exceeded: DeadlineExceeded) -> Self {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::applied_batch::RunEnd;
 use crate::batch::EventBatch;
+use crate::connection::DeadlineExceeded;
 use crate::error::{RunError, TransactionLimit};
 use crate::filter_error::Gap;
 use crate::outage::Outage;
@@ -40,11 +41,6 @@ pub(crate) struct DatabaseTarget<E, D> {
     shutdown: CancellationToken,
     events: std::marker::PhantomData<fn() -> E>,
 }
-
-/// A call took longer than the deadline of the projection.
-#[derive(Debug, thiserror::Error)]
-#[error("it took longer than {0:?}")]
-struct DeadlineExceeded(Duration);
 
 impl<E, D> DatabaseTarget<E, D> {
     pub(crate) fn new(projection: &Projection, database: D, shutdown: &CancellationToken) -> Self {

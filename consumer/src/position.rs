@@ -38,6 +38,10 @@ impl RecordLocation {
         (Arc::clone(&self.topic), self.partition)
     }
 
+    pub(crate) fn is_in_partition_of(&self, other: &Self) -> bool {
+        self.partition == other.partition && self.topic == other.topic
+    }
+
     /// The location behind this one in the same partition.
     pub(crate) fn next(&self) -> Self {
         Self { offset: self.offset.next(), ..self.clone() }

@@ -236,7 +236,15 @@ pub async fn write_records(brokers: &str, topic: &str, records: &[RawRecord]) {
 /// # Panics
 /// If the broker refuses or is not there.
 pub async fn create_topic(brokers: &str, topic: &str, partitions: i32) {
-    let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    create_replicated_topic(brokers, topic, partitions, 1).await;
+}
+
+/// Creates a topic with so many replicas.
+///
+/// # Panics
+/// If the broker refuses or is not there.
+pub async fn create_replicated_topic(brokers: &str, topic: &str, partitions: i32, replicas: i32) {
+    let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
     let made = admin(brokers).must("ask for a topic").create_topics([&topic], &options()).await;
     for result in made.must("make a topic") {
         result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("make a topic");

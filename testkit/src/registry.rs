@@ -1,6 +1,7 @@
 //! The schema registry through plain HTTP, and a faulty registry.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -96,6 +97,7 @@ pub struct FaultyRegistry {
     garbage: watch::Sender<Option<Garbage>>,
     asked: watch::Sender<usize>,
     failing: watch::Sender<Option<Arc<str>>>,
+    delay: watch::Sender<Duration>,
     task: JoinHandle<()>,
 }
 
@@ -107,6 +109,8 @@ struct Faults {
     asked: watch::Sender<usize>,
     /// Requests with this text in their first line have an error.
     failing: watch::Receiver<Option<Arc<str>>>,
+    /// The time before each answer.
+    delay: watch::Receiver<Duration>,
 }
 
 impl FaultyRegistry {
@@ -121,15 +125,16 @@ impl FaultyRegistry {
         let (server, base) = address.split_once('/').must("split the registry's URL");
         let url = format!("http://127.0.0.1:{port}/{base}");
         let (garbage, asked) = (watch::Sender::new(None), watch::Sender::new(0));
-        let failing = watch::Sender::new(None);
+        let (failing, delay) = (watch::Sender::new(None), watch::Sender::new(Duration::ZERO));
         let faults = Faults {
             server: server.into(),
             garbage: garbage.subscribe(),
             asked: asked.clone(),
             failing: failing.subscribe(),
+            delay: delay.subscribe(),
         };
         let task = tokio::spawn(accept(listener, faults));
-        Self { url, garbage, asked, failing, task }
+        Self { url, garbage, asked, failing, delay, task }
     }
 
     /// Its base URL.
@@ -147,6 +152,11 @@ impl FaultyRegistry {
     /// Answers every later request whose path has this text with an error of the registry's own.
     pub fn fails_for(&self, path: &str) {
         self.failing.send_replace(Some(path.into()));
+    }
+
+    /// Forwards each later answer after this time.
+    pub fn answers_after(&self, delay: Duration) {
+        self.delay.send_replace(delay);
     }
 
     /// Forwards again.
@@ -194,6 +204,8 @@ async fn answer(mut client: TcpStream, mut faults: Faults) {
             }
             read = server.read(&mut answer) => {
                 let Ok(length @ 1..) = read else { return };
+                let delay = *faults.delay.borrow();
+                tokio::time::sleep(delay).await;
                 if client.write_all(&answer[..length]).await.is_err() {
                     return;
                 }

@@ -174,7 +174,7 @@ impl RelayProcess {
         self.event_with("quarantined", &[("name", name)]).await
     }
 
-    /// The same, for this cause: a variant of the relay's `Cause`.
+    /// The same, for this cause, such as `topic`.
     ///
     /// # Panics
     /// If it does not, or for another cause.

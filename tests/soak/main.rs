@@ -96,6 +96,8 @@ async fn main() {
     let violations = check(&bed.history_of(&categories, attempts).await);
     assert!(violations.is_empty(), "{violations:?}");
     println!("every event is published once, in order");
+    // Its topics are removed while their broker runs.
+    drop(bed);
 }
 
 /// The value behind an option, or its default.

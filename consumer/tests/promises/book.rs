@@ -23,6 +23,21 @@ pub(crate) async fn add(
     Ok(())
 }
 
+/// In one statement.
+pub(crate) async fn add_at_once(
+    connection: &mut PgConnection,
+    events: &[DeliveredEvent<OrderEvent>],
+) -> Result<(), sqlx::Error> {
+    let streams: Vec<&str> = events.iter().map(|event| event.delivered.stream.as_str()).collect();
+    let amounts: Vec<i64> = events.iter().map(|event| event.data.amount()).collect();
+    let add = "insert into book select stream, count(*), sum(amount)::bigint \
+               from unnest($1::text[], $2::bigint[]) as e (stream, amount) group by stream \
+               on conflict (stream) do update set events = book.events + excluded.events, \
+               amount = book.amount + excluded.amount";
+    sqlx::query(add).bind(streams).bind(amounts).execute(connection).await?;
+    Ok(())
+}
+
 pub(crate) async fn add_one(
     connection: &mut PgConnection,
     event: &DeliveredEvent<OrderEvent>,

@@ -40,6 +40,21 @@ async fn read_model_adds_up_over_runs_and_each_run_goes_on_behind_the_last() {
     assert_eq!(book::sums(&bed.pool).await, book::sums_of(40, 8));
 }
 
+/// A commit ends sooner than the reading of the next batch, which goes on where it was.
+#[tokio::test]
+async fn records_that_are_read_while_a_batch_is_committed_are_applied_once() {
+    let bed = bed().await;
+    let topic = bed.create_topic(2).await;
+    book::open(&bed.pool).await;
+    bed.write(&topic, &book::orders(&bed, 40, 0..150)).await;
+    let projection = bed.projection(&[&topic]).await.batch_events_max(some(1_500));
+    let shutdown = CancellationToken::new();
+    let run = bed.runner(&projection).run_until(&shutdown, book::to_the_end, book::add_at_once);
+    let totals = in_time(run).await.unwrap();
+    assert_eq!((totals.events, totals.duplicates), (6_000, 0));
+    assert_eq!(book::sums(&bed.pool).await, book::sums_of(40, 150));
+}
+
 /// Writes a part of the batch, the refused event included, and then fails.
 async fn break_in_the_middle(
     connection: &mut PgConnection,

@@ -42,18 +42,32 @@ class Stage:
         self.topic = f"{self.name}-{CATEGORY}"
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f"create database {self.name}")
-        self.relay = None
-        self.configuration = self.directory / "relay.toml"
-        self.configuration.write_text(
-            f'[relay]\ndeployment = "consumers"\ninstance = "a"\n'
-            f'[topics]\nprefix = "{self.name}-"\nclaims = "{self.name}.claims"\npartitions = 4\n'
-            '[registry]\nauto_register = true\n[http]\nlisten = "127.0.0.1:0"\n')
+        self.relay = self.envelope_relay = None
+        self.configuration = self._configuration("consumers", self.name)
         self.environment = os.environ | {"ANNALS_DATABASE_URL": self.database_url, "NO_COLOR": "1"}
         self._relay("migrate").wait()
 
-    def _relay(self, command):
+    def _configuration(self, deployment, prefix, more=""):
+        file = self.directory / f"{deployment}.toml"
+        file.write_text(
+            f'[relay]\ndeployment = "{deployment}"\ninstance = "a"\n'
+            f'[topics]\nprefix = "{prefix}-"\nclaims = "{prefix}.claims"\npartitions = 4\n{more}'
+            '[registry]\nauto_register = true\n[http]\nlisten = "127.0.0.1:0"\n')
+        return file
+
+    def envelopes(self):
+        """The topic of a relay that publishes the same events in envelopes; it runs from the first call on."""
+        if not self.envelope_relay:
+            configuration = self._configuration(
+                "envelopes", f"{self.name}.envelopes", f'[topics.layouts]\n{CATEGORY} = "envelope"\n')
+            self._relay("migrate", configuration).wait()
+            self.envelope_relay = self._relay("run", configuration)
+        return f"{self.name}.envelopes-{CATEGORY}"
+
+    def _relay(self, command, configuration=None):
+        configuration = configuration or self.configuration
         with open(self.directory / "relay.log", "ab") as log:
-            return subprocess.Popen([self.programs / "annals-relay", command, "--config", self.configuration],
+            return subprocess.Popen([self.programs / "annals-relay", command, "--config", configuration],
                                     env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def round(self, number, appends=APPENDS):
@@ -116,15 +130,15 @@ class Stage:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(statement).fetchall()
 
-    def is_read(self, group):
+    def is_read(self, group, topic):
         """Whether a consumer group has committed the last record of each partition. Its lag may never be 0: Connect commits the
         offset behind a record, and behind the last one is the marker of its transaction."""
         last = {}
-        for record in self.committed(self.topic):
+        for record in self.committed(topic):
             last[record.partition()] = record.offset()
         consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": group, "enable.auto.commit": False})
         try:
-            partitions = [TopicPartition(self.topic, partition) for partition in last]
+            partitions = [TopicPartition(topic, partition) for partition in last]
             return all(it.offset > last[it.partition] for it in consumer.committed(partitions, timeout=10))
         finally:
             consumer.close()
@@ -183,9 +197,9 @@ class Stage:
 
     def end(self, is_kept):
         """Ends the relay, and removes what the check made, unless a program failed."""
-        if self.relay:
-            self.relay.send_signal(signal.SIGTERM)
-            self.relay.wait()
+        for relay in filter(None, (self.relay, self.envelope_relay)):
+            relay.send_signal(signal.SIGTERM)
+            relay.wait()
         if is_kept:
             print(f"kept: database {self.database_url}, topics {self.name}-*, logs in {self.directory}")
             return

@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -346,38 +347,46 @@ class Connect(Flink):
     """A worker in one process, which runs on for ever. What it has arrived at is in PostgreSQL, a table a type of event."""
 
     passes_garbage = True
+    sink = "jdbc-sink.properties"
     faults = (
         uncommitted("worker.properties", "read_committed", "read_uncommitted"),
         Fault("with a row a record", "jdbc-sink.properties",
               "insert.mode=upsert\n# All headers that the transform below leaves.\nprimary.key.mode=record_header",
               "insert.mode=insert\nprimary.key.mode=none"),
     )
+    schema = "connect"
     types = ("BankAccountOpened", "MoneyPaidIn", "MoneyWithdrawn", "TransferSent", "TransferReceived")
 
     def command(self, stage, schema, until_end):
         target = self.folder / "target"
         sink = stage.directory / f"{schema}.properties"
-        sink.write_text((self.source / "jdbc-sink.properties").read_text().replace("name=accounts", f"name={stage.name}-{schema}"))
+        text = (self.source / self.sink).read_text()
+        sink.write_text(re.sub("^name=.*", f"name={stage.name}-{schema}", text, count=1, flags=re.MULTILINE))
         return ["java", *JAVA_OPTIONS, "-cp", f"{target}/classes:{target}/lib/*",
                 "org.apache.kafka.connect.cli.ConnectStandalone", self.source / "worker.properties", sink]
 
-    def environment(self, stage, schema="connect", bounded=None):
+    def topic(self, stage):
+        return stage.topic
+
+    def environment(self, stage, schema=None, bounded=None):
+        schema = schema or self.schema
         return super().environment(stage, schema) | {
-            "DATABASE_SCHEMA": schema, "CONNECT_PORT": str(free_port()), "CONNECT_OFFSETS": str(stage.directory / f"{schema}.offsets"),
+            "ANNALS_TOPIC": self.topic(stage), "DATABASE_SCHEMA": schema, "CONNECT_PORT": str(free_port()), "CONNECT_OFFSETS": str(stage.directory / f"{schema}.offsets"),
             # The registry's own API, beside the Confluent one.
             "APICURIO_URL": stage.registry.replace("/apis/ccompat/v7", "/apis/registry/v2")}
 
-    def start(self, stage, schema="connect"):
+    def start(self, stage, schema=None):
+        schema = schema or self.schema
         log = open(stage.directory / f"{self.name}.log", "ab")
         # Where the plugins are.
         return spawn(self.command(stage, schema, []), env=self.environment(stage, schema), cwd=self.folder,
                      stdout=log, stderr=log)
 
     def interrupt(self, stage):
-        stage.create_schema("connect")
+        stage.create_schema(self.schema)
         process = self.start(stage)
         try:
-            until("a row is written", lambda: process.poll() is not None or self.found(stage, "connect"), Wrong)
+            until("a row is written", lambda: process.poll() is not None or self.found(stage, self.schema), Wrong)
         finally:
             process.kill()
         if process.wait() != -9:
@@ -391,7 +400,7 @@ class Connect(Flink):
         return {it: of for it, of in counts.items() if of[0] > 0}
 
     def finish(self, stage, totals):
-        self.arrive(stage, totals, "connect")
+        self.arrive(stage, totals, self.schema)
 
     def arrive(self, stage, totals, schema):
         process = self.start(stage, schema)
@@ -399,7 +408,7 @@ class Connect(Flink):
             is_done = lambda: process.poll() is not None or self.found(stage, schema) == totals["types"]
             until("Connect has the totals", is_done, lambda late: Wrong(f"{late}; it has {self.found(stage, schema)}"))
             # It stays there: nothing comes behind what was to come.
-            until("Connect has read to the end", lambda: stage.is_read(f"connect-{stage.name}-{schema}"), Wrong)
+            until("Connect has read to the end", lambda: stage.is_read(f"connect-{stage.name}-{schema}", self.topic(stage)), Wrong)
             compare(totals, {"types": self.found(stage, schema)})
         finally:
             process.kill()
@@ -410,11 +419,36 @@ class Connect(Flink):
         stage.create_schema(schema)
         process = self.start(stage, schema)
         try:
-            until("Connect has read to the end", lambda: stage.is_read(f"connect-{stage.name}-{schema}"), Wrong)
+            until("Connect has read to the end", lambda: stage.is_read(f"connect-{stage.name}-{schema}", self.topic(stage)), Wrong)
         finally:
             process.kill()
             process.wait()
         return {"types": self.found(stage, schema)}
+
+
+class ConnectEnvelope(Connect):
+    """The layout `envelope`: one table of all types."""
+
+    sink, schema = "jdbc-sink-envelope.properties", "connect_envelope"
+    # Its topic has what a relay wrote, and no more: no repetition, no aborted transaction, no record that is no event.
+    passes_garbage = False
+    faults = (
+        Fault("with a row a stream", "jdbc-sink-envelope.properties", "ce_replayed,", "ce_replayed,ce_streamversion,"),
+    )
+
+    def topic(self, stage):
+        return stage.envelopes()
+
+    def found(self, stage, schema):
+        columns = {column for column, in stage.rows(
+            f"select column_name from information_schema.columns where table_schema = '{schema}' and table_name = 'account_events'")}
+        found = {}
+        for it in self.types:
+            column = f"{it}_owner" if it == "BankAccountOpened" else f"{it}_cents"
+            if column in columns:
+                cents = "0" if it == "BankAccountOpened" else f'coalesce(sum("{column}"), 0)::bigint'
+                found[it] = list(stage.rows(f'select count("{column}"), {cents} from {schema}.account_events')[0])
+        return {it: of for it, of in found.items() if of[0] > 0}
 
 
 UNFILTERED = Fault("without version filter", "events/src/main/java/annals/events/VersionFilter.java",
@@ -434,4 +468,5 @@ TOOLS = [
     Go("go", "go"),
     JavaScript("javascript", "javascript"),
     Connect("connect", "connect"),
+    ConnectEnvelope("connect-envelope", "connect"),
 ]

@@ -99,7 +99,7 @@ pub enum CliCommand {
     /// Print the statements that give a role its rights, where Annals does not create the roles.
     /// The owner of the tables executes them.
     ///
-    /// For example: annals-relay grants append `shop_service` | psql ...
+    /// For example: annals-relay grants append shop | psql ...
     Grants {
         /// The purpose of the role.
         purpose: PurposeArgument,

@@ -103,11 +103,14 @@ async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(include_str!("../../sql/may_write.sql")).fetch_one(connection).await
 }
 
-/// An error of the database, with its hint.
+/// An error of the database: what it says, with its hint.
 pub(super) fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
-    let hint = error.as_database_error().and_then(|error| {
-        let hint = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()?;
-        Some(format!("{}. {hint}", error.message()))
+    let said = error.as_database_error().map(|error| {
+        let postgres = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
+        match postgres.and_then(|error| error.hint()) {
+            Some(hint) => format!("{}. {hint}", error.message()),
+            None => error.message().to_owned(),
+        }
     });
-    hint.map_or_else(|| error.into(), Into::into)
+    said.map_or_else(|| error.into(), Into::into)
 }

@@ -17,8 +17,9 @@ use crate::cli::release_topics::{self, Publication};
 use crate::cli::reload::Reloader;
 use crate::cli::status::Status;
 use crate::cli::{audit, check, config, forget, quarantine, rebase, replay, schemas, topics};
-use crate::config::{Config, Deployments, Effective};
+use crate::config::{Config, Deployments, Effective, LogFormat};
 use crate::driver::{known_generation, run, topic_claims};
+use crate::report::failure::Failure;
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -54,7 +55,7 @@ pub async fn execute(process: Invocation) -> Result<ExitCode> {
     }
     let store = store(&config, store_options(&command)).await?;
     if let CliCommand::Run = command {
-        return publish(process, store).await.map(|()| ExitCode::SUCCESS);
+        return publish(process, store).await;
     }
     if let CliCommand::Status = command {
         let status = Status::read(&config, &store).await?;
@@ -151,7 +152,7 @@ async fn execute_on(command: CliCommand, config: Config, store: Store, output: O
     }
 }
 
-async fn publish(process: Invocation, store: Store) -> Result {
+async fn publish(process: Invocation, store: Store) -> Result<ExitCode> {
     let shutdown = shutdown_signal()?;
     let hangup = signal(SignalKind::hangup())?;
     let Invocation { arguments, config, effective, log } = process;
@@ -163,10 +164,23 @@ async fn publish(process: Invocation, store: Store) -> Result {
         instance = config.relay.instance,
         "started"
     );
+    let format = config.log.format;
     let (configs, received) = watch::channel(config);
     let reloader = Reloader { arguments, effective, log, pool: store.pool().clone(), configs };
     drop(tokio::spawn(reloader.run(hangup)));
-    Ok(run(received, store, shutdown).await?)
+    match run(received, store, shutdown).await {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(failure) => halt(failure, format),
+    }
+}
+
+/// Logs the failure that ends `run`. The caller prints the returned error for operators: there is
+/// none if the log shows them the same text in the same place.
+fn halt(failure: Failure, format: LogFormat) -> Result<ExitCode> {
+    let error = failure.in_full();
+    tracing::error!(event = "halted", cause = failure.cause(), error, "the relay cannot go on");
+    let is_readable = format == LogFormat::Text && tracing::enabled!(tracing::Level::ERROR);
+    if is_readable { Ok(ExitCode::FAILURE) } else { Err(failure.into()) }
 }
 
 async fn deliver(config: &Config, store: &Store, delivery: &str, output: Output) -> Result {

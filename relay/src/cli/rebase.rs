@@ -68,50 +68,69 @@ pub(super) async fn execute(
     let mut connection = store.pool().acquire().await?;
     let end = store.log_end(&mut connection).await?;
     drop(connection);
-    let mut comparison = Comparison::begin(&config, store, StartOffset::Covered).await?;
-    let (mut ends, mut has, mut skipped, mut diverging) = (TopicEnds::new(), 0, 0, 0);
-    while let Some(compared) = comparison.next().await? {
-        for record in &compared.diverging {
+    let compared = compare(&config, store, (execution, output), &print).await?;
+    let Compared { records, has, diverging, skipped, ends } = compared;
+    if output == Output::Text {
+        print(&format!(
+            "{records} records read; the store has {has} of these events, and {diverging} published versions diverge\n"
+        ))?;
+    }
+    if execution == Execution::Apply {
+        begin_generation(store, &config, reason).await?;
+        record_ends(store, &config, &end.incarnation, (EndsOrigin::Skipped, &ends)).await?;
+    }
+    let summary = serde_json::json!({
+        "records": records, "events": has, "diverging": diverging, "skipped": skipped,
+        "is_begun": execution == Execution::Apply
+    });
+    Ok(print(&match (output, execution) {
+        (Output::Json, _) => format!("{}\n", serde_json::json!({ "summary": summary })),
+        (Output::Text, Execution::DryRun) => "nothing was changed\n".to_owned(),
+        (Output::Text, Execution::Apply) => format!(
+            "deployment {deployment} begins a new generation, and skips {skipped} events that were published after its last \
+             copied checkpoints: start its relays\n"
+        ),
+    })?)
+}
+
+/// The published records beside the store.
+#[derive(Debug, Default)]
+struct Compared {
+    records: u64,
+    /// Number of events that the store has.
+    has: usize,
+    diverging: usize,
+    skipped: u64,
+    ends: TopicEnds,
+}
+
+/// Compares the published records with the store, prints those that diverge, and, unless it is a
+/// dry run, skips the events that are published.
+async fn compare(
+    config: &Arc<Config>,
+    store: &Store,
+    (execution, output): (Execution, Output),
+    print: impl Fn(&str) -> std::io::Result<()>,
+) -> Result<Compared, Box<dyn std::error::Error>> {
+    let mut comparison = Comparison::begin(config, store, StartOffset::Covered).await?;
+    let mut all = Compared::default();
+    while let Some(page) = comparison.next().await? {
+        for record in &page.diverging {
             let line = describe(record);
-            print(&if output == Output::Json {
-                format!("{}\n", serde_json::json!({ "diverging": line }))
-            } else {
-                format!("{line}\n")
+            print(&match output {
+                Output::Json => format!("{}\n", serde_json::json!({ "diverging": line })),
+                Output::Text => format!("{line}\n"),
             })?;
         }
-        diverging += compared.diverging.len();
-        has += compared.positions.len();
+        all.diverging += page.diverging.len();
+        all.has += page.positions.len();
         if execution == Execution::Apply {
-            skipped += skip_published(store, &deployment, &compared.positions).await?;
+            all.skipped += skip_published(store, &config.publication(), &page.positions).await?;
         }
-        ends.extend(compared.ends);
+        all.ends.extend(page.ends);
     }
-    if output == Output::Json {
-        let is_begun = execution == Execution::Apply;
-        if is_begun {
-            begin_generation(store, &config, reason).await?;
-            let origin = EndsOrigin::Skipped;
-            record_ends(store, &config, &end.incarnation, (origin, &ends)).await?;
-        }
-        let summary = serde_json::json!({
-            "records": comparison.records(), "events": has, "diverging": diverging, "skipped": skipped,
-            "is_begun": is_begun
-        });
-        return Ok(print(&format!("{}\n", serde_json::json!({ "summary": summary })))?);
-    }
-    print(&format!(
-        "{} records read; the store has {has} of these events, and {diverging} published versions diverge\n",
-        comparison.records()
-    ))?;
-    if execution == Execution::DryRun {
-        return Ok(print("nothing was changed\n")?);
-    }
-    begin_generation(store, &config, reason).await?;
-    record_ends(store, &config, &end.incarnation, (EndsOrigin::Skipped, &ends)).await?;
-    Ok(print(&format!(
-        "deployment {deployment} begins a new generation, and skips {skipped} events that were published after its last copied \
-         checkpoints: start its relays\n"
-    ))?)
+    all.records = comparison.records();
+    Ok(all)
 }
 
 /// Begins a generation with a number above all that Kafka has checkpoints of.

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_store::Store;
 use clap::Subcommand;
+use tokio::time::Instant;
 
 use crate::cli::output::Output;
 use crate::config::{Config, Delivery};
@@ -19,6 +21,11 @@ use crate::report::threads::in_a_thread;
 use crate::state::{overview, store_facts};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Time within which brokers show a change that the controller has acknowledged.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+/// Time between two looks at the topics.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The operations on topics.
 #[derive(Debug, Clone, Subcommand)]
@@ -59,7 +66,7 @@ pub(super) async fn execute(
             // It refuses a copy of a database, and creates the topic of claims.
             topic_claims::begin(Config::clone(&config), store).await?;
             apply(&config, &plans).await?;
-            let left = planned(&config, &plans).await?;
+            let left = left(&config, &plans, &wanted).await?;
             let applied =
                 wanted.into_iter().filter(|change| !left.contains(change)).collect::<Vec<_>>();
             Ok((text(&applied, &left, output)?, left.is_empty()))
@@ -90,6 +97,26 @@ async fn planned(config: &Arc<Config>, plans: &[TopicPlan]) -> Result<Vec<TopicC
         Ok(changes(&plans, &inspection, &config.kafka.bootstrap_servers))
     })
     .await
+}
+
+/// The differences after [`apply`]. A broker can answer with the old state for a while: it learns of
+/// a change after the controller has acknowledged it.
+async fn left(
+    config: &Arc<Config>,
+    plans: &[TopicPlan],
+    wanted: &[TopicChange],
+) -> Result<Vec<TopicChange>, Failure> {
+    let deadline = Instant::now() + VISIBLE_WITHIN;
+    loop {
+        let left = planned(config, plans).await?;
+        let is_applied = |change: &TopicChange| {
+            !matches!(change.kind, ChangeKind::Manual { .. }) && wanted.contains(change)
+        };
+        if Instant::now() >= deadline || !left.iter().any(is_applied) {
+            return Ok(left);
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
 }
 
 /// Claims and creates missing topics, and corrects settings.

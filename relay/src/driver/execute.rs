@@ -62,6 +62,7 @@ impl Driver {
                 let send_individually = Arc::clone(&self.send_individually);
                 let one_topic_at_a_time = self.one_topic_at_a_time;
                 let batch = Batch { send_individually, one_topic_at_a_time, ..batch };
+                self.shrinking_batch.sends(batch.size());
                 self.with_senders(|senders| senders.send(slot, batch));
             }
             Action::Commit(slot) => self.with_senders(|senders| senders.commit(slot)),

@@ -94,7 +94,7 @@ impl Housekeeping {
             };
             if let Err(failure) = done {
                 // Reading pages fails as well, and is logged.
-                let error = &failure as &dyn std::error::Error;
+                let error = failure.in_full();
                 tracing::debug!(error, "cannot copy the checkpoints");
             }
             tokio::time::sleep(INTERVAL).await;
@@ -107,7 +107,7 @@ impl Housekeeping {
         let copied = tokio::time::timeout(LAST_DEADLINE, self.once()).await;
         let late = |elapsed| Err(Failure::late("copy the checkpoints", elapsed));
         if let Err(failure) = copied.unwrap_or_else(late) {
-            let error = &failure as &dyn std::error::Error;
+            let error = failure.in_full();
             tracing::warn!(
                 event = "checkpoints_not_copied",
                 error,

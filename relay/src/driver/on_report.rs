@@ -121,7 +121,7 @@ impl Driver {
             // A commit that was under way when another one failed does not end the outage.
             self.outage.recovered(Recovered::Published);
             self.one_topic_at_a_time = false;
-            if let Some(limits) = self.shrinking_batch.grow() {
+            if let Some(limits) = self.shrinking_batch.grow(sent.size) {
                 self.reader.limit(limits);
             }
         }
@@ -174,7 +174,7 @@ impl Driver {
             let is_late = matches!(class, FailureClass::Unavailable | FailureClass::UnknownOutcome);
             if is_late && matches!(operation, Operation::Send | Operation::Commit) {
                 // Also if all of Kafka was unavailable: it grows within a few transactions.
-                self.reader.limit(self.shrinking_batch.halve());
+                self.reader.limit(self.shrinking_batch.shrink());
                 self.reader.suspect_topics();
             }
             self.handle(operation, class, failure);
@@ -223,7 +223,7 @@ impl Driver {
         } else if operation != Operation::Leave || class != FailureClass::Unavailable {
             self.outage.failed(&failure);
         } else {
-            let error = &failure as &dyn std::error::Error;
+            let error = failure.in_full();
             tracing::warn!(
                 event = "shards_not_released",
                 error,

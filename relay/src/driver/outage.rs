@@ -74,11 +74,11 @@ impl Outage {
 
     fn failed_until(&mut self, failure: &Failure, recovered_by: Recovered) {
         let Policy { waiting_for, .. } = failure.policy();
-        let error = failure as &dyn std::error::Error;
+        let error = failure.in_full();
         let before = self.ongoing.take();
         let is_same = before.as_ref().is_some_and(|before| before.waiting_for == waiting_for);
         let since = before.as_ref().map_or_else(Moment::now, |before| before.since);
-        let waiting = Waiting { waiting_for: waiting_for.clone(), error: failure.in_full(), since };
+        let waiting = Waiting { waiting_for: waiting_for.clone(), error: error.clone(), since };
         self.vitals.wait(Some(waiting));
         if is_same {
             tracing::debug!(event = "outage_continues", waiting_for, error, "still waiting");

@@ -84,7 +84,7 @@ async fn record(tables: RelayTables, pending: Arc<PendingProgress>, reporter: Re
             Ok(false) => {}
             Err(failure) => {
                 tracing::debug!(
-                    error = &failure as &dyn std::error::Error,
+                    error = failure.in_full(),
                     "the progress of the quarantine is not recorded yet"
                 );
                 locked(&pending.updates).entry(shard).or_insert(update);

@@ -168,7 +168,7 @@ fn log(entries: &[NewEntry]) {
         };
         let position = position.map(Position::get);
         tracing::warn!(
-            event = "quarantined", %kind, name, ?cause, position, reason,
+            event = "quarantined", %kind, name, cause = cause.id(), position, reason,
             "quarantined {kind} {name}: {hint}"
         );
     }

@@ -69,7 +69,7 @@ fn late<T>(elapsed: tokio::time::error::Elapsed) -> Result<T, Failure> {
 /// The event loop logs outages.
 fn log(done: Result<(), Failure>) {
     if let Err(failure) = done {
-        let error = &failure as &dyn std::error::Error;
+        let error = failure.in_full();
         tracing::debug!(error, "the deployment was not surveyed");
     }
 }

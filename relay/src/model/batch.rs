@@ -17,6 +17,8 @@ use crate::model::offsets::Partitions;
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
+    /// The bytes of its messages.
+    pub(crate) bytes: usize,
     pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
@@ -29,6 +31,10 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    pub(crate) const fn size(&self) -> BatchSize {
+        BatchSize { events: self.messages.len(), bytes: self.bytes }
+    }
+
     /// Whether all of its records go to one topic.
     pub(crate) fn has_one_topic(&self) -> bool {
         let mut topics = self.messages.iter().map(|message| &message.topic);
@@ -40,6 +46,7 @@ impl Batch {
 /// The parts of a sent batch, except its messages.
 #[derive(Default)]
 pub(crate) struct SentBatch {
+    pub(crate) size: BatchSize,
     pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
@@ -50,6 +57,13 @@ pub(crate) struct SentBatch {
 }
 
 /// The size of a batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct BatchSize {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The largest size of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) events_max: NonZeroUsize,
@@ -133,11 +147,39 @@ impl Collector {
         let send_individually = Arc::default();
         Batch {
             messages: self.messages,
+            bytes: self.bytes,
             checkpoints,
             incarnation,
             send_individually,
             one_topic_at_a_time: false,
             timings,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_relay_machine::Shard;
+
+    use super::*;
+
+    fn message(bytes: usize) -> Message {
+        let topic = Arc::from("topic");
+        Message::about(Shard(0), &topic, Shard(0), &"x".repeat(bytes)).unwrap()
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_events_as_their_bytes_allow() {
+        let events_max = NonZeroUsize::new(3_500).unwrap();
+        let mut collector = Collector::new(Limits { events_max, bytes_max: 8 << 20 });
+        assert_eq!(collector.room(0).get(), 3_500, "their size is not known yet");
+        assert_eq!(collector.room(100_000).get(), 83);
+        collector.push(0, message(4 << 20));
+        assert_eq!(collector.room(100_000).get(), 41);
+        collector.share(2);
+        assert_eq!(collector.room(100_000).get(), 20);
+        collector.push(0, message(4 << 20));
+        assert!(collector.is_full());
+        assert_eq!(collector.room(100_000).get(), 1, "each page makes progress");
     }
 }

@@ -13,4 +13,5 @@ pub(crate) mod lag;
 pub mod message;
 pub(crate) mod offsets;
 pub mod quarantine;
+mod quarantine_cause;
 pub(crate) mod shard_number;

@@ -3,7 +3,6 @@
 //! continues from a cursor of its own until it has caught up with its shard.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 
 use annals_relay_machine::Lease;
@@ -14,42 +13,8 @@ use serde::Serialize;
 use crate::model::checkpoint::{
     Cursor, EntryId, EntryProgress, LastEvent, OpenEntries, ShardCheckpoint,
 };
+pub use crate::model::quarantine_cause::{Cause, Kind};
 use crate::model::shard_number::number;
-
-/// The quarantined object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// One stream: one of its events is refused.
-    Stream,
-    /// One category: its topic, an id of its schemas, or many of its streams are in the way.
-    Category,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stream => "stream",
-            Self::Category => "category",
-        })
-    }
-}
-
-/// Why a stream or a category is quarantined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cause {
-    /// Kafka refuses the record.
-    Record,
-    /// The registry refuses the schema or lacks it, or its definition cannot be parsed.
-    Schema,
-    /// The row of the event has content that no append writes.
-    Event,
-    /// The topic is missing, unfit, or another publication's.
-    Topic,
-    /// The registry gives no id of a new schema.
-    Registry,
-}
 
 /// A stream or a category to quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -138,12 +138,14 @@ impl Encoder {
         }
     }
 
-    /// Prepares the topics of given categories; returns the result of each that is known then.
+    /// Prepares the topics of quarantined categories; returns the result of each that is known
+    /// then. A record for a topic with too few replicas would end a transaction.
     pub(crate) async fn topics_of(
         &mut self,
         categories: BTreeSet<String>,
         until: Instant,
     ) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
+        self.topics.suspect_some(&categories);
         self.topics.prepare(categories.clone(), until).await?;
         let known = categories.into_iter().filter_map(|category| {
             let known = self.is_known(&category);

@@ -122,7 +122,7 @@ impl Reader {
         self.late.retain(|window, _| is_read(window));
         for (before, (cursor, numbers)) in groups.iter().enumerate() {
             // Groups that are far behind leave room for the others.
-            page.collector.share(groups.len() - before);
+            page.share(groups.len() - before);
             let until = cursor.until.as_ref().unwrap_or(now);
             let group = Group { cursor, until, shards: numbers, filter: &filter };
             let after = self.group(&group, page).await?;

@@ -16,7 +16,7 @@ use crate::publish::filter::NewEntries;
 const PREPARING_MAX: Duration = Duration::from_secs(10);
 
 /// The longest that a page reads: then it ends, and the next one continues behind the positions
-/// that it has read.
+/// that it has read. On a slow connection these are fewer than there is room for.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// The state of a page while it is read.
@@ -28,6 +28,8 @@ pub(crate) struct PageBuilder {
     pub(crate) last: HashMap<i16, LastEvent>,
     /// When the page has to end.
     ends_at: Instant,
+    /// When the present share of its time ends.
+    share_ends_at: Instant,
     /// When waiting for topics and asking for schemas has to end.
     pub(crate) prepare_until: Instant,
     /// Whether an event has to wait for its topic or its schema.
@@ -52,6 +54,7 @@ impl PageBuilder {
             new_entries: NewEntries::default(),
             last: HashMap::new(),
             ends_at: began + PAGE_TIME_MAX,
+            share_ends_at: began + PAGE_TIME_MAX,
             prepare_until: began + PREPARING_MAX,
             waits: false,
             retried: None,
@@ -65,9 +68,23 @@ impl PageBuilder {
         retried.map(|retried| retried.still_waits = true).is_some()
     }
 
-    /// Whether the page takes no more events.
+    /// Limits what is read next to an equal share of the room and of the time that are left, of so
+    /// many shares.
+    pub(crate) fn share(&mut self, shares: usize) {
+        self.collector.share(shares);
+        let now = Instant::now();
+        let left = self.ends_at.saturating_duration_since(now);
+        self.share_ends_at = now + left / u32::try_from(shares).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// Whether the page takes no more events in this share.
     pub(crate) fn is_over(&self) -> bool {
-        self.collector.is_full() || Instant::now() >= self.ends_at
+        self.collector.is_full() || self.is_late()
+    }
+
+    /// Whether the time of this share is over.
+    pub(crate) fn is_late(&self) -> bool {
+        Instant::now() >= self.share_ends_at
     }
 
     pub(crate) fn push(&mut self, event: &OutboxEvent<'_>, message: Message) {

@@ -31,7 +31,7 @@ struct EntryWindow<'a> {
 
 impl Reader {
     /// Reads the events of entries that are to be retried, as far as there is room: half of the
-    /// batch for all of them.
+    /// batch and of the time for all of them.
     pub(super) async fn retry_quarantined(
         &mut self,
         shards: &mut [ShardCursor],
@@ -42,7 +42,7 @@ impl Reader {
         }
         self.check_topics(shards).await;
         self.check_registry(shards);
-        page.collector.share(2);
+        page.share(2);
         for shard in shards {
             let mut names: Vec<(EntryId, (Kind, String))> = shard
                 .quarantine
@@ -86,7 +86,7 @@ impl Reader {
             }
             let cursor = if shard.is_caught_up(&entry.cursor) {
                 entry.cursor.clone()
-            } else if page.collector.is_full() {
+            } else if page.is_over() {
                 page.has_more = true;
                 return Ok(());
             } else if let Some(until) = shard.window_of(&entry).cloned() {
@@ -213,7 +213,7 @@ impl Reader {
         let checked = match self.encoder.topics_of(due, now + TOPIC_CHECK_MAX).await {
             Ok(checked) => checked,
             Err(failure) => {
-                let error = &failure as &dyn std::error::Error;
+                let error = failure.in_full();
                 tracing::debug!(error, "cannot check the topics of quarantined categories");
                 return;
             }
@@ -225,7 +225,7 @@ impl Reader {
                     self.ready.extend(entries.into_iter().flatten());
                 }
                 Err(failure) => {
-                    let error = &failure as &dyn std::error::Error;
+                    let error = failure.in_full();
                     tracing::debug!(
                         event = "category_still_quarantined",
                         category,

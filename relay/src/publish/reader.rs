@@ -20,7 +20,7 @@ use crate::model::checkpoint::{Cursor, EntryProgress};
 use crate::model::quarantine::ShardCursor;
 use crate::publish::encoder::Encoder;
 use crate::publish::operator_requests::OperatorRequests;
-use crate::publish::rows::RowsRead;
+use crate::publish::rows::{RowsLeft, RowsRead};
 use crate::report::failure::{Component, Failure};
 use crate::report::kafka_failure::KafkaFailure;
 use crate::report::threads::locked;
@@ -291,14 +291,20 @@ impl Reader {
     }
 
     /// Learns the size of events from the rows of a statement. If many bytes of its rows are left,
-    /// gives the connection up: it would receive all of them before the next statement.
+    /// or they come slowly, gives the connection up: it would receive all of them before the next
+    /// statement.
     pub(super) fn rows_read(&mut self, read: &RowsRead, rows_max: usize) {
         let RowsRead { rows, bytes, .. } = *read;
         if let Some(seen) = bytes.checked_div(rows) {
             self.event_bytes = seen.max(self.event_bytes - self.event_bytes / 4);
         }
         let left = rows_max.saturating_sub(rows).saturating_mul(self.event_bytes);
-        if read.has_rows_left && left > LEFT_BYTES_MAX {
+        let is_given_up = match read.left {
+            RowsLeft::No => false,
+            RowsLeft::Yes => left > LEFT_BYTES_MAX,
+            RowsLeft::Slow => true,
+        };
+        if is_given_up {
             self.connection = None;
         }
     }

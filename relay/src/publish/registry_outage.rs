@@ -39,7 +39,7 @@ impl RegistryOutage {
         if locked(&self.0).replace(last).is_none() {
             tracing::warn!(
                 event = "registry_unavailable",
-                error = failure as &dyn std::error::Error,
+                error = failure.in_full(),
                 "the schema registry is unavailable: publishing with recorded schema ids"
             );
         }

@@ -20,20 +20,29 @@ pub(crate) struct RowsRead {
     /// The number of received rows, and the bytes of their payloads and keys.
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
-    /// Whether the server may have more rows to send.
-    pub(crate) has_rows_left: bool,
-    /// Whether rows were left: the batch is full, or an event has to wait.
+    pub(crate) left: RowsLeft,
+    /// Whether rows were left: the batch is full, the time is over, or an event has to wait.
     pub(crate) is_cut: bool,
+}
+
+/// Whether the server may have more rows to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowsLeft {
+    No,
+    Yes,
+    /// Yes, and they come slowly.
+    Slow,
 }
 
 impl RowsRead {
     pub(crate) const fn none() -> Self {
-        Self { events: 0, last: None, rows: 0, bytes: 0, has_rows_left: false, is_cut: false }
+        Self { events: 0, last: None, rows: 0, bytes: 0, left: RowsLeft::No, is_cut: false }
     }
 }
 
-/// Takes rows until the batch is full, or an event has to wait for its topic or its schema. Of the
-/// rows after that one it learns the topics, so that all of these are prepared together.
+/// Takes rows until the batch is full, the time is over, or an event has to wait for its topic or
+/// its schema. Of the rows after that one it learns the topics, so that all of these are prepared
+/// together.
 pub(crate) async fn collect(
     rows: impl futures_util::Stream<Item = Result<OutboxRow, annals_store::Error>>,
     encoder: &mut Encoder,
@@ -55,8 +64,9 @@ pub(crate) async fn collect(
                 encoder.want(&event);
                 continue;
             }
-            if page.collector.is_full() {
-                (read.is_cut, read.has_rows_left) = (true, true);
+            read.left = left(&read, page);
+            if read.left != RowsLeft::No {
+                read.is_cut = true;
                 break;
             }
             let is_omitted = is_left_out(&event)
@@ -80,6 +90,17 @@ pub(crate) async fn collect(
     let until = page.collector.is_empty().then_some(page.prepare_until);
     encoder.prepare(until).await?;
     Ok(read)
+}
+
+/// Whether this row and those behind it are left to the next page. Each statement makes progress.
+fn left(read: &RowsRead, page: &PageBuilder) -> RowsLeft {
+    if page.collector.is_full() {
+        RowsLeft::Yes
+    } else if read.events > 0 && page.is_late() {
+        RowsLeft::Slow
+    } else {
+        RowsLeft::No
+    }
 }
 
 /// Whether the page is done with an event.

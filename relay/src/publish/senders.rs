@@ -130,7 +130,7 @@ fn open_a_pair(
             Err(failure @ Failure::Kafka(KafkaFailure::Busy { .. })) => {
                 tracing::warn!(
                     event = "transactional_ids_busy",
-                    error = &failure as &dyn std::error::Error,
+                    error = failure.in_full(),
                     "an earlier transaction does not end: going on with other transactional ids"
                 );
                 busy = Some(failure);
@@ -248,9 +248,10 @@ fn send(
     route: Option<(&Arc<str>, CheckpointRoute)>,
     batch: Batch,
 ) -> Result<(SentBatch, BatchTimings), Failure> {
+    let size = batch.size();
     let Batch { mut messages, checkpoints, incarnation, one_topic_at_a_time, .. } = batch;
     let Batch { send_individually, timings, .. } = batch;
-    let mut sent = SentBatch { checkpoints, incarnation, ..SentBatch::default() };
+    let mut sent = SentBatch { size, checkpoints, incarnation, ..SentBatch::default() };
     producer.begin()?;
     sent.partitions =
         messages.iter().filter_map(|of| Some((Arc::clone(&of.topic), of.partition?))).collect();

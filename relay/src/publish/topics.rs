@@ -89,6 +89,12 @@ impl CategoryTopics {
         locked(&self.state).suspect();
     }
 
+    /// Has partitions without a leader or replicas looked for in the topics of some categories,
+    /// before they are ready.
+    pub(crate) fn suspect_some(&self, categories: &BTreeSet<String>) {
+        locked(&self.state).unavailable.extend(categories.iter().cloned());
+    }
+
     /// Prepares categories, and waits until they are ready or refused, or until a deadline.
     ///
     /// # Errors
@@ -298,7 +304,7 @@ impl CategoryTopics {
             let used: Vec<String> = locked(&self.state).used.iter().cloned().collect();
             let failure = self.make_ready(&used).await.err();
             if let Some(failure) = &failure {
-                let error = failure as &dyn std::error::Error;
+                let error = failure.in_full();
                 tracing::debug!(error, "cannot check the topics in use");
             }
             let mut state = locked(&self.state);

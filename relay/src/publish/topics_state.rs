@@ -31,7 +31,7 @@ pub(super) struct TopicsState {
     send_refusals: HashMap<String, SendRefusal>,
     /// Until when partitions without a leader or replicas are looked for.
     suspected_until: Option<Instant>,
-    /// The categories that have had such partitions.
+    /// The categories whose topics had such partitions, or can have them.
     pub(super) unavailable: HashSet<String>,
     /// The categories in use.
     pub(super) used: BTreeSet<String>,

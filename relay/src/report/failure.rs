@@ -261,6 +261,45 @@ impl Failure {
         crate::report::in_full(self)
     }
 
+    /// The id of the kind of failure: the field `cause` of the log event `halted`, and a row of
+    /// `ops/runbook.md`.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Outage { .. } => "outage",
+            Self::Fenced => "fenced",
+            Self::InstanceTaken { .. } => "instance_taken",
+            Self::Kafka(_) => "kafka",
+            Self::TopicLost { .. } => "topic_lost",
+            Self::Repartitioned { .. } => "repartitioned",
+            Self::TopicClaimed(_) => "topic_claimed",
+            Self::Claims { .. } => "claims",
+            Self::PublicationRefused(PublicationRefused::Deployment { .. }) => "other_deployment",
+            Self::PublicationRefused(PublicationRefused::Copy { .. }) => "copied_database",
+            Self::PublicationRefused(PublicationRefused::Moved { .. }) => "moved_store",
+            Self::Schema { .. } => "schema",
+            Self::Quarantine(_) => "quarantine",
+            Self::DatabaseChanged => "database_changed",
+            Self::Diverged { .. } => "diverged",
+            Self::OtherStore { .. } => "other_store",
+            Self::Checkpoint(CheckpointError::Malformed { .. }) => "malformed_checkpoint",
+            Self::Checkpoint(CheckpointError::Format { .. }) => "later_checkpoint_format",
+            Self::Store(annals_store::Error::OtherCluster { .. }) => "other_cluster",
+            Self::Store(_) => "store",
+            Self::Delivery { .. } => "delivery",
+            Self::NewGeneration => "new_generation",
+            Self::LaterGeneration { .. } => "later_generation",
+            Self::CheckpointsLost { .. } => "checkpoints_lost",
+            Self::CheckpointsOlder { .. } => "checkpoints_older",
+            Self::QuarantineLost { .. } => "quarantine_lost",
+            Self::Shards(_) => "shards",
+            Self::Thread(_) => "thread",
+            Self::Http(_) => "http",
+            Self::Stalled => "stalled",
+            Self::Panicked(_) => "panicked",
+        }
+    }
+
     pub(crate) fn outage(
         of: Component,
         action: &'static str,

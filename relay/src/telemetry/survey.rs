@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec};
 
 use crate::model::lag::{Lag, Lags};
+use crate::model::quarantine::Cause;
 use crate::report::threads::locked;
 use crate::telemetry::maker::Maker;
 
@@ -169,8 +170,8 @@ impl SurveyMetrics {
     fn show_quarantine(&self, survey: &Survey, since: f64) {
         self.quarantined.reset();
         for kind in ["stream", "category"] {
-            for cause in ["record", "schema", "topic"] {
-                self.quarantined.with_label_values(&[kind, cause]).set(0);
+            for cause in Cause::ALL {
+                self.quarantined.with_label_values(&[kind, cause.id()]).set(0);
             }
         }
         for (labels, entries) in &survey.quarantined {

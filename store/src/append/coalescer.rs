@@ -120,9 +120,11 @@ impl Call {
     /// ready to run have had their turn, and a connection is free. Without such tasks, the turn
     /// takes no time.
     async fn run(mut self) {
-        tokio::task::yield_now().await;
         let store = self.store.clone();
+        // Before the turn of other tasks, one of which returns the last call's connection to the pool:
+        // a server process that made the last call has everything at hand.
         let acquired = store.connection_reuse().acquire(store.pool()).await;
+        tokio::task::yield_now().await;
         let (started_at, appends) = (Instant::now(), self.select());
         let mut reusable = match acquired {
             Ok(reusable) => reusable,

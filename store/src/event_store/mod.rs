@@ -13,6 +13,7 @@ use crate::aggregate::{Aggregate, Aggregates, AsOf, Decide, DecideError, Decided
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
 use crate::event::RecordedEvent;
+use crate::follow::{Checkpoint, Follow, Followed};
 use crate::read::{Key, Read};
 use crate::stream::{StreamName, Version};
 use crate::stream_life::StreamLife;
@@ -57,6 +58,40 @@ pub trait EventStore: Backend {
         self.versions(streams)
     }
 
+    /// Follows the log: each event after the checkpoint, then each new event, without end:
+    /// [`Store::follow`](crate::Store::follow).
+    ///
+    /// # Errors
+    /// Items are [`Error`]s, and the stream ends there: [`Error::OtherStore`] for the checkpoint of
+    /// another store.
+    fn follow(
+        &self,
+        follow: Follow,
+    ) -> impl Stream<Item = Result<Followed, Error>> + Send + use<Self> {
+        self.follow_log(follow)
+    }
+
+    /// Follows one stream from a version:
+    /// [`Store::follow_stream`](crate::Store::follow_stream).
+    ///
+    /// # Errors
+    /// Items are [`Error`] when a page cannot be read; the stream ends there.
+    fn follow_stream(
+        &self,
+        stream: &StreamName,
+        from: Version,
+    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send + use<Self> {
+        self.follow_one(stream, from)
+    }
+
+    /// The current end of the log: [`Store::end_of_log`](crate::Store::end_of_log).
+    ///
+    /// # Errors
+    /// [`Error::OtherCluster`]; [`Error::Database`].
+    fn end_of_log(&self) -> impl Future<Output = Result<Checkpoint, Error>> + Send {
+        self.log_end_checkpoint()
+    }
+
     /// The state of a stream: [`Store::stream_life`](crate::Store::stream_life).
     ///
     /// # Errors
@@ -90,6 +125,47 @@ pub trait EventStore: Backend {
         reason: &str,
     ) -> impl Future<Output = Result<bool, Error>> + Send {
         self.reopen(stream, reason)
+    }
+
+    /// Removes the events of a stream below a version for good; their number:
+    /// [`Store::truncate_stream`](crate::Store::truncate_stream).
+    ///
+    /// # Errors
+    /// [`Error::Database`], also if there is no such stream, the reason is empty, or the version is
+    /// behind the last event.
+    fn truncate_stream(
+        &self,
+        stream: &StreamName,
+        before: Version,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        self.truncate(stream, before, reason)
+    }
+
+    /// Moves the events of a closed stream out of the log; their number:
+    /// [`Store::archive_stream`](crate::Store::archive_stream).
+    ///
+    /// # Errors
+    /// As [`close_stream`](Self::close_stream); also if the stream is open.
+    fn archive_stream(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        self.archive(stream, reason)
+    }
+
+    /// Moves the events of an archived stream back; their number:
+    /// [`Store::restore_stream`](crate::Store::restore_stream).
+    ///
+    /// # Errors
+    /// As [`close_stream`](Self::close_stream).
+    fn restore_stream(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        self.restore(stream, reason)
     }
 
     /// Rebuilds an aggregate from all events of its stream; the default state if there are none.

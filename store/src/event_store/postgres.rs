@@ -14,6 +14,7 @@ use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
 use crate::event::{EventId, RecordedEvent};
 use crate::event_store::sealed::{Backend, FoundSnapshot, RecordedId, Snapshot};
+use crate::follow::{Checkpoint, Follow, Followed};
 use crate::read::listing::unreadable;
 use crate::read::pages::Reading;
 use crate::read::{Key, Read};
@@ -62,6 +63,25 @@ impl Backend for Store {
         Ok(reading.end())
     }
 
+    fn follow_log(
+        &self,
+        follow: Follow,
+    ) -> impl Stream<Item = Result<Followed, Error>> + Send + use<> {
+        self.follow(follow)
+    }
+
+    fn follow_one(
+        &self,
+        stream: &StreamName,
+        from: Version,
+    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send + use<> {
+        self.follow_stream(stream, from)
+    }
+
+    async fn log_end_checkpoint(&self) -> Result<Checkpoint, Error> {
+        self.end_of_log().await
+    }
+
     async fn life(&self, stream: &StreamName) -> Result<Option<StreamLife>, Error> {
         self.stream_life(stream).await
     }
@@ -72,6 +92,23 @@ impl Backend for Store {
 
     async fn reopen(&self, stream: &StreamName, reason: &str) -> Result<bool, Error> {
         self.reopen_stream(stream, reason).await
+    }
+
+    async fn truncate(
+        &self,
+        stream: &StreamName,
+        before: Version,
+        reason: &str,
+    ) -> Result<u64, Error> {
+        self.truncate_stream(stream, before, reason).await
+    }
+
+    async fn archive(&self, stream: &StreamName, reason: &str) -> Result<u64, Error> {
+        self.archive_stream(stream, reason).await
+    }
+
+    async fn restore(&self, stream: &StreamName, reason: &str) -> Result<u64, Error> {
+        self.restore_stream(stream, reason).await
     }
 
     async fn find_snapshot(

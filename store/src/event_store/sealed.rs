@@ -13,6 +13,7 @@ use crate::aggregate::turns::Turns;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error, Refusal};
 use crate::event::{EventId, RecordedEvent};
+use crate::follow::{Checkpoint, Follow, Followed};
 use crate::personal::table::KeyTable;
 use crate::read::{Key, Read};
 use crate::stream::{Position, StreamName, Version};
@@ -72,7 +73,19 @@ pub trait Backend: KeyTable + Clone + Send + Sync + 'static {
         each: impl FnMut(RecordedEvent) -> Result<ControlFlow<()>, Error> + Send,
     ) -> impl Future<Output = Result<Option<Version>, Error>> + Send;
 
-    /// The last valid snapshot of a stream, of this state schema.
+    fn follow_log(
+        &self,
+        follow: Follow,
+    ) -> impl Stream<Item = Result<Followed, Error>> + Send + use<Self>;
+
+    fn follow_one(
+        &self,
+        stream: &StreamName,
+        from: Version,
+    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send + use<Self>;
+
+    fn log_end_checkpoint(&self) -> impl Future<Output = Result<Checkpoint, Error>> + Send;
+
     fn life(
         &self,
         stream: &StreamName,
@@ -90,6 +103,26 @@ pub trait Backend: KeyTable + Clone + Send + Sync + 'static {
         reason: &str,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
+    fn truncate(
+        &self,
+        stream: &StreamName,
+        before: Version,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    fn archive(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    fn restore(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// The last valid snapshot of a stream, of this state schema.
     fn find_snapshot(
         &self,
         stream: &StreamName,

@@ -7,6 +7,7 @@ use annals_schemas::EventSet;
 
 use crate::event::RecordedEvent;
 use crate::follow::checkpoint::{Checkpoint, Filter};
+use crate::read::Read;
 use crate::stream::{Category, Position};
 
 /// Default maximum time between two polls.
@@ -52,6 +53,16 @@ impl Follow {
     pub(crate) fn into_filter(self) -> Filter {
         let category = self.category.map(|category| category.as_str().to_owned());
         Filter { category, types: self.types }
+    }
+
+    /// The events as a read, with the checkpoint to start from and the positions to skip.
+    pub(crate) fn into_read(self) -> (Read<Position>, Option<Checkpoint>, BTreeSet<Position>) {
+        let read = self.category.as_ref().map_or_else(Read::all, Read::category);
+        let read = match self.types {
+            Some(types) => read.of_types(types),
+            None => read,
+        };
+        (read, self.after, self.skipped)
     }
 
     /// Continues after a checkpoint.

@@ -1,18 +1,17 @@
 //! The events of a store in memory, and the checks of an append.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use annals_schemas::{Broken, Compatibility, Incompatible, Schema};
 use jiff::Timestamp;
 
 use crate::append::{Append, Appended};
-use crate::error::{AppendError, Conflict, Error, Refusal};
+use crate::error::{AppendError, Conflict, Refusal};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::event_store::sealed::RecordedId;
-use crate::memory::illegal;
+use crate::memory::life::Changes;
 use crate::read::{Key, Read};
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
-use crate::stream_life::StreamLife;
 
 /// All events, in position order.
 #[derive(Debug, Default)]
@@ -21,11 +20,21 @@ pub(crate) struct MemoryLog {
     /// Indices of a stream's events, by version.
     streams: HashMap<StreamName, Vec<usize>>,
     ids: HashMap<EventId, usize>,
-    /// Since when streams are closed.
-    closed: HashMap<StreamName, Timestamp>,
+    /// Indices of the events that no read returns.
+    absent: BTreeMap<usize, Absence>,
+    pub(super) changes: HashMap<StreamName, Changes>,
     /// The schemas of a category.
     schemas: BTreeMap<String, Vec<Schema>>,
     compatibility: Compatibility,
+}
+
+/// Why no read returns an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// It was removed for good.
+    Removed,
+    /// Its stream is archived.
+    Archived,
 }
 
 impl MemoryLog {
@@ -56,23 +65,96 @@ impl MemoryLog {
     }
 
     fn by_id(&self, id: EventId) -> Option<&RecordedEvent> {
-        self.ids.get(&id).and_then(|index| self.events.get(*index))
+        let index = self.ids.get(&id).filter(|index| !self.absent.contains_key(index))?;
+        self.events.get(*index)
+    }
+
+    /// The id of the event that was recorded at a position, also if it is absent.
+    pub(super) fn id_at(&self, position: Position) -> Option<EventId> {
+        let index = usize::try_from(position.get()).ok()?.checked_sub(1)?;
+        self.events.get(index).map(|event| event.id)
+    }
+
+    /// The last position; the origin before the first event.
+    pub(super) fn end(&self) -> Position {
+        self.events.last().map_or(Position::ORIGIN, |event| event.position)
     }
 
     pub(crate) fn read<K: Key>(&self, read: &Read<K>) -> Vec<RecordedEvent> {
-        let selected = self.events.iter().filter(|event| read.selects(event));
-        let mut selected: Vec<_> = selected.cloned().collect();
+        let events_max = usize::try_from(read.events_max).unwrap_or(usize::MAX);
+        let mut events: Vec<_> = self.events.iter().enumerate().collect();
         if read.is_backwards {
-            selected.reverse();
+            events.reverse();
         }
-        selected.truncate(usize::try_from(read.events_max).unwrap_or(usize::MAX));
-        selected
+        let mut removed = 0;
+        let selected = events.into_iter().filter_map(|(index, event)| {
+            if self.absent.contains_key(&index) {
+                removed += u64::from(read.counts_removed(event));
+                return None;
+            }
+            let is_selected = read.selects(event);
+            is_selected.then(|| RecordedEvent {
+                removed_before: std::mem::take(&mut removed),
+                ..event.clone()
+            })
+        });
+        selected.take(events_max).collect()
+    }
+
+    /// Makes the present events of a stream below a version absent; their number.
+    pub(super) fn take_out(
+        &mut self,
+        stream: &StreamName,
+        before: Option<Version>,
+        absence: Absence,
+    ) -> u64 {
+        let indices = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
+        let present = indices.iter().filter(|index| !self.absent.contains_key(index)).copied();
+        let is_before = |index: &usize| {
+            let version = self.events.get(*index).map(|event| event.version);
+            before.is_none_or(|before| version < Some(before))
+        };
+        let taken: Vec<usize> = present.filter(is_before).collect();
+        self.absent.extend(taken.iter().map(|index| (*index, absence)));
+        taken.len() as u64
+    }
+
+    /// Makes the archived events of a stream present; their number.
+    pub(super) fn put_back(&mut self, stream: &StreamName) -> u64 {
+        let archived = self.archived(stream);
+        for index in &archived {
+            self.absent.remove(index);
+        }
+        archived.len() as u64
+    }
+
+    /// Whether an id of an archived event was recorded again meanwhile.
+    pub(super) fn has_other_events_with_archived_ids(&self, stream: &StreamName) -> bool {
+        let ids = self.archived(stream).into_iter().filter_map(|index| {
+            let event = self.events.get(index)?;
+            Some((index, self.ids.get(&event.id)?))
+        });
+        ids.into_iter().any(|(index, last)| index != *last)
+    }
+
+    fn archived(&self, stream: &StreamName) -> BTreeSet<usize> {
+        let indices = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
+        let is_archived = |index: &&usize| self.absent.get(index) == Some(&Absence::Archived);
+        indices.iter().filter(is_archived).copied().collect()
+    }
+
+    /// The number of absent events of a stream up to a version.
+    pub(super) fn absent_up_to(&self, stream: &StreamName, version: Version) -> u64 {
+        let indices = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
+        let up_to = usize::try_from(version.get()).unwrap_or(usize::MAX).saturating_add(1);
+        let indices = indices.iter().take(up_to);
+        indices.filter(|index| self.absent.contains_key(index)).count() as u64
     }
 
     /// Appends, with the checks of the database in their order.
     pub(crate) fn append(&mut self, append: &Append) -> Result<Appended, AppendError> {
         self.register_schemas(append)?;
-        if append.events().any(|event| self.ids.contains_key(&event.id)) {
+        if append.events().any(|event| self.by_id(event.id).is_some()) {
             return self.repeated(append);
         }
         let conflicts = self.conflicts(append).map(Refusal::Conflict);
@@ -138,49 +220,20 @@ impl MemoryLog {
                 | ExpectedVersion::StreamExists => Version::FIRST,
             };
             let since = Read::stream(stream).from(from).events_max(events_max as u64);
-            Some(Conflict { stream: stream.clone(), expected, actual, events: self.read(&since) })
+            // Without the number of removed events, which only reads count.
+            let events = self.read(&since).into_iter();
+            let events = events.map(|event| RecordedEvent { removed_before: 0, ..event }).collect();
+            Some(Conflict { stream: stream.clone(), expected, actual, events })
         })
     }
 
     /// The refusals by closed streams. One without events of the append is only checked.
     fn closed_to(&self, append: &Append) -> impl Iterator<Item = Refusal> {
         append.streams.iter().enumerate().filter_map(|(index, (stream, _))| {
-            let closed_at = *self.closed.get(stream)?;
+            let closed_at = self.closed_at(stream)?;
             let has_events = append.events.iter().any(|(of, _)| *of == index);
             has_events.then(|| Refusal::StreamClosed { stream: stream.clone(), closed_at })
         })
-    }
-
-    pub(crate) fn life(&self, stream: &StreamName) -> Option<StreamLife> {
-        let (version, closed_at) = (self.version(stream)?, self.closed.get(stream).copied());
-        Some(StreamLife { version, closed_at, truncated_before: None, archived_at: None })
-    }
-
-    pub(crate) fn close(&mut self, stream: &StreamName, reason: &str) -> Result<bool, Error> {
-        self.check_change("close a stream", stream, reason)?;
-        let is_open = !self.closed.contains_key(stream);
-        self.closed.entry(stream.clone()).or_insert_with(now);
-        Ok(is_open)
-    }
-
-    pub(crate) fn reopen(&mut self, stream: &StreamName, reason: &str) -> Result<bool, Error> {
-        self.check_change("open a stream", stream, reason)?;
-        Ok(self.closed.remove(stream).is_some())
-    }
-
-    fn check_change(
-        &self,
-        action: &'static str,
-        stream: &StreamName,
-        reason: &str,
-    ) -> Result<(), Error> {
-        if self.version(stream).is_none() {
-            return Err(illegal(action, format!("there is no stream {stream}")));
-        }
-        if reason.trim().is_empty() {
-            return Err(illegal(action, "without a reason".to_owned()));
-        }
-        Ok(())
     }
 
     fn record(&mut self, append: &Append) -> Appended {

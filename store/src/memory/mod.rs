@@ -1,6 +1,8 @@
 //! An event store in memory, for tests of an application without a database.
 
+mod follower;
 mod keys;
+mod life;
 mod log;
 
 use std::collections::BTreeMap;
@@ -10,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_schemas::{Compatibility, Fingerprint};
 use futures_util::stream::{self, Stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
 
 use self::keys::MemoryKeys;
 use self::log::MemoryLog;
@@ -19,6 +22,8 @@ use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
 use crate::event::{EventId, RecordedEvent};
 use crate::event_store::sealed::{Backend, FoundSnapshot, RecordedId, Snapshot};
+use crate::follow::{Checkpoint, Follow, Followed};
+use crate::history::History;
 use crate::limits::EVENT_BYTES_MAX;
 use crate::read::{Key, Read};
 use crate::stream::{StreamName, Version};
@@ -28,10 +33,10 @@ use crate::stream_life::StreamLife;
 /// an application without a database.
 ///
 /// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas
-/// and reads are those of [`Store`](crate::Store): the same tests run on both. Its clones share
-/// their events, which end with the last clone. Each operation completes at once, so that two
-/// concurrent appends are one after the other; there is no outbox and nothing to follow, and
-/// streams are closed, but neither truncated nor archived.
+/// reads, followers with their checkpoints, and the ends of streams (closed, truncated, archived)
+/// are those of [`Store`](crate::Store): the same tests run on both. Its clones share their events,
+/// which end with the last clone or follower. Each operation completes at once, so that two
+/// concurrent appends are one after the other; there is no outbox, and no projection in a database.
 /// [`PersonalKeys`](crate::PersonalKeys) of this store are in memory, too.
 ///
 /// ```
@@ -53,6 +58,21 @@ pub struct MemoryStore {
     keys: Arc<Mutex<MemoryKeys>>,
     snapshot_writes: OneWrite,
     turns: Turns,
+    /// Changes with each append, and when archived events come back.
+    appended: watch::Sender<()>,
+    history: OwnHistory,
+}
+
+/// The history of one store.
+#[derive(Debug, Clone)]
+struct OwnHistory(Arc<History>);
+
+impl Default for OwnHistory {
+    fn default() -> Self {
+        let [system_identifier, timeline] = ["memory", "1"].map(str::to_owned);
+        let store_id = Uuid::now_v7();
+        Self(Arc::new(History { store_id, number: 1, system_identifier, timeline }))
+    }
 }
 
 /// At most one snapshot is written at a time.
@@ -104,7 +124,9 @@ impl Backend for MemoryStore {
         append: &Append,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send {
         let checked = append.validate(EVENT_BYTES_MAX);
-        ready(checked.and_then(|()| self.log().append(append)))
+        let appended = checked.and_then(|()| self.log().append(append));
+        self.appended.send_replace(());
+        ready(appended)
     }
 
     fn query<K: Key>(
@@ -143,6 +165,26 @@ impl Backend for MemoryStore {
         ready(folded.map(|_| version))
     }
 
+    fn follow_log(
+        &self,
+        follow: Follow,
+    ) -> impl Stream<Item = Result<Followed, Error>> + Send + use<> {
+        self.follow_events(follow)
+    }
+
+    fn follow_one(
+        &self,
+        stream: &StreamName,
+        from: Version,
+    ) -> impl Stream<Item = Result<RecordedEvent, Error>> + Send + use<> {
+        self.follow_version(stream, from)
+    }
+
+    fn log_end_checkpoint(&self) -> impl Future<Output = Result<Checkpoint, Error>> + Send {
+        let end = self.log().end();
+        ready(Ok(self.checkpoint_at(end)))
+    }
+
     fn life(
         &self,
         stream: &StreamName,
@@ -166,12 +208,47 @@ impl Backend for MemoryStore {
         ready(self.log().reopen(stream, reason))
     }
 
+    fn truncate(
+        &self,
+        stream: &StreamName,
+        before: Version,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        ready(self.log().truncate(stream, before, reason))
+    }
+
+    fn archive(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        let archived = self.log().archive(stream, reason);
+        if archived.is_ok() {
+            self.snapshots().retain(|(of, _), _| of != stream);
+        }
+        ready(archived)
+    }
+
+    fn restore(
+        &self,
+        stream: &StreamName,
+        reason: &str,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        let restored = self.log().restore(stream, reason);
+        self.appended.send_replace(());
+        ready(restored)
+    }
+
     fn find_snapshot(
         &self,
         stream: &StreamName,
         schema: Fingerprint,
     ) -> impl Future<Output = Result<Option<FoundSnapshot>, Error>> + Send {
-        ready(Ok(self.snapshots().get(&(stream.clone(), schema)).cloned()))
+        let found = self.snapshots().get(&(stream.clone(), schema)).cloned();
+        // Not valid any more if one of its events was removed since.
+        let is_valid =
+            |found: &FoundSnapshot| self.log().absent_up_to(stream, found.version) == found.removed;
+        ready(Ok(found.filter(is_valid)))
     }
 
     fn write_snapshot(
@@ -181,7 +258,10 @@ impl Backend for MemoryStore {
         let Snapshot { stream, schema, version, removed, state } = snapshot.clone();
         let mut snapshots = self.snapshots();
         let key = (stream, schema.fingerprint());
-        if snapshots.get(&key).is_none_or(|earlier| earlier.version < version) {
+        let is_later = |earlier: &FoundSnapshot| {
+            (earlier.version, earlier.removed) < (version, removed) || earlier.removed < removed
+        };
+        if snapshots.get(&key).is_none_or(is_later) {
             snapshots.insert(key, FoundSnapshot { version, removed, state });
         }
         ready(Ok(()))

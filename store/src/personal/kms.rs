@@ -64,7 +64,7 @@ impl AwsKmsKeyProvider {
         credentials: AwsCredentials,
     ) -> Result<Self, KeyProviderError> {
         let client = Client::builder().timeout(DEADLINE).build();
-        let client = client.map_err(|error| failed("make an HTTP client", &error, false))?;
+        let client = client.map_err(|error| failed("make an HTTP client", &error))?;
         let endpoint = parse(&format!("https://kms.{region}.amazonaws.com"))?;
         let (region, key_id) = (region.to_owned(), key_id.to_owned());
         Ok(Self { client, endpoint, region, key_id, credentials: RwLock::new(credentials) })
@@ -96,10 +96,10 @@ impl AwsKmsKeyProvider {
             request = request.header(name, value);
         }
         let answer = request.body(body).send().await;
-        let answer = answer.map_err(|error| failed(action, &error.without_url(), true))?;
+        let answer = answer.map_err(|error| unavailable(action, &error.without_url()))?;
         let status = answer.status();
         let text = answer.bytes().await;
-        let text = text.map_err(|error| failed(action, &error.without_url(), true))?;
+        let text = text.map_err(|error| unavailable(action, &error.without_url()))?;
         let answer: Value = serde_json::from_slice(&text).unwrap_or_default();
         if status.is_success() { Ok(answer) } else { Err(refused(action, status, &answer)) }
     }
@@ -153,10 +153,9 @@ impl AwsKmsKeyProvider {
     ) -> Result<Zeroizing<Vec<u8>>, KeyProviderError> {
         let answer = self.request(action, operation, body).await?;
         let text = answer.get(field).and_then(Value::as_str);
-        let text =
-            text.ok_or_else(|| failed(action, &format!("the answer lacks {field}"), false))?;
+        let text = text.ok_or_else(|| failed(action, &format!("the answer lacks {field}")))?;
         let bytes = STANDARD.decode(text);
-        let bytes = bytes.map_err(|_quotes| failed(action, &"the answer is no base64", false))?;
+        let bytes = bytes.map_err(|_quotes| failed(action, &"the answer is no base64"))?;
         Ok(Zeroizing::new(bytes))
     }
 
@@ -202,7 +201,7 @@ impl KeyProvider for AwsKmsKeyProvider {
     fn destroy_earlier_versions(&self) -> BoxFuture<'_, Result<(), KeyProviderError>> {
         const REASON: &str = "the service keeps earlier key material as long as the key: rotate to \
                               another key, and schedule the deletion of this one";
-        let refused = failed("destroy earlier versions of the wrapping key", &REASON, false);
+        let refused = failed("destroy earlier versions of the wrapping key", &REASON);
         Box::pin(std::future::ready(Err(refused)))
     }
 }
@@ -265,7 +264,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn parse(endpoint: &str) -> Result<Url, KeyProviderError> {
-    Url::parse(endpoint).map_err(|error| failed("read the endpoint", &error, false))
+    Url::parse(endpoint).map_err(|error| failed("read the endpoint", &error))
 }
 
 /// The errors that the service names.
@@ -273,13 +272,20 @@ fn refused(action: &'static str, status: StatusCode, answer: &Value) -> KeyProvi
     let text = |field| answer.get(field).and_then(Value::as_str).unwrap_or_default();
     let kind = text("__type").rsplit('#').next().unwrap_or_default();
     let retryable = ["ThrottlingException", "LimitExceededException", "KeyUnavailableException"];
-    let is_retryable = status.is_server_error() || retryable.contains(&kind);
     let reason = format!("status {}: {kind}: {}", status.as_u16(), text("message"));
-    failed(action, &reason, is_retryable)
+    if status.is_server_error() || retryable.contains(&kind) {
+        return unavailable(action, &reason);
+    }
+    failed(action, &reason)
 }
 
-fn failed(action: &'static str, reason: &dyn fmt::Display, is_retryable: bool) -> KeyProviderError {
-    KeyProviderError { provider: PROVIDER, action, reason: reason.to_string(), is_retryable }
+/// A failure that a later try does not have to meet.
+fn unavailable(action: &'static str, reason: &dyn fmt::Display) -> KeyProviderError {
+    KeyProviderError { is_retryable: true, ..failed(action, reason) }
+}
+
+fn failed(action: &'static str, reason: &dyn fmt::Display) -> KeyProviderError {
+    KeyProviderError { provider: PROVIDER, action, reason: reason.to_string(), is_retryable: false }
 }
 
 #[cfg(test)]

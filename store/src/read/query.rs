@@ -175,16 +175,26 @@ impl<K> Read<K> {
 impl<K: Key> Read<K> {
     /// Whether an event is one of those that the read returns.
     pub(crate) fn selects(&self, event: &RecordedEvent) -> bool {
-        let key = <K as sealed::ToPageKey>::of(event);
-        let is_reached =
-            self.from.map(sealed::ToPageKey::key).is_none_or(|from| match self.is_backwards {
-                true => key <= from,
-                false => key >= from,
-            });
-        is_reached
+        self.is_reached(event)
             && self.is_of_source(event)
             && self.types.as_ref().is_none_or(|types| types.contains(&event.event_type))
             && self.recorded_since.is_none_or(|since| event.recorded_at >= since)
+    }
+
+    /// Whether the read counts an event that was removed: of any type, and by correlation or
+    /// causation none.
+    pub(crate) fn counts_removed(&self, event: &RecordedEvent) -> bool {
+        let is_counted = match &self.source {
+            ReadSource::Stream(_) | ReadSource::Category(_) | ReadSource::All => true,
+            ReadSource::Correlation(_) | ReadSource::Causation(_) => false,
+        };
+        is_counted && self.is_reached(event) && self.is_of_source(event)
+    }
+
+    fn is_reached(&self, event: &RecordedEvent) -> bool {
+        let key = <K as sealed::ToPageKey>::of(event);
+        let from = self.from.map(sealed::ToPageKey::key);
+        from.is_none_or(|from| if self.is_backwards { key <= from } else { key >= from })
     }
 }
 
