@@ -278,6 +278,13 @@ fn script() -> PathBuf {
 fn dev(home: &Path) -> std::process::Command {
     let mut dev = std::process::Command::new(script());
     dev.arg("--home").arg(home).arg("--private").env("ANNALS_DEV_BACKEND", "native");
+    // Those of the shared servers, if this program runs in a `dev with` that chose them: a home
+    // remembers its own.
+    for component in [Component::Postgres, Component::Kafka, Component::Registry] {
+        for variable in component.port_variables() {
+            dev.env_remove(variable);
+        }
+    }
     dev
 }
 
