@@ -172,7 +172,7 @@ async fn limits_of_brokers_and_topics_and_a_deployment_that_is_another_one_are_n
     }
     let mut relay = RelayProcess::start(&bed.relay());
     assert!(!relay.ended().await.success());
-    assert!(relay.text().contains("transaction timeout"), "{}", relay.text());
+    assert!(relay.text().contains("Transaction timeout"), "{}", relay.text());
     bed.relay().must_run(&["forget", &deployment(&bed), "--reason", "a test"]).await;
     let (_, found) = findings(&short).await;
     assert!(has(&found, "database", "error", "was forgotten"), "{found:?}");

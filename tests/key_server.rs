@@ -1,4 +1,4 @@
-//! A server over HTTP that takes the place of a service for keys, or of a schema registry.
+//! A server over HTTP that takes the place of a service for keys.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -103,8 +103,6 @@ mod one_winner;
 #[cfg(test)]
 mod open_transactions;
 #[cfg(test)]
-mod other_registries;
-#[cfg(test)]
 mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
@@ -114,8 +112,6 @@ mod pooled;
 mod projections;
 #[cfg(test)]
 mod prometheus;
-#[cfg(test)]
-mod provider_limits;
 #[cfg(test)]
 mod quarantine;
 #[cfg(test)]

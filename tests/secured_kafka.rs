@@ -92,11 +92,11 @@ async fn relay_commands_and_consumers_log_in_by_a_token_of_a_provider() {
     works(&site, &[site.kafka.token(), site.kafka.token_over_tls()]).await;
     let secret = site.kafka.token().with("sasl.oauthbearer.client.secret", "wrong");
     let authority = site.kafka.token_over_tls().without("https.ca.location");
-    let cases = [("secret", secret, "401"), ("provider", authority, "certificate")];
+    let cases = [("secret", secret, "invalid_client"), ("provider", authority, "certificate")];
     assert_named(&refusals(&site, cases).await);
 }
 
-/// Each login publishes one event, is ready, passes `check` and `topics plan`, and reads the events.
+/// Each login publishes one event, is ready, passes `check` and `topics plan`, and reads events.
 async fn works(site: &Site, logins: &[KafkaLogin]) {
     let follower = site.bed.follow();
     for (count, login) in (1..).zip(logins) {
@@ -177,8 +177,8 @@ async fn a_refused_login_is_named() {
     assert_named(&unnamed);
 }
 
-/// Only the log of librdkafka names the authorities of the system: no test can have a certificate of
-/// theirs.
+/// Only the log of librdkafka names the authorities of the system: no test can have a certificate
+/// of theirs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "part of make test-kafka-security"]
 async fn the_authorities_of_the_system_are_trusted_and_those_of_openssls_variables() {

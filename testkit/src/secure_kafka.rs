@@ -125,8 +125,8 @@ impl SecureKafka {
             .with("sasl.oauthbearer.token.endpoint.url", self.provider.token_url())
     }
 
-    /// The same with a token that comes over TLS, from a provider with a certificate of the broker's
-    /// authority.
+    /// The same with a token that comes over TLS, from a provider with a certificate of the
+    /// broker's authority.
     #[must_use]
     pub fn token_over_tls(&self) -> KafkaLogin {
         self.token()

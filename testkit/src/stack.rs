@@ -96,24 +96,6 @@ impl PrivateStack {
         stack.up_with(&[Component::Kafka], &[&own, variables].concat()).await
     }
 
-    /// Starts a Kafka with these properties, and the policy `ShortRetention` for new topics.
-    ///
-    /// # Panics
-    /// If it does not start.
-    pub async fn kafka_with_policy(properties: &str) -> Self {
-        const POLICY: &str = "ShortRetention";
-        let stack = Self::home().await;
-        let classes = stack.home.join("kafka-classes");
-        std::fs::create_dir_all(&classes).must("make a directory for classes");
-        let source = format!("{POLICY}.java");
-        let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("java").join(&source);
-        std::fs::copy(written, classes.join(source)).must("copy a policy");
-        let properties = format!("create.topic.policy.class.name={POLICY}\n{properties}");
-        std::fs::write(stack.home.join("kafka.properties"), properties)
-            .must("write a private Kafka's properties");
-        stack.up_with(&[Component::Kafka], &ports(&[Component::Kafka])).await
-    }
-
     /// Starts a standby of a stopped private PostgreSQL: it follows the primary once that runs
     /// again.
     ///
@@ -296,6 +278,13 @@ fn script() -> PathBuf {
 fn dev(home: &Path) -> std::process::Command {
     let mut dev = std::process::Command::new(script());
     dev.arg("--home").arg(home).arg("--private").env("ANNALS_DEV_BACKEND", "native");
+    // Those of the shared servers, if this program runs in a `dev with` that chose them: a home
+    // remembers its own.
+    for component in [Component::Postgres, Component::Kafka, Component::Registry] {
+        for variable in component.port_variables() {
+            dev.env_remove(variable);
+        }
+    }
     dev
 }
 

@@ -1,5 +1,5 @@
-//! A registry or an OpenID provider over TLS, with a login or a certificate: a proxy before the real
-//! one.
+//! A registry or an OpenID provider over TLS, with a login or a certificate: a proxy before the
+//! real one.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
