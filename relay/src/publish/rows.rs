@@ -94,10 +94,10 @@ pub(crate) async fn collect(
 
 /// Whether this row and those behind it are left to the next page. Each statement makes progress.
 fn left(read: &RowsRead, page: &PageBuilder) -> RowsLeft {
-    if page.collector.is_full() {
-        RowsLeft::Yes
-    } else if read.events > 0 && page.is_late() {
+    if read.events > 0 && page.is_late() {
         RowsLeft::Slow
+    } else if page.collector.is_full() {
+        RowsLeft::Yes
     } else {
         RowsLeft::No
     }
