@@ -28,7 +28,7 @@ mod tests {
     struct Said {
         said: &'static str,
         #[source]
-        cause: Option<Box<Said>>,
+        cause: Option<Box<Self>>,
     }
 
     #[test]
