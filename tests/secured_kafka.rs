@@ -207,7 +207,7 @@ async fn a_right_that_is_missing_is_named_with_its_resource() {
     let (prefix, topic) = (site.bed.topic_prefix(), site.bed.topic(CATEGORY));
     let cases = [
         ("create", Resource::Topics(&prefix), Create, &checkpoints),
-        ("read", Resource::Topics(&prefix), Read, &topic),
+        ("read", Resource::Topics(&prefix), Read, &checkpoints),
         ("claims", Resource::Topics(&claims), Read, &claims),
         ("claims_write", Resource::Topics(&claims), Write, &claims),
         ("ids", Resource::TransactionalIds(&ids), Write, &ids),
