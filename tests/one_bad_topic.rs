@@ -189,7 +189,8 @@ async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_one
     const BYTES_PER_SECOND: f64 = 40_000.0;
     let stack = PrivateStack::up(&[Component::Kafka]).await;
     let bed = Testbed::on("quota", stack.environment().clone()).await;
-    // Long before it is exceeded: a broker learns of a quota after the controller has acknowledged it.
+    // Long before it is exceeded: a broker learns of a quota after the controller has acknowledged
+    // it.
     limit_writing(&bed.environment().kafka, Some(BYTES_PER_SECOND)).await;
     let settings = bed.relay().impatient().variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none");
     let mut relay = RelayProcess::start(&settings);
@@ -197,9 +198,9 @@ async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_one
     append(&bed, &account("first"), [deposited(0)]).await;
     follower.until_count(1).await;
     relay.freeze().await;
-    // 1 MB in one transaction is 100,000 bytes a second, since Kafka takes the mean of ten seconds. It
-    // comes in four requests: Kafka delays the third one for 3 s and the last for 10, and the relay
-    // waits for 3.
+    // 1 MB in one transaction is 100,000 bytes a second, since Kafka takes the mean of ten seconds.
+    // It comes in four requests: Kafka delays the third one for 3 s and the last for 10, and the
+    // relay waits for 3.
     for number in 0..EVENTS {
         append(&bed, &account(number % 10), [deposited_large(number)]).await;
     }
