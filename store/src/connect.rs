@@ -62,11 +62,16 @@ impl StoreOptions {
 
 /// What failed, as verb and object.
 fn connecting(error: &sqlx::Error) -> &'static str {
-    match error {
-        sqlx::Error::Tls(_) => {
-            "connect to the store over TLS (sslmode, sslrootcert, sslcert and sslkey of the URL)"
-        }
-        _ => "connect to the store",
+    // rustls reports a refused certificate as invalid data.
+    let is_tls = match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    };
+    if is_tls {
+        "connect to the store over TLS (sslmode, sslrootcert, sslcert and sslkey of the URL)"
+    } else {
+        "connect to the store"
     }
 }
 
