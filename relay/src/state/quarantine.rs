@@ -76,13 +76,8 @@ fn entry(row: &PgRow) -> Result<(i16, NamedEntry), sqlx::Error> {
     };
     let Json(cursor) = row.try_get("cursor")?;
     let id = EntryId::new(row.try_get("entry")?);
-    let cause = match row.try_get("cause")? {
-        "record" => Cause::Record,
-        "schema" => Cause::Schema,
-        "event" => Cause::Event,
-        "registry" => Cause::Registry,
-        _ => Cause::Topic,
-    };
+    let text: &str = row.try_get("cause")?;
+    let cause = Cause::ALL.into_iter().find(|cause| cause.id() == text).unwrap_or(Cause::Topic);
     let entry = Entry { id, cause, cursor, state: EntryState::Recorded };
     Ok((row.try_get("shard")?, ((kind, row.try_get("name")?), entry)))
 }

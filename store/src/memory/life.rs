@@ -54,12 +54,12 @@ impl MemoryLog {
         reason: &str,
     ) -> Result<u64, Error> {
         const ACTION: &str = "truncate a stream";
-        self.change(ACTION, stream, reason)?;
-        if self.version(stream).is_some_and(|version| before > version) {
+        let last = self.version(stream);
+        let changes = self.change(ACTION, stream, reason)?;
+        if last.is_some_and(|last| before > last) {
             let reason = format!("a truncation before {before} would remove the last event");
             return Err(illegal(ACTION, reason));
         }
-        let changes = self.change(ACTION, stream, reason)?;
         changes.truncated_before = changes.truncated_before.max(Some(before));
         Ok(self.take_out(stream, Some(before), Absence::Removed))
     }
@@ -78,12 +78,13 @@ impl MemoryLog {
     /// Moves the events of an archived stream back; their number.
     pub(super) fn restore(&mut self, stream: &StreamName, reason: &str) -> Result<u64, Error> {
         const ACTION: &str = "restore a stream";
-        self.change(ACTION, stream, reason)?;
-        if self.has_other_events_with_archived_ids(stream) {
+        let is_recorded_again = self.has_other_events_with_archived_ids(stream);
+        let changes = self.change(ACTION, stream, reason)?;
+        if is_recorded_again {
             let reason = format!("an id of stream {stream} is recorded again");
             return Err(illegal(ACTION, reason));
         }
-        self.change(ACTION, stream, reason)?.archived_at = None;
+        changes.archived_at = None;
         Ok(self.put_back(stream))
     }
 

@@ -108,8 +108,8 @@ impl MemoryLog {
         before: Option<Version>,
         absence: Absence,
     ) -> u64 {
-        let indices = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
-        let present = indices.iter().filter(|index| !self.absent.contains_key(index)).copied();
+        let present =
+            self.indices(stream).iter().filter(|index| !self.absent.contains_key(index)).copied();
         let is_before = |index: &usize| {
             let version = self.events.get(*index).map(|event| event.version);
             before.is_none_or(|before| version < Some(before))
@@ -130,24 +130,26 @@ impl MemoryLog {
 
     /// Whether an id of an archived event was recorded again meanwhile.
     pub(super) fn has_other_events_with_archived_ids(&self, stream: &StreamName) -> bool {
-        let ids = self.archived(stream).into_iter().filter_map(|index| {
+        let mut ids = self.archived(stream).into_iter().filter_map(|index| {
             let event = self.events.get(index)?;
             Some((index, self.ids.get(&event.id)?))
         });
-        ids.into_iter().any(|(index, last)| index != *last)
+        ids.any(|(index, last)| index != *last)
+    }
+
+    fn indices(&self, stream: &StreamName) -> &[usize] {
+        self.streams.get(stream).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn archived(&self, stream: &StreamName) -> BTreeSet<usize> {
-        let indices = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
         let is_archived = |index: &&usize| self.absent.get(index) == Some(&Absence::Archived);
-        indices.iter().filter(is_archived).copied().collect()
+        self.indices(stream).iter().filter(is_archived).copied().collect()
     }
 
     /// The number of absent events of a stream up to a version.
     pub(super) fn absent_up_to(&self, stream: &StreamName, version: Version) -> u64 {
-        let indices = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
         let up_to = usize::try_from(version.get()).unwrap_or(usize::MAX).saturating_add(1);
-        let indices = indices.iter().take(up_to);
+        let indices = self.indices(stream).iter().take(up_to);
         indices.filter(|index| self.absent.contains_key(index)).count() as u64
     }
 

@@ -32,7 +32,7 @@ use crate::stream_life::StreamLife;
 /// An event store in memory, with the contract of [`EventStore`](crate::EventStore): for tests of
 /// an application without a database.
 ///
-/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas
+/// Expected versions, repeated event ids, conflicts with their events, limits, checks of schemas,
 /// reads, followers with their checkpoints, and the ends of streams (closed, truncated, archived)
 /// are those of [`Store`](crate::Store): the same tests run on both. Its clones share their events,
 /// which end with the last clone or follower. Each operation completes at once, so that two
@@ -258,9 +258,8 @@ impl Backend for MemoryStore {
         let Snapshot { stream, schema, version, removed, state } = snapshot.clone();
         let mut snapshots = self.snapshots();
         let key = (stream, schema.fingerprint());
-        let is_later = |earlier: &FoundSnapshot| {
-            (earlier.version, earlier.removed) < (version, removed) || earlier.removed < removed
-        };
+        let is_later =
+            |earlier: &FoundSnapshot| earlier.version < version || earlier.removed < removed;
         if snapshots.get(&key).is_none_or(is_later) {
             snapshots.insert(key, FoundSnapshot { version, removed, state });
         }
