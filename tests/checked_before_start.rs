@@ -161,7 +161,7 @@ async fn limits_of_brokers_and_topics_and_a_deployment_that_is_another_one_are_n
     for (component, severity, part) in [
         ("kafka", "error", "brokers refuse transactions of 10000 ms"),
         ("kafka", "warning", "the brokers do not verify transactions"),
-        ("kafka", "warning", "takes batches of 1000 bytes, and the relay sends 524288"),
+        ("kafka", "warning", "takes batches of 1000 bytes"),
         ("kafka", "warning", "message.timestamp.before.max.ms is 1000: older events are refused"),
         ("kafka", "warning", "unclean.leader.election.enable is true: a broker that lacks"),
         ("kafka", "warning", "min.insync.replicas is 1: an acknowledged event"),

@@ -3,10 +3,12 @@
 
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
-    ACCESS_LISTS, CATEGORY, Component, Ending, FaultyLink, Follower, Must, PrivateStack,
+    ACCESS_LISTS, CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, PrivateStack,
     RelayProcess, RelaySettings, Right, Testbed, ThreeBrokers, TwoDoors, account, allow, check,
-    configure_topic, create_replicated_topic, deny, deposited, deposited_large, limit_writing,
+    configure_topic, create_replicated_topic, create_topic, create_topic_on, deny, deposited,
+    deposited_large, limit_writing, read_topic, write_records,
 };
+use uuid::Uuid;
 
 /// A broker whose other listener accepts one user with this password.
 const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
@@ -157,6 +159,104 @@ async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only
     relay.event("quarantine_ended").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER, LATE], Vec::new()).await), []);
+}
+
+/// A relay that has published an event of each category, and has ended since. The topic of ledgers
+/// is on the second broker only.
+async fn ledgers_on_the_second(bed: &Testbed) -> (RelayProcess, [Follower; 2]) {
+    create_topic_on(&bed.environment().kafka, &bed.topic(LEDGER), 2).await;
+    let settings =
+        bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
+    let mut relay = RelayProcess::start(&settings);
+    append_to_both(bed, 1).await;
+    let [accounts, ledgers] = followers(bed);
+    accounts.until_count(1).await;
+    ledgers.until_count(1).await;
+    assert!(relay.terminate().await.success());
+    relay.turn_page();
+    (relay, [accounts, ledgers])
+}
+
+/// A relay that starts compares the records of topics with the store first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_without_a_leader_holds_its_category_only_also_when_a_relay_starts() {
+    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+    let bed = Testbed::on("one_topic_away", brokers.environment().clone()).await;
+    let (mut relay, [accounts, ledgers]) = ledgers_on_the_second(&bed).await;
+    brokers.end_two(Ending::Orderly).await;
+    relay.restart();
+    append_to_both(&bed, 2).await;
+    relay.event("topic_not_compared").await;
+    relay.quarantines_for("topic", LEDGER).await;
+    accounts.until_count(2).await;
+
+    brokers.start_two().await;
+    ledgers.until_count(2).await;
+    relay.event("quarantine_ended").await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_the_store_lacks_in_a_topic_without_a_leader_halts_the_relay_once_it_has_one()
+{
+    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+    let bed = Testbed::on("one_topic_diverges", brokers.environment().clone()).await;
+    let (mut relay, [accounts, ledgers]) = ledgers_on_the_second(&bed).await;
+    let (kafka, topic) = (&bed.environment().kafka, bed.topic(LEDGER));
+    let [published] = &read_topic(kafka, &topic, Isolation::Committed).await[..] else {
+        panic!("one ledger is published")
+    };
+    let mut lost = published.clone();
+    for (name, value) in &mut lost.headers {
+        match name.as_str() {
+            "ce_id" => *value = Some(Uuid::new_v4().to_string().into_bytes()),
+            "ce_streamversion" => *value = Some(b"2".to_vec()),
+            _ => {}
+        }
+    }
+    write_records(kafka, &topic, &[lost]).await;
+    brokers.end_two(Ending::Orderly).await;
+    relay.restart();
+    append_to_both(&bed, 2).await;
+    relay.quarantines_for("topic", LEDGER).await;
+    accounts.until_count(2).await;
+
+    brokers.start_two().await;
+    relay.event_with("halted", &[("cause", "diverged")]).await;
+    assert_eq!(ledgers.count(), 2, "the published one and the lost one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
+    const EVENTS: i64 = 2_000;
+    const SINGLY: &str = "sending_individually";
+    let bed = Testbed::new("small_batches").await;
+    let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
+    create_topic(brokers, &topic, 4).await;
+    configure_topic(brokers, &topic, "max.message.bytes", "4000").await;
+    let stream = account("a");
+    let append_all = || append(&bed, &stream, (0..EVENTS).map(deposited));
+    append_all().await;
+    let settings = bed.relay().variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none");
+    let mut relay = RelayProcess::start(&settings);
+    let follower = bed.follow();
+    follower.until_count(2_000).await;
+    assert!(!relay.has_event(SINGLY), "a batch was too large");
+
+    // The size is looked up again after the first refusal.
+    relay.freeze().await;
+    configure_topic(brokers, &topic, "max.message.bytes", "2000").await;
+    append_all().await;
+    relay.thaw().await;
+    follower.until_count(4_000).await;
+    relay.freeze().await;
+    append_all().await;
+    relay.thaw().await;
+    follower.until_count(6_000).await;
+    assert_eq!(relay.text().matches(SINGLY).count(), 1);
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
 
 /// The database needs 50 s to send what there is room for, and the relay waits for 30.

@@ -244,8 +244,19 @@ pub async fn create_topic(brokers: &str, topic: &str, partitions: i32) {
 /// # Panics
 /// If the broker refuses or is not there.
 pub async fn create_replicated_topic(brokers: &str, topic: &str, partitions: i32, replicas: i32) {
-    let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
-    let made = admin(brokers).must("ask for a topic").create_topics([&topic], &options()).await;
+    create(brokers, &NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas))).await;
+}
+
+/// Creates a topic with one partition, and one replica of it, on this broker.
+///
+/// # Panics
+/// If the broker refuses or is not there.
+pub async fn create_topic_on(brokers: &str, topic: &str, broker: i32) {
+    create(brokers, &NewTopic::new(topic, 1, TopicReplication::Variable(&[&[broker]]))).await;
+}
+
+async fn create(brokers: &str, topic: &NewTopic<'_>) {
+    let made = admin(brokers).must("ask for a topic").create_topics([topic], &options()).await;
     for result in made.must("make a topic") {
         result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("make a topic");
     }

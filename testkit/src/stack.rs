@@ -141,7 +141,7 @@ impl PrivateStack {
     pub(crate) async fn home() -> Self {
         end_orphans().await;
         let unique = Uuid::new_v4().simple().to_string();
-        let home = output_directory();
+        let home = servers_directory();
         let home = home.join(format!("{HOME_PREFIX}{}-{}", std::process::id(), &unique[..8]));
         Self { home, environment: Environment::get().clone() }
     }
@@ -235,9 +235,15 @@ fn ports(components: &[Component]) -> Vec<(&'static str, String)> {
     variables.map(|variable| (*variable, free_port().to_string())).collect()
 }
 
+/// The directory with the data of private servers: `ANNALS_TEST_SERVERS`, or that of the tests'
+/// output.
+fn servers_directory() -> PathBuf {
+    std::env::var_os("ANNALS_TEST_SERVERS").map_or_else(output_directory, PathBuf::from)
+}
+
 /// Stops servers of killed test programs.
 async fn end_orphans() {
-    let homes = std::fs::read_dir(output_directory()).must("look for private servers");
+    let homes = std::fs::read_dir(servers_directory()).must("look for private servers");
     for home in homes.filter_map(Result::ok).map(|entry| entry.path()) {
         let name = home.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(rest) = name.strip_prefix(HOME_PREFIX) else { continue };

@@ -111,7 +111,8 @@ impl Auditor<'_> {
 
     fn partition_of(&self, topic: &Arc<str>, stream: &str) -> Option<i32> {
         let partitions = self.topics.partition_count(topic)?;
-        let to = Destination { topic: Arc::clone(topic), partitions };
+        let topic = Arc::clone(topic);
+        let to = Destination { topic, partitions, batch_bytes_max: None };
         Some(to.partition_of(stream))
     }
 

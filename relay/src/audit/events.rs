@@ -103,7 +103,8 @@ impl Auditor<'_> {
     fn lost(&mut self, event: FoundEvent) -> Result {
         let topic = self.config.topic(&event.category);
         let partition = self.topics.partition_count(&topic).map(|partitions| {
-            let to = Destination { topic: topic.as_str().into(), partitions };
+            let topic = topic.as_str().into();
+            let to = Destination { topic, partitions, batch_bytes_max: None };
             to.partition_of(&event.stream)
         });
         let range = partition.and_then(|partition| self.topics.range(&topic, partition));

@@ -63,7 +63,7 @@ impl AuditedTopics {
         let of = Arc::clone(config);
         let ends = in_a_thread("topics", move || {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-            Ok(TopicAdmin::open(&of)?.ends_of(&topics)?)
+            Ok(TopicAdmin::open(&of)?.ends_of(&topics)?.all()?)
         });
         Ok(Self { ends: ends.await?, partitions: partition_counts(store).await?, recorded })
     }

@@ -129,7 +129,7 @@ fn of_topic(
     if let Some(max) = number("max.message.bytes").filter(|max| *max < batch) {
         let remedy = set(&format!("max.message.bytes={}", 2 * batch));
         findings.warning(
-            format!("topic {name} takes batches of {max} bytes, and the relay sends {batch}"),
+            format!("topic {name} takes batches of {max} bytes: the relay makes no larger ones for it, and quarantines a larger event"),
             remedy,
         );
     }

@@ -15,7 +15,7 @@ use sqlx::Row;
 
 use crate::cli::output::Output;
 use crate::config::{Config, Delivery, Deployments};
-use crate::driver::comparison::{Comparison, describe};
+use crate::driver::comparison::{ComparedTopics, Comparison, describe};
 use crate::driver::known_generation;
 use crate::driver::strangers::{announced_ids, fence_all};
 use crate::model::execution::Execution;
@@ -112,9 +112,13 @@ async fn compare(
     (execution, output): (Execution, Output),
     print: impl Fn(&str) -> std::io::Result<()>,
 ) -> Result<Compared, Box<dyn std::error::Error>> {
-    let mut comparison = Comparison::begin(config, store, StartOffset::Covered).await?;
+    let mut comparison =
+        Comparison::begin(config, store, (ComparedTopics::All, StartOffset::Covered)).await?;
     let mut all = Compared::default();
     while let Some(page) = comparison.next().await? {
+        if let Some(failure) = page.unread.into_values().next() {
+            return Err(failure.into());
+        }
         for record in &page.diverging {
             let line = describe(record);
             print(&match output {

@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
-use crate::kafka::scan::{KeyedRecord, scan, unread};
-use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::kafka::scan::{KeyedRecord, Unread, scan, unread};
+use crate::kafka::topic_admin::{ByTopic, FoundEnds, TopicAdmin};
 use crate::model::offsets::{Ends, RecordOffset, TopicEnds};
 use crate::report::failure::Failure;
+use crate::report::kafka_failure::KafkaFailure;
 use crate::state::topic_ends::{StartOffset, recorded_ends};
 
 /// The number of records that are looked up at once.
@@ -46,11 +47,13 @@ pub(crate) struct RecordLocation {
     offset: RecordOffset,
 }
 
-/// Some records, and the end offsets of the topics that are read with them.
+/// Some records, the end offsets of the topics that are read with them, and the topics that cannot
+/// be read.
 #[derive(Default)]
 struct Chunk {
     records: Vec<Published>,
     ends: TopicEnds,
+    unread: ByTopic<KafkaFailure>,
 }
 
 /// The result of comparing some records.
@@ -59,9 +62,20 @@ pub(crate) struct Compared {
     pub(crate) positions: Vec<Position>,
     /// The records whose events it does not have, each with the event that has their version
     /// instead.
-    pub(crate) diverging: Vec<(Published, Option<Uuid>)>,
+    pub(crate) diverging: Vec<Diverging>,
     /// The offsets up to which topics are read.
     pub(crate) ends: TopicEnds,
+    /// The topics that cannot be read to their ends at the moment, with the reason.
+    pub(crate) unread: ByTopic<KafkaFailure>,
+}
+
+/// The topics to compare.
+#[derive(Debug, Clone)]
+pub(crate) enum ComparedTopics {
+    /// All topics of the publication.
+    All,
+    /// Some of them.
+    Some(BTreeSet<String>),
 }
 
 /// Reads the records beyond the recorded end offsets, and looks their events up in the store.
@@ -78,10 +92,9 @@ impl Comparison {
     pub(crate) async fn begin(
         config: &Arc<Config>,
         store: &Store,
-        start: StartOffset,
+        (topics, start): (ComparedTopics, StartOffset),
     ) -> Result<Self, Failure> {
         let recorded = recorded_ends(store, &config.publication(), start).await?;
-        let topics: BTreeSet<String> = recorded.keys().map(|(topic, _)| topic.clone()).collect();
         let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
         let config = Arc::clone(config);
         drop(tokio::task::spawn_blocking(move || {
@@ -101,7 +114,7 @@ impl Comparison {
     /// The next results; none when all records are compared.
     pub(crate) async fn next(&mut self) -> Result<Option<Compared>, Failure> {
         let Some(chunk) = self.chunks.recv().await else { return Ok(None) };
-        let Chunk { records, ends } = chunk?;
+        let Chunk { records, ends, unread } = chunk?;
         let before = self.read;
         self.read += records.len() as u64;
         if before / PROGRESS_RECORDS != self.read / PROGRESS_RECORDS {
@@ -113,44 +126,78 @@ impl Comparison {
                 "comparing published events with the store"
             );
         }
-        compare(&self.store, records, ends).await.map(Some)
+        let (positions, diverging) = compare(&self.store, records).await?;
+        Ok(Some(Compared { positions, diverging, ends, unread }))
     }
 }
 
 /// Reads the topics, chunk by chunk. Blocks.
 fn read(
     config: &Arc<Config>,
-    written: BTreeSet<String>,
+    of: ComparedTopics,
     recorded: &TopicEnds,
     chunks: &mpsc::Sender<Result<Chunk, Failure>>,
 ) -> Result<(), Failure> {
     let admin = TopicAdmin::open(config)?;
-    let begin = config.topics.prefix.len();
-    // A topic of checkpoints has a `-` behind the prefix, and no category has one.
-    let of_events = |topic: &String| topic.get(begin..).is_some_and(|rest| !rest.contains('-'));
-    let topics = ClaimsTopic::new(config).own(&admin, written)?;
-    let topics: Vec<&str> =
-        topics.iter().filter(|topic| of_events(topic)).map(String::as_str).collect();
+    let topics = match of {
+        ComparedTopics::All => topics_of_events(config, &admin, recorded)?,
+        ComparedTopics::Some(topics) => topics,
+    };
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let source = config.topics.shared.then_some(config.relay.source.as_str());
-    let ends = admin.ends_of(&topics)?;
-    let mut chunk = Chunk::default();
-    for part in unread(&ends, recorded) {
-        scan(config, &part, |found| {
+    let FoundEnds { known: mut ends, unknown } = admin.ends_of(&topics)?;
+    let mut chunk = Chunk { unread: unknown, ..Chunk::default() };
+    let mut parts = unread(&ends, recorded);
+    while let Some(part) = parts.pop() {
+        let scanned = scan(config, &part, |found| {
             chunk.take(source, found);
             if chunk.records.len() >= CHUNK_RECORDS {
                 // If the comparison was dropped, the rest of this part is read in vain.
                 drop(chunks.blocking_send(Ok(std::mem::take(&mut chunk))));
             }
-        })?;
+        });
+        let unread: ByTopic<KafkaFailure> = match scanned {
+            Ok(unfinished) => unfinished.into_iter().map(unfinished_topic).collect(),
+            Err(failure) if failure.is_outage() => return Err(failure.into()),
+            // Kafka does not say which topic it refuses. A record that is read again is compared
+            // again.
+            Err(_) if part.len() > 1 => {
+                parts.extend(part.into_iter().map(|topic| Unread::from([topic])));
+                continue;
+            }
+            Err(failure) => part.keys().map(|topic| (topic.to_string(), failure.clone())).collect(),
+        };
         if chunks.is_closed() {
             return Ok(());
         }
+        ends.retain(|topic, _| !unread.contains_key(topic));
         chunk.end_with(&ends, part.keys());
+        chunk.unread.extend(unread);
     }
     chunk.end_with(&ends, ends.keys());
     // The comparison may have been dropped.
     drop(chunks.blocking_send(Ok(chunk)));
     Ok(())
+}
+
+/// The topics with recorded end offsets and those that the publication claims, without those of
+/// checkpoints.
+fn topics_of_events(
+    config: &Arc<Config>,
+    admin: &TopicAdmin,
+    recorded: &TopicEnds,
+) -> Result<BTreeSet<String>, Failure> {
+    let begin = config.topics.prefix.len();
+    // A topic of checkpoints has a `-` behind the prefix, and no category has one.
+    let of_events = |topic: &String| topic.get(begin..).is_some_and(|rest| !rest.contains('-'));
+    let written = recorded.keys().map(|(topic, _)| topic.clone()).collect();
+    let mut topics = ClaimsTopic::new(config).own(admin, written)?;
+    topics.retain(of_events);
+    Ok(topics)
+}
+
+fn unfinished_topic((topic, reason): (String, String)) -> (String, KafkaFailure) {
+    (topic.clone(), KafkaFailure::TopicUnavailable { topic, reason })
 }
 
 impl Chunk {
@@ -184,13 +231,16 @@ impl Chunk {
     }
 }
 
+/// A record whose event the store does not have, with the event that has its version instead.
+type Diverging = (Published, Option<Uuid>);
+
+/// The positions of the records that the store has, and the records that it does not have.
 async fn compare(
     store: &Store,
     records: Vec<Published>,
-    ends: TopicEnds,
-) -> Result<Compared, Failure> {
+) -> Result<(Vec<Position>, Vec<Diverging>), Failure> {
     if records.is_empty() {
-        return Ok(Compared { positions: Vec::new(), diverging: Vec::new(), ends });
+        return Ok((Vec::new(), Vec::new()));
     }
     let known = known(store, &records).await?;
     let (mut positions, mut diverging) = (Vec::new(), Vec::new());
@@ -209,7 +259,7 @@ async fn compare(
         let has = instead.get(&(record.stream.clone(), record.version)).copied();
         (record, has)
     };
-    Ok(Compared { positions, diverging: diverging.into_iter().map(with).collect(), ends })
+    Ok((positions, diverging.into_iter().map(with).collect()))
 }
 
 /// Stream, version and position of the events that the store has, or had before they were removed.
@@ -248,7 +298,7 @@ async fn instead(
 }
 
 /// A diverging record, in one line.
-pub(crate) fn describe((record, instead): &(Published, Option<Uuid>)) -> String {
+pub(crate) fn describe((record, instead): &Diverging) -> String {
     let Published { stream, version, event_id, location } = record;
     let RecordLocation { topic, partition, offset } = location;
     let has = instead.map_or_else(|| "nothing".to_owned(), |id| id.to_string());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_relay_machine::{FailureClass, Input, Machine, Operation, Producers, Shard};
-use annals_store::{Position, Store};
+use annals_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
 use tokio_util::sync::CancellationToken;
@@ -65,8 +65,8 @@ pub(super) struct Driver {
     pub(super) logged: BTreeSet<Shard>,
     /// The entries to quarantine when the checkpoints of their shards are read.
     pub(super) new_entries: Vec<NewEntry>,
-    /// Positions of events to send individually: Kafka refused one of them together with others.
-    pub(super) send_individually: Arc<HashSet<Position>>,
+    /// Topics whose records are sent individually: Kafka refused one of several.
+    pub(super) send_individually: Arc<HashSet<String>>,
     /// Whether each topic is sent on its own: Kafka refused one of several.
     pub(super) one_topic_at_a_time: bool,
     pub(super) shrinking_batch: ShrinkingBatch,
@@ -92,7 +92,8 @@ impl Driver {
         committed: watch::Sender<Committed>,
         vitals: &Arc<Vitals>,
     ) -> Result<(Self, Received), Failure> {
-        let reader = start_reader(config, store)?;
+        let uncompared = Arc::default();
+        let reader = start_reader(config, store, &uncompared)?;
         let (reporter, reports) = report_channel();
         let (opened, received) = mpsc::channel(OPENED_MAX);
         let tables = RelayTables::new(config, store);
@@ -112,7 +113,7 @@ impl Driver {
             senders: None,
             opened,
             reader,
-            evidence: EvidenceCheck::new(config, store),
+            evidence: EvidenceCheck::new(config, store, uncompared),
             committed,
             vitals: Arc::clone(vitals),
             outage: Outage::new(&config.relay, vitals),
@@ -225,7 +226,7 @@ impl Driver {
     /// not awaited.
     fn restart_session(&mut self) -> Event {
         self.senders = None;
-        match start_reader(&self.config, &self.store) {
+        match start_reader(&self.config, &self.store, self.evidence.uncompared()) {
             Ok(reader) => {
                 reader.limit(self.shrinking_batch.limits());
                 self.reader = reader;

@@ -15,7 +15,7 @@ use crate::config::{Config, Delivery};
 use crate::kafka::topic_admin::TopicAdmin;
 use crate::model::batch::SentBatch;
 use crate::model::checkpoint::ShardCheckpoint;
-use crate::model::offsets::Partitions;
+use crate::model::offsets::{Partitions, TopicEnds};
 use crate::model::shard_number::number;
 use crate::report::failure::Failure;
 use crate::report::threads::{in_a_thread, locked};
@@ -158,20 +158,21 @@ impl Housekeeping {
             return Ok(());
         }
         let recorded = self.try_to_record(incarnation, &partitions).await;
-        if recorded.is_err() {
-            self.committed.send_if_modified(|committed| {
-                committed.partitions.extend(partitions.drain());
-                false
-            });
+        if let Ok(ends) = &recorded {
+            partitions.retain(|(topic, number)| !ends.contains_key(&(topic.to_string(), *number)));
         }
-        recorded
+        self.committed.send_if_modified(|committed| {
+            committed.partitions.extend(partitions.drain());
+            false
+        });
+        recorded.map(drop)
     }
 
     async fn try_to_record(
         &self,
         incarnation: &str,
         partitions: &Partitions,
-    ) -> Result<(), Failure> {
+    ) -> Result<TopicEnds, Failure> {
         let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
         let of = partitions.clone();
         let ends = in_a_thread("ends of topics", move || {
@@ -186,7 +187,9 @@ impl Housekeeping {
             Ok(ends)
         });
         let ends = ends.await?;
-        record_ends(&self.store, &self.config, incarnation, (EndsOrigin::Stored, &ends)).await
+        let of = (EndsOrigin::Stored, &ends);
+        record_ends(&self.store, &self.config, incarnation, of).await?;
+        Ok(ends)
     }
 
     async fn copy(

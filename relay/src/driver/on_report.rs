@@ -126,8 +126,8 @@ impl Driver {
             }
         }
         if !sent.sent_individually.is_empty() {
-            let positions = Arc::make_mut(&mut self.send_individually);
-            positions.retain(|position| !sent.sent_individually.contains(position));
+            let topics = Arc::make_mut(&mut self.send_individually);
+            topics.retain(|topic| !sent.sent_individually.contains(&**topic));
         }
         self.progress.committed(&self.session, &sent);
         self.watchdog.published();
@@ -237,13 +237,13 @@ impl Driver {
     fn take_new_entries(&mut self, failure: Failure) {
         match failure.new_entries() {
             Ok(entries) => self.new_entries.extend(entries),
-            Err(positions) => {
+            Err(topics) => {
                 tracing::info!(
                     event = "sending_individually",
-                    events = positions.len(),
+                    ?topics,
                     "kafka refuses one of several events: sending each individually"
                 );
-                Arc::make_mut(&mut self.send_individually).extend(positions);
+                Arc::make_mut(&mut self.send_individually).extend(topics);
             }
         }
     }

@@ -45,7 +45,7 @@ impl Resume {
         new_entries: Vec<NewEntry>,
     ) -> Result<Vec<(Lease, ShardCursor)>, Failure> {
         let end = Arc::new(self.reader.clone().end_of_log().await?);
-        self.evidence.verify(&self.tables, &end).await?;
+        self.evidence.verify(&self.tables, &end, &self.reader).await?;
         let origin = || ShardCheckpoint::new(end.history.clone(), Cursor::origin(), Vec::new());
         let shards: Vec<Shard> = leases.iter().map(|lease| lease.shard).collect();
         let checkpoints = checkpoints(&self.config, &self.tables, &shards).await?;

@@ -13,6 +13,23 @@ pub(super) fn code(error: &KafkaError) -> Code {
     }
 }
 
+/// Whether a broker refuses with this code one partition or one topic of those that it is asked for.
+pub(super) const fn is_of_partition(code: Code) -> bool {
+    matches!(
+        code,
+        Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::ReplicaNotAvailable
+            | Code::OffsetNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::KafkaStorageError
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+            | Code::TopicAuthorizationFailed
+    )
+}
+
 /// The failure of a code. It names every code that brokers send in answers to the
 /// requests of producers, of consumers without a group and of topic administration, and every code
 /// that librdkafka makes in their place.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::client::Result;
 use crate::config::Config;
-use crate::kafka::scan::{Unread, scan_messages};
+use crate::kafka::scan::{Unread, finished, scan_messages};
 use crate::model::headers::REPLAYED;
 use crate::model::offsets::RecordOffset;
 
@@ -59,7 +59,7 @@ pub(crate) fn scan_events(
     unread: &Unread,
     mut take: impl FnMut(EventRecord<'_>),
 ) -> Result<()> {
-    scan_messages(config, unread, |message| {
+    let unfinished = scan_messages(config, unread, |message| {
         let Some((topic, _)) = unread.get_key_value(message.topic()) else { return };
         let headers = headers(message);
         let layout = config.category(topic).map(|category| config.topics.layout(category));
@@ -71,7 +71,8 @@ pub(crate) fn scan_events(
             datum: message.payload().and_then(|value| headers.datum(value, layout)),
             headers,
         });
-    })
+    })?;
+    finished(unfinished)
 }
 
 fn headers(message: &BorrowedMessage<'_>) -> EventHeaders {

@@ -19,6 +19,7 @@ pub(crate) mod topic_changes;
 pub mod topic_plan;
 pub mod topic_risks;
 pub(crate) mod topic_setup;
+mod unacknowledged;
 
 pub(crate) use checkpoint_topic::latest_generation;
 pub use checkpoint_topic::{ensure_checkpoint_topic, read_checkpoints};

@@ -1,5 +1,6 @@
 //! Producers: records are sent, acknowledged and committed.
 
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::client::{EventContext, REQUEST_TIMEOUT, Result, create};
 use super::error::{code, sort};
 use crate::config::Config;
 use crate::kafka::properties;
+use crate::kafka::unacknowledged::Unacknowledged;
 use crate::model::message::Message;
 use crate::report::kafka_failure::{KafkaFailure, RecordId};
 use crate::report::threads::locked;
@@ -33,6 +35,10 @@ const ABORT_SLICE: Duration = Duration::from_millis(20);
 pub struct Producer {
     client: BaseProducer<EventContext>,
     deadline: Duration,
+    /// The largest batch that it makes, in bytes.
+    batch_bytes: usize,
+    /// Of topics that take smaller batches.
+    unacknowledged: Mutex<Unacknowledged>,
     /// None: without transactions.
     transactional_id: Option<String>,
 }
@@ -56,9 +62,17 @@ impl Producer {
     }
 
     fn with(config: &Config, transactional_id: Option<&str>) -> Result<Self> {
-        let client = create(properties::producer(config, transactional_id))?;
+        let properties = properties::producer(config, transactional_id);
+        let batch_bytes = properties.get("batch.size").and_then(|bytes| bytes.parse().ok());
+        let client = create(properties)?;
         let transactional_id = transactional_id.map(str::to_owned);
-        Ok(Self { client, deadline: config.kafka.transaction_timeout, transactional_id })
+        Ok(Self {
+            client,
+            deadline: config.kafka.transaction_timeout,
+            batch_bytes: batch_bytes.unwrap_or(usize::MAX),
+            unacknowledged: Mutex::default(),
+            transactional_id,
+        })
     }
 
     /// Fences earlier producers of the transactional id, and aborts their open transactions. To be
@@ -104,6 +118,9 @@ impl Producer {
     /// # Errors
     /// Any [`KafkaFailure`], of this message or of an earlier one.
     pub fn send(&self, message: &Message) -> Result<()> {
+        if let Some(max) = message.batch_bytes_max.filter(|max| *max < self.batch_bytes) {
+            self.keep_below(message, max)?;
+        }
         let Err(mut refused) = self.client.send(record(message)) else { return Ok(()) };
         let began = Instant::now();
         while code(&refused.0) == Code::QueueFull && began.elapsed() < self.deadline {
@@ -115,6 +132,15 @@ impl Producer {
             }
         }
         Err(self.not_sent(message, &refused.0))
+    }
+
+    /// Keeps the batch with a message below the size that its topic takes.
+    fn keep_below(&self, message: &Message, max: usize) -> Result<()> {
+        if locked(&self.unacknowledged).is_full(message, max) {
+            self.drain()?;
+        }
+        locked(&self.unacknowledged).sent(message);
+        Ok(())
     }
 
     fn send_keyed(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<()> {
@@ -142,6 +168,7 @@ impl Producer {
             self.poll_events();
             self.undelivered()?;
             if self.client.in_flight_count() == 0 {
+                locked(&self.unacknowledged).acknowledged();
                 return Ok(());
             }
             if began.elapsed() >= self.deadline + REQUEST_TIMEOUT {

@@ -34,13 +34,14 @@ pub(crate) fn read_tails(
 ) -> Result<LastRecords> {
     let mut last = LastRecords::new();
     let is_late = |_: Poll| Instant::now() >= deadline;
-    read(config, &[(topic, tails)], is_late, |message| {
+    let unfinished = read(config, &[(topic, tails)], is_late, |message| {
         let shard = message.key().and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
         if let Some(shard) = shard {
             let record = message.payload().map(<[u8]>::to_vec);
             last.insert((message.partition(), shard), record);
         }
     })?;
+    finished(unfinished)?;
     Ok(last)
 }
 
@@ -88,12 +89,13 @@ pub(crate) fn unread(ends: &ByTopic<Ends>, recorded: &TopicEnds) -> Vec<Unread> 
     parts
 }
 
-/// Reads every committed record of unread topics. Blocks.
+/// Reads every committed record of unread topics, and returns the topics that could not be read to
+/// their ends. Blocks.
 pub(crate) fn scan(
     config: &Config,
     unread: &Unread,
     mut take: impl FnMut(KeyedRecord),
-) -> Result<()> {
+) -> Result<Unfinished> {
     scan_messages(config, unread, |message| {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
@@ -109,12 +111,12 @@ pub(crate) fn scan(
     })
 }
 
-/// Reads every committed record of unread topics, as librdkafka has them. Blocks.
+/// The same, with the records as librdkafka has them.
 pub(super) fn scan_messages(
     config: &Config,
     unread: &Unread,
     take: impl FnMut(&BorrowedMessage<'_>),
-) -> Result<()> {
+) -> Result<Unfinished> {
     let mut last_record = Instant::now();
     let is_late = move |polled: Poll| {
         if polled == Poll::Record {
@@ -155,7 +157,7 @@ pub(crate) fn read_keyed(
         return Ok(end);
     }
     let deadline = Instant::now() + BULK_TIMEOUT;
-    read(
+    let unfinished = read(
         config,
         &[(topic, &tails)],
         |_| Instant::now() >= deadline,
@@ -168,7 +170,7 @@ pub(crate) fn read_keyed(
             });
         },
     )?;
-    Ok(end)
+    finished(unfinished).map(|()| end)
 }
 
 /// The result of a poll.
@@ -178,14 +180,29 @@ enum Poll {
     Nothing,
 }
 
-/// Reads every committed record of a scan, until every partition is fetched up to its end.
-/// `is_late` is asked after each poll.
+/// The topics that a scan could not read to their ends in time, with the reason.
+pub(crate) type Unfinished = ByTopic<String>;
+
+/// Every topic is read to its end.
+///
+/// # Errors
+/// [`KafkaFailure::Outage`] with the reason why one is not.
+pub(super) fn finished(unfinished: Unfinished) -> Result<()> {
+    let reason = unfinished.into_values().next();
+    reason.map_or(Ok(()), |reason| Err(KafkaFailure::Outage { action: READ, reason }))
+}
+
+/// The action of reading, for failures.
+const READ: &str = "read a topic up to its end";
+
+/// Reads every committed record of a scan, until every partition is fetched up to its end, or it is
+/// late. `is_late` is asked after each poll.
 fn read(
     config: &Config,
     of: &[(&str, &TailScan)],
     is_late: impl FnMut(Poll) -> bool,
     take: impl FnMut(&BorrowedMessage<'_>),
-) -> Result<()> {
+) -> Result<Unfinished> {
     let reader = tail_reader(config, of)?;
     let read = read_by(&reader, of, is_late, take);
     // rdkafka closes a consumer of a group in slices of 100 ms and without a deadline: nothing
@@ -202,8 +219,7 @@ fn read_by(
     of: &[(&str, &TailScan)],
     mut is_late: impl FnMut(Poll) -> bool,
     mut take: impl FnMut(&BorrowedMessage<'_>),
-) -> Result<()> {
-    const ACTION: &str = "read a topic up to its end";
+) -> Result<Unfinished> {
     let context = reader.context();
     loop {
         let events = context.events.count();
@@ -216,7 +232,7 @@ fn read_by(
             Some(Ok(message)) => take(&message),
             Some(Err(error)) => {
                 let topic = of.first().map_or("", |(topic, _)| topic);
-                let failure = context.failure(ACTION, &error).about(topic, Vec::new());
+                let failure = context.failure(READ, &error).about(topic, Vec::new());
                 // An outage may end by itself before the deadline.
                 if !failure.is_outage() {
                     return Err(failure);
@@ -224,28 +240,40 @@ fn read_by(
             }
             // The queue was empty, and it had everything that the statistics before the poll count
             // as fetched.
-            None if context.events.count() == events && missing(context, of).is_none() => {
-                return Ok(());
+            None if context.events.count() == events && missing(context, of).next().is_none() => {
+                return Ok(Unfinished::new());
             }
             None => {}
         }
         if is_late(polled) {
-            let reason = missing(context, of).unwrap_or_default();
-            let reason = context.events.explain(reason);
-            return Err(KafkaFailure::Outage { action: ACTION, reason });
+            return Ok(unfinished(context, of));
         }
     }
 }
 
-/// The partitions of the first topic that has such that are not fetched to their ends, for
-/// operators; none when all are.
-fn missing(context: &EventContext, of: &[(&str, &TailScan)]) -> Option<String> {
+/// The topics with partitions that are not fetched to their ends, and these, for operators.
+fn missing<'a>(
+    context: &EventContext,
+    of: &'a [(&str, &TailScan)],
+) -> impl Iterator<Item = (&'a str, String)> {
     let fetched = context.events.fetched();
-    let nothing = BTreeMap::new();
-    of.iter().find_map(|(topic, tails)| {
+    of.iter().filter_map(move |(topic, tails)| {
+        let nothing = BTreeMap::new();
         let next = fetched.get(*topic).unwrap_or(&nothing);
-        (!tails.are_fetched(next)).then(|| tails.missing(next))
+        (!tails.are_fetched(next)).then(|| (*topic, tails.missing(next)))
     })
+}
+
+/// The topics of which records may be missing when it is late. Those of fetched partitions may
+/// still be in the queue.
+fn unfinished(context: &EventContext, of: &[(&str, &TailScan)]) -> Unfinished {
+    let mut unfinished: Vec<(&str, String)> = missing(context, of).collect();
+    if unfinished.is_empty() {
+        let reason = "its last records are not taken yet";
+        unfinished.extend(of.iter().map(|(topic, _)| (*topic, reason.to_owned())));
+    }
+    let explained = |(topic, why): (&str, String)| (topic.to_owned(), context.events.explain(why));
+    unfinished.into_iter().map(explained).collect()
 }
 
 fn tail_reader(config: &Config, of: &[(&str, &TailScan)]) -> Result<BaseConsumer<EventContext>> {

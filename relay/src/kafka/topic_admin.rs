@@ -13,11 +13,12 @@ use rdkafka::admin::{
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::metadata::MetadataPartition;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::client::{BULK_TIMEOUT, EventContext, REQUEST_TIMEOUT, Result, create};
 use crate::config::Config;
+use crate::kafka::error::{code, is_of_partition};
 use crate::kafka::properties::{self, Properties};
 use crate::kafka::topic_plan::TopicPlan;
 use crate::model::offsets::{Ends, OffsetRange, Partitions, RecordOffset, TopicEnds};
@@ -33,6 +34,41 @@ pub(crate) struct TopicAdmin {
 /// The result of a request for each of its topics.
 pub(crate) type ByTopic<T> = BTreeMap<String, T>;
 
+/// A topic that exists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FoundTopic {
+    pub(crate) partitions: i32,
+    /// One of its partitions without a leader. A request for the offsets of such a partition waits
+    /// until it has one.
+    pub(crate) leaderless: Option<i32>,
+}
+
+/// The offsets of partitions.
+#[derive(Debug, Default)]
+struct FoundOffsets {
+    known: TopicEnds,
+    /// The topics with an offset that is unknown at the moment, with the reason.
+    unknown: ByTopic<KafkaFailure>,
+}
+
+/// The offsets of topics.
+#[derive(Debug, Default)]
+pub(crate) struct FoundEnds {
+    pub(crate) known: ByTopic<Ends>,
+    /// The topics whose offsets are unknown at the moment, with the reason.
+    pub(crate) unknown: ByTopic<KafkaFailure>,
+}
+
+impl FoundEnds {
+    /// The offsets of all topics.
+    ///
+    /// # Errors
+    /// The reason why those of a topic are unknown.
+    pub(crate) fn all(self) -> Result<ByTopic<Ends>> {
+        self.unknown.into_values().next().map_or(Ok(self.known), Err)
+    }
+}
+
 impl TopicAdmin {
     pub(crate) fn open(config: &Config) -> Result<Self> {
         let client = create(properties::metadata(&config.kafka))?;
@@ -41,14 +77,15 @@ impl TopicAdmin {
 
     /// The partition count of a topic; `None` if it does not exist.
     pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>> {
+        Ok(self.look_up(topic)?.map(|found| found.partitions))
+    }
+
+    /// A topic; `None` if it does not exist.
+    fn look_up(&self, topic: &str) -> Result<Option<FoundTopic>> {
         let failed = |error| self.failure("look a topic up", &error, topic);
         let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
-        let Some(found) = metadata.topics().first() else { return Ok(None) };
-        match found.error().map(Code::from) {
-            None => Ok(i32::try_from(found.partitions().len()).ok()),
-            Some(Code::UnknownTopicOrPartition) => Ok(None),
-            Some(code) => Err(failed(KafkaError::MetadataFetch(code))),
-        }
+        let found = metadata.topics().first().and_then(found_topic).transpose();
+        found.map_err(|code| failed(KafkaError::MetadataFetch(code)))
     }
 
     /// The names of all topics that the relay may describe. One request.
@@ -58,11 +95,11 @@ impl TopicAdmin {
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
-    /// The partition count of each of these topics, or why it is unknown; topics that do not exist,
-    /// or that the relay may not describe, are left out. One request.
-    pub(crate) fn partitions_of(&self, topics: &[&str]) -> Result<ByTopic<Result<i32>>> {
+    /// Those of these topics that exist, or why that is unknown; topics that the relay may not
+    /// describe are left out, too. One request.
+    pub(crate) fn find(&self, topics: &[&str]) -> Result<ByTopic<Result<FoundTopic>>> {
         if let [topic] = topics {
-            let found = match self.partitions(topic) {
+            let found = match self.look_up(topic) {
                 Err(failure) if failure.is_outage() => return Err(failure),
                 found => found.transpose(),
             };
@@ -74,12 +111,8 @@ impl TopicAdmin {
         let wanted: BTreeSet<&str> = topics.iter().copied().collect();
         let known = metadata.topics().iter().filter(|topic| wanted.contains(topic.name()));
         let known = known.filter_map(|topic| {
-            let found = match topic.error().map(Code::from) {
-                None => Ok(i32::try_from(topic.partitions().len()).ok()?),
-                Some(Code::UnknownTopicOrPartition) => return None,
-                Some(code) => Err(failed(KafkaError::MetadataFetch(code), topic.name())),
-            };
-            Some((topic.name().to_owned(), found))
+            let failed = |code| failed(KafkaError::MetadataFetch(code), topic.name());
+            Some((topic.name().to_owned(), found_topic(topic)?.map_err(failed)))
         });
         Ok(known.collect())
     }
@@ -116,57 +149,108 @@ impl TopicAdmin {
 
     /// The first and the end offset of every partition of these topics; topics that do not exist
     /// are left out. A few requests, for any number of topics.
-    pub(crate) fn ends_of(&self, topics: &[&str]) -> Result<ByTopic<Ends>> {
-        let mut counts = self.partitions_of(topics)?;
+    pub(crate) fn ends_of(&self, topics: &[&str]) -> Result<FoundEnds> {
+        let mut found = self.find(topics)?;
         for topic in topics {
-            if counts.contains_key(*topic) {
+            if found.contains_key(*topic) {
                 continue;
             }
             // A broker leaves out of a list the topics that the relay may not describe. Asked for a
             // topic by its name, it returns an error.
-            let found = self.partitions(topic)?;
-            counts.extend(found.map(|partitions| ((*topic).to_owned(), Ok(partitions))));
+            let named = match self.look_up(topic) {
+                Err(failure) if failure.is_outage() => return Err(failure),
+                named => named.transpose(),
+            };
+            found.extend(named.map(|named| ((*topic).to_owned(), named)));
         }
+        let mut ends = FoundEnds::default();
         let mut partitions = Partitions::new();
-        for (topic, found) in counts {
-            let topic = Arc::<str>::from(topic);
-            partitions.extend((0..found?).map(|number| (Arc::clone(&topic), number)));
+        for (topic, found) in found {
+            match found.and_then(|found| with_leaders(&topic, found)) {
+                Ok(count) => {
+                    let topic = Arc::<str>::from(topic);
+                    partitions.extend((0..count).map(|number| (Arc::clone(&topic), number)));
+                }
+                Err(failure) => drop(ends.unknown.insert(topic, failure)),
+            }
         }
         let firsts = self.offsets(&partitions, Offset::Beginning, BULK_TIMEOUT)?;
         let written = self.offsets(&partitions, Offset::End, BULK_TIMEOUT)?;
-        let mut ends: ByTopic<Ends> = ByTopic::new();
+        ends.unknown.extend(firsts.unknown);
+        ends.unknown.extend(written.unknown);
         for (topic, number) in &partitions {
             let key = (topic.to_string(), *number);
-            let (Some(first), Some(end)) = (firsts.get(&key), written.get(&key)) else {
-                // Without a leader, its end is unknown for the moment.
-                let error = KafkaError::MetadataFetch(Code::LeaderNotAvailable);
-                return Err(self.failure("find the ends of topics", &error, topic));
-            };
-            if let Ok(number) = u16::try_from(*number) {
-                let range = OffsetRange { first: *first, end: *end };
-                ends.entry(key.0).or_default().push((number, range));
+            let range = (firsts.known.get(&key), written.known.get(&key));
+            match (u16::try_from(*number), range) {
+                (Ok(number), (Some(&first), Some(&end))) => {
+                    let range = OffsetRange { first, end };
+                    ends.known.entry(key.0).or_default().push((number, range));
+                }
+                (Err(_), (Some(_), Some(_))) => {}
+                (_, (None, _) | (_, None)) => {
+                    let failure =
+                        unavailable(topic, format!("the end of partition {number} is unknown"));
+                    ends.unknown.entry(key.0).or_insert(failure);
+                }
             }
         }
+        let FoundEnds { known, unknown } = &mut ends;
+        known.retain(|topic, _| !unknown.contains_key(topic));
         Ok(ends)
     }
 
-    /// The end offsets of these partitions; those that do not exist are left out.
+    /// The end offsets of these partitions; those that are unknown at the moment, or do not exist,
+    /// are left out.
     pub(crate) fn end_offsets(&self, partitions: &Partitions) -> Result<TopicEnds> {
-        self.offsets(partitions, Offset::End, REQUEST_TIMEOUT)
+        Ok(self.offsets(partitions, Offset::End, REQUEST_TIMEOUT)?.known)
     }
 
     /// The first or the end offset of each of these partitions; those that do not exist are left
-    /// out. One request to each broker.
-    fn offsets(&self, of: &Partitions, end: Offset, timeout: Duration) -> Result<TopicEnds> {
-        let failed = |error| self.failure("find the ends of topics", &error, "");
-        let mut list = TopicPartitionList::with_capacity(of.len());
+    /// out. One request to each broker, and more if a partition is refused: librdkafka returns the
+    /// first error in place of all offsets.
+    fn offsets(&self, of: &Partitions, end: Offset, timeout: Duration) -> Result<FoundOffsets> {
+        let mut found = FoundOffsets::default();
+        let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
         for (topic, partition) in of {
-            list.add_partition_offset(topic, *partition, end).map_err(failed)?;
+            topics.entry(topic).or_default().push(*partition);
         }
-        if of.is_empty() {
+        let mut open = vec![topics.into_iter().collect::<Vec<_>>()];
+        while let Some(topics) = open.pop() {
+            match (self.offsets_at_once(&topics, end, timeout), &topics[..]) {
+                (Ok(known), _) => found.known.extend(known),
+                (Err(error), [(topic, _)]) if is_of_partition(code(&error)) => {
+                    let failure = match self.failure("find the ends of a topic", &error, topic) {
+                        KafkaFailure::Outage { reason, .. } => unavailable(topic, reason),
+                        failure => failure,
+                    };
+                    found.unknown.insert((*topic).to_owned(), failure);
+                }
+                (Err(error), [_, _, ..]) if is_of_partition(code(&error)) => {
+                    let (some, others) = topics.split_at(topics.len() / 2);
+                    open.extend([some.to_vec(), others.to_vec()]);
+                }
+                (Err(error), _) => return Err(self.failure("find the ends of topics", &error, "")),
+            }
+        }
+        Ok(found)
+    }
+
+    fn offsets_at_once(
+        &self,
+        topics: &[(&str, Vec<i32>)],
+        end: Offset,
+        timeout: Duration,
+    ) -> Result<TopicEnds, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partitions) in topics {
+            for partition in partitions {
+                list.add_partition_offset(topic, *partition, end)?;
+            }
+        }
+        if topics.is_empty() {
             return Ok(TopicEnds::new());
         }
-        let found = self.client.offsets_for_times(list, timeout).map_err(failed)?;
+        let found = self.client.offsets_for_times(list, timeout)?;
         let offset = |element: TopicPartitionListElem<'_>| match (element.error(), element.offset())
         {
             (Ok(()), Offset::Offset(offset)) => {
@@ -259,6 +343,31 @@ impl TopicAdmin {
 }
 
 /// Why a partition cannot be written to at the moment.
+fn found_topic(topic: &MetadataTopic) -> Option<Result<FoundTopic, Code>> {
+    match topic.error().map(Code::from) {
+        None => {
+            let leaderless = topic.partitions().iter().find(|partition| partition.leader() < 0);
+            Some(Ok(FoundTopic {
+                partitions: i32::try_from(topic.partitions().len()).ok()?,
+                leaderless: leaderless.map(MetadataPartition::id),
+            }))
+        }
+        Some(Code::UnknownTopicOrPartition) => None,
+        Some(code) => Some(Err(code)),
+    }
+}
+
+/// The partition count of a topic whose partitions have leaders.
+fn with_leaders(topic: &str, found: FoundTopic) -> Result<i32> {
+    let reason = |partition| format!("partition {partition} has no leader");
+    let failure = found.leaderless.map(|partition| unavailable(topic, reason(partition)));
+    failure.map_or(Ok(found.partitions), Err)
+}
+
+fn unavailable(topic: &str, reason: String) -> KafkaFailure {
+    KafkaFailure::TopicUnavailable { topic: topic.to_owned(), reason }
+}
+
 fn lack(partition: &MetadataPartition, replicas_needed: usize) -> Option<String> {
     let (number, replicas) = (partition.id(), partition.isr().len());
     if partition.leader() < 0 {

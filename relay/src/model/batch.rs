@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use annals_relay_machine::Lease;
-use annals_store::Position;
 use jiff::Timestamp;
 
 use crate::model::batch_timings::BatchTimings;
@@ -22,8 +21,8 @@ pub(crate) struct Batch {
     pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
-    /// Positions of events to send individually: Kafka refused one of them together with others.
-    pub(crate) send_individually: Arc<HashSet<Position>>,
+    /// Topics whose records are sent individually: Kafka refused one of several.
+    pub(crate) send_individually: Arc<HashSet<String>>,
     /// Whether the records of a topic are acknowledged before those of the next one are sent: Kafka
     /// refused one topic of several.
     pub(crate) one_topic_at_a_time: bool,
@@ -50,8 +49,8 @@ pub(crate) struct SentBatch {
     pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
-    /// Positions of the events that were sent individually.
-    pub(crate) sent_individually: Vec<Position>,
+    /// The topics whose records were sent individually.
+    pub(crate) sent_individually: HashSet<Arc<str>>,
     /// The partitions that it was written to.
     pub(crate) partitions: Partitions,
 }

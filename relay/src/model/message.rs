@@ -33,6 +33,8 @@ pub struct Message {
     pub headers: Headers,
     /// The event's position; [`Position::ORIGIN`] for a record that is no event.
     pub position: Position,
+    /// The largest batch that the topic takes, in bytes, if that is known.
+    pub batch_bytes_max: Option<usize>,
 }
 
 impl Message {
@@ -62,6 +64,7 @@ impl Message {
             version: Some(event.version),
             headers: headers(event, details, schema, format),
             position: event.position,
+            batch_bytes_max: to.batch_bytes_max,
         })
     }
 
@@ -82,6 +85,7 @@ impl Message {
             version: None,
             headers: Headers::default(),
             position: Position::ORIGIN,
+            batch_bytes_max: None,
         })
     }
 
@@ -177,6 +181,8 @@ pub struct Destination {
     pub topic: Arc<str>,
     /// Its partition count when it was first published to. Added partitions move no stream.
     pub partitions: i32,
+    /// The largest batch that it takes, in bytes, if the broker returns that.
+    pub batch_bytes_max: Option<usize>,
 }
 
 impl Destination {
@@ -251,7 +257,7 @@ mod tests {
     }
 
     fn message(event: &OutboxEvent<'_>) -> Message {
-        let to = Destination { topic: "air.flight".into(), partitions: 4 };
+        let to = Destination { topic: "air.flight".into(), partitions: 4, batch_bytes_max: None };
         Message::new(event, &to, &schema(), &format(Framing::Prefix)).unwrap()
     }
 
@@ -284,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_value_and_its_content_type_are_those_of_the_framing() {
-        let to = Destination { topic: "air.flight".into(), partitions: 4 };
+        let to = Destination { topic: "air.flight".into(), partitions: 4, batch_bytes_max: None };
         let cases: [(Framing, &[u8], Option<SchemaId>, &str); 3] = [
             (Framing::Prefix, &[0, 0, 0, 1, 2, 1, 2, 3], None, "application/vnd.confluent.avro"),
             (Framing::Header, &[1, 2, 3], Some(SchemaId(258)), "application/avro"),

@@ -14,6 +14,7 @@ use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::publish::registry::{Asking, RegistryClient};
 use crate::publish::schema_lookups::{LookupProgress, SchemaKey, SchemaLookups};
 use crate::publish::topics::CategoryTopics;
+use crate::publish::uncompared::UncomparedTopics;
 use crate::publish::writer_schemas::WriterSchemas;
 use crate::report::failure::Failure;
 
@@ -51,10 +52,15 @@ pub(crate) enum EncodeFailure {
 }
 
 impl Encoder {
-    pub(crate) fn new(config: &Arc<Config>, store: &Store, registry: RegistryClient) -> Self {
+    pub(crate) fn new(
+        config: &Arc<Config>,
+        store: &Store,
+        registry: RegistryClient,
+        uncompared: &Arc<UncomparedTopics>,
+    ) -> Self {
         let schemas = Arc::new(WriterSchemas::new(config, store, registry));
         Self {
-            topics: CategoryTopics::new(config, store),
+            topics: CategoryTopics::new(config, store, uncompared),
             config: Arc::clone(config),
             lookups: SchemaLookups::new(Arc::clone(&schemas)),
             schemas,

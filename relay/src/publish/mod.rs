@@ -20,6 +20,7 @@ mod topic_worker;
 mod topics;
 mod topics_log;
 mod topics_state;
+pub(crate) mod uncompared;
 pub(crate) mod writer_schemas;
 
 use std::sync::Arc;
@@ -30,10 +31,16 @@ pub(crate) use reader::ReaderHandle;
 pub(crate) use senders::{Senders, fence};
 
 use crate::config::Config;
+use crate::publish::uncompared::UncomparedTopics;
 use crate::report::failure::Failure;
 
 /// Starts a reader, with its encoder and its client of the registry.
-pub(crate) fn start_reader(config: &Arc<Config>, store: &Store) -> Result<ReaderHandle, Failure> {
+pub(crate) fn start_reader(
+    config: &Arc<Config>,
+    store: &Store,
+    uncompared: &Arc<UncomparedTopics>,
+) -> Result<ReaderHandle, Failure> {
     let registry = registry::RegistryClient::connect(config, store)?;
-    Ok(ReaderHandle::start(config, store, encoder::Encoder::new(config, store, registry)))
+    let encoder = encoder::Encoder::new(config, store, registry, uncompared);
+    Ok(ReaderHandle::start(config, store, encoder))
 }

@@ -11,7 +11,7 @@ use annals_store::Store;
 use annals_store::outbox::{Bound, LateEvents, LogEnd, Window};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
 
 use crate::config::{Config, Durability};
@@ -41,20 +41,10 @@ pub(crate) struct ReaderHandle {
     inbox: Arc<Inbox>,
     ends: mpsc::Sender<EndRequest>,
     #[expect(dead_code, reason = "dropping it ends the reader")]
-    reader: Arc<AbortOnDrop>,
+    reader: Arc<JoinSet<()>>,
 }
 
 type EndRequest = oneshot::Sender<Result<LogEnd, Failure>>;
-
-/// Aborts the reader in any state.
-#[derive(Debug)]
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// The requests to the reader. The driver never waits for the reader: a request replaces an
 /// earlier one of its kind.
@@ -126,10 +116,11 @@ impl ReaderHandle {
             changed.change(|pending| pending.forgets_topics = true);
         });
         let of = Arc::clone(&inbox);
-        let reader = tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             tokio::select! { () = reader.run(&of, received) => {} () = watch => {} }
         });
-        Self { inbox, ends, reader: Arc::new(AbortOnDrop(reader.abort_handle())) }
+        Self { inbox, ends, reader: Arc::new(task) }
     }
 
     /// Begins to read a page; it is reported.

@@ -265,15 +265,10 @@ fn send(
             producer.drain()?;
             topic_before = Some(Arc::clone(&message.topic));
         }
-        let is_individual =
-            !send_individually.is_empty() && send_individually.contains(&message.position);
-        if is_individual {
-            producer.drain()?;
-            sent.sent_individually.push(message.position);
-        }
         producer.send(&message)?;
-        if is_individual {
+        if !send_individually.is_empty() && send_individually.contains(&*message.topic) {
             producer.drain()?;
+            sent.sent_individually.insert(Arc::clone(&message.topic));
         }
     }
     if let Some((topic, CheckpointRoute { partition, pointers })) = route {

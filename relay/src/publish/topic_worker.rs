@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
-use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
+use crate::kafka::topic_admin::{ByTopic, FoundTopic, TopicAdmin};
 use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
 use crate::kafka::topic_setup::ensure_topics;
 use crate::model::offsets::{Partitions, RecordOffset, TopicEnds};
@@ -23,14 +23,16 @@ struct Connected {
 /// The topics that have lost records, by the recorded ends of their partitions.
 fn lost(
     admin: &TopicAdmin,
-    found: &FoundPartitions,
+    found: &FoundTopics,
     records: &TopicEnds,
 ) -> Result<ByTopic<Failure>, Failure> {
-    let mut ends = TopicEnds::new();
-    let partitions = records.keys().filter(|(topic, _)| found.contains_key(topic));
+    let has_leaders = |topic: &String| {
+        found.get(topic).is_some_and(|of| of.as_ref().is_ok_and(|of| of.leaderless.is_none()))
+    };
+    let partitions = records.keys().filter(|(topic, _)| has_leaders(topic));
     let partitions: Partitions =
         partitions.map(|(topic, number)| (topic.as_str().into(), *number)).collect();
-    ends.extend(admin.end_offsets(&partitions)?);
+    let ends = admin.end_offsets(&partitions)?;
     let mut lost: ByTopic<(bool, u64)> = ByTopic::new();
     for (partition @ (topic, _), recorded) in records {
         let end = match (ends.get(partition), found.contains_key(topic)) {
@@ -54,8 +56,8 @@ fn lost(
     Ok(lost.into_iter().map(failure).collect())
 }
 
-/// The partition counts of existing topics.
-pub(super) type FoundPartitions = ByTopic<Result<i32, KafkaFailure>>;
+/// The topics that exist.
+pub(super) type FoundTopics = ByTopic<Result<FoundTopic, KafkaFailure>>;
 
 impl Worker {
     pub(super) fn new(config: &Arc<Config>) -> Self {
@@ -70,16 +72,12 @@ impl Worker {
         config: &Arc<Config>,
         topics: Vec<String>,
         records: TopicEnds,
-    ) -> Result<(FoundPartitions, ByTopic<Failure>), Failure> {
+    ) -> Result<(FoundTopics, ByTopic<Failure>), Failure> {
         self.in_a_thread(config, move |admin, claims| {
             let mut refused = claims.claim(admin, &topics)?;
             let free = topics.iter().filter(|topic| !refused.contains_key(*topic));
             let free: Vec<&str> = free.map(String::as_str).collect();
-            let found = if free.is_empty() {
-                FoundPartitions::new()
-            } else {
-                admin.partitions_of(&free)?
-            };
+            let found = if free.is_empty() { FoundTopics::new() } else { admin.find(&free)? };
             refused.extend(lost(admin, &found, &records)?);
             Ok((found, refused))
         })
@@ -104,7 +102,7 @@ impl Worker {
         &self,
         config: &Arc<Config>,
         topics: Vec<String>,
-        found: Arc<FoundPartitions>,
+        found: Arc<FoundTopics>,
     ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, Failure> {
         let of = Arc::clone(config);
         self.in_a_thread(config, move |admin, _claims| {

@@ -16,8 +16,9 @@ use crate::config::Config;
 use crate::kafka::topic_admin::ByTopic;
 use crate::kafka::topic_plan::TopicFacts;
 use crate::model::message::Destination;
-use crate::publish::topic_worker::{FoundPartitions, Worker};
+use crate::publish::topic_worker::{FoundTopics, Worker};
 use crate::publish::topics_state::TopicsState;
+use crate::publish::uncompared::UncomparedTopics;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
 use crate::report::threads::locked;
@@ -39,14 +40,20 @@ pub(crate) struct CategoryTopics {
     pub(super) state: Arc<Mutex<TopicsState>>,
     /// Notified when the state has changed.
     changed: Arc<Notify>,
+    uncompared: Arc<UncomparedTopics>,
     /// One task at a time uses the connection to Kafka.
     worker: Arc<tokio::sync::Mutex<Worker>>,
 }
 
 impl CategoryTopics {
-    pub(crate) fn new(config: &Arc<Config>, store: &Store) -> Self {
+    pub(crate) fn new(
+        config: &Arc<Config>,
+        store: &Store,
+        uncompared: &Arc<UncomparedTopics>,
+    ) -> Self {
         Self {
             config: Arc::clone(config),
+            uncompared: Arc::clone(uncompared),
             pool: store.pool().clone(),
             schema: store.schema().clone(),
             state: Arc::default(),
@@ -68,7 +75,7 @@ impl CategoryTopics {
 
     /// Why this publication may not run any more.
     pub(crate) fn publication_refused(&self) -> Option<Failure> {
-        locked(&self.state).publication_refused.take()
+        self.uncompared.refused().or_else(|| locked(&self.state).publication_refused.take())
     }
 
     /// Has topics checked again before they are used.
@@ -159,6 +166,11 @@ impl CategoryTopics {
             worker.claim_and_find(&self.config, topics.clone(), records).await?;
         let found = Arc::new(found);
         refused.extend(self.send_refused(categories));
+        refused.extend(
+            topics
+                .iter()
+                .filter_map(|topic| Some((topic.clone(), self.uncompared.failure(topic)?))),
+        );
         refused.extend(self.unavailable(&worker, &by_topic, &found).await?);
         let (mut ready, of) = (refused.len(), topics.len());
         let free: Vec<String> =
@@ -194,7 +206,7 @@ impl CategoryTopics {
         &self,
         worker: &Worker,
         by_topic: &BTreeMap<String, &String>,
-        found: &Arc<FoundPartitions>,
+        found: &Arc<FoundTopics>,
     ) -> Result<ByTopic<Failure>, Failure> {
         let is_wanted = |topic: &String| {
             by_topic.get(topic).is_some_and(|of| locked(&self.state).is_suspected(of))
@@ -260,12 +272,11 @@ impl CategoryTopics {
         });
         let recorded = self.recorded_partitions(facts.collect()).await?;
         let outcome = |(topic, made): (String, Result<TopicFacts, KafkaFailure>)| {
-            let found = made.map_err(Failure::Kafka).map(|facts| facts.partitions);
             let recorded = recorded.get(&topic).copied();
-            let destination = found.and_then(|found| {
-                let recorded = recorded.unwrap_or(found);
-                self.log_added(&topic, recorded, found);
-                destination(&topic, recorded, found)
+            let destination = made.map_err(Failure::Kafka).and_then(|facts| {
+                let recorded = recorded.unwrap_or(facts.partitions);
+                self.log_added(&topic, recorded, facts.partitions);
+                destination(&topic, recorded, &facts)
             });
             (topic, destination)
         };
@@ -323,9 +334,11 @@ impl CategoryTopics {
 
 /// The destination of a topic, unless it has lost partitions. Those that were added are not used:
 /// each stream stays where it is.
-fn destination(topic: &str, recorded: i32, found: i32) -> Result<Destination, Failure> {
+fn destination(topic: &str, recorded: i32, facts: &TopicFacts) -> Result<Destination, Failure> {
+    let found = facts.partitions;
     if recorded > found {
         return Err(Failure::Repartitioned { topic: topic.to_owned(), recorded, found });
     }
-    Ok(Destination { topic: topic.into(), partitions: recorded })
+    let batch_bytes_max = facts.batch_bytes_max;
+    Ok(Destination { topic: topic.into(), partitions: recorded, batch_bytes_max })
 }

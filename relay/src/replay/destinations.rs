@@ -110,7 +110,8 @@ fn ready(
         let mut plan = TopicPlan::events(&config.topics, &topic);
         let known = recorded.get(&*topic).copied();
         plan.partitions = known.unwrap_or(plan.partitions);
-        let found = ensure_topic_at(&admin, config, &plan)?.partitions;
+        let facts = ensure_topic_at(&admin, config, &plan)?;
+        let found = facts.partitions;
         if let Some(known) = known.filter(|known| *known != found) {
             return Err(Failure::Repartitioned {
                 topic: topic.to_string(),
@@ -118,7 +119,10 @@ fn ready(
                 found,
             });
         }
-        ready.insert(category, Destination { topic, partitions: found });
+        ready.insert(
+            category,
+            Destination { topic, partitions: found, batch_bytes_max: facts.batch_bytes_max },
+        );
     }
     Ok(ready)
 }

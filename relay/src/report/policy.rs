@@ -1,5 +1,7 @@
 //! The response of the relay to each failure: one table.
 
+use std::collections::BTreeSet;
+
 use annals_relay_machine::FailureClass;
 use annals_store::Position;
 
@@ -133,9 +135,9 @@ impl Failure {
         self.policy().class
     }
 
-    /// The entries to quarantine after a failure of class [`FailureClass::Resync`]; or the
-    /// positions of events of which Kafka refused one without saying which.
-    pub(crate) fn new_entries(self) -> Result<Vec<NewEntry>, Vec<Position>> {
+    /// The entries to quarantine after a failure of class [`FailureClass::Resync`]; or the topics
+    /// of records of which Kafka refused one without saying which.
+    pub(crate) fn new_entries(self) -> Result<Vec<NewEntry>, BTreeSet<String>> {
         if let Self::Quarantine(entries) = self {
             return Ok(entries);
         }
@@ -143,7 +145,7 @@ impl Failure {
             return Ok(Vec::new());
         };
         let [record] = &records[..] else {
-            return Err(records.iter().map(|record| record.position).collect());
+            return Err(records.into_iter().map(|record| record.topic).collect());
         };
         let (name, position) = (record.key.clone(), Some(record.position));
         Ok(vec![NewEntry { kind: Kind::Stream, name, cause: Cause::Record, reason, position }])

@@ -27,6 +27,7 @@ fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
         headers: Headers::default(),
         version: None,
         position: Position::ORIGIN,
+        batch_bytes_max: None,
     }
 }
 

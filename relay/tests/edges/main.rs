@@ -61,6 +61,7 @@ fn message(topic: &Arc<str>, key: &str, position: i64) -> Message {
         headers: Headers::default(),
         version: None,
         position: Position::new(position).unwrap_or(Position::ORIGIN),
+        batch_bytes_max: None,
     }
 }
 

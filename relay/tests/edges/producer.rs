@@ -49,7 +49,7 @@ async fn a_record_arrives_as_the_topic_contract_says() {
     let bed = Testbed::new("a_record_arrives").await;
     let config = config(&bed, "");
     let topic = topic(&config, "flight");
-    let to = Destination { topic: Arc::clone(&topic), partitions: 1 };
+    let to = Destination { topic: Arc::clone(&topic), partitions: 1, batch_bytes_max: None };
     let format = EventFormat {
         source: "airport".to_owned(),
         framing: Framing::Header,
