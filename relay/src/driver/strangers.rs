@@ -16,9 +16,8 @@ use crate::report::failure::Failure;
 use crate::report::threads::in_a_thread;
 use crate::state::RelayTables;
 
-/// The maximum time for which the end of a process waits until its announcement is withdrawn. If an
-/// id of the session is busy, the next process could not fence it: so there is time for a connection
-/// to the brokers that are left.
+/// The maximum time for which the end of a process waits until its announcement is withdrawn. There
+/// is time for a connection while brokers are away: the next process cannot fence a busy id.
 const WITHDRAW_MAX: Duration = Duration::from_secs(5);
 
 /// Fences the announced sessions that did not join in this incarnation of the database.

@@ -13,7 +13,7 @@ pub(super) fn code(error: &KafkaError) -> Code {
     }
 }
 
-/// Whether a broker refuses with this code one partition or one topic of those that it is asked for.
+/// Whether a broker refuses one partition or one topic of several with this code.
 pub(super) const fn is_of_partition(code: Code) -> bool {
     matches!(
         code,
