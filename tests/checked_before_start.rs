@@ -217,3 +217,49 @@ async fn a_registry_that_takes_no_schema_is_named_if_the_relay_is_to_register_th
     let (_, found) = findings(&settings).await;
     assert!(!has(&found, "registry", "error", "is in mode READONLY"), "{found:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_event_store_each_subcommand_names_the_one_that_makes_it() {
+    let bed = Testbed::new("unmigrated").await;
+    let settings = bed.relay().variable("ANNALS_RELAY__DATABASE__SCHEMA", "elsewhere");
+    let mut unnamed = Vec::new();
+    for command in [
+        "status",
+        "quarantine list",
+        "quarantine release",
+        "deliver at-least-once",
+        "reshard 4",
+        "rebase --dry-run",
+        "adopt --reason test",
+        "replay --all --dry-run",
+        "replay --resume",
+        "audit",
+        "topics plan",
+        "forget another --reason test",
+        "release-topics --store 00000000-0000-0000-0000-000000000000 --publication p --reason test",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let (code, said) = settings.run_for_code(&words).await;
+        if code != 1 || !said.contains("annals-relay migrate") {
+            unnamed.push(format!("{command}: {code}: {said}"));
+        }
+    }
+    assert!(unnamed.is_empty(), "{unnamed:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arguments_that_cannot_be_meant_are_refused_before_anything_else() {
+    let bed = Testbed::new("arguments").await;
+    let settings = bed.relay().database("postgres://nobody@127.0.0.1:1/none");
+    for (command, part) in [
+        ("replay --reason test", "--category <NAME>"),
+        ("replay --category account --reason test --from-version -2", "--from-version"),
+        ("replay --category account --reason test --to-position 0", "--to-position"),
+        ("quarantine skip account-a --position none --reason test", "--position"),
+        ("rebase", "--reason"),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let (code, said) = settings.run_for_code(&words).await;
+        assert!(code == 2 && said.contains(part), "{command}: {code}: {said}");
+    }
+}

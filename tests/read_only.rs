@@ -42,9 +42,16 @@ fn is_read_only(error: &AppendError) -> bool {
 
 /// Fills a pool with sessions.
 async fn fill(bed: &Testbed) {
+    let pool = bed.store().pool();
     let mut connections = Vec::new();
     for _ in 0..SESSIONS {
-        connections.push(bed.store().pool().acquire().await.must("connect"));
+        connections.push(pool.acquire().await.must("connect"));
+    }
+    drop(connections);
+    // Without one that is still on its way back, the pool would open another one. A session that
+    // was ended is closed then.
+    while pool.num_idle() < pool.size() as usize {
+        tokio::task::yield_now().await;
     }
 }
 

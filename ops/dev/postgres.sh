@@ -58,6 +58,8 @@ postgres_launch() {
   if [[ -e $HOME_DIR/postgres.settings ]]; then
     while IFS= read -r setting; do own+=(-c "$setting"); done <"$HOME_DIR/postgres.settings"
   fi
+  # Segments of a killed server would stay in memory: in its data they go with them.
+  [[ $HOME_DIR != /dev/shm/* ]] || own+=(-c dynamic_shared_memory_type=mmap)
   cd "$POSTGRES_DATA"
   launch postgres env LC_ALL=C "${library[@]}" "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" -D "$POSTGRES_DATA" "--annals.dev=$HOME_DIR/postgres" \
     -c listen_addresses=127.0.0.1 -c "port=$ANNALS_POSTGRES_PORT" -c unix_socket_directories= \

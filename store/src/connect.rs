@@ -1,5 +1,6 @@
 //! The connection of a store to its database.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnectionMetadata;
@@ -62,16 +63,21 @@ impl StoreOptions {
 
 /// What failed, as verb and object.
 fn connecting(error: &sqlx::Error) -> &'static str {
-    // rustls reports a refused certificate as invalid data.
-    let is_tls = match error {
-        sqlx::Error::Tls(_) => true,
-        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
-        _ => false,
-    };
-    if is_tls {
-        "connect to the store over TLS (sslmode, sslrootcert, sslcert and sslkey of the URL)"
-    } else {
-        "connect to the store"
+    const OVER_TLS: &str =
+        "connect to the store over TLS (sslmode, sslrootcert, sslcert and sslkey of the URL)";
+    match error {
+        sqlx::Error::Tls(_) => OVER_TLS,
+        sqlx::Error::Io(error) => match error.kind() {
+            // rustls reports a refused certificate so.
+            ErrorKind::InvalidData => OVER_TLS,
+            // A client of TLS 1.3 may write before it reads why the server refuses its certificate.
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                "connect to the store: the server closed the connection, as it does when it refuses \
+                 the certificate of the URL (sslcert); its log has the reason"
+            }
+            _ => "connect to the store",
+        },
+        _ => "connect to the store",
     }
 }
 

@@ -1,9 +1,11 @@
 //! The relay's connections to PostgreSQL, and its errors as text.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_store::{
-    DatabaseUrlError, Store, StoreOptions, connect_options, refuses_session_options,
+    DatabaseUrlError, SchemaName, Store, StoreOptions, connect_options, refuses_session_options,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -103,8 +105,43 @@ async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(include_str!("../../sql/may_write.sql")).fetch_one(connection).await
 }
 
+/// The database lacks what the relay asks for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "schema {schema} has no event store, or one of an earlier release: run `annals-relay migrate`, or set \
+     database.schema"
+)]
+struct NotMigrated {
+    schema: SchemaName,
+    #[source]
+    cause: Box<dyn Error>,
+}
+
+/// An error of a subcommand. PostgreSQL alone would say only which relation or function is missing.
+pub(super) fn with_remedy(error: Box<dyn Error>, schema: SchemaName) -> Box<dyn Error> {
+    let first: &(dyn Error + 'static) = &*error;
+    let mut causes = std::iter::successors(Some(first), |error| (*error).source());
+    let lacks_store = causes.any(|cause| of_database(cause).is_some_and(lacks_something));
+    if lacks_store { Box::new(NotMigrated { schema, cause: error }) } else { error }
+}
+
+/// Whether a table, a schema, a function or a column is undefined.
+fn lacks_something(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["42P01", "3F000", "42883", "42703"].contains(&&*code))
+}
+
+fn of_database<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a sqlx::Error> {
+    // As a failure of the relay has it: an `Arc` is an error of its own.
+    let shared = cause.downcast_ref::<Arc<dyn Error + Send + Sync>>();
+    cause.downcast_ref().or_else(|| (**shared?).downcast_ref())
+}
+
 /// An error of the database: what it says, with its hint.
-pub(super) fn refusal(error: sqlx::Error) -> Box<dyn std::error::Error> {
+pub(super) fn refusal(error: sqlx::Error) -> Box<dyn Error> {
+    if lacks_something(&error) {
+        return error.into();
+    }
     let said = error.as_database_error().map(|error| {
         let postgres = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
         match postgres.and_then(|error| error.hint()) {

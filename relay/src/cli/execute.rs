@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::CheckLimits;
 use crate::cli::arguments::{Arguments, CliCommand, RolesArgument};
-use crate::cli::connection::{check_url, refusal, store};
+use crate::cli::connection::{check_url, refusal, store, with_remedy};
 use crate::cli::log::LogHandle;
 use crate::cli::output::Output;
 use crate::cli::release_topics::{self, Publication};
@@ -45,6 +45,11 @@ pub struct Invocation {
 /// # Errors
 /// Those that need an operator: `run` waits for outages to end.
 pub async fn execute(process: Invocation) -> Result<ExitCode> {
+    let schema = process.config.database.schema.clone();
+    Box::pin(execute_command(process)).await.map_err(|error| with_remedy(error, schema))
+}
+
+async fn execute_command(process: Invocation) -> Result<ExitCode> {
     let (command, config) = (process.arguments.command.clone(), process.config.clone());
     let output = process.arguments.output;
     if let CliCommand::Config = command {

@@ -287,7 +287,7 @@ async fn skip(
     Ok(())
 }
 
-fn position(text: &str) -> Result<Position, String> {
+pub(super) fn position(text: &str) -> Result<Position, String> {
     let position = text.parse().ok().and_then(Position::new);
     position.ok_or_else(|| "a position is a whole number from 1 on".to_owned())
 }

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use annals_store::{Position, Store, Version};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use jiff::Timestamp;
 
 use crate::cli::output::Output;
+use crate::cli::quarantine::position;
 use crate::config::Config;
 use crate::driver::topic_claims;
 use crate::replay::plan::ReplayPart;
@@ -15,6 +16,7 @@ use crate::replay::{PartCount, Replay, ReplaySelection};
 
 /// The arguments of `replay`.
 #[derive(Debug, Clone, Args)]
+#[command(group = selected())]
 pub struct ReplayArguments {
     /// A category whose events are replayed; may be repeated.
     #[arg(long = "category", value_name = "NAME")]
@@ -26,17 +28,17 @@ pub struct ReplayArguments {
     #[arg(long, conflicts_with_all = ["categories", "streams"])]
     all: bool,
     /// The first version of each stream.
-    #[arg(long, value_name = "VERSION")]
-    from_version: Option<i64>,
+    #[arg(long, value_name = "VERSION", value_parser = version, allow_negative_numbers = true)]
+    from_version: Option<Version>,
     /// The last version of each stream.
-    #[arg(long, value_name = "VERSION")]
-    to_version: Option<i64>,
+    #[arg(long, value_name = "VERSION", value_parser = version, allow_negative_numbers = true)]
+    to_version: Option<Version>,
     /// The first position.
-    #[arg(long, value_name = "POSITION")]
-    from_position: Option<i64>,
+    #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
+    from_position: Option<Position>,
     /// The last position.
-    #[arg(long, value_name = "POSITION")]
-    to_position: Option<i64>,
+    #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
+    to_position: Option<Position>,
     /// Events recorded at this time or later, such as 2026-11-28T01:03:00Z.
     #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,
@@ -68,15 +70,15 @@ pub struct ReplayArguments {
     abandon: bool,
 }
 
-/// Why arguments are refused.
-#[derive(Debug, thiserror::Error)]
-enum ArgumentError {
-    #[error("say what to replay: --category, --stream or --all")]
-    NothingSelected,
-    #[error("{0} is no version: whole numbers from 0 on are")]
-    Version(i64),
-    #[error("{0} is no position: whole numbers from 1 on are")]
-    Position(i64),
+/// One of these says what to replay, or what to do with an unfinished replay.
+fn selected() -> ArgGroup {
+    let arguments = ["categories", "streams", "all", "resume", "abandon"];
+    ArgGroup::new("selected").args(arguments).required(true).multiple(true)
+}
+
+fn version(text: &str) -> Result<Version, &'static str> {
+    let version = text.parse().ok().and_then(Version::new);
+    version.ok_or("versions are whole numbers from 0 on")
 }
 
 /// Replays events of the configured deployment; returns the output.
@@ -103,7 +105,7 @@ pub(super) async fn execute(
     let replayed = if arguments.resume {
         replay.run(None).await?
     } else {
-        let plan = replay.plan(&arguments.selection()?, shards).await?;
+        let plan = replay.plan(&arguments.selection(), shards).await?;
         if arguments.dry_run {
             return counts(&replay.count(&plan).await?, output);
         }
@@ -120,29 +122,16 @@ pub(super) async fn execute(
 }
 
 impl ReplayArguments {
-    fn selection(&self) -> Result<ReplaySelection, ArgumentError> {
-        if self.categories.is_empty() && self.streams.is_empty() && !self.all {
-            return Err(ArgumentError::NothingSelected);
-        }
-        let version = |number: Option<i64>| {
-            number
-                .map(|number| Version::new(number).ok_or(ArgumentError::Version(number)))
-                .transpose()
-        };
-        let position = |number: Option<i64>| {
-            number
-                .map(|number| Position::new(number).ok_or(ArgumentError::Position(number)))
-                .transpose()
-        };
-        Ok(ReplaySelection {
+    fn selection(&self) -> ReplaySelection {
+        ReplaySelection {
             categories: self.categories.clone(),
             streams: self.streams.clone(),
-            versions: (version(self.from_version)?, version(self.to_version)?),
-            positions: (position(self.from_position)?, position(self.to_position)?),
+            versions: (self.from_version, self.to_version),
+            positions: (self.from_position, self.to_position),
             times: (self.since, self.before),
             target: self.to.clone(),
             beside_relays: self.beside_relays,
-        })
+        }
     }
 }
 
