@@ -3,6 +3,7 @@
 //!
 //! The second half is a campaign of its own, `make test-kafka-security`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use Operation::{Create, Describe, DescribeConfigs, Read, Write};
@@ -16,6 +17,8 @@ use annals_testkit::{
 
 const PROPERTIES: &str = "ANNALS_RELAY__KAFKA__PROPERTIES";
 const ERRORS: i32 = 3;
+/// OpenSSL's own variables.
+const AUTHORITY_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// Time enough for a request that is refused.
 const REFUSED: Duration = Duration::from_secs(2);
 
@@ -155,6 +158,7 @@ async fn a_refused_login_is_named() {
     let of_another = another.issue("other", &[], Validity::Now);
     let scram = site.kafka.scram();
     let plain = site.kafka.certificate(&ended).with("security.protocol", "plaintext");
+    let no_login = scram.clone().with("security.protocol", "ssl");
     // The same address by another name.
     let elsewhere =
         KafkaLogin { brokers: scram.brokers.replace("127.0.0.1", "127.1"), ..scram.clone() };
@@ -167,6 +171,7 @@ async fn a_refused_login_is_named() {
         ("authority", authority, "certificate verify failed"),
         ("host", elsewhere, "certificate verify failed"),
         ("plain", plain, "security.protocol"),
+        ("no_login", no_login, "security.protocol"),
         ("ended", site.kafka.certificate(&ended), "certificate"),
         ("unknown", site.kafka.certificate(&of_another), "certificate"),
     ];
@@ -184,16 +189,22 @@ async fn a_refused_login_is_named() {
 async fn the_authorities_of_the_system_are_trusted_and_those_of_openssls_variables() {
     let site = Site::new("authorities").await;
     let login = site.kafka.scram().without("ssl.ca.location");
-    let settings = site.relay(&login.clone().with("debug", "security"));
+    let without_variables = |settings: RelaySettings| {
+        AUTHORITY_VARIABLES.iter().fold(settings, |settings, name| settings.without_variable(name))
+    };
+    let settings = without_variables(site.relay(&login.clone().with("debug", "security")));
     let settings = settings.variable("ANNALS_RELAY__LOG__LEVEL", "info,librdkafka=debug");
     let mut relay = RelayProcess::start(&settings.in_directory("system"));
-    relay.printed("Setting default CA certificate location for kafka").await;
+    let trusted = relay.printed("Setting default CA certificate location for kafka to").await;
+    assert!(trusted.split('"').any(|part| Path::new(part).is_absolute()), "{trusted}");
     relay.printed("certificate verify failed").await;
     relay.kill().await;
     let file = site.kafka.authority().file().display().to_string();
     let follower = site.bed.follow();
     site.append().await;
-    let mut relay = RelayProcess::start(&site.relay(&login).variable("SSL_CERT_FILE", &file));
+    let [of_file, of_directory] = AUTHORITY_VARIABLES;
+    let settings = site.relay(&login).variable(of_file, &file).without_variable(of_directory);
+    let mut relay = RelayProcess::start(&settings);
     follower.until_count(1).await;
     assert!(relay.terminate().await.success());
 }

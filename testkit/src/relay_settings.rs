@@ -30,6 +30,7 @@ pub struct RelaySettings {
     database_url: String,
     environment: Environment,
     variables: Vec<(String, String)>,
+    removed_variables: Vec<String>,
     program: Option<PathBuf>,
     end: BedEnd,
 }
@@ -45,6 +46,7 @@ impl RelaySettings {
             database_url: bed.database_url(),
             environment: bed.environment().clone(),
             variables: Vec::new(),
+            removed_variables: Vec::new(),
             program: None,
             end: bed.end(),
         }
@@ -120,6 +122,13 @@ impl RelaySettings {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Removes an environment variable that the relay would inherit from the test.
+    #[must_use]
+    pub fn without_variable(mut self, name: &str) -> Self {
+        self.removed_variables.push(name.to_owned());
         self
     }
 
@@ -279,6 +288,9 @@ pub(crate) fn command(settings: &RelaySettings, directory: &Path) -> Command {
         .env("ANNALS_REGISTRY_URL", &settings.environment.registry_url)
         .envs(settings.variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null());
+    for name in &settings.removed_variables {
+        command.env_remove(name);
+    }
     command
 }
 

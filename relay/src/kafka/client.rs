@@ -25,10 +25,6 @@ pub(super) const BULK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most records of a refused batch that are named.
 const REFUSED_RECORDS_MAX: usize = 1_000;
 
-/// The property that a log entry about a closed connection names when it is the likely cause. For
-/// librdkafka that is no error.
-const PROTOCOL: &str = "security.protocol";
-
 pub(super) type Result<T, E = KafkaFailure> = std::result::Result<T, E>;
 
 /// Takes librdkafka's events.
@@ -47,10 +43,9 @@ impl EventContext {
 
 impl ClientContext for EventContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if facility == "FAIL" && message.contains(PROTOCOL) {
-            self.events.broker_error(message);
-        } else {
-            self.events.record();
+        match facility {
+            "FAIL" => self.events.connection_failed(message),
+            _ => self.events.record(),
         }
         // Errors come by `error` as well, and are logged where they are handled.
         tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
