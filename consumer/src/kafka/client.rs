@@ -17,6 +17,8 @@ use crate::settings::ConsumerSettings;
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that librdkafka may fetch ahead, over all partitions.
 const FETCHED_AHEAD_KBYTES_MAX: &str = "32768";
+/// The age up to which a connection is new, as for librdkafka.
+const NEW_CONNECTION_MS_MAX: u64 = 2_000;
 
 /// The certificate authorities of brokers, and those of token providers: the files, and the same as
 /// text.
@@ -152,12 +154,29 @@ impl ClientContext for ClientCallbacks {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, "librdkafka: {message}");
         if facility == "FAIL" {
-            self.connection_error.set(message);
+            self.connection_error.set(&with_likely_cause(message));
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, "librdkafka: {reason}");
+    }
+}
+
+/// A log entry about a failed connection; with the likely cause if the broker closed a new one. A
+/// listener that expects TLS closes it at the first request, and one that expects a login at the
+/// second one. librdkafka 2.12 has a sentence for each, and prints neither.
+fn with_likely_cause(entry: &str) -> String {
+    let age_and_state = || entry.split_once("(after ")?.1.split_once("ms in state ");
+    let is_closed_while_new = entry.contains("Disconnected")
+        && age_and_state().is_some_and(|(age, state)| {
+            let is_new = age.parse().is_ok_and(|age: u64| age < NEW_CONNECTION_MS_MAX);
+            state.starts_with("APIVERSION_QUERY") || (state.starts_with("UP") && is_new)
+        });
+    if is_closed_while_new {
+        format!("{entry}: security.protocol may not be that of the broker's listener")
+    } else {
+        entry.to_owned()
     }
 }
 
@@ -175,5 +194,22 @@ impl ConsumerContext for ClientCallbacks {
         if let Err(error) = result {
             tracing::debug!(%error, "the consumer group did not take offsets");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_likely_cause;
+
+    #[test]
+    fn a_new_connection_that_a_broker_closes_names_the_security_protocol() {
+        let is_named = |state: &str| {
+            let entry = format!("127.0.0.1:9092/1: Disconnected (after {state})");
+            with_likely_cause(&entry).contains("security.protocol")
+        };
+        assert!(is_named("1ms in state APIVERSION_QUERY"));
+        assert!(is_named("6ms in state UP, 1 identical error(s) suppressed"));
+        assert!(!is_named("2000ms in state UP"));
+        assert!(!is_named("1ms in state SSL_HANDSHAKE"));
     }
 }

@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 
 use annals_consumer::{Consumer, ConsumerSettings, RunProgress, RunTotals, SchemaRegistry};
 use annals_testkit::{Draft, FaultyLink, in_time};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::bed;
@@ -57,6 +59,27 @@ async fn brokers_that_are_away_at_the_start_are_waited_for() {
     assert_eq!(in_time(reading).await.unwrap().unwrap().unwrap().stream, "order-1");
     assert_eq!(logs::count(&["waiting for Kafka", &link.address()]), 1);
     assert_eq!(logs::count(&["Kafka at", &link.address(), "answers again"]), 1);
+}
+
+#[tokio::test]
+async fn a_listener_with_another_security_protocol_is_named() {
+    logs::collect();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // As a listener that expects TLS does with a request that has none.
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            client.read(&mut [0; 1024]).await.unwrap();
+        }
+    });
+    let connect = Consumer::connect(ConsumerSettings::new(&address));
+    let mut consumer = connect.assign_from_beginning(&["a_topic"]).unwrap();
+    let reading = tokio::spawn(async move { consumer.next().await });
+    let named = ["WARN", "waiting for Kafka", &address, "security.protocol"];
+    in_time(logs::wait_for(&named)).await;
+    assert!(!reading.is_finished());
+    reading.abort();
 }
 
 #[tokio::test]
