@@ -1,4 +1,4 @@
-//! A server over HTTP that takes the place of a service for keys.
+//! A server over HTTP that takes the place of a service for keys, or of a schema registry.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -103,6 +103,8 @@ mod one_winner;
 #[cfg(test)]
 mod open_transactions;
 #[cfg(test)]
+mod other_registries;
+#[cfg(test)]
 mod out_of_reach;
 #[cfg(test)]
 mod poisoned_connections;
@@ -112,6 +114,8 @@ mod pooled;
 mod projections;
 #[cfg(test)]
 mod prometheus;
+#[cfg(test)]
+mod provider_limits;
 #[cfg(test)]
 mod quarantine;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Apache Kafka, KRaft: one node per home. Node 1 is broker and controller in one process; a node
 # that joins another home's cluster (ANNALS_KAFKA_JOINS) is a broker only. HOME/kafka.properties
-# overrides the properties below.
+# overrides the properties below; Java sources in HOME/kafka-classes become classes of the broker.
 
 kafka_url() { printf '127.0.0.1:%s\n' "$ANNALS_KAFKA_PORT"; }
 kafka_ports() {
@@ -21,6 +21,7 @@ kafka_prepare() {
   KAFKA_CLASS_PATH="$CACHE/kafka-$KAFKA_VERSION/*"
   kafka_share_classes
   mkdir -p "$HOME_DIR/kafka"
+  kafka_compile
   if [[ -d $HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE ]]; then kafka_check_version; else kafka_format; fi
   printf '%s\n' "$KAFKA_VERSION" >"$HOME_DIR/kafka/version-$ANNALS_KAFKA_NODE"
   kafka_properties "$HOME_DIR/kafka/data-$ANNALS_KAFKA_NODE" >"$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
@@ -31,6 +32,17 @@ kafka_launch() {
   launch kafka "$JAVA" -Xmx1g "${KAFKA_CLASSES[@]}" ${ANNALS_JAVA_OPTIONS:-} -Djava.awt.headless=true "-Dannals.dev=$HOME_DIR/kafka" "-Dannals.log=$LOGS/kafka.log" \
     "-Dlog4j2.configurationFile=$DEV/kafka-log4j2.properties" -cp "$KAFKA_CLASS_PATH" \
     kafka.Kafka "$HOME_DIR/kafka/server-$ANNALS_KAFKA_NODE.properties"
+}
+
+kafka_compile() {
+  local classes=$HOME_DIR/kafka-classes
+  [[ -d $classes ]] || return 0
+  # Only the launcher of Java itself expands the wildcard of KAFKA_CLASS_PATH.
+  "$JAVA" -XX:TieredStopAtLevel=1 --module jdk.compiler/com.sun.tools.javac.Main \
+    -cp "$(printf '%s:' "$CACHE/kafka-$KAFKA_VERSION"/*.jar)" \
+    -d "$classes" "$classes"/*.java >"$LOGS/kafka-compile.log" 2>&1 ||
+    die "could not compile $classes: $(head -n1 "$LOGS/kafka-compile.log") (all of it: $LOGS/kafka-compile.log)"
+  KAFKA_CLASS_PATH+=:$classes
 }
 
 # Sets KAFKA_CLASSES: options by which the JVM maps Kafka's classes from an archive instead of

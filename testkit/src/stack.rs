@@ -96,6 +96,24 @@ impl PrivateStack {
         stack.up_with(&[Component::Kafka], &[&own, variables].concat()).await
     }
 
+    /// Starts a Kafka with these properties, and the policy `ShortRetention` for new topics.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn kafka_with_policy(properties: &str) -> Self {
+        const POLICY: &str = "ShortRetention";
+        let stack = Self::home().await;
+        let classes = stack.home.join("kafka-classes");
+        std::fs::create_dir_all(&classes).must("make a directory for classes");
+        let source = format!("{POLICY}.java");
+        let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("java").join(&source);
+        std::fs::copy(written, classes.join(source)).must("copy a policy");
+        let properties = format!("create.topic.policy.class.name={POLICY}\n{properties}");
+        std::fs::write(stack.home.join("kafka.properties"), properties)
+            .must("write a private Kafka's properties");
+        stack.up_with(&[Component::Kafka], &ports(&[Component::Kafka])).await
+    }
+
     /// Starts a standby of a stopped private PostgreSQL: it follows the primary once that runs
     /// again.
     ///
