@@ -346,6 +346,39 @@ async fn closing_finishes_what_is_queued_and_refuses_what_comes_later() {
 }
 
 #[tokio::test]
+async fn a_runtime_that_shuts_down_drops_the_appends_in_the_queue() {
+    let bed = Testbed::new("coalesced_shutdown").await;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().must("make a runtime");
+    let coalescing = Coalescing::default().direct_max(0).calls_max(NonZeroUsize::MIN);
+    let options = StoreOptions::default().coalescing(coalescing).without_notifications();
+    let url = bed.database_url();
+    let store = runtime.spawn(async move { options.connect(&url).await.must("connect") });
+    let store = store.await.must("run");
+    let append = |number: usize| {
+        let store = store.clone();
+        runtime.spawn(async move { store.append(&one(&account(number))).await })
+    };
+    append(0).await.must("run").must("append");
+    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let mut stranger = connection.begin().await.must("begin");
+    let lock = sqlx::raw_sql(include_str!("sql/lock_events.sql"));
+    lock.execute(&mut *stranger).await.must("lock the events");
+    let called = append(1);
+    bed.until_waiting_for_a_lock().await;
+    let queued = append(2);
+    // The one worker has polled the append before this task.
+    runtime.spawn(async {}).await.must("run");
+    tokio::task::spawn_blocking(move || drop(runtime)).await.must("shut the runtime down");
+    for task in [called, queued] {
+        assert!(task.await.is_err_and(|error| error.is_cancelled()));
+    }
+    stranger.rollback().await.must("roll back");
+    let appended = bed.store().append(&one(&account(2))).await.must("append");
+    assert_eq!(appended.events[0].0.get(), 0, "the queued append was not sent");
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_an_append_at_once() {
     let bed = Testbed::new("coalesced_full").await;
     let coalescing = Coalescing::default().queue_events_max(NonZeroUsize::new(5).unwrap());

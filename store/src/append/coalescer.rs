@@ -47,30 +47,47 @@ impl Store {
         while let Some(start) = self.append_queue().start() {
             match start {
                 Start::Call => {
-                    let call = Call { store: self.clone(), streams: None, alone: Vec::new() };
+                    let call = Call {
+                        store: self.clone(),
+                        task: TaskState::Spawned,
+                        streams: None,
+                        alone: Vec::new(),
+                    };
                     drop(runtime.spawn(call.run()));
                 }
                 Start::Alone(append) => {
-                    let lone = Lone { store: self.clone(), stream: append.stream.clone() };
+                    let (store, stream) = (self.clone(), append.stream.clone());
+                    let lone = Lone { store, task: TaskState::Spawned, stream };
                     drop(runtime.spawn(lone.run(append)));
                 }
             }
         }
     }
 
-    /// Starts the calls that the end of a task permits.
-    fn start_next_appends(&self) {
-        match Handle::try_current() {
-            Ok(runtime) => self.start_appends(&runtime),
-            // The runtime has shut down, and with it the callers.
-            Err(_none) => self.append_queue().clear(),
+    /// Starts the calls that a task permits, by its end or by its selection.
+    fn start_next_appends(&self, task: TaskState) {
+        match (Handle::try_current(), task) {
+            (Ok(runtime), TaskState::Polled) => self.start_appends(&runtime),
+            // The runtime shuts down or has shut down, and with it the callers.
+            (Ok(_) | Err(_), TaskState::Spawned) | (Err(_), TaskState::Polled) => {
+                self.append_queue().clear();
+            }
         }
     }
+}
+
+/// Whether a task has begun. A runtime that shuts down drops a new task before it begins, and would
+/// drop the next one, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TaskState {
+    Spawned,
+    Polled,
 }
 
 /// A call in progress. Dropping it frees its streams, also after a panic.
 struct Call {
     store: Store,
+    task: TaskState,
     /// Those of its appends, once it has selected them.
     streams: Option<Vec<StreamName>>,
     alone: Vec<QueuedAppend>,
@@ -80,25 +97,27 @@ impl Drop for Call {
     fn drop(&mut self) {
         let alone = std::mem::take(&mut self.alone);
         self.store.append_queue().finish_call(self.streams.as_deref(), alone);
-        self.store.start_next_appends();
+        self.store.start_next_appends(self.task);
     }
 }
 
 /// An append that goes alone. Dropping it frees its stream, also after a panic.
 struct Lone {
     store: Store,
+    task: TaskState,
     stream: StreamName,
 }
 
 impl Drop for Lone {
     fn drop(&mut self) {
         self.store.append_queue().finish_alone(&self.stream);
-        self.store.start_next_appends();
+        self.store.start_next_appends(self.task);
     }
 }
 
 impl Lone {
-    async fn run(self, queued: QueuedAppend) {
+    async fn run(mut self, queued: QueuedAppend) {
+        self.task = TaskState::Polled;
         let started_at = Instant::now();
         let result = append_alone(&self.store, &queued).await;
         queued.complete(result, 1, started_at);
@@ -120,6 +139,7 @@ impl Call {
     /// ready to run have had their turn, and a connection is free. Without such tasks, the turn
     /// takes no time.
     async fn run(mut self) {
+        self.task = TaskState::Polled;
         let store = self.store.clone();
         // Before the turn of other tasks, one of which returns the last call's connection to the
         // pool: a server process that made the last call has everything at hand.
@@ -165,7 +185,7 @@ impl Call {
         let appends = self.store.append_queue().select();
         self.streams = Some(appends.iter().map(|append| append.stream.clone()).collect());
         // For appends that did not fit.
-        self.store.start_next_appends();
+        self.store.start_next_appends(self.task);
         appends
     }
 
