@@ -3,12 +3,14 @@
 
 use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
-    ACCESS_LISTS, CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, PrivateStack,
-    RelayProcess, RelaySettings, Right, Testbed, ThreeBrokers, TwoDoors, account, allow, check,
-    configure_topic, create_replicated_topic, create_topic, create_topic_on, deny, deposited,
-    deposited_large, limit_writing, read_topic, write_records,
+    ACCESS_LISTS, CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, Operation,
+    PrivateStack, RelayProcess, RelaySettings, Resource, Right, Testbed, ThreeBrokers, TwoDoors,
+    account, allow, check, configure_topic, create_replicated_topic, create_topic, create_topic_on,
+    deny, deposited, deposited_large, grant, limit_writing, read_topic, withdraw, write_records,
 };
 use uuid::Uuid;
+
+use Operation::{Describe, DescribeConfigs, Write};
 
 /// A broker whose other listener accepts one user with this password.
 const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
@@ -167,7 +169,12 @@ async fn ledgers_on_the_second(bed: &Testbed) -> (RelayProcess, [Follower; 2]) {
     create_topic_on(&bed.environment().kafka, &bed.topic(LEDGER), 2).await;
     let settings =
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
-    let mut relay = RelayProcess::start(&settings);
+    publish_one(bed, &settings).await
+}
+
+/// A relay that has published an event of each category, and has ended since.
+async fn publish_one(bed: &Testbed, settings: &RelaySettings) -> (RelayProcess, [Follower; 2]) {
+    let mut relay = RelayProcess::start(settings);
     append_to_both(bed, 1).await;
     let [accounts, ledgers] = followers(bed);
     accounts.until_count(1).await;
@@ -195,6 +202,37 @@ async fn a_topic_without_a_leader_holds_its_category_only_also_when_a_relay_star
     relay.event("quarantine_ended").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
+}
+
+/// Both topics have a record behind their recorded ends, and only one of them can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_without_the_right_to_read_gets_nothing_until_its_records_are_compared() {
+    let kafka = TwoDoors::with_login(&format!("{ACCESS_LISTS}{LOGIN}")).await;
+    let bed = Testbed::on("not_compared", kafka.environment().clone()).await;
+    let broker = &kafka.environment().kafka;
+    let settings = bed.relay().impatient().kafka(&kafka.other());
+    let settings = settings.variable("ANNALS_RELAY__KAFKA__PROPERTIES", LOGS_IN);
+    let (mut relay, [accounts, ledgers]) = publish_one(&bed, &settings).await;
+    for category in [CATEGORY, LEDGER] {
+        let topic = bed.topic(category);
+        let published = read_topic(broker, &topic, Isolation::Committed).await;
+        write_records(broker, &topic, &published).await;
+    }
+    let topic = bed.topic(LEDGER);
+    let rights = (Resource::Topics(&topic), [Write, Describe, DescribeConfigs]);
+    grant(broker, "relay", rights.0, &rights.1).await;
+    relay.restart();
+    append_to_both(&bed, 2).await;
+    let line = relay.event("topic_not_compared").await;
+    assert!(line.contains(&topic) && line.contains("authorization"), "{line}");
+    relay.quarantines_for("topic", LEDGER).await;
+    accounts.until_count(3).await;
+    assert_eq!(ledgers.count(), 2);
+
+    withdraw(broker, "relay", rights.0, &rights.1).await;
+    ledgers.until_count(3).await;
+    relay.event("quarantine_ended").await;
+    assert!(relay.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,15 +34,6 @@ pub(crate) struct TopicAdmin {
 /// The result of a request for each of its topics.
 pub(crate) type ByTopic<T> = BTreeMap<String, T>;
 
-/// A topic that exists.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FoundTopic {
-    pub(crate) partitions: i32,
-    /// One of its partitions without a leader. A request for the offsets of such a partition waits
-    /// until it has one.
-    pub(crate) leaderless: Option<i32>,
-}
-
 /// The offsets of partitions.
 #[derive(Debug, Default)]
 struct FoundOffsets {
@@ -77,14 +68,9 @@ impl TopicAdmin {
 
     /// The partition count of a topic; `None` if it does not exist.
     pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>> {
-        Ok(self.look_up(topic)?.map(|found| found.partitions))
-    }
-
-    /// A topic; `None` if it does not exist.
-    fn look_up(&self, topic: &str) -> Result<Option<FoundTopic>> {
         let failed = |error| self.failure("look a topic up", &error, topic);
         let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
-        let found = metadata.topics().first().and_then(found_topic).transpose();
+        let found = metadata.topics().first().and_then(partition_count).transpose();
         found.map_err(|code| failed(KafkaError::MetadataFetch(code)))
     }
 
@@ -95,11 +81,11 @@ impl TopicAdmin {
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
-    /// Those of these topics that exist, or why that is unknown; topics that the relay may not
-    /// describe are left out, too. One request.
-    pub(crate) fn find(&self, topics: &[&str]) -> Result<ByTopic<Result<FoundTopic>>> {
+    /// The partition count of each of these topics, or why it is unknown; topics that do not exist,
+    /// or that the relay may not describe, are left out. One request.
+    pub(crate) fn partitions_of(&self, topics: &[&str]) -> Result<ByTopic<Result<i32>>> {
         if let [topic] = topics {
-            let found = match self.look_up(topic) {
+            let found = match self.partitions(topic) {
                 Err(failure) if failure.is_outage() => return Err(failure),
                 found => found.transpose(),
             };
@@ -112,7 +98,7 @@ impl TopicAdmin {
         let known = metadata.topics().iter().filter(|topic| wanted.contains(topic.name()));
         let known = known.filter_map(|topic| {
             let failed = |code| failed(KafkaError::MetadataFetch(code), topic.name());
-            Some((topic.name().to_owned(), found_topic(topic)?.map_err(failed)))
+            Some((topic.name().to_owned(), partition_count(topic)?.map_err(failed)))
         });
         Ok(known.collect())
     }
@@ -150,14 +136,14 @@ impl TopicAdmin {
     /// The first and the end offset of every partition of these topics; topics that do not exist
     /// are left out. A few requests, for any number of topics.
     pub(crate) fn ends_of(&self, topics: &[&str]) -> Result<FoundEnds> {
-        let mut found = self.find(topics)?;
+        let mut found = self.partitions_of(topics)?;
         for topic in topics {
             if found.contains_key(*topic) {
                 continue;
             }
             // A broker leaves out of a list the topics that the relay may not describe. Asked for a
             // topic by its name, it returns an error.
-            let named = match self.look_up(topic) {
+            let named = match self.partitions(topic) {
                 Err(failure) if failure.is_outage() => return Err(failure),
                 named => named.transpose(),
             };
@@ -166,7 +152,7 @@ impl TopicAdmin {
         let mut ends = FoundEnds::default();
         let mut partitions = Partitions::new();
         for (topic, found) in found {
-            match found.and_then(|found| with_leaders(&topic, found)) {
+            match found {
                 Ok(count) => {
                     let topic = Arc::<str>::from(topic);
                     partitions.extend((0..count).map(|number| (Arc::clone(&topic), number)));
@@ -343,25 +329,12 @@ impl TopicAdmin {
 }
 
 /// Why a partition cannot be written to at the moment.
-fn found_topic(topic: &MetadataTopic) -> Option<Result<FoundTopic, Code>> {
+fn partition_count(topic: &MetadataTopic) -> Option<Result<i32, Code>> {
     match topic.error().map(Code::from) {
-        None => {
-            let leaderless = topic.partitions().iter().find(|partition| partition.leader() < 0);
-            Some(Ok(FoundTopic {
-                partitions: i32::try_from(topic.partitions().len()).ok()?,
-                leaderless: leaderless.map(MetadataPartition::id),
-            }))
-        }
+        None => i32::try_from(topic.partitions().len()).ok().map(Ok),
         Some(Code::UnknownTopicOrPartition) => None,
         Some(code) => Some(Err(code)),
     }
-}
-
-/// The partition count of a topic whose partitions have leaders.
-fn with_leaders(topic: &str, found: FoundTopic) -> Result<i32> {
-    let reason = |partition| format!("partition {partition} has no leader");
-    let failure = found.leaderless.map(|partition| unavailable(topic, reason(partition)));
-    failure.map_or(Ok(found.partitions), Err)
 }
 
 fn unavailable(topic: &str, reason: String) -> KafkaFailure {

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::kafka::topic_admin::{ByTopic, FoundTopic, TopicAdmin};
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
 use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
 use crate::report::kafka_failure::KafkaFailure;
 
@@ -26,7 +26,7 @@ pub(crate) fn ensure_topic_at(
     config: &Config,
     plan: &TopicPlan,
 ) -> Result<TopicFacts, KafkaFailure> {
-    let found = admin.find(&[&plan.name])?;
+    let found = admin.partitions_of(&[&plan.name])?;
     let plans = std::slice::from_ref(plan);
     let mut made = ensure_topics(admin, &config.kafka.bootstrap_servers, plans, &found)?;
     made.remove(&plan.name).unwrap_or_else(|| Err(without_metadata(&plan.name)))
@@ -41,13 +41,13 @@ pub(crate) fn ensure_topics(
     admin: &TopicAdmin,
     bootstrap_servers: &str,
     plans: &[TopicPlan],
-    found: &ByTopic<Result<FoundTopic, KafkaFailure>>,
+    found: &ByTopic<Result<i32, KafkaFailure>>,
 ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, KafkaFailure> {
     let (mut there, mut refused) = (ByTopic::new(), ByTopic::new());
     let mut missing: Vec<&TopicPlan> = Vec::new();
     for plan in plans {
         match found.get(&plan.name) {
-            Some(Ok(topic)) => drop(there.insert(plan.name.clone(), topic.partitions)),
+            Some(Ok(partitions)) => drop(there.insert(plan.name.clone(), *partitions)),
             Some(Err(_)) | None if !plan.create || found.contains_key(&plan.name) => {
                 // A topic may exist and not be listed: asked for it by name, the broker returns its
                 // error.
@@ -106,10 +106,10 @@ fn make(
     while !open.is_empty() {
         let names: Vec<&str> = open.iter().map(String::as_str).collect();
         let is_late = Instant::now() >= deadline;
-        for (topic, found) in admin.find(&names)? {
+        for (topic, found) in admin.partitions_of(&names)? {
             // The leader may not be elected yet.
             if found.is_ok() || is_late {
-                made.insert(topic, found.map(|found| found.partitions));
+                made.insert(topic, found);
             }
         }
         open.retain(|topic| !made.contains_key(topic));

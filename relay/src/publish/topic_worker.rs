@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
-use crate::kafka::topic_admin::{ByTopic, FoundTopic, TopicAdmin};
+use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
 use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
 use crate::kafka::topic_setup::ensure_topics;
 use crate::model::offsets::{Partitions, RecordOffset, TopicEnds};
@@ -23,13 +23,10 @@ struct Connected {
 /// The topics that have lost records, by the recorded ends of their partitions.
 fn lost(
     admin: &TopicAdmin,
-    found: &FoundTopics,
+    found: &FoundPartitions,
     records: &TopicEnds,
 ) -> Result<ByTopic<Failure>, Failure> {
-    let has_leaders = |topic: &String| {
-        found.get(topic).is_some_and(|of| of.as_ref().is_ok_and(|of| of.leaderless.is_none()))
-    };
-    let partitions = records.keys().filter(|(topic, _)| has_leaders(topic));
+    let partitions = records.keys().filter(|(topic, _)| found.contains_key(topic));
     let partitions: Partitions =
         partitions.map(|(topic, number)| (topic.as_str().into(), *number)).collect();
     let ends = admin.end_offsets(&partitions)?;
@@ -56,8 +53,8 @@ fn lost(
     Ok(lost.into_iter().map(failure).collect())
 }
 
-/// The topics that exist.
-pub(super) type FoundTopics = ByTopic<Result<FoundTopic, KafkaFailure>>;
+/// The partition counts of existing topics.
+pub(super) type FoundPartitions = ByTopic<Result<i32, KafkaFailure>>;
 
 impl Worker {
     pub(super) fn new(config: &Arc<Config>) -> Self {
@@ -72,12 +69,16 @@ impl Worker {
         config: &Arc<Config>,
         topics: Vec<String>,
         records: TopicEnds,
-    ) -> Result<(FoundTopics, ByTopic<Failure>), Failure> {
+    ) -> Result<(FoundPartitions, ByTopic<Failure>), Failure> {
         self.in_a_thread(config, move |admin, claims| {
             let mut refused = claims.claim(admin, &topics)?;
             let free = topics.iter().filter(|topic| !refused.contains_key(*topic));
             let free: Vec<&str> = free.map(String::as_str).collect();
-            let found = if free.is_empty() { FoundTopics::new() } else { admin.find(&free)? };
+            let found = if free.is_empty() {
+                FoundPartitions::new()
+            } else {
+                admin.partitions_of(&free)?
+            };
             refused.extend(lost(admin, &found, &records)?);
             Ok((found, refused))
         })
@@ -102,7 +103,7 @@ impl Worker {
         &self,
         config: &Arc<Config>,
         topics: Vec<String>,
-        found: Arc<FoundTopics>,
+        found: Arc<FoundPartitions>,
     ) -> Result<ByTopic<Result<TopicFacts, KafkaFailure>>, Failure> {
         let of = Arc::clone(config);
         self.in_a_thread(config, move |admin, _claims| {

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::kafka::topic_admin::ByTopic;
 use crate::kafka::topic_plan::TopicFacts;
 use crate::model::message::Destination;
-use crate::publish::topic_worker::{FoundTopics, Worker};
+use crate::publish::topic_worker::{FoundPartitions, Worker};
 use crate::publish::topics_state::TopicsState;
 use crate::publish::uncompared::UncomparedTopics;
 use crate::report::failure::Failure;
@@ -206,7 +206,7 @@ impl CategoryTopics {
         &self,
         worker: &Worker,
         by_topic: &BTreeMap<String, &String>,
-        found: &Arc<FoundTopics>,
+        found: &Arc<FoundPartitions>,
     ) -> Result<ByTopic<Failure>, Failure> {
         let is_wanted = |topic: &String| {
             by_topic.get(topic).is_some_and(|of| locked(&self.state).is_suspected(of))
