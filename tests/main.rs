@@ -97,6 +97,8 @@ mod nothing_is_lost;
 #[cfg(test)]
 mod one_bad_topic;
 #[cfg(test)]
+mod one_handler;
+#[cfg(test)]
 mod one_instance;
 #[cfg(test)]
 mod one_round_trip;

@@ -21,6 +21,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::forked::Pair;
 
@@ -53,11 +54,46 @@ impl Script {
         Arc::new(script)
     }
 
+    /// Multiplies the amount of a deposit, unless it is refused.
+    fn scale(&self, event: &mut AccountEvent, factor: i64) -> Result<(), String> {
+        let AccountEvent::MoneyDeposited(deposited) = event else { return Ok(()) };
+        if self.refused_cents == Some(deposited.cents) {
+            return Err(format!("{} cents are refused", deposited.cents));
+        }
+        deposited.cents *= factor;
+        Ok(())
+    }
+
     fn gated() -> Arc<Self> {
         let mut script = Arc::into_inner(Self::plain()).must("have the only handle");
         script.gate = Semaphore::new(0);
         Arc::new(script)
     }
+}
+
+/// What a handler needs of an event, from the log or from the topic.
+pub(crate) struct AppliedEvent<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) version: i64,
+    pub(crate) event_id: Uuid,
+}
+
+/// Applies an event to the balance of its account.
+pub(crate) async fn add_to_balance(
+    connection: &mut PgConnection,
+    applied: &AppliedEvent<'_>,
+    event: &AccountEvent,
+) -> Result<(), sqlx::Error> {
+    let cents = match event {
+        AccountEvent::MoneyDeposited(deposited) => deposited.cents,
+        AccountEvent::AccountOpened(_) | AccountEvent::AccountClosed(_) => 0,
+    };
+    let apply = sqlx::query(include_str!("sql/balance_apply.sql"))
+        .bind(applied.stream)
+        .bind(applied.version)
+        .bind(applied.event_id)
+        .bind(cents);
+    apply.execute(connection).await.map(drop)
 }
 
 /// The balances of accounts, and the events that made them, in the order of their application.
@@ -92,20 +128,11 @@ impl Projection for Balances {
         self.script.begun.fetch_add(1, Ordering::SeqCst);
         let factor = if self.version == 1 { 1 } else { 10 };
         for event in events {
-            let cents = match event.decode()? {
-                AccountEvent::MoneyDeposited(deposited) => deposited.cents,
-                AccountEvent::AccountOpened(_) | AccountEvent::AccountClosed(_) => 0,
-            };
-            if self.script.refused_cents == Some(cents) {
-                return Err(format!("{cents} cents are refused").into());
-            }
-            sqlx::query(include_str!("sql/balance_apply.sql"))
-                .bind(event.stream.as_str())
-                .bind(event.version.get())
-                .bind(event.id.get())
-                .bind(cents * factor)
-                .execute(&mut *connection)
-                .await?;
+            let mut data: AccountEvent = event.decode()?;
+            self.script.scale(&mut data, factor)?;
+            let (version, event_id) = (event.version.get(), event.id.get());
+            let applied = AppliedEvent { stream: event.stream.as_str(), version, event_id };
+            add_to_balance(connection, &applied, &data).await?;
         }
         if let Ok(permit) = self.script.gate.acquire().await {
             permit.forget();

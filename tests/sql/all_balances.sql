@@ -1,0 +1,2 @@
+-- All balances that readers see, by account.
+select account, cents from balances.balances order by account
