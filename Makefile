@@ -1,6 +1,6 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill soak audit fmt doc
+.PHONY: help demo bank test test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill soak audit semver fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: ## Measure beside the bare components; see bench/README.md
 
 audit: ## Licences, advisories and duplicate dependencies (builds cargo-deny when absent)
 	@ops/audit
+
+semver: ## The public Rust API beside the last release's, by semantic versioning; ARGS=COMMIT for another base
+	@ops/semver $(ARGS)
 
 fmt: ## Format the code
 	@cargo fmt --all

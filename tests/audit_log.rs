@@ -3,13 +3,15 @@
 
 use std::process::{Command, Output};
 
-use annals_store::{Append, Context, ExpectedVersion, Metadata, NewEvent, StreamName};
+use annals_store::{
+    Append, Context, ExpectedVersion, Metadata, NewEvent, SchemaName, StoreOptions, StreamName,
+};
 use annals_testkit::{Must, Testbed, account, deposited, opened};
 use serde_json::Value;
 use uuid::Uuid;
 
 /// Runs `annals`.
-fn annals(bed: &Testbed, arguments: &[&str]) -> Output {
+pub(crate) fn annals(bed: &Testbed, arguments: &[&str]) -> Output {
     let tests = std::env::current_exe().must("find this program");
     let debug = tests.parent().and_then(|deps| deps.parent()).must("find the target directory");
     let mut command = Command::new(debug.join("annals"));
@@ -105,6 +107,40 @@ async fn the_causal_tree_of_any_of_its_events_is_the_whole_tree() {
     }
     assert_eq!(lines(&bed, &["tree", &first.to_string(), "--events-max", "2"]).len(), 2);
     assert!(!annals(&bed, &["tree", &command.to_string()]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_ends_with_documented_codes_and_says_an_error_once_with_its_remedy() {
+    let bed = Testbed::new("annals_codes").await;
+    let tree = Uuid::nil().to_string();
+    for arguments in [
+        &["log"][..],
+        &["tree", &tree],
+        &["stream", "show", "account-a"],
+        &["stream", "close", "account-a", "--reason", "a test"],
+    ] {
+        let ended = annals(&bed, &[arguments, &["--no-such-argument"]].concat());
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+        let ended = annals(&bed, &[&["--schema", "elsewhere"], arguments].concat());
+        let said = String::from_utf8(ended.stderr).must("say UTF-8");
+        assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        let is_once = said.matches("does not exist").count() == 1;
+        assert!(is_once && said.contains("annals-relay migrate"), "{said}");
+    }
+    assert_eq!(annals(&bed, &["--schema", "No Name", "log"]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_another_schema_is_administered() {
+    let bed = Testbed::new("annals_schema").await;
+    let schema = SchemaName::new("elsewhere").must("name a schema");
+    let store = StoreOptions::default().schema(schema).connect(&bed.database_url()).await;
+    let store = store.must("connect");
+    store.migrate().await.must("migrate");
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [opened("a")]);
+    store.append(&append).await.must("append");
+    assert_eq!(lines(&bed, &["log"]).len(), 0);
+    assert_eq!(lines(&bed, &["--schema", "elsewhere", "log"]).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

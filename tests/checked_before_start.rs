@@ -226,6 +226,9 @@ async fn without_an_event_store_each_subcommand_names_the_one_that_makes_it() {
     for command in [
         "status",
         "quarantine list",
+        "quarantine show account-a",
+        "quarantine retry account-a",
+        "quarantine skip account-a --position 1 --reason test",
         "quarantine release",
         "deliver at-least-once",
         "reshard 4",
@@ -235,6 +238,9 @@ async fn without_an_event_store_each_subcommand_names_the_one_that_makes_it() {
         "replay --resume",
         "audit",
         "topics plan",
+        "topics apply",
+        "schemas export --flink account",
+        "grants read somebody",
         "forget another --reason test",
         "release-topics --store 00000000-0000-0000-0000-000000000000 --publication p --reason test",
     ] {
@@ -245,6 +251,18 @@ async fn without_an_event_store_each_subcommand_names_the_one_that_makes_it() {
         }
     }
     assert!(unnamed.is_empty(), "{unnamed:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_without_an_event_store_names_what_makes_it_and_waits_for_it() {
+    let bed = Testbed::new("not_migrated").await;
+    let settings = bed.relay().impatient().variable("ANNALS_RELAY__DATABASE__SCHEMA", "elsewhere");
+    let mut relay = RelayProcess::start(&settings);
+    let line = relay.waits_for("database").await;
+    assert!(line.contains("annals-relay migrate"), "{line}");
+    settings.must_run(&["migrate"]).await;
+    relay.event("publishing").await;
+    assert!(relay.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

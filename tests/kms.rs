@@ -23,8 +23,16 @@ use crate::key_server::{self, Request};
 #[derive(Debug, Default)]
 struct Service {
     keys: BTreeMap<String, u32>,
-    ciphertexts: BTreeMap<String, (String, Value)>,
+    ciphertexts: BTreeMap<String, Encrypted>,
     is_throttled: bool,
+}
+
+#[derive(Debug)]
+struct Encrypted {
+    key: String,
+    plaintext: Value,
+    /// The encryption context; null without one.
+    context: Value,
 }
 
 type Refused = (u16, &'static str);
@@ -76,21 +84,22 @@ fn is_signed(request: &Request) -> bool {
 }
 
 impl Service {
-    fn encrypt(&mut self, key: &Value, plaintext: Value) -> Result<Value, Refused> {
+    fn encrypt(&mut self, key: &Value, plaintext: Value, context: Value) -> Result<Value, Refused> {
         let key = key.as_str().filter(|key| self.keys.contains_key(*key));
         let key = key.ok_or((400, "NotFoundException"))?.to_owned();
         // Bytes in base64 without padding, as long as the number has three digits.
         let blob = format!("blob{}", 1_000 + self.ciphertexts.len());
-        self.ciphertexts.insert(blob.clone(), (key, plaintext));
+        self.ciphertexts.insert(blob.clone(), Encrypted { key, plaintext, context });
         Ok(json!({ "CiphertextBlob": blob }))
     }
 
-    fn decrypt(&self, body: &Value) -> Result<Value, Refused> {
+    fn decrypt(&self, body: &Value, context: &Value) -> Result<Value, Refused> {
         let blob = body["CiphertextBlob"].as_str().unwrap_or_default();
-        let found = self.ciphertexts.get(blob).ok_or((400, "InvalidCiphertextException"))?;
+        let found = self.ciphertexts.get(blob).filter(|found| found.context == *context);
+        let found = found.ok_or((400, "InvalidCiphertextException"))?;
         // A key that is scheduled for deletion decrypts nothing.
-        let is_usable = self.keys.contains_key(&found.0);
-        is_usable.then(|| found.1.clone()).ok_or((400, "KMSInvalidStateException"))
+        let is_usable = self.keys.contains_key(&found.key);
+        is_usable.then(|| found.plaintext.clone()).ok_or((400, "KMSInvalidStateException"))
     }
 
     fn answer(&mut self, request: &Request) -> Result<Value, Refused> {
@@ -105,12 +114,16 @@ impl Service {
             return Err((400, "ThrottlingException"));
         }
         let body = &request.body;
+        let context = &body["EncryptionContext"];
         match header("x-amz-target") {
-            "TrentService.Encrypt" => self.encrypt(&body["KeyId"], body["Plaintext"].clone()),
-            "TrentService.Decrypt" => Ok(json!({ "Plaintext": self.decrypt(body)? })),
+            "TrentService.Encrypt" => {
+                self.encrypt(&body["KeyId"], body["Plaintext"].clone(), context.clone())
+            }
+            "TrentService.Decrypt" => Ok(json!({ "Plaintext": self.decrypt(body, context)? })),
             "TrentService.ReEncrypt" => {
-                let plaintext = self.decrypt(body)?;
-                self.encrypt(&body["DestinationKeyId"], plaintext)
+                let plaintext = self.decrypt(body, &body["SourceEncryptionContext"])?;
+                let context = body["DestinationEncryptionContext"].clone();
+                self.encrypt(&body["DestinationKeyId"], plaintext, context)
             }
             "TrentService.RotateKeyOnDemand" => {
                 let key = self.keys.get_mut(body["KeyId"].as_str().unwrap_or_default());
@@ -181,6 +194,28 @@ async fn keys_are_wrapped_by_kms_and_moved_to_another_of_its_keys() {
         service.keys.remove("first");
     });
     assert_eq!(keys("second").subject(&subject).await.must("get it under the other key"), key);
+}
+
+#[tokio::test]
+async fn a_key_is_decrypted_in_its_encryption_context_only() {
+    let bed = Testbed::new("kms_context").await;
+    let kms = Kms::start().await;
+    let keys = |key: &str, shop: &str| {
+        let context = BTreeMap::from([("shop".to_owned(), shop.to_owned())]);
+        let provider = kms.provider(key, "a-token").encryption_context(context);
+        PersonalKeys::new(bed.store(), provider)
+    };
+    let subject = Subject::new("customer-1").must("name a subject");
+    let key = keys("first", "here").subject(&subject).await.must("get a key");
+    let without = PersonalKeys::new(bed.store(), kms.provider("first", "a-token"));
+    for others in [keys("first", "elsewhere"), without] {
+        let refused = others.subject(&subject).await.unwrap_err();
+        let PersonalError::Provider(error) = refused else { panic!("{refused}") };
+        assert!(!error.is_retryable && error.reason.contains("InvalidCiphertext"), "{error}");
+    }
+    assert_eq!(keys("second", "here").rotate().await.must("rotate to another key"), 1);
+    assert_eq!(keys("second", "here").subject(&subject).await.must("get it again"), key);
+    assert!(keys("second", "elsewhere").subject(&subject).await.is_err());
 }
 
 #[tokio::test]

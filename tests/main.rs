@@ -38,6 +38,8 @@ mod deciding;
 #[cfg(test)]
 mod declared_topics;
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod dropped_futures;
 #[cfg(test)]
 mod dropped_partitions;

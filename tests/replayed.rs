@@ -2,12 +2,15 @@
 //! dies, and relays continue behind it without a gap.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
-use annals_store::{Append, ExpectedVersion};
+use annals_store::{Append, ExpectedVersion, Read};
 use annals_testkit::{
     CATEGORY, Isolation, Must, RawRecord, RelayProcess, Testbed, account, check, delete_topic,
     deposited, read_topic, until,
 };
+use futures_util::TryStreamExt;
+use serde_json::Value;
 
 const STREAMS: i64 = 10;
 const EVENTS_OF_A_STREAM: i64 = 300;
@@ -130,6 +133,30 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
     assert!(said.contains("no replay of this deployment is unfinished"), "{said}");
 }
 
+/// The time of the first event of a stream; all events of the stream have it, and those of later
+/// streams a later one.
+async fn time_of(bed: &Testbed, stream: i64) -> String {
+    let read = Read::stream(&account(stream));
+    let first = pin!(bed.store().read(read)).try_next().await.must("read a stream");
+    first.must("have an event").recorded_at.to_string()
+}
+
+/// From the time of a stream up to that of another: the events of two streams.
+async fn select_by_times(bed: &Testbed) {
+    let (since, before) = (time_of(bed, 2).await, time_of(bed, 4).await);
+    let times = ["--since", &since, "--before", &before];
+    let side = bed.topic("times-side");
+    let counted = ["replay", "--all", "--dry-run", "--json", "--to", &side];
+    let counted = bed.relay().must_run(&[&counted[..], &times].concat()).await;
+    let counted: Value = serde_json::from_str(&counted).must("read JSON");
+    assert_eq!(counted["parts"][0]["events"], 2 * EVENTS_OF_A_STREAM, "{counted}");
+    let some = ["replay", "--stream", "account-3", "--stream", "account-4"];
+    let reason = ["--to", &side, "--reason", "a test"];
+    bed.relay().must_run(&[&some[..], &times, &reason].concat()).await;
+    let found = versions(&records(bed, "times-side").await);
+    assert_eq!(found, [("account-3".to_owned(), (0..EVENTS_OF_A_STREAM).collect())].into());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are_not_disturbed() {
     let (bed, mut relay) = published("replay_selected").await;
@@ -155,6 +182,7 @@ async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are
     let found = versions(&records(&bed, "some-side").await);
     let expected = ["account-3", "account-4"].map(|name| (name.to_owned(), vec![10, 11, 12]));
     assert_eq!(found, expected.into());
+    select_by_times(&bed).await;
 
     let own = ["replay", "--category", CATEGORY, "--reason", "a test"];
     let refused = bed.relay().run(&own).await.unwrap_err();

@@ -8,7 +8,7 @@ mod stream;
 use std::io::Write;
 use std::process::ExitCode;
 
-use annals_store::{Store, StoreOptions};
+use annals_store::{PersonalError, SchemaName, SchemaNameError, Store, StoreOptions};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -20,6 +20,9 @@ struct AnnalsArguments {
     /// annals_admin for keys and streams.
     #[arg(long, env = "ANNALS_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// The database schema that has the tables.
+    #[arg(long, env = "ANNALS_SCHEMA", default_value = "annals", value_parser = schema)]
+    schema: SchemaName,
     #[command(subcommand)]
     command: AnnalsCommand,
 }
@@ -46,30 +49,56 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(writeln!(std::io::stderr(), "annals: {error:#}"));
+            drop(writeln!(std::io::stderr(), "annals: {}", in_full(&error)));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(AnnalsArguments { database_url, command }: AnnalsArguments) -> anyhow::Result<()> {
+async fn run(arguments: AnnalsArguments) -> anyhow::Result<()> {
+    let AnnalsArguments { database_url, schema, command } = arguments;
+    let connect = async || connect(database_url, schema).await;
     match command {
         AnnalsCommand::Completions(completions) => completions.run(),
         AnnalsCommand::Man(man) => man.run(),
-        AnnalsCommand::Log(log) => log.run(&connect(database_url).await?).await,
-        AnnalsCommand::Tree(tree) => tree.run(&connect(database_url).await?).await,
-        AnnalsCommand::Personal(personal) => personal.run(&connect(database_url).await?).await,
-        AnnalsCommand::Stream(stream) => stream.run(&connect(database_url).await?).await,
+        AnnalsCommand::Log(log) => log.run(&connect().await?).await,
+        AnnalsCommand::Tree(tree) => tree.run(&connect().await?).await,
+        AnnalsCommand::Personal(personal) => personal.run(&connect().await?).await,
+        AnnalsCommand::Stream(stream) => stream.run(&connect().await?).await,
     }
 }
 
-async fn connect(database_url: Option<String>) -> anyhow::Result<Store> {
+async fn connect(database_url: Option<String>, schema: SchemaName) -> anyhow::Result<Store> {
     let Some(url) = database_url else {
         let missing = "no database: give --database-url or ANNALS_DATABASE_URL";
         AnnalsArguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
     };
-    let options = StoreOptions::default().connections_max(2).without_notifications();
-    Ok(options.connect(&url).await?)
+    let options = StoreOptions::default().schema(schema).connections_max(2);
+    Ok(options.without_notifications().connect(&url).await?)
+}
+
+fn schema(text: &str) -> Result<SchemaName, SchemaNameError> {
+    SchemaName::new(text)
+}
+
+/// An error with its causes, in one line, each said once; and what makes an event store, if there
+/// is none.
+fn in_full(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            let gap = if line.is_empty() { "" } else { ": " };
+            line = format!("{line}{gap}{cause}");
+        }
+    }
+    let of_store = match error.downcast_ref() {
+        Some(PersonalError::Store(error)) => Some(error),
+        Some(_) | None => error.downcast_ref(),
+    };
+    if of_store.is_some_and(annals_store::Error::is_not_migrated) {
+        line.push_str(": run `annals-relay migrate`, or give --schema");
+    }
+    line
 }
 
 /// The reader of the output, such as `head`, has enough.

@@ -49,6 +49,17 @@ struct Kms {
     /// The token of its session, if it is a role.
     #[arg(long = "kms-session-token", env = "AWS_SESSION_TOKEN", hide_env_values = true)]
     session_token: Option<String>,
+    /// The encryption context of the keys, as NAME=VALUE; may be repeated, or separated by commas.
+    /// It must be that of the services.
+    #[arg(long = "kms-context", env = "ANNALS_KMS_CONTEXT", value_name = "NAME=VALUE")]
+    #[arg(value_delimiter = ',', value_parser = pair)]
+    context: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let pair = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
+    let (name, value) = pair.ok_or("a pair is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl Kms {
@@ -61,7 +72,8 @@ impl Kms {
             session_token: self.session_token.map(Into::into),
         };
         let region = self.region.unwrap_or_default();
-        Ok(Some(AwsKmsKeyProvider::new(&region, &key, credentials)?))
+        let provider = AwsKmsKeyProvider::new(&region, &key, credentials)?;
+        Ok(Some(provider.encryption_context(self.context.into_iter().collect())))
     }
 }
 

@@ -46,6 +46,11 @@ pub(crate) fn is_before_commit(code: &str) -> bool {
     is_of_a_class || (code.starts_with("40") && code != "40003")
 }
 
+/// Whether a table, a schema, a function or a column is undefined.
+pub(crate) fn is_undefined(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(|code| ["42P01", "3F000", "42883", "42703"].contains(&&*code))
+}
+
 /// Whether the session is read-only: a standby, or a read-only server, database or login.
 pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
     code_of(error).as_deref() == Some("25006")

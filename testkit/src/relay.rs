@@ -77,6 +77,18 @@ impl RelayProcess {
         self.ended().await
     }
 
+    /// Asks it to end, and again while it finishes its work; waits until it has ended.
+    ///
+    /// # Panics
+    /// If it has ended before the second signal, or does not end.
+    pub async fn terminate_twice(&mut self) -> ExitStatus {
+        self.log.line(self.start, Wanted::event("started", &[])).await;
+        self.signal("-TERM").await;
+        self.log.line(self.start, Wanted::event("stopping", &[])).await;
+        self.signal("-TERM").await;
+        self.ended().await
+    }
+
     /// Freezes it (SIGSTOP), as a swapping machine or a moving virtual machine does.
     ///
     /// # Panics

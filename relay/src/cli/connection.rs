@@ -1,7 +1,6 @@
 //! The relay's connections to PostgreSQL, and its errors as text.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use annals_store::{
@@ -11,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::config::Config;
+use crate::report::lacks_store;
 
 /// Maximum time for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -119,27 +119,12 @@ struct NotMigrated {
 
 /// An error of a subcommand. PostgreSQL alone would say only which relation or function is missing.
 pub(super) fn with_remedy(error: Box<dyn Error>, schema: SchemaName) -> Box<dyn Error> {
-    let first: &(dyn Error + 'static) = &*error;
-    let mut causes = std::iter::successors(Some(first), |error| (*error).source());
-    let lacks_store = causes.any(|cause| of_database(cause).is_some_and(lacks_something));
-    if lacks_store { Box::new(NotMigrated { schema, cause: error }) } else { error }
-}
-
-/// Whether a table, a schema, a function or a column is undefined.
-fn lacks_something(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| ["42P01", "3F000", "42883", "42703"].contains(&&*code))
-}
-
-fn of_database<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a sqlx::Error> {
-    // As a failure of the relay has it: an `Arc` is an error of its own.
-    let shared = cause.downcast_ref::<Arc<dyn Error + Send + Sync>>();
-    cause.downcast_ref().or_else(|| (**shared?).downcast_ref())
+    if lacks_store(&*error) { Box::new(NotMigrated { schema, cause: error }) } else { error }
 }
 
 /// An error of the database: what it says, with its hint.
 pub(super) fn refusal(error: sqlx::Error) -> Box<dyn Error> {
-    if lacks_something(&error) {
+    if lacks_store(&error) {
         return error.into();
     }
     let said = error.as_database_error().map(|error| {

@@ -139,26 +139,41 @@ pub(super) async fn execute(
             let findings = diff(&config, store, &files).await?;
             Ok(told(&findings, files.len(), output))
         }
-        SchemasCommand::Export(arguments) => Ok((exported(&config, store, arguments).await?, true)),
+        SchemasCommand::Export(arguments) => {
+            Ok((exported(&config, store, arguments, output).await?, true))
+        }
     }
 }
 
-async fn exported(config: &Config, store: &Store, arguments: ExportArguments) -> Result<String> {
+async fn exported(
+    config: &Config,
+    store: &Store,
+    arguments: ExportArguments,
+    output: Output,
+) -> Result<String> {
     if let Some(folder) = arguments.files {
         let paths = export(store, &folder).await?;
+        if output == Output::Json {
+            return Ok(format!("{}\n", json!({ "files": paths })));
+        }
         return Ok(paths.iter().map(|path| format!("{}\n", path.display())).collect());
     }
     let readers = [
-        (ReaderTool::Flink, arguments.flink),
-        (ReaderTool::ClickHouse, arguments.clickhouse),
-        (ReaderTool::Ksql, arguments.ksql),
-        (ReaderTool::Connect, arguments.connect),
+        (ReaderTool::Flink, "flink", arguments.flink),
+        (ReaderTool::ClickHouse, "clickhouse", arguments.clickhouse),
+        (ReaderTool::Ksql, "ksql", arguments.ksql),
+        (ReaderTool::Connect, "connect", arguments.connect),
     ];
     let mut text = String::new();
-    for (reader, category) in readers {
-        if let Some(category) = category {
-            text += &print_for(reader, config, store, &category).await?;
-        }
+    for (reader, tool, category) in readers {
+        let Some(category) = category else { continue };
+        let printed = print_for(reader, config, store, &category).await?;
+        text += &match output {
+            Output::Text => printed,
+            Output::Json => {
+                format!("{}\n", json!({ "tool": tool, "category": category, "text": printed }))
+            }
+        };
     }
     Ok(text)
 }

@@ -11,7 +11,11 @@ use crate::model::checkpoint::CheckpointError;
 use crate::model::claim::{PublicationRefused, TopicClaimed};
 use crate::model::quarantine::NewEntry;
 use crate::report::kafka_failure::KafkaFailure;
+use crate::report::lacks_store;
 use crate::report::registry_failure::RegistryFailure;
+
+/// How a database gets an event store.
+const MIGRATE: &str = "run `annals-relay migrate`, or set database.schema";
 
 /// A component that can be unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,10 +259,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The failure with its causes, in one line.
+    /// The failure with its causes and, if the database has no event store, what makes one, in one
+    /// line.
     #[must_use]
     pub fn in_full(&self) -> String {
-        crate::report::in_full(self)
+        let full = crate::report::in_full(self);
+        if lacks_store(self) { format!("{full}: {MIGRATE}") } else { full }
     }
 
     /// The id of the kind of failure: the field `cause` of the log event `halted`, and a row of

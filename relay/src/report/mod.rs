@@ -5,6 +5,7 @@
 mod error_chain;
 pub mod failure;
 pub mod kafka_failure;
+mod missing_store;
 mod policy;
 pub(crate) mod progress;
 pub mod registry_failure;
@@ -12,5 +13,6 @@ mod reporter;
 pub(crate) mod threads;
 
 pub use error_chain::in_full;
+pub(crate) use missing_store::lacks_store;
 pub(crate) use policy::{Policy, Recovered, RefusedTopic};
 pub(crate) use reporter::{Report, ReportReceiver, Reporter, report_channel};

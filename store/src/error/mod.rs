@@ -11,7 +11,7 @@ pub use self::refusal::{Conflict, Refusal};
 
 use crate::connections::url::DatabaseUrlError;
 use crate::history::History;
-use crate::sqlstate::is_transient;
+use crate::sqlstate::{is_transient, is_undefined};
 use crate::stream::{Position, StreamName, Version};
 
 /// Why an operation other than an append failed.
@@ -140,6 +140,13 @@ impl Error {
 
     pub(crate) fn database_each(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| Self::Database { action, source }
+    }
+
+    /// Whether the database has no event store in the schema of this one, or one of an earlier
+    /// release: [`Store::migrate`](crate::Store::migrate) makes the tables.
+    #[must_use]
+    pub fn is_not_migrated(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if is_undefined(source))
     }
 
     /// Whether the same operation can succeed when repeated.

@@ -3,6 +3,7 @@
 //! API: <https://docs.aws.amazon.com/kms/latest/APIReference/>; signatures:
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html>.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub struct AwsKmsKeyProvider {
     endpoint: Url,
     region: String,
     key_id: String,
+    context: BTreeMap<String, String>,
     credentials: RwLock<AwsCredentials>,
 }
 
@@ -67,7 +69,20 @@ impl AwsKmsKeyProvider {
         let client = client.map_err(|error| failed("make an HTTP client", &error))?;
         let endpoint = parse(&format!("https://kms.{region}.amazonaws.com"))?;
         let (region, key_id) = (region.to_owned(), key_id.to_owned());
-        Ok(Self { client, endpoint, region, key_id, credentials: RwLock::new(credentials) })
+        let (context, credentials) = (BTreeMap::new(), RwLock::new(credentials));
+        Ok(Self { client, endpoint, region, key_id, context, credentials })
+    }
+
+    /// Encrypts in this encryption context: names and values that are authenticated with each key.
+    /// The service decrypts a key only in the context in which it was encrypted, logs the context
+    /// with each request, and its policies can require it. It is not secret.
+    ///
+    /// Set it before the first key is made, and do not change it: keys that were encrypted in
+    /// another context, or without one, are refused.
+    #[must_use]
+    pub fn encryption_context(mut self, context: BTreeMap<String, String>) -> Self {
+        self.context = context;
+        self
     }
 
     /// Another endpoint than that of the region, such as one in a private network.
@@ -159,6 +174,14 @@ impl AwsKmsKeyProvider {
         Ok(Zeroizing::new(bytes))
     }
 
+    /// A request with the encryption context in these fields, if there is one.
+    fn in_context(&self, mut body: Value, fields: &[&str]) -> Value {
+        for field in fields.iter().filter(|_| !self.context.is_empty()) {
+            body[*field] = json!(self.context);
+        }
+        body
+    }
+
     async fn rotate_now(&self) -> Result<(), KeyProviderError> {
         let body = json!({ "KeyId": self.key_id });
         self.request("rotate the wrapping key", "RotateKeyOnDemand", body).await.map(drop)
@@ -169,6 +192,7 @@ impl KeyProvider for AwsKmsKeyProvider {
     fn wrap<'a>(&'a self, secret: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, KeyProviderError>> {
         Box::pin(async move {
             let body = json!({ "KeyId": self.key_id, "Plaintext": STANDARD.encode(secret) });
+            let body = self.in_context(body, &["EncryptionContext"]);
             let wrapped = self.bytes(("encrypt a key", "Encrypt"), body, "CiphertextBlob").await?;
             Ok(wrapped.to_vec())
         })
@@ -181,6 +205,7 @@ impl KeyProvider for AwsKmsKeyProvider {
         Box::pin(async move {
             // The ciphertext names its key, which can be the one before.
             let body = json!({ "CiphertextBlob": STANDARD.encode(wrapped) });
+            let body = self.in_context(body, &["EncryptionContext"]);
             self.bytes(("decrypt a key", "Decrypt"), body, "Plaintext").await
         })
     }
@@ -190,6 +215,8 @@ impl KeyProvider for AwsKmsKeyProvider {
         Box::pin(async move {
             let blob = STANDARD.encode(wrapped);
             let body = json!({ "CiphertextBlob": blob, "DestinationKeyId": self.key_id });
+            let fields = ["SourceEncryptionContext", "DestinationEncryptionContext"];
+            let body = self.in_context(body, &fields);
             Ok(self.bytes(WHAT, body, "CiphertextBlob").await?.to_vec())
         })
     }
