@@ -138,7 +138,10 @@ async fn a_relay_that_was_idle_for_longer_than_the_broker_keeps_its_ids_publishe
     until_forgotten(&kafka.environment().kafka, &prefix, 2).await;
     append(&bed).await;
     follower.until_count(2).await;
-    relay.goes_on_after("kafka").await;
+    // On a slow machine the ids are forgotten before the first event, too: the end of that outage
+    // can be on this page.
+    relay.waits_for("kafka").await;
+    relay.has_waited_for("kafka").await;
     append(&bed).await;
     follower.until_count(3).await;
     assert!(relay.terminate().await.success());

@@ -71,7 +71,11 @@ fn connecting(error: &sqlx::Error) -> &'static str {
             // rustls reports a refused certificate so.
             ErrorKind::InvalidData => OVER_TLS,
             // A client of TLS 1.3 may write before it reads why the server refuses its certificate.
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            // OpenSSL's own errors have no kind.
+            ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::Other => {
                 "connect to the store: the server closed the connection, as it does when it refuses \
                  the certificate of the URL (sslcert); its log has the reason"
             }

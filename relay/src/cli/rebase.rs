@@ -69,7 +69,7 @@ pub(super) async fn execute(
     let end = store.log_end(&mut connection).await?;
     drop(connection);
     let compared = compare(&config, store, (execution, output), &print).await?;
-    let Compared { records, has, diverging, skipped, ends } = compared;
+    let ComparedTotals { records, has, diverging, skipped, ends } = compared;
     if output == Output::Text {
         print(&format!(
             "{records} records read; the store has {has} of these events, and {diverging} published versions diverge\n"
@@ -95,7 +95,7 @@ pub(super) async fn execute(
 
 /// The published records beside the store.
 #[derive(Debug, Default)]
-struct Compared {
+struct ComparedTotals {
     records: u64,
     /// Number of events that the store has.
     has: usize,
@@ -111,10 +111,10 @@ async fn compare(
     store: &Store,
     (execution, output): (Execution, Output),
     print: impl Fn(&str) -> std::io::Result<()>,
-) -> Result<Compared, Box<dyn std::error::Error>> {
+) -> Result<ComparedTotals, Box<dyn std::error::Error>> {
     let mut comparison =
         Comparison::begin(config, store, (ComparedTopics::All, StartOffset::Covered)).await?;
-    let mut all = Compared::default();
+    let mut all = ComparedTotals::default();
     while let Some(page) = comparison.next().await? {
         if let Some(failure) = page.unread.into_values().next() {
             return Err(failure.into());

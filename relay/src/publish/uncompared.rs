@@ -11,10 +11,10 @@ use crate::report::threads::locked;
 
 /// The topics to which nothing is published yet. All readers of a process share them.
 #[derive(Debug, Default)]
-pub(crate) struct UncomparedTopics(Mutex<State>);
+pub(crate) struct UncomparedTopics(Mutex<UncomparedState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct UncomparedState {
     /// The topics, with the reason why they could not be read.
     topics: ByTopic<KafkaFailure>,
     /// The result of a later comparison, if it ends the publication.
@@ -24,7 +24,7 @@ struct State {
 impl UncomparedTopics {
     /// Replaces them after a comparison.
     pub(crate) fn replace(&self, topics: ByTopic<KafkaFailure>) {
-        *locked(&self.0) = State { topics, refusal: None };
+        *locked(&self.0) = UncomparedState { topics, refusal: None };
     }
 
     /// A later comparison has found that nothing may be published any more.
