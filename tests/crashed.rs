@@ -95,8 +95,9 @@ impl Published {
 
     /// Appends, and waits until the relay is idle.
     async fn settle(&self) {
+        let wanted = self.consumer.count() + 1;
         append(self.bed.store(), 0).await;
-        self.consumer.until_count(self.consumer.count() + 1).await;
+        self.consumer.until_count(wanted).await;
         self.bed.until_copied().await;
     }
 
@@ -122,10 +123,11 @@ impl Published {
     /// that finds it: the checkpoint with the event, in Kafka, counts them as ended.
     async fn publish_after(&self, unflushed: Unflushed) {
         self.relay.freeze().await;
+        let wanted = self.consumer.count() + 1;
         append(self.bed.store(), 1).await;
         unflushed.happen(&self.bed).await;
         self.relay.thaw().await;
-        self.consumer.until_count(self.consumer.count() + 1).await;
+        self.consumer.until_count(wanted).await;
     }
 
     /// The relay reconnects, and every recorded event comes, once and in order.
