@@ -172,6 +172,8 @@ mod stream_life;
 #[cfg(test)]
 mod survives_crashes;
 #[cfg(test)]
+mod tagged;
+#[cfg(test)]
 mod telemetry;
 #[cfg(test)]
 mod ten_processes;

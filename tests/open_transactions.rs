@@ -6,9 +6,11 @@ use std::collections::HashMap;
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     ALL_SHARDS, CATEGORY, Isolation, Must, RelayProcess, Testbed, TwoDoors, account, check,
-    deposited, read_topic, until_forgotten, until_nothing_is_open,
+    deposited, leave_transactions_open, read_topic, until_forgotten, until_nothing_is_open,
 };
 
+/// More than a relay with eight producers at a time needs.
+const BYTES_MAX: u64 = 100 * 1024 * 1024;
 const TRANSACTION_TIMEOUT: &str = "ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS";
 /// The broker checks often for timed-out transactions.
 const LOOKS_OFTEN: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n";
@@ -146,4 +148,34 @@ async fn a_relay_that_was_idle_for_longer_than_the_broker_keeps_its_ids_publishe
     follower.until_count(3).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_open_transactions_of_a_hundred_earlier_owners_are_ended_in_bounded_memory() {
+    let bed = Testbed::new("hundred").await;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed).await;
+    follower.until_count(1).await;
+    assert!(relay.terminate().await.success());
+
+    let ids: Vec<String> =
+        (0..100).map(|number| format!("{}test.left-{number}", bed.topic_prefix())).collect();
+    let topic = bed.topic(CATEGORY);
+    leave_transactions_open(&bed.environment().kafka, &topic, ids.clone()).await;
+    let fence = sqlx::query(include_str!("sql/to_fence.sql")).bind(&ids);
+    fence.execute(bed.store().pool()).await.must("leave ids to fence");
+    append(&bed).await;
+    let mut relay = RelayProcess::start(&bed.relay());
+    follower.until_count(2).await;
+    until_nothing_is_open(&bed.environment().kafka, &topic).await;
+    relay.event("fencing").await;
+    let bytes = relay.peak_bytes();
+    assert!((1..BYTES_MAX).contains(&bytes), "{bytes} bytes");
+    assert!(relay.terminate().await.success());
+    // Nothing is left for the next relay to fence.
+    let mut relay = RelayProcess::start(&bed.relay());
+    relay.publishes(ALL_SHARDS).await;
+    assert!(!relay.has_event("fencing"), "ids are fenced again");
+    assert!(relay.terminate().await.success());
 }

@@ -12,6 +12,8 @@ use sqlx::Row;
 /// Below the size of a large event, and above that of a transaction of small ones.
 const SMALL: &str = "3000";
 const LARGE: &str = "1000000";
+/// More than a relay needs whose pages are full.
+const REFUSED_BYTES_MAX: u64 = 200 * 1024 * 1024;
 
 async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
     let events = events.into_iter().map(|event| event.for_category(stream.category()));
@@ -231,6 +233,30 @@ async fn a_schema_that_the_registry_does_not_have_holds_the_streams_that_use_it(
     follower.until_count(6).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_schema_of_many_streams_holds_their_category_in_bounded_memory() {
+    let bed = Testbed::new("schema_many").await;
+    let brokers = &bed.environment().kafka;
+    let ledger = StreamName::new("ledger-1").must("name a stream");
+    let follower = Follower::start(brokers, &[&bed.topic("ledger")]);
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed, &account("a"), [opened("ann")]).await;
+    append(&bed, &ledger, [deposited(0)]).await;
+    follower.until_count(1).await;
+    assert!(relay.terminate().await.success());
+
+    let fill = include_str!("sql/fill_unregistered.sql");
+    sqlx::raw_sql(fill).execute(bed.store().pool()).await.must("fill");
+    append(&bed, &ledger, [deposited(1)]).await;
+    let strict = bed.relay().variable("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "false");
+    let mut relay = RelayProcess::start(&strict);
+    relay.quarantines_for("schema", CATEGORY).await;
+    follower.until_count(2).await;
+    let bytes = relay.peak_bytes();
+    assert!((1..REFUSED_BYTES_MAX).contains(&bytes), "{bytes} bytes");
+    assert!(relay.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -187,6 +187,8 @@ async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are
     let own = ["replay", "--category", CATEGORY, "--reason", "a test"];
     let refused = bed.relay().run(&own).await.unwrap_err();
     assert!(refused.contains("relays of this deployment run (a)"), "{refused}");
+    let counted = bed.relay().must_run(&["replay", "--category", CATEGORY, "--dry-run"]).await;
+    assert!(counted.contains("nothing was changed"), "{counted}");
     let to_own = ["replay", "--all", "--to", &bed.topic(CATEGORY), "--reason", "a test"];
     let refused = bed.relay().run(&to_own).await.unwrap_err();
     assert!(refused.contains("a category has a topic of this name"), "{refused}");

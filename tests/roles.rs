@@ -21,11 +21,11 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
         (_, "projections" | "projection_status" | "projection_skips") if role != "annals_relay" => {
             "s"
         }
-        ("annals_admin", "streams" | "events" | "outbox" | "schemas") => "sud",
+        ("annals_admin", "streams" | "events" | "outbox" | "schemas" | "tags") => "sud",
         (
             _,
             "identity" | "adoptions" | "streams" | "events" | "removed_events" | "archived_events"
-            | "outbox" | "outbox_dropped" | "schemas" | "migrations",
+            | "outbox" | "outbox_dropped" | "schemas" | "tags" | "migrations",
         )
         | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",
@@ -40,6 +40,8 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "append_and_commit"
         | "append_each"
         | "append_each_and_commit"
+        | "append_tagged"
+        | "append_tagged_and_commit"
         | "register_schema" => role == "annals_append",
         "projection_schema"
         | "projection_lock_appends"

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 
 use annals_store::{
-    Append, AppendError, Appended, Category, Checkpoint, Context, DecideError, Error, EventId,
-    EventStore, ExpectedVersion, FileKeyProvider, Follow, HEADER_NAME_BYTES_MAX, MemoryStore,
-    Metadata, NewEvent, OpenError, PersonalError, PersonalKeys, Position, Read, RecordedEvent,
-    Refusal, StreamName, Subject, Version,
+    Append, AppendCondition, AppendError, Appended, Category, Checkpoint, Context, DecideError,
+    Error, EventId, EventStore, ExpectedVersion, FileKeyProvider, Follow, HEADER_NAME_BYTES_MAX,
+    MemoryStore, Metadata, NewEvent, OpenError, PersonalError, PersonalKeys, Position, Read,
+    RecordedEvent, Refusal, StreamName, Subject, Tag, Version,
 };
 use annals_testkit::{
     Account, AccountClosed, CATEGORY, DEADLINE, Dice, Must, Testbed, account, closed, deposited,
@@ -47,6 +47,11 @@ fn told(refusal: &Refusal) -> String {
             let (expected, actual) = (conflict.expected, conflict.actual);
             format!("conflict {} {expected:?} {actual:?} {events:?}", conflict.stream)
         }
+        Refusal::TagConflict(conflict) => {
+            let events: Vec<_> = conflict.events.iter().map(identity).collect();
+            let (after, last) = (conflict.after, conflict.last);
+            format!("tag conflict {} {after} {last} {events:?}", conflict.tag)
+        }
         other => format!("{other:?}"),
     }
 }
@@ -74,7 +79,9 @@ impl Appends {
             let events = (0..self.dice.below(4)).map(|_| self.event()).collect::<Vec<_>>();
             append.and_to(&account(number % 4), expected, events)
         });
-        append.with_conflict_events(u16::try_from(self.dice.below(5)).must("make a number"))
+        let append =
+            append.with_conflict_events(u16::try_from(self.dice.below(5)).must("make a number"));
+        if self.dice.below(4) == 0 { append.under(self.condition()) } else { append }
     }
 
     fn expected(&mut self) -> ExpectedVersion {
@@ -86,6 +93,20 @@ impl Appends {
                 ExpectedVersion::Exactly(Version::new(version).must("make a version"))
             }
             _ => ExpectedVersion::Any,
+        }
+    }
+
+    fn tag(&mut self) -> Tag {
+        Tag::new(format!("owner:{}", self.dice.below(3))).must("make a tag")
+    }
+
+    fn condition(&mut self) -> AppendCondition {
+        let position = i64::try_from(1 + self.dice.below(400)).must("make a number");
+        let condition = AppendCondition::no_event_with(self.tag());
+        let condition = condition.after(Position::new(position));
+        match self.dice.below(2) {
+            0 => condition.of_types(["AccountOpened"]),
+            _ => condition,
         }
     }
 
@@ -106,6 +127,7 @@ impl Appends {
         let context =
             id.into_iter().fold(context, |context, id| context.correlation_id(id).causation_id(id));
         let event = event.with_context(&context);
+        let event = if self.dice.below(3) == 0 { event.with_tag(&self.tag()) } else { event };
         self.used.push(event.clone());
         event
     }
@@ -184,8 +206,9 @@ async fn same_reads(postgres: &impl EventStore, memory: &MemoryStore, appends: &
             Read::category(&category),
             Read::correlation(appends.id()),
             Read::causation(appends.id()),
+            Read::tag(&appends.tag()),
         ];
-        let read = by_position[number % 4].clone();
+        let read = by_position[number % 5].clone();
         same_events(postgres, memory, appends.read(read, &positions)).await;
     }
     let streams: Vec<_> = (0..5).map(account).collect();

@@ -19,7 +19,7 @@ use crate::position::TopicPartition;
 use crate::projection::Projection;
 use crate::raw_record::FetchedRecord;
 use crate::registry::SchemaRegistry;
-use crate::runner::{RunProgress, RunTotals};
+use crate::run_progress::{RunProgress, RunTotals};
 use crate::settings::ConsumerSettings;
 use crate::target::Target;
 use crate::telemetry;
@@ -171,17 +171,6 @@ async fn process<T: Target>(
     Ok(None)
 }
 
-impl RunTotals {
-    fn add<E>(&mut self, applied: &AppliedBatch<E>) {
-        // Counts of one batch always fit.
-        self.events += applied.events.len() as u64;
-        self.duplicates += applied.duplicates as u64;
-        self.skipped += applied.skipped as u64;
-        self.dead_letters += applied.dead_letters as u64;
-        self.batches += applied.batches;
-    }
-}
-
 impl<E> AppliedBatch<E> {
     fn progress<'a>(
         &self,
@@ -206,15 +195,6 @@ impl<E> AppliedBatch<E> {
 
     fn records(&self) -> u64 {
         (self.event_records + self.duplicates + self.skipped + self.dead_letters) as u64
-    }
-}
-
-impl RunProgress<'_> {
-    fn measure(&mut self, pace: &Pace, records_left: Option<u64>) {
-        let now = Instant::now();
-        self.records_per_second = pace.per_second(now);
-        self.records_left = records_left;
-        self.time_left = records_left.and_then(|records| pace.time_for(records, now));
     }
 }
 

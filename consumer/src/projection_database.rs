@@ -74,7 +74,8 @@ pub struct BatchToApply<'a, E> {
     /// The events, each stream in order.
     pub events: &'a [DeliveredEvent<E>],
     /// Records that cannot be applied, and are passed under the policies of the projection: keep
-    /// them where somebody finds them. Empty under [`FailurePolicy::Stop`](crate::FailurePolicy).
+    /// them where an operator finds them. Empty under
+    /// [`FailurePolicy::Stop`](crate::FailurePolicy).
     pub dead_letters: Vec<&'a DeadLetter>,
     /// The progress of each stream after the batch, also of those whose events are skipped.
     pub versions: &'a HashMap<String, LastApplied>,

@@ -17,7 +17,7 @@ use schema_registry_converter::schema_registry_common::{RawError, RegisteredSche
 use crate::envelope::Delivered;
 use crate::outage::Outage;
 use crate::position::RecordLocation;
-use crate::registry_settings::RegistrySettings;
+use crate::registry_settings::{RegistrySettings, RegistrySetupError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,11 +31,6 @@ pub struct SchemaRegistry {
     known: Arc<RwLock<HashMap<SchemaId, EventSchemas>>>,
     name: Arc<str>,
 }
-
-/// The client of the schema registry could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("make a client for the schema registry")]
-pub struct RegistrySetupError(#[from] pub(crate) SRCError);
 
 /// A permanent error of a schema lookup.
 #[derive(Debug, thiserror::Error)]

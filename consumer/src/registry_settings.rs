@@ -3,8 +3,7 @@
 use std::fmt;
 
 use reqwest::ClientBuilder;
-
-use crate::registry::RegistrySetupError;
+use schema_registry_converter::error::SRCError;
 
 /// The address of a schema registry, and what its connections need: a token, certificates.
 ///
@@ -83,7 +82,6 @@ impl RegistrySettings {
 
 #[cfg(feature = "tls")]
 fn unusable(error: reqwest::Error) -> RegistrySetupError {
-    use schema_registry_converter::error::SRCError;
     RegistrySetupError(SRCError::non_retryable_with_cause(error, "use a certificate"))
 }
 
@@ -95,3 +93,8 @@ impl fmt::Debug for RegistrySettings {
             .finish_non_exhaustive()
     }
 }
+
+/// The client of the schema registry could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("make a client for the schema registry")]
+pub struct RegistrySetupError(#[from] pub(crate) SRCError);

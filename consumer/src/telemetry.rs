@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::applied_batch::AppliedBatch;
-use crate::runner::RunProgress;
+use crate::run_progress::RunProgress;
 
 /// Applied events.
 pub(crate) const EVENTS: &str = "annals_projection_events_total";

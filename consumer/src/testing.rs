@@ -52,7 +52,7 @@ use crate::position::{Offset, Position, RecordLocation, Version};
 use crate::projection::Projection;
 use crate::raw_record::{FetchedRecord, RecordBytes};
 use crate::registry::SchemaRegistry;
-use crate::runner::RunTotals;
+use crate::run_progress::RunTotals;
 use crate::version_filter::VersionFilter;
 
 /// Records to apply, in one partition. Made by [`given`].

@@ -109,7 +109,7 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     }
 }
 
-/// In a default, the characters U+0000 to U+00FF stand for the bytes 0 to 255.
+/// In a default, the characters U+0000 to U+00FF denote the bytes 0 to 255.
 fn latin(value: &Value) -> Option<Vec<u8>> {
     value.as_str()?.chars().map(|character| u8::try_from(character).ok()).collect()
 }

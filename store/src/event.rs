@@ -1,7 +1,7 @@
 //! Events: new ones for an append, and recorded ones.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use annals_schemas::personal::{Draft, placed};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::context::apply_current;
 use crate::stream::{Position, StreamName, Version};
+use crate::tag::Tag;
 
 /// The identity of an event: the store records an id once.
 ///
@@ -88,6 +89,7 @@ pub struct NewEvent {
     pub(crate) data: Box<RawValue>,
     pub(crate) metadata: Metadata,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) tags: BTreeSet<Tag>,
     /// With open personal values, to seal them for another id.
     pub(crate) draft: Option<Draft>,
 }
@@ -113,6 +115,7 @@ impl NewEvent {
             data: encoded.data,
             metadata: Metadata::default(),
             headers: BTreeMap::new(),
+            tags: BTreeSet::new(),
             draft,
         }))
     }
@@ -151,6 +154,15 @@ impl NewEvent {
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a tag: a thing that the event concerns, besides its stream. Reads and conditions of
+    /// appends find the event by it ([`Read::tag`](crate::Read::tag),
+    /// [`Append::under`](crate::Append::under)).
+    #[must_use]
+    pub fn with_tag(mut self, tag: &Tag) -> Self {
+        self.tags.insert(tag.clone());
         self
     }
 
@@ -226,7 +238,7 @@ pub struct RecordedEvent {
     /// The number of events that an administrator removed between this event and the previous one,
     /// or the start of the read: those of its stream in a read of one stream; those of the
     /// category, or all, in a read by position. They have any type, also if the read excludes
-    /// types. 0 in a read of a correlation or causation.
+    /// types. 0 in a read of a correlation, a causation or a tag.
     pub removed_before: u64,
 }
 

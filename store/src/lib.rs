@@ -127,6 +127,7 @@ mod statements;
 mod store;
 mod stream;
 mod stream_life;
+mod tag;
 pub mod telemetry;
 pub mod testing;
 mod timestamptz;
@@ -149,6 +150,10 @@ mod guide {
     struct Evolution;
     #[doc = include_str!("../../docs/guide/7-personal-data.md")]
     struct PersonalData;
+    #[doc = include_str!("../../docs/guide/8-ends-of-streams.md")]
+    struct EndsOfStreams;
+    #[doc = include_str!("../../docs/guide/10-production.md")]
+    struct Production;
 }
 
 pub use aggregate::{
@@ -163,17 +168,17 @@ pub use annals_schemas::{
     local_timestamp_micros, local_timestamp_millis, local_timestamp_nanos, time_micros,
     time_millis, timestamp_micros, timestamp_millis, timestamp_nanos, verify, verify_released,
 };
-pub use append::{Append, Appended, Coalescing};
+pub use append::{Append, AppendCondition, Appended, Coalescing};
 pub use connections::url::{DatabaseUrlError, connect_options, refuses_session_options};
 pub use context::Context;
-pub use error::{AppendError, Conflict, Error, MigrationError, Refusal};
+pub use error::{AppendError, Conflict, Error, MigrationError, Refusal, TagConflict};
 pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
 pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
 pub use limits::{
     APPEND_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX,
-    METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX,
+    METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX, TAGS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
 pub use migrate::Purpose;
@@ -200,4 +205,5 @@ pub use stream::{
     StreamName, Version,
 };
 pub use stream_life::StreamLife;
+pub use tag::{TAG_BYTES_MAX, Tag};
 pub use trace::TraceContext;

@@ -4,6 +4,9 @@
 pub const EVENTS_PER_APPEND_MAX: usize = 10_000;
 /// Maximum number of streams in one append, including streams that are only checked.
 pub const STREAMS_PER_APPEND_MAX: usize = 1_000;
+/// Maximum number of different tags in one append, those of its conditions included: each is a lock
+/// in the shared memory of the server until the append has committed.
+pub const TAGS_PER_APPEND_MAX: usize = 100;
 /// Maximum size of one append, in bytes of payload, JSON, metadata and headers: PostgreSQL limits a
 /// message to 1 GiB, and has several copies of it in memory.
 pub const APPEND_BYTES_MAX: usize = 64 * 1024 * 1024;

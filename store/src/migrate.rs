@@ -11,7 +11,7 @@ use crate::options::RolesPolicy;
 use crate::store::Store;
 
 /// Ordered by number. A released migration is never edited: a change is a new file.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "streams and events", include_str!("../migrations/0001_streams_and_events.sql")),
     (2, "append", include_str!("../migrations/0002_append.sql")),
     (3, "relay", include_str!("../migrations/0003_relay.sql")),
@@ -19,7 +19,8 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (5, "personal data", include_str!("../migrations/0005_personal_data.sql")),
     (6, "life of streams", include_str!("../migrations/0006_stream_life.sql")),
     (7, "audit log", include_str!("../migrations/0007_audit_log.sql")),
-    (8, "roles", include_str!("../migrations/0008_roles.sql")),
+    (8, "tags", include_str!("../migrations/0008_tags.sql")),
+    (9, "roles", include_str!("../migrations/0009_roles.sql")),
 ];
 
 /// The purpose of a role, in [`Store::grants_for`].

@@ -12,7 +12,9 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{
+    BaseRecord, DefaultProducerContext, FutureProducer, FutureRecord, Producer, ThreadedProducer,
+};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::follow::DEADLINE;
@@ -229,6 +231,31 @@ pub async fn write_records(brokers: &str, topic: &str, records: &[RawRecord]) {
         let sent = producer.send(produced, REQUEST_TIMEOUT).await;
         sent.map_err(|(error, _)| error).must("write a record");
     }
+}
+
+/// Leaves a transaction open under each of these ids, with one record in partition 0 of the topic.
+///
+/// # Panics
+/// If the broker refuses or is not there.
+pub async fn leave_transactions_open(brokers: &str, topic: &str, transactional_ids: Vec<String>) {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let left = tokio::task::spawn_blocking(move || {
+        transactional_ids.iter().try_for_each(|id| leave_open(&brokers, &topic, id))
+    });
+    left.await.must("leave transactions open").must("leave transactions open");
+}
+
+fn leave_open(brokers: &str, topic: &str, transactional_id: &str) -> anyhow::Result<()> {
+    let producer: ThreadedProducer<DefaultProducerContext> = config(brokers)
+        .set("transactional.id", transactional_id)
+        .set("transaction.timeout.ms", "600000")
+        .create()?;
+    producer.init_transactions(REQUEST_TIMEOUT)?;
+    producer.begin_transaction()?;
+    let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(b"left");
+    producer.send(record).map_err(|(error, _)| error)?;
+    producer.flush(REQUEST_TIMEOUT)?;
+    Ok(())
 }
 
 /// Creates a topic.

@@ -130,7 +130,8 @@ impl ReplayArguments {
             positions: (self.from_position, self.to_position),
             times: (self.since, self.before),
             target: self.to.clone(),
-            beside_relays: self.beside_relays,
+            // Counting changes nothing, and is how an operator decides whether to stop the relays.
+            beside_relays: self.beside_relays || self.dry_run,
         }
     }
 }

@@ -32,6 +32,13 @@ pub struct NewEntry {
 }
 
 impl NewEntry {
+    /// The entry of the whole category in place of that of a stream, if so many streams of the
+    /// category are quarantined with it that it is.
+    pub(crate) fn summed_up(self, streams: usize) -> Self {
+        let is_too_many = self.kind == Kind::Stream && streams > STREAMS_OF_CATEGORY_MAX;
+        if is_too_many { self.of_category(streams) } else { self }
+    }
+
     /// The same of the whole category, of which so many streams are quarantined.
     fn of_category(self, streams: usize) -> Self {
         let Self { name, cause, reason, .. } = self;
@@ -59,12 +66,9 @@ pub(crate) fn with_categories<'a>(
         }
     }
     let mut added: HashSet<(Kind, String)> = HashSet::new();
-    let summed_up = entries.into_iter().map(|entry| match entry.kind {
-        Kind::Stream => match streams.get(category_of(&entry.name)).map(HashSet::len) {
-            Some(count) if count > STREAMS_OF_CATEGORY_MAX => entry.of_category(count),
-            _ => entry,
-        },
-        Kind::Category => entry,
+    let summed_up = entries.into_iter().map(|entry| {
+        let count = streams.get(category_of(&entry.name)).map_or(0, HashSet::len);
+        entry.summed_up(count)
     });
     summed_up.filter(|entry| added.insert((entry.kind, entry.name.clone()))).collect()
 }

@@ -12,10 +12,10 @@ use crate::config::Config;
 use crate::model::message::{Destination, Message, WriterSchema};
 use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::publish::registry::{Asking, RegistryClient};
-use crate::publish::schema_lookups::{LookupProgress, SchemaKey, SchemaLookups};
+use crate::publish::schema_lookups::{LookupProgress, SchemaLookups};
 use crate::publish::topics::CategoryTopics;
 use crate::publish::uncompared::UncomparedTopics;
-use crate::publish::writer_schemas::WriterSchemas;
+use crate::publish::writer_schemas::{SchemaKey, WriterSchemas};
 use crate::report::failure::Failure;
 
 /// How many schemas are asked for again at once. Lookups of other schemas have room beside them.

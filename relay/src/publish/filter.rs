@@ -1,10 +1,10 @@
 //! Which events of the log are left out: those of quarantined streams and categories.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use annals_store::outbox::OutboxEvent;
 
-use crate::model::quarantine::{Kind, NewEntry, Quarantine, ShardCursor};
+use crate::model::quarantine::{Kind, NewEntry, Quarantine, ShardCursor, category_of};
 
 /// Leaves out the events of quarantined streams and categories.
 pub(crate) struct QuarantineFilter {
@@ -24,18 +24,36 @@ impl QuarantineFilter {
     }
 }
 
-/// The streams and categories that a page found unpublishable, each once.
+/// The streams and categories that a page found unpublishable, each once: a category in place of
+/// too many of its streams, so that a page with millions of them is bounded.
 #[derive(Default)]
 pub(crate) struct NewEntries {
     entries: Vec<NewEntry>,
     names: HashSet<(Kind, String)>,
+    /// The number of streams of each category.
+    streams: HashMap<String, usize>,
 }
 
 impl NewEntries {
     pub(crate) fn push(&mut self, entry: NewEntry) {
-        if self.names.insert((entry.kind, entry.name.clone())) {
-            self.entries.push(entry);
+        if !self.names.insert((entry.kind, entry.name.clone())) {
+            return;
         }
+        if entry.kind == Kind::Category {
+            self.entries.push(entry);
+            return;
+        }
+        let category = category_of(&entry.name).to_owned();
+        let streams = self.streams.entry(category.clone()).or_default();
+        *streams += 1;
+        let entry = entry.summed_up(*streams);
+        if entry.kind == Kind::Category {
+            let is_of =
+                |of: &NewEntry| of.kind == Kind::Stream && category_of(&of.name) == category;
+            self.entries.retain(|other| !is_of(other));
+            self.names.insert((Kind::Category, category));
+        }
+        self.entries.push(entry);
     }
 
     /// Whether one of them makes this event wait.

@@ -11,12 +11,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use annals_schemas::Fingerprint;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::model::message::WriterSchema;
 use crate::publish::registry::Asking;
-use crate::publish::writer_schemas::WriterSchemas;
+use crate::publish::writer_schemas::{SchemaKey, WriterSchemas};
 use crate::report::failure::{Component, Failure};
 use crate::report::threads::locked;
 
@@ -27,15 +26,6 @@ const LOOKUPS_MAX: usize = 16;
 /// a slow registry: for these a page waits as long as for their topics.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_WHILE_SLOW: Duration = Duration::from_secs(1);
-
-/// The schema of a category's events.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct SchemaKey {
-    /// The topic of the category.
-    pub(crate) topic: Arc<str>,
-    pub(crate) category: String,
-    pub(crate) fingerprint: Fingerprint,
-}
 
 /// The lookups of schemas.
 #[derive(Clone)]

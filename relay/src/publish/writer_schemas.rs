@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 
-use annals_schemas::{Layout, Schema, SharedSchema};
+use annals_schemas::{Fingerprint, Layout, Schema, SharedSchema};
 use annals_store::{Category, Store};
 
 use crate::config::{Config, Topics};
 use crate::model::message::{EventFormat, WriterSchema};
 use crate::publish::registry::{Asking, RegistryClient};
-use crate::publish::schema_lookups::SchemaKey;
 use crate::report::failure::Failure;
 use crate::report::registry_failure::RegistryFailure;
+
+/// The schema of a category's events.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SchemaKey {
+    /// The topic of the category.
+    pub(crate) topic: Arc<str>,
+    pub(crate) category: String,
+    pub(crate) fingerprint: Fingerprint,
+}
 
 /// Finds out how messages name the schemas of events.
 pub(crate) struct WriterSchemas {

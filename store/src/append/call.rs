@@ -1,9 +1,9 @@
 //! The call of the append function: its arguments and its reply.
 
 use jiff::Timestamp;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::types::Json;
-use sqlx::{Executor, PgConnection, Row, SqlStr};
+use sqlx::{Executor, PgConnection, Postgres, Row, SqlStr};
 
 use crate::append::refusal_rows::{self, RefusalRow};
 use crate::append::request::{Append, Appended};
@@ -22,7 +22,8 @@ pub(crate) struct Traced<'a> {
 }
 
 impl Store {
-    /// Executes a statement with the arguments of `annals.append`. The inner error is an unreadable
+    /// Executes a statement with the arguments of `annals.append`, or of `annals.append_tagged` if
+    /// the append has tags. The inner error is an unreadable
     /// reply.
     pub(crate) async fn execute_append(
         &self,
@@ -50,6 +51,7 @@ impl Store {
             .bind(metadata.collect::<Vec<_>>())
             .bind(events().map(|event| Json(&event.headers)).collect::<Vec<_>>())
             .bind(append.conflict_events_max);
+        let query = if append.has_tags() { bind_tags(query, append) } else { query };
         let replied = self.within_deadline(connection.fetch_one(query)).await;
         replied.map(|row| AppendReply::read(&row))
     }
@@ -69,6 +71,20 @@ impl Store {
             }
         }
     }
+}
+
+type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+fn bind_tags<'q>(query: Query<'q>, append: &'q Append) -> Query<'q> {
+    let tags = || {
+        let numbered = append.events().zip(1_i32..);
+        numbered
+            .flat_map(|(event, number)| event.tags.iter().map(move |tag| (number, tag.as_str())))
+    };
+    query
+        .bind(tags().map(|(number, _)| number).collect::<Vec<_>>())
+        .bind(tags().map(|(_, tag)| tag).collect::<Vec<_>>())
+        .bind(Json(&append.conditions))
 }
 
 /// The reply of the append function.

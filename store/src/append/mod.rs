@@ -4,6 +4,7 @@ mod batch;
 mod call;
 mod coalescer;
 pub(crate) mod coalescing;
+pub(crate) mod condition;
 pub(crate) mod queue;
 mod queued;
 mod refusal_rows;
@@ -15,6 +16,7 @@ mod validate;
 
 use self::call::Traced;
 pub use self::coalescing::Coalescing;
+pub use self::condition::AppendCondition;
 pub use self::request::{Append, Appended};
 
 use std::time::Instant;
@@ -155,7 +157,12 @@ impl Store {
     ) -> Result<Appended, AppendError> {
         append.validate(self.options().event_bytes_max)?;
         self.register_schemas_beside(append).await?;
-        let (statement, trace) = (&self.statements().append_in, self.current_trace());
+        let statements = self.statements();
+        let statement = match append.has_tags() {
+            true => &statements.append_tagged_in,
+            false => &statements.append_in,
+        };
+        let trace = self.current_trace();
         let reply = self
             .execute_append(
                 transaction,

@@ -87,12 +87,13 @@ impl AppendQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stream of an append that can go in a call with others.
+    /// The stream of an append that can go in a call with others. The locks of tags are taken
+    /// before those of streams, so an append with tags cannot.
     pub(crate) fn stream_of(&self, append: &Append) -> Option<StreamName> {
         let [(stream, _)] = append.streams.as_slice() else { return None };
         let fits = append.events.len() <= self.options.call_events_max.get()
             && append.bytes() <= self.options.call_bytes_max.get();
-        (fits && !append.events.is_empty()).then(|| stream.clone())
+        (fits && !append.events.is_empty() && !append.has_tags()).then(|| stream.clone())
     }
 
     /// Begins an append, unless the store is closed.

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::error::{AppendError, Conflict, Refusal};
+use crate::error::{AppendError, Conflict, Refusal, TagConflict};
 use crate::event::{EventId, Metadata, RecordedEvent};
 use crate::store::Store;
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+use crate::tag::Tag;
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -24,6 +25,8 @@ pub(crate) enum RefusalRow {
     Malformed { event_id: Uuid, field: String },
     OtherCluster { recorded: String, found: String },
     StreamClosed { stream: StreamName, closed_at: Timestamp },
+    TagConflict { tag: Tag, after: Position, last: Position, events: Vec<EventRow> },
+    Isolation { found: String },
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,14 +50,17 @@ pub(crate) async fn refusals(
     rows: Vec<RefusalRow>,
 ) -> Result<Vec<Refusal>, AppendError> {
     let conflict_events = rows.iter().flat_map(|row| match row {
-        RefusalRow::Conflict { events, .. } => events.as_slice(),
+        RefusalRow::Conflict { events, .. } | RefusalRow::TagConflict { events, .. } => {
+            events.as_slice()
+        }
         RefusalRow::IdTaken { .. }
         | RefusalRow::PartlyKnown { .. }
         | RefusalRow::IllegalStream { .. }
         | RefusalRow::UnknownSchema { .. }
         | RefusalRow::Malformed { .. }
         | RefusalRow::OtherCluster { .. }
-        | RefusalRow::StreamClosed { .. } => &[],
+        | RefusalRow::StreamClosed { .. }
+        | RefusalRow::Isolation { .. } => &[],
     });
     let fingerprints = conflict_events.map(|event| Fingerprint::from(event.fingerprint)).collect();
     let schemas =
@@ -72,8 +78,13 @@ fn refusal(row: RefusalRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal 
             // The server returns the number that this append sent.
             expected: ExpectedVersion::from_store(expected).unwrap_or(ExpectedVersion::Any),
             actual,
-            events: events.into_iter().filter_map(|event| recorded_event(event, schemas)).collect(),
+            events: recorded_events(events, schemas),
         }),
+        RefusalRow::TagConflict { tag, after, last, events } => {
+            let events = recorded_events(events, schemas);
+            Refusal::TagConflict(TagConflict { tag, after, last, events })
+        }
+        RefusalRow::Isolation { found } => Refusal::Isolation { found },
         RefusalRow::IdTaken { event_id, stream, differs } => {
             Refusal::IdTaken { event_id: event_id.into(), stream, differs }
         }
@@ -92,6 +103,13 @@ fn refusal(row: RefusalRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Refusal 
             Refusal::StreamClosed { stream, closed_at }
         }
     }
+}
+
+fn recorded_events(
+    rows: Vec<EventRow>,
+    schemas: &BTreeMap<Fingerprint, Schema>,
+) -> Vec<RecordedEvent> {
+    rows.into_iter().filter_map(|event| recorded_event(event, schemas)).collect()
 }
 
 fn recorded_event(row: EventRow, schemas: &BTreeMap<Fingerprint, Schema>) -> Option<RecordedEvent> {

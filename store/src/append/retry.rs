@@ -75,15 +75,18 @@ impl Store {
         append: Traced<'_>,
     ) -> Result<Result<AppendReply, sqlx::Error>, sqlx::Error> {
         let statements = self.statements();
+        let (plain, call) = match append.append.has_tags() {
+            true => (&statements.append_tagged_outside_a_transaction, &statements.append_tagged),
+            false => (&statements.append_outside_a_transaction, &statements.append),
+        };
         if reusable.is_outside_a_transaction() {
-            let plain = statements.append_outside_a_transaction.clone();
-            match self.execute_append(&mut reusable.connection, plain, append).await {
+            match self.execute_append(&mut reusable.connection, plain.clone(), append).await {
                 // The session has another isolation level.
                 Err(sqlx::Error::RowNotFound) => {}
                 replied => return replied,
             }
         }
-        self.execute_append(&mut reusable.connection, statements.append.clone(), append).await
+        self.execute_append(&mut reusable.connection, call.clone(), append).await
     }
 
     /// Returns the same error. If this session is read-only, all sessions of the pool are expired:

@@ -9,7 +9,7 @@ use crate::error::{AppendError, Refusal};
 use crate::event::NewEvent;
 use crate::limits::{
     APPEND_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX, METADATA_BYTES_MAX,
-    STREAMS_PER_APPEND_MAX,
+    STREAMS_PER_APPEND_MAX, TAGS_PER_APPEND_MAX,
 };
 
 /// The fields of [`Metadata`](crate::Metadata).
@@ -27,6 +27,7 @@ impl Append {
             ("events of the append", events, EVENTS_PER_APPEND_MAX),
             ("bytes of the append", self.bytes(), APPEND_BYTES_MAX),
             ("streams of the append", named, STREAMS_PER_APPEND_MAX),
+            ("tags of the append", self.tags().len(), TAGS_PER_APPEND_MAX),
             ("streams of the append, of which some are named twice", named, streams.len()),
             ("events of the append, of which some have the same id", events, ids.len()),
         ];

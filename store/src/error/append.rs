@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use crate::error::refusal::{Conflict, Refusal};
+use crate::error::refusal::{Conflict, Refusal, TagConflict};
 use crate::sqlstate::{code_of, is_before_commit, is_lost_race, is_transient, recorded_already};
 use crate::stream::StreamName;
+use crate::tag::Tag;
 
 /// Why an append was not acknowledged.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,13 @@ impl AppendError {
     pub fn conflict_of(&self, stream: &StreamName) -> Option<&Conflict> {
         let Self::Refused(refusals) = self else { return None };
         refusals.iter().filter_map(Refusal::conflict).find(|conflict| conflict.stream == *stream)
+    }
+
+    /// The conflict of `tag`, if it is one of the reasons of a refusal.
+    #[must_use]
+    pub fn conflict_of_tag(&self, tag: &Tag) -> Option<&TagConflict> {
+        let Self::Refused(refusals) = self else { return None };
+        refusals.iter().filter_map(Refusal::tag_conflict).find(|conflict| conflict.tag == *tag)
     }
 
     /// The meaning of an error of a statement inside the caller's transaction: nothing is written.

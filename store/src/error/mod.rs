@@ -7,7 +7,7 @@ mod refusal;
 pub use self::append::AppendError;
 pub use self::migration::MigrationError;
 use self::refusal::other_cluster;
-pub use self::refusal::{Conflict, Refusal};
+pub use self::refusal::{Conflict, Refusal, TagConflict};
 
 use crate::connections::url::DatabaseUrlError;
 use crate::history::History;

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use crate::event::{EventId, RecordedEvent};
 use crate::limits::HEADER_NAME_BYTES_MAX;
-use crate::stream::{ExpectedVersion, StreamName, Version};
+use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+use crate::tag::Tag;
 
 /// A stream is not at the version that the append expected.
 #[derive(Debug, Clone)]
@@ -22,12 +23,34 @@ pub struct Conflict {
     pub events: Vec<RecordedEvent>,
 }
 
+/// Events with a tag are recorded behind those that the append's condition allows.
+#[derive(Debug, Clone)]
+pub struct TagConflict {
+    /// The tag.
+    pub tag: Tag,
+    /// The position of the condition.
+    pub after: Position,
+    /// The position of the last such event: the one for the next condition, once its event is read.
+    pub last: Position,
+    /// The events after the position, up to the number that the append asked for.
+    pub events: Vec<RecordedEvent>,
+}
+
 /// One reason why the store wrote nothing.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Refusal {
     /// A concurrent append came first: read the new events, and decide again.
     Conflict(Conflict),
+    /// An event with the tag of a condition came first: read the new events, and decide again. The
+    /// conditions are checked before the versions.
+    TagConflict(TagConflict),
+    /// The append has tags, and the caller's transaction is above `READ COMMITTED`: it would not
+    /// see the events that others recorded before it got the locks of the tags.
+    Isolation {
+        /// The isolation level of the transaction.
+        found: String,
+    },
     /// The event's id is recorded with other content: the caller used an id twice.
     ///
     /// Stream, event type, schema and payload are compared. Metadata and headers describe a request
@@ -137,7 +160,9 @@ impl Refusal {
     pub(crate) const fn conflict(&self) -> Option<&Conflict> {
         match self {
             Self::Conflict(conflict) => Some(conflict),
-            Self::IdTaken { .. }
+            Self::TagConflict(_)
+            | Self::Isolation { .. }
+            | Self::IdTaken { .. }
             | Self::PartlyKnown { .. }
             | Self::IllegalStream { .. }
             | Self::StreamClosed { .. }
@@ -151,17 +176,42 @@ impl Refusal {
             | Self::Limit { .. } => None,
         }
     }
+
+    /// The conflict of a tag, if the refusal is one.
+    pub(crate) const fn tag_conflict(&self) -> Option<&TagConflict> {
+        if let Self::TagConflict(conflict) = self { Some(conflict) } else { None }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, expected, actual, .. } = self;
+        match actual {
+            Some(actual) => {
+                write!(f, "stream {stream} is at version {actual}, expected {expected}")
+            }
+            None => write!(f, "stream {stream} does not exist, expected {expected}"),
+        }
+    }
+}
+
+impl fmt::Display for TagConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tag, after, last, .. } = self;
+        write!(f, "events with tag {tag} were recorded behind position {after}, the last at {last}")
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Conflict(Conflict { stream, expected, actual: Some(actual), .. }) => {
-                write!(f, "stream {stream} is at version {actual}, expected {expected}")
-            }
-            Self::Conflict(Conflict { stream, expected, actual: None, .. }) => {
-                write!(f, "stream {stream} does not exist, expected {expected}")
-            }
+            Self::Conflict(conflict) => conflict.fmt(f),
+            Self::TagConflict(conflict) => conflict.fmt(f),
+            Self::Isolation { found } => write!(
+                f,
+                "an append with tags needs a transaction at READ COMMITTED, and this one is at {}",
+                found.to_uppercase()
+            ),
             Self::IdTaken { event_id, stream, differs } => write!(
                 f,
                 "event id {event_id} is recorded in stream {stream} with another {}: use a new id \

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use annals_schemas::{Broken, Compatibility, Incompatible, Schema};
 use jiff::Timestamp;
 
-use crate::append::{Append, Appended};
-use crate::error::{AppendError, Conflict, Refusal};
+use crate::append::{Append, AppendCondition, Appended};
+use crate::error::{AppendError, Conflict, Refusal, TagConflict};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::event_store::sealed::RecordedId;
 use crate::memory::life::Changes;
 use crate::read::{Key, Read};
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
+use crate::tag::Tag;
 
 /// All events, in position order.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(crate) struct MemoryLog {
     /// Indices of a stream's events, by version.
     streams: HashMap<StreamName, Vec<usize>>,
     ids: HashMap<EventId, usize>,
+    /// Indices of the events with a tag.
+    tags: HashMap<Tag, BTreeSet<usize>>,
     /// Indices of the events that no read returns.
     absent: BTreeMap<usize, Absence>,
     pub(super) changes: HashMap<StreamName, Changes>,
@@ -82,7 +85,11 @@ impl MemoryLog {
 
     pub(crate) fn read<K: Key>(&self, read: &Read<K>) -> Vec<RecordedEvent> {
         let events_max = usize::try_from(read.events_max).unwrap_or(usize::MAX);
+        let with_tag = read.of_tag().map(|tag| self.tags.get(tag));
         let mut events: Vec<_> = self.events.iter().enumerate().collect();
+        if let Some(indices) = with_tag {
+            events.retain(|(index, _)| indices.is_some_and(|indices| indices.contains(index)));
+        }
         if read.is_backwards {
             events.reverse();
         }
@@ -159,6 +166,10 @@ impl MemoryLog {
         if append.events().any(|event| self.by_id(event.id).is_some()) {
             return self.repeated(append);
         }
+        let tag_conflicts: Vec<_> = self.tag_conflicts(append).map(Refusal::TagConflict).collect();
+        if !tag_conflicts.is_empty() {
+            return Err(AppendError::Refused(tag_conflicts));
+        }
         let conflicts = self.conflicts(append).map(Refusal::Conflict);
         let refusals: Vec<Refusal> = conflicts.chain(self.closed_to(append)).collect();
         if !refusals.is_empty() {
@@ -229,6 +240,18 @@ impl MemoryLog {
         })
     }
 
+    fn tag_conflicts(&self, append: &Append) -> impl Iterator<Item = TagConflict> {
+        let events_max = usize::try_from(append.conflict_events_max).unwrap_or(0);
+        append.conditions.iter().filter_map(move |condition| {
+            let AppendCondition { tag, after, .. } = condition;
+            let mut events = self.read(&Read::tag(tag));
+            events.retain(|event| condition.is_broken_by(event));
+            let last = events.last()?.position;
+            events.truncate(events_max);
+            Some(TagConflict { tag: tag.clone(), after: *after, last, events })
+        })
+    }
+
     /// The refusals by closed streams. One without events of the append is only checked.
     fn closed_to(&self, append: &Append) -> impl Iterator<Item = Refusal> {
         append.streams.iter().enumerate().filter_map(|(index, (stream, _))| {
@@ -246,6 +269,9 @@ impl MemoryLog {
             let version = Version::after(self.version(stream));
             let position = self.next_position();
             self.ids.insert(event.id, self.events.len());
+            for tag in &event.tags {
+                self.tags.entry(tag.clone()).or_default().insert(self.events.len());
+            }
             self.streams.entry(stream.clone()).or_default().push(self.events.len());
             self.events.push(event.recorded(stream, (version, position), Some(now)));
             appended.events.push((version, position));

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::event::RecordedEvent;
 use crate::statements::Statements;
 use crate::stream::{Category, Position, StreamName, Version};
+use crate::tag::Tag;
 
 /// A query for events, for [`Store::read`](crate::Store::read).
 ///
@@ -35,6 +36,7 @@ enum ReadSource {
     Category(Category),
     Correlation(Uuid),
     Causation(Uuid),
+    Tag(Tag),
     All,
 }
 
@@ -67,6 +69,13 @@ impl Read<Position> {
     #[must_use]
     pub fn correlation(correlation_id: Uuid) -> Self {
         Self::new(ReadSource::Correlation(correlation_id))
+    }
+
+    /// The events with a tag, across streams, in position order, which is also the order in which
+    /// they were committed: a forward read misses none below its last event.
+    #[must_use]
+    pub fn tag(tag: &Tag) -> Self {
+        Self::new(ReadSource::Tag(tag.clone()))
     }
 
     /// The events with a causation id, across streams, in position order.
@@ -137,20 +146,27 @@ impl<K> Read<K> {
             ReadSource::Causation(_) => {
                 [&statements.read_causation, &statements.read_causation_backwards]
             }
+            ReadSource::Tag(_) => [&statements.read_tag, &statements.read_tag_backwards],
             ReadSource::All => [&statements.read_all, &statements.read_all_backwards],
         };
         if self.is_backwards { backwards.clone() } else { forwards.clone() }
     }
 
-    /// Whether the source, the types and the time select an event, wherever the read starts.
+    /// Whether the source selects an event, wherever the read starts. Of a tag, the caller knows
+    /// the events.
     fn is_of_source(&self, event: &RecordedEvent) -> bool {
         match &self.source {
             ReadSource::Stream(stream) => event.stream == *stream,
             ReadSource::Category(category) => event.stream.category() == category.as_str(),
             ReadSource::Correlation(id) => event.metadata.correlation_id == Some(*id),
             ReadSource::Causation(id) => event.metadata.causation_id == Some(*id),
-            ReadSource::All => true,
+            ReadSource::Tag(_) | ReadSource::All => true,
         }
+    }
+
+    /// The tag of a read by tag.
+    pub(crate) const fn of_tag(&self) -> Option<&Tag> {
+        if let ReadSource::Tag(tag) = &self.source { Some(tag) } else { None }
     }
 
     /// The category of a read in position order of one category or of all; none of another read.
@@ -158,7 +174,10 @@ impl<K> Read<K> {
         match &self.source {
             ReadSource::Category(category) => Some(Some(category)),
             ReadSource::All => Some(None),
-            ReadSource::Stream(_) | ReadSource::Correlation(_) | ReadSource::Causation(_) => None,
+            ReadSource::Stream(_)
+            | ReadSource::Correlation(_)
+            | ReadSource::Causation(_)
+            | ReadSource::Tag(_) => None,
         }
     }
 
@@ -167,6 +186,7 @@ impl<K> Read<K> {
             ReadSource::Stream(stream) => Some(stream.to_string()),
             ReadSource::Category(category) => Some(category.to_string()),
             ReadSource::Correlation(id) | ReadSource::Causation(id) => Some(id.to_string()),
+            ReadSource::Tag(tag) => Some(tag.to_string()),
             ReadSource::All => None,
         }
     }
@@ -181,12 +201,12 @@ impl<K: Key> Read<K> {
             && self.recorded_since.is_none_or(|since| event.recorded_at >= since)
     }
 
-    /// Whether the read counts an event that was removed: of any type, and by correlation or
-    /// causation none.
+    /// Whether the read counts an event that was removed: of any type, and by correlation,
+    /// causation or tag none.
     pub(crate) fn counts_removed(&self, event: &RecordedEvent) -> bool {
         let is_counted = match &self.source {
             ReadSource::Stream(_) | ReadSource::Category(_) | ReadSource::All => true,
-            ReadSource::Correlation(_) | ReadSource::Causation(_) => false,
+            ReadSource::Correlation(_) | ReadSource::Causation(_) | ReadSource::Tag(_) => false,
         };
         is_counted && self.is_reached(event) && self.is_of_source(event)
     }

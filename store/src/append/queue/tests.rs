@@ -18,6 +18,7 @@ fn append(stream: &str, id: EventId) -> (Append, StreamName) {
         data: RawValue::from_string("{}".to_owned()).unwrap(),
         metadata: Metadata::default(),
         headers: std::collections::BTreeMap::new(),
+        tags: std::collections::BTreeSet::new(),
         draft: None,
     };
     (Append::to(&stream, ExpectedVersion::Any, [event]), stream)

@@ -46,7 +46,7 @@ begin
     return next format('grant usage on schema annals to %I', role);
     return next format(
         'grant select on annals.migrations, annals.identity, annals.adoptions, annals.streams, annals.events, '
-        'annals.removed_events, annals.archived_events, annals.outbox, annals.outbox_dropped, annals.schemas to %I',
+        'annals.removed_events, annals.archived_events, annals.outbox, annals.outbox_dropped, annals.schemas, annals.tags to %I',
         role
     );
     return next format(
@@ -62,7 +62,7 @@ begin
         order by 1
     loop
         if purpose = 'append' and item.short in (
-                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'register_schema', 'outbox_extend',
+                'append', 'append_and_commit', 'append_each', 'append_each_and_commit', 'append_tagged', 'append_tagged_and_commit', 'register_schema', 'outbox_extend',
                 'projection_lock_appends', 'projection_schema', 'projection_create', 'projection_show', 'projection_switch',
                 'projection_drop', 'personal_key_create', 'personal_fence', 'personal_destroy'
             )
@@ -118,7 +118,7 @@ begin
         return next format('grant select on annals.snapshots to %I', role);
     elsif purpose = 'admin' then
         return next format('grant select, delete on annals.snapshots to %I', role);
-        return next format('grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas to %I', role);
+        return next format('grant update, delete on annals.streams, annals.events, annals.outbox, annals.schemas, annals.tags to %I', role);
         return next format('grant select on annals.admin_log to %I', role);
     end if;
 end

@@ -1,0 +1,2 @@
+-- The tags of all events. One row.
+select count(*) from annals.tags
