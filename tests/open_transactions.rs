@@ -10,7 +10,7 @@ use annals_testkit::{
 };
 
 /// More than a relay with eight producers at a time needs.
-const BYTES_MAX: u64 = 100 * 1024 * 1024;
+const BYTES_MAX: u64 = 80 * 1024 * 1024;
 const TRANSACTION_TIMEOUT: &str = "ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS";
 /// The broker checks often for timed-out transactions.
 const LOOKS_OFTEN: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n";

@@ -13,7 +13,7 @@ use sqlx::Row;
 const SMALL: &str = "3000";
 const LARGE: &str = "1000000";
 /// More than a relay needs whose pages are full.
-const REFUSED_BYTES_MAX: u64 = 200 * 1024 * 1024;
+const REFUSED_BYTES_MAX: u64 = 100 * 1024 * 1024;
 
 async fn append(bed: &Testbed, stream: &StreamName, events: impl IntoIterator<Item = NewEvent>) {
     let events = events.into_iter().map(|event| event.for_category(stream.category()));
