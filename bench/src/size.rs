@@ -87,7 +87,7 @@ impl Arguments {
 async fn rate(bed: &Bed, load: Load) -> anyhow::Result<f64> {
     let before = bed.events().await?;
     settle(bed.database_url()).await?;
-    let run = clients::run(bed.store(), load).await?;
+    let run = clients::run(bed.store(), load, clients::Tagging::None).await?;
     let recorded = bed.events().await? - before;
     let counted = run.appends;
     anyhow::ensure!(recorded == counted, "{counted} appends counted, {recorded} events recorded");

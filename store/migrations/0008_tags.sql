@@ -40,31 +40,27 @@ create function annals.lock_tags(tags text[]) returns void
 language plpgsql
 set search_path = annals, pg_temp
 as $$
-#variable_conflict use_variable
-declare
-    number bigint;
 begin
-    for number in
-        select distinct hashtextextended('annals.tag:' || current_schema() || ':' || t.tag, 0)
-        from unnest(tags) t (tag) order by 1
-    loop
-        perform pg_advisory_xact_lock(number);
-    end loop;
+    perform pg_advisory_xact_lock(n.number)
+    from (
+        select distinct hashtextextended('annals.tag:' || current_schema() || ':' || t.tag, 0) as number
+        from unnest(lock_tags.tags) t (tag) order by 1
+    ) n;
 end
 $$;
 
 -- The conditions that do not hold, as a JSON array: an event with the tag, of one of the types
 -- (null: any), has a position above `after`. All of them together have at most 8 MB of payloads, as
 -- conflicts.
-create function annals.append_tag_conflicts(conditions jsonb, conflict_events_max int) returns jsonb
+create function annals.append_tag_conflicts(
+    condition_tags text[], condition_after bigint[], condition_types jsonb[], conflict_events_max int
+)
+returns jsonb
 language sql stable
 set search_path = annals, pg_temp
 as $$
     with conditions as (
-        select c.place, c.condition ->> 'tag' as tag, (c.condition ->> 'after')::bigint as after,
-            case when jsonb_typeof(c.condition -> 'types') = 'array'
-                then array(select jsonb_array_elements_text(c.condition -> 'types')) end as types
-        from jsonb_array_elements(append_tag_conflicts.conditions) with ordinality c (condition, place)
+        select c.* from unnest(condition_tags, condition_after, condition_types) with ordinality c (tag, after, types, place)
     ),
     broken as (
         select c.*, count(*) over () as conflicts, l.position as last
@@ -72,7 +68,7 @@ as $$
         cross join lateral (
             select t.position
             from tags t join events e on e.position = t.position
-            where t.tag = c.tag and t.position > c.after and (c.types is null or t.event_type = any (c.types))
+            where t.tag = c.tag and t.position > c.after and (c.types is null or c.types ? t.event_type)
             order by t.position desc
             limit 1
         ) l
@@ -88,7 +84,7 @@ as $$
                 -- As in events_since.
                 select e.*, sum(octet_length(e.payload) + 1000) over (order by e.position) as bytes
                 from tags t join events e on e.position = t.position
-                where t.tag = b.tag and t.position > b.after and (b.types is null or t.event_type = any (b.types))
+                where t.tag = b.tag and t.position > b.after and (b.types is null or b.types ? t.event_type)
                 order by e.position
                 limit conflict_events_max
             ) e
@@ -103,8 +99,9 @@ $$;
 --
 --   tag_of       for each tag of an event, the 1-based index of the event
 --   tags         the tags
---   conditions   an array of objects: the append is refused if an event with `tag`, of one of
---                `types` (null: any), has a position above `after`
+--   condition_tags, condition_after, condition_types
+--                have an element for each condition: the append is refused if an event with the tag,
+--                of one of the types (a JSON array; null: any), has a position above `condition_after`
 --
 -- Further refusals, which come before those of `append`:
 --
@@ -125,7 +122,9 @@ create function annals.append_tagged(
     conflict_events_max int,
     tag_of int[],
     tags text[],
-    conditions jsonb,
+    condition_tags text[],
+    condition_after bigint[],
+    condition_types jsonb[],
     out outcome text,
     out versions bigint[],
     out positions bigint[],
@@ -146,17 +145,21 @@ begin
         refusals := jsonb_build_array(jsonb_build_object('kind', 'isolation', 'found', current_setting('transaction_isolation')));
         return;
     end if;
-    perform annals.lock_tags(tags || array(select c.condition ->> 'tag' from jsonb_array_elements(conditions) c (condition)));
+    perform annals.lock_tags(tags || condition_tags);
 
     -- A repetition gets the original answer, although its own events break its conditions.
-    if not exists (select from annals.events e where e.event_id = any (event_ids))
+    if exists (
+            select from unnest(condition_tags, condition_after, condition_types) c (tag, after, types)
+            join annals.tags t on t.tag = c.tag and t.position > c.after
+            where (c.types is null or c.types ? t.event_type)
+                and exists (select from annals.events e where e.position = t.position)
+        )
+        and not exists (select from annals.events e where e.event_id = any (event_ids))
         and not exists (select from annals.removed_events r where r.event_id = any (event_ids))
     then
-        refusals := annals.append_tag_conflicts(conditions, conflict_events_max);
-        if refusals <> '[]' then
-            outcome := 'refused';
-            return;
-        end if;
+        outcome := 'refused';
+        refusals := annals.append_tag_conflicts(condition_tags, condition_after, condition_types, conflict_events_max);
+        return;
     end if;
 
     select a.outcome, a.versions, a.positions, a.recorded_at, a.refusals
@@ -188,7 +191,9 @@ create procedure annals.append_tagged_and_commit(
     conflict_events_max int,
     tag_of int[],
     tags text[],
-    conditions jsonb,
+    condition_tags text[],
+    condition_after bigint[],
+    condition_types jsonb[],
     inout outcome text,
     inout versions bigint[],
     inout positions bigint[],
@@ -207,7 +212,7 @@ begin
     into outcome, versions, positions, recorded_at, refusals
     from annals.append_tagged(
         streams, expected, stream_of, event_ids, event_types, fingerprints, payloads, data, metadata, headers,
-        conflict_events_max, tag_of, tags, conditions
+        conflict_events_max, tag_of, tags, condition_tags, condition_after, condition_types
     ) a;
     commit;
 end

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use annals_store::{Append, ExpectedVersion, Store};
+use annals_store::{Append, AppendCondition, ExpectedVersion, Position, Store, Tag};
 use annals_testkit::Dice;
 use futures_util::future::try_join_all;
 
@@ -13,11 +13,26 @@ use crate::event::{self, new_event};
 /// statement.
 const WARM_UP_APPENDS: usize = 3;
 
+/// Different tags of each of the two kinds.
+const TAGS: usize = 2_000;
+
+/// What each append has besides its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tagging {
+    None,
+    /// Two tags by chance, and a condition on each that holds.
+    Conditions,
+}
+
 /// Runs the clients for the duration of the load.
-pub(crate) async fn run(store: &Store, load: Load) -> anyhow::Result<Run> {
+pub(crate) async fn run(store: &Store, load: Load, tagging: Tagging) -> anyhow::Result<Run> {
     let mut dice = Dice::with_seed(u64::from(load.clients));
-    let clients =
-        (0..load.clients).map(|_| Client { store: store.clone(), load, dice: dice.split() });
+    let clients = (0..load.clients).map(|_| Client {
+        store: store.clone(),
+        load,
+        tagging,
+        dice: dice.split(),
+    });
     let warm = try_join_all(clients.map(|client| tokio::spawn(client.warm_up()))).await?;
     let clients = warm.into_iter().collect::<anyhow::Result<Vec<Client>>>()?;
     let start = Instant::now();
@@ -40,6 +55,7 @@ pub(crate) async fn run(store: &Store, load: Load) -> anyhow::Result<Run> {
 struct Client {
     store: Store,
     load: Load,
+    tagging: Tagging,
     dice: Dice,
 }
 
@@ -70,7 +86,25 @@ impl Client {
         let sequence = i64::try_from(self.dice.below(1_000_000))?;
         let events = (0..self.load.events).map(|_| new_event(sequence));
         let events = events.collect::<Result<Vec<_>, _>>()?;
-        self.store.append(&Append::to(&stream, ExpectedVersion::Any, events)).await?;
+        let append = match self.tagging {
+            Tagging::None => Append::to(&stream, ExpectedVersion::Any, events),
+            Tagging::Conditions => {
+                let tags = self.tags()?;
+                let tagged = |event| tags.iter().fold(event, annals_store::NewEvent::with_tag);
+                let events = events.into_iter().map(tagged);
+                let append = Append::to(&stream, ExpectedVersion::Any, events);
+                let holds = |tag: &Tag| {
+                    AppendCondition::no_event_with(tag.clone()).after(Position::new(i64::MAX))
+                };
+                tags.iter().fold(append, |append, tag| append.under(holds(tag)))
+            }
+        };
+        self.store.append(&append).await?;
         Ok(())
+    }
+
+    fn tags(&mut self) -> anyhow::Result<[Tag; 2]> {
+        let [sender, receiver] = [self.dice.below(TAGS), self.dice.below(TAGS)];
+        Ok([Tag::new(format!("sender:{sender}"))?, Tag::new(format!("receiver:{receiver}"))?])
     }
 }

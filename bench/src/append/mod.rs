@@ -139,7 +139,9 @@ async fn measure(
         (Side::Pgbench, Some(pgbench)) => {
             pgbench.append(bed.database_url(), load, report.directory()).await?
         }
-        (Side::Pgbench, None) | (Side::Store, _) => clients::run(bed.store(), load).await?,
+        (Side::Pgbench, None) | (Side::Store, _) => {
+            clients::run(bed.store(), load, clients::Tagging::None).await?
+        }
     };
     let cpu_busy = CpuTime::now()?.busy_since(cpu);
     let recorded = bed.events().await? - before;

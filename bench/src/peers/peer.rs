@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::append::bed::Bed;
+use crate::append::clients::Tagging;
 use crate::append::pgbench::{Pgbench, Script, parse};
 use crate::append::{Load, Run, clients};
 use crate::event::parcel_event;
@@ -44,6 +45,8 @@ pub(crate) enum Peer {
     Annals,
     /// Each append makes a call of its own, as from as many processes.
     AnnalsUncoalesced,
+    /// Two tags, and a condition on each.
+    AnnalsTagged,
     Minimal,
     MessageDb,
     MessageDbInEightCategories,
@@ -52,9 +55,10 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// In the order of the table.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Annals,
         Self::AnnalsUncoalesced,
+        Self::AnnalsTagged,
         Self::Minimal,
         Self::MessageDb,
         Self::MessageDbInEightCategories,
@@ -64,11 +68,13 @@ impl Peer {
     /// Creates a database in which each stream has an event, and waits until the server is idle.
     pub(crate) async fn prepare(self, load: Load, tools: &Tools) -> anyhow::Result<Ready> {
         // Annals' own streams are made for Annals only.
-        let is_annals = matches!(self, Self::Annals | Self::AnnalsUncoalesced);
+        let is_annals = matches!(self, Self::Annals | Self::AnnalsUncoalesced | Self::AnnalsTagged);
         let streams = if is_annals { load.streams } else { 0 };
         let bed = Bed::make(Load { streams, ..load }).await?;
         let setup = match self {
-            Self::Annals | Self::AnnalsUncoalesced | Self::Eventsourcing => String::new(),
+            Self::Annals | Self::AnnalsUncoalesced | Self::AnnalsTagged | Self::Eventsourcing => {
+                String::new()
+            }
             Self::Minimal => include_str!("../../sql/minimal_setup.sql").to_owned(),
             Self::MessageDb | Self::MessageDbInEightCategories => tools.message_db_setup()?,
         };
@@ -88,6 +94,7 @@ impl fmt::Display for Peer {
         f.pad(match self {
             Self::Annals => "annals",
             Self::AnnalsUncoalesced => "annals, a call per append",
+            Self::AnnalsTagged => "annals, two tags and a condition on each",
             Self::Minimal => "smallest insert",
             Self::MessageDb => "message-db",
             Self::MessageDbInEightCategories => "message-db, 8 categories",
@@ -107,11 +114,15 @@ impl Ready {
     /// Runs it for the duration of the load.
     pub(crate) async fn run(&self, load: Load, tools: &Tools) -> anyhow::Result<Run> {
         let (script, categories) = match self.peer {
-            Peer::Annals => return clients::run(self.bed.store(), load).await,
-            Peer::AnnalsUncoalesced => {
+            Peer::Annals => return clients::run(self.bed.store(), load, Tagging::None).await,
+            Peer::AnnalsUncoalesced | Peer::AnnalsTagged => {
+                let tagging = match self.peer {
+                    Peer::AnnalsTagged => Tagging::Conditions,
+                    _ => Tagging::None,
+                };
                 let options = StoreOptions::default().connections_max(load.clients);
                 let store = options.without_coalescing().connect(self.bed.database_url()).await?;
-                return clients::run(&store, load).await;
+                return clients::run(&store, load, tagging).await;
             }
             Peer::Eventsourcing => return tools.eventsourcing(self.bed.database_url(), load).await,
             Peer::Minimal => (("minimal", include_str!("../../sql/minimal.pgbench.sql")), 1),
@@ -136,7 +147,9 @@ impl Ready {
     /// The number of recorded events.
     pub(crate) async fn recorded(&self) -> anyhow::Result<i64> {
         let count = match self.peer {
-            Peer::Annals | Peer::AnnalsUncoalesced => return self.bed.events().await,
+            Peer::Annals | Peer::AnnalsUncoalesced | Peer::AnnalsTagged => {
+                return self.bed.events().await;
+            }
             Peer::Minimal => include_str!("../../sql/minimal_count.sql"),
             Peer::MessageDb | Peer::MessageDbInEightCategories => {
                 include_str!("../../sql/message_db_count.sql")
@@ -182,7 +195,7 @@ impl Tools {
     /// Whether a peer is installed.
     pub(crate) fn has(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Annals | Peer::AnnalsUncoalesced | Peer::Minimal => true,
+            Peer::Annals | Peer::AnnalsUncoalesced | Peer::AnnalsTagged | Peer::Minimal => true,
             Peer::MessageDb | Peer::MessageDbInEightCategories => self.message_db.is_dir(),
             Peer::Eventsourcing => self.python.is_file(),
         }

@@ -81,10 +81,13 @@ fn bind_tags<'q>(query: Query<'q>, append: &'q Append) -> Query<'q> {
         numbered
             .flat_map(|(event, number)| event.tags.iter().map(move |tag| (number, tag.as_str())))
     };
+    let conditions = || append.conditions.iter();
     query
         .bind(tags().map(|(number, _)| number).collect::<Vec<_>>())
         .bind(tags().map(|(_, tag)| tag).collect::<Vec<_>>())
-        .bind(Json(&append.conditions))
+        .bind(conditions().map(|condition| condition.tag.as_str()).collect::<Vec<_>>())
+        .bind(conditions().map(|condition| condition.after).collect::<Vec<_>>())
+        .bind(conditions().map(|condition| condition.types.as_ref().map(Json)).collect::<Vec<_>>())
 }
 
 /// The reply of the append function.

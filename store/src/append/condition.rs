@@ -1,7 +1,5 @@
 //! Conditions of an append on the events with a tag.
 
-use serde::Serialize;
-
 use crate::event::RecordedEvent;
 use crate::stream::Position;
 use crate::tag::Tag;
@@ -13,7 +11,7 @@ use crate::tag::Tag;
 /// one read by [`Read::tag`](crate::Read::tag): along one tag, positions follow the order of the
 /// commits, so that no event with the tag appears below it later. A decision on several tags has a
 /// condition for each, with the position of that tag's last event.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct AppendCondition {
     pub(crate) tag: Tag,
     pub(crate) after: Position,
