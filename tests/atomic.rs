@@ -1,9 +1,7 @@
 //! Events and their outbox rows are recorded together, under the version check, or not at all.
 
-use std::time::Duration;
-
 use annals_store::{Append, ExpectedVersion, Refusal, Store, StreamName};
-use annals_testkit::{Must, Testbed, account, deposited, opened};
+use annals_testkit::{Must, Testbed, account, deposited, in_time, opened};
 use sqlx::Row;
 
 const EXACTLY_7: ExpectedVersion = match annals_store::Version::new(7) {
@@ -118,8 +116,7 @@ async fn a_transaction_left_open_holds_back_only_appends_to_its_own_streams() {
     for other in [&store, bed.store()] {
         let stream = account(deposited(0).id());
         let append = Append::to(&stream, ExpectedVersion::NoStream, [deposited(2)]);
-        let appended = tokio::time::timeout(Duration::from_secs(10), other.append(&append)).await;
-        appended.must("append beside an open transaction").must("append");
+        in_time(other.append(&append)).await.must("append beside an open transaction");
     }
     open.rollback().await.must("roll back");
     store.append(&own).await.must("append the rolled back events");

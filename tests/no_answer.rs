@@ -10,7 +10,8 @@ use annals_store::{
 use annals_testkit::{FaultyLink, Must, Testbed, account, deposited};
 use futures_util::{TryStreamExt, future};
 
-const LIMIT: Duration = Duration::from_secs(1);
+/// Long enough for an append on a slow machine.
+const LIMIT: Duration = Duration::from_secs(5);
 
 async fn linked(bed: &Testbed, options: StoreOptions) -> (FaultyLink, Store) {
     let (link, url) = FaultyLink::before(&bed.database_url()).await;

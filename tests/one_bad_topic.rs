@@ -18,6 +18,8 @@ const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
     user_relay=\"the_password\";\n";
 const LOGS_IN: &str = "{ \"security.protocol\" = \"sasl_plaintext\", \"sasl.mechanism\" = \"PLAIN\", \
     \"sasl.username\" = \"relay\", \"sasl.password\" = \"the_password\" }";
+/// A relay that is frozen for a while keeps its lease, however slow the machine is.
+const LEASE: (&str, &str) = ("ANNALS_RELAY__RELAY__LEASE_MS", "600000");
 const LEDGER: &str = "ledger";
 const LATE: &str = "late";
 
@@ -254,6 +256,8 @@ async fn an_event_that_the_store_lacks_in_a_topic_without_a_leader_halts_the_rel
         }
     }
     write_records(kafka, &topic, &[lost]).await;
+    // While the topic has a leader.
+    ledgers.until_count(2).await;
     brokers.end_two(Ending::Orderly).await;
     relay.restart();
     append_to_both(&bed, 2).await;
@@ -277,7 +281,7 @@ async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
     let append_all = || append(&bed, &stream, (0..EVENTS).map(deposited));
     append_all().await;
     let settings = bed.relay().variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none");
-    let mut relay = RelayProcess::start(&settings);
+    let mut relay = RelayProcess::start(&settings.variable(LEASE.0, LEASE.1));
     let follower = bed.follow();
     follower.until_count(2_000).await;
     assert!(!relay.has_event(SINGLY), "a batch was too large");
@@ -304,7 +308,8 @@ async fn of_a_page_that_a_slow_database_cannot_send_in_time_the_first_events_are
     const BYTES_PER_SECOND: u32 = 100_000;
     let bed = Testbed::new("slow_database").await;
     let (link, database_url) = FaultyLink::before(&bed.database_url()).await;
-    let mut relay = RelayProcess::start(&bed.relay().database(&database_url));
+    let settings = bed.relay().database(&database_url).variable(LEASE.0, LEASE.1);
+    let mut relay = RelayProcess::start(&settings);
     let follower = bed.follow();
     append(&bed, &account("first"), [deposited(0)]).await;
     follower.until_count(1).await;
@@ -331,7 +336,7 @@ async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_one
     // it.
     limit_writing(&bed.environment().kafka, Some(BYTES_PER_SECOND)).await;
     let settings = bed.relay().impatient().variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none");
-    let mut relay = RelayProcess::start(&settings);
+    let mut relay = RelayProcess::start(&settings.variable(LEASE.0, LEASE.1));
     let follower = bed.follow();
     append(&bed, &account("first"), [deposited(0)]).await;
     follower.until_count(1).await;

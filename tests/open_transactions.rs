@@ -52,7 +52,7 @@ async fn readers_wait_behind_a_frozen_owners_transaction_only_until_another_has_
     first.freeze().await;
     let mut second = RelayProcess::start(&settings.instance("b"));
     second.publishes(ALL_SHARDS).await;
-    assert!(second.has_event("fencing"));
+    second.event("fencing").await;
     // The first is still frozen, and has sent nothing to the broker.
     append(&bed).await;
     follower.until_count(3).await;
@@ -106,7 +106,7 @@ async fn commits_that_arrive_after_the_relay_has_given_them_up_commit_nothing() 
     let bed = Testbed::on("late_commits", kafka.environment().clone()).await;
     let follower = bed.follow();
     let settings = bed.relay().kafka(&kafka.other()).impatient();
-    let mut relay = RelayProcess::start(&settings.variable(TRANSACTION_TIMEOUT, "1000"));
+    let mut relay = RelayProcess::start(&settings);
     append(&bed).await;
     follower.until_count(1).await;
     relay.turn_page();

@@ -14,8 +14,8 @@ use sqlx::postgres::PgPoolOptions;
 
 /// More than the number of await points of `begin`.
 const POLLS_MAX: usize = 8;
-/// Far more than it takes to get a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Far more than it takes to get a free connection, and to append.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One connection, so that the next borrower is sure to get the poisoned one.
 async fn pool_of_one(url: &str) -> PgPool {

@@ -428,7 +428,9 @@ async fn one_runner_at_a_time_has_the_lease_and_another_takes_over_when_it_ends(
     });
     let first = tokio::spawn(first);
     until(store, 1, |status| status.events == 1).await;
-    let _second = Running::start(&bed.another_store().await, balances(&scripts[1]), SHORT);
+    // It looks for the lease ten times in this time, and then has to keep it.
+    let lease = Duration::from_secs(30);
+    let _second = Running::start(&bed.another_store().await, balances(&scripts[1]), lease);
     append(store, "a", [2]).await;
     until(store, 1, |status| status.events == 2).await;
     assert_eq!(scripts[1].begun.load(Ordering::SeqCst), 0);

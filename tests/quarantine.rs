@@ -379,7 +379,9 @@ async fn many_refused_streams_of_a_category_quarantine_the_category() {
     create_topic(brokers, &bed.topic(CATEGORY), 4).await;
     limit(&bed, SMALL).await;
     let other = StreamName::new("ledger-1").must("name a stream");
-    let mut relay = RelayProcess::start(&bed.relay());
+    // It is frozen for a while, and keeps its lease.
+    let settings = bed.relay().variable("ANNALS_RELAY__RELAY__LEASE_MS", "600000");
+    let mut relay = RelayProcess::start(&settings);
     let follower = Follower::start(brokers, &[&bed.topic("ledger")]);
     append(&bed, &other, [deposited(0)]).await;
     follower.until_count(1).await;

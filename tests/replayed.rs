@@ -98,7 +98,8 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
     let (bed, _relay) = published("replay_killed").await;
     let side = bed.topic("again-side");
     let to_side = ["replay", "--all", "--to", &side, "--reason", "a test"];
-    let slowly = [&to_side[..], &["--rate", "100"]].concat();
+    // Other commands have to come before its end.
+    let slowly = [&to_side[..], &["--rate", "40"]].concat();
     let mut first = bed.relay().start_command(&slowly);
     // The topic is created by the replay.
     let is_created = async || !annals_testkit::topics(&bed.environment().kafka, &side).is_empty();
@@ -118,7 +119,7 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
     let is_refused = said.contains("not finished") || said.contains("another process");
     assert!(code == 1 && is_refused, "{said}");
 
-    let mut third = bed.relay().start_command(&["replay", "--resume", "--rate", "100"]);
+    let mut third = bed.relay().start_command(&["replay", "--resume", "--rate", "40"]);
     let so_far = records(&bed, "again-side").await.len();
     until_replayed(so_far + 100).await;
     third.kill().await.must("kill the replay");

@@ -22,13 +22,16 @@ async fn with_one_of_three_brokers_the_relay_waits_and_goes_on_when_the_others_a
     let mut relay = RelayProcess::start(&settings);
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(500).await;
-    relay.turn_page();
     brokers.end_two(Ending::Orderly).await;
-    relay.keeps_waiting_for("kafka").await;
+    // Between the ends of the two it may have gone on.
+    relay.turn_page();
+    relay.event_with("outage_continues", &[("waiting_for", "kafka")]).await;
     let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
     bed.store().append(&append).await.must("append meanwhile");
     brokers.start_two().await;
-    relay.goes_on_after("kafka").await;
+    relay.has_waited_for("kafka").await;
+    let counts = (relay.times("outage_began"), relay.times("outage_ended"));
+    assert!(counts.0 <= 1 && counts.1 == 1, "one line for each change: {counts:?}");
     follower.until_count(follower.count() + 500).await;
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;

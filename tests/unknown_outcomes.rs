@@ -4,7 +4,7 @@
 use annals_store::{
     Append, AppendError, ExpectedVersion, Store, StoreOptions, StreamName, Version,
 };
-use annals_testkit::{FaultyLink, Must, Testbed, account, deposited, opened};
+use annals_testkit::{FaultyLink, Must, Testbed, account, deposited, opened, until};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// Each commit takes a tenth of a second, and a statement may take less.
@@ -14,9 +14,13 @@ const TRIES_MAX: usize = 500;
 
 /// A store whose sessions have these settings, and one connection kept open.
 async fn store_with(url: &str, settings: &str) -> Store {
+    connect_with(url, settings).await.must("connect")
+}
+
+async fn connect_with(url: &str, settings: &str) -> Result<Store, annals_store::Error> {
     let settings = settings.replace(' ', "%20").replace('=', "%3D");
     let options = StoreOptions::default().connections_max(1).without_notifications();
-    options.connect(&format!("{url}?options={settings}")).await.must("connect")
+    options.connect(&format!("{url}?options={settings}")).await
 }
 
 fn to(stream: &StreamName) -> Append {
@@ -32,7 +36,14 @@ async fn execute(connection: &mut PgConnection, statements: &str) {
 async fn an_append_that_is_cancelled_while_it_commits_has_an_unknown_outcome() {
     let bed = Testbed::new("slow_commit").await;
     bed.store().append(&to(&account("first"))).await.must("append");
-    let store = store_with(&bed.database_url(), SLOW_COMMITS).await;
+    // On a slow machine a statement that connects may take longer, too.
+    let mut connected = None;
+    until("a store connects", async || {
+        connected = connect_with(&bed.database_url(), SLOW_COMMITS).await.ok();
+        connected.is_some()
+    })
+    .await;
+    let store = connected.must("connect");
     let mut late = 0;
     for number in 0..TRIES_MAX {
         let stream = account(number);
@@ -64,7 +75,8 @@ async fn an_append_that_is_cancelled_while_it_waits_has_an_unknown_outcome_and_k
     let bed = Testbed::new("cancelled").await;
     let stream = account("a");
     bed.store().append(&to(&stream)).await.must("append");
-    for settings in ["-c lock_timeout=300", "-c statement_timeout=300"] {
+    // Enough to connect, and to look up the schema.
+    for settings in ["-c lock_timeout=3000", "-c statement_timeout=3000"] {
         let store = store_with(&bed.database_url(), settings).await;
         let mut holder = bed.store().pool().begin().await.must("begin");
         bed.store().append_in(&mut holder, &to(&stream)).await.must("append");

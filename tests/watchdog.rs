@@ -5,12 +5,12 @@ use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{Must, RelayProcess, RelaySettings, Testbed, account, check, deposited};
 use sqlx::{Connection, PgConnection};
 
-/// Hung work is noticed soon.
+/// Hung work is noticed soon, and work that is only slow is not taken for hung.
 fn watchful(settings: RelaySettings) -> RelaySettings {
     settings
-        .variable("ANNALS_RELAY__RELAY__STALL_MS_MAX", "1000")
-        .variable("ANNALS_RELAY__RELAY__LEASE_MS", "1000")
-        .variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "1000")
+        .variable("ANNALS_RELAY__RELAY__STALL_MS_MAX", "5000")
+        .variable("ANNALS_RELAY__RELAY__LEASE_MS", "5000")
+        .variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "5000")
 }
 
 async fn append(bed: &Testbed) {

@@ -7,12 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::must::Must;
+use crate::until::until;
 
 /// Properties of a broker with access lists. They allow everything until something is denied; a
 /// client without a login has all rights.
 pub const ACCESS_LISTS: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
     allow.everyone.if.no.acl.found=true\nsuper.users=User:ANONYMOUS\n";
 
+const DESCRIBE_ACLS: i16 = 29;
 const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;
 const ALTER_CLIENT_QUOTAS: i16 = 49;
@@ -78,32 +80,62 @@ pub enum Operation {
     AlterConfigs = 11,
 }
 
-/// Gives a user a right.
+/// Gives a user a right, and waits until the broker knows it.
 ///
 /// # Panics
 /// If the broker refuses.
 pub async fn grant(broker: &str, user: &str, of: Resource<'_>, operations: &[Operation]) {
-    ask(broker, (CREATE_ACLS, VERSION), &grants(user, of, operations)).await;
+    create(broker, &grants(user, of, operations)).await;
 }
 
-/// Takes a granted right from a user.
+/// Takes a granted right from a user, and waits until the broker knows it.
 ///
 /// # Panics
 /// If the broker refuses.
 pub async fn withdraw(broker: &str, user: &str, of: Resource<'_>, operations: &[Operation]) {
-    ask(broker, (DELETE_ACLS, VERSION), &grants(user, of, operations)).await;
+    delete(broker, &grants(user, of, operations)).await;
 }
 
-fn grants(user: &str, of: Resource<'_>, operations: &[Operation]) -> Vec<u8> {
+/// Entries of access lists: all requests about them have the same layout.
+fn grants(user: &str, of: Resource<'_>, operations: &[Operation]) -> Vec<Vec<u8>> {
     let (kind, name, pattern) = of.fields();
     let entry = |operation: &Operation| {
         let resource = [vec![kind], string(name), vec![pattern]].concat();
         let who = [string(&format!("User:{user}")), string("*")].concat();
         [resource, who, vec![*operation as u8, ALLOW]].concat()
     };
-    let count = u32::try_from(operations.len()).must("count rights");
-    let entries: Vec<u8> = operations.iter().flat_map(entry).collect();
-    [count.to_be_bytes().to_vec(), entries].concat()
+    operations.iter().map(entry).collect()
+}
+
+async fn create(broker: &str, entries: &[Vec<u8>]) {
+    ask(broker, (CREATE_ACLS, VERSION), &array(entries)).await;
+    for entry in entries {
+        until("the broker knows a right", async || is_known(broker, entry).await).await;
+    }
+}
+
+async fn delete(broker: &str, entries: &[Vec<u8>]) {
+    ask(broker, (DELETE_ACLS, VERSION), &array(entries)).await;
+    for entry in entries {
+        until("the broker has lost a right", async || !is_known(broker, entry).await).await;
+    }
+}
+
+fn array(entries: &[Vec<u8>]) -> Vec<u8> {
+    let count = u32::try_from(entries.len()).must("count rights");
+    [count.to_be_bytes().to_vec(), entries.concat()].concat()
+}
+
+/// Whether an entry is in force: a broker learns of a change after the controller has acknowledged
+/// it.
+async fn is_known(broker: &str, entry: &[u8]) -> bool {
+    let answer = exchange(broker, (DESCRIBE_ACLS, VERSION), Fields::Plain, entry).await;
+    // Correlation id, throttle time, error, message of the error, number of resources.
+    assert_eq!(answer.get(8..10), Some(&[0, 0][..]), "the broker refuses: {answer:?}");
+    let length = answer.get(10..12).and_then(|length| length.try_into().ok());
+    let length = i16::from_be_bytes(length.must("read the broker's answer"));
+    let count = 12 + usize::try_from(length).unwrap_or(0);
+    answer.get(count..count + 4).must("read the broker's answer") != [0; 4]
 }
 
 /// Gives a user a password for SCRAM-SHA-512.
@@ -164,20 +196,20 @@ impl Right<'_> {
     }
 }
 
-/// Denies a user a right on every resource, or on one.
+/// Denies a user a right on every resource, or on one, and waits until the broker knows it.
 ///
 /// # Panics
 /// If the broker refuses.
 pub async fn deny(broker: &str, user: &str, right: Right<'_>) {
-    ask(broker, (CREATE_ACLS, VERSION), &denial(user, right)).await;
+    create(broker, &denial(user, right)).await;
 }
 
-/// Restores a denied right.
+/// Restores a denied right, and waits until the broker knows it.
 ///
 /// # Panics
 /// If the broker refuses.
 pub async fn allow(broker: &str, user: &str, right: Right<'_>) {
-    ask(broker, (DELETE_ACLS, VERSION), &denial(user, right)).await;
+    delete(broker, &denial(user, right)).await;
 }
 
 /// Limits the bytes that each client without a quota of its own may write in a second; none: as
@@ -196,17 +228,15 @@ pub async fn limit_writing(broker: &str, bytes_per_second: Option<f64>) {
     ask(broker, (ALTER_CLIENT_QUOTAS, 0), &body).await;
 }
 
-/// The entries of access lists in a request: both kinds of requests have the same layout. A
-/// resource with any entry also denies everything that no entry allows.
-fn denial(user: &str, right: Right<'_>) -> Vec<u8> {
+/// A resource with any entry also denies everything that no entry allows.
+fn denial(user: &str, right: Right<'_>) -> Vec<Vec<u8>> {
     let entries = [(WRITE, DENY), (READ, ALLOW), (DESCRIBE, ALLOW)];
     let entry = |(operation, permission)| {
         let resource = [vec![right.resource()], string(right.name()), vec![LITERAL]].concat();
         let who = [string(&format!("User:{user}")), string("*")].concat();
         [resource, who, vec![operation, permission]].concat()
     };
-    let count = u32::try_from(entries.len()).must("count entries");
-    [count.to_be_bytes().to_vec(), entries.map(entry).concat()].concat()
+    entries.map(entry).into()
 }
 
 fn string(text: &str) -> Vec<u8> {

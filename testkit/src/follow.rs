@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::history::{Consumed, Recorded};
 use crate::must::Must;
+use crate::until::until_counted;
 
 /// The longest wait of a test: long enough for a busy machine, short enough to notice.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -47,14 +48,13 @@ impl Follower {
     /// came.
     ///
     /// # Panics
-    /// If it does not hold within [`DEADLINE`]; the message names the condition by `what`.
+    /// If it does not hold, and no further event comes within [`DEADLINE`]; the message names the
+    /// condition by `what`.
     pub async fn until(&self, what: &str, condition: impl Fn(&[Delivered]) -> bool) {
-        let mut count = self.count.clone();
-        let holds = count.wait_for(|_| condition(&self.lock()));
-        match tokio::time::timeout(DEADLINE, holds).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_ended)) => panic!("the follower ended before {what}"),
-            Err(_elapsed) => {
+        match until_counted(self.count.clone(), |_| condition(&self.lock())).await {
+            Some(true) => {}
+            None => panic!("the follower ended before {what}"),
+            Some(false) => {
                 panic!("{what}: not within {DEADLINE:?}; {} events came", self.count())
             }
         }
@@ -63,23 +63,22 @@ impl Follower {
     /// Waits until so many events have come.
     ///
     /// # Panics
-    /// If they do not come within [`DEADLINE`].
+    /// If none comes within [`DEADLINE`] while some are missing.
     pub async fn until_count(&self, events: usize) {
         self.until(&format!("{events} events"), |seen| seen.len() >= events).await;
     }
 
-    /// Waits until every recorded event has come; false if they do not within [`DEADLINE`]. The
-    /// checker then reports the differences.
+    /// Waits until every recorded event has come; false if none comes within [`DEADLINE`] while
+    /// some are missing. The checker then reports the differences.
     pub async fn caught_up(&self, recorded: &[Recorded]) -> bool {
         let wanted: HashSet<Uuid> = recorded.iter().map(|event| event.id).collect();
         let all_came = |seen: &[Delivered]| {
             let came: HashSet<Uuid> = seen.iter().map(|event| event.event_id).collect();
             wanted.is_subset(&came)
         };
-        let mut count = self.count.clone();
         // The comparison is expensive: made only when it can succeed.
-        let all = count.wait_for(|count| *count >= wanted.len() && all_came(&self.lock()));
-        tokio::time::timeout(DEADLINE, all).await.is_ok_and(|ended| ended.is_ok())
+        let have_come = |count: usize| count >= wanted.len() && all_came(&self.lock());
+        until_counted(self.count.clone(), have_come).await == Some(true)
     }
 
     /// The number of events received so far, as it changes.

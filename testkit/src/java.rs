@@ -25,7 +25,7 @@ pub struct JavaPrinter {
 }
 
 impl JavaPrinter {
-    /// Starts it; downloads the library if it is not in the cache yet.
+    /// Starts it, and waits until it prints; downloads the library if it is not in the cache yet.
     ///
     /// # Panics
     /// If there is no Java, or the library cannot be downloaded.
@@ -46,7 +46,10 @@ impl JavaPrinter {
             .must("start Java");
         let input = process.stdin.take().must("reach Java");
         let output = process.stdout.take().must("read Java");
-        Self { wire: Mutex::new((input, BufReader::new(output).lines())), process }
+        let printer = Self { wire: Mutex::new((input, BufReader::new(output).lines())), process };
+        // It has compiled the program: a relay does not wait for an answer for that long.
+        drop(printer.print("\"string\"").await);
+        printer
     }
 
     /// A definition as Java prints it; or Java's reason to reject it.

@@ -1,6 +1,8 @@
 //! Plain Kafka, without Annals in between. No other file of this crate names rdkafka.
 
-use std::collections::BTreeMap;
+mod known;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
@@ -19,8 +21,15 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::follow::DEADLINE;
 use crate::must::Must;
+use crate::until::until;
+
+pub(crate) use known::until_brokers;
+pub use known::until_forgotten;
+use known::until_known;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Interval of questions for what the controller has decided, and the broker does not know yet.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A record as it lies in its partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,19 +92,22 @@ fn read_blocking(
         .set("enable.partition.eof", "true")
         .set("isolation.level", level)
         .create()?;
-    let mut open = partition_count(&consumer, topic)?;
+    // A partition that is written to meanwhile has more than one end.
+    let mut open: BTreeSet<i32> = (0..partition_count(&consumer, topic)?).collect();
     let mut assignment = TopicPartitionList::new();
-    for partition in 0..open {
-        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
+    for partition in &open {
+        assignment.add_partition_offset(topic, *partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment)?;
     let mut records: BTreeMap<(i32, i64), RawRecord> = BTreeMap::new();
-    while open > 0 {
+    while !open.is_empty() {
         match consumer.poll(REQUEST_TIMEOUT) {
             Some(Ok(message)) => {
                 records.insert((message.partition(), message.offset()), raw(&message));
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
             Some(Err(error)) => return Err(error.into()),
             None => anyhow::bail!("topic {topic}: no record and no end within {REQUEST_TIMEOUT:?}"),
         }
@@ -103,11 +115,18 @@ fn read_blocking(
     Ok(records.into_values().collect())
 }
 
+/// The broker may not know a new topic yet.
 fn partition_count(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<i32> {
-    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
-    let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-    anyhow::ensure!(count > 0, "there is no topic {topic}");
-    Ok(i32::try_from(count)?)
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        if count > 0 {
+            return Ok(i32::try_from(count)?);
+        }
+        anyhow::ensure!(Instant::now() < deadline, "there is no topic {topic}");
+        std::thread::sleep(POLL_INTERVAL);
+    }
 }
 
 fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
@@ -153,33 +172,6 @@ fn ends(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<Vec<i64>>
         .collect()
 }
 
-/// Waits until the broker has forgotten so many transactional ids that begin with `prefix`, and has
-/// no other.
-///
-/// # Panics
-/// If it does not forget them.
-pub async fn until_forgotten(brokers: &str, prefix: &str, count: usize) {
-    let deadline = Instant::now() + DEADLINE;
-    while Instant::now() < deadline {
-        let records = read_topic(brokers, "__transaction_state", Isolation::Uncommitted).await;
-        let of_prefix = |record: &RawRecord| {
-            // The id follows a version and its length.
-            let id = record.key.as_ref().and_then(|key| key.get(4..));
-            id.is_some_and(|id| id.starts_with(prefix.as_bytes()))
-        };
-        let known: BTreeMap<_, _> = records
-            .into_iter()
-            .filter(of_prefix)
-            .map(|record| (record.key, record.value.is_some()))
-            .collect();
-        // The last record of an id shows whether it still exists.
-        if known.len() >= count && known.values().all(|is_known| !is_known) {
-            return;
-        }
-    }
-    panic!("{count} transactional ids were not forgotten within {DEADLINE:?}");
-}
-
 /// The number of partitions of a topic.
 ///
 /// # Panics
@@ -190,22 +182,6 @@ pub async fn partitions(brokers: &str, topic: &str) -> i32 {
         partition_count(&config(&brokers).set("group.id", "annals-testkit").create()?, &topic)
     });
     count.await.must("ask for a topic").must("ask for a topic")
-}
-
-/// Waits until so many brokers have joined.
-pub(crate) async fn until_brokers(brokers: &str, count: usize) {
-    let admin = admin(brokers).must("ask for brokers");
-    let come = tokio::task::spawn_blocking(move || {
-        let deadline = Instant::now() + DEADLINE;
-        while Instant::now() < deadline {
-            let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT);
-            if metadata.must("ask for brokers").brokers().len() >= count {
-                return true;
-            }
-        }
-        false
-    });
-    assert!(come.await.must("ask for brokers"), "{count} brokers were not there in {DEADLINE:?}");
 }
 
 /// Writes records one by one, each into its partition, in the given order: a producer without
@@ -258,7 +234,7 @@ fn leave_open(brokers: &str, topic: &str, transactional_id: &str) -> anyhow::Res
     Ok(())
 }
 
-/// Creates a topic.
+/// Creates a topic, and waits until the broker knows it, as the other functions here do.
 ///
 /// # Panics
 /// If the broker refuses or is not there.
@@ -287,9 +263,12 @@ async fn create(brokers: &str, topic: &NewTopic<'_>) {
     for result in made.must("make a topic") {
         result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("make a topic");
     }
+    let partitions = usize::try_from(topic.num_partitions).must("count partitions");
+    until_known(brokers, topic.name, partitions).await;
 }
 
-/// Changes one setting of a topic; every other goes back to the broker's default.
+/// Changes one setting of a topic, and waits until the broker knows it; every other goes back to
+/// the broker's default.
 ///
 /// # Panics
 /// If the topic or the broker is not there.
@@ -299,6 +278,11 @@ pub async fn configure_topic(brokers: &str, topic: &str, name: &str, value: &str
     for result in admin.alter_configs([&change], &options()).await.must("configure a topic") {
         result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("configure a topic");
     }
+    let is_known = async || {
+        let known = topic_configuration(brokers, topic).await;
+        known.get(name).is_some_and(|known| known == value)
+    };
+    until("the broker knows the setting of a topic", is_known).await;
 }
 
 /// Adds partitions to a topic until it has so many.
@@ -311,6 +295,7 @@ pub async fn add_partitions(brokers: &str, topic: &str, partitions: usize) {
     for result in admin.create_partitions([&more], &options()).await.must("add partitions") {
         result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("add partitions");
     }
+    until_known(brokers, topic, partitions).await;
 }
 
 /// Deletes the records of a partition before an offset, as retention does.
@@ -338,6 +323,7 @@ pub async fn delete_topic(brokers: &str, topic: &str) {
     for result in admin.delete_topics(&[topic], &options()).await.must("delete a topic") {
         result.map_err(|(_, code)| KafkaError::AdminOp(code)).must("delete a topic");
     }
+    until_known(brokers, topic, 0).await;
 }
 
 /// Deletes every topic whose name contains `part`.

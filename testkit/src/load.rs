@@ -11,6 +11,7 @@ use crate::dice::Dice;
 use crate::follow::DEADLINE;
 use crate::history::Attempt;
 use crate::must::Must;
+use crate::until::until_counted;
 use crate::writer::Writer;
 
 /// The number of writers, and their streams.
@@ -62,12 +63,11 @@ impl Load {
     /// Waits until so many events have been acknowledged since the start.
     ///
     /// # Panics
-    /// If they are not within [`DEADLINE`].
+    /// If none is acknowledged within [`DEADLINE`] while some are missing.
     pub async fn until_acknowledged(&self, events: usize) {
-        let mut acknowledged = self.acknowledged.subscribe();
-        let reached = acknowledged.wait_for(|count| *count >= events);
-        let reached = tokio::time::timeout(DEADLINE, reached).await.is_ok();
-        assert!(reached, "the writers did not get {events} events acknowledged in {DEADLINE:?}");
+        let acknowledged = self.acknowledged.subscribe();
+        let reached = until_counted(acknowledged, |count| count >= events).await;
+        assert_eq!(reached, Some(true), "the writers got no event acknowledged in {DEADLINE:?}");
     }
 
     /// The number of events acknowledged since the start.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::follow::DEADLINE;
 use crate::must::Must;
@@ -73,15 +74,15 @@ impl ProcessLog {
         &self.path
     }
 
-    /// Reads the process's output from a pipe, until the pipe closes.
-    pub(crate) fn capture(&self, pipe: impl AsyncRead + Unpin + Send + 'static) {
+    /// Reads the process's output from a pipe, until the pipe closes: then the task ends.
+    pub(crate) fn capture(&self, pipe: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<()> {
         let log = self.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(pipe).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 log.push(line);
             }
-        });
+        })
     }
 
     pub(crate) fn push(&self, line: String) {

@@ -189,11 +189,13 @@ async fn accept(listener: TcpListener, faults: Faults) {
 async fn answer(mut client: TcpStream, mut faults: Faults) {
     let Ok(mut server) = TcpStream::connect(&*faults.server).await else { return };
     let (mut request, mut answer) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
-    let talked = *faults.garbage.borrow_and_update();
+    let mut talked = *faults.garbage.borrow_and_update();
     loop {
         tokio::select! {
             read = client.read(&mut request) => {
                 let Ok(length @ 1..) = read else { return };
+                // What the test has said since, which this task may not have seen yet.
+                talked = *faults.garbage.borrow_and_update();
                 let is_failing = faults.fails_for(&request[..length]);
                 if let Some(talked) = talked.or(is_failing.then_some(Garbage::ServerError)) {
                     return talk(talked, client, faults).await;
@@ -218,10 +220,11 @@ async fn answer(mut client: TcpStream, mut faults: Faults) {
 
 /// Gives a request a faulty answer.
 async fn talk(talked: Garbage, mut client: TcpStream, mut faults: Faults) {
+    // Before the client has the answer, after which the test may look.
+    faults.asked.send_modify(|asked| *asked += 1);
     if client.write_all(talked.answer().as_bytes()).await.is_err() {
         return;
     }
-    faults.asked.send_modify(|asked| *asked += 1);
     match talked {
         Garbage::Half => {}
         Garbage::Silence => {

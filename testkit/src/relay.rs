@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::environment::is_kept;
 use crate::follow::DEADLINE;
@@ -29,6 +30,8 @@ pub struct RelayProcess {
     /// Lines of the log before the current page.
     mark: usize,
     child: Child,
+    /// The tasks that read its output to the end.
+    captures: Vec<JoinHandle<()>>,
 }
 
 impl RelayProcess {
@@ -41,8 +44,8 @@ impl RelayProcess {
         let directory = output_directory().join(settings.directory_name());
         std::fs::create_dir_all(&directory).must("make a directory for the relay");
         let log = ProcessLog::new(directory.join("relay.log"));
-        let child = spawn(settings, &directory, &log);
-        Self { settings: settings.clone(), directory, log, start: 0, mark: 0, child }
+        let (child, captures) = spawn(settings, &directory, &log);
+        Self { settings: settings.clone(), directory, log, start: 0, mark: 0, child, captures }
     }
 
     /// Kills the relay, as a crash does, and waits until it has ended.
@@ -54,7 +57,17 @@ impl RelayProcess {
             panic!("the relay ended by itself, with {status}\n{}", self.log.tail());
         }
         self.child.kill().await.must("kill the relay");
+        self.read_to_end().await;
         self.log.push("--- killed ---".to_owned());
+    }
+
+    /// Waits until the log has all that an ended process has written: a line that came later would
+    /// be taken for one of the next start.
+    async fn read_to_end(&mut self) {
+        for capture in self.captures.drain(..) {
+            let read = tokio::time::timeout(DEADLINE, capture).await;
+            read.must("read the relay's log to its end").must("read the relay's log");
+        }
     }
 
     /// Starts it again, after it has ended.
@@ -64,7 +77,7 @@ impl RelayProcess {
     pub fn restart(&mut self) {
         self.start = self.log.len();
         self.mark = self.start;
-        self.child = spawn(&self.settings, &self.directory, &self.log);
+        (self.child, self.captures) = spawn(&self.settings, &self.directory, &self.log);
     }
 
     /// Asks it to end (SIGTERM) once it handles signals, and waits until it has ended.
@@ -133,6 +146,7 @@ impl RelayProcess {
     pub async fn ended(&mut self) -> ExitStatus {
         let ended = tokio::time::timeout(DEADLINE, self.child.wait()).await;
         let Ok(ended) = ended else { panic!("the relay did not end\n{}", self.log.tail()) };
+        self.read_to_end().await;
         self.log.push("--- ended ---".to_owned());
         ended.must("wait for the relay's end")
     }
@@ -306,7 +320,11 @@ impl Drop for RelayProcess {
     }
 }
 
-fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child {
+fn spawn(
+    settings: &RelaySettings,
+    directory: &Path,
+    log: &ProcessLog,
+) -> (Child, Vec<JoinHandle<()>>) {
     let mut child = command(settings, directory)
         .arg("run")
         .stdout(Stdio::piped())
@@ -314,7 +332,7 @@ fn spawn(settings: &RelaySettings, directory: &Path, log: &ProcessLog) -> Child 
         .kill_on_drop(true)
         .spawn()
         .must("start the relay");
-    log.capture(child.stdout.take().must("read the relay's output"));
-    log.capture(child.stderr.take().must("read the relay's log"));
-    child
+    let output = log.capture(child.stdout.take().must("read the relay's output"));
+    let logged = log.capture(child.stderr.take().must("read the relay's log"));
+    (child, vec![output, logged])
 }

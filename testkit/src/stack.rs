@@ -1,7 +1,9 @@
 //! Private servers, for tests that stop them.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::process::Command;
 use uuid::Uuid;
@@ -312,8 +314,17 @@ fn dev(home: &Path) -> std::process::Command {
     dev
 }
 
+/// Ports that were chosen for servers of this process: one that is about to start, or is stopped,
+/// does not listen on its port.
+static CHOSEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 pub(crate) fn free_port() -> u16 {
+    let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     let offset = u16::try_from(Uuid::new_v4().as_u128() % 10_000).must("choose a port");
     let mut candidates = (PORTS.start + offset..PORTS.end).chain(PORTS.start..PORTS.start + offset);
-    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).must("find a free port")
+    let is_free =
+        |port: &u16| !chosen.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = candidates.find(is_free).must("find a free port");
+    chosen.insert(port);
+    port
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::Instant;
+
 use crate::follow::DEADLINE;
 use crate::must::Must;
 
@@ -22,6 +25,29 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(DEADLINE, asked).await.is_ok(), "not in {DEADLINE:?}: {what}");
+}
+
+/// The longest wait while a count still rises, in deadlines.
+const RISING_MAX: u32 = 10;
+
+/// Whether a count that rises fulfils a condition in time: however slow the machine is, as long as
+/// the count rises within each [`DEADLINE`]. None if nobody counts any more.
+pub(crate) async fn until_counted(
+    mut count: watch::Receiver<usize>,
+    mut holds: impl FnMut(usize) -> bool,
+) -> Option<bool> {
+    let end = Instant::now() + RISING_MAX * DEADLINE;
+    loop {
+        let counted = *count.borrow_and_update();
+        if holds(counted) {
+            return Some(true);
+        }
+        let left = end.saturating_duration_since(Instant::now()).min(DEADLINE);
+        match tokio::time::timeout(left, count.changed()).await {
+            Ok(changed) => changed.ok()?,
+            Err(_elapsed) => return Some(false),
+        }
+    }
 }
 
 /// The result of some work.

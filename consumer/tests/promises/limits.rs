@@ -11,7 +11,8 @@ use crate::bed;
 use crate::book;
 use crate::events::OrderEvent;
 
-const LIMIT_MS: u64 = 300;
+/// Far more than the statements of a batch take that are not slowed.
+const LIMIT_MS: u64 = 2_000;
 
 /// The server works for this time on each event.
 async fn add_slowly(
@@ -53,7 +54,7 @@ async fn is_shrunk_and_then_named(
     let projection = projection(bed.projection(&[&topic]).await);
     let pool = pool(&bed).await;
     let slow = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
-        add_slowly(connection, events, 20).await
+        add_slowly(connection, events, 100).await
     };
     let totals = run(&bed, &projection, &pool, slow).await.unwrap();
     assert_eq!(totals.events, 40);
@@ -62,7 +63,7 @@ async fn is_shrunk_and_then_named(
 
     bed.write(&topic, &book::orders(&bed, 10, 4..5)).await;
     let slower = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
-        add_slowly(connection, events, 2_000).await
+        add_slowly(connection, events, 4_000).await
     };
     let error = run(&bed, &projection, &pool, slower).await.unwrap_err();
     let RunError::LimitExceeded { stream, limit: named, tries: 3, .. } = &error else {
@@ -105,7 +106,7 @@ async fn handler_that_waits_for_something_else_too_long_is_named() {
     let pool = bed.pool_with("idle_in_transaction_session_timeout", &limit).await;
     let waits = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
         if events.iter().any(|event| event.delivered.stream == "order-4") {
-            tokio::time::sleep(Duration::from_millis(3 * LIMIT_MS)).await;
+            tokio::time::sleep(Duration::from_millis(LIMIT_MS + LIMIT_MS / 2)).await;
         }
         book::add(connection, events).await
     };

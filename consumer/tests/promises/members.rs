@@ -29,7 +29,7 @@ pub(crate) struct Member(Child);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// Its handler writes outside the transaction of the offsets.
+    /// Its handler writes outside the transaction of the offsets, and then pauses for ever.
     WritesOutside,
 }
 
@@ -113,7 +113,10 @@ async fn member() {
     let runner = projection(&variable(TOPIC)).runner(&pool, settings, registry);
     let add = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
         match &outside {
-            Some(pool) => applied::add(&mut pool.acquire().await?.detach(), events, &name).await?,
+            Some(pool) => {
+                applied::add(&mut pool.acquire().await?.detach(), events, &name).await?;
+                std::future::pending::<()>().await;
+            }
             None => applied::add(connection, events, &name).await?,
         }
         book::add(connection, events).await

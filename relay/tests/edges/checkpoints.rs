@@ -120,7 +120,7 @@ async fn a_transaction_that_nobody_ends_is_an_outage_that_names_partition_and_of
     other.begin().unwrap();
     send(&other, &[checkpoint(&config, 1, "somebody else's")]);
     let mut hasty = config.clone();
-    hasty.kafka.transaction_timeout = std::time::Duration::from_secs(1);
+    hasty.kafka.transaction_timeout = std::time::Duration::from_secs(5);
     let failure = read_checkpoints(&hasty, &shards()).unwrap_err();
     assert!(failure.is_outage(), "{failure}");
     assert!(failure.to_string().contains("partition 1 at offset 0 of 1"), "{failure}");

@@ -21,6 +21,10 @@ use annals_relay::model::message::Message;
 use annals_store::Position;
 use annals_testkit::Testbed;
 
+/// An address without a listener: a port that was free could be that of another test's server by
+/// now.
+const NOBODY: &str = "127.0.0.1:1";
+
 /// The configuration of a relay in a test bed; `more` adds keys or replaces them.
 fn config(bed: &Testbed, more: &str) -> Config {
     let environment = bed.environment();

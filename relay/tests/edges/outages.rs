@@ -38,6 +38,8 @@ async fn what_came_of_a_commit_in_doubt_is_what_the_checkpoint_says() {
     // The producer with the unknown outcome still tries: whether it gets through before it is
     // fenced is random.
     stack.start(Component::Kafka).await;
+    // A broker that has just started may need more time than the one that died was given.
+    let config = crate::config(&bed, "kafka.transaction_timeout_ms = 30000");
     let third = producer(&config);
     let published = match read_checkpoints(&config, &[0]).unwrap()[&0].as_slice() {
         b"1" => vec!["1"],

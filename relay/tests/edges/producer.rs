@@ -93,14 +93,14 @@ async fn a_drained_transaction_is_committed_in_milliseconds() {
     let config = config(&bed, "");
     let topic = topic(&config, "flight");
     let producer = producer(&config);
-    let took = (0..20).map(|position| {
+    // With rdkafka's own waiting none takes less than 100 ms: on a slow machine, too, one that does
+    // is the proof.
+    let is_fast = |position| {
         let begun = Instant::now();
         publish(&producer, &[message(&topic, "flight-1", position)]);
-        begun.elapsed()
-    });
-    // With rdkafka's own waiting none takes less than 100 ms.
-    let fastest = took.min().unwrap();
-    assert!(fastest < Duration::from_millis(50), "the fastest took {fastest:?}");
+        begun.elapsed() < Duration::from_millis(50)
+    };
+    assert!((0..500).any(is_fast), "none was committed in milliseconds");
 }
 
 #[tokio::test]
@@ -167,9 +167,8 @@ async fn a_producer_is_fenced_by_the_next_one_at_any_moment() {
 #[tokio::test]
 async fn a_broker_that_is_away_is_an_outage_and_the_reason_is_said() {
     let bed = Testbed::new("a_broker_that_is_away").await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut config = config(&bed, "kafka.transaction_timeout_ms = 1000");
-    config.kafka.bootstrap_servers = nobody.to_string();
+    let mut config = config(&bed, "kafka.transaction_timeout_ms = 5000");
+    config.kafka.bootstrap_servers = crate::NOBODY.to_owned();
     let failure = annals_relay::kafka::ensure_checkpoint_topic(&config, 8).unwrap_err();
     assert!(failure.is_outage() && failure.to_string().contains("refused"), "{failure}");
     let failure =

@@ -50,9 +50,8 @@ fn cause(failure: Failure) -> RegistryFailure {
 
 /// The URL of a registry without a listener.
 fn away(config: &Config) -> Config {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut away = config.clone();
-    away.registry.url = format!("http://{nobody}");
+    away.registry.url = format!("http://{}", crate::NOBODY);
     away
 }
 
