@@ -100,8 +100,8 @@ $$;
 --   tag_of       for each tag of an event, the 1-based index of the event
 --   tags         the tags
 --   condition_tags, condition_after, condition_types
---                have an element for each condition: the append is refused if an event with the tag,
---                of one of the types (a JSON array; null: any), has a position above `condition_after`
+--                have an element for each condition: the append is refused if an event with the
+--                tag, of one of the types (a JSON array; null: any), has a higher position
 --
 -- Further refusals, which come before those of `append`:
 --

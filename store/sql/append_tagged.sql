@@ -2,7 +2,8 @@
 -- committed by the server within this one round trip.
 -- $1 streams, $2 expected, $3 stream_of, $4 event_ids, $5 event_types, $6 fingerprints, $7
 -- payloads, $8 data, $9 metadata, $10 headers, $11 conflict_events_max, $12 tag_of, $13 tags, $14
--- condition_tags, $15 condition_after, $16 condition_types: see annals.append_tagged. Always one row.
+-- condition_tags, $15 condition_after, $16 condition_types: see annals.append_tagged.
+-- Always one row.
 call annals.append_tagged_and_commit(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, null, null, null, null, null
 )
