@@ -1,6 +1,6 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill soak audit semver fmt doc
+.PHONY: help demo bank test test-upgrade test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill soak audit semver fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ test: ## Checks, then all tests on the real components
 
 test-consumers: ## The consumers of examples/consumers, in each language that this machine has; ARGS=python for one
 	@ops/test-consumers $(ARGS)
+
+test-upgrade: ## The store after pg_upgrade to PostgreSQL 18; needs PostgreSQL 14 to 17 and pip
+	@ops/dev/dev with -- cargo test --locked --workspace --quiet --test promises -- --ignored by_an_upgrade
 
 test-kafka-security: ## Logins and rights of Kafka: each refusal, and tokens of an OpenID provider; needs cmake
 	@ops/test-kafka-security

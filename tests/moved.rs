@@ -216,9 +216,19 @@ async fn by_logical_replication_into_a_younger_cluster_of_a_later_version() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_an_upgrade() {
+    upgraded(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs pip, which downloads pg_upgrade of version 18: make test-upgrade"]
+async fn by_an_upgrade_to_a_later_version() {
+    upgraded(Some("18")).await;
+}
+
+async fn upgraded(version: Option<&str>) {
     let published = Published::new(PrivateStack::up(&[Component::Postgres]).await).await;
     published.source.end(Component::Postgres, Ending::Orderly).await;
-    let target = PrivateStack::upgrade_of(&published.source).await;
+    let target = PrivateStack::upgrade_of(&published.source, version).await;
     published.has_come_to(&target).await;
 }
 

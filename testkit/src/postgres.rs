@@ -36,14 +36,17 @@ impl PrivateStack {
     }
 
     /// Starts a new PostgreSQL whose data `pg_upgrade` took from another, stopped one. It has
-    /// another system identifier; transaction ids and positions continue. Both have the machine's
-    /// version.
+    /// another system identifier; transaction ids and positions continue. Without a version both
+    /// have the machine's.
     ///
     /// # Panics
     /// If it does not start.
-    pub async fn upgrade_of(old: &Self) -> Self {
+    pub async fn upgrade_of(old: &Self, version: Option<&str>) -> Self {
         let of = old.home.to_string_lossy().into_owned();
-        Self::home().await.postgres_up(&[("ANNALS_POSTGRES_UPGRADE_OF", of)]).await
+        let version = version.map(|version| ("ANNALS_POSTGRES_VERSION", version.to_owned()));
+        let variables = [Some(("ANNALS_POSTGRES_UPGRADE_OF", of)), version];
+        let variables: Vec<_> = variables.into_iter().flatten().collect();
+        Self::home().await.postgres_up(&variables).await
     }
 
     /// `host:port` of its PostgreSQL.

@@ -12,7 +12,7 @@ use crate::book;
 use crate::events::OrderEvent;
 
 /// Far more than the statements of a batch take that are not slowed.
-const LIMIT_MS: u64 = 2_000;
+const LIMIT_MS: u64 = 800;
 
 /// The server works for this time on each event.
 async fn add_slowly(
@@ -54,7 +54,7 @@ async fn is_shrunk_and_then_named(
     let projection = projection(bed.projection(&[&topic]).await);
     let pool = pool(&bed).await;
     let slow = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
-        add_slowly(connection, events, 100).await
+        add_slowly(connection, events, 40).await
     };
     let totals = run(&bed, &projection, &pool, slow).await.unwrap();
     assert_eq!(totals.events, 40);
@@ -63,7 +63,7 @@ async fn is_shrunk_and_then_named(
 
     bed.write(&topic, &book::orders(&bed, 10, 4..5)).await;
     let slower = async |connection: &mut PgConnection, events: &[DeliveredEvent<OrderEvent>]| {
-        add_slowly(connection, events, 4_000).await
+        add_slowly(connection, events, 1_600).await
     };
     let error = run(&bed, &projection, &pool, slower).await.unwrap_err();
     let RunError::LimitExceeded { stream, limit: named, tries: 3, .. } = &error else {

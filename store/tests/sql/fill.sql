@@ -19,6 +19,9 @@ select
 from generate_series(1, 100000) i;
 insert into annals.outbox (position, shard, xid)
 select i, mod(i, 8), (3 + i / 1000)::text::xid8 from generate_series(1, 100000) i;
+insert into annals.tags (tag, position, event_type)
+select 'tag:' || mod(i, 100), i, 'Filled' from generate_series(1, 100000) i;
 analyze annals.events;
 analyze annals.streams;
 analyze annals.outbox;
+analyze annals.tags;
