@@ -47,7 +47,8 @@ async fn a_new_schema_waits_for_a_registry_that_answers_nonsense_and_is_publishe
     let topics = categories.map(|category| bed.topic(category));
     let topics = topics.each_ref().map(String::as_str);
     let follower = Follower::start(&bed.environment().kafka, &topics);
-    let mut relay = RelayProcess::start(&bed.relay().impatient().registry(registry.url()));
+    let settings = bed.relay().impatient().long_transactions();
+    let mut relay = RelayProcess::start(&settings.registry(registry.url()));
     relay.event("publishing").await;
     for (published, (category, garbage)) in KINDS.into_iter().enumerate() {
         relay.turn_page();
@@ -128,7 +129,8 @@ async fn while_a_new_schema_waits_for_the_registry_other_categories_flow_and_so_
         OTHERS.map(|category| Follower::start(&bed.environment().kafka, &[&bed.topic(category)]));
     let [in_known, in_new] =
         OTHERS.map(|category| StreamName::new(format!("{category}-a")).must("name a stream"));
-    let mut relay = RelayProcess::start(&bed.relay().impatient().registry(registry.url()));
+    let settings = bed.relay().impatient().long_transactions();
+    let mut relay = RelayProcess::start(&settings.registry(registry.url()));
     append(&bed, &in_known).await;
     known.until_count(1).await;
     for (round, garbage) in (1..).zip([Garbage::ServerError, Garbage::Silence]) {

@@ -103,7 +103,7 @@ async fn relay_commands_and_consumers_log_in_by_a_token_of_a_provider() {
 async fn works(site: &Site, logins: &[KafkaLogin]) {
     let follower = site.bed.follow();
     for (count, login) in (1..).zip(logins) {
-        let settings = site.relay(login);
+        let settings = site.relay(login).long_transactions();
         site.append().await;
         let mut relay = RelayProcess::start(&settings);
         follower.until_count(count).await;

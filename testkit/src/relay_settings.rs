@@ -118,6 +118,13 @@ impl RelaySettings {
             .variable("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::driver::outage=debug")
     }
 
+    /// With transactions of a minute, for a test that asserts that the relay waits for nothing: a
+    /// busy machine can need seconds for one.
+    #[must_use]
+    pub fn long_transactions(self) -> Self {
+        self.variable("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", "60000")
+    }
+
     /// Sets an environment variable of the relay.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
