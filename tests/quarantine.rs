@@ -391,6 +391,9 @@ async fn many_refused_streams_of_a_category_quarantine_the_category() {
     }
     relay.thaw().await;
     relay.quarantines_for("record", CATEGORY).await;
+    // They are found together, not each by a try of its own.
+    let tries = relay.times("quarantined");
+    assert!(tries < STREAMS / 4, "{tries}");
     append(&bed, &other, [deposited(1)]).await;
     follower.until_count(2).await;
 

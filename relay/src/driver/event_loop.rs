@@ -67,6 +67,8 @@ pub(super) struct Driver {
     pub(super) new_entries: Vec<NewEntry>,
     /// Topics whose records are sent individually: Kafka refused one of several.
     pub(super) send_individually: Arc<HashSet<String>>,
+    /// Whether all refused records of a batch are looked for: Kafka refused one.
+    pub(super) find_all_refused: bool,
     /// Whether each topic is sent on its own: Kafka refused one of several.
     pub(super) one_topic_at_a_time: bool,
     pub(super) shrinking_batch: ShrinkingBatch,
@@ -125,6 +127,7 @@ impl Driver {
             logged: BTreeSet::new(),
             new_entries: Vec::new(),
             send_individually: Arc::default(),
+            find_all_refused: false,
             one_topic_at_a_time: false,
             shrinking_batch: ShrinkingBatch::new(&config.relay),
             progress,

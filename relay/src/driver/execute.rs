@@ -60,8 +60,9 @@ impl Driver {
             Action::ReadOutbox(cursors) => self.reader.begin_page(reporter, cursors),
             Action::Send(slot, batch) => {
                 let send_individually = Arc::clone(&self.send_individually);
-                let one_topic_at_a_time = self.one_topic_at_a_time;
-                let batch = Batch { send_individually, one_topic_at_a_time, ..batch };
+                let Self { one_topic_at_a_time, find_all_refused, .. } = *self;
+                let batch =
+                    Batch { send_individually, find_all_refused, one_topic_at_a_time, ..batch };
                 self.shrinking_batch.sends(batch.size());
                 self.with_senders(|senders| senders.send(slot, batch));
             }

@@ -121,6 +121,7 @@ impl Driver {
             // A commit that was under way when another one failed does not end the outage.
             self.outage.recovered(Recovered::Published);
             self.one_topic_at_a_time = false;
+            self.find_all_refused = false;
             if let Some(limits) = self.shrinking_batch.grow(sent.size) {
                 self.reader.limit(limits);
             }
@@ -235,6 +236,9 @@ impl Driver {
     /// Keeps the refused events until the checkpoints of the shards are read, or finds out
     /// first which event Kafka refuses.
     fn take_new_entries(&mut self, failure: Failure) {
+        if matches!(failure, Failure::Kafka(KafkaFailure::Refused { .. })) {
+            self.find_all_refused = true;
+        }
         match failure.new_entries() {
             Ok(entries) => self.new_entries.extend(entries),
             Err(topics) => {

@@ -214,6 +214,7 @@ impl Producer {
             }
         }
         locked(&self.client.context().undelivered).clear();
+        locked(&self.unacknowledged).acknowledged();
         Ok(())
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Batch {
     pub(crate) incarnation: Arc<str>,
     /// Topics whose records are sent individually: Kafka refused one of several.
     pub(crate) send_individually: Arc<HashSet<String>>,
+    /// Whether all refused records are looked for: Kafka refused one.
+    pub(crate) find_all_refused: bool,
     /// Whether the records of a topic are acknowledged before those of the next one are sent: Kafka
     /// refused one topic of several.
     pub(crate) one_topic_at_a_time: bool,
@@ -150,6 +152,7 @@ impl Collector {
             checkpoints,
             incarnation,
             send_individually,
+            find_all_refused: false,
             one_topic_at_a_time: false,
             timings,
         }

@@ -24,7 +24,7 @@ impl QuarantineFilter {
     }
 }
 
-/// The streams and categories that a page found unpublishable, each once: a category in place of
+/// The streams and categories that a page or a batch found unpublishable, each once: a category in place of
 /// too many of its streams, so that a page with millions of them is bounded.
 #[derive(Default)]
 pub(crate) struct NewEntries {
@@ -58,9 +58,17 @@ impl NewEntries {
 
     /// Whether one of them makes this event wait.
     pub(crate) fn include(&self, event: &OutboxEvent<'_>) -> bool {
-        !self.names.is_empty()
-            && (self.names.contains(&(Kind::Category, event.category.to_owned()))
-                || self.names.contains(&(Kind::Stream, event.stream.to_owned())))
+        !self.is_empty() && self.include_stream(event.stream)
+    }
+
+    /// Whether one of them makes the events of this stream wait.
+    pub(crate) fn include_stream(&self, stream: &str) -> bool {
+        self.names.contains(&(Kind::Category, category_of(stream).to_owned()))
+            || self.names.contains(&(Kind::Stream, stream.to_owned()))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(crate) fn into_entries(self) -> Vec<NewEntry> {

@@ -8,6 +8,7 @@ mod page_builder;
 pub(crate) mod predecessors;
 mod quarantined;
 mod reader;
+mod refused;
 pub mod registry;
 mod registry_answer;
 mod registry_outage;

@@ -141,14 +141,29 @@ impl Failure {
         if let Self::Quarantine(entries) = self {
             return Ok(entries);
         }
-        let Self::Kafka(KafkaFailure::Refused { records, reason }) = self else {
-            return Ok(Vec::new());
-        };
-        let [record] = &records[..] else {
-            return Err(records.into_iter().map(|record| record.topic).collect());
-        };
-        let (name, position) = (record.key.clone(), Some(record.position));
-        Ok(vec![NewEntry { kind: Kind::Stream, name, cause: Cause::Record, reason, position }])
+        let Self::Kafka(failure) = self else { return Ok(Vec::new()) };
+        match (failure.refused_event(), failure) {
+            (Some(entry), _) => Ok(vec![entry]),
+            (None, KafkaFailure::Refused { records, .. }) => {
+                Err(records.into_iter().map(|record| record.topic).collect())
+            }
+            (None, _) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl KafkaFailure {
+    /// The entry to quarantine, if Kafka refuses one event.
+    pub(crate) fn refused_event(&self) -> Option<NewEntry> {
+        let Self::Refused { records, reason } = self else { return None };
+        let [record] = &records[..] else { return None };
+        (record.position > Position::ORIGIN).then(|| NewEntry {
+            kind: Kind::Stream,
+            name: record.key.clone(),
+            cause: Cause::Record,
+            reason: reason.clone(),
+            position: Some(record.position),
+        })
     }
 }
 
