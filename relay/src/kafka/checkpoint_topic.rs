@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Deployments};
 use crate::kafka::checkpoint_partition::CheckpointPointer;
-use crate::kafka::ensure_topic;
 use crate::kafka::scan::read_tails;
 use crate::kafka::tail_scan::{LastRecords, TailScan, WantedShards};
 use crate::kafka::topic_admin::TopicAdmin;
 use crate::kafka::topic_plan::TopicPlan;
+use crate::kafka::topic_setup::{ends_once_led, ensure_topic_at};
 use crate::report::kafka_failure::KafkaFailure;
 
 /// The broker aborts timed-out transactions every 10 s: another producer's open transaction can
@@ -17,13 +17,21 @@ use crate::report::kafka_failure::KafkaFailure;
 const OVERTIME: Duration = Duration::from_secs(15);
 
 /// Creates the topic of checkpoints unless it exists: compacted, with one partition for each shard.
-/// Blocks.
+/// When it returns, they can be read. Blocks.
 ///
 /// # Errors
-/// [`KafkaFailure::TopicUnfit`] when it has other properties; those of [`ensure_topic`].
+/// [`KafkaFailure::TopicUnfit`] when it has other properties; those of
+/// [`ensure_topic`](crate::kafka::ensure_topic).
 pub fn ensure_checkpoint_topic(config: &Config, shards: u16) -> Result<(), KafkaFailure> {
     let plan = TopicPlan::checkpoints(&config.topics, &config.checkpoint_topic(), shards);
-    plan.fits(&ensure_topic(config, &plan)?)
+    let admin = TopicAdmin::open(config)?;
+    let facts = ensure_topic_at(&admin, config, &plan)?;
+    plan.fits(&facts)?;
+    if facts.created {
+        let partitions: Vec<u16> = (0..shards).collect();
+        ends_once_led(&admin, &plan.name, &partitions)?;
+    }
+    Ok(())
 }
 
 /// The latest generation with a topic of checkpoints; 0 if there is none. Blocks.

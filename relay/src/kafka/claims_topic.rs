@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -16,7 +15,7 @@ use crate::kafka::producer::write_keyed;
 use crate::kafka::scan::read_keyed;
 use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
 use crate::kafka::topic_plan::{Difference, TopicPlan};
-use crate::kafka::topic_setup::ensure_topic_at;
+use crate::kafka::topic_setup::{ends_once_led, ensure_topic_at};
 use crate::model::announced_session::{AnnouncedBy, AnnouncedSession};
 use crate::model::claim::{Claim, PublicationRefused};
 use crate::model::claim_book::ClaimBook;
@@ -24,9 +23,6 @@ use crate::model::execution::Execution;
 use crate::model::offsets::RecordOffset;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
-
-/// The longest time that the partition of a new topic may have no leader.
-const LEADER_DELAY_MAX: Duration = Duration::from_secs(5);
 
 type Records = Vec<(String, Option<Vec<u8>>)>;
 
@@ -306,19 +302,10 @@ impl ClaimsTopic {
     }
 }
 
-/// The first offset of a topic, once its partition has a leader: that of a new topic has none at
-/// first.
+/// The first offset of a topic of one partition.
 fn first(admin: &TopicAdmin, topic: &str) -> Result<RecordOffset, KafkaFailure> {
-    let deadline = Instant::now() + LEADER_DELAY_MAX;
-    loop {
-        match admin.ends(topic, &[0]) {
-            Ok(ends) => return Ok(ends.first().map(|(_, range)| range.first).unwrap_or_default()),
-            Err(failure) if !failure.is_outage() || Instant::now() >= deadline => {
-                return Err(failure);
-            }
-            Err(_no_leader_yet) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
+    let ends = ends_once_led(admin, topic, &[0])?;
+    Ok(ends.first().map(|(_, range)| range.first).unwrap_or_default())
 }
 
 /// The claims in words: one line for each publication, with the number of its topics.

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
 use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
+use crate::model::offsets::Ends;
 use crate::report::kafka_failure::KafkaFailure;
 
 /// The longest time until every broker has the metadata of a new topic.
 const NEWS_DELAY_MAX: Duration = Duration::from_secs(5);
+/// The pause between two questions for it.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Creates a topic by its plan unless it exists, and returns its properties. Blocks.
 ///
@@ -117,10 +120,28 @@ fn make(
             made.extend(open.drain(..).map(|topic| (topic.clone(), Err(without_metadata(&topic)))));
         }
         if !open.is_empty() {
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(PAUSE);
         }
     }
     Ok(made)
+}
+
+/// The first and the end offset of each of these partitions, once they have leaders: those of a new
+/// topic have none at first, or none that knows of it.
+pub(crate) fn ends_once_led(
+    admin: &TopicAdmin,
+    topic: &str,
+    partitions: &[u16],
+) -> Result<Ends, KafkaFailure> {
+    let deadline = Instant::now() + NEWS_DELAY_MAX;
+    loop {
+        match admin.ends(topic, partitions) {
+            Err(failure) if failure.is_outage() && Instant::now() < deadline => {
+                thread::sleep(PAUSE);
+            }
+            ends => return ends,
+        }
+    }
 }
 
 fn without_metadata(topic: &str) -> KafkaFailure {

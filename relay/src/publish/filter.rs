@@ -24,8 +24,8 @@ impl QuarantineFilter {
     }
 }
 
-/// The streams and categories that a page or a batch found unpublishable, each once: a category in place of
-/// too many of its streams, so that a page with millions of them is bounded.
+/// The streams and categories that a page or a batch found unpublishable, each once: a category in
+/// place of too many of its streams, so that a page with millions of them is bounded.
 #[derive(Default)]
 pub(crate) struct NewEntries {
     entries: Vec<NewEntry>,

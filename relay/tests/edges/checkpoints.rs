@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use annals_relay::config::Config;
-use annals_relay::kafka::{Producer, ensure_checkpoint_topic, read_checkpoints};
+use annals_relay::kafka::{Producer, read_checkpoints};
 use annals_relay::model::headers::Headers;
 use annals_relay::model::message::Message;
 use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_store::Position;
 use annals_testkit::Testbed;
 
-use crate::{config, producer, publish, send};
+use crate::{checkpoint_topic, config, producer, publish, send};
 
 const SHARDS: u16 = 3;
 
@@ -35,7 +35,7 @@ fn checkpoint(config: &Config, shard: i32, text: &str) -> Message {
 async fn prepared(label: &str) -> (Testbed, Config) {
     let bed = Testbed::new(label).await;
     let config = config(&bed, "");
-    ensure_checkpoint_topic(&config, SHARDS).unwrap();
+    checkpoint_topic(&config, SHARDS);
     (bed, config)
 }
 

@@ -12,14 +12,16 @@ mod registry;
 mod topics;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use annals_relay::config::Config;
 use annals_relay::kafka::topic_plan::TopicPlan;
-use annals_relay::kafka::{Producer, ensure_topic};
+use annals_relay::kafka::{Producer, ensure_checkpoint_topic, ensure_topic};
 use annals_relay::model::headers::Headers;
 use annals_relay::model::message::Message;
+use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_store::Position;
-use annals_testkit::Testbed;
+use annals_testkit::{DEADLINE, Testbed};
 
 /// An address without a listener: a port that was free could be that of another test's server by
 /// now.
@@ -39,11 +41,29 @@ fn config(bed: &Testbed, more: &str) -> Config {
     Config::parse(&format!("{base}{more}")).unwrap()
 }
 
+/// The result of an operation that is tried again while Kafka is unavailable, as the relay does: a
+/// busy broker can be late with the leaders of a new topic.
+fn once_available<T>(operation: impl Fn() -> Result<T, KafkaFailure>) -> Result<T, KafkaFailure> {
+    let began = Instant::now();
+    loop {
+        match operation() {
+            Err(failure) if failure.is_outage() && began.elapsed() < DEADLINE => {}
+            done => return done,
+        }
+    }
+}
+
 /// The topic of a category, made by the configured policy.
 fn topic(config: &Config, category: &str) -> Arc<str> {
     let name = config.topic(category);
-    ensure_topic(config, &TopicPlan::events(&config.topics, &name)).unwrap();
+    let plan = TopicPlan::events(&config.topics, &name);
+    once_available(|| ensure_topic(config, &plan)).unwrap();
     name.into()
+}
+
+/// Makes the topic of checkpoints, with so many shards.
+fn checkpoint_topic(config: &Config, shards: u16) {
+    once_available(|| ensure_checkpoint_topic(config, shards)).unwrap();
 }
 
 /// A producer that may begin.

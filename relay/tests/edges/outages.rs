@@ -1,19 +1,19 @@
 //! A broker that dies: no call hangs, an unknown outcome is reported as unknown, and the actual
 //! outcome is read afterwards.
 
-use annals_relay::kafka::{ensure_checkpoint_topic, read_checkpoints};
+use annals_relay::kafka::read_checkpoints;
 use annals_relay::model::message::Message;
 use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_testkit::{Component, Ending, Isolation, PrivateStack, Testbed, read_topic};
 
-use crate::{config, message, producer, publish, send, topic};
+use crate::{checkpoint_topic, config, message, producer, publish, send, topic};
 
 #[tokio::test]
 async fn what_came_of_a_commit_in_doubt_is_what_the_checkpoint_says() {
     let stack = PrivateStack::up(&[Component::Kafka]).await;
     let bed = Testbed::on("what_came_of_a_commit", stack.environment().clone()).await;
     let config = config(&bed, "kafka.transaction_timeout_ms = 3000");
-    ensure_checkpoint_topic(&config, 1).unwrap();
+    checkpoint_topic(&config, 1);
     let topic = topic(&config, "flight");
     let checkpoint = |position| {
         let topic = config.checkpoint_topic();

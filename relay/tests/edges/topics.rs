@@ -6,7 +6,7 @@ use annals_relay::kafka::{ensure_checkpoint_topic, ensure_topic};
 use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_testkit::{Testbed, topic_configuration};
 
-use crate::config;
+use crate::{checkpoint_topic, config};
 
 fn ensure(config: &Config) -> Result<TopicFacts, KafkaFailure> {
     ensure_topic(config, &TopicPlan::events(&config.topics, &config.topic("flight")))
@@ -88,8 +88,8 @@ async fn settings_that_kafka_does_not_know_are_said_and_not_waited_for() {
 async fn checkpoints_need_one_partition_for_each_shard() {
     let bed = Testbed::new("checkpoints_need_one").await;
     let config = config(&bed, "");
-    ensure_checkpoint_topic(&config, 4).unwrap();
-    ensure_checkpoint_topic(&config, 4).unwrap();
+    checkpoint_topic(&config, 4);
+    checkpoint_topic(&config, 4);
     let failure = ensure_checkpoint_topic(&config, 5).unwrap_err();
     let said = failure.to_string();
     assert!(matches!(failure, KafkaFailure::TopicUnfit { .. }), "{said}");
