@@ -9,11 +9,11 @@ use uuid::Uuid;
 use crate::dead_letter::DeadLetter;
 use crate::envelope::Delivered;
 use crate::error::RunError;
+use crate::fetched_record::{FetchedRecord, identity, location};
 use crate::filter_error::FilterError;
 use crate::position::{Offset, RecordLocation, TopicPartition};
 use crate::progress::LastApplied;
 use crate::projection::RecordPolicies;
-use crate::raw_record::{FetchedRecord, identity, location};
 use crate::registry::{DecodeRecordError, SchemaRegistry};
 use crate::version_filter::{FilterDecision, VersionFilter};
 

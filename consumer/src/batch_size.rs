@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::raw_record::FetchedRecord;
+use crate::fetched_record::FetchedRecord;
 
 /// Committed transactions after which the size doubles again.
 const COMMITS_BEFORE_GROWTH: u32 = 32;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::ConsumeError;
+use crate::fetched_record::{FetchedRecord, location};
 use crate::kafka::{
     FetcherUse, GroupChange, KafkaClientError, PartitionCounts, RecordFetcher, Watermarks,
 };
@@ -14,7 +15,6 @@ use crate::partial_batch::PartialBatch;
 use crate::position::{Offset, RecordLocation, TopicPartition};
 use crate::progress::PartitionProgress;
 use crate::projection::{Projection, Sharing};
-use crate::raw_record::{FetchedRecord, location};
 use crate::resume::{RefusedOffset, ResumeCheck, check_resume, refused};
 use crate::settings::ConsumerSettings;
 use crate::topic_watch::{TopicChanges, TopicWatch};

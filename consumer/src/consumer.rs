@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use crate::envelope::Delivered;
 use crate::error::ConsumeError;
+use crate::fetched_record::FetchedRecord;
 use crate::kafka::{FetcherUse, PartitionCounts, RecordFetcher, Watermarks};
 use crate::position::{Offset, RecordLocation, TopicPartition};
-use crate::raw_record::FetchedRecord;
 use crate::settings::ConsumerSettings;
 use crate::topic_watch::TopicWatch;
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use sqlx::PgConnection;
 
-use crate::envelope::{Delivered, EnvelopeError};
+use crate::envelope::Delivered;
+use crate::envelope_error::EnvelopeError;
 use crate::error::{ConsumeError, RunError};
+use crate::fetched_record::FetchedRecord;
 use crate::position::RecordLocation;
-use crate::raw_record::{FetchedRecord, RecordBytes};
+use crate::raw_record::RecordBytes;
 use crate::registry::DecodeRecordError;
 
 /// The policy of a projection for a record that it cannot apply.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use annals_schemas::{SchemaId, WireFormatError};
+use annals_schemas::SchemaId;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::envelope_error::{EnvelopeError, EnvelopeProblem};
 use crate::known_headers::{KnownHeaders, exact, optional, parsed, required};
 use crate::position::{Offset, Position, RecordLocation, Version};
-use crate::raw_record::{RawRecord, RecordBytes};
+use crate::raw_record::RawRecord;
 
 /// One event of a topic, not decoded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,48 +58,6 @@ pub struct Delivered {
     pub partition: i32,
     /// Its offset in that partition.
     pub offset: Offset,
-}
-
-/// A record that is not an event of Annals.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("read record {location}: {problem}")]
-pub struct EnvelopeError {
-    /// The record.
-    pub location: RecordLocation,
-    /// The first violation of the topic contract.
-    pub problem: EnvelopeProblem,
-    /// Its key, value and headers.
-    pub record: Box<RecordBytes>,
-}
-
-/// A violation of the topic contract.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EnvelopeProblem {
-    /// The key, which names the stream, is missing or not UTF-8.
-    #[error("its key is not a stream name")]
-    Key,
-    /// A required header is missing.
-    #[error("header {name} is missing")]
-    HeaderMissing {
-        /// The header's name.
-        name: &'static str,
-    },
-    /// A header has a wrong value.
-    #[error("header {name} is {found:?} and should be {expected}")]
-    HeaderWrong {
-        /// The header's name.
-        name: &'static str,
-        /// Its value, cut to 64 characters.
-        found: String,
-        /// The expected value.
-        expected: &'static str,
-    },
-    /// There is no value: the record is a tombstone.
-    #[error("it has no value")]
-    NoValue,
-    /// The value does not start with the Confluent prefix.
-    #[error(transparent)]
-    Frame(#[from] WireFormatError),
 }
 
 impl Delivered {
@@ -177,6 +136,8 @@ fn stream_of(key: Option<&[u8]>) -> Result<&str, EnvelopeProblem> {
 
 #[cfg(test)]
 mod tests {
+    use annals_schemas::WireFormatError;
+
     use super::*;
 
     const HEADERS: [(&str, &str); 10] = [

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::envelope::{Delivered, EnvelopeError};
+use crate::envelope::Delivered;
+use crate::envelope_error::EnvelopeError;
 use crate::filter_error::{Forked, Gap};
 use crate::kafka::KafkaClientError;
 use crate::position::{Offset, RecordLocation, Version};

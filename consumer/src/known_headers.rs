@@ -2,7 +2,7 @@
 
 use annals_schemas::{Framing, SCHEMA_ID_HEADER, SchemaId, from_wire_format};
 
-use crate::envelope::EnvelopeProblem;
+use crate::envelope_error::EnvelopeProblem;
 
 /// The headers of the topic contract.
 #[derive(Default)]

@@ -2,8 +2,8 @@
 
 use std::mem;
 
+use crate::fetched_record::{FetchedRecord, value_bytes};
 use crate::projection::ProjectionLimits;
-use crate::raw_record::{FetchedRecord, value_bytes};
 
 /// Records, up to the limits of a batch.
 #[derive(Debug)]

@@ -11,11 +11,9 @@ use crate::dead_letter::FailurePolicy;
 use crate::error::ConsumeError;
 use crate::filter_error::Gap;
 use crate::projection_error::{NAME_BYTES_MAX, ProjectionError};
-use crate::projection_store::{ProjectionStore, TransactionSettings};
+use crate::projection_store::{ProjectionStore, TransactionSettings, needs_no_quotes};
 use crate::read_model::ReadModel;
 use crate::version_filter::FirstVersion;
-
-const SCHEMA_BYTES_MAX: usize = 63;
 
 /// A read model in PostgreSQL, and the topics that it is built from.
 ///
@@ -108,8 +106,8 @@ impl Projection {
     /// version is 0.
     pub fn version(mut self, version: u32, tables: &'static str) -> Result<Self, ProjectionError> {
         let model = ReadModel::new(&self.name, version, tables, self.store.schema())?;
-        self.store = ProjectionStore::new(&model.schema, self.store.schema());
-        self.name = Arc::clone(&model.schema);
+        self.store = ProjectionStore::new(&model.tables.schema, self.store.schema());
+        self.name = Arc::clone(&model.tables.schema);
         self.read_model = Some(model);
         Ok(self)
     }
@@ -201,7 +199,7 @@ impl Projection {
     pub(crate) fn transaction_settings(&self) -> TransactionSettings<'_> {
         TransactionSettings {
             deadline: self.limits.batch_deadline,
-            tables: self.read_model.as_ref().map(|model| &*model.schema),
+            tables: self.read_model.as_ref().map(|model| &*model.tables.schema),
         }
     }
 
@@ -288,13 +286,6 @@ impl Projection {
             source,
         })
     }
-}
-
-pub(crate) fn needs_no_quotes(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    name.len() <= SCHEMA_BYTES_MAX
-        && name.bytes().all(plain)
-        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 #[cfg(test)]

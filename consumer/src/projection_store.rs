@@ -15,6 +15,8 @@ use crate::progress::{IDS_MAX, LastApplied, OffsetUpdate, PartitionProgress};
 
 /// The schema name in the SQL files: replaced by the configured one.
 const SCHEMA_IN_FILES: &str = "annals_projections.";
+/// The longest name of a schema in PostgreSQL.
+const SCHEMA_BYTES_MAX: usize = 63;
 
 /// What a transaction of a batch sets for itself.
 #[derive(Debug, Clone, Copy)]
@@ -307,6 +309,14 @@ fn progress(
     let (offset, owner_epoch) = (Offset::new(offset)?, OwnerEpoch::new(owner_epoch)?);
     let next = RecordLocation { topic: Arc::from(topic), partition, offset };
     Some(PartitionProgress { next, last_event, owner_epoch })
+}
+
+/// Whether a name of a schema is the same with and without quotes in SQL.
+pub(crate) fn needs_no_quotes(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    name.len() <= SCHEMA_BYTES_MAX
+        && name.bytes().all(plain)
+        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 /// A statement with the configured schema, which must need no quotes.

@@ -2,15 +2,10 @@
 
 use std::sync::Arc;
 
-use annals_schemas::to_wire_format;
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::envelope::{Delivered, EnvelopeError};
 use crate::position::{Offset, RecordLocation};
-
-/// A record as an event, or the reason why it is none.
-pub(crate) type FetchedRecord = Result<Delivered, EnvelopeError>;
 
 /// A Kafka record, borrowed from the client.
 #[derive(Debug, Clone)]
@@ -56,19 +51,8 @@ impl RawRecord<'_> {
 }
 
 impl RecordBytes {
-    /// The key of an event's record, its value behind Confluent's prefix, and its own headers,
-    /// without those of the topic contract.
-    pub(crate) fn of(event: &Delivered) -> Self {
-        let headers = event.headers.iter();
-        Self {
-            key: Some(event.stream.clone().into_bytes()),
-            value: Some(to_wire_format(event.schema_id, &event.payload)),
-            headers: headers.map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
-        }
-    }
-
     /// Identifies a record that has no event id, by a hash of its key and value.
-    fn identity(&self) -> Uuid {
+    pub(crate) fn identity(&self) -> Uuid {
         let mut hash = Sha256::new();
         for part in [&self.key, &self.value] {
             let bytes = part.as_deref();
@@ -80,31 +64,6 @@ impl RecordBytes {
         let mut head = [0; 16];
         head.copy_from_slice(&digest[..16]);
         Builder::from_custom_bytes(head).into_uuid()
-    }
-}
-
-/// The location of a record.
-pub(crate) fn location(record: &FetchedRecord) -> RecordLocation {
-    match record {
-        Ok(delivered) => delivered.location(),
-        Err(error) => error.location.clone(),
-    }
-}
-
-/// Tells the record from another one at the same offset of a topic that was created again: the
-/// event's id, or a hash.
-pub(crate) fn identity(record: &FetchedRecord) -> Uuid {
-    match record {
-        Ok(delivered) => delivered.event_id,
-        Err(error) => error.record.identity(),
-    }
-}
-
-/// The size of a record's value.
-pub(crate) fn value_bytes(record: &FetchedRecord) -> usize {
-    match record {
-        Ok(delivered) => delivered.payload.len(),
-        Err(error) => error.record.value.as_ref().map_or(0, Vec::len),
     }
 }
 

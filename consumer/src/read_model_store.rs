@@ -5,7 +5,30 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use crate::projection_store::{in_schema, safe};
-use crate::read_model::{ReadModel, ReadModelVersion};
+
+/// The tables of a version of a read model.
+#[derive(Debug, Clone)]
+pub(crate) struct VersionTables {
+    /// The name that its versions share, and the schema of the views.
+    pub(crate) name: Arc<str>,
+    pub(crate) version: i32,
+    /// The schema of its tables, and the name of its progress.
+    pub(crate) schema: Arc<str>,
+    /// The statements that create them.
+    pub(crate) create: &'static str,
+}
+
+/// The state of a version of a read model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadModelVersion {
+    /// The version.
+    pub version: u32,
+    /// Readers see this version.
+    pub is_shown: bool,
+    /// The records that the version shown has read beyond it, in the partitions that both read;
+    /// before its first run, in all of that version's. Transaction markers count.
+    pub records_behind: u64,
+}
 
 /// The statements, with the schema of the progress in them.
 #[derive(Debug)]
@@ -41,22 +64,22 @@ impl ReadModelStore {
     pub(crate) async fn register(
         &self,
         connection: &mut PgConnection,
-        model: &ReadModel,
+        model: &VersionTables,
     ) -> Result<bool, sqlx::Error> {
         let inserted = sqlx::query(safe(&self.register))
             .bind(&*model.name)
             .bind(model.version)
-            .bind(model.tables)
+            .bind(model.create)
             .execute(connection)
             .await?;
         Ok(inserted.rows_affected() == 1)
     }
 
     /// The statements that created the tables of a version; none if it is not registered.
-    pub(crate) async fn tables(
+    pub(crate) async fn create_text(
         &self,
         connection: &mut PgConnection,
-        model: &ReadModel,
+        model: &VersionTables,
     ) -> Result<Option<String>, sqlx::Error> {
         let tables = sqlx::query_scalar(safe(&self.tables)).bind(&*model.name).bind(model.version);
         tables.fetch_optional(connection).await
@@ -74,7 +97,7 @@ impl ReadModelStore {
     pub(crate) async fn show(
         &self,
         connection: &mut PgConnection,
-        model: &ReadModel,
+        model: &VersionTables,
     ) -> Result<(), sqlx::Error> {
         let show = sqlx::query(safe(&self.show)).bind(&*model.name).bind(model.version);
         show.execute(connection).await?;
@@ -101,7 +124,7 @@ impl ReadModelStore {
     pub(crate) async fn records_behind(
         &self,
         connection: &mut PgConnection,
-        model: &ReadModel,
+        model: &VersionTables,
         other: &str,
     ) -> Result<Option<u64>, sqlx::Error> {
         let records: Option<i64> = sqlx::query_scalar(safe(&self.records_behind))
@@ -116,7 +139,7 @@ impl ReadModelStore {
     pub(crate) async fn streams_behind(
         &self,
         connection: &mut PgConnection,
-        model: &ReadModel,
+        model: &VersionTables,
         other: &str,
     ) -> Result<u64, sqlx::Error> {
         let streams: i64 = sqlx::query_scalar(safe(&self.streams_behind))
@@ -130,7 +153,7 @@ impl ReadModelStore {
     pub(crate) async fn copy_gaps(
         &self,
         connection: &mut PgConnection,
-        model: &ReadModel,
+        model: &VersionTables,
         other: &str,
     ) -> Result<(), sqlx::Error> {
         let copy = sqlx::query(safe(&self.copy_gaps)).bind(&*model.schema).bind(other);
@@ -142,7 +165,7 @@ impl ReadModelStore {
     pub(crate) async fn remove(
         &self,
         connection: &mut PgConnection,
-        model: &ReadModel,
+        model: &VersionTables,
     ) -> Result<bool, sqlx::Error> {
         let removed: Option<i32> = sqlx::query_scalar(safe(&self.remove))
             .bind(&*model.name)

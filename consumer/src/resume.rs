@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
+use crate::fetched_record::{FetchedRecord, identity, location};
 use crate::position::Offset;
-use crate::raw_record::{FetchedRecord, identity, location};
 
 /// Why the broker may refuse an offset.
 pub(crate) enum RefusedOffset {

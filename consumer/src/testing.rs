@@ -46,11 +46,13 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::batch::{DeliveredEvent, EventBatch};
-use crate::envelope::{Delivered, EnvelopeError, EnvelopeProblem};
+use crate::envelope::Delivered;
+use crate::envelope_error::{EnvelopeError, EnvelopeProblem};
 use crate::error::RunError;
+use crate::fetched_record::FetchedRecord;
 use crate::position::{Offset, Position, RecordLocation, Version};
 use crate::projection::Projection;
-use crate::raw_record::{FetchedRecord, RecordBytes};
+use crate::raw_record::RecordBytes;
 use crate::registry::SchemaRegistry;
 use crate::run_progress::RunTotals;
 use crate::version_filter::VersionFilter;

@@ -6,7 +6,7 @@ use std::future::Future;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::event::{Metadata, NewEvent, RecordedEvent};
+use crate::metadata::Metadata;
 
 tokio::task_local! {
     static CURRENT: Context;
@@ -16,9 +16,10 @@ tokio::task_local! {
 /// its metadata and headers, without an argument on the way.
 ///
 /// The scope is that of the task ([`tokio::task_local!`]): a spawned task begins outside; pass
-/// [`Context::current`] to it. An event takes the context when it is made ([`NewEvent::new`], and
-/// in [`EventStore::decide`](crate::EventStore::decide)), so that a kept event has the same
-/// metadata in a retry.
+/// [`Context::current`] to it. An event takes the context when it is made
+/// ([`NewEvent::new`](crate::NewEvent::new), and in
+/// [`EventStore::decide`](crate::EventStore::decide)), so that a kept event has the same metadata
+/// in a retry.
 ///
 /// ```
 /// use annals_store::{Context, NewEvent};
@@ -51,18 +52,10 @@ impl Context {
         Self::default()
     }
 
-    /// The context of work that an event causes, in a process manager for instance: the event is
-    /// the cause, and its correlation id goes on; an event without one begins the correlation.
-    #[must_use]
-    pub fn caused_by(event: &RecordedEvent) -> Self {
-        let id = event.id.get();
-        Self::new().correlation_id(event.metadata.correlation_id.unwrap_or(id)).causation_id(id)
-    }
-
     /// The context of this task's scope; one that sets nothing outside of a scope.
     #[must_use]
     pub fn current() -> Self {
-        CURRENT.try_with(Self::clone).unwrap_or_default()
+        Self::in_scope().unwrap_or_default()
     }
 
     /// Sets the id that all events of the request or process share.
@@ -110,37 +103,28 @@ impl Context {
     pub fn sync_scope<R>(self, function: impl FnOnce() -> R) -> R {
         CURRENT.sync_scope(self, function)
     }
-}
 
-/// Lets an event take the current context.
-pub(crate) fn apply_current(event: NewEvent) -> NewEvent {
-    match CURRENT.try_with(Context::clone) {
-        Ok(context) => event.with_context(&context),
-        Err(_outside) => event,
+    /// The context of this task's scope; none outside of a scope.
+    pub(crate) fn in_scope() -> Option<Self> {
+        CURRENT.try_with(Self::clone).ok()
     }
-}
 
-impl NewEvent {
-    /// Takes the metadata and headers of a context where the event has none. [`new`](Self::new)
-    /// does this with the context of the task's scope.
-    #[must_use]
-    pub fn with_context(mut self, context: &Context) -> Self {
+    /// Adds its fields and headers where there are none.
+    pub(crate) fn complete(&self, metadata: &mut Metadata, headers: &mut BTreeMap<String, String>) {
         let Metadata { correlation_id, causation_id, actor, traceparent, tracestate, custom } =
-            &context.metadata;
-        let own = &mut self.metadata;
-        own.correlation_id = own.correlation_id.or(*correlation_id);
-        own.causation_id = own.causation_id.or(*causation_id);
-        own.actor = own.actor.take().or_else(|| actor.clone());
-        if own.traceparent.is_none() {
-            own.traceparent.clone_from(traceparent);
-            own.tracestate.clone_from(tracestate);
+            &self.metadata;
+        metadata.correlation_id = metadata.correlation_id.or(*correlation_id);
+        metadata.causation_id = metadata.causation_id.or(*causation_id);
+        metadata.actor = metadata.actor.take().or_else(|| actor.clone());
+        if metadata.traceparent.is_none() {
+            metadata.traceparent.clone_from(traceparent);
+            metadata.tracestate.clone_from(tracestate);
         }
         for (name, value) in custom {
-            own.custom.entry(name.clone()).or_insert_with(|| value.clone());
+            metadata.custom.entry(name.clone()).or_insert_with(|| value.clone());
         }
-        for (name, value) in &context.headers {
-            self.headers.entry(name.clone()).or_insert_with(|| value.clone());
+        for (name, value) in &self.headers {
+            headers.entry(name.clone()).or_insert_with(|| value.clone());
         }
-        self
     }
 }

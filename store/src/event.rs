@@ -8,11 +8,11 @@ use annals_schemas::personal::{Draft, placed};
 use annals_schemas::{DecodeError, EncodeError, EventSet, Schema};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::context::apply_current;
+use crate::context::Context;
+use crate::metadata::Metadata;
 use crate::stream::{Position, StreamName, Version};
 use crate::tag::Tag;
 
@@ -49,32 +49,6 @@ impl fmt::Display for EventId {
     }
 }
 
-/// The origin of an event.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Metadata {
-    /// Shared by all events that result from one request or process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub correlation_id: Option<Uuid>,
-    /// The id of the event or command that caused this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub causation_id: Option<Uuid>,
-    /// The user or service that caused the event, as the application names it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
-    /// W3C trace context, passed to the consumers unchanged. If it is not set, the store takes it
-    /// from the current span ([`StoreOptions::trace_context`](crate::StoreOptions::trace_context)).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-    /// W3C trace state, passed to the consumers unchanged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tracestate: Option<String>,
-    /// Further fields, as the application names them: for queries of the store and audits.
-    /// Consumers do not receive them; headers are for consumers. An append refuses the names of the
-    /// fields above.
-    #[serde(flatten)]
-    pub custom: BTreeMap<String, Value>,
-}
-
 /// An event for an append: checked against its schema, encoded, with an id.
 ///
 /// Keep the value for a retry: the retry is safe because it has the same id.
@@ -106,7 +80,7 @@ impl NewEvent {
     pub fn new<E: EventSet>(event: &E) -> Result<Self, EncodeError> {
         let id = EventId::generate();
         let (encoded, draft) = Draft::of(event)?.into_sealed(*id.get().as_bytes())?;
-        Ok(apply_current(Self {
+        let event = Self {
             id,
             event_type: encoded.event_type,
             category: E::CATEGORY.into(),
@@ -117,7 +91,19 @@ impl NewEvent {
             headers: BTreeMap::new(),
             tags: BTreeSet::new(),
             draft,
-        }))
+        };
+        Ok(match Context::in_scope() {
+            Some(context) => event.with_context(&context),
+            None => event,
+        })
+    }
+
+    /// Takes the metadata and headers of a context where the event has none. [`new`](Self::new)
+    /// does this with the context of the task's scope.
+    #[must_use]
+    pub fn with_context(mut self, context: &Context) -> Self {
+        context.complete(&mut self.metadata, &mut self.headers);
+        self
     }
 
     /// Replaces the id, for instance by one that is derived from a command's id.
@@ -271,5 +257,15 @@ impl RecordedEvent {
     /// [`DecodeError`] if the payload does not match its schema.
     pub fn to_json(&self) -> Result<serde_json::Value, DecodeError> {
         self.schema.decode_json(&self.payload)
+    }
+}
+
+impl Context {
+    /// The context of work that an event causes, in a process manager for instance: the event is
+    /// the cause, and its correlation id goes on; an event without one begins the correlation.
+    #[must_use]
+    pub fn caused_by(event: &RecordedEvent) -> Self {
+        let id = event.id.get();
+        Self::new().correlation_id(event.metadata.correlation_id.unwrap_or(id)).causation_id(id)
     }
 }

@@ -115,6 +115,7 @@ mod history;
 mod identity;
 mod limits;
 mod memory;
+mod metadata;
 mod migrate;
 mod options;
 pub mod outbox;
@@ -172,7 +173,7 @@ pub use append::{Append, AppendCondition, Appended, Coalescing};
 pub use connections::url::{DatabaseUrlError, connect_options, refuses_session_options};
 pub use context::Context;
 pub use error::{AppendError, Conflict, Error, MigrationError, Refusal, TagConflict};
-pub use event::{EventId, Metadata, NewEvent, RecordedEvent};
+pub use event::{EventId, NewEvent, RecordedEvent};
 pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
@@ -181,6 +182,7 @@ pub use limits::{
     METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX, TAGS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
+pub use metadata::Metadata;
 pub use migrate::Purpose;
 pub use options::StoreOptions;
 #[cfg(feature = "vault")]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::event::Metadata;
+use crate::metadata::Metadata;
 
 /// W3C trace context, with which consumers continue the trace of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,9 +27,10 @@ use self::client::{
 use self::group::{GroupAnswers, GroupChanges};
 use self::metadata::{MetadataClient, numeric};
 use crate::envelope::Delivered;
+use crate::fetched_record::FetchedRecord;
 use crate::outage::Outage;
 use crate::position::{Offset, RecordLocation, TopicPartition};
-use crate::raw_record::{FetchedRecord, RawRecord};
+use crate::raw_record::RawRecord;
 use crate::settings::ConsumerSettings;
 
 pub use self::client::KafkaClientError;

@@ -11,11 +11,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::defaults::{RawConfig, RawDatabase, RawKafka, RawLog, RawRelay};
 use crate::config::effective::Effective;
+use crate::config::error::{ConfigError, Problem};
 use crate::config::host::host_name;
 use crate::config::settings::{
     Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Relay, Secret,
 };
-use crate::config::sources::{ConfigError, Problem, Sources, variable_of};
+use crate::config::sources::{Sources, variable_of};
 
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// Properties that exactly-once publishing relies on: the relay sets these itself.

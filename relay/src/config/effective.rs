@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use crate::config::secret_files::SECRETS;
-use crate::config::sources::Problem;
+use crate::config::error::Problem;
 
 /// The keys that a running relay takes from a changed configuration; all others need a restart.
 pub const RELOADED: [&str; 9] = [
@@ -19,6 +18,15 @@ pub const RELOADED: [&str; 9] = [
     "log.level",
     "relay.batch_bytes_max",
     "relay.batch_events_max",
+];
+/// The keys of secrets that a file can have. Also each property of `kafka.properties`.
+pub(super) const SECRETS: [&str; 6] = [
+    "database.url",
+    "database.password",
+    "registry.password",
+    "registry.token",
+    "http.token",
+    "trace.token",
 ];
 const DEFAULT: &str = "default";
 const HIDDEN: &str = "[secret]";

@@ -4,6 +4,7 @@ mod check;
 mod checkpoint_topics;
 mod defaults;
 mod effective;
+mod error;
 mod host;
 mod http;
 mod layouts;
@@ -15,9 +16,9 @@ mod topics;
 
 pub(crate) use checkpoint_topics::Deployments;
 pub use effective::{Effective, RELOADED, ShownKey};
+pub use error::{ConfigError, Problem};
 pub(crate) use host::host_name;
 pub use settings::{
     CategoryTopic, Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log,
     LogFormat, Login, Registry, RegistryTls, Relay, Secret, StoreFacts, TlsFiles, Topics, Trace,
 };
-pub use sources::{ConfigError, Problem};

@@ -6,17 +6,9 @@ use std::io::Read;
 
 use toml::Value;
 
+use crate::config::effective::SECRETS;
 use crate::config::sources::{Sources, layer};
 
-/// The keys of secrets that a file can have. Also each property of `kafka.properties`.
-pub(super) const SECRETS: [&str; 6] = [
-    "database.url",
-    "database.password",
-    "registry.password",
-    "registry.token",
-    "http.token",
-    "trace.token",
-];
 /// The suffix of the key that names the file.
 const SUFFIX: &str = "_file";
 /// The most bytes of a secret.

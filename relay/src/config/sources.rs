@@ -7,7 +7,6 @@
 //! which the long ones override: `ANNALS_DATABASE_URL`, `ANNALS_KAFKA`, `ANNALS_REGISTRY_URL`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
@@ -17,6 +16,7 @@ use toml::{Table, Value};
 
 use crate::config::defaults::RawConfig;
 use crate::config::effective::Effective;
+use crate::config::error::{ConfigError, Problem};
 
 const PREFIX: &str = "ANNALS_RELAY__";
 const SHORT: [(&str, &str); 3] = [
@@ -24,47 +24,6 @@ const SHORT: [(&str, &str); 3] = [
     ("ANNALS_KAFKA", "kafka.bootstrap_servers"),
     ("ANNALS_REGISTRY_URL", "registry.url"),
 ];
-
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {path}")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{origin} is not TOML: {message}")]
-    Malformed {
-        /// The file, and the line.
-        origin: String,
-        /// The fault.
-        message: String,
-    },
-    /// Some keys are unknown or wrong: these are all of them.
-    #[error("{}", lines(.0))]
-    Wrong(Vec<Problem>),
-}
-
-/// One key that is unknown or wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file and the line, or the environment variable.
-    pub origin: String,
-    /// The key, `section.key`.
-    pub key: String,
-    /// The fault, and its correction.
-    pub what: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} {}", self.origin, self.key, self.what)
-    }
-}
 
 /// Values as they are collected: a later one overrides an earlier one.
 pub(crate) struct Sources {
@@ -254,10 +213,6 @@ fn flat(table: Table) -> Table {
 
 fn line_of(text: &str, span: &Range<usize>) -> usize {
     text.get(..span.start).map_or(0, |before| before.matches('\n').count() + 1)
-}
-
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

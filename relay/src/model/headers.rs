@@ -3,7 +3,7 @@
 use annals_store::outbox::{Details, OutboxEvent};
 use uuid::Uuid;
 
-use crate::model::message::{EventFormat, WriterSchema};
+use crate::model::event_format::{EventFormat, WriterSchema};
 
 /// The header of a record that a replay wrote: the replay's number.
 pub(crate) const REPLAYED: &str = "ce_replayed";

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use annals_relay_machine::Shard;
-use annals_schemas::{Framing, Schema, SchemaId, SharedSchema};
+use annals_schemas::{Framing, SchemaId};
 use annals_store::outbox::{OutboxEvent, UnreadableDetail};
 use annals_store::{Position, Version};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::model::event_format::{EventFormat, WriterSchema};
 use crate::model::headers::{Headers, REPLAYED, headers};
 
 /// One record, complete: sending it looks nothing up.
@@ -119,61 +119,6 @@ impl Message {
     }
 }
 
-/// The parts that all messages of a relay have in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventFormat {
-    /// `ce_source`.
-    pub source: String,
-    /// Where a message names the schema of its value.
-    pub framing: Framing,
-    /// The base of the registry's API, with which `ce_dataschema` begins.
-    pub registry_url: String,
-}
-
-impl EventFormat {
-    pub(crate) fn of(config: &Config) -> Self {
-        Self {
-            source: config.relay.source.clone(),
-            framing: config.topics.framing,
-            registry_url: config.registry.url.clone(),
-        }
-    }
-
-    /// A schema, as the messages name it.
-    #[must_use]
-    pub fn schema(
-        &self,
-        id: SchemaId,
-        schema: Schema,
-        shared: Option<SharedSchema>,
-    ) -> WriterSchema {
-        let uri = format!("{}/schemas/ids/{id}", self.registry_url).into();
-        WriterSchema { id, full_name: schema.full_name(), uri, shared }
-    }
-}
-
-/// The schema that wrote an event, as its message names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WriterSchema {
-    /// The registry's id.
-    pub id: SchemaId,
-    /// The full name of its record: `ce_type`.
-    pub full_name: &'static str,
-    /// `ce_dataschema`.
-    pub uri: Arc<str>,
-    /// The schema that the category's event types share, if they do: the id is its id.
-    pub shared: Option<SharedSchema>,
-}
-
-impl WriterSchema {
-    fn value(&self, framing: Framing, payload: &[u8]) -> Vec<u8> {
-        match &self.shared {
-            Some(shared) => framing.value(self.id, &shared.datum(payload)),
-            None => framing.value(self.id, payload),
-        }
-    }
-}
-
 /// The topic of a category.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
@@ -216,7 +161,7 @@ fn murmur2(data: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use annals_schemas::Fingerprint;
+    use annals_schemas::{Fingerprint, Schema};
     use annals_store::Metadata;
     use annals_store::outbox::Details;
     use uuid::Uuid;

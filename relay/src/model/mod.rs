@@ -7,6 +7,7 @@ pub(crate) mod batch_timings;
 pub mod checkpoint;
 pub mod claim;
 pub(crate) mod claim_book;
+pub mod event_format;
 pub mod execution;
 pub mod headers;
 pub(crate) mod lag;

@@ -9,7 +9,8 @@ use annals_store::Store;
 use annals_store::outbox::OutboxEvent;
 
 use crate::config::Config;
-use crate::model::message::{Destination, Message, WriterSchema};
+use crate::model::event_format::WriterSchema;
+use crate::model::message::{Destination, Message};
 use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::publish::registry::{Asking, RegistryClient};
 use crate::publish::schema_lookups::{LookupProgress, SchemaLookups};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::model::message::WriterSchema;
+use crate::model::event_format::WriterSchema;
 use crate::publish::registry::Asking;
 use crate::publish::writer_schemas::{SchemaKey, WriterSchemas};
 use crate::report::failure::{Component, Failure};

@@ -1,8 +1,6 @@
 //! Senders: two producers, each with a thread of its own, since librdkafka's transactional calls
 //! block.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -17,7 +15,9 @@ use crate::model::batch::{Batch, SentBatch};
 use crate::model::batch_timings::BatchTimings;
 use crate::model::checkpoint::CheckpointError;
 use crate::model::message::Message;
-use crate::publish::refused::send_or_find_refused;
+use crate::publish::sending::{
+    AcknowledgedFirst, SendProgress, send_messages, send_or_find_refused,
+};
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
 use crate::report::threads::locked;
@@ -285,48 +285,6 @@ fn send(
     // Nothing may be in flight at the commit: librdkafka would wait for it in slices of 100 ms.
     producer.drain()?;
     Ok((sent, timings))
-}
-
-/// What is acknowledged before the next record is sent.
-pub(super) struct AcknowledgedFirst<'a> {
-    /// The topics whose records are sent individually.
-    pub(super) each_of: &'a HashSet<String>,
-    /// Whether all records of a topic are acknowledged before those of the next one are sent.
-    pub(super) one_topic_at_a_time: bool,
-}
-
-/// How far the messages of a batch are sent.
-#[derive(Default)]
-pub(super) struct SendProgress {
-    /// The number of messages from the first one that are acknowledged: not those sent since.
-    pub(super) acknowledged: usize,
-    /// The topics whose records were sent individually.
-    pub(super) individually: HashSet<Arc<str>>,
-}
-
-/// Sends messages; each one that is passed by value is freed once librdkafka has a copy.
-pub(super) fn send_messages(
-    producer: &Producer,
-    messages: impl IntoIterator<Item: Borrow<Message>>,
-    first: &AcknowledgedFirst<'_>,
-    progress: &mut SendProgress,
-) -> Result<(), KafkaFailure> {
-    let mut topic_before: Option<Arc<str>> = None;
-    for (index, message) in messages.into_iter().enumerate() {
-        let message = message.borrow();
-        if first.one_topic_at_a_time && topic_before.as_ref() != Some(&message.topic) {
-            producer.drain()?;
-            progress.acknowledged = index;
-            topic_before = Some(Arc::clone(&message.topic));
-        }
-        producer.send(message)?;
-        if !first.each_of.is_empty() && first.each_of.contains(&*message.topic) {
-            producer.drain()?;
-            progress.acknowledged = index + 1;
-            progress.individually.insert(Arc::clone(&message.topic));
-        }
-    }
-    Ok(())
 }
 
 fn record(

@@ -6,7 +6,7 @@ use annals_schemas::{Fingerprint, Layout, Schema, SharedSchema};
 use annals_store::{Category, Store};
 
 use crate::config::{Config, Topics};
-use crate::model::message::{EventFormat, WriterSchema};
+use crate::model::event_format::{EventFormat, WriterSchema};
 use crate::publish::registry::{Asking, RegistryClient};
 use crate::report::failure::Failure;
 use crate::report::registry_failure::RegistryFailure;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_relay::kafka::Producer;
-use annals_relay::model::message::{Destination, EventFormat, Message};
+use annals_relay::model::event_format::EventFormat;
+use annals_relay::model::message::{Destination, Message};
 use annals_relay::report::kafka_failure::KafkaFailure;
 use annals_schemas::{Fingerprint, Framing, Schema, SchemaId};
 use annals_store::outbox::{Details, OutboxEvent};

@@ -9,7 +9,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::{AppendError, Conflict, Refusal, TagConflict};
-use crate::event::{EventId, Metadata, RecordedEvent};
+use crate::event::{EventId, RecordedEvent};
+use crate::metadata::Metadata;
 use crate::store::Store;
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 use crate::tag::Tag;

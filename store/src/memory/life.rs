@@ -3,18 +3,11 @@
 use jiff::Timestamp;
 
 use crate::error::Error;
+use crate::memory::changes::Changes;
 use crate::memory::illegal;
 use crate::memory::log::{Absence, MemoryLog, now};
 use crate::stream::{StreamName, Version};
 use crate::stream_life::StreamLife;
-
-/// The part of a stream's life that its events do not tell.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    closed_at: Option<Timestamp>,
-    truncated_before: Option<Version>,
-    archived_at: Option<Timestamp>,
-}
 
 impl MemoryLog {
     pub(super) fn life(&self, stream: &StreamName) -> Option<StreamLife> {

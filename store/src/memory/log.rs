@@ -9,7 +9,7 @@ use crate::append::{Append, AppendCondition, Appended};
 use crate::error::{AppendError, Conflict, Refusal, TagConflict};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::event_store::sealed::RecordedId;
-use crate::memory::life::Changes;
+use crate::memory::changes::Changes;
 use crate::read::{Key, Read};
 use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 use crate::tag::Tag;

@@ -1,5 +1,6 @@
 //! An event store in memory, for tests of an application without a database.
 
+mod changes;
 mod follower;
 mod keys;
 mod life;

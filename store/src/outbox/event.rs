@@ -10,7 +10,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::event::Metadata;
+use crate::metadata::Metadata;
 use crate::stream::{Position, Version};
 use crate::timestamptz::PgTimestamp;
 

@@ -8,7 +8,8 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
 use crate::error::Error;
-use crate::event::{Metadata, RecordedEvent};
+use crate::event::RecordedEvent;
+use crate::metadata::Metadata;
 use crate::store::Store;
 use crate::stream::{Position, StreamName, Version};
 use crate::timestamptz::PgTimestamp;

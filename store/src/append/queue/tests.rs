@@ -4,7 +4,8 @@ use annals_schemas::Schema;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::event::{EventId, Metadata, NewEvent};
+use crate::event::{EventId, NewEvent};
+use crate::metadata::Metadata;
 use crate::stream::ExpectedVersion;
 
 fn append(stream: &str, id: EventId) -> (Append, StreamName) {

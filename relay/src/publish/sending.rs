@@ -1,17 +1,63 @@
+//! Sending the messages of a batch.
+//!
 //! All refused events of a batch are found at once: making the producers again after each of them
 //! would keep everything else waiting each time.
 
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::kafka::Producer;
 use crate::model::message::Message;
 use crate::publish::filter::NewEntries;
-use crate::publish::senders::{AcknowledgedFirst, SendProgress, send_messages};
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
 
 /// The longest search; the next batch continues it.
 const SEARCH_MAX: Duration = Duration::from_secs(5);
+
+/// What is acknowledged before the next record is sent.
+pub(super) struct AcknowledgedFirst<'a> {
+    /// The topics whose records are sent individually.
+    pub(super) each_of: &'a HashSet<String>,
+    /// Whether all records of a topic are acknowledged before those of the next one are sent.
+    pub(super) one_topic_at_a_time: bool,
+}
+
+/// How far the messages of a batch are sent.
+#[derive(Default)]
+pub(super) struct SendProgress {
+    /// The number of messages from the first one that are acknowledged: not those sent since.
+    pub(super) acknowledged: usize,
+    /// The topics whose records were sent individually.
+    pub(super) individually: HashSet<Arc<str>>,
+}
+
+/// Sends messages; each one that is passed by value is freed once librdkafka has a copy.
+pub(super) fn send_messages(
+    producer: &Producer,
+    messages: impl IntoIterator<Item: Borrow<Message>>,
+    first: &AcknowledgedFirst<'_>,
+    progress: &mut SendProgress,
+) -> Result<(), KafkaFailure> {
+    let mut topic_before: Option<Arc<str>> = None;
+    for (index, message) in messages.into_iter().enumerate() {
+        let message = message.borrow();
+        if first.one_topic_at_a_time && topic_before.as_ref() != Some(&message.topic) {
+            producer.drain()?;
+            progress.acknowledged = index;
+            topic_before = Some(Arc::clone(&message.topic));
+        }
+        producer.send(message)?;
+        if !first.each_of.is_empty() && first.each_of.contains(&*message.topic) {
+            producer.drain()?;
+            progress.acknowledged = index + 1;
+            progress.individually.insert(Arc::clone(&message.topic));
+        }
+    }
+    Ok(())
+}
 
 /// Sends messages in the producer's transaction, until they are acknowledged. After a refused
 /// message it continues in another transaction without that message's stream, so that all of them
