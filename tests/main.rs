@@ -36,6 +36,8 @@ mod crashed;
 #[cfg(test)]
 mod deciding;
 #[cfg(test)]
+mod deciding_on_tags;
+#[cfg(test)]
 mod declared_topics;
 #[cfg(test)]
 mod documented;
@@ -69,6 +71,8 @@ mod health;
 mod isolation;
 #[cfg(test)]
 mod java_registry;
+#[cfg(test)]
+mod kerberos;
 #[cfg(test)]
 mod key_server;
 #[cfg(test)]

@@ -159,6 +159,7 @@ mod guide {
 
 pub use aggregate::{
     Aggregate, Aggregates, AsOf, CommandId, Decide, DecideError, Decided, Loaded, Snapshots,
+    TaggedStates,
 };
 pub use annals_schemas::personal::{
     BlindIndex, KeyId, KeyRing, OpenError, Personal, RingKey, Subject, SubjectError, SubjectKey,

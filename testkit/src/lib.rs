@@ -24,6 +24,7 @@ mod history;
 mod http;
 mod java;
 mod kafka;
+mod kerberos;
 mod link_state;
 mod load;
 mod log;
@@ -72,6 +73,7 @@ pub use kafka::{
     create_topic_on, delete_records, delete_topic, leave_transactions_open, partitions, read_topic,
     topic_configuration, topics, until_forgotten, until_nothing_is_open, write_records,
 };
+pub use kerberos::KerberosKafka;
 pub use load::{Load, LoadOptions};
 pub use must::Must;
 pub use openid::OpenIdProvider;

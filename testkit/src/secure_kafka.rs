@@ -17,7 +17,7 @@ const PASSWORD: &str = "the_password";
 const HOST: &str = "127.0.0.1";
 const SIX: &str = "[::1]";
 /// Options of the broker's Java, which `make test` sets, too.
-const JAVA_OPTIONS: &str = "ANNALS_JAVA_OPTIONS";
+pub(crate) const JAVA_OPTIONS: &str = "ANNALS_JAVA_OPTIONS";
 
 /// The address of a listener, and the properties of clients that log in there.
 #[derive(Debug, Clone)]
@@ -29,6 +29,11 @@ pub struct KafkaLogin {
 }
 
 impl KafkaLogin {
+    /// Without properties.
+    pub(crate) fn at(brokers: String) -> Self {
+        Self { brokers, properties: BTreeMap::new() }
+    }
+
     /// Changes a property.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -151,8 +156,7 @@ impl SecureKafka {
     fn login(&self, listener: usize, protocol: &str) -> KafkaLogin {
         let port = self.ports.get(listener).must("find a listener");
         let host = if listener == 3 { SIX } else { HOST };
-        let login = KafkaLogin { brokers: format!("{host}:{port}"), properties: BTreeMap::new() };
-        login
+        KafkaLogin::at(format!("{host}:{port}"))
             .with("security.protocol", protocol)
             .with("ssl.ca.location", self.authority.file().display().to_string())
     }

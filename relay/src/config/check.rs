@@ -13,41 +13,13 @@ use crate::config::defaults::{RawConfig, RawDatabase, RawKafka, RawLog, RawRelay
 use crate::config::effective::Effective;
 use crate::config::error::{ConfigError, Problem};
 use crate::config::host::host_name;
+use crate::config::kafka_properties::faults;
 use crate::config::settings::{
     Config, Database, Delivery, Durability, Kafka, Log, LogFormat, Relay, Secret,
 };
 use crate::config::sources::{Sources, variable_of};
 
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
-/// Properties that exactly-once publishing relies on: the relay sets these itself.
-const PROPERTIES_OF_THE_RELAY: [&str; 13] = [
-    "acks",
-    "allow.auto.create.topics",
-    "bootstrap.servers",
-    "compression.type",
-    "delivery.report.only.error",
-    "enable.gapless.guarantee",
-    "enable.idempotence",
-    "group.id",
-    "isolation.level",
-    "message.timeout.ms",
-    "partitioner",
-    "transaction.timeout.ms",
-    "transactional.id",
-];
-
-/// The aliases of these properties in librdkafka: it takes the one that is set last.
-const ALIASES: [(&str, &str); 4] = [
-    ("compression.codec", "compression.type"),
-    ("delivery.timeout.ms", "message.timeout.ms"),
-    ("metadata.broker.list", "bootstrap.servers"),
-    ("request.required.acks", "acks"),
-];
-
-/// The name of a property for which this one may be an alias.
-fn canonical(name: &str) -> &str {
-    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property)
-}
 
 impl Config {
     /// Reads the file, if one is given, and the environment, which overrides it.
@@ -143,16 +115,8 @@ impl Checker {
                 format!("is {:?}, and must be one of {}", raw.compression, COMPRESSIONS.join(", "));
             self.problem("kafka.compression", what);
         }
-        for name in
-            raw.properties.keys().filter(|name| PROPERTIES_OF_THE_RELAY.contains(&canonical(name)))
-        {
-            self.problem("kafka.properties", format!("has {name}, which the relay sets itself"));
-        }
-        let method = raw.properties.get("sasl.oauthbearer.method");
-        if cfg!(not(feature = "oidc")) && method.is_some_and(|method| method == "oidc") {
-            let what = "has sasl.oauthbearer.method=oidc, which needs a relay that was built with the feature oidc: \
-                        cargo build --release -p annals-relay --features oidc";
-            self.problem("kafka.properties", what.to_owned());
+        for what in faults(&raw.properties) {
+            self.problem("kafka.properties", what);
         }
         Kafka {
             bootstrap_servers: self.needed(
@@ -339,16 +303,6 @@ mod tests {
             said.join("\n")
         );
         assert_eq!(said.len(), expected.len() + 1, "{}", said.join("\n"));
-    }
-
-    #[test]
-    fn properties_that_the_relay_sets_are_reserved_under_every_alias() {
-        for (alias, property) in ALIASES {
-            assert!(PROPERTIES_OF_THE_RELAY.contains(&property), "{property}");
-            let said = problems(&format!("kafka.properties = {{ '{alias}' = '1' }}"));
-            let expected = format!("kafka.properties has {alias}, which the relay sets itself");
-            assert!(said.iter().any(|said| said.ends_with(&expected)), "{said:?}");
-        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod effective;
 mod error;
 mod host;
 mod http;
+mod kafka_properties;
 mod layouts;
 mod login;
 mod secret_files;

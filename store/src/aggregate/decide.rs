@@ -5,6 +5,7 @@ use crate::aggregate::error::DecideError;
 use crate::aggregate::fold::Folded;
 use crate::aggregate::original::recorded_by;
 use crate::aggregate::request::Decide;
+use crate::aggregate::settle::{Settled, Tries};
 use crate::aggregate::several::Aggregates;
 use crate::aggregate::{AsOf, load, snapshots};
 use crate::append::{Append, Appended};
@@ -16,7 +17,7 @@ use crate::stream::Position;
 use crate::telemetry::{self, DecisionOutcome};
 
 /// Events that a conflict contains, so that a decision is repeated without a read.
-const CONFLICT_EVENTS_MAX: u16 = 64;
+pub(super) const CONFLICT_EVENTS_MAX: u16 = 64;
 
 /// A recorded decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,16 +44,23 @@ where
 {
     // Boxed, so that the futures of callers stay small.
     let result = Box::pin(decide_until_recorded(store, request, decision)).await;
-    telemetry::decided(match &result {
+    count(&result);
+    result
+}
+
+/// Counts a decision in the metrics.
+pub(super) fn count<S, E>(result: &Result<Decided<S>, DecideError<E>>) {
+    telemetry::decided(match result {
         Ok(decided) if decided.appended.repeated => DecisionOutcome::Repeated,
         Ok(decided) => DecisionOutcome::Decided { tries: decided.tries },
         Err(DecideError::Refused(_)) => DecisionOutcome::Refused,
-        Err(DecideError::Contended { .. }) => DecisionOutcome::Contended,
+        Err(DecideError::Contended { .. } | DecideError::ContendedTags { .. }) => {
+            DecisionOutcome::Contended
+        }
         Err(DecideError::Append(_) | DecideError::Load(_) | DecideError::Encode(_)) => {
             DecisionOutcome::Failed
         }
     });
-    result
 }
 
 async fn decide_until_recorded<S, E>(
@@ -65,7 +73,7 @@ where
     E: Send,
 {
     // Before the load, so that the state is the latest when the turn comes.
-    let _turn = store.turns().take(S::names(&request.streams)).await;
+    let _turn = store.turns().take(S::names(&request.on)).await;
     let mut deciding = Deciding::<_, S>::new(store, request);
     deciding.reload().await.map_err(DecideError::Load)?;
     loop {
@@ -83,7 +91,8 @@ where
             return Ok(original.unwrap_or_else(|| deciding.decided(Appended::nothing())));
         }
         let append = deciding.append_of(new);
-        match deciding.settle(&append).await.map_err(DecideError::Append)? {
+        let settled = deciding.request.settle(store, &append, &mut deciding.tries).await;
+        match settled.map_err(DecideError::Append)? {
             Settled::Appended(appended) => {
                 deciding.apply_appended(events, &append, &appended)?;
                 deciding.save_snapshots(&append, &appended);
@@ -93,17 +102,9 @@ where
                 let original = deciding.original().await?;
                 return original.ok_or(DecideError::Append(refused));
             }
-            Settled::Conflicts(conflicts) => deciding.catch_up(conflicts).await?,
+            Settled::Refused(refusals) => deciding.catch_up(refusals).await?,
         }
     }
-}
-
-/// The outcome of an append that is known.
-enum Settled {
-    Appended(Appended),
-    Conflicts(Vec<Conflict>),
-    /// The command, or another one with its id, has recorded events.
-    Recorded(AppendError),
 }
 
 /// A decision in progress.
@@ -112,19 +113,19 @@ struct Deciding<'a, B, S: Aggregates> {
     request: Decide<S::Streams>,
     states: S,
     folded: Vec<Folded>,
-    tries: u32,
+    tries: Tries,
 }
 
 impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
     fn new(store: &'a B, request: Decide<S::Streams>) -> Self {
-        let states = S::initial(&request.streams);
-        Self { store, request, states, folded: Vec::new(), tries: 0 }
+        let states = S::initial(&request.on);
+        Self { store, request, states, folded: Vec::new(), tries: Tries::default() }
     }
 
     /// Loads all states anew.
     async fn reload(&mut self) -> Result<(), Error> {
-        let names = S::names(&self.request.streams);
-        self.states = S::initial(&self.request.streams);
+        let names = S::names(&self.request.on);
+        self.states = S::initial(&self.request.on);
         self.folded = names.iter().map(Folded::nothing).collect();
         load::restore_all(self.store, self.states.folds(), &mut self.folded).await?;
         self.advance().await
@@ -135,7 +136,7 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
     }
 
     fn decided(self, appended: Appended) -> Decided<S> {
-        Decided { state: self.states, appended, tries: self.tries }
+        Decided { state: self.states, appended, tries: self.tries.0 }
     }
 
     /// Applies the events of the decision. Those with personal values are applied as a load does
@@ -193,7 +194,7 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
             .iter()
             .fold(Append::default(), |append, folded| {
                 let events = events.next().unwrap_or_default().into_iter().map(|event| {
-                    let event = self.of_command(event, number);
+                    let event = self.request.event(event, number);
                     number += 1;
                     event
                 });
@@ -203,62 +204,17 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
             .with_conflict_events(CONFLICT_EVENTS_MAX)
     }
 
-    fn of_command(&self, mut event: NewEvent, number: usize) -> NewEvent {
-        let Some(command) = self.request.command else { return event };
-        event.metadata.causation_id.get_or_insert(command.get());
-        event.with_id(command.event_id(number))
-    }
-
-    /// Appends until the outcome is known. The events keep their ids: they are recorded once.
-    async fn settle(&mut self, append: &Append) -> Result<Settled, AppendError> {
-        let mut unknown = None;
-        loop {
-            self.tries += 1;
-            let failed = match self.store.record(append).await {
-                Ok(appended) if appended.repeated && self.request.command.is_some() => {
-                    // The original command can have recorded other events than this decision has.
-                    return Ok(Settled::Recorded(AppendError::Refused(Vec::new())));
-                }
-                Ok(appended) => return Ok(Settled::Appended(appended)),
-                Err(AppendError::Refused(refusals)) => return self.refused(refusals),
-                Err(failed) => failed,
-            };
-            if !failed.is_retryable() || self.is_last_try() {
-                return Err(unknown.unwrap_or(failed));
-            }
-            if let AppendError::Unknown(_) | AppendError::Interrupted = failed {
-                // A later failure does not tell the outcome of this try.
-                unknown.get_or_insert(failed);
-            }
-            backoff::pause(self.tries).await;
-        }
-    }
-
-    fn refused(&self, refusals: Vec<Refusal>) -> Result<Settled, AppendError> {
-        let is_recorded = |refusal: &Refusal| {
-            matches!(refusal, Refusal::IdTaken { .. } | Refusal::PartlyKnown { .. })
-        };
-        if self.request.command.is_some() && refusals.iter().any(is_recorded) {
-            return Ok(Settled::Recorded(AppendError::Refused(refusals)));
-        }
-        let conflicts: Vec<_> = refusals.iter().filter_map(Refusal::conflict).cloned().collect();
-        if conflicts.len() == refusals.len() {
-            return Ok(Settled::Conflicts(conflicts));
-        }
-        Err(AppendError::Refused(refusals))
-    }
-
-    const fn is_last_try(&self) -> bool {
-        self.tries >= self.request.tries_max.get()
-    }
-
     /// Brings the states up to the versions of the conflicts. The append met all its streams at one
     /// moment, so that the states are those of one moment again.
-    async fn catch_up<E>(&mut self, conflicts: Vec<Conflict>) -> Result<(), DecideError<E>> {
-        if self.is_last_try() {
-            return Err(DecideError::Contended { tries: self.tries, conflicts });
+    async fn catch_up<E>(&mut self, refusals: Vec<Refusal>) -> Result<(), DecideError<E>> {
+        let conflicts: Vec<_> = refusals.iter().filter_map(Refusal::conflict).cloned().collect();
+        if conflicts.len() < refusals.len() {
+            return Err(DecideError::Append(AppendError::Refused(refusals)));
         }
-        backoff::pause(self.tries).await;
+        if self.request.is_last(self.tries) {
+            return Err(DecideError::Contended { tries: self.tries.0, conflicts });
+        }
+        backoff::pause(self.tries.0).await;
         let is_complete = self.apply(&conflicts).map_err(DecideError::Load)?;
         let advanced = if is_complete {
             Ok(())
@@ -293,8 +249,8 @@ impl<'a, B: Backend, S: Aggregates> Deciding<'a, B, S> {
     /// The original answer, if the command has recorded events: the states up to them.
     async fn original<E>(&mut self) -> Result<Option<Decided<S>>, DecideError<E>> {
         let Some(command) = self.request.command else { return Ok(None) };
-        let names = S::names(&self.request.streams);
-        let recorded = recorded_by(self.store, &names, command).await?;
+        let names = S::names(&self.request.on);
+        let recorded = recorded_by(self.store, Some(&names), command).await?;
         let Some(appended) = recorded else { return Ok(None) };
         let position = appended.events.iter().map(|(_, position)| *position).max();
         let until = Some(AsOf::Position(position.unwrap_or(Position::ORIGIN)));

@@ -3,6 +3,7 @@
 use annals_schemas::EncodeError;
 
 use crate::error::{AppendError, Conflict, Error};
+use crate::tag::Tag;
 
 /// Why a decision is not recorded.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,14 @@ pub enum DecideError<E> {
         tries: u32,
         /// The conflicts of the last one.
         conflicts: Vec<Conflict>,
+    },
+    /// The same of a decision on tags: other events with these tags came first each time.
+    #[error("contended tag {} after {tries} tries: other events came first each time", named(.tags))]
+    ContendedTags {
+        /// Appends that were tried.
+        tries: u32,
+        /// The tags that had other events at the last one.
+        tags: Vec<Tag>,
     },
     /// The append failed for another reason than a conflict. After an error with an unknown outcome
     /// ([`AppendError::Unknown`], [`AppendError::Interrupted`]) the events may be recorded or not:
@@ -38,6 +47,10 @@ fn contended(conflicts: &[Conflict]) -> String {
     format!("contended stream {}", streams.join(", "))
 }
 
+fn named(tags: &[Tag]) -> String {
+    tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", ")
+}
+
 impl<E> DecideError<E> {
     /// Whether the same decision can succeed later, without a change of the command: after
     /// contention, and after failures of the database that pass.
@@ -45,7 +58,7 @@ impl<E> DecideError<E> {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Encode(_) => false,
-            Self::Contended { .. } => true,
+            Self::Contended { .. } | Self::ContendedTags { .. } => true,
             Self::Append(error) => error.is_retryable(),
             Self::Load(error) => error.is_retryable(),
         }
@@ -56,7 +69,11 @@ impl<E> DecideError<E> {
     pub fn refused(self) -> Option<E> {
         match self {
             Self::Refused(error) => Some(error),
-            Self::Contended { .. } | Self::Append(_) | Self::Load(_) | Self::Encode(_) => None,
+            Self::Contended { .. }
+            | Self::ContendedTags { .. }
+            | Self::Append(_)
+            | Self::Load(_)
+            | Self::Encode(_) => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use annals_schemas::{EncodeError, Fingerprint, Schema};
+use annals_schemas::{EncodeError, EventSet, Fingerprint, Schema};
 
 use crate::aggregate::Aggregate;
 use crate::aggregate::as_of::AsOf;
@@ -16,6 +16,8 @@ use crate::telemetry::{self, SnapshotOutcome};
 
 /// A state whose type of events is hidden, so that aggregates of several types are handled alike.
 pub trait Fold: Send {
+    /// The category of its events.
+    fn category(&self) -> &'static str;
     /// Decodes and applies a recorded event.
     fn apply_recorded(&mut self, event: &RecordedEvent) -> Result<(), Error>;
     /// The schema of the state's snapshots, if it has any.
@@ -29,6 +31,10 @@ pub trait Fold: Send {
 }
 
 impl<A: Aggregate> Fold for A {
+    fn category(&self) -> &'static str {
+        A::Event::CATEGORY
+    }
+
     fn apply_recorded(&mut self, event: &RecordedEvent) -> Result<(), Error> {
         for event in decode(event, A::unknown_events())? {
             self.apply(event);

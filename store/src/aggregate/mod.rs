@@ -6,10 +6,13 @@ pub(crate) mod decide;
 mod error;
 mod fold;
 pub(crate) mod load;
+pub(crate) mod on_tags;
 mod original;
 mod request;
+mod settle;
 mod several;
 pub(crate) mod snapshots;
+mod tagged_states;
 pub(crate) mod turns;
 
 pub use self::as_of::AsOf;
@@ -19,6 +22,7 @@ pub use self::error::DecideError;
 pub use self::request::Decide;
 pub use self::several::Aggregates;
 pub use self::snapshots::Snapshots;
+pub use self::tagged_states::TaggedStates;
 
 use annals_schemas::{EventSet, UnknownEvents};
 

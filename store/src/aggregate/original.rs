@@ -7,10 +7,11 @@ use crate::error::{AppendError, Error, Refusal};
 use crate::event_store::sealed::Backend;
 use crate::stream::StreamName;
 
-/// The events that a command has recorded; none if it has not.
+/// The events that a command has recorded; none if it has not. `streams` are those that it can have
+/// recorded them in, if they are known.
 pub(crate) async fn recorded_by(
     store: &impl Backend,
-    streams: &[StreamName],
+    streams: Option<&[StreamName]>,
     command: CommandId,
 ) -> Result<Option<Appended>, OriginalError> {
     /// Most commands have fewer events: one query.
@@ -20,7 +21,7 @@ pub(crate) async fn recorded_by(
         let ids: Vec<_> = (first..first + NUMBERS).map(|n| command.event_id(n)).collect();
         let recorded = store.recorded(&ids).await.map_err(OriginalError::Load)?;
         for event in &recorded {
-            if !streams.contains(&event.stream) {
+            if streams.is_some_and(|streams| !streams.contains(&event.stream)) {
                 return Err(OriginalError::Taken(event.taken()));
             }
             appended.events.push((event.version, event.position));

@@ -4,22 +4,24 @@ use std::num::NonZeroU32;
 
 use crate::aggregate::command::CommandId;
 use crate::stream::StreamName;
+use crate::tag::Tag;
 
 /// Tries of a decision, unless [`Decide::tries_max`] sets another number.
 const TRIES_MAX: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
-/// The streams of a decision, and its options, for
-/// [`EventStore::decide`](crate::EventStore::decide). A `&StreamName`, a tuple of two to four, or a
-/// `&[StreamName]` converts into one.
+/// The streams or tags of a decision, and its options, for
+/// [`EventStore::decide`](crate::EventStore::decide) and
+/// [`EventStore::decide_on_tags`](crate::EventStore::decide_on_tags). A `&StreamName`, a tuple of
+/// two to four, or a `&[StreamName]` converts into one; so does a `&Tag` or a tuple of them.
 #[derive(Debug, Clone)]
 pub struct Decide<T> {
-    pub(crate) streams: T,
+    pub(crate) on: T,
     pub(crate) command: Option<CommandId>,
     pub(crate) tries_max: NonZeroU32,
 }
 
 impl<T> Decide<T> {
-    /// A decision on the aggregates of these streams.
+    /// A decision on the aggregates of these streams, or on the events with these tags.
     #[must_use]
     pub fn on(streams: impl Into<Self>) -> Self {
         streams.into()
@@ -29,7 +31,8 @@ impl<T> Decide<T> {
     /// records nothing and gets the original answer, even if the state has changed since and the
     /// domain would refuse now.
     ///
-    /// The events get the ids of [`CommandId::event_id`], numbered over all streams in their order,
+    /// The events get the ids of [`CommandId::event_id`], numbered over all streams in their order (on
+    /// tags, in the order of the append),
     /// and the command's id as causation id unless they have one. A command that the domain
     /// refuses, or that has no events, leaves no trace: it is decided again when it is repeated.
     #[must_use]
@@ -46,8 +49,8 @@ impl<T> Decide<T> {
         self
     }
 
-    const fn of(streams: T) -> Self {
-        Self { streams, command: None, tries_max: TRIES_MAX }
+    const fn of(on: T) -> Self {
+        Self { on, command: None, tries_max: TRIES_MAX }
     }
 }
 
@@ -72,6 +75,16 @@ macro_rules! from_tuple {
         }
     };
 }
+
+impl From<&Tag> for Decide<Tag> {
+    fn from(tag: &Tag) -> Self {
+        Self::of(tag.clone())
+    }
+}
+
 from_tuple!(a StreamName, b StreamName);
 from_tuple!(a StreamName, b StreamName, c StreamName);
 from_tuple!(a StreamName, b StreamName, c StreamName, d StreamName);
+from_tuple!(a Tag, b Tag);
+from_tuple!(a Tag, b Tag, c Tag);
+from_tuple!(a Tag, b Tag, c Tag, d Tag);

@@ -9,7 +9,9 @@ use futures_util::stream::Stream;
 
 use self::sealed::Backend;
 use crate::aggregate;
-use crate::aggregate::{Aggregate, Aggregates, AsOf, Decide, DecideError, Decided, Loaded};
+use crate::aggregate::{
+    Aggregate, Aggregates, AsOf, Decide, DecideError, Decided, Loaded, TaggedStates,
+};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Error};
 use crate::event::RecordedEvent;
@@ -335,6 +337,72 @@ pub trait EventStore: Backend {
         E: Send,
     {
         aggregate::decide::decide(self, on.into(), decision)
+    }
+
+    /// Reads the events with some tags, decides on them, and appends under the condition that no
+    /// further event with one of the tags was recorded since: a dynamic consistency boundary.
+    /// When one came first, it decides again with it. The closure can run more than once.
+    ///
+    /// Each tag has a state of its own, which results from the events of the state's category with
+    /// that tag, in the order of their positions. The closure returns the append: its events
+    /// for their streams, with the tags that later decisions have to find them by. An append
+    /// without events records nothing. Its expected versions are checked beside the tags, and a
+    /// conflict of a stream ends the decision.
+    ///
+    /// # Errors
+    /// [`DecideError`].
+    ///
+    /// ```
+    /// # use annals_schemas::EventSet;
+    /// # use annals_store::{Aggregate, Append, EventStore, ExpectedVersion, MemoryStore, NewEvent};
+    /// # use annals_store::{StreamName, Tag};
+    /// # use annals_testkit::{AccountEvent, opened};
+    /// #[derive(Default)]
+    /// struct Household {
+    ///     accounts: u32,
+    /// }
+    ///
+    /// impl Aggregate for Household {
+    ///     type Event = AccountEvent;
+    ///
+    ///     fn apply(&mut self, event: AccountEvent) {
+    ///         self.accounts += u32::from(matches!(event, AccountEvent::AccountOpened(_)));
+    ///     }
+    /// }
+    ///
+    /// # #[derive(Debug)]
+    /// # struct Full;
+    /// # impl std::fmt::Display for Full {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// #         f.write_str("full")
+    /// #     }
+    /// # }
+    /// # impl std::error::Error for Full {}
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (store, ann) = (MemoryStore::new(), StreamName::new("account-ann")?);
+    /// // At most two accounts of a household, whatever their streams.
+    /// let household = Tag::new("household:12")?;
+    /// let event = opened("Ann").with_tag(&household);
+    /// store.decide_on_tags(&household, |state: &Household| {
+    ///     if state.accounts >= 2 {
+    ///         return Err(Full);
+    ///     }
+    ///     Ok(Append::to(&ann, ExpectedVersion::NoStream, [event.clone()]))
+    /// }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn decide_on_tags<S, E>(
+        &self,
+        on: impl Into<Decide<S::Tags>> + Send,
+        decision: impl FnMut(&S) -> Result<Append, E> + Send,
+    ) -> impl Future<Output = Result<Decided<S>, DecideError<E>>> + Send
+    where
+        S: TaggedStates,
+        E: Send,
+    {
+        aggregate::on_tags::decide_on_tags(self, on.into(), decision)
     }
 }
 
