@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use annals_store::{
-    Aggregate, Append, AppendError, CommandId, Decide, DecideError, EventStore, ExpectedVersion,
-    MemoryStore, Read, Refusal, Store, Tag,
+    Aggregate, Append, AppendError, CommandId, Decide, DecideError, Decided, EventStore,
+    ExpectedVersion, MemoryStore, Read, Refusal, Store, Tag,
 };
 use annals_testkit::{AccountEvent, Must, Testbed, account, deposited, opened};
 use futures_util::TryStreamExt;
@@ -112,6 +112,18 @@ async fn concurrent_decisions_on_two_tags_keep_the_limits_of_both() {
     }
 }
 
+async fn append_all(store: Store, appends: Vec<Append>, is_over: Arc<AtomicBool>) {
+    for append in appends {
+        store.append(&append).await.must("append");
+    }
+    is_over.store(true, Ordering::Release);
+}
+
+/// Refuses states of different moments.
+fn equal(state: &(Enrolled, Enrolled)) -> Result<Append, Declined> {
+    if state.0 == state.1 { Ok(Append::default()) } else { Err(declined(format!("{state:?}"))) }
+}
+
 /// Each append has an event with both tags: their numbers are equal at every moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_states_of_two_tags_are_of_one_moment() {
@@ -119,27 +131,35 @@ async fn the_states_of_two_tags_are_of_one_moment() {
     let bed = Testbed::new("tags_moment").await;
     let (one, other) = (tag("one"), tag("other"));
     let is_over = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn({
-        let (store, is_over) = (bed.store().clone(), Arc::clone(&is_over));
-        let (one, other) = (one.clone(), other.clone());
-        async move {
-            for number in 0..EVENTS {
-                let append = enrolment(&number.to_string(), &[&one, &other]);
-                store.append(&append).await.must("append");
-            }
-            is_over.store(true, Ordering::Release);
-        }
-    });
+    let writer = {
+        let store = bed.store().clone();
+        let appends: Vec<_> =
+            (0..EVENTS).map(|number| enrolment(&number.to_string(), &[&one, &other])).collect();
+        tokio::spawn(append_all(store, appends, Arc::clone(&is_over)))
+    };
     let mut last = 0;
     while last < EVENTS {
         let was_over = is_over.load(Ordering::Acquire);
-        let decided = bed.store().decide_on_tags((&one, &other), |state: &(Enrolled, Enrolled)| {
-            if state.0 == state.1 { Ok(Append::default()) } else { Err(declined(format!("{state:?}"))) }
-        });
+        let decided = bed.store().decide_on_tags((&one, &other), equal);
         last = decided.await.must("decide").state.0.0;
         assert!(!was_over || last == EVENTS, "{last}");
     }
     writer.await.must("write");
+}
+
+/// Decides to add an event; also returns the states that it was decided on.
+async fn decide_seeing(
+    store: Store,
+    course: Tag,
+    tries_max: u32,
+) -> (Result<Decided<Enrolled>, DecideError<Declined>>, Vec<usize>) {
+    let on = Decide::on(&course).tries_max(NonZeroU32::new(tries_max).must("set tries"));
+    let mut seen = Vec::new();
+    let decided = store.decide_on_tags(on, |state: &Enrolled| {
+        seen.push(state.0);
+        Ok(enrolment(&format!("bob-{tries_max}"), &[&course]))
+    });
+    (decided.await, seen)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,20 +168,8 @@ async fn an_event_that_came_first_is_part_of_the_next_decision() {
     let (store, course) = (bed.store(), tag("course:7"));
     let mut open = store.pool().begin().await.must("begin");
     store.append_in(&mut open, &enrolment("ann", &[&course])).await.must("append");
-    let deciding = |tries_max: u32| {
-        let (store, course) = (store.clone(), course.clone());
-        let tries_max = NonZeroU32::new(tries_max).must("set tries");
-        tokio::spawn(async move {
-            let on = Decide::on(&course).tries_max(tries_max);
-            let mut seen = Vec::new();
-            let decided = store.decide_on_tags(on, |state: &Enrolled| {
-                seen.push(state.0);
-                let stream = format!("bob-{tries_max}");
-                Ok::<_, Declined>(enrolment(&stream, &[&course]))
-            });
-            (decided.await, seen)
-        })
-    };
+    let deciding =
+        |tries_max| tokio::spawn(decide_seeing(store.clone(), course.clone(), tries_max));
     let once = deciding(1);
     bed.until_waiting_for_a_lock().await;
     open.commit().await.must("commit");
@@ -199,7 +207,8 @@ async fn repeated_commands(store: &impl EventStore) {
     assert_eq!((&again.appended.events, &again.state), (&first.appended.events, &Enrolled(1)));
     let other = take_the_only_place(CommandId::from(Uuid::now_v7()), "bob").await;
     assert_eq!(other.unwrap_err().refused(), Some(declined("full")));
-    let nothing = store.decide_on_tags(&course, |_: &Enrolled| Ok::<_, Declined>(Append::default()));
+    let nothing =
+        store.decide_on_tags(&course, |_: &Enrolled| Ok::<_, Declined>(Append::default()));
     assert!(nothing.await.must("decide nothing").appended.events.is_empty());
     assert_eq!(count(store, &course).await, 1);
 }

@@ -1,5 +1,5 @@
-//! A Kafka whose clients log in by Kerberos: relay, commands and consumers do, with a key in a file,
-//! and a refused login is named.
+//! A Kafka whose clients log in by Kerberos: relay, commands and consumers do, with a key in a
+//! file, and a refused login is named.
 
 use annals_consumer::{Consumer, ConsumerSettings};
 use annals_store::{Append, ExpectedVersion};

@@ -105,16 +105,9 @@ impl<'a, B: Backend, S: TaggedStates> Deciding<'a, B, S> {
     async fn read_on(&mut self, until: Option<Position>) -> Result<bool, Error> {
         let mut is_changed = false;
         for ((tag, last), state) in self.tags.iter_mut().zip(self.states.folds()) {
-            let read = Read::tag(tag).from(last.unwrap_or(Position::ORIGIN).saturating_add(1));
-            let mut events = pin!(self.store.query(read));
-            while let Some(event) = events.try_next().await? {
-                if until.is_some_and(|until| event.position > until) {
-                    break;
-                }
-                apply(state, &event)?;
-                *last = Some(event.position);
-                is_changed = true;
-            }
+            let before = *last;
+            *last = read_tag(self.store, (tag, before), state, until).await?;
+            is_changed |= *last != before;
         }
         Ok(is_changed)
     }
@@ -143,10 +136,9 @@ impl<'a, B: Backend, S: TaggedStates> Deciding<'a, B, S> {
         for ((index, event), place) in append.events.iter().zip(&appended.events) {
             let Some((stream, _)) = append.streams.get(*index) else { continue };
             let recorded = event.recorded(stream, *place, appended.recorded_at);
-            for ((tag, _), state) in self.tags.iter().zip(self.states.folds()) {
-                if event.tags.contains(tag) {
-                    apply(state, &recorded)?;
-                }
+            let states = self.tags.iter().zip(self.states.folds());
+            for (_, state) in states.filter(|((tag, _), _)| event.tags.contains(tag)) {
+                apply(state, &recorded)?;
             }
         }
         Ok(())
@@ -194,6 +186,26 @@ impl<'a, B: Backend, S: TaggedStates> Deciding<'a, B, S> {
         original.tries = self.tries;
         Ok(Some(original.decided(appended)))
     }
+}
+
+/// Applies the events of a tag behind a position, up to another one if it is given; returns the
+/// position of the last one.
+async fn read_tag(
+    store: &impl Backend,
+    (tag, mut last): (&Tag, Option<Position>),
+    state: &mut dyn Fold,
+    until: Option<Position>,
+) -> Result<Option<Position>, Error> {
+    let read = Read::tag(tag).from(last.unwrap_or(Position::ORIGIN).saturating_add(1));
+    let mut events = pin!(store.query(read));
+    while let Some(event) = events.try_next().await? {
+        if until.is_some_and(|until| event.position > until) {
+            break;
+        }
+        apply(state, &event)?;
+        last = Some(event.position);
+    }
+    Ok(last)
 }
 
 /// Applies an event with a tag, if it is of the state's category.

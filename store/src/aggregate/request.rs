@@ -31,10 +31,10 @@ impl<T> Decide<T> {
     /// records nothing and gets the original answer, even if the state has changed since and the
     /// domain would refuse now.
     ///
-    /// The events get the ids of [`CommandId::event_id`], numbered over all streams in their order (on
-    /// tags, in the order of the append),
-    /// and the command's id as causation id unless they have one. A command that the domain
-    /// refuses, or that has no events, leaves no trace: it is decided again when it is repeated.
+    /// The events get the ids of [`CommandId::event_id`], numbered over all streams in their order
+    /// (on tags, in the order of the append), and the command's id as causation id unless they have
+    /// one. A command that the domain refuses, or that has no events, leaves no trace: it is
+    /// decided again when it is repeated.
     #[must_use]
     pub fn command(mut self, id: impl Into<CommandId>) -> Self {
         self.command = Some(id.into());

@@ -353,14 +353,12 @@ pub trait EventStore: Backend {
     /// [`DecideError`].
     ///
     /// ```
-    /// # use annals_schemas::EventSet;
-    /// # use annals_store::{Aggregate, Append, EventStore, ExpectedVersion, MemoryStore, NewEvent};
-    /// # use annals_store::{StreamName, Tag};
+    /// # use annals_store::{
+    /// #     Aggregate, Append, EventStore, ExpectedVersion, MemoryStore, StreamName, Tag,
+    /// # };
     /// # use annals_testkit::{AccountEvent, opened};
     /// #[derive(Default)]
-    /// struct Household {
-    ///     accounts: u32,
-    /// }
+    /// struct Household { accounts: u32 }
     ///
     /// impl Aggregate for Household {
     ///     type Event = AccountEvent;
@@ -370,14 +368,6 @@ pub trait EventStore: Backend {
     ///     }
     /// }
     ///
-    /// # #[derive(Debug)]
-    /// # struct Full;
-    /// # impl std::fmt::Display for Full {
-    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-    /// #         f.write_str("full")
-    /// #     }
-    /// # }
-    /// # impl std::error::Error for Full {}
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let (store, ann) = (MemoryStore::new(), StreamName::new("account-ann")?);
@@ -386,10 +376,10 @@ pub trait EventStore: Backend {
     /// let event = opened("Ann").with_tag(&household);
     /// store.decide_on_tags(&household, |state: &Household| {
     ///     if state.accounts >= 2 {
-    ///         return Err(Full);
+    ///         return Err("two accounts are open");
     ///     }
     ///     Ok(Append::to(&ann, ExpectedVersion::NoStream, [event.clone()]))
-    /// }).await?;
+    /// }).await.map_err(|error| format!("{error:?}"))?;
     /// # Ok(())
     /// # }
     /// ```
