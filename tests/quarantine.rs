@@ -5,13 +5,14 @@ use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
     CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, RelayProcess, Testbed, Violation,
     account, add_partitions, administer, check, closed, configure_topic, create_topic,
-    delete_topic, deposited, deposited_large, opened, read_topic,
+    delete_topic, deposited, deposited_large, http_get, opened, read_topic,
 };
 use sqlx::Row;
 
 /// Below the size of a large event, and above that of a transaction of small ones.
 const SMALL: &str = "3000";
 const LARGE: &str = "1000000";
+const PRODUCERS_OPENED: &str = "annals_relay_producers_opened_total";
 /// More than a relay needs whose pages are full.
 const REFUSED_BYTES_MAX: u64 = 100 * 1024 * 1024;
 
@@ -391,9 +392,11 @@ async fn many_refused_streams_of_a_category_quarantine_the_category() {
     }
     relay.thaw().await;
     relay.quarantines_for("record", CATEGORY).await;
-    // They are found together, not each by a try of its own.
-    let tries = relay.times("quarantined");
-    assert!(tries < STREAMS / 4, "{tries}");
+    // They are found together: producers were not made anew for each of them.
+    let metrics = http_get(relay.http().await, "/metrics", "").await.body;
+    let opened = metrics.lines().find_map(|line| line.strip_prefix(PRODUCERS_OPENED));
+    let opened: usize = opened.must("find the metric").trim().parse().must("read the metric");
+    assert!(opened < STREAMS / 2, "{opened} producers");
     append(&bed, &other, [deposited(1)]).await;
     follower.until_count(2).await;
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::kafka::Producer;
 use crate::model::message::Message;
 use crate::publish::filter::NewEntries;
+use crate::report::Refused;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
 
@@ -59,9 +60,9 @@ pub(super) fn send_messages(
     Ok(())
 }
 
-/// Sends messages in the producer's transaction, until they are acknowledged. After a refused
-/// message it continues in another transaction without that message's stream, so that all of them
-/// are found.
+/// Sends messages in the producer's transaction, until they are acknowledged. After a refusal it
+/// continues in another transaction, without the stream of a refused message, or individually where
+/// Kafka refuses one of several, so that all refused messages are found.
 ///
 /// # Errors
 /// [`Failure::Quarantine`] with the refused events, and [`Failure::Kafka`]: the transaction is not
@@ -73,22 +74,33 @@ pub(super) fn send_or_find_refused(
 ) -> Result<SendProgress, Failure> {
     let began = Instant::now();
     let mut refused = NewEntries::default();
+    let mut individually = first.each_of.clone();
     let mut left: Vec<&Message> = messages.iter().collect();
     loop {
         let mut progress = SendProgress::default();
-        let sent = send_messages(producer, left.iter().copied(), first, &mut progress);
+        let first = AcknowledgedFirst { each_of: &individually, ..*first };
+        let sent = send_messages(producer, left.iter().copied(), &first, &mut progress);
         let failure = match sent.and_then(|()| producer.drain()) {
             Ok(()) if refused.is_empty() => return Ok(progress),
             Ok(()) => break,
             Err(failure) => failure,
         };
-        match failure.refused_event() {
-            Some(entry) => refused.push(entry),
-            None if refused.is_empty() => return Err(failure.into()),
+        let is_over = match failure.refused() {
+            Some(Refused::Event(entry)) => {
+                refused.push(entry);
+                began.elapsed() >= SEARCH_MAX
+            }
+            Some(Refused::OneOf(topics)) => {
+                individually.extend(topics);
+                false
+            }
             // Without the events that are found so far it is met again.
-            None => break,
-        }
-        if began.elapsed() >= SEARCH_MAX || begin_again(producer).is_err() {
+            None => true,
+        };
+        if is_over || begin_again(producer).is_err() {
+            if refused.is_empty() {
+                return Err(failure.into());
+            }
             break;
         }
         left.drain(..progress.acknowledged);

@@ -14,5 +14,5 @@ pub(crate) mod threads;
 
 pub use error_chain::in_full;
 pub(crate) use missing_store::lacks_store;
-pub(crate) use policy::{Policy, Recovered, RefusedTopic};
+pub(crate) use policy::{Policy, Recovered, Refused, RefusedTopic};
 pub(crate) use reporter::{Report, ReportReceiver, Reporter, report_channel};

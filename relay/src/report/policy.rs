@@ -142,28 +142,39 @@ impl Failure {
             return Ok(entries);
         }
         let Self::Kafka(failure) = self else { return Ok(Vec::new()) };
-        match (failure.refused_event(), failure) {
-            (Some(entry), _) => Ok(vec![entry]),
-            (None, KafkaFailure::Refused { records, .. }) => {
-                Err(records.into_iter().map(|record| record.topic).collect())
-            }
-            (None, _) => Ok(Vec::new()),
+        match failure.refused() {
+            Some(Refused::Event(entry)) => Ok(vec![entry]),
+            Some(Refused::OneOf(topics)) => Err(topics),
+            None => Ok(Vec::new()),
         }
     }
 }
 
+/// What Kafka refuses.
+pub(crate) enum Refused {
+    /// An event, which is to be quarantined.
+    Event(NewEntry),
+    /// One of several events, of these topics.
+    OneOf(BTreeSet<String>),
+}
+
 impl KafkaFailure {
-    /// The entry to quarantine, if Kafka refuses one event.
-    pub(crate) fn refused_event(&self) -> Option<NewEntry> {
+    /// The refused event or events, if it refuses any.
+    pub(crate) fn refused(&self) -> Option<Refused> {
         let Self::Refused { records, reason } = self else { return None };
-        let [record] = &records[..] else { return None };
-        (record.position > Position::ORIGIN).then(|| NewEntry {
+        if !are_events(records) {
+            return None;
+        }
+        let [record] = &records[..] else {
+            return Some(Refused::OneOf(records.iter().map(|of| of.topic.clone()).collect()));
+        };
+        Some(Refused::Event(NewEntry {
             kind: Kind::Stream,
             name: record.key.clone(),
             cause: Cause::Record,
             reason: reason.clone(),
             position: Some(record.position),
-        })
+        }))
     }
 }
 

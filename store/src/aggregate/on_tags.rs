@@ -46,7 +46,7 @@ where
     S: TaggedStates,
     E: Send,
 {
-    let mut deciding = Deciding::<_, S>::new(store, request);
+    let mut deciding = DecidingOnTags::<_, S>::new(store, request);
     deciding.read_to_one_moment().await.map_err(DecideError::Load)?;
     loop {
         let append = match decision(&deciding.states) {
@@ -77,7 +77,7 @@ where
 }
 
 /// A decision in progress.
-struct Deciding<'a, B, S: TaggedStates> {
+struct DecidingOnTags<'a, B, S: TaggedStates> {
     store: &'a B,
     request: Decide<S::Tags>,
     states: S,
@@ -86,7 +86,7 @@ struct Deciding<'a, B, S: TaggedStates> {
     tries: Tries,
 }
 
-impl<'a, B: Backend, S: TaggedStates> Deciding<'a, B, S> {
+impl<'a, B: Backend, S: TaggedStates> DecidingOnTags<'a, B, S> {
     fn new(store: &'a B, request: Decide<S::Tags>) -> Self {
         let tags = S::tags(&request.on).into_iter().map(|tag| (tag, None)).collect();
         Self { store, request, states: S::initial(), tags, tries: Tries::default() }
