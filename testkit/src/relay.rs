@@ -139,12 +139,12 @@ impl RelayProcess {
         assert!(signalled.must("signal the relay").success(), "could not signal the relay");
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself, possibly after several time limits of its own.
     ///
     /// # Panics
     /// If it does not end.
     pub async fn ended(&mut self) -> ExitStatus {
-        let ended = tokio::time::timeout(DEADLINE, self.child.wait()).await;
+        let ended = tokio::time::timeout(DEADLINE * 3, self.child.wait()).await;
         let Ok(ended) = ended else { panic!("the relay did not end\n{}", self.log.tail()) };
         self.read_to_end().await;
         self.log.push("--- ended ---".to_owned());
