@@ -1,14 +1,15 @@
 //! A Kafka whose clients log in by Kerberos: relay, commands and consumers do, with a key in a
 //! file, and a refused login is named.
 
-use annals_consumer::{Consumer, ConsumerSettings};
+use annals_consumer::Consumer;
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     CATEGORY, HttpAnswer, KafkaLogin, KerberosKafka, Must, RelayProcess, RelaySettings, Testbed,
     account, check, deposited, in_time,
 };
 
-const PROPERTIES: &str = "ANNALS_RELAY__KAFKA__PROPERTIES";
+use crate::secured_kafka::{PROPERTIES, consumer_settings};
+
 const ERRORS: i32 = 3;
 
 fn relay(bed: &Testbed, login: &KafkaLogin) -> RelaySettings {
@@ -39,15 +40,9 @@ async fn relay_commands_and_consumers_log_in_by_kerberos() {
     assert!(running.terminate().await.success());
     assert!(!running.has_event("outage_began"), "{}", running.text());
 
-    let settings = login
-        .properties
-        .iter()
-        .fold(ConsumerSettings::new(&login.brokers), |settings, (name, value)| {
-            settings.option(name, value).must("set an option")
-        });
     let topic = bed.topic(CATEGORY);
     let topics = [topic.as_str()];
-    let consumer = Consumer::connect(settings).read_to_end(&topics);
+    let consumer = Consumer::connect(consumer_settings(&login)).read_to_end(&topics);
     let mut consumer = in_time(consumer).await.must("read a topic");
     assert_eq!(in_time(consumer.read_remaining()).await.must("read").len(), 1);
     assert_eq!(check(&bed.history(Vec::new()).await), []);

@@ -15,7 +15,7 @@ use annals_testkit::{
     withdraw,
 };
 
-const PROPERTIES: &str = "ANNALS_RELAY__KAFKA__PROPERTIES";
+pub(crate) const PROPERTIES: &str = "ANNALS_RELAY__KAFKA__PROPERTIES";
 const ERRORS: i32 = 3;
 /// OpenSSL's own variables.
 const AUTHORITY_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -70,7 +70,7 @@ impl Site {
     }
 }
 
-fn consumer_settings(login: &KafkaLogin) -> ConsumerSettings {
+pub(crate) fn consumer_settings(login: &KafkaLogin) -> ConsumerSettings {
     let settings = ConsumerSettings::new(&login.brokers);
     login.properties.iter().fold(settings, |settings, (name, value)| {
         settings.option(name, value).must("set an option")

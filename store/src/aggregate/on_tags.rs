@@ -89,7 +89,7 @@ struct DecidingOnTags<'a, B, S: TaggedStates> {
 impl<'a, B: Backend, S: TaggedStates> DecidingOnTags<'a, B, S> {
     fn new(store: &'a B, request: Decide<S::Tags>) -> Self {
         let tags = S::tags(&request.on).into_iter().map(|tag| (tag, None)).collect();
-        Self { store, request, states: S::initial(), tags, tries: Tries::default() }
+        Self { store, request, states: S::default(), tags, tries: Tries::default() }
     }
 
     /// Reads on until no tag has another event. Along one tag, positions follow the order of the

@@ -1,22 +1,16 @@
 //! The states of a decision on tags.
 
-use crate::aggregate::Aggregate;
-use crate::aggregate::fold::Fold;
-use crate::aggregate::several::sealed::Sealed;
+use crate::aggregate::{Aggregate, Aggregates};
 use crate::tag::Tag;
 
 /// The states of a decision on tags: an [`Aggregate`], of the events of its category with one tag,
 /// or a tuple of two to four, each with a tag of its own. It cannot be implemented for other types.
-pub trait TaggedStates: Sealed + Sized + Send {
+pub trait TaggedStates: Aggregates + Default {
     /// Their tags: a [`Tag`], or a tuple of them.
     type Tags: Clone + Send + Sync;
 
     #[doc(hidden)]
     fn tags(tags: &Self::Tags) -> Vec<Tag>;
-    #[doc(hidden)]
-    fn initial() -> Self;
-    #[doc(hidden)]
-    fn folds(&mut self) -> Vec<&mut dyn Fold>;
 }
 
 impl<A: Aggregate> TaggedStates for A {
@@ -24,14 +18,6 @@ impl<A: Aggregate> TaggedStates for A {
 
     fn tags(tag: &Tag) -> Vec<Tag> {
         vec![tag.clone()]
-    }
-
-    fn initial() -> Self {
-        Self::default()
-    }
-
-    fn folds(&mut self) -> Vec<&mut dyn Fold> {
-        vec![self]
     }
 }
 
@@ -42,14 +28,6 @@ macro_rules! tuple {
 
             fn tags(tags: &Self::Tags) -> Vec<Tag> {
                 vec![$(tags.$index.clone()),+]
-            }
-
-            fn initial() -> Self {
-                ($($aggregate::default(),)+)
-            }
-
-            fn folds(&mut self) -> Vec<&mut dyn Fold> {
-                vec![$(&mut self.$index),+]
             }
         }
     };
