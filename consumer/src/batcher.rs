@@ -109,7 +109,7 @@ impl Batcher {
     }
 
     /// Asks the group for a share of the partitions of all topics that exist.
-    pub(crate) fn join(&self) -> Result<(), KafkaClientError> {
+    pub(crate) fn join(&mut self) -> Result<(), KafkaClientError> {
         let topics: Vec<_> = self.topics.known().keys().cloned().collect();
         self.fetcher.subscribe(&topics)
     }
@@ -203,15 +203,12 @@ impl Batcher {
         if self.reset_pending {
             self.reset_offsets().await?;
         }
-        let now = Instant::now();
-        if self.topics.due() <= now {
-            let TopicChanges { created, recreated } = self.topics.check(&mut self.fetcher).await?;
-            let topics: PartitionCounts = created.into_iter().chain(recreated).collect();
-            if !topics.is_empty() {
-                return Ok(Some(BatcherEvent::TopicsFound(topics)));
-            }
+        let TopicChanges { created, recreated } = self.topics.check(&mut self.fetcher)?;
+        let topics: PartitionCounts = created.into_iter().chain(recreated).collect();
+        if !topics.is_empty() {
+            return Ok(Some(BatcherEvent::TopicsFound(topics)));
         }
-        if !self.caught_up && self.end_check_due <= now {
+        if !self.caught_up && self.end_check_due <= Instant::now() {
             self.caught_up = self.is_at_end().await?;
             return Ok(self.caught_up.then_some(BatcherEvent::CaughtUp));
         }
@@ -219,7 +216,7 @@ impl Batcher {
     }
 
     fn next_check(&self) -> Instant {
-        let topics_due = self.topics.due();
+        let topics_due = self.topics.due(&self.fetcher);
         if self.caught_up && !self.reset_pending {
             topics_due
         } else {
@@ -366,7 +363,7 @@ impl Batcher {
     async fn is_at_end(&mut self) -> Result<bool, ConsumeError> {
         self.end_check_due = Instant::now() + END_CHECK;
         if self.topics.known().is_empty() {
-            return Ok(!self.fetcher.is_unavailable());
+            return Ok(self.topics.was_answered() && !self.fetcher.is_unavailable());
         }
         if self.starts.is_empty() {
             // The group has assigned nothing.

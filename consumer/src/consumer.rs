@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::envelope::Delivered;
 use crate::error::ConsumeError;
 use crate::fetched_record::FetchedRecord;
@@ -93,9 +91,9 @@ impl ConsumerBuilder {
     pub async fn read_to_end(self, topics: &[&str]) -> Result<Consumer, ConsumeError> {
         let mut consumer = self.consumer(NO_GROUP, topics, Mode::Bounded(HashMap::new()))?;
         let watermarks = loop {
-            consumer.topics.check(&mut consumer.fetcher).await?;
+            consumer.topics.check_and_wait(&mut consumer.fetcher).await?;
             if consumer.fetcher.is_unavailable() {
-                tokio::time::sleep_until(consumer.topics.due()).await;
+                tokio::time::sleep_until(consumer.topics.due(&consumer.fetcher)).await;
                 continue;
             }
             if let Some(watermarks) = consumer.fetcher.watermarks(consumer.topics.known()).await {
@@ -147,13 +145,12 @@ impl Consumer {
             if self.fetcher.take_recheck_request() {
                 self.topics.check_now();
             }
-            if self.topics.due() <= Instant::now() {
-                self.check_topics().await?;
-            }
+            self.check_topics()?;
             if let Some(record) = self.fetcher.ready()? {
                 return Ok(Some(record?));
             }
-            match tokio::time::timeout_at(self.topics.due(), self.fetcher.next()).await {
+            let due = self.topics.due(&self.fetcher);
+            match tokio::time::timeout_at(due, self.fetcher.next()).await {
                 Ok(Ok(Some(record))) => return Ok(Some(record?)),
                 Ok(Err(failure)) => return Err(failure.into()),
                 Ok(Ok(None)) | Err(_) => {}
@@ -199,8 +196,8 @@ impl Consumer {
 
     /// Starts to read topics that have appeared. A topic that was created again continues at its
     /// old offset, or from its beginning if it is shorter.
-    async fn check_topics(&mut self) -> Result<(), ConsumeError> {
-        let created = self.topics.check(&mut self.fetcher).await?.created;
+    fn check_topics(&mut self) -> Result<(), ConsumeError> {
+        let created = self.topics.check(&mut self.fetcher)?.created;
         if created.is_empty() {
             return Ok(());
         }
@@ -237,9 +234,7 @@ impl Consumer {
         if self.fetcher.take_recheck_request() {
             self.topics.check_now();
         }
-        if self.topics.due() <= Instant::now() {
-            self.topics.check(&mut self.fetcher).await?;
-        }
+        self.topics.check(&mut self.fetcher)?;
         let next = tokio::time::timeout(END_CHECK, self.fetcher.next()).await;
         Ok(next.unwrap_or(Ok(None))?)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::ConsumeError;
-use crate::kafka::{PartitionCounts, RecordFetcher};
+use crate::kafka::{CountsAnswer, PartitionCounts, RecordFetcher};
 
 /// Interval of the check while topics are missing or brokers are unavailable.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -18,8 +18,10 @@ pub(crate) struct TopicWatch {
     wanted: Vec<Arc<str>>,
     known: PartitionCounts,
     missing: BTreeSet<Arc<str>>,
-    due: Instant,
+    /// The start of the next query; none while one is under way and no other was requested since.
+    due: Option<Instant>,
     interval: Duration,
+    was_answered: bool,
 }
 
 /// Topics that did not exist at the last check, with their partition counts.
@@ -37,17 +39,19 @@ impl TopicWatch {
         wanted.sort();
         wanted.dedup();
         let (known, missing) = (BTreeMap::new(), BTreeSet::new());
-        Self { wanted, known, missing, due: Instant::now(), interval }
+        Self { wanted, known, missing, due: Some(Instant::now()), interval, was_answered: false }
     }
 
-    /// When the next [`check`](Self::check) is due.
-    pub(crate) fn due(&self) -> Instant {
-        self.due
+    /// When the next [`check`](Self::check) is due. The end of a query under way makes one due,
+    /// too.
+    pub(crate) fn due(&self, fetcher: &RecordFetcher) -> Instant {
+        let due = self.due.filter(|_| !fetcher.is_asking());
+        due.unwrap_or_else(|| Instant::now() + self.interval)
     }
 
-    /// Makes [`check`](Self::check) due now.
+    /// Requests a query, after the one under way.
     pub(crate) fn check_now(&mut self) {
-        self.due = Instant::now();
+        self.due = Some(Instant::now());
     }
 
     /// The topics found so far, with their partition counts.
@@ -55,18 +59,46 @@ impl TopicWatch {
         &self.known
     }
 
-    /// Queries the topics.
-    pub(crate) async fn check(
+    /// Whether it is known which of the topics exist.
+    pub(crate) const fn was_answered(&self) -> bool {
+        self.was_answered
+    }
+
+    /// Takes the answer of a query, or begins one if it is due. Does not wait: records are read
+    /// meanwhile.
+    pub(crate) fn check(
         &mut self,
         fetcher: &mut RecordFetcher,
     ) -> Result<TopicChanges, ConsumeError> {
-        let changes = match fetcher.partition_counts(&self.wanted).await {
-            Some(found) => self.compare(&found)?,
-            None => TopicChanges::default(),
+        let changes = match fetcher.take_partition_counts()? {
+            CountsAnswer::None => {
+                if !fetcher.is_asking() && self.due.is_some_and(|due| due <= Instant::now()) {
+                    fetcher.ask_partition_counts(&self.wanted);
+                    self.due = None;
+                }
+                return Ok(TopicChanges::default());
+            }
+            CountsAnswer::Unavailable => TopicChanges::default(),
+            CountsAnswer::Found { counts, .. } => {
+                self.was_answered = true;
+                self.compare(&counts)?
+            }
         };
         let soon = fetcher.is_unavailable() || !self.missing.is_empty();
-        self.due = Instant::now() + if soon { RECHECK.min(self.interval) } else { self.interval };
+        let interval = if soon { RECHECK.min(self.interval) } else { self.interval };
+        self.due.get_or_insert_with(|| Instant::now() + interval);
         Ok(changes)
+    }
+
+    /// Queries the topics, and waits for the answer.
+    pub(crate) async fn check_and_wait(
+        &mut self,
+        fetcher: &mut RecordFetcher,
+    ) -> Result<TopicChanges, ConsumeError> {
+        fetcher.ask_partition_counts(&self.wanted);
+        fetcher.answered().await;
+        self.due = None;
+        self.check(fetcher)
     }
 
     fn compare(&mut self, found: &PartitionCounts) -> Result<TopicChanges, ConsumeError> {

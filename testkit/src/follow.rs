@@ -23,6 +23,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// service would.
 #[derive(Debug)]
 pub struct Follower {
+    brokers: String,
+    topics: Vec<String>,
     seen: Arc<Mutex<Vec<Delivered>>>,
     count: watch::Receiver<usize>,
     task: JoinHandle<()>,
@@ -41,7 +43,8 @@ impl Follower {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (sender, count) = watch::channel(0);
         let task = tokio::spawn(follow(consumer, Arc::clone(&seen), sender));
-        Self { seen, count, task }
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        Self { brokers: brokers.to_owned(), topics, seen, count, task }
     }
 
     /// Waits until `condition` holds for all events received so far, in the order in which they
@@ -49,14 +52,26 @@ impl Follower {
     ///
     /// # Panics
     /// If it does not hold, and no further event comes within [`DEADLINE`]; the message names the
-    /// condition by `what`.
+    /// condition by `what`, and what another consumer finds.
     pub async fn until(&self, what: &str, condition: impl Fn(&[Delivered]) -> bool) {
         match until_counted(self.count.clone(), |_| condition(&self.lock())).await {
             Some(true) => {}
             None => panic!("the follower ended before {what}"),
-            Some(false) => {
-                panic!("{what}: not within {DEADLINE:?}; {} events came", self.count())
-            }
+            Some(false) => panic!(
+                "{what}: not within {DEADLINE:?}; {} events came; {}",
+                self.count(),
+                self.found_by_another().await
+            ),
+        }
+    }
+
+    /// The number of events that a new consumer finds: as many if no more were published, more if
+    /// this consumer does not go on, and no end if a transaction is open.
+    async fn found_by_another(&self) -> String {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        match tokio::time::timeout(DEADLINE, consume(&self.brokers, &topics)).await {
+            Ok(events) => format!("a new consumer finds {}", events.len()),
+            Err(_) => "a new consumer does not find the end".to_owned(),
         }
     }
 

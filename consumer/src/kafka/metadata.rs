@@ -1,7 +1,7 @@
 //! Queries of topics: partition counts and watermarks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,6 +13,7 @@ use super::client::{
     ClientCallbacks, KafkaClientError, LastConnectionError, REQUEST_TIMEOUT, Unavailable, blocking,
     config, create, is_topic_missing,
 };
+use super::fetch_client::FetchClient;
 use super::group::{GroupAnswers, GroupChanges};
 use crate::outage::Outage;
 use crate::position::{Offset, RecordLocation};
@@ -35,10 +36,40 @@ type MetadataConsumer = BaseConsumer<ClientCallbacks>;
 /// A `read_uncommitted` client that only queries topics, and tracks whether the brokers answer.
 pub(super) struct MetadataClient {
     client: Arc<MetadataConsumer>,
-    /// A query whose caller was cancelled: the next call waits for its answer.
-    pending_query: Option<JoinHandle<Result<PartitionCounts, KafkaError>>>,
+    settings: ConsumerSettings,
+    query: Query,
     outage: Outage,
     connection_error: LastConnectionError,
+}
+
+/// The query of partition counts.
+enum Query {
+    Idle,
+    Pending(JoinHandle<Result<Found, KafkaError>>),
+    Answered(Result<Found, KafkaError>),
+}
+
+/// The partition counts of the topics that exist, and whether the client for records knows a
+/// broker.
+struct Found {
+    counts: PartitionCounts,
+    is_fetcher_connected: bool,
+}
+
+/// The answer to a query of partition counts.
+#[derive(Debug)]
+pub(crate) enum CountsAnswer {
+    /// None was asked for, or it has not come.
+    None,
+    /// Kafka does not answer.
+    Unavailable,
+    /// Kafka answers.
+    Found {
+        /// The topics that exist.
+        counts: PartitionCounts,
+        /// Whether the client for records is answered, too.
+        is_fetcher_connected: bool,
+    },
 }
 
 impl MetadataClient {
@@ -46,32 +77,61 @@ impl MetadataClient {
         settings: &ConsumerSettings,
         connection_error: LastConnectionError,
     ) -> Result<Self, KafkaClientError> {
-        let client = create(
-            &config(settings, "read_uncommitted"),
-            &connection_error,
-            &GroupChanges::new(GroupAnswers::AtOnce),
-        )?;
+        let client = open_client(settings, &connection_error)?;
         let outage = Outage::of(format!("Kafka at {}", settings.brokers));
-        Ok(Self { client: Arc::new(client), pending_query: None, outage, connection_error })
+        let (settings, query) = (settings.clone(), Query::Idle);
+        Ok(Self { client, settings, query, outage, connection_error })
     }
 
     pub(super) fn is_unavailable(&self) -> bool {
         self.outage.is_ongoing()
     }
 
-    pub(super) async fn partition_counts(
-        &mut self,
-        topics: &[Arc<str>],
-    ) -> Option<PartitionCounts> {
-        let pending = self.pending_query.get_or_insert_with(|| {
+    /// Begins to query the partition counts of these topics, and whether the client for records is
+    /// answered, unless a query is under way.
+    pub(super) fn ask(&mut self, topics: &[Arc<str>], fetcher: Weak<FetchClient>) {
+        if matches!(self.query, Query::Idle) {
             let (client, topics) = (Arc::clone(&self.client), topics.to_vec());
-            tokio::task::spawn_blocking(move || {
-                query_and_poll(&client, |client| partition_counts(client, topics))
-            })
-        });
-        let answer = pending.await.unwrap_or(Err(KafkaError::Canceled));
-        self.pending_query = None;
-        self.record_answer(answer)
+            self.query = Query::Pending(tokio::task::spawn_blocking(move || {
+                let counts = query_and_poll(&client, |client| partition_counts(client, &topics))?;
+                let topic = topics.first().map(AsRef::as_ref);
+                let is_fetcher_connected =
+                    fetcher.upgrade().is_none_or(|fetcher| knows_a_broker(&fetcher, topic));
+                Ok(Found { counts, is_fetcher_connected })
+            }));
+        }
+    }
+
+    pub(super) const fn is_asking(&self) -> bool {
+        !matches!(self.query, Query::Idle)
+    }
+
+    /// Waits for the end of the query under way; without one, for ever. Safe to cancel.
+    pub(super) async fn answered(&mut self) {
+        match &mut self.query {
+            Query::Idle => std::future::pending().await,
+            Query::Pending(query) => {
+                let answer = query.await.unwrap_or(Err(KafkaError::Canceled));
+                self.query = Query::Answered(answer);
+            }
+            Query::Answered(_) => {}
+        }
+    }
+
+    /// The answer to the query, once it has come.
+    pub(super) fn take_answer(&mut self) -> CountsAnswer {
+        match std::mem::replace(&mut self.query, Query::Idle) {
+            Query::Answered(answer) => match self.record_answer(answer) {
+                Some(Found { counts, is_fetcher_connected }) => {
+                    CountsAnswer::Found { counts, is_fetcher_connected }
+                }
+                None => CountsAnswer::Unavailable,
+            },
+            other @ (Query::Idle | Query::Pending(_)) => {
+                self.query = other;
+                CountsAnswer::None
+            }
+        }
     }
 
     pub(super) async fn watermarks(&mut self, counts: &PartitionCounts) -> Option<Vec<Watermarks>> {
@@ -91,11 +151,37 @@ impl MetadataClient {
             Err(error) => {
                 let connection_error = self.connection_error.text();
                 self.outage.record_failure(&Unavailable { error, connection_error });
+                self.replace_client();
                 None
             }
         }
     }
+
+    /// Makes another client for the next query: this one may have lost all brokers for good, as the
+    /// client for records can ([`RecordFetcher`](super::RecordFetcher)).
+    fn replace_client(&mut self) {
+        match open_client(&self.settings, &self.connection_error) {
+            Ok(client) => {
+                let old = std::mem::replace(&mut self.client, client);
+                // It waits for the client's threads.
+                drop(tokio::task::spawn_blocking(move || drop(old)));
+            }
+            Err(error) => tracing::debug!(%error, "the client for queries stays"),
+        }
+    }
 }
+
+fn open_client(
+    settings: &ConsumerSettings,
+    connection_error: &LastConnectionError,
+) -> Result<Arc<MetadataConsumer>, KafkaClientError> {
+    let config = config(settings, "read_uncommitted");
+    let group = GroupChanges::new(GroupAnswers::AtOnce);
+    create(&config, connection_error, &group).map(Arc::new)
+}
+
+/// The time in which librdkafka's callbacks are served after a query.
+const CALLBACKS: Duration = Duration::from_millis(1);
 
 /// Queries, then serves librdkafka's callbacks: they say why a query failed.
 fn query_and_poll<T>(
@@ -103,18 +189,25 @@ fn query_and_poll<T>(
     query: impl FnOnce(&MetadataConsumer) -> Result<T, KafkaError>,
 ) -> Result<T, KafkaError> {
     let answer = query(client);
-    while client.poll(Duration::ZERO).is_some() {}
+    // Without a time each poll would serve one callback, and the others would become more and more.
+    while client.poll(CALLBACKS).is_some() {}
     answer
+}
+
+/// Whether a client is answered, and is told of brokers. Without topics all are asked for.
+fn knows_a_broker(client: &FetchClient, topic: Option<&str>) -> bool {
+    let metadata = client.fetch_metadata(topic, REQUEST_TIMEOUT);
+    metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
 }
 
 fn partition_counts(
     client: &MetadataConsumer,
-    topics: Vec<Arc<str>>,
+    topics: &[Arc<str>],
 ) -> Result<PartitionCounts, KafkaError> {
     let mut counts = BTreeMap::new();
     for topic in topics {
-        if let Some(count) = partition_count(client, &topic)? {
-            counts.insert(topic, count);
+        if let Some(count) = partition_count(client, topic)? {
+            counts.insert(Arc::clone(topic), count);
         }
     }
     Ok(counts)
@@ -123,6 +216,10 @@ fn partition_counts(
 fn partition_count(client: &MetadataConsumer, topic: &str) -> Result<Option<i32>, KafkaError> {
     // By name: an answer for all topics does not say why one is absent.
     let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+    if metadata.brokers().is_empty() {
+        // A broker that is not registered yet knows nothing.
+        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown));
+    }
     let Some(found) = metadata.topics().first() else { return Ok(None) };
     let code = found.error().map(RDKafkaErrorCode::from);
     match code {

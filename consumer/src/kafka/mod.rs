@@ -7,24 +7,23 @@
 //! beyond it.
 
 mod client;
+mod fetch_client;
 mod group;
 mod metadata;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
-use self::client::{
-    ClientCallbacks, LastConnectionError, blocking, config, create, failure, is_connection_lost,
-    is_topic_missing,
-};
-use self::group::{GroupAnswers, GroupChanges};
+use self::client::{LastConnectionError, blocking, failure, is_connection_lost, is_topic_missing};
+use self::fetch_client::{FetchClient, FetchClientMaker};
+use self::group::GroupChanges;
 use self::metadata::{MetadataClient, numeric};
 use crate::envelope::Delivered;
 use crate::fetched_record::FetchedRecord;
@@ -34,47 +33,29 @@ use crate::raw_record::RawRecord;
 use crate::settings::ConsumerSettings;
 
 pub use self::client::KafkaClientError;
+pub(crate) use self::fetch_client::FetcherUse;
 pub(crate) use self::group::GroupChange;
-pub(crate) use self::metadata::{PartitionCounts, Watermarks};
+pub(crate) use self::metadata::{CountsAnswer, PartitionCounts, Watermarks};
 
-/// The use of a fetcher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FetcherUse {
-    /// Reads records without keeping offsets, or those of the group.
-    Consumer,
-    /// Reads all partitions of a projection.
-    Projection,
-    /// Reads the partitions of a projection that the group assigns.
-    SharedProjection,
-}
-
-impl FetcherUse {
-    /// The response to a requested offset that the broker does not have: continue with the first
-    /// record that is left, or [tell](RecordFetcher::take_reset_request) the caller.
-    fn offset_reset(self) -> &'static str {
-        match self {
-            Self::Consumer => "earliest",
-            Self::Projection | Self::SharedProjection => "error",
-        }
-    }
-
-    fn group_answers(self) -> GroupAnswers {
-        match self {
-            Self::Consumer | Self::Projection => GroupAnswers::AtOnce,
-            Self::SharedProjection => GroupAnswers::ByCaller,
-        }
-    }
-}
+/// Queries that the client for records does not answer, although another client is answered, until
+/// it is replaced.
+const UNANSWERED_MAX: u32 = 2;
 
 /// Fetches records, and queries topics.
 pub(crate) struct RecordFetcher {
-    fetcher: Arc<StreamConsumer<ClientCallbacks>>,
+    fetcher: Arc<FetchClient>,
+    maker: FetchClientMaker,
     metadata: MetadataClient,
     group: Arc<GroupChanges>,
-    is_shared: bool,
     /// A change of the group that the caller has taken and not answered.
     unanswered: Option<GroupChange>,
-    assigned: HashSet<TopicPartition>,
+    /// The partitions that the caller has assigned, and where they began.
+    assigned: HashMap<TopicPartition, Offset>,
+    /// The topics of the group.
+    subscribed: Vec<Arc<str>>,
+    /// The partitions of a client that was replaced, until the caller knows.
+    revoked: Vec<TopicPartition>,
+    unanswered_queries: u32,
     /// Fetching fails while the metadata client is answered.
     outage: Outage,
     /// A connection was lost, or a topic is missing: the metadata client should query the topics.
@@ -91,25 +72,19 @@ impl RecordFetcher {
         group: &str,
         use_as: FetcherUse,
     ) -> Result<Self, KafkaClientError> {
-        let mut options = config(settings, "read_committed");
-        options
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", use_as.offset_reset());
-        if use_as == FetcherUse::SharedProjection {
-            // Members keep the partitions that they have.
-            options.set("partition.assignment.strategy", "cooperative-sticky");
-        }
-        let group = GroupChanges::new(use_as.group_answers());
         let connection_error = LastConnectionError::default();
+        let maker = FetchClientMaker::new(settings, group, use_as, connection_error.clone());
+        let (fetcher, group) = maker.make()?;
         Ok(Self {
-            fetcher: Arc::new(create(&options, &connection_error, &group)?),
+            fetcher,
+            maker,
             group,
-            is_shared: use_as == FetcherUse::SharedProjection,
             unanswered: None,
             metadata: MetadataClient::open(settings, connection_error)?,
-            assigned: HashSet::new(),
+            assigned: HashMap::new(),
+            subscribed: Vec::new(),
+            revoked: Vec::new(),
+            unanswered_queries: 0,
             outage: Outage::of(format!("records from Kafka at {}", settings.brokers)),
             recheck_requested: false,
             reset_requested: false,
@@ -117,7 +92,8 @@ impl RecordFetcher {
         })
     }
 
-    pub(crate) fn subscribe(&self, topics: &[Arc<str>]) -> Result<(), KafkaClientError> {
+    pub(crate) fn subscribe(&mut self, topics: &[Arc<str>]) -> Result<(), KafkaClientError> {
+        self.subscribed = topics.to_vec();
         let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
         self.fetcher.subscribe(&topics).map_err(failure(|| format!("subscribe to {topics:?}")))
     }
@@ -129,7 +105,7 @@ impl RecordFetcher {
         let mut new = TopicPartitionList::with_capacity(starts.len());
         for start in starts {
             let RecordLocation { topic, partition, offset } = start;
-            if !self.assigned.insert(start.topic_partition()) {
+            if self.assigned.insert(start.topic_partition(), *offset).is_some() {
                 old.add_partition(topic, *partition);
             }
             new.add_partition_offset(topic, *partition, ClientOffset::Offset(offset.get()))
@@ -153,7 +129,10 @@ impl RecordFetcher {
             self.assigned.remove(partition);
             list.add_partition(&partition.0, partition.1);
         }
-        self.unanswered = None;
+        if self.unanswered.take().is_none() {
+            // Those of a client that was replaced.
+            return Ok(());
+        }
         let failed = || "give partitions back".to_owned();
         self.fetcher.incremental_unassign(&list).map_err(failure(failed))
     }
@@ -161,6 +140,9 @@ impl RecordFetcher {
     /// The next change of the group. The caller answers it with [`assign`](Self::assign) or
     /// [`unassign`](Self::unassign).
     pub(crate) fn take_group_change(&mut self) -> Option<GroupChange> {
+        if !self.revoked.is_empty() {
+            return Some(GroupChange::Revoked(mem::take(&mut self.revoked)));
+        }
         self.unanswered = self.group.take();
         self.unanswered.clone()
     }
@@ -172,16 +154,21 @@ impl RecordFetcher {
             GroupChange::Assigned(_) => None,
             GroupChange::Revoked(partitions) => Some(partitions),
         });
-        revoked.flatten().collect()
+        let of_replaced = mem::take(&mut self.revoked);
+        of_replaced.into_iter().chain(revoked.flatten()).collect()
     }
 
     /// Waits for the next record. Returns `None` if a
     /// [recheck](Self::take_recheck_request) or a [reset](Self::take_reset_request) was requested
-    /// instead.
+    /// instead, or the query of partition counts has ended.
     pub(crate) async fn next(&mut self) -> Result<Option<FetchedRecord>, KafkaClientError> {
+        if self.maker.is_shared() && !self.revoked.is_empty() {
+            return Ok(None);
+        }
         let received = tokio::select! {
             received = self.fetcher.recv() => received,
             () = self.group.changed() => return Ok(None),
+            () = self.metadata.answered() => return Ok(None),
         };
         let polled = match received {
             Ok(message) => Ok(read(&mut self.topic_names, &message)),
@@ -237,18 +224,61 @@ impl RecordFetcher {
         mem::take(&mut self.reset_requested)
     }
 
-    /// Whether the brokers did not answer the last query.
+    /// Whether the brokers did not answer the last query of each client.
     pub(crate) fn is_unavailable(&self) -> bool {
-        self.metadata.is_unavailable()
+        self.metadata.is_unavailable() || self.unanswered_queries > 0
     }
 
-    /// The partition counts of these topics, without topics that do not exist. `None` while Kafka
-    /// does not answer. After a cancellation the next call waits for the same answer.
-    pub(crate) async fn partition_counts(
-        &mut self,
-        topics: &[Arc<str>],
-    ) -> Option<PartitionCounts> {
-        self.metadata.partition_counts(topics).await
+    /// Begins to query the partition counts of these topics, unless a query is under way. Records
+    /// are read meanwhile.
+    pub(crate) fn ask_partition_counts(&mut self, topics: &[Arc<str>]) {
+        self.metadata.ask(topics, Arc::downgrade(&self.fetcher));
+    }
+
+    /// Whether a query of partition counts is under way, or its answer was not taken.
+    pub(crate) const fn is_asking(&self) -> bool {
+        self.metadata.is_asking()
+    }
+
+    /// Waits for the answer to the query of partition counts. Safe to cancel.
+    pub(crate) async fn answered(&mut self) {
+        self.metadata.answered().await;
+    }
+
+    /// The answer to the query of partition counts. Replaces the client for records if it is not
+    /// answered, although another client is.
+    pub(crate) fn take_partition_counts(&mut self) -> Result<CountsAnswer, KafkaClientError> {
+        let answer = self.metadata.take_answer();
+        if let CountsAnswer::Found { is_fetcher_connected, .. } = &answer {
+            self.unanswered_queries =
+                if *is_fetcher_connected { 0 } else { self.unanswered_queries + 1 };
+            if self.unanswered_queries >= UNANSWERED_MAX {
+                self.replace_fetcher()?;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Replaces the client for records by another one, at the same offsets. When a broker has just
+    /// started, it can answer that the cluster has no brokers. librdkafka 2.12.1 then forgets all
+    /// that it knows, the bootstrap servers too, and never connects again (issue 5301 of
+    /// confluentinc/librdkafka).
+    fn replace_fetcher(&mut self) -> Result<(), KafkaClientError> {
+        tracing::warn!("the client for records has lost all brokers: another one continues");
+        let next = self.positions()?;
+        let (fetcher, group) = self.maker.make()?;
+        self.group.close();
+        let old = mem::replace(&mut self.fetcher, fetcher);
+        // It waits for the client's threads.
+        drop(tokio::task::spawn_blocking(move || drop(old)));
+        (self.group, self.unanswered, self.unanswered_queries) = (group, None, 0);
+        self.assigned.clear();
+        if self.subscribed.is_empty() {
+            return self.assign(&next);
+        }
+        self.revoked.extend(next.iter().map(RecordLocation::topic_partition));
+        let topics = self.subscribed.clone();
+        self.subscribe(&topics)
     }
 
     /// The present watermarks of these partitions. `None` while Kafka does not answer.
@@ -257,13 +287,15 @@ impl RecordFetcher {
     }
 
     /// The offset behind the last record returned, or behind the transaction markers that followed
-    /// it; none for partitions without a record yet.
+    /// it; that of the start for partitions without a record yet, if the caller has assigned them.
     pub(crate) fn positions(&self) -> Result<Vec<RecordLocation>, KafkaClientError> {
         let list = self.fetcher.position().map_err(failure(|| "read positions".to_owned()))?;
         let positions = list.elements().into_iter().filter_map(|element| {
-            let offset = numeric(element.offset())?;
-            let topic = Arc::from(element.topic());
-            Some(RecordLocation { topic, partition: element.partition(), offset })
+            let (topic, partition) = (Arc::from(element.topic()), element.partition());
+            let key: TopicPartition = (topic, partition);
+            let start = self.assigned.get(&key).copied();
+            let offset = numeric(element.offset()).or(start)?;
+            Some(RecordLocation { topic: key.0, partition, offset })
         });
         Ok(positions.collect())
     }
@@ -311,7 +343,7 @@ impl Drop for RecordFetcher {
             for (topic, partition) in &partitions {
                 list.add_partition(topic, *partition);
             }
-            let answered = match (self.is_shared, assigned) {
+            let answered = match (self.maker.is_shared(), assigned) {
                 (true, true) => self.fetcher.incremental_assign(&list),
                 (true, false) => self.fetcher.incremental_unassign(&list),
                 (false, _) => Ok(()),
