@@ -20,6 +20,8 @@ use crate::spread::{Spread, as_f64};
 
 const MIB: f64 = 1_048_576.0;
 const POLL: Duration = Duration::from_millis(100);
+/// Runs of the `status` command.
+const STATUSES: usize = 7;
 const DROP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The rate of draining a large backlog beside that of a small one.
@@ -73,6 +75,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
         }
     }
     print(&table(arguments, &measured));
+    report_status(&large, &mut report).await?;
     let rate = |events| Some(rates(&measured, events)?.median);
     if let (Some(large), Some(small)) = (rate(arguments.events), rate(arguments.beside)) {
         let name = format!(
@@ -92,6 +95,44 @@ async fn load(events: usize) -> anyhow::Result<Backlog> {
     preload(bed.store(), events).await?;
     settle(&bed.database_url()).await?;
     Ok(Backlog { bed, events })
+}
+
+/// The time of the `status` command of a deployment whose relay has just begun with the backlog.
+async fn report_status(backlog: &Backlog, report: &mut Report) -> anyhow::Result<()> {
+    let deployment = format!("{}_status", backlog.bed.name());
+    let topic_prefix = format!("{deployment}-");
+    let settings = relay::Settings {
+        database_url: &backlog.bed.database_url(),
+        deployment: &deployment,
+        instance: "a",
+        topic_prefix: &topic_prefix,
+        directory: report.directory(),
+        log: Log::Usual,
+        http: relay::Http::Off,
+    };
+    let relay = Relay::start(&settings)?;
+    relay.has_begun().await?;
+    let mut taken = Vec::new();
+    let mut waiting = Vec::new();
+    for _ in 0..STATUSES {
+        let status = settings.status().await?;
+        taken.push(status.took.as_secs_f64());
+        waiting.push(status.waiting_events);
+    }
+    relay.stop().await?;
+    delete_topic(&Environment::get().kafka, &format!("{topic_prefix}{CATEGORY}")).await?;
+    let (Some(taken), Some(least)) = (Spread::of(taken), waiting.iter().min()) else {
+        return Ok(());
+    };
+    print(&format!(
+        "`status` beside the relay that publishes them, {} to {} events wait: median {:.2} s, {:.2}..{:.2}",
+        number(as_f64(*least)),
+        number(as_f64(waiting.iter().copied().max().unwrap_or_default())),
+        taken.median,
+        taken.min,
+        taken.max
+    ));
+    report.figure("status, s", taken.median, Goal::AtMost(1.0))
 }
 
 /// Lets a new deployment publish all of it.

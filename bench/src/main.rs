@@ -14,6 +14,7 @@ mod kafka;
 mod latency;
 mod load;
 mod machine;
+mod neighbour;
 mod peers;
 mod process;
 mod projection;
@@ -56,6 +57,8 @@ enum Command {
     Peers(peers::Arguments),
     /// Appends per second with millions of events in the tables, beside empty ones.
     Size(size::Arguments),
+    /// What another program on the same server loses: TPC-B beside appends and their relay.
+    Neighbour(neighbour::Arguments),
     /// The delay of an append at a steady rate, with coalescing and without.
     Steady(steady::Arguments),
     /// From append to an idle follower.
@@ -110,6 +113,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Append(append) => append::run(append, report("append")?).await,
         Command::Peers(peers) => peers::run(peers, report("peers")?).await,
         Command::Size(size) => size::run(size, report("size")?).await,
+        Command::Neighbour(arguments) => neighbour::run(arguments, report("neighbour")?).await,
         Command::Steady(steady) => steady::run(steady, report("steady")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,
         Command::Load(load) => load::run(load, report("load")?).await,

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_testkit::Environment;
 use anyhow::Context;
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::process::{self, Used};
@@ -32,6 +33,52 @@ pub(crate) struct Settings<'a> {
     pub(crate) log: Log,
     /// Whether it serves health and metrics.
     pub(crate) http: Http,
+}
+
+impl Settings<'_> {
+    /// A command of the relay's program with these settings.
+    fn command(&self, command: &str) -> anyhow::Result<Command> {
+        let environment = Environment::get();
+        let listen = if self.http == Http::Off { "off" } else { "127.0.0.1:0" };
+        let mut program = Command::new(binary()?);
+        if matches!(self.log, Log::Hops) {
+            program
+                .env("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::model::timings=debug")
+                .env("ANNALS_RELAY__LOG__FORMAT", "json");
+        }
+        program
+            .arg(command)
+            .env("ANNALS_DATABASE_URL", self.database_url)
+            .env("ANNALS_KAFKA", &environment.kafka)
+            .env("ANNALS_REGISTRY_URL", &environment.registry_url)
+            .env("ANNALS_RELAY__RELAY__DEPLOYMENT", self.deployment)
+            .env("ANNALS_RELAY__RELAY__INSTANCE", self.instance)
+            .env("ANNALS_RELAY__TOPICS__PREFIX", self.topic_prefix)
+            .env("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "true")
+            .env("ANNALS_RELAY__HTTP__LISTEN", listen)
+            .kill_on_drop(true);
+        Ok(program)
+    }
+
+    /// Runs the `status` command for this deployment.
+    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+        let start = Instant::now();
+        let output = self.command("status")?.arg("--json").output().await?;
+        let took = start.elapsed();
+        // The exit code says whether the deployment publishes everything.
+        let status: Value = serde_json::from_slice(&output.stdout).with_context(|| {
+            format!("read the status: {}", String::from_utf8_lossy(&output.stderr))
+        })?;
+        let waiting = status["lag"]["events"].as_u64().context("the status has no lag")?;
+        Ok(Status { took, waiting_events: usize::try_from(waiting)? })
+    }
+}
+
+/// What the `status` command said, and how long it took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    pub(crate) took: Duration,
+    pub(crate) waiting_events: usize,
 }
 
 /// The HTTP server of a relay.
@@ -63,34 +110,16 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts it; returns before it publishes.
     pub(crate) fn start(settings: &Settings<'_>) -> anyhow::Result<Self> {
-        let Settings { database_url, deployment, instance, topic_prefix, directory, .. } = settings;
-        let environment = Environment::get();
+        let Settings { deployment, instance, directory, .. } = settings;
         let log = directory.join(format!("{deployment}.{instance}.log"));
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let binary = binary()?;
-        let mut command = Command::new(&binary);
-        if matches!(settings.log, Log::Hops) {
-            command
-                .env("ANNALS_RELAY__LOG__LEVEL", "info,annals_relay::model::timings=debug")
-                .env("ANNALS_RELAY__LOG__FORMAT", "json");
-        }
-        let listen = if settings.http == Http::Off { "off" } else { "127.0.0.1:0" };
+        let mut command = settings.command("run")?;
         let child = command
-            .arg("run")
-            .env("ANNALS_DATABASE_URL", database_url)
-            .env("ANNALS_KAFKA", &environment.kafka)
-            .env("ANNALS_REGISTRY_URL", &environment.registry_url)
-            .env("ANNALS_RELAY__RELAY__DEPLOYMENT", deployment)
-            .env("ANNALS_RELAY__RELAY__INSTANCE", instance)
-            .env("ANNALS_RELAY__TOPICS__PREFIX", topic_prefix)
-            .env("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "true")
-            .env("ANNALS_RELAY__HTTP__LISTEN", listen)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
-            .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
+            .with_context(|| format!("start {}", command.as_std().get_program().display()))?;
         let pid = child.id().context("find the relay's process")?;
         Ok(Self { child, pid, log })
     }
@@ -113,19 +142,28 @@ impl Relay {
         format!("the relay's log is {}", self.log.display())
     }
 
+    /// Waits until it publishes its shards.
+    pub(crate) async fn has_begun(&self) -> anyhow::Result<()> {
+        self.until_logged("event=\"publishing\"").await
+    }
+
     /// Where it serves health and metrics, once it does.
     pub(crate) async fn address(&self) -> anyhow::Result<SocketAddr> {
+        self.until_logged("address=").await?;
+        let text = std::fs::read_to_string(&self.log)?;
+        let address = text.split_once("address=").and_then(|(_, of)| of.split_whitespace().next());
+        Ok(address.with_context(|| self.where_log_is())?.parse()?)
+    }
+
+    async fn until_logged(&self, text: &str) -> anyhow::Result<()> {
         let mut polls = tokio::time::interval(Duration::from_millis(10));
         let logged = async {
-            while !self.has_logged("address=").unwrap_or(false) {
+            while !self.has_logged(text).unwrap_or(false) {
                 polls.tick().await;
             }
         };
         let logged = tokio::time::timeout(STOP_DEADLINE, logged).await;
-        logged.with_context(|| self.where_log_is())?;
-        let text = std::fs::read_to_string(&self.log)?;
-        let address = text.split_once("address=").and_then(|(_, of)| of.split_whitespace().next());
-        Ok(address.with_context(|| self.where_log_is())?.parse()?)
+        logged.with_context(|| self.where_log_is())
     }
 
     /// Whether its log contains this text.
@@ -134,7 +172,7 @@ impl Relay {
     }
 
     /// Each line of a log in JSON.
-    pub(crate) fn logged(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+    pub(crate) fn logged(&self) -> anyhow::Result<Vec<Value>> {
         let text = std::fs::read_to_string(&self.log)?;
         Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }

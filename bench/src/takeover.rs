@@ -17,8 +17,6 @@ use crate::report::{Report, Table, print, progress};
 
 /// Events in these streams reach every shard.
 const STREAMS: usize = 64;
-const POLL: Duration = Duration::from_millis(10);
-const START_DEADLINE: Duration = Duration::from_secs(60);
 const INSTANCES: [&str; 2] = ["a", "b"];
 
 #[derive(Debug, clap::Args)]
@@ -142,15 +140,7 @@ impl Bed<'_> {
             log: relay::Log::Usual,
             http: relay::Http::Served,
         })?;
-        let deadline = Instant::now() + START_DEADLINE;
-        while !relay.has_logged("event=\"publishing\"")? {
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "relay {instance} does not publish; {}",
-                relay.where_log_is()
-            );
-            tokio::time::sleep(POLL).await;
-        }
+        relay.has_begun().await?;
         Ok(relay)
     }
 

@@ -50,26 +50,51 @@ impl Pgbench {
 
     /// Runs a script for the duration of the load.
     pub(crate) async fn run(&self, url: &str, load: Load, script: &Script) -> anyhow::Result<Run> {
-        let threads = usize::try_from(load.clients)?.min(cores());
+        let mut command = self.command(load)?;
         let variables = script.variables.iter();
-        let output = Command::new(&self.program)
-            .args(["--no-vacuum", "--protocol=prepared"])
-            .args(["--time", &load.duration.as_secs().to_string()])
-            .args(["--client", &load.clients.to_string(), "--jobs", &threads.to_string()])
+        command
             .arg("--file")
             .arg(&script.path)
             .args(variables.flat_map(|(name, value)| ["-D".to_owned(), format!("{name}={value}")]))
-            .arg(url)
-            // Message DB's functions refer to each other without their schema.
-            .env("PGOPTIONS", "-c search_path=message_store,public")
-            .kill_on_drop(true)
-            .output()
-            .await
-            .with_context(|| format!("start {}", self.program.display()))?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "{} failed: {errors}", self.program.display());
-        parse(&String::from_utf8_lossy(&output.stdout))
+            .arg(url);
+        parse(&succeed(command).await?)
     }
+
+    /// Makes the tables of pgbench's own TPC-B with so many branches, of 100,000 accounts each.
+    pub(crate) async fn initialize_tpcb(&self, url: &str, branches: u32) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["--initialize", "--quiet", "--scale", &branches.to_string(), url]);
+        succeed(command).await.map(drop)
+    }
+
+    /// Runs pgbench's own TPC-B for the duration of the load.
+    pub(crate) async fn tpcb(&self, url: &str, load: Load) -> anyhow::Result<Run> {
+        let mut command = self.command(load)?;
+        command.args(["--builtin=tpcb-like", url]);
+        parse(&succeed(command).await?)
+    }
+
+    fn command(&self, load: Load) -> anyhow::Result<Command> {
+        let threads = usize::try_from(load.clients)?.min(cores());
+        let mut command = Command::new(&self.program);
+        command
+            .args(["--no-vacuum", "--protocol=prepared"])
+            .args(["--time", &load.duration.as_secs().to_string()])
+            .args(["--client", &load.clients.to_string(), "--jobs", &threads.to_string()])
+            // Message DB's functions refer to each other without their schema.
+            .env("PGOPTIONS", "-c search_path=message_store,public");
+        Ok(command)
+    }
+}
+
+/// Runs a command, and returns what it prints.
+async fn succeed(mut command: Command) -> anyhow::Result<String> {
+    let program = command.as_std().get_program().to_owned();
+    let output = command.kill_on_drop(true).output().await;
+    let output = output.with_context(|| format!("start {}", program.display()))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{} failed: {errors}", program.display());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The arguments of a pgbench run.

@@ -1,5 +1,6 @@
 //! From append to consumer, at a steady rate, with the relay in between.
 
+mod broker;
 pub(crate) mod figures;
 mod hops;
 mod pace;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use serde::Serialize;
 use uuid::Uuid;
 
+use self::broker::BrokerTimes;
 use self::figures::{Figures, PERCENTILES, Span};
 use self::hops::Hops;
 use self::sides::{Ended, Round, Side};
@@ -56,6 +58,10 @@ pub(crate) struct Arguments {
     /// The directory into which bench/peers/install has installed the peers.
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
+    /// Reads the broker's own times of each measurement, over JMX. The broker has to be the only
+    /// one of this machine.
+    #[arg(long)]
+    broker: bool,
 }
 
 /// One round of one side.
@@ -68,6 +74,7 @@ struct Measured {
     recorded_mean_ms: f64,
     hops: Option<Hops>,
     used: Used,
+    broker: Option<BrokerTimes>,
 }
 
 /// Measures every round, and prints the table of medians.
@@ -100,6 +107,7 @@ pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Re
     ));
     print(&table(&measured));
     tell_used(arguments, &measured);
+    tell_broker_times(arguments, &measured);
     goals(&measured, &mut report)?;
     report.finish();
     if let Some(debezium) = debezium {
@@ -125,6 +133,19 @@ fn tell_used(arguments: &Arguments, measured: &[Measured]) {
                     hops.describe(one.recorded_mean_ms)
                 ));
             }
+        }
+    }
+}
+
+/// The broker's own times of each side, if they were read.
+fn tell_broker_times(arguments: &Arguments, measured: &[Measured]) {
+    let seconds = f64::from(arguments.warm_up_seconds + arguments.seconds);
+    for side in Side::ALL {
+        let of_side = measured.iter().filter(|one| one.side == side);
+        let times: Vec<&BrokerTimes> = of_side.filter_map(|one| one.broker.as_ref()).collect();
+        if !times.is_empty() {
+            print(&format!("\nthe broker's own times, {side}\n"));
+            print(&broker::table(seconds, &times));
         }
     }
 }
@@ -199,6 +220,7 @@ async fn measure(
     let counted = round.receiver.counted();
     // The very first event creates the topic, and shows that both sides are ready.
     writers.append_one().await?;
+    let before = broker_times(arguments, report).await?;
     let warm_up = arguments.rate * arguments.warm_up_seconds;
     let working = async {
         counted.wait_for(1).await?;
@@ -211,13 +233,26 @@ async fn measure(
         sent = working => sent?,
         ended = round.ended() => return Err(ended),
     };
+    let after = broker_times(arguments, report).await?;
     let Ended { used, hops, received } = round.end().await?;
+    let broker = after.zip(before).map(|(after, before)| after.since(&before));
     let figures = figures(&sent, &received)?;
     let since: Vec<f64> =
         received.iter().filter_map(|one| Some(one.since_recorded?.as_secs_f64() * 1e3)).collect();
     let recorded_mean_ms = since.iter().sum::<f64>() / as_f64(since.len().max(1));
     let events = sent.len();
-    Ok(Measured { side, round: number, events, figures, recorded_mean_ms, hops, used })
+    Ok(Measured { side, round: number, events, figures, recorded_mean_ms, hops, used, broker })
+}
+
+/// The broker's own times until now, if they are wanted.
+async fn broker_times(
+    arguments: &Arguments,
+    report: &Report,
+) -> anyhow::Result<Option<BrokerTimes>> {
+    if !arguments.broker {
+        return Ok(None);
+    }
+    BrokerTimes::read(report.directory()).await.map(Some)
 }
 
 /// Joins the times of the writers and of the consumer.
