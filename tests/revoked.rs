@@ -3,7 +3,7 @@
 
 use annals_testkit::{
     ACCESS_LISTS, CATEGORY, Component, Dice, Follower, Load, LoadOptions, Must, PrivateStack,
-    RelayProcess, Right, Testbed, TwoDoors, allow, check, deny,
+    RelayProcess, RelaySettings, Right, Testbed, TwoDoors, allow, check, deny,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -24,6 +24,27 @@ async fn goes_on(relay: &mut RelayProcess, follower: &Follower, what: &str) {
     relay.goes_on_after(what).await;
     follower.until_count(follower.count() + EVENTS).await;
     relay.turn_page();
+}
+
+/// The settings of a relay that logs in.
+fn with_password(bed: &Testbed, kafka: &TwoDoors) -> RelaySettings {
+    let properties = "{ \"security.protocol\" = \"sasl_plaintext\", \"sasl.mechanism\" = \"PLAIN\", \
+        \"sasl.username\" = \"relay\", \"sasl.password\" = \"the_password\" }";
+    let settings = bed.relay().impatient().kafka(&kafka.other());
+    settings.variable("ANNALS_RELAY__KAFKA__PROPERTIES", properties)
+}
+
+/// Restarts Kafka with another password, and again with the right one.
+async fn restart_twice(
+    kafka: &TwoDoors,
+    properties: &str,
+    relay: &mut RelayProcess,
+    follower: &Follower,
+) {
+    kafka.restart_with(&properties.replace("the_password", "another")).await;
+    waits(relay, "kafka", "uthentication failed").await;
+    kafka.restart_with(properties).await;
+    goes_on(relay, follower, "kafka").await;
 }
 
 async fn administer(administrator: &mut PgConnection, statements: &str) {
@@ -93,16 +114,9 @@ async fn the_relay_waits_for_rights_that_kafka_has_taken_and_for_a_password_that
     let properties = format!("{ACCESS_LISTS}{LOGIN}");
     let kafka = TwoDoors::with_login(&properties).await;
     let bed = Testbed::on("rights_revoked", kafka.environment().clone()).await;
-    let properties_of_client = "{ \"security.protocol\" = \"sasl_plaintext\", \
-        \"sasl.mechanism\" = \"PLAIN\", \"sasl.username\" = \"relay\", \"sasl.password\" = \"the_password\" }";
-    let settings = bed
-        .relay()
-        .impatient()
-        .kafka(&kafka.other())
-        .variable("ANNALS_RELAY__KAFKA__PROPERTIES", properties_of_client);
     let mut dice = Dice::of_this_run();
     let follower = bed.follow();
-    let mut relay = RelayProcess::start(&settings);
+    let mut relay = RelayProcess::start(&with_password(&bed, &kafka));
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(EVENTS).await;
     relay.turn_page();
@@ -120,11 +134,31 @@ async fn the_relay_waits_for_rights_that_kafka_has_taken_and_for_a_password_that
     allow(broker, "relay", Right::TransactionalIds).await;
     goes_on(&mut relay, &follower, "kafka").await;
 
-    kafka.restart_with(&properties.replace("the_password", "another")).await;
-    waits(&relay, "kafka", "uthentication failed").await;
-    kafka.restart_with(&properties).await;
-    goes_on(&mut relay, &follower, "kafka").await;
+    restart_twice(&kafka, &properties, &mut relay, &follower).await;
 
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+/// A campaign of its own, of five minutes: a client that librdkafka has left without brokers, which
+/// happens after one of some 25 restarts, must be replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes five minutes: CONTRIBUTING.md has the command"]
+async fn relay_and_consumer_follow_a_broker_through_forty_restarts() {
+    let properties = format!("{ACCESS_LISTS}{LOGIN}");
+    let kafka = TwoDoors::with_login(&properties).await;
+    let bed = Testbed::on("restarts", kafka.environment().clone()).await;
+    let mut dice = Dice::of_this_run();
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&with_password(&bed, &kafka));
+    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    follower.until_count(EVENTS).await;
+    relay.turn_page();
+    for _ in 0..20 {
+        restart_twice(&kafka, &properties, &mut relay, &follower).await;
+    }
     let attempts = load.stop().await;
     follower.caught_up(&bed.recorded().await).await;
     assert!(relay.terminate().await.success());
