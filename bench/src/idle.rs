@@ -34,15 +34,7 @@ struct Measured {
 /// Publishes one event, and measures the idle relay.
 pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Result<()> {
     let bed = Testbed::new("bench_idle").await;
-    let relay = Relay::start(&relay::Settings {
-        database_url: &bed.database_url(),
-        deployment: bed.name(),
-        instance: "a",
-        topic_prefix: &bed.topic_prefix(),
-        directory: report.directory(),
-        log: relay::Log::Usual,
-        http: relay::Http::Served,
-    })?;
+    let relay = Relay::of(&bed, "a", report.directory(), relay::Log::Usual)?;
     let receiver = Receiver::start(&Environment::get().kafka, &bed.topic(CATEGORY))?;
     let append = Append::to(&event::stream(0)?, ExpectedVersion::Any, [new_event(0)?]);
     bed.store().append(&append).await?;

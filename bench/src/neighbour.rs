@@ -164,7 +164,9 @@ async fn beside_appends(
         .await?;
     settle(&bed.database_url()).await?;
     let relay = match beside {
-        Beside::AppendsAndRelay => Some(start_relay(&bed, report)?),
+        Beside::AppendsAndRelay => {
+            Some(Relay::of(&bed, "a", report.directory(), relay::Log::Usual)?)
+        }
         Beside::Nothing | Beside::Appends => None,
     };
     let writers = Writers { target, count: arguments.writers, streams: arguments.streams };
@@ -185,18 +187,6 @@ async fn beside_appends(
         relay.stop().await?;
     }
     Ok((rate, cpu_busy))
-}
-
-fn start_relay(bed: &Testbed, report: &Report) -> anyhow::Result<Relay> {
-    Relay::start(&relay::Settings {
-        database_url: &bed.database_url(),
-        deployment: bed.name(),
-        instance: "a",
-        topic_prefix: &bed.topic_prefix(),
-        directory: report.directory(),
-        log: relay::Log::Usual,
-        http: relay::Http::Served,
-    })
 }
 
 fn table(measured: &[Measured]) -> Table {

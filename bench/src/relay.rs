@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use annals_testkit::Environment;
+use annals_testkit::{Environment, Testbed};
 use anyhow::Context;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -122,6 +122,24 @@ impl Relay {
             .with_context(|| format!("start {}", command.as_std().get_program().display()))?;
         let pid = child.id().context("find the relay's process")?;
         Ok(Self { child, pid, log })
+    }
+
+    /// Starts one for a bed, whose names are those of the deployment and of the topics.
+    pub(crate) fn of(
+        bed: &Testbed,
+        instance: &str,
+        directory: &Path,
+        log: Log,
+    ) -> anyhow::Result<Self> {
+        Self::start(&Settings {
+            database_url: &bed.database_url(),
+            deployment: bed.name(),
+            instance,
+            topic_prefix: &bed.topic_prefix(),
+            directory,
+            log,
+            http: Http::Served,
+        })
     }
 
     /// Its resource use since its start.

@@ -131,15 +131,7 @@ fn in_ms(gap: Duration) -> f64 {
 impl Bed<'_> {
     /// Starts a relay, and waits until it publishes its share.
     async fn start(&self, instance: &str) -> anyhow::Result<Relay> {
-        let relay = Relay::start(&relay::Settings {
-            database_url: &self.testbed.database_url(),
-            deployment: self.testbed.name(),
-            instance,
-            topic_prefix: &self.testbed.topic_prefix(),
-            directory: self.directory,
-            log: relay::Log::Usual,
-            http: relay::Http::Served,
-        })?;
+        let relay = Relay::of(&self.testbed, instance, self.directory, relay::Log::Usual)?;
         relay.has_begun().await?;
         Ok(relay)
     }

@@ -79,9 +79,9 @@ impl TopicWatch {
                 return Ok(TopicChanges::default());
             }
             CountsAnswer::Unavailable => TopicChanges::default(),
-            CountsAnswer::Found { counts, .. } => {
+            CountsAnswer::Found(found) => {
                 self.was_answered = true;
-                self.compare(&counts)?
+                self.compare(&found.counts)?
             }
         };
         let soon = fetcher.is_unavailable() || !self.missing.is_empty();

@@ -93,15 +93,7 @@ impl<'a> Round<'a> {
                 .await?;
             open = Some(connection);
         }
-        let relay = Relay::start(&relay::Settings {
-            database_url: &bed.database_url(),
-            deployment: bed.name(),
-            instance: "a",
-            topic_prefix: &bed.topic_prefix(),
-            directory: report.directory(),
-            log: relay::Log::Hops,
-            http: relay::Http::Served,
-        })?;
+        let relay = Relay::of(&bed, "a", report.directory(), relay::Log::Hops)?;
         let receiver = Receiver::start(&Environment::get().kafka, &bed.topic(CATEGORY))?;
         let before = relay.used()?;
         let carrier = Carrier::Relay { relay: Box::new(relay), open, _bed: bed };

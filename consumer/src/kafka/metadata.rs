@@ -45,15 +45,16 @@ pub(super) struct MetadataClient {
 /// The query of partition counts.
 enum Query {
     Idle,
-    Pending(JoinHandle<Result<Found, KafkaError>>),
-    Answered(Result<Found, KafkaError>),
+    Pending(JoinHandle<Result<FoundTopics, KafkaError>>),
+    Answered(Result<FoundTopics, KafkaError>),
 }
 
 /// The partition counts of the topics that exist, and whether the client for records knows a
 /// broker.
-struct Found {
-    counts: PartitionCounts,
-    is_fetcher_connected: bool,
+#[derive(Debug)]
+pub(crate) struct FoundTopics {
+    pub(crate) counts: PartitionCounts,
+    pub(crate) is_fetcher_connected: bool,
 }
 
 /// The answer to a query of partition counts.
@@ -64,12 +65,7 @@ pub(crate) enum CountsAnswer {
     /// Kafka does not answer.
     Unavailable,
     /// Kafka answers.
-    Found {
-        /// The topics that exist.
-        counts: PartitionCounts,
-        /// Whether the client for records is answered, too.
-        is_fetcher_connected: bool,
-    },
+    Found(FoundTopics),
 }
 
 impl MetadataClient {
@@ -97,7 +93,7 @@ impl MetadataClient {
                 let topic = topics.first().map(AsRef::as_ref);
                 let is_fetcher_connected =
                     fetcher.upgrade().is_none_or(|fetcher| knows_a_broker(&fetcher, topic));
-                Ok(Found { counts, is_fetcher_connected })
+                Ok(FoundTopics { counts, is_fetcher_connected })
             }));
         }
     }
@@ -120,17 +116,16 @@ impl MetadataClient {
 
     /// The answer to the query, once it has come.
     pub(super) fn take_answer(&mut self) -> CountsAnswer {
+        // First by reference: this is asked before each record.
+        if !matches!(self.query, Query::Answered(_)) {
+            return CountsAnswer::None;
+        }
         match std::mem::replace(&mut self.query, Query::Idle) {
-            Query::Answered(answer) => match self.record_answer(answer) {
-                Some(Found { counts, is_fetcher_connected }) => {
-                    CountsAnswer::Found { counts, is_fetcher_connected }
-                }
-                None => CountsAnswer::Unavailable,
-            },
-            other @ (Query::Idle | Query::Pending(_)) => {
-                self.query = other;
-                CountsAnswer::None
+            Query::Answered(answer) => {
+                let found = self.record_answer(answer);
+                found.map_or(CountsAnswer::Unavailable, CountsAnswer::Found)
             }
+            Query::Idle | Query::Pending(_) => CountsAnswer::None,
         }
     }
 

@@ -249,9 +249,9 @@ impl RecordFetcher {
     /// answered, although another client is.
     pub(crate) fn take_partition_counts(&mut self) -> Result<CountsAnswer, KafkaClientError> {
         let answer = self.metadata.take_answer();
-        if let CountsAnswer::Found { is_fetcher_connected, .. } = &answer {
+        if let CountsAnswer::Found(found) = &answer {
             self.unanswered_queries =
-                if *is_fetcher_connected { 0 } else { self.unanswered_queries + 1 };
+                if found.is_fetcher_connected { 0 } else { self.unanswered_queries + 1 };
             if self.unanswered_queries >= UNANSWERED_MAX {
                 self.replace_fetcher()?;
             }
