@@ -168,6 +168,8 @@ mod sequential_model;
 mod servers_that_stop;
 mod session_settings;
 #[cfg(test)]
+mod slow_answers;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod status;

@@ -272,7 +272,7 @@ async fn an_event_that_the_store_lacks_in_a_topic_without_a_leader_halts_the_rel
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
     const EVENTS: i64 = 2_000;
-    const SINGLY: &str = "sending_individually";
+    const SEARCH: &str = "finding_refused";
     let bed = Testbed::new("small_batches").await;
     let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
     create_topic(brokers, &topic, 4).await;
@@ -284,7 +284,7 @@ async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
     let mut relay = RelayProcess::start(&settings.variable(LEASE.0, LEASE.1));
     let follower = bed.follow();
     follower.until_count(2_000).await;
-    assert!(!relay.has_event(SINGLY), "a batch was too large");
+    assert!(!relay.has_event(SEARCH), "a batch was too large");
 
     // The size is looked up again after the first refusal.
     relay.freeze().await;
@@ -296,7 +296,7 @@ async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
     append_all().await;
     relay.thaw().await;
     follower.until_count(6_000).await;
-    assert_eq!(relay.text().matches(SINGLY).count(), 1);
+    assert_eq!(relay.text().matches(SEARCH).count(), 1);
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

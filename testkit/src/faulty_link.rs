@@ -2,30 +2,22 @@
 //! trips.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::follow::DEADLINE;
+use crate::link_connection::{Losses, Path, Protocol, connect};
 use crate::link_state::{Flow, State};
 use crate::must::Must;
-use crate::round_trips::{RoundTrips, Turn};
+use crate::round_trips::RoundTrips;
 
-const BUFFER_BYTES: usize = 65_536;
 /// The API keys of Kafka's requests to add partitions to a transaction and to end one.
 const ADD_PARTITIONS_TO_TXN: i16 = 24;
 const END_TXN: i16 = 26;
-
-/// How the link splits bytes into requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Any,
-    Kafka,
-}
 
 /// A proxy that can be cut, fall silent, lose answers, and be mended.
 ///
@@ -41,13 +33,6 @@ pub struct FaultyLink {
     losses: Arc<Losses>,
     round_trips: RoundTrips,
     task: JoinHandle<()>,
-}
-
-/// The answers to lose.
-#[derive(Debug, Default)]
-struct Losses {
-    next_answer: AtomicBool,
-    commits: AtomicUsize,
 }
 
 impl FaultyLink {
@@ -94,6 +79,7 @@ impl FaultyLink {
             holds: None,
             cuts: 0,
             bytes_per_second: None,
+            delay: Duration::ZERO,
         });
         let (held, connections) = (watch::Sender::new(0), watch::Sender::new(0));
         let (losses, round_trips) = (Arc::<Losses>::default(), RoundTrips::default());
@@ -158,12 +144,18 @@ impl FaultyLink {
         self.state.send_modify(|state| state.bytes_per_second = Some(bytes_per_second));
     }
 
+    /// Forwards each answer so much later.
+    pub fn delay_answers(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
+    }
+
     /// Forwards everything again, including held requests, at full speed.
     pub fn mend(&self) {
         self.state.send_modify(|state| {
             state.flow = Flow::Open;
             state.holds = None;
             state.bytes_per_second = None;
+            state.delay = Duration::ZERO;
         });
     }
 
@@ -264,16 +256,6 @@ pub(crate) fn server_of(url: &str) -> String {
     server.to_owned()
 }
 
-/// The inputs of one connection.
-#[derive(Debug, Clone)]
-struct Path {
-    state: watch::Receiver<State>,
-    held: watch::Sender<usize>,
-    losses: Arc<Losses>,
-    turn: Turn,
-    protocol: Protocol,
-}
-
 async fn accept(
     listener: TcpListener,
     server: watch::Receiver<Arc<str>>,
@@ -288,103 +270,6 @@ async fn accept(
         let path = Path { turn: round_trips.turn(), ..path.clone() };
         tokio::spawn(connect(client, server, path));
     }
-}
-
-async fn connect(client: TcpStream, server: Arc<str>, mut path: Path) {
-    let State { flow, cuts, .. } = *path.state.borrow_and_update();
-    if flow == Flow::Cut {
-        return;
-    }
-    // A server that is down breaks the connection, too.
-    let Ok(server) = TcpStream::connect(&*server).await else { return };
-    client.set_nodelay(true).must("set up a link");
-    server.set_nodelay(true).must("set up a link");
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let (mut state, turn) = (path.state.clone(), path.turn.clone());
-    let loses_answers = AtomicBool::new(false);
-    tokio::select! {
-        () = requests(from_client, to_server, path.clone(), &loses_answers) => {}
-        () = answers(from_server, to_client, path, &loses_answers) => {}
-        _ = state.wait_for(|state| state.cuts != cuts) => {}
-    }
-    turn.answer();
-}
-
-async fn requests(
-    mut client: OwnedReadHalf,
-    mut server: OwnedWriteHalf,
-    mut path: Path,
-    loses_answers: &AtomicBool,
-) {
-    while let Some(bytes) = request(&mut client, path.protocol).await {
-        path.turn.request(&bytes);
-        if bytes.windows(6).any(|text| text == b"COMMIT") && take_one(&path.losses.commits) {
-            loses_answers.store(true, Ordering::SeqCst);
-        }
-        let key = (path.protocol == Protocol::Kafka).then(|| api_key(&bytes)).flatten();
-        let is_held = |state: &State| key.is_some() && state.holds == key;
-        if is_held(&path.state.borrow()) {
-            path.held.send_modify(|held| *held += 1);
-        }
-        let state = *path.state.borrow();
-        state.pause(bytes.len()).await;
-        let passes = |state: &State| state.flow == Flow::Open && !is_held(state);
-        if path.state.wait_for(passes).await.is_err() || server.write_all(&bytes).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn answers(
-    mut server: OwnedReadHalf,
-    mut client: OwnedWriteHalf,
-    mut path: Path,
-    loses_answers: &AtomicBool,
-) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    while let Ok(length @ 1..) = server.read(&mut buffer).await {
-        path.turn.answer();
-        // The server has executed the request when it answers; returning breaks the connection.
-        if loses_answers.load(Ordering::SeqCst)
-            || path.losses.next_answer.swap(false, Ordering::SeqCst)
-        {
-            return;
-        }
-        let state = *path.state.borrow();
-        state.pause(length).await;
-        let passes = |state: &State| state.flow == Flow::Open;
-        if path.state.wait_for(passes).await.is_err()
-            || client.write_all(&buffer[..length]).await.is_err()
-        {
-            return;
-        }
-    }
-}
-
-/// The next bytes to forward: of Kafka one request, else all that have arrived.
-async fn request(client: &mut OwnedReadHalf, protocol: Protocol) -> Option<Vec<u8>> {
-    if protocol == Protocol::Any {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let length = client.read(&mut buffer).await.ok()?;
-        buffer.truncate(length);
-        return (length > 0).then_some(buffer);
-    }
-    let size = client.read_u32().await.ok()?;
-    let mut bytes = size.to_be_bytes().to_vec();
-    let start = bytes.len();
-    bytes.resize(start + usize::try_from(size).ok()?, 0);
-    client.read_exact(&mut bytes[start..]).await.ok()?;
-    Some(bytes)
-}
-
-fn api_key(request: &[u8]) -> Option<i16> {
-    let key = request.get(4..6)?;
-    Some(i16::from_be_bytes([key[0], key[1]]))
-}
-
-fn take_one(counter: &AtomicUsize) -> bool {
-    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
 }
 
 #[cfg(test)]

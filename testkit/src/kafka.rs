@@ -366,6 +366,8 @@ pub async fn topic_configuration(brokers: &str, topic: &str) -> BTreeMap<String,
 fn config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("log_level", "0");
+    // Half of it passes while each client is made.
+    config.set("reconnect.backoff.ms", "22");
     config
 }
 

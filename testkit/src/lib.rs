@@ -25,6 +25,7 @@ mod http;
 mod java;
 mod kafka;
 mod kerberos;
+mod link_connection;
 mod link_state;
 mod load;
 mod log;

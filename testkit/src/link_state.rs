@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) cuts: usize,
     /// The bytes that each direction of a connection forwards in a second.
     pub(crate) bytes_per_second: Option<u32>,
+    /// How much later than the server sends them answers arrive.
+    pub(crate) delay: Duration,
 }
 
 impl State {

@@ -69,6 +69,8 @@ pub(super) fn config(settings: &ConsumerSettings, isolation_level: &str) -> Clie
         // Independent of the log crate's level: connection errors are among these lines.
         .set_log_level(RDKafkaLogLevel::Info)
         .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES_MAX)
+        // A new client connects to a second broker, after half of this, once it knows the cluster.
+        .set("reconnect.backoff.ms", "22")
         // The default of 10 s would delay reading by that much after the broker is back.
         .set("reconnect.backoff.max.ms", "1000");
     for (name, value) in &settings.options {

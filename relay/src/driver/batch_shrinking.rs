@@ -52,8 +52,9 @@ impl ShrinkingBatch {
     }
 
     /// A transaction did not succeed. The next ones have half of its size, or the size of one that
-    /// was committed, if that is larger. Returns the limits.
-    pub(super) fn shrink(&mut self) -> Limits {
+    /// was committed, if that is larger; but not more records than Kafka has `acknowledged` of it,
+    /// if that is known. Returns the limits.
+    pub(super) fn shrink(&mut self, acknowledged: Option<usize>) -> Limits {
         let sent = self.sent.into_iter().max().filter(|sent| *sent > 0);
         let size = sent.unwrap_or(self.parts).min(self.parts);
         let committed = std::mem::take(&mut self.committed);
@@ -64,6 +65,9 @@ impl ShrinkingBatch {
         if (1..size).contains(&committed) {
             self.parts = self.parts.max(committed);
             self.patience = (self.patience * 2).min(PATIENCE_MAX);
+        }
+        if let Some(events) = acknowledged {
+            self.parts = self.parts.min(self.parts_of(BatchSize { events, bytes: 0 }));
         }
         self.commits = 0;
         self.limits()
@@ -152,7 +156,7 @@ mod tests {
     /// The largest transaction fails.
     fn fail(size: &mut ShrinkingBatch) -> Limits {
         size.sends(largest(size));
-        size.shrink()
+        size.shrink(None)
     }
 
     /// The largest transaction is committed.
@@ -214,7 +218,17 @@ mod tests {
         let mut size = new();
         size.sends(BatchSize { events: 80, bytes: 1 << 20 });
         size.sends(small());
-        assert_eq!(size.shrink().bytes_max, 1 << 19);
+        assert_eq!(size.shrink(None).bytes_max, 1 << 19);
+    }
+
+    #[test]
+    fn it_has_no_more_records_than_were_acknowledged_in_time() {
+        let mut size = new();
+        size.sends(BatchSize { events: 1_000, bytes: 1 << 20 });
+        let events = size.shrink(Some(20)).events_max.get();
+        assert!((10..=30).contains(&events), "{events}");
+        size.sends(BatchSize { events, bytes: 1 << 15 });
+        assert_eq!(size.shrink(Some(0)).events_max.get(), 3, "the smallest size");
     }
 
     #[test]
@@ -256,7 +270,7 @@ mod tests {
         }
         (0..100).for_each(|_| {
             size.sends(small());
-            size.shrink();
+            size.shrink(None);
         });
         let commits = commits_to_full(&mut size);
         assert!(commits < 20, "{commits}");

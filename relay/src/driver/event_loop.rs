@@ -65,8 +65,8 @@ pub(super) struct Driver {
     pub(super) logged: BTreeSet<Shard>,
     /// The entries to quarantine when the checkpoints of their shards are read.
     pub(super) new_entries: Vec<NewEntry>,
-    /// Topics whose records are sent individually: Kafka refused one of several.
-    pub(super) send_individually: Arc<HashSet<String>>,
+    /// Topics whose records are sent in groups: Kafka refused one of several.
+    pub(super) send_in_groups: Arc<HashSet<String>>,
     /// Whether all refused records of a batch are looked for: Kafka refused one.
     pub(super) find_all_refused: bool,
     /// Whether each topic is sent on its own: Kafka refused one of several.
@@ -126,7 +126,7 @@ impl Driver {
             live: BTreeSet::new(),
             logged: BTreeSet::new(),
             new_entries: Vec::new(),
-            send_individually: Arc::default(),
+            send_in_groups: Arc::default(),
             find_all_refused: false,
             one_topic_at_a_time: false,
             shrinking_batch: ShrinkingBatch::new(&config.relay),

@@ -59,10 +59,10 @@ impl Driver {
             Action::ReadCheckpoints(leases) => self.read_checkpoints(reporter, leases),
             Action::ReadOutbox(cursors) => self.reader.begin_page(reporter, cursors),
             Action::Send(slot, batch) => {
-                let send_individually = Arc::clone(&self.send_individually);
+                let send_in_groups = Arc::clone(&self.send_in_groups);
                 let Self { one_topic_at_a_time, find_all_refused, .. } = *self;
                 let batch =
-                    Batch { send_individually, find_all_refused, one_topic_at_a_time, ..batch };
+                    Batch { send_in_groups, find_all_refused, one_topic_at_a_time, ..batch };
                 self.shrinking_batch.sends(batch.size());
                 self.with_senders(|senders| senders.send(slot, batch));
             }

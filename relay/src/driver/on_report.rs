@@ -126,9 +126,9 @@ impl Driver {
                 self.reader.limit(limits);
             }
         }
-        if !sent.sent_individually.is_empty() {
-            let topics = Arc::make_mut(&mut self.send_individually);
-            topics.retain(|topic| !sent.sent_individually.contains(&**topic));
+        if !sent.sent_in_groups.is_empty() {
+            let topics = Arc::make_mut(&mut self.send_in_groups);
+            topics.retain(|topic| !sent.sent_in_groups.contains(&**topic));
         }
         self.progress.committed(&self.session, &sent);
         self.watchdog.published();
@@ -175,7 +175,11 @@ impl Driver {
             let is_late = matches!(class, FailureClass::Unavailable | FailureClass::UnknownOutcome);
             if is_late && matches!(operation, Operation::Send | Operation::Commit) {
                 // Also if all of Kafka was unavailable: it grows within a few transactions.
-                self.reader.limit(self.shrinking_batch.shrink());
+                let acknowledged = match failure {
+                    Failure::Kafka(KafkaFailure::Slow { acknowledged, .. }) => Some(acknowledged),
+                    _ => None,
+                };
+                self.reader.limit(self.shrinking_batch.shrink(acknowledged));
                 self.reader.suspect_topics();
             }
             self.handle(operation, class, failure);
@@ -243,11 +247,11 @@ impl Driver {
             Ok(entries) => self.new_entries.extend(entries),
             Err(topics) => {
                 tracing::info!(
-                    event = "sending_individually",
+                    event = "finding_refused",
                     ?topics,
-                    "kafka refuses one of several events: sending each individually"
+                    "kafka refuses one of several events: sending them in groups, to find it"
                 );
-                Arc::make_mut(&mut self.send_individually).extend(topics);
+                Arc::make_mut(&mut self.send_in_groups).extend(topics);
             }
         }
     }

@@ -295,6 +295,7 @@ impl ClaimsTopic {
             | KafkaFailure::Refused { .. }
             | KafkaFailure::Fenced { .. }
             | KafkaFailure::Busy { .. }
+            | KafkaFailure::Slow { .. }
             | KafkaFailure::UnknownOutcome { .. }
             | KafkaFailure::Settings { .. } => return failure.into(),
         };

@@ -1,6 +1,6 @@
 //! Producers: records are sent, acknowledged and committed.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use super::client::{EventContext, REQUEST_TIMEOUT, Result, create};
 use super::error::{code, sort};
 use crate::config::Config;
-use crate::kafka::properties;
+use crate::kafka::properties::{self, Properties};
 use crate::kafka::unacknowledged::Unacknowledged;
 use crate::model::message::Message;
 use crate::report::kafka_failure::{KafkaFailure, RecordId};
@@ -35,12 +35,29 @@ const ABORT_SLICE: Duration = Duration::from_millis(20);
 pub struct Producer {
     client: BaseProducer<EventContext>,
     deadline: Duration,
+    /// The topic of checkpoints.
+    checkpoints: Arc<str>,
     /// The largest batch that it makes, in bytes.
     batch_bytes: usize,
     /// Of topics that take smaller batches.
     unacknowledged: Mutex<Unacknowledged>,
+    open: Mutex<OpenTransaction>,
     /// None: without transactions.
     transactional_id: Option<String>,
+}
+
+/// The transaction that a producer has begun.
+#[derive(Clone, Copy)]
+struct OpenTransaction {
+    began: Instant,
+    /// How many records were sent in it.
+    records: usize,
+}
+
+impl OpenTransaction {
+    fn begin() -> Self {
+        Self { began: Instant::now(), records: 0 }
+    }
 }
 
 impl Producer {
@@ -49,7 +66,11 @@ impl Producer {
     /// # Errors
     /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
     pub fn connect(config: &Config, transactional_id: &str) -> Result<Self> {
-        Self::with(config, Some(transactional_id))
+        Self::with(
+            config,
+            properties::producer(config, Some(transactional_id)),
+            Some(transactional_id),
+        )
     }
 
     /// Makes a producer without transactions, which keeps the order of each partition: after its
@@ -58,19 +79,24 @@ impl Producer {
     /// # Errors
     /// [`KafkaFailure::Settings`] when the settings in `[kafka]` cannot be used.
     pub fn without_transactions(config: &Config) -> Result<Self> {
-        Self::with(config, None)
+        Self::with(config, properties::producer(config, None), None)
     }
 
-    fn with(config: &Config, transactional_id: Option<&str>) -> Result<Self> {
-        let properties = properties::producer(config, transactional_id);
+    fn with(
+        config: &Config,
+        properties: Properties,
+        transactional_id: Option<&str>,
+    ) -> Result<Self> {
         let batch_bytes = properties.get("batch.size").and_then(|bytes| bytes.parse().ok());
         let client = create(properties)?;
         let transactional_id = transactional_id.map(str::to_owned);
         Ok(Self {
             client,
             deadline: config.kafka.transaction_timeout,
+            checkpoints: config.checkpoint_topic(),
             batch_bytes: batch_bytes.unwrap_or(usize::MAX),
             unacknowledged: Mutex::default(),
+            open: Mutex::new(OpenTransaction::begin()),
             transactional_id,
         })
     }
@@ -85,6 +111,7 @@ impl Producer {
         let Some(id) = &self.transactional_id else { return Ok(()) };
         let action = "take over a transactional id";
         let began = Instant::now();
+        self.connect_first();
         loop {
             let initialized = self.client.init_transactions(INIT_SLICE);
             self.poll_events();
@@ -102,15 +129,29 @@ impl Producer {
         }
     }
 
+    /// Waits for a connection: without one, librdkafka asks for the coordinator of transactions
+    /// half a second later. If there is no answer, what follows fails and says why.
+    fn connect_first(&self) {
+        let asked = self.client.client().fetch_metadata(Some(&self.checkpoints), INIT_SLICE);
+        if let Err(error) = asked {
+            tracing::debug!(%error, "no connection yet");
+        }
+    }
+
     /// Begins a transaction; the broker learns of it with its first record.
     ///
     /// # Errors
     /// Any [`KafkaFailure`]; nothing was published.
     pub fn begin(&self) -> Result<()> {
+        *locked(&self.open) = OpenTransaction::begin();
         if self.transactional_id.is_none() {
             return Ok(());
         }
         self.client.begin_transaction().map_err(|error| self.failure("begin a transaction", &error))
+    }
+
+    pub(crate) fn is_transactional(&self) -> bool {
+        self.transactional_id.is_some()
     }
 
     /// Queues a message; returns before it is sent. [`drain`](Self::drain) returns its outcome.
@@ -121,6 +162,7 @@ impl Producer {
         if let Some(max) = message.batch_bytes_max.filter(|max| *max < self.batch_bytes) {
             self.keep_below(message, max)?;
         }
+        locked(&self.open).records += 1;
         let Err(mut refused) = self.client.send(record(message)) else { return Ok(()) };
         let began = Instant::now();
         while code(&refused.0) == Code::QueueFull && began.elapsed() < self.deadline {
@@ -137,7 +179,7 @@ impl Producer {
     /// Keeps the batch with a message below the size that its topic takes.
     fn keep_below(&self, message: &Message, max: usize) -> Result<()> {
         if locked(&self.unacknowledged).is_full(message, max) {
-            self.drain()?;
+            self.drain_midway()?;
         }
         locked(&self.unacknowledged).sent(message);
         Ok(())
@@ -177,6 +219,25 @@ impl Producer {
             }
             thread::sleep(pause(began));
         }
+    }
+
+    /// Waits like [`drain`](Self::drain), before more is sent in the same transaction.
+    ///
+    /// # Errors
+    /// As of [`drain`](Self::drain), and [`KafkaFailure::Slow`] if Kafka could abort the
+    /// transaction before it is committed: it would say only that another producer has taken over,
+    /// and the same transaction would be tried again.
+    pub(crate) fn drain_midway(&self) -> Result<()> {
+        self.drain()?;
+        let began = locked(&self.open).began;
+        let is_slow = self.is_transactional() && began.elapsed() >= self.deadline / 2;
+        if is_slow { Err(self.slow()) } else { Ok(()) }
+    }
+
+    /// The failure of a transaction that would take too long, with what is acknowledged of it.
+    pub(crate) fn slow(&self) -> KafkaFailure {
+        let OpenTransaction { began, records } = *locked(&self.open);
+        KafkaFailure::Slow { acknowledged: records, after: began.elapsed() }
     }
 
     /// Commits the transaction.
@@ -297,7 +358,7 @@ pub(crate) fn write_keyed(
     topic: &str,
     records: &[(String, Option<Vec<u8>>)],
 ) -> Result<()> {
-    let producer = Producer::without_transactions(config)?;
+    let producer = Producer::with(config, properties::single_writer(config), None)?;
     for (key, value) in records {
         producer.send_keyed(topic, key, value.as_deref())?;
     }

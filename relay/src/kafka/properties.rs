@@ -9,8 +9,11 @@ use crate::config::{Config, Kafka};
 /// Values by property.
 pub(crate) type Properties = BTreeMap<String, String>;
 
-/// A broker that returns is found within a second.
-const DEFAULTS: [(&str, &str); 3] = [
+/// A broker that returns is found within a second. librdkafka connects to the second of two brokers
+/// half of `reconnect.backoff.ms` after the first, which it leaves as soon as it knows the cluster:
+/// a relay that starts makes a dozen clients, one after the other.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("reconnect.backoff.ms", "22"),
     ("socket.timeout.ms", "10000"),
     ("socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "1000"),
@@ -74,6 +77,23 @@ pub(crate) fn producer(config: &Config, transactional_id: Option<&str>) -> Prope
         ("socket.timeout.ms", &socket_timeout_ms),
     ];
     properties(&config.kafka, &defaults, &[&must_be[..], &kind].concat())
+}
+
+/// For writing a few records that only their key identifies. It is not idempotent: librdkafka asks
+/// for the id that an idempotent producer needs half a second after its creation. Without retries
+/// of what may be written, nothing is written twice.
+pub(crate) fn single_writer(config: &Config) -> Properties {
+    let must_be = [
+        ("enable.idempotence", "false"),
+        ("acks", "all"),
+        ("retries", "0"),
+        ("max.in.flight.requests.per.connection", "1"),
+        ("delivery.report.only.error", "true"),
+        // The caller has a deadline.
+        ("message.timeout.ms", "0"),
+    ];
+    let defaults = [("linger.ms", "0"), ("topic.metadata.propagation.max.ms", "5000")];
+    properties(&config.kafka, &defaults, &must_be)
 }
 
 /// For reading the ends of the partitions of topics, of which `topic` is the first.

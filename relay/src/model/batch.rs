@@ -21,8 +21,8 @@ pub(crate) struct Batch {
     pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
-    /// Topics whose records are sent individually: Kafka refused one of several.
-    pub(crate) send_individually: Arc<HashSet<String>>,
+    /// Topics whose records are sent in groups: Kafka refused one of several.
+    pub(crate) send_in_groups: Arc<HashSet<String>>,
     /// Whether all refused records are looked for: Kafka refused one.
     pub(crate) find_all_refused: bool,
     /// Whether the records of a topic are acknowledged before those of the next one are sent: Kafka
@@ -51,8 +51,8 @@ pub(crate) struct SentBatch {
     pub(crate) checkpoints: Vec<(Lease, ShardCheckpoint)>,
     /// The incarnation of the database that it was read from.
     pub(crate) incarnation: Arc<str>,
-    /// The topics whose records were sent individually.
-    pub(crate) sent_individually: HashSet<Arc<str>>,
+    /// The topics whose records were sent in groups.
+    pub(crate) sent_in_groups: HashSet<Arc<str>>,
     /// The partitions that it was written to.
     pub(crate) partitions: Partitions,
 }
@@ -145,13 +145,13 @@ impl Collector {
         let recorded = self.messages.iter().map(|message| message.recorded_at);
         let recorded_ms = recorded.map(Timestamp::as_millisecond).sum();
         let timings = BatchTimings::read(self.messages.len(), recorded_ms);
-        let send_individually = Arc::default();
+        let send_in_groups = Arc::default();
         Batch {
             messages: self.messages,
             bytes: self.bytes,
             checkpoints,
             incarnation,
-            send_individually,
+            send_in_groups,
             find_all_refused: false,
             one_topic_at_a_time: false,
             timings,

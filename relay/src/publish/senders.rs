@@ -253,7 +253,7 @@ fn send(
 ) -> Result<(SentBatch, BatchTimings), Failure> {
     let size = batch.size();
     let Batch { mut messages, checkpoints, incarnation, one_topic_at_a_time, .. } = batch;
-    let Batch { send_individually, find_all_refused, timings, .. } = batch;
+    let Batch { send_in_groups, find_all_refused, timings, .. } = batch;
     let mut sent = SentBatch { size, checkpoints, incarnation, ..SentBatch::default() };
     producer.begin()?;
     sent.partitions =
@@ -262,7 +262,7 @@ fn send(
         // The order within a topic, and so within each stream, stays.
         messages.sort_by(|one, other| one.topic.cmp(&other.topic));
     }
-    let first = AcknowledgedFirst { each_of: &send_individually, one_topic_at_a_time };
+    let first = AcknowledgedFirst { groups_of: &send_in_groups, one_topic_at_a_time };
     let progress = if find_all_refused {
         send_or_find_refused(producer, &messages, &first)?
     } else {
@@ -270,7 +270,7 @@ fn send(
         send_messages(producer, messages, &first, &mut progress)?;
         progress
     };
-    sent.sent_individually = progress.individually;
+    sent.sent_in_groups = progress.in_groups;
     if let Some((topic, CheckpointRoute { partition, pointers })) = route {
         if one_topic_at_a_time {
             producer.drain()?;

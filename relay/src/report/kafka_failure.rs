@@ -1,5 +1,7 @@
 //! Failures of Kafka, by the response of the relay.
 
+use std::time::Duration;
+
 use annals_store::Position;
 
 /// A failure of Kafka. A producer that failed may have failed for good: make another one, which
@@ -78,6 +80,18 @@ pub enum KafkaFailure {
         /// The client's error.
         reason: String,
     },
+    /// Kafka acknowledges so slowly that it could abort the transaction before it is committed: try
+    /// a smaller one. It was aborted.
+    #[error(
+        "cannot send records: kafka acknowledged {acknowledged} in {} ms, half of kafka.transaction_timeout_ms, and not all: \
+         trying with fewer", after.as_millis()
+    )]
+    Slow {
+        /// The number of records that it has acknowledged.
+        acknowledged: usize,
+        /// The time since the transaction began.
+        after: Duration,
+    },
     /// The operation may have taken effect or not: make the producer again, then read the
     /// checkpoints.
     #[error("unknown whether this took effect: {action}: {reason}")]
@@ -114,6 +128,7 @@ impl KafkaFailure {
             | Self::TopicUnfit { .. }
             | Self::Forbidden { .. }
             | Self::Busy { .. }
+            | Self::Slow { .. }
             | Self::UnknownOutcome { .. }
             | Self::Settings { .. }) => Self::UnknownOutcome { action, reason: other.to_string() },
         }
@@ -134,6 +149,7 @@ impl KafkaFailure {
             | Self::TopicUnavailable { .. }
             | Self::Fenced { .. }
             | Self::Busy { .. }
+            | Self::Slow { .. }
             | Self::UnknownOutcome { .. }
             | Self::Settings { .. }) => other,
         }

@@ -125,6 +125,7 @@ impl Failure {
             | KafkaFailure::Refused { .. }
             | KafkaFailure::Fenced { .. }
             | KafkaFailure::Busy { .. }
+            | KafkaFailure::Slow { .. }
             | KafkaFailure::UnknownOutcome { .. }
             | KafkaFailure::Settings { .. } => RefusedTopic::None,
         }
@@ -188,7 +189,7 @@ fn of_kafka(failure: &KafkaFailure) -> Policy {
         KafkaFailure::Forbidden { .. } => {
             Policy::wait("kafka", Recovered::Kafka).quarantining(Cause::Topic)
         }
-        KafkaFailure::Outage { .. } | KafkaFailure::Busy { .. } => {
+        KafkaFailure::Outage { .. } | KafkaFailure::Busy { .. } | KafkaFailure::Slow { .. } => {
             Policy::wait("kafka", Recovered::Kafka)
         }
         // A refused checkpoint cannot be left out.

@@ -1,0 +1,79 @@
+//! Where Kafka answers slowly, what takes many round trips must not take longer than a transaction
+//! may: it would be aborted and tried again for ever.
+
+use std::time::Duration;
+
+use annals_store::{Append, ExpectedVersion, NewEvent};
+use annals_testkit::{
+    CATEGORY, Follower, Must, RelayProcess, Testbed, TwoDoors, account, check, configure_topic,
+    create_topic, deposited, deposited_large,
+};
+
+const EVENTS: i64 = 600;
+const STREAMS: i64 = 30;
+/// If each event took one, all would take 15 times as long as a transaction may.
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+const TRANSACTION_TIMEOUT_MS: &str = "2000";
+/// Of a topic: below the size of a large event, and above that of several small ones.
+const BATCH_BYTES_MAX: &str = "3000";
+
+/// A relay of a Kafka behind a link, frozen, with events that wait for it.
+async fn with_waiting_events(kafka: &TwoDoors, label: &str) -> (Testbed, Follower, RelayProcess) {
+    let bed = Testbed::on(label, kafka.environment().clone()).await;
+    create_topic(&bed.environment().kafka, &bed.topic(CATEGORY), 4).await;
+    let timeout = ("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", TRANSACTION_TIMEOUT_MS);
+    let settings = bed.relay().kafka(&kafka.other()).variable(timeout.0, timeout.1);
+    // It is frozen for a while, and keeps its lease.
+    let settings = settings.variable("ANNALS_RELAY__RELAY__LEASE_MS", "600000");
+    let relay = RelayProcess::start(&settings.variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none"));
+    let follower = bed.follow();
+    append(&bed, "first", deposited(0)).await;
+    follower.until_count(1).await;
+    relay.freeze().await;
+    for number in 0..STREAMS {
+        let events = (0..EVENTS / STREAMS).map(deposited);
+        let append = Append::to(&account(number), ExpectedVersion::Any, events);
+        bed.store().append(&append).await.must("append");
+    }
+    (bed, follower, relay)
+}
+
+async fn append(bed: &Testbed, stream: &str, event: NewEvent) {
+    let append = Append::to(&account(stream), ExpectedVersion::Any, [event]);
+    bed.store().append(&append).await.must("append");
+}
+
+async fn limit_batches(bed: &Testbed) {
+    let brokers = &bed.environment().kafka;
+    configure_topic(brokers, &bed.topic(CATEGORY), "max.message.bytes", BATCH_BYTES_MAX).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_event_among_many_is_found_and_the_others_are_published() {
+    let kafka = TwoDoors::linked("").await;
+    let (bed, follower, mut relay) = with_waiting_events(&kafka, "slow_search").await;
+    append(&bed, "large", deposited_large(0)).await;
+    append(&bed, "last", deposited(1)).await;
+    limit_batches(&bed).await;
+    kafka.link().delay_answers(ROUND_TRIP);
+    relay.thaw().await;
+    relay.quarantines_for("record", "account-large").await;
+    follower.until_count(usize::try_from(EVENTS + 2).must("count")).await;
+    kafka.link().mend();
+    assert!(relay.terminate().await.success());
+    let violations = check(&bed.history(Vec::new()).await);
+    assert_eq!(violations.len(), 1, "all but the refused one: {violations:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_batches_are_sent_in_several_transactions() {
+    let kafka = TwoDoors::linked("").await;
+    let (bed, follower, mut relay) = with_waiting_events(&kafka, "slow_batches").await;
+    limit_batches(&bed).await;
+    kafka.link().delay_answers(ROUND_TRIP);
+    relay.thaw().await;
+    follower.until_count(usize::try_from(EVENTS + 1).must("count")).await;
+    kafka.link().mend();
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
