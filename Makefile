@@ -1,6 +1,6 @@
 # Daily commands. Each is a plain cargo line or a script of ops/; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo bank test test-upgrade test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill soak audit semver fmt doc
+.PHONY: help demo bank test campaigns test-upgrade test-consumers test-kafka-security test-kafka-versions schedules check up down status reset migrate bench dist drill soak audit semver fmt doc
 
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ test: ## Checks, then all tests on the real components
 
 test-consumers: ## The consumers of examples/consumers, in each language that this machine has; ARGS=python for one
 	@ops/test-consumers $(ARGS)
+
+campaigns: ## Tests that kill and crash at random moments, more often than `make test`
+	@ANNALS_CAMPAIGN=1 ops/dev/dev with -- cargo test --locked --workspace --quiet --test promises -- --include-ignored \
+		killed_again_and_again survive_many_crashes relays_killed_under_load forty_restarts
 
 test-upgrade: ## The store after pg_upgrade to PostgreSQL 18; needs PostgreSQL 14 to 17 and pip
 	@ops/dev/dev with -- cargo test --locked --workspace --quiet --test promises -- --ignored by_an_upgrade

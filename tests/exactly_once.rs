@@ -6,24 +6,24 @@ use std::collections::HashSet;
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     ALL_SHARDS, Attempt, AttemptedEvent, CATEGORY, Dice, Follower, Isolation, Load, LoadOptions,
-    Must, Outcome, RelayProcess, Testbed, account, check, deposited, read_topic,
+    Must, Outcome, RelayProcess, Testbed, account, check, deposited, read_topic, repetitions,
 };
 
-const KILLS: usize = 20;
 /// Maximum number of appends from one start to the next kill: from the relay's first moments to
 /// well into its work.
 const APPENDS_TO_A_KILL_MAX: usize = 600;
 const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 16, ahead_events_max: 2_000 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_killed_20_times_at_random_moments_under_load_loses_repeats_and_reorders_nothing() {
+async fn a_relay_killed_again_and_again_at_random_moments_under_load_loses_repeats_and_reorders_nothing()
+ {
     let bed = Testbed::new("killed").await;
     let mut dice = Dice::of_this_run();
     let follower = bed.follow();
     let mut relay = RelayProcess::start(&bed.relay());
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     let mut attempts = Vec::new();
-    for _ in 0..KILLS {
+    for _ in 0..repetitions(8, 20) {
         // Moments are counted in appends, not in time: a busy machine slows both.
         let moment = dice.below(APPENDS_TO_A_KILL_MAX);
         attempts.extend(run_stopwatch(&bed, moment).await);

@@ -145,7 +145,7 @@ async fn the_relay_waits_for_rights_that_kafka_has_taken_and_for_a_password_that
 /// A campaign of its own, of five minutes: a client that librdkafka has left without brokers, which
 /// happens after one of some 25 restarts, must be replaced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes five minutes: CONTRIBUTING.md has the command"]
+#[ignore = "takes five minutes: part of make campaigns"]
 async fn relay_and_consumer_follow_a_broker_through_forty_restarts() {
     let properties = format!("{ACCESS_LISTS}{LOGIN}");
     let kafka = TwoDoors::with_login(&properties).await;

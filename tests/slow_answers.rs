@@ -9,9 +9,9 @@ use annals_testkit::{
     create_topic, deposited, deposited_large,
 };
 
-const EVENTS: i64 = 600;
-const STREAMS: i64 = 30;
-/// If each event took one, all would take 15 times as long as a transaction may.
+const EVENTS: i64 = 300;
+const STREAMS: i64 = 15;
+/// If each event took one, all would take 7 times as long as a transaction may.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 const TRANSACTION_TIMEOUT_MS: &str = "2000";
 /// Of a topic: below the size of a large event, and above that of several small ones.

@@ -4,11 +4,10 @@
 use annals_store::{Error, Store, StoreOptions};
 use annals_testkit::{
     Component, Consumed, DEADLINE, Dice, Ending, History, Load, LoadOptions, Must, Outcome,
-    PrivateStack, Recorded, Testbed, Violation, check,
+    PrivateStack, Recorded, Testbed, Violation, check, repetitions,
 };
 use tokio::sync::watch;
 
-const CRASHES: usize = 40;
 /// Maximum number of acknowledged events from one start of the database to its next crash.
 const EVENTS_TO_A_CRASH_MAX: usize = 300;
 const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX };
@@ -32,13 +31,13 @@ fn as_consumed(recorded: &[Recorded]) -> Vec<Consumed> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_survive_40_crashes_of_the_database_or_were_never_acknowledged() {
+async fn appends_survive_many_crashes_of_the_database_or_were_never_acknowledged() {
     let stack = PrivateStack::up(&[Component::Postgres]).await;
     let bed = Testbed::on("crashes", stack.environment().clone()).await;
     let mut dice = Dice::of_this_run();
     let (_nobody_consumes, consumed) = watch::channel(0);
     let load = Load::start(bed.store(), &LOAD, &mut dice, &consumed);
-    for _ in 0..CRASHES {
+    for _ in 0..repetitions(15, 40) {
         let moment = load.acknowledged() + 1 + dice.below(EVENTS_TO_A_CRASH_MAX);
         load.until_acknowledged(moment).await;
         stack.end(Component::Postgres, Ending::Crash).await;

@@ -53,6 +53,18 @@ pub(crate) fn is_kept() -> bool {
     std::thread::panicking() || env::var_os("ANNALS_TEST_KEEP").is_some()
 }
 
+/// How often a test tries its faults: `usual` times in `make test`, and in `make campaigns`, which
+/// sets `ANNALS_CAMPAIGN`, `campaign` times.
+#[must_use]
+pub fn repetitions(usual: usize, campaign: usize) -> usize {
+    if env::var_os("ANNALS_CAMPAIGN").is_some() { campaign } else { usual }
+}
+
+/// Whether the server is reached through a pooler in transaction mode.
+pub(crate) fn is_pooled() -> bool {
+    env::var_os("ANNALS_TEST_WITHOUT_NOTIFICATIONS").is_some()
+}
+
 fn variable(name: &str) -> String {
     match env::var(name) {
         Ok(value) if !value.is_empty() => value,

@@ -7,12 +7,13 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::account::CATEGORY;
-use crate::environment::{Environment, is_kept};
+use crate::environment::{Environment, is_kept, is_pooled};
 use crate::follow::{Follower, consume};
 use crate::history::{Attempt, History, Recorded};
 use crate::kafka;
+use crate::migrated;
 use crate::must::Must;
-use crate::postgres::{administer, create_database};
+use crate::postgres::administer;
 use crate::relay_settings::RelaySettings;
 use crate::until::until;
 
@@ -71,10 +72,7 @@ impl Testbed {
     }
 
     async fn create(name: String, environment: Environment, end: BedEnd) -> Self {
-        let url = environment.url_of_database(&name);
-        create_database(&environment, &name).await;
-        let store = connect(&url).await;
-        store.migrate().await.must("migrate the test's database");
+        let store = migrated::make(&environment, &name).await;
         Self { name, environment, store, has_topics: AtomicBool::new(false), end }
     }
 
@@ -283,13 +281,10 @@ impl Testbed {
     }
 }
 
-async fn connect(url: &str) -> Store {
+pub(crate) async fn connect(url: &str) -> Store {
     let options = StoreOptions::default().connections_max(CONNECTIONS_MAX);
-    // For tests through a pooler in transaction mode, where LISTEN does not work.
-    let options = match std::env::var_os("ANNALS_TEST_WITHOUT_NOTIFICATIONS") {
-        Some(_) => options.without_notifications(),
-        None => options,
-    };
+    // LISTEN does not work there.
+    let options = if is_pooled() { options.without_notifications() } else { options };
     options.connect(url).await.must("connect to the test's database")
 }
 

@@ -2,8 +2,8 @@
 //! of one topic one after the other, in the order in which its events need them.
 //!
 //! A registry that does not answer, or slowly, delays events with new schemas and no others: after
-//! [`PATIENCE`], or after [`PATIENCE_BEFORE_OTHERS`] if other events can be published, the result of
-//! a lookup is an outage for the page that waits, which leaves the category out, and the lookup
+//! [`PATIENCE`], or after [`PATIENCE_BEFORE_OTHERS`] if other events can be published, the result
+//! of a lookup is an outage for the page that waits, which leaves the category out, and the lookup
 //! continues. The order in a topic keeps a later version of a schema from being registered before
 //! an earlier one, which the registry could refuse then.
 
