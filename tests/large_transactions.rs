@@ -81,6 +81,7 @@ async fn large_transactions_are_published_and_followed_event_by_event_once_and_i
     append_small(store, "after", SMALL_APPENDS / 2).await;
     let events = events
         + SMALL_APPENDS
+        + SMALL_APPENDS / 2
         + usize::try_from(APPENDS_OF_ONE * EVENTS_OF_AN_APPEND).must("count");
     follower.until_count(events).await;
     assert!(relay.terminate().await.success());
