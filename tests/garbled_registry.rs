@@ -192,29 +192,6 @@ async fn while_a_slow_registry_has_new_schemas_to_register_known_ones_are_publis
     assert!(relay.terminate().await.success());
 }
 
-/// The registry answers before the five seconds are over for which a page waits that has nothing
-/// else.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn known_schemas_do_not_wait_for_a_registry_that_needs_seconds_for_a_new_one() {
-    const ANSWER_AFTER: Duration = Duration::from_millis(4_500);
-    let bed = Testbed::new("needs_seconds").await;
-    let registry = FaultyRegistry::start(&bed.environment().registry_url).await;
-    let [known, new] = [CATEGORY, "new"]
-        .map(|category| Follower::start(&bed.environment().kafka, &[&bed.topic(category)]));
-    let mut relay = RelayProcess::start(&bed.relay().registry(registry.url()));
-    append(&bed, &account("a")).await;
-    known.until_count(1).await;
-    registry.answers_after(ANSWER_AFTER);
-    append(&bed, &StreamName::new("new-a").must("name a stream")).await;
-    append(&bed, &account("a")).await;
-    known.until_count(2).await;
-    assert_eq!(new.count(), 0, "the known schema waited for the answer");
-    new.until_count(1).await;
-    assert!(!relay.has_event("outage_began"), "the relay waited as a whole");
-    assert!(relay.terminate().await.success());
-    assert_eq!(check(&bed.history_of(&[CATEGORY, "new"], Vec::new()).await), []);
-}
-
 /// A registry that has an error of its own for one schema has ids for the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_fails_for_one_schema_holds_the_category_of_that_one() {

@@ -229,15 +229,10 @@ impl Producer {
     /// and the same transaction would be tried again.
     pub(crate) fn drain_midway(&self) -> Result<()> {
         self.drain()?;
-        let began = locked(&self.open).began;
-        let is_slow = self.is_transactional() && began.elapsed() >= self.deadline / 2;
-        if is_slow { Err(self.slow()) } else { Ok(()) }
-    }
-
-    /// The failure of a transaction that would take too long, with what is acknowledged of it.
-    pub(crate) fn slow(&self) -> KafkaFailure {
         let OpenTransaction { began, records } = *locked(&self.open);
-        KafkaFailure::Slow { acknowledged: records, after: began.elapsed() }
+        let after = began.elapsed();
+        let is_slow = self.is_transactional() && after >= self.deadline / 2;
+        if is_slow { Err(KafkaFailure::Slow { acknowledged: records, after }) } else { Ok(()) }
     }
 
     /// Commits the transaction.

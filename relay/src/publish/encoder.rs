@@ -13,7 +13,7 @@ use crate::model::event_format::WriterSchema;
 use crate::model::message::{Destination, Message};
 use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::publish::registry::{Asking, RegistryClient};
-use crate::publish::schema_lookups::{Behind, LookupProgress, SchemaLookups};
+use crate::publish::schema_lookups::{LookupProgress, SchemaLookups};
 use crate::publish::topics::CategoryTopics;
 use crate::publish::uncompared::UncomparedTopics;
 use crate::publish::writer_schemas::{SchemaKey, WriterSchemas};
@@ -33,8 +33,6 @@ pub(crate) struct Encoder {
     wanted: BTreeSet<String>,
     /// Schemas whose lookups a page waits for.
     wanted_schemas: HashSet<SchemaKey>,
-    /// What is behind their events.
-    behind: Behind,
     /// The schema of a category whose id the registry did not give.
     without_id: HashMap<String, SchemaKey>,
 }
@@ -70,7 +68,6 @@ impl Encoder {
             known: HashMap::new(),
             wanted: BTreeSet::new(),
             wanted_schemas: HashSet::new(),
-            behind: Behind::default(),
             without_id: HashMap::new(),
         }
     }
@@ -113,11 +110,6 @@ impl Encoder {
         let OutboxEvent { category, fingerprint, .. } = *event;
         let known = self.known.get(category);
         if known.is_some_and(|known| known.schemas.contains_key(&fingerprint)) {
-            if self.behind == Behind::Nothing
-                && self.wanted_schemas.iter().all(|wanted| wanted.category != category)
-            {
-                self.behind = Behind::Others;
-            }
             return;
         }
         if known.is_none() && !self.wanted.contains(category) {
@@ -143,13 +135,12 @@ impl Encoder {
     /// it only begins.
     pub(crate) async fn prepare(&mut self, until: Option<Instant>) -> Result<(), Failure> {
         let schemas = std::mem::take(&mut self.wanted_schemas);
-        let behind = std::mem::take(&mut self.behind);
         let wanted = std::mem::take(&mut self.wanted);
         if !wanted.is_empty() {
             self.topics.prepare(wanted, until.unwrap_or_else(Instant::now)).await?;
         }
         match until {
-            Some(until) if !schemas.is_empty() => self.lookups.wait(&schemas, until, behind).await,
+            Some(until) if !schemas.is_empty() => self.lookups.wait(&schemas, until).await,
             _ => Ok(()),
         }
     }

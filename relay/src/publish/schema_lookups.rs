@@ -2,10 +2,9 @@
 //! of one topic one after the other, in the order in which its events need them.
 //!
 //! A registry that does not answer, or slowly, delays events with new schemas and no others: after
-//! [`PATIENCE`], or after [`PATIENCE_BEFORE_OTHERS`] if other events can be published, the result
-//! of a lookup is an outage for the page that waits, which leaves the category out, and the lookup
-//! continues. The order in a topic keeps a later version of a schema from being registered before
-//! an earlier one, which the registry could refuse then.
+//! [`PATIENCE`] the result of a lookup is an outage for the page that waits, which leaves the
+//! category out, and the lookup continues. The order in a topic keeps a later version of a schema
+//! from being registered before an earlier one, which the registry could refuse then.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::pin;
@@ -27,18 +26,6 @@ const LOOKUPS_MAX: usize = 16;
 /// a slow registry: for these a page waits as long as for their topics.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_WHILE_SLOW: Duration = Duration::from_secs(1);
-/// The longest that events which can be published wait behind one lookup that has begun.
-const PATIENCE_BEFORE_OTHERS: Duration = Duration::from_secs(1);
-
-/// What a page has behind the events whose schemas are looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Behind {
-    /// Nothing that could be published now.
-    #[default]
-    Nothing,
-    /// Events of other categories that could be published now.
-    Others,
-}
 
 /// The lookups of schemas.
 #[derive(Clone)]
@@ -58,8 +45,6 @@ struct LookupState {
     wanted: HashSet<SchemaKey>,
     /// Those of them that are too late for the page that waits for them.
     late: HashSet<SchemaKey>,
-    /// When those that are under way began.
-    began: HashMap<SchemaKey, Instant>,
     found: HashMap<SchemaKey, Result<WriterSchema, Failure>>,
     /// Whether the last lookup took longer than a page waits.
     is_slow: bool,
@@ -94,15 +79,6 @@ impl LookupState {
     fn are_late<'a>(&mut self, keys: impl IntoIterator<Item = &'a SchemaKey>) {
         let wanted = keys.into_iter().filter(|key| self.wanted.contains(*key));
         self.late.extend(wanted.cloned());
-    }
-
-    /// Other events wait for those of these that began long ago no longer.
-    fn let_others_go(&mut self, keys: &HashSet<SchemaKey>) {
-        let is_slow = |began: &Instant| began.elapsed() >= PATIENCE_BEFORE_OTHERS;
-        let slow = self.began.iter().filter(|(key, began)| keys.contains(*key) && is_slow(began));
-        let slow: Vec<SchemaKey> = slow.map(|(key, _)| key.clone()).collect();
-        self.is_slow |= !slow.is_empty();
-        self.are_late(&slow);
     }
 
     /// A lookup has ended without a result. Those behind it in the queue of its topic are not
@@ -162,8 +138,7 @@ impl SchemaLookups {
         state.found.remove(key).or_else(|| is_late.then(|| Err(late())))
     }
 
-    /// Waits until these lookups have ended, until a deadline, or for so long that the page should
-    /// see what has come behind them.
+    /// Waits until these lookups have ended, or until a deadline.
     ///
     /// # Errors
     /// The [`Failure`] of one that ended without a result.
@@ -171,10 +146,8 @@ impl SchemaLookups {
         &self,
         keys: &HashSet<SchemaKey>,
         until: Instant,
-        behind: Behind,
     ) -> Result<(), Failure> {
-        let now = Instant::now();
-        let (soon, until) = (now + PATIENCE_WHILE_SLOW, until.min(now + PATIENCE_BEFORE_OTHERS));
+        let soon = Instant::now() + PATIENCE_WHILE_SLOW;
         loop {
             let ended = self.ended.notified();
             let (outcome, is_slow) = {
@@ -186,16 +159,12 @@ impl SchemaLookups {
             }
             let until = if is_slow { until.min(soon) } else { until };
             let is_over = tokio::time::timeout_at(until.into(), ended).await.is_err();
-            if !is_over {
-                continue;
+            if is_over && is_slow {
+                locked(&self.state).are_late(keys);
             }
-            let mut state = locked(&self.state);
-            if is_slow {
-                state.are_late(keys);
-            } else if behind == Behind::Others {
-                state.let_others_go(keys);
+            if is_over {
+                return Ok(());
             }
-            return Ok(());
         }
     }
 
@@ -209,7 +178,6 @@ impl SchemaLookups {
     }
 
     async fn look_up(&self, key: &SchemaKey, asking: Asking) -> Result<WriterSchema, Failure> {
-        locked(&self.state).began.insert(key.clone(), Instant::now());
         let mut lookup = pin!(self.schemas.of(key, asking));
         let in_time = tokio::time::timeout(PATIENCE, &mut lookup).await;
         locked(&self.state).is_slow = in_time.is_err();
@@ -235,7 +203,6 @@ impl SchemaLookups {
         let mut state = locked(&self.state);
         state.wanted.remove(&key);
         state.late.remove(&key);
-        state.began.remove(&key);
         match found {
             Ok(_) | Err(Failure::Schema { .. }) => drop(state.found.insert(key, found)),
             Err(failure) => state.fail(key, failure),
@@ -251,5 +218,5 @@ fn late() -> Failure {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the registry has not answered yet")]
+#[error("the registry has not answered within {} s", PATIENCE.as_secs())]
 struct Late;

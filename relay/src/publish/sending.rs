@@ -156,8 +156,10 @@ pub(super) fn send_or_find_refused(
             if !refused.is_empty() {
                 break;
             }
+            let acknowledged = messages.len() - left.len() + progress.acknowledged;
             // Fewer events are searched in less time.
-            return Err(if is_late { producer.slow() } else { failure }.into());
+            let slow = KafkaFailure::Slow { acknowledged, after: began.elapsed() };
+            return Err(if is_late { slow } else { failure }.into());
         }
         left.drain(..progress.acknowledged);
         left.retain(|message| !refused.include_stream(&message.key));

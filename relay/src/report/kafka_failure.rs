@@ -83,8 +83,8 @@ pub enum KafkaFailure {
     /// Kafka acknowledges so slowly that it could abort the transaction before it is committed: try
     /// a smaller one. It was aborted.
     #[error(
-        "cannot send records: kafka acknowledged {acknowledged} in {} ms, half of kafka.transaction_timeout_ms, and not all: \
-         trying with fewer", after.as_millis()
+        "cannot send records: kafka acknowledged {acknowledged} in {} ms, and not all: trying with fewer",
+        after.as_millis()
     )]
     Slow {
         /// The number of records that it has acknowledged.
