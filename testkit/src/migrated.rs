@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::environment::{Environment, is_pooled};
 use crate::must::Must;
-use crate::postgres::{administer, create_database};
-use crate::testbed::connect;
+use crate::postgres::{administer, create_database, drop_database};
+use crate::testbed::{BedEnd, connect};
 
 /// Migrations are the content of the database: others make another one.
 static NAME: LazyLock<String> = LazyLock::new(|| {
@@ -29,13 +29,13 @@ static NAME: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Makes a database with an event store of its own, and connects to it.
-pub(crate) async fn make(environment: &Environment, name: &str) -> Store {
+pub(crate) async fn make(environment: &Environment, name: &str, end: BedEnd) -> Store {
     static EXISTS: OnceCell<()> = OnceCell::const_new();
     let url = environment.url_of_database(name);
-    // A server of one test is not worth a second database. Through a pooler, a database that is to
+    // The server of one bed is not worth a second database. Through a pooler, a database that is to
     // be copied would keep sessions.
-    let is_shared = environment.database_url == Environment::get().database_url;
-    if !is_shared || is_pooled() {
+    let is_shared = || environment.database_url == Environment::get().database_url;
+    if end == BedEnd::Kept || is_pooled() || !is_shared() {
         create_database(environment, name).await;
         let store = connect(&url).await;
         store.migrate().await.must("migrate the test's database");
@@ -68,8 +68,7 @@ async fn ensure(environment: &Environment) {
     let renamed = administer(environment, statement, &names).await;
     if let Err(error) = renamed {
         // Another program was faster.
-        let dropped = include_str!("../sql/drop_database.sql");
-        administer(environment, dropped, &names[..1]).await.must("drop a database");
+        drop_database(environment, &draft).await;
         assert!(exists(environment).await, "cannot rename the database to copy: {error:#}");
     }
 }

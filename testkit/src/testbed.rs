@@ -72,7 +72,7 @@ impl Testbed {
     }
 
     async fn create(name: String, environment: Environment, end: BedEnd) -> Self {
-        let store = migrated::make(&environment, &name).await;
+        let store = migrated::make(&environment, &name, end).await;
         Self { name, environment, store, has_topics: AtomicBool::new(false), end }
     }
 

@@ -176,10 +176,10 @@ impl Driver {
             if is_late && matches!(operation, Operation::Send | Operation::Commit) {
                 // Also if all of Kafka was unavailable: it grows within a few transactions.
                 let acknowledged = match failure {
-                    Failure::Kafka(KafkaFailure::Slow { acknowledged, .. }) => acknowledged,
-                    _ => 0,
+                    Failure::Kafka(KafkaFailure::Slow { acknowledged, .. }) => Some(acknowledged),
+                    _ => None,
                 };
-                let acknowledged = Some(acknowledged).filter(|records| *records > 0);
+                let acknowledged = acknowledged.filter(|records| *records > 0);
                 self.reader.limit(self.shrinking_batch.shrink(acknowledged));
                 self.reader.suspect_topics();
             }

@@ -81,7 +81,7 @@ pub enum KafkaFailure {
         reason: String,
     },
     /// Kafka acknowledges so slowly that it could abort the transaction before it is committed: try
-    /// a smaller one. It was aborted.
+    /// a smaller one. Nothing of it is committed.
     #[error(
         "cannot send records: kafka acknowledged {acknowledged} in {} ms, and not all: trying with fewer",
         after.as_millis()
