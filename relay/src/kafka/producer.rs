@@ -41,20 +41,20 @@ pub struct Producer {
     batch_bytes: usize,
     /// Of topics that take smaller batches.
     unacknowledged: Mutex<Unacknowledged>,
-    open: Mutex<OpenTransaction>,
+    open: Mutex<BegunTransaction>,
     /// None: without transactions.
     transactional_id: Option<String>,
 }
 
 /// The transaction that a producer has begun.
 #[derive(Clone, Copy)]
-struct OpenTransaction {
+struct BegunTransaction {
     began: Instant,
     /// How many records were sent in it.
     records: usize,
 }
 
-impl OpenTransaction {
+impl BegunTransaction {
     fn begin() -> Self {
         Self { began: Instant::now(), records: 0 }
     }
@@ -96,7 +96,7 @@ impl Producer {
             checkpoints: config.checkpoint_topic(),
             batch_bytes: batch_bytes.unwrap_or(usize::MAX),
             unacknowledged: Mutex::default(),
-            open: Mutex::new(OpenTransaction::begin()),
+            open: Mutex::new(BegunTransaction::begin()),
             transactional_id,
         })
     }
@@ -143,7 +143,7 @@ impl Producer {
     /// # Errors
     /// Any [`KafkaFailure`]; nothing was published.
     pub fn begin(&self) -> Result<()> {
-        *locked(&self.open) = OpenTransaction::begin();
+        *locked(&self.open) = BegunTransaction::begin();
         if self.transactional_id.is_none() {
             return Ok(());
         }
@@ -229,7 +229,7 @@ impl Producer {
     /// and the same transaction would be tried again.
     pub(crate) fn drain_midway(&self) -> Result<()> {
         self.drain()?;
-        let OpenTransaction { began, records } = *locked(&self.open);
+        let BegunTransaction { began, records } = *locked(&self.open);
         let after = began.elapsed();
         let is_slow = self.is_transactional() && after >= self.deadline / 2;
         if is_slow { Err(KafkaFailure::Slow { acknowledged: records, after }) } else { Ok(()) }
