@@ -5,14 +5,15 @@ use std::collections::HashSet;
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    CATEGORY, Component, Dice, Ending, History, Load, LoadOptions, Must, PrivateStack,
+    CATEGORY, Component, Dice, Ending, History, Load, LoadOptions, Must, Pace, PrivateStack,
     RelayProcess, RelaySettings, Testbed, Violation, account, check, configure_topic, deposited,
     deposited_large, opened, repetitions,
 };
 use uuid::Uuid;
 
 const DELIVERY: &str = "ANNALS_RELAY__RELAY__DELIVERY";
-const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 16, ahead_events_max: 4_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 3, streams: 16, ahead_events_max: 4_000, pace: Pace::Bursts };
 
 fn at_least_once(bed: &Testbed) -> RelaySettings {
     bed.relay().variable(DELIVERY, "at-least-once")
@@ -32,7 +33,12 @@ async fn relays_killed_under_load_lose_and_reorder_nothing() {
     let follower = bed.follow();
     let mut relays =
         ["a", "b"].map(|name| RelayProcess::start(&at_least_once(&bed).instance(name)));
-    let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
+    let load = Load::start(
+        bed.store(),
+        &LoadOptions { pace: Pace::Full, ..LOAD },
+        &mut dice,
+        &follower.counter(),
+    );
     for kill in 0..repetitions(6, 10) {
         follower.until_count(follower.count() + dice.below(600)).await;
         relays[kill % 2].kill().await;

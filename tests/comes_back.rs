@@ -3,11 +3,12 @@
 
 use annals_store::{Append, ExpectedVersion, NewEvent};
 use annals_testkit::{
-    CATEGORY, Component, Dice, Ending, Load, LoadOptions, Must, PrivateStack, RelayProcess,
+    CATEGORY, Component, Dice, Ending, Load, LoadOptions, Must, Pace, PrivateStack, RelayProcess,
     Testbed, account, check, closed, deposited, opened,
 };
 
-const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 12, ahead_events_max: 5_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 3, streams: 12, ahead_events_max: 5_000, pace: Pace::Bursts };
 
 async fn append(bed: &Testbed, event: NewEvent) {
     let append = Append::to(&account("a"), ExpectedVersion::Any, [event]);

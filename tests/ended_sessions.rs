@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use annals_store::{Append, AppendError, ExpectedVersion, Store, StoreOptions, StreamName};
 use annals_testkit::{
-    Component, Consumed, Dice, History, Load, LoadOptions, Must, PrivateStack, Recorded, Testbed,
-    account, check, deposited, until,
+    Component, Consumed, Dice, History, Load, LoadOptions, Must, Pace, PrivateStack, Recorded,
+    Testbed, account, check, deposited, until,
 };
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX, pace: Pace::Full };
 const SHUTDOWNS: usize = 3;
 const EVENTS_TO_A_SHUTDOWN_MAX: usize = 200;
 

@@ -6,13 +6,14 @@ use std::collections::HashSet;
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     ALL_SHARDS, Attempt, AttemptedEvent, CATEGORY, Dice, Follower, Isolation, Load, LoadOptions,
-    Must, Outcome, RelayProcess, Testbed, account, check, deposited, read_topic, repetitions,
+    Must, Outcome, Pace, RelayProcess, Testbed, account, check, deposited, read_topic, repetitions,
 };
 
 /// Maximum number of appends from one start to the next kill: from the relay's first moments to
 /// well into its work.
 const APPENDS_TO_A_KILL_MAX: usize = 600;
-const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 16, ahead_events_max: 2_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 3, streams: 16, ahead_events_max: 2_000, pace: Pace::Full };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_killed_again_and_again_at_random_moments_under_load_loses_repeats_and_reorders_nothing()

@@ -9,7 +9,7 @@ use annals_store::{
     Append, Category, Checkpoint, Error, ExpectedVersion, Follow, RecordedEvent, Store, Version,
 };
 use annals_testkit::{
-    CATEGORY, Consumed, DEADLINE, Dice, History, Load, LoadOptions, Must, Testbed, Violation,
+    CATEGORY, Consumed, DEADLINE, Dice, History, Load, LoadOptions, Must, Pace, Testbed, Violation,
     account, check, closed, deposited, opened,
 };
 use futures_util::TryStreamExt;
@@ -19,7 +19,8 @@ use tokio::sync::watch;
 /// Maximum number of events from one restart of a follower to the next: often within a page,
 /// sometimes over several.
 const EVENTS_TO_A_RESTART_MAX: usize = 1_200;
-const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 10, ahead_events_max: 5_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 4, streams: 10, ahead_events_max: 5_000, pace: Pace::Full };
 
 fn consumed(event: &RecordedEvent, number: usize) -> Consumed {
     Consumed {

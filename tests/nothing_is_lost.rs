@@ -3,8 +3,8 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, RelayProcess, Testbed, account,
-    check, deposited, opened, read_topic,
+    CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, Pace, RelayProcess, Testbed,
+    account, check, deposited, opened, read_topic,
 };
 use sqlx::{Connection, PgConnection};
 
@@ -81,7 +81,8 @@ async fn a_committed_reader_gets_each_event_once_and_each_stream_in_version_orde
     let mut dice = Dice::of_this_run();
     let follower = bed.follow();
     let _relay = RelayProcess::start(&bed.relay());
-    let options = LoadOptions { writers: 6, streams: 20, ahead_events_max: 2_000 };
+    let options =
+        LoadOptions { writers: 6, streams: 20, ahead_events_max: 2_000, pace: Pace::Full };
     let load = Load::start(bed.store(), &options, &mut dice, &follower.counter());
     load.until_acknowledged(5_000).await;
     let attempts = load.stop().await;

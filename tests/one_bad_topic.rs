@@ -105,13 +105,18 @@ async fn a_topic_without_the_right_to_write_holds_its_category_and_the_others_fl
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_only() {
+async fn a_topic_with_too_few_replicas_holds_its_category_only() {
     let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+    with_too_few_replicas_without_transactions(&brokers).await;
+    with_too_few_replicas_with_transactions(&brokers).await;
+}
+
+async fn with_too_few_replicas_without_transactions(brokers: &ThreeBrokers) {
     let bed = Testbed::on("one_topic_too_few", brokers.environment().clone()).await;
     let settings =
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
     let settings = settings.variable("ANNALS_RELAY__RELAY__DELIVERY", "at-least-once");
-    let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
+    let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, brokers, &settings).await;
     relay.quarantines_for("topic", LEDGER).await;
     accounts.until_count(20).await;
     append_to_both(&bed, 21).await;
@@ -125,9 +130,7 @@ async fn without_transactions_a_topic_with_too_few_replicas_holds_its_category_o
 
 /// Kafka ends no transaction that has written to a partition with too few replicas, and begins no
 /// other one under its transactional id.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only() {
-    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+async fn with_too_few_replicas_with_transactions(brokers: &ThreeBrokers) {
     let bed = Testbed::on("one_topic_stuck", brokers.environment().clone()).await;
     let settings =
         bed.relay().impatient().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
@@ -135,7 +138,7 @@ async fn with_transactions_a_topic_with_too_few_replicas_holds_its_category_only
     let late = StreamName::new(format!("{LATE}-1")).must("name a stream");
     create_replicated_topic(kafka, &bed.topic(LATE), 4, 3).await;
     configure_topic(kafka, &bed.topic(LATE), "min.insync.replicas", "2").await;
-    let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, &brokers, &settings).await;
+    let (mut relay, [accounts, ledgers]) = starve_ledgers(&bed, brokers, &settings).await;
     relay.event("transactional_ids_busy").await;
     relay.quarantines_for("topic", LEDGER).await;
     accounts.until_count(20).await;
@@ -186,10 +189,15 @@ async fn publish_one(bed: &Testbed, settings: &RelaySettings) -> (RelayProcess, 
     (relay, [accounts, ledgers])
 }
 
-/// A relay that starts compares the records of topics with the store first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_without_a_leader_holds_its_category_only_also_when_a_relay_starts() {
     let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+    a_topic_that_has_a_leader_again_is_written_to(&brokers).await;
+    an_event_that_the_store_lacks_halts_the_relay_once_the_topic_has_a_leader(&brokers).await;
+}
+
+/// A relay that starts compares the records of topics with the store first.
+async fn a_topic_that_has_a_leader_again_is_written_to(brokers: &ThreeBrokers) {
     let bed = Testbed::on("one_topic_away", brokers.environment().clone()).await;
     let (mut relay, [accounts, ledgers]) = ledgers_on_the_second(&bed).await;
     brokers.end_two(Ending::Orderly).await;
@@ -237,10 +245,9 @@ async fn a_topic_without_the_right_to_read_gets_nothing_until_its_records_are_co
     assert!(relay.terminate().await.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_that_the_store_lacks_in_a_topic_without_a_leader_halts_the_relay_once_it_has_one()
-{
-    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
+async fn an_event_that_the_store_lacks_halts_the_relay_once_the_topic_has_a_leader(
+    brokers: &ThreeBrokers,
+) {
     let bed = Testbed::on("one_topic_diverges", brokers.environment().clone()).await;
     let (mut relay, [accounts, ledgers]) = ledgers_on_the_second(&bed).await;
     let (kafka, topic) = (&bed.environment().kafka, bed.topic(LEDGER));

@@ -3,11 +3,12 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    ALL_SHARDS, Dice, FaultyLink, Load, LoadOptions, Must, RelayProcess, RelaySettings, Testbed,
-    TwoDoors, account, check, deposited,
+    ALL_SHARDS, Dice, FaultyLink, Load, LoadOptions, Must, Pace, RelayProcess, RelaySettings,
+    Testbed, TwoDoors, account, check, deposited,
 };
 
-const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 3, streams: 24, ahead_events_max: 2_000, pace: Pace::Bursts };
 const EVENTS: usize = 300;
 /// An attempt without an answer takes 5 s.
 const ATTEMPTS_IN_A_LEASE: usize = 2;

@@ -14,8 +14,8 @@ use annals_store::{
     ProjectionStatus, RecordedEvent, Store, StreamName,
 };
 use annals_testkit::{
-    AccountEvent, DEADLINE, Dice, FaultyLink, Load, LoadOptions, Must, Pooler, Testbed, account,
-    deposited,
+    AccountEvent, DEADLINE, Dice, FaultyLink, Load, LoadOptions, Must, Pace, Pooler, Testbed,
+    account, deposited,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::process::{Child, Command};
@@ -280,7 +280,8 @@ async fn waiting_ends_at_the_deadline_and_says_how_far_the_projection_has_come()
 /// writers append.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runners_that_crash_under_load_apply_each_event_exactly_once_and_in_order() {
-    const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 10, ahead_events_max: 1_000_000 };
+    const LOAD: LoadOptions =
+        LoadOptions { writers: 4, streams: 10, ahead_events_max: 1_000_000, pace: Pace::Full };
     let bed = Testbed::new("exactly_once").await;
     let mut dice = Dice::of_this_run();
     let (_sender, idle) = watch::channel(0);

@@ -3,8 +3,8 @@
 
 use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
-    CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, RelayProcess, Testbed, Violation,
-    account, add_partitions, administer, check, closed, configure_topic, create_topic,
+    CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, Pace, RelayProcess, Testbed,
+    Violation, account, add_partitions, administer, check, closed, configure_topic, create_topic,
     delete_topic, deposited, deposited_large, http_get, opened, read_topic,
 };
 use sqlx::Row;
@@ -144,7 +144,8 @@ async fn an_event_is_skipped_with_a_reason_only_and_its_stream_goes_on_behind_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_held_survives_crashes_under_load_also_while_it_is_released() {
-    const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 12, ahead_events_max: 20_000 };
+    const LOAD: LoadOptions =
+        LoadOptions { writers: 4, streams: 12, ahead_events_max: 20_000, pace: Pace::Bursts };
     const CRASHES: usize = 6;
     let (bed, follower, relay) = narrow("held_crashes").await;
     let mut dice = Dice::of_this_run();

@@ -1,11 +1,14 @@
 //! Several relays of a deployment publish at once, and their consumers notice nothing of starts and
 //! ends.
 
-use annals_testkit::{ALL_SHARDS, Dice, Load, LoadOptions, Must, RelayProcess, Testbed, check};
+use annals_testkit::{
+    ALL_SHARDS, Dice, Load, LoadOptions, Must, Pace, RelayProcess, Testbed, check,
+};
 
-const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 24, ahead_events_max: 4_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 4, streams: 24, ahead_events_max: 4_000, pace: Pace::Bursts };
 /// Events between one restart and the next.
-const EVENTS_BETWEEN: usize = 400;
+const EVENTS_BETWEEN: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_are_restarted_one_after_the_other_under_load_and_nobody_notices() {

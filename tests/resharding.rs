@@ -3,11 +3,12 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Dice, Load, LoadOptions, Must, RelayProcess, Testbed, account, check, deposited, opened,
+    Dice, Load, LoadOptions, Must, Pace, RelayProcess, Testbed, account, check, deposited, opened,
 };
 
 const STREAMS: usize = 30;
-const LOAD: LoadOptions = LoadOptions { writers: 4, streams: 40, ahead_events_max: 4_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 4, streams: 40, ahead_events_max: 4_000, pace: Pace::Full };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_become_more_and_fewer_and_nobody_misses_or_repeats_an_event() {

@@ -2,12 +2,13 @@
 //! when it has them again.
 
 use annals_testkit::{
-    ACCESS_LISTS, CATEGORY, Component, Dice, Follower, Load, LoadOptions, Must, PrivateStack,
+    ACCESS_LISTS, CATEGORY, Component, Dice, Follower, Load, LoadOptions, Must, Pace, PrivateStack,
     RelayProcess, RelaySettings, Right, Testbed, TwoDoors, allow, check, deny,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-const LOAD: LoadOptions = LoadOptions { writers: 2, streams: 8, ahead_events_max: 2_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 2, streams: 8, ahead_events_max: 2_000, pace: Pace::Bursts };
 const EVENTS: usize = 300;
 /// A broker whose other listener accepts one user with this password.
 const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\

@@ -2,11 +2,12 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Dice, Ending, Load, LoadOptions, Must, RelayProcess, Testbed, ThreeBrokers, account, check,
-    deposited,
+    Dice, Ending, Load, LoadOptions, Must, Pace, RelayProcess, Testbed, ThreeBrokers, account,
+    check, deposited,
 };
 
-const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 12, ahead_events_max: 2_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 3, streams: 12, ahead_events_max: 2_000, pace: Pace::Bursts };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_one_of_three_brokers_the_relay_waits_and_goes_on_when_the_others_are_back() {

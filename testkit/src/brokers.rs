@@ -1,5 +1,7 @@
 //! Kafka as tests need it: behind a faulty link, with a login, with three brokers.
 
+use tokio::sync::{Mutex, MutexGuard};
+
 use crate::environment::Environment;
 use crate::faulty_link::FaultyLink;
 use crate::kafka;
@@ -92,23 +94,31 @@ fn listeners([port, controller, other]: [u16; 3], (advertised, protocol): (u16, 
     )
 }
 
-/// A private Kafka of three brokers, the first of which is the controller.
+/// Three brokers keep two cores busy while they start, elect leaders and rejoin. Several such
+/// clusters at once take minutes for what one of them does in seconds.
+static ONE_CLUSTER: Mutex<()> = Mutex::const_new(());
+
+/// A private Kafka of three brokers, the first of which is the controller. One at a time.
 #[derive(Debug)]
 pub struct ThreeBrokers {
     // Dropped first: these brokers need the controller for their end.
     others: [PrivateStack; 2],
     first: PrivateStack,
     environment: Environment,
+    // Dropped last: another cluster starts once this one has ended.
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl ThreeBrokers {
-    /// Starts the brokers, and waits until all have joined. Topics have a replica on each of the
-    /// three brokers, internal topics included, and every replica counts. `properties` are further
-    /// lines of each broker's properties.
+    /// Waits until no other test of this process has such a cluster, starts the brokers, and waits
+    /// until all have joined. Topics have a replica on each of the three brokers, internal topics
+    /// included, and every replica counts. `properties` are further lines of each broker's
+    /// properties.
     ///
     /// # Panics
     /// If they do not start.
     pub async fn up(properties: &str) -> Self {
+        let turn = ONE_CLUSTER.lock().await;
         let properties = format!(
             "offsets.topic.replication.factor=3\ntransaction.state.log.replication.factor=3\n\
              default.replication.factor=3\n{properties}"
@@ -131,7 +141,7 @@ impl ThreeBrokers {
             environment.kafka = format!("{},{}", environment.kafka, other.environment().kafka);
         }
         kafka::until_brokers(&environment.kafka, 3).await;
-        Self { others, first, environment }
+        Self { others, first, environment, _turn: turn }
     }
 
     /// The servers.

@@ -17,7 +17,7 @@ use crate::must::Must;
 use crate::until::until_counted;
 
 /// The longest wait of a test: long enough for a busy machine, short enough to notice.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(240);
 
 /// A consumer in the background, from the beginning of its topics: receives each event when a
 /// service would.

@@ -76,7 +76,7 @@ pub use kafka::{
     topic_configuration, topics, until_forgotten, until_nothing_is_open, write_records,
 };
 pub use kerberos::KerberosKafka;
-pub use load::{Load, LoadOptions};
+pub use load::{Load, LoadOptions, Pace};
 pub use must::Must;
 pub use openid::OpenIdProvider;
 pub use outcomes::{Outcomes, Told};

@@ -1,6 +1,7 @@
 //! Writers that act like real ones: they race, retry, give up, roll back, leave transactions open.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_store::{Store, StreamName};
 use tokio::sync::watch;
@@ -14,6 +15,19 @@ use crate::must::Must;
 use crate::until::until_counted;
 use crate::writer::Writer;
 
+/// The steps of a writer between two pauses: enough for the writers to race.
+const BURST_STEPS: usize = 16;
+
+/// How densely writers write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as the machine can, for failures that must meet work in progress. The other tests
+    /// wait for the processor meanwhile.
+    Full,
+    /// In bursts, with a pause of 200 ms after each.
+    Bursts,
+}
+
 /// The number of writers, and their streams.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -23,6 +37,8 @@ pub struct LoadOptions {
     pub streams: usize,
     /// Acknowledged events that may wait to be consumed before the writers wait, too.
     pub ahead_events_max: usize,
+    /// How densely they write.
+    pub pace: Pace,
 }
 
 /// Concurrent writers, until they are stopped.
@@ -53,6 +69,10 @@ impl Load {
                     acknowledged: acknowledged.clone(),
                     consumed: consumed.clone(),
                     ahead_events_max: options.ahead_events_max,
+                    pause: match options.pace {
+                        Pace::Full => Duration::ZERO,
+                        Pace::Bursts => Duration::from_millis(200),
+                    },
                 };
                 tokio::spawn(write(writer, brake))
             })
@@ -91,9 +111,15 @@ impl Load {
 }
 
 async fn write(mut writer: Writer, mut brake: Brake) -> Vec<Attempt> {
-    while brake.goes_on().await {
+    for step in 1_usize.. {
+        if !brake.goes_on().await {
+            break;
+        }
         let events = writer.step().await;
         brake.acknowledged.send_modify(|count| *count += events);
+        if step.is_multiple_of(BURST_STEPS) {
+            brake.pause().await;
+        }
     }
     writer.finish().await
 }
@@ -104,6 +130,7 @@ struct Brake {
     acknowledged: watch::Sender<usize>,
     consumed: watch::Receiver<usize>,
     ahead_events_max: usize,
+    pause: Duration,
 }
 
 impl Brake {
@@ -117,5 +144,12 @@ impl Brake {
             _ = self.consumed.wait_for(|consumed| *consumed >= consumed_min) => true,
             _ = self.stop.wait_for(|stop| *stop) => false,
         }
+    }
+
+    /// Waits between two bursts, or until it is time to end.
+    async fn pause(&mut self) {
+        let stopped = self.stop.wait_for(|stop| *stop);
+        // When the time is over, and when there is nobody left to stop it, the next step decides.
+        drop(tokio::time::timeout(self.pause, stopped).await);
     }
 }

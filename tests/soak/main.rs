@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use annals_store::{Append, ExpectedVersion, StreamName};
 use annals_testkit::{
-    CATEGORY, Dice, FaultyLink, Follower, Load, LoadOptions, Must, RelayProcess, Testbed, TwoDoors,
-    check, deposited,
+    CATEGORY, Dice, FaultyLink, Follower, Load, LoadOptions, Must, Pace, RelayProcess, Testbed,
+    TwoDoors, check, deposited,
 };
 
-const LOAD: LoadOptions = LoadOptions { writers: 3, streams: 24, ahead_events_max: 5_000 };
+const LOAD: LoadOptions =
+    LoadOptions { writers: 3, streams: 24, ahead_events_max: 5_000, pace: Pace::Full };
 /// The names of the slowed components, by phase.
 const PHASES: [(&str, &[Link]); 5] = [
     ("none", &[]),

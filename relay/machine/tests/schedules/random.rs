@@ -12,7 +12,7 @@ use crate::planted::Plant;
 use crate::world::{Faults, Going, Turn, World};
 
 /// `ANNALS_SCHEDULES` sets another number: `make schedules` runs a million.
-const SCHEDULES: u64 = 50_000;
+const SCHEDULES: u64 = 20_000;
 /// One in so many is a schedule with histories, which takes longer.
 const SCHEDULES_PER_HISTORY: u64 = 10;
 /// Maximum number of steps with faults; with refused events or many transactions, for which a relay
