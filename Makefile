@@ -19,7 +19,7 @@ test-consumers: ## The consumers of examples/consumers, in each language that th
 
 campaigns: ## Tests that kill and crash at random moments, more often than `make test`
 	@ANNALS_CAMPAIGN=1 ops/dev/dev with -- cargo test --locked --workspace --quiet --test promises -- --include-ignored \
-		killed_again_and_again survive_many_crashes relays_killed_under_load forty_restarts
+		killed_again_and_again survive_many_crashes relays_killed_under_load forty_restarts followers_that_restart_under_load
 
 test-upgrade: ## The store after pg_upgrade to PostgreSQL 18; needs PostgreSQL 14 to 17 and pip
 	@ops/dev/dev with -- cargo test --locked --workspace --quiet --test promises -- --ignored by_an_upgrade
@@ -30,8 +30,8 @@ test-kafka-security: ## Logins and rights of Kafka: each refusal, and tokens of 
 test-kafka-versions: ## The relay's promises on the oldest and the newest Kafka that are supported
 	@ops/dev/dev with -- ops/test-on-kafka 3.9 4.4
 
-schedules: ## A million random schedules of the relay's machine (ANNALS_SCHEDULES for another number)
-	@ANNALS_SCHEDULES=$${ANNALS_SCHEDULES:-1000000} cargo test --release --locked --workspace --test schedules
+schedules: ## All small worlds and a million random schedules of the relay's machine (ANNALS_SCHEDULES for another number)
+	@ANNALS_SCHEDULES=$${ANNALS_SCHEDULES:-1000000} cargo test --release --locked --workspace --test schedules -- --include-ignored
 
 check: ## Format, lints, documentation and structure; no component needed
 	@ops/check

@@ -10,7 +10,7 @@ use annals_store::{
 };
 use annals_testkit::{
     CATEGORY, Consumed, DEADLINE, Dice, History, Load, LoadOptions, Must, Pace, Testbed, Violation,
-    account, check, closed, deposited, opened,
+    account, check, closed, deposited, opened, repetitions,
 };
 use futures_util::TryStreamExt;
 use sqlx::Row;
@@ -120,7 +120,7 @@ async fn followers_that_restart_under_load_get_each_event_once_and_in_order() {
     let followers: Vec<_> =
         of.into_iter().map(|follow| Restarted::start(bed.store(), follow, dice.split())).collect();
     let load = Load::start(bed.store(), &LOAD, &mut dice, &followers[0].count);
-    load.until_acknowledged(5_000).await;
+    load.until_acknowledged(repetitions(2_000, 5_000)).await;
     let attempts = load.stop().await;
     let recorded = bed.recorded().await;
     for follower in followers {

@@ -104,11 +104,14 @@ async fn a_topic_without_the_right_to_write_holds_its_category_and_the_others_fl
     assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
 }
 
+/// In turn, since three brokers take long to start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_with_too_few_replicas_holds_its_category_only() {
+async fn a_topic_with_too_few_replicas_or_without_a_leader_holds_its_category_only() {
     let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
     with_too_few_replicas_without_transactions(&brokers).await;
     with_too_few_replicas_with_transactions(&brokers).await;
+    a_topic_that_has_a_leader_again_is_written_to(&brokers).await;
+    an_event_that_the_store_lacks_halts_the_relay_once_the_topic_has_a_leader(&brokers).await;
 }
 
 async fn with_too_few_replicas_without_transactions(brokers: &ThreeBrokers) {
@@ -187,13 +190,6 @@ async fn publish_one(bed: &Testbed, settings: &RelaySettings) -> (RelayProcess, 
     assert!(relay.terminate().await.success());
     relay.turn_page();
     (relay, [accounts, ledgers])
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_without_a_leader_holds_its_category_only_also_when_a_relay_starts() {
-    let brokers = ThreeBrokers::up("transaction.state.log.min.isr=1\n").await;
-    a_topic_that_has_a_leader_again_is_written_to(&brokers).await;
-    an_event_that_the_store_lacks_halts_the_relay_once_the_topic_has_a_leader(&brokers).await;
 }
 
 /// A relay that starts compares the records of topics with the store first.

@@ -13,7 +13,7 @@ use annals_testkit::{
 use futures_util::{TryStreamExt, future};
 
 const WRITERS: usize = 16;
-const APPENDS: usize = 20;
+const APPENDS: usize = 8;
 
 /// Gives the database of a test bed all the settings.
 async fn make_hostile(bed: &Testbed, isolation: &str) {
