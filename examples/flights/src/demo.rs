@@ -24,6 +24,9 @@ use crate::{Arguments, read_model, rows, totals};
 const CATEGORIES: [&str; 2] = [FlightEvent::CATEGORY, AircraftEvent::CATEGORY];
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 const DIFFERENCES_SHOWN: usize = 20;
+/// The last flights, one in so many, are appended at a rate that any machine keeps up with.
+const LIVE_SHARE: usize = 60;
+const LIVE_PER_SECOND: u32 = 50;
 
 /// Runs the demo. It succeeds if every event was published and applied once and every total agrees.
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
@@ -48,11 +51,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let appended = watch::Sender::new(Appended::default());
     let mut demo = Demo { bed, relay, projections, read_model, appended };
 
-    let first = demo.first_flight(&rows.remove(0).1).await?;
+    let first = demo.first_flight(&rows.remove(0)).await?;
+    let last = rows.split_off(rows.len() - rows.len() / LIVE_SHARE);
     let outage = demo.all_flights(rows, &arguments).await?;
+    let live_since = demo.last_flights(&last).await?;
     demo.check_topics().await?;
     demo.show(&first).await?;
-    demo.end(&expected, outage).await
+    demo.end(&expected, outage, live_since).await
 }
 
 /// Drops the databases of earlier runs, except those in use.
@@ -76,7 +81,7 @@ struct Demo {
 
 impl Demo {
     /// One flight alone: then topics and schemas exist, and times can be measured.
-    async fn first_flight(&mut self, row: &Row) -> Result<StreamName> {
+    async fn first_flight(&mut self, row: &(u64, Row)) -> Result<StreamName> {
         let begun = Instant::now();
         let flight = append(self.bed.store(), row, &self.appended).await?;
         let events = self.appended.borrow().events;
@@ -129,6 +134,22 @@ impl Demo {
         Ok(outage)
     }
 
+    /// Appends one flight after the other, while nothing else waits. Returns the time of the first.
+    async fn last_flights(&mut self, rows: &[(u64, Row)]) -> Result<Timestamp> {
+        let flights = grouped(rows.len());
+        heading(format!("The last {flights} flights, live: {LIVE_PER_SECOND} a second"))?;
+        let since = Timestamp::now();
+        let mut turns = tokio::time::interval(Duration::from_secs(1) / LIVE_PER_SECOND);
+        for row in rows {
+            turns.tick().await;
+            append(self.bed.store(), row, &self.appended).await?;
+        }
+        let (last, events) = (Instant::now(), self.appended.borrow().events);
+        self.projections.until_applied(events).await?;
+        say(format!("{} after the last append all is in the read model", time(last.elapsed())))?;
+        Ok(since)
+    }
+
     /// Reads both topics again, and compares them with the store.
     async fn check_topics(&self) -> Result<()> {
         heading("Both topics are read again, from the beginning to the end")?;
@@ -155,7 +176,12 @@ impl Demo {
         Ok(())
     }
 
-    async fn end(mut self, expected: &Totals, outage: Option<Outage>) -> Result<()> {
+    async fn end(
+        mut self,
+        expected: &Totals,
+        outage: Option<Outage>,
+        live_since: Timestamp,
+    ) -> Result<()> {
         let lags = self.projections.lags.take();
         let (events, batches, duplicates) = self.projections.end().await?;
         let found = totals::of_read_model(&self.read_model).await?;
@@ -166,7 +192,7 @@ impl Demo {
             grouped(batches)
         ))?;
         report_carriers(&found)?;
-        report_lags(&lags, outage)?;
+        report_lags(&lags, outage, live_since)?;
         let ended = self.relay.terminate().await;
         ensure!(ended.success(), "the relay ended with {ended}");
         compare(expected, &found)?;
@@ -222,19 +248,29 @@ fn report_carriers(totals: &Totals) -> Result<()> {
     Ok(())
 }
 
-fn report_lags(lags: &[(Timestamp, Duration)], outage: Option<Outage>) -> Result<()> {
+fn report_lags(
+    lags: &[(Timestamp, Duration)],
+    outage: Option<Outage>,
+    live_since: Timestamp,
+) -> Result<()> {
     say(format!(
         "{:<32} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "from append to read model", "events", "p50", "p90", "p99", "max"
     ))?;
     let line = |name: &str, figures: String| say(format!("  {name:<30} {figures}"));
-    let Some(Outage { killed_at, recovered_at }) = outage else {
-        return Ok(line("all events", percentiles(lags, |_, _| true))?);
-    };
-    line("before the kill", percentiles(lags, |_, committed_at| committed_at < killed_at))?;
-    let is_delayed = |at, committed_at| at < recovered_at && committed_at >= killed_at;
-    line("delayed by the kill", percentiles(lags, is_delayed))?;
-    Ok(line("after the relay had caught up", percentiles(lags, |at, _| at >= recovered_at))?)
+    let is_live = |at| at >= live_since;
+    if let Some(Outage { killed_at, recovered_at }) = outage {
+        let is_before = |_, committed_at| committed_at < killed_at;
+        line("all writers, before the kill", percentiles(lags, is_before))?;
+        let is_delayed = |at, committed_at| at < recovered_at && committed_at >= killed_at;
+        line("delayed by the kill", percentiles(lags, is_delayed))?;
+        let is_after = |at, _| at >= recovered_at && !is_live(at);
+        line("after the relay had caught up", percentiles(lags, is_after))?;
+    } else {
+        line("all writers", percentiles(lags, |at, _| !is_live(at)))?;
+    }
+    let name = format!("live, {LIVE_PER_SECOND} flights a second");
+    Ok(line(&name, percentiles(lags, |at, _| is_live(at)))?)
 }
 
 fn compare(expected: &Totals, found: &Totals) -> Result<()> {

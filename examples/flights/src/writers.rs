@@ -38,9 +38,8 @@ pub(crate) async fn append_all(
     for share in shares {
         let (store, appended) = (store.clone(), appended.clone());
         tasks.spawn(async move {
-            for (line, row) in share {
-                let done = append(&store, &row, &appended).await;
-                done.with_context(|| format!("append the flight of line {line}"))?;
+            for row in share {
+                append(&store, &row, &appended).await?;
             }
             Ok::<_, anyhow::Error>(())
         });
@@ -60,17 +59,20 @@ fn writer_of(row: &Row, writers: usize) -> usize {
 /// Appends the events of one row, and counts them. Returns the flight.
 pub(crate) async fn append(
     store: &Store,
-    row: &Row,
+    (line, row): &(u64, Row),
     appended: &watch::Sender<Appended>,
 ) -> Result<Flight> {
-    let flight = Flight::of(row)?;
-    let append = flight.append()?;
-    store.append(&append).await?;
-    appended.send_modify(|appended| {
-        appended.flights += 1;
-        appended.events += append.events().len();
-    });
-    Ok(flight)
+    let done = async {
+        let flight = Flight::of(row)?;
+        let append = flight.append()?;
+        store.append(&append).await?;
+        appended.send_modify(|appended| {
+            appended.flights += 1;
+            appended.events += append.events().len();
+        });
+        Ok::<_, anyhow::Error>(flight)
+    };
+    done.await.with_context(|| format!("append the flight of line {line}"))
 }
 
 #[cfg(test)]
