@@ -284,8 +284,9 @@ impl RelayProcess {
     /// As [`goes_on_after`](Self::goes_on_after).
     pub async fn goes_on(&self) {
         self.event("outage_ended").await;
-        let counts = (self.times("outage_began"), self.times("outage_ended"));
-        assert_eq!(counts, (1, 1), "one line for each change\n{}", self.log.tail());
+        // On a busy machine it may have begun on an earlier page of the log.
+        let (began, ended) = (self.times("outage_began"), self.times("outage_ended"));
+        assert!(began <= 1 && ended == 1, "one line for each change\n{}", self.log.tail());
     }
 
     /// Whether it runs.
