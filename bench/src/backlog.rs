@@ -109,6 +109,7 @@ async fn report_status(backlog: &Backlog, report: &mut Report) -> anyhow::Result
         directory: report.directory(),
         log: Log::Usual,
         http: relay::Http::Off,
+        delivery: relay::Delivery::ExactlyOnce,
     };
     let relay = Relay::start(&settings)?;
     relay.has_begun().await?;
@@ -159,6 +160,7 @@ async fn measure(
         directory: report.directory(),
         log: Log::Usual,
         http: relay::Http::Served,
+        delivery: relay::Delivery::ExactlyOnce,
     })?;
     let seen = tokio::select! {
         seen = watch.end() => seen.with_context(|| relay.where_log_is())?,

@@ -200,6 +200,7 @@ async fn drain(
         directory: report.directory(),
         log: Log::Usual,
         http: relay::Http::Served,
+        delivery: relay::Delivery::ExactlyOnce,
     })?;
     let seen = tokio::select! {
         seen = watch.end() => seen.with_context(|| relay.where_log_is())?,

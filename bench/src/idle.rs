@@ -34,7 +34,8 @@ struct Measured {
 /// Publishes one event, and measures the idle relay.
 pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Result<()> {
     let bed = Testbed::new("bench_idle").await;
-    let relay = Relay::of(&bed, "a", report.directory(), relay::Log::Usual)?;
+    let relay =
+        Relay::of(&bed, "a", report.directory(), relay::Log::Usual, relay::Delivery::ExactlyOnce)?;
     let receiver = Receiver::start(&Environment::get().kafka, &bed.topic(CATEGORY))?;
     let append = Append::to(&event::stream(0)?, ExpectedVersion::Any, [new_event(0)?]);
     bed.store().append(&append).await?;

@@ -164,9 +164,13 @@ async fn beside_appends(
         .await?;
     settle(&bed.database_url()).await?;
     let relay = match beside {
-        Beside::AppendsAndRelay => {
-            Some(Relay::of(&bed, "a", report.directory(), relay::Log::Usual)?)
-        }
+        Beside::AppendsAndRelay => Some(Relay::of(
+            &bed,
+            "a",
+            report.directory(),
+            relay::Log::Usual,
+            relay::Delivery::ExactlyOnce,
+        )?),
         Beside::Nothing | Beside::Appends => None,
     };
     let writers = Writers { target, count: arguments.writers, streams: arguments.streams };

@@ -33,6 +33,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) log: Log,
     /// Whether it serves health and metrics.
     pub(crate) http: Http,
+    /// Its delivery guarantee.
+    pub(crate) delivery: Delivery,
 }
 
 impl Settings<'_> {
@@ -52,6 +54,7 @@ impl Settings<'_> {
             .env("ANNALS_KAFKA", &environment.kafka)
             .env("ANNALS_REGISTRY_URL", &environment.registry_url)
             .env("ANNALS_RELAY__RELAY__DEPLOYMENT", self.deployment)
+            .env("ANNALS_RELAY__RELAY__DELIVERY", self.delivery.name())
             .env("ANNALS_RELAY__RELAY__INSTANCE", self.instance)
             .env("ANNALS_RELAY__TOPICS__PREFIX", self.topic_prefix)
             .env("ANNALS_RELAY__REGISTRY__AUTO_REGISTER", "true")
@@ -88,6 +91,24 @@ pub(crate) enum Http {
     Served,
     /// None.
     Off,
+}
+
+/// The delivery guarantee of a relay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Delivery {
+    /// The default.
+    ExactlyOnce,
+    /// Without transactions.
+    AtLeastOnce,
+}
+
+impl Delivery {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+        }
+    }
 }
 
 /// A log level of the relay.
@@ -130,6 +151,7 @@ impl Relay {
         instance: &str,
         directory: &Path,
         log: Log,
+        delivery: Delivery,
     ) -> anyhow::Result<Self> {
         Self::start(&Settings {
             database_url: &bed.database_url(),
@@ -139,6 +161,7 @@ impl Relay {
             directory,
             log,
             http: Http::Served,
+            delivery,
         })
     }
 

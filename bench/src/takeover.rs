@@ -131,7 +131,13 @@ fn in_ms(gap: Duration) -> f64 {
 impl Bed<'_> {
     /// Starts a relay, and waits until it publishes its share.
     async fn start(&self, instance: &str) -> anyhow::Result<Relay> {
-        let relay = Relay::of(&self.testbed, instance, self.directory, relay::Log::Usual)?;
+        let relay = Relay::of(
+            &self.testbed,
+            instance,
+            self.directory,
+            relay::Log::Usual,
+            relay::Delivery::ExactlyOnce,
+        )?;
         relay.has_begun().await?;
         Ok(relay)
     }

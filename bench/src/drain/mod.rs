@@ -191,6 +191,7 @@ impl Bench<'_> {
             directory: self.report.directory(),
             log: relay::Log::Usual,
             http: if side == Side::Unserved { relay::Http::Off } else { relay::Http::Served },
+            delivery: relay::Delivery::ExactlyOnce,
         })?;
         let scraper = match side {
             Side::Scraped => Some(Scraper::start(relay.address().await?)),

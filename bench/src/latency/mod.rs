@@ -80,7 +80,7 @@ struct Measured {
 /// Measures every round, and prints the table of medians.
 pub(crate) async fn run(arguments: &Arguments, mut report: Report) -> anyhow::Result<()> {
     let bed = Testbed::new("bench_latency_peer").await;
-    let mut sides = vec![Side::Relay, Side::RelayBesideOpen];
+    let mut sides = vec![Side::Relay, Side::RelayBesideOpen, Side::RelayAtLeastOnce];
     let mut debezium = None;
     if let Some(Peer::Debezium) = arguments.peer {
         let url = bed.database_url();

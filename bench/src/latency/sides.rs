@@ -31,13 +31,24 @@ pub(crate) enum Side {
     Relay,
     /// The relay, while another session keeps a transaction open in the database that has written.
     RelayBesideOpen,
+    /// The relay without transactions of Kafka.
+    RelayAtLeastOnce,
     /// Debezium, from a table of its own.
     Debezium,
 }
 
 impl Side {
     /// In the order of the table.
-    pub(crate) const ALL: [Self; 3] = [Self::Relay, Self::RelayBesideOpen, Self::Debezium];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Relay, Self::RelayBesideOpen, Self::RelayAtLeastOnce, Self::Debezium];
+
+    fn delivery(self) -> relay::Delivery {
+        if self == Self::RelayAtLeastOnce {
+            relay::Delivery::AtLeastOnce
+        } else {
+            relay::Delivery::ExactlyOnce
+        }
+    }
 }
 
 impl fmt::Display for Side {
@@ -45,6 +56,7 @@ impl fmt::Display for Side {
         f.pad(match self {
             Self::Relay => "relay",
             Self::RelayBesideOpen => "relay, beside an open transaction",
+            Self::RelayAtLeastOnce => "relay, at least once",
             Self::Debezium => "Debezium",
         })
     }
@@ -93,7 +105,7 @@ impl<'a> Round<'a> {
                 .await?;
             open = Some(connection);
         }
-        let relay = Relay::of(&bed, "a", report.directory(), relay::Log::Hops)?;
+        let relay = Relay::of(&bed, "a", report.directory(), relay::Log::Hops, side.delivery())?;
         let receiver = Receiver::start(&Environment::get().kafka, &bed.topic(CATEGORY))?;
         let before = relay.used()?;
         let carrier = Carrier::Relay { relay: Box::new(relay), open, _bed: bed };
