@@ -31,7 +31,7 @@ enum Answer {
 
 fn answer(result: Result<Appended, AppendError>) -> Answer {
     match result {
-        Ok(Appended { events, recorded_at, repeated }) => {
+        Ok(Appended { events, recorded_at, repeated, .. }) => {
             Answer::Recorded { events, repeated, has_time: recorded_at.is_some() }
         }
         Err(AppendError::Refused(refusals)) => Answer::Refused(refusals.iter().map(told).collect()),

@@ -22,6 +22,7 @@ use crate::registry::DecodeRecordError;
 /// [`Stop`](Self::Stop) the projection passes the record: an event's version counts as applied, so
 /// that the next event of its stream is no gap.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub enum FailurePolicy {
     /// Ends the run with an error that names the record.
     #[default]
@@ -37,6 +38,7 @@ pub enum FailurePolicy {
 
 /// A record that a projection cannot apply.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum DeadLetter {
     /// It is not an event of Annals: a tombstone, a test message, another producer's record.
     NotAnEvent(EnvelopeError),

@@ -13,6 +13,7 @@ use crate::raw_record::RawRecord;
 
 /// One event of a topic, not decoded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delivered {
     /// The stream: the record's key.
     pub stream: String,

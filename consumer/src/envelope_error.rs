@@ -8,6 +8,7 @@ use crate::raw_record::RecordBytes;
 /// A record that is not an event of Annals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("read record {location}: {problem}")]
+#[non_exhaustive]
 pub struct EnvelopeError {
     /// The record.
     pub location: RecordLocation,
@@ -19,6 +20,7 @@ pub struct EnvelopeError {
 
 /// A violation of the topic contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EnvelopeProblem {
     /// The key, which names the stream, is missing or not UTF-8.
     #[error("its key is not a stream name")]

@@ -15,6 +15,7 @@ use crate::registry::DecodeRecordError;
 
 /// Why records cannot be consumed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConsumeError {
     /// A record is not an event of Annals. The next call returns the record behind it.
     #[error(transparent)]
@@ -54,6 +55,7 @@ pub enum ConsumeError {
 /// Why a run ended before it was told to. Committed batches stay committed; the next run continues
 /// behind them.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// A record is not an event, the partition count of a topic changed, or Kafka reported a
     /// permanent error.
@@ -187,6 +189,7 @@ fn explain(gap: &Gap) -> &'static str {
 /// The projection applies fewer events in one transaction when a batch exceeds a limit, and ends
 /// when one event alone does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransactionLimit {
     /// [`Projection::batch_deadline`](crate::Projection::batch_deadline).
     #[error("the deadline of the projection, {0:?}")]

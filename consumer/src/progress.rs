@@ -17,6 +17,7 @@ pub struct PartitionProgress {
 
 /// The change of a partition's next offset: from `expected` to that of `next`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OffsetUpdate {
     /// The next offset before.
     pub expected: Offset,

@@ -70,6 +70,7 @@ pub trait ProjectionDatabase<E>: Send {
 
 /// What [`ProjectionDatabase::apply`] writes.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct BatchToApply<'a, E> {
     /// The events, each stream in order.
     pub events: &'a [DeliveredEvent<E>],
@@ -85,6 +86,7 @@ pub struct BatchToApply<'a, E> {
 
 /// Why a database did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DatabaseError {
     /// It is unavailable, or the outcome is unknown: the same call is repeated, with back-off.
     #[error("the database is unavailable")]

@@ -5,6 +5,7 @@ pub(crate) const NAME_BYTES_MAX: usize = 200;
 
 /// Why a projection cannot be declared, prepared or switched.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProjectionError {
     /// The name is empty or too long.
     #[error("projection name {name:?}: use 1 to {NAME_BYTES_MAX} bytes")]

@@ -20,6 +20,7 @@ pub(crate) struct VersionTables {
 
 /// The state of a version of a read model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReadModelVersion {
     /// The version.
     pub version: u32,

@@ -34,6 +34,7 @@ pub struct SchemaRegistry {
 
 /// A permanent error of a schema lookup.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SchemaLookupError {
     /// The registry does not know the id: it is not the relay's registry, or has lost its data.
     #[error("the schema registry at {registry} knows no schema with id {id}")]
@@ -63,6 +64,7 @@ pub enum SchemaLookupError {
 
 /// An event that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeRecordError {
     /// The schema that wrote it cannot be loaded.
     #[error("find the schema that wrote record {location}")]

@@ -7,6 +7,7 @@ use crate::pace::Pace;
 
 /// The counts of a run so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct RunTotals {
     /// Applied events; more than their records where upcasters make several of one.
     pub events: u64,
@@ -22,6 +23,7 @@ pub struct RunTotals {
 
 /// The progress after a committed batch, or at the end of the topics.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct RunProgress<'a> {
     /// Applied events of this batch.
     pub batch_events: usize,

@@ -14,6 +14,7 @@ pub struct SchemaError {
 
 /// An event cannot be encoded. The same event fails again.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum EncodeError {
     /// The value does not fit the schema. [`check_fit`](crate::check_fit) finds this in a test.
     #[error("encode {record}: field `{field}`: {reason}")]
@@ -62,6 +63,7 @@ pub enum EncodeError {
 
 /// A payload that cannot be decoded.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// An event type that the program does not declare: a newer program wrote it, or this one does
     /// not need it. A projection usually skips it.

@@ -76,6 +76,7 @@ pub enum UnknownEvents {
 
 /// An encoded event.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct EncodedEvent {
     /// The type of the event.
     pub event_type: &'static str,

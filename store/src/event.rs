@@ -200,6 +200,7 @@ impl NewEvent {
 
 /// A recorded event.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RecordedEvent {
     /// Its number in the store.
     pub position: Position,

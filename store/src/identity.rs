@@ -10,6 +10,7 @@ use crate::stream::Position;
 
 /// The identity of the store in a database, and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// The store. An independent copy has another id.
     pub store_id: Uuid,

@@ -25,6 +25,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
 
 /// The purpose of a role, in [`Store::grants_for`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Purpose {
     /// Appends, reads and follows.
     Append,

@@ -80,8 +80,8 @@ async fn events_of_an_earlier_set_are_applied_and_those_of_one_record_together_o
 
     let passing = stopping.rejected_events(FailurePolicy::DeadLetter);
     let totals = run(&passing).await.unwrap();
-    let expected = RunTotals { events: 8, duplicates: 0, skipped: 1, dead_letters: 1, batches: 0 };
-    assert_eq!(RunTotals { batches: 0, ..totals }, expected);
+    let RunTotals { events, duplicates, skipped, dead_letters, .. } = totals;
+    assert_eq!((events, duplicates, skipped, dead_letters), (8, 0, 1, 1));
     assert_eq!(book::sums(&bed.pool).await, (3, 12, 29));
     assert_eq!(run(&passing).await.unwrap().events, 0);
 }

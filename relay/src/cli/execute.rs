@@ -206,7 +206,7 @@ async fn adopt(store: &Store, adoption: Adoption, reason: &str, output: Output) 
         annals_store::Error::Database { source, .. } => refusal(source),
         other => other.into(),
     })?;
-    let Identity { store_id, history, system_identifier, settled } = adopted;
+    let Identity { store_id, history, system_identifier, settled, .. } = adopted;
     let said = serde_json::json!({
         "store_id": store_id, "history": history, "system_identifier": system_identifier, "settled": settled
     });

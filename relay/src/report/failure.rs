@@ -338,16 +338,7 @@ impl From<annals_store::Error> for Failure {
             standby @ annals_store::Error::Standby => {
                 Self::outage(Component::Database, "read the end of the log", standby)
             }
-            annals_store::Error::Migrate(_)
-            | annals_store::Error::DatabaseUrl(_)
-            | annals_store::Error::NotDurable
-            | annals_store::Error::Unreadable { .. }
-            | annals_store::Error::OtherCluster { .. }
-            | annals_store::Error::OtherStore { .. }
-            | annals_store::Error::UnreadableEvent { .. }
-            | annals_store::Error::OtherHistory { .. }
-            | annals_store::Error::Encode { .. }
-            | annals_store::Error::Decode { .. } => Self::Store(error),
+            other => Self::Store(other),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::stream::{Position, Version};
 
 /// The last event of a stream that counts: by its version, its time of recording or its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AsOf {
     /// The event of this version.
     Version(Version),

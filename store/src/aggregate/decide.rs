@@ -21,6 +21,7 @@ pub(super) const CONFLICT_EVENTS_MAX: u16 = 64;
 
 /// A recorded decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Decided<S> {
     /// The state after the events. Of a repeated command: the state after its original events.
     /// Other appends can have changed the streams since.

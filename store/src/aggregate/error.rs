@@ -7,6 +7,7 @@ use crate::tag::Tag;
 
 /// Why a decision is not recorded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecideError<E> {
     /// The domain refused: the closure returned this error. Nothing is written.
     #[error(transparent)]

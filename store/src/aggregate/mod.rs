@@ -60,6 +60,7 @@ pub trait Aggregate: Default + Send {
 
 /// An aggregate at the time when its stream was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Loaded<A> {
     /// The state after the last event.
     pub state: A,

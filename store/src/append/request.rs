@@ -141,6 +141,7 @@ impl Append {
 
 /// The events that an append recorded, or that an earlier attempt of it recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Appended {
     /// Version and position of each event, in the order of the append.
     pub events: Vec<(Version, Position)>,

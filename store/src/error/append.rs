@@ -9,6 +9,7 @@ use crate::tag::Tag;
 
 /// Why an append was not acknowledged.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AppendError {
     /// The store wrote nothing, for these reasons. The transaction of
     /// [`append_in`](crate::Store::append_in) stays usable. The same append gets the same answer

@@ -16,6 +16,7 @@ use crate::stream::{Position, StreamName, Version};
 
 /// Why an operation other than an append failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// PostgreSQL reported an error or was not reached.
     #[error("{action}")]

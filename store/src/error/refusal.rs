@@ -12,6 +12,7 @@ use crate::tag::Tag;
 
 /// A stream is not at the version that the append expected.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Conflict {
     /// The stream.
     pub stream: StreamName,
@@ -25,6 +26,7 @@ pub struct Conflict {
 
 /// Events with a tag are recorded behind those that the append's condition allows.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TagConflict {
     /// The tag.
     pub tag: Tag,

@@ -99,6 +99,7 @@ impl Follow {
 
 /// An event, and the follower's checkpoint after it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Followed {
     /// The event.
     pub event: RecordedEvent,

@@ -37,6 +37,7 @@ events! {
 
 /// An erasure that is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Erased {
     /// The id of the destroyed key; none if the subject had no key.
     pub key_id: Option<KeyId>,

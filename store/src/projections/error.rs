@@ -7,6 +7,7 @@ use crate::stream::Position;
 
 /// Why an operation on a projection failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProjectionError {
     /// The store reported an error, or was not reached.
     #[error(transparent)]

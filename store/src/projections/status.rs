@@ -16,6 +16,7 @@ use crate::timestamptz::PgTimestamp;
 
 /// The state of a version of a projection; the view `projection_status` has the same for people.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ProjectionStatus {
     /// The version.
     pub version: u32,
@@ -42,6 +43,7 @@ pub struct ProjectionStatus {
 
 /// The event at which a projection is stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProjectionFailure {
     /// The event, for [`Store::skip_projection_event`].
     pub event_id: EventId,

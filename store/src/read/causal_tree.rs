@@ -12,6 +12,7 @@ use crate::store::Store;
 
 /// An event in a causal tree.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CausalEvent {
     /// The number of events above it.
     pub depth: u32,
