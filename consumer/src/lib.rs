@@ -89,9 +89,11 @@ mod transaction;
 mod version_cache;
 mod version_filter;
 
-pub use annals_schemas::UnknownEvents;
 pub use annals_schemas::personal;
-pub use annals_schemas::{EventSchemas, EventSet, Schema, SchemaId};
+pub use annals_schemas::{
+    DecodeError, EventSchemas, EventSet, Schema, SchemaError, SchemaId, UnknownEvents,
+    WireFormatError,
+};
 pub use batch::DeliveredEvent;
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use dead_letter::{DeadLetter, DeadLetterHandler, FailurePolicy};
@@ -99,6 +101,8 @@ pub use envelope::Delivered;
 pub use envelope_error::{EnvelopeError, EnvelopeProblem};
 pub use error::{ConsumeError, RunError, TransactionLimit};
 pub use filter_error::{FilterError, Forked, Gap};
+/// The jiff whose timestamps appear in this crate's API.
+pub use jiff;
 pub use kafka::KafkaClientError;
 pub use position::{Offset, OwnerEpoch, Position, RecordLocation, Version};
 pub use progress::{LastApplied, OffsetUpdate, PartitionProgress};
@@ -113,4 +117,8 @@ pub use registry_settings::{RegistrySettings, RegistrySetupError};
 pub use run_progress::{RunProgress, RunTotals};
 pub use runner::{DatabaseRunner, Runner};
 pub use settings::{ConsumerSettings, ReservedOptionError};
+/// The sqlx whose pools, connections and errors appear in this crate's API.
+pub use sqlx;
+/// The token that ends a run.
+pub use tokio_util::sync::CancellationToken;
 pub use version_filter::{FilterDecision, FirstVersion, VersionFilter};

@@ -112,8 +112,9 @@ impl SchemaRegistry {
         if let Some(token) = &settings.token {
             builder.set_token_authorization(token);
         }
+        let built = builder.set_timeout(REQUEST_TIMEOUT).build_with(client);
         Ok(Self {
-            registry: Arc::new(builder.set_timeout(REQUEST_TIMEOUT).build_with(client)?),
+            registry: Arc::new(built.map_err(RegistrySetupError)?),
             known: Arc::default(),
             name: Arc::from(address.url),
         })
@@ -284,7 +285,7 @@ fn decoded(login: &str) -> Result<(String, String), RegistrySetupError> {
 }
 
 fn unusable(reason: &str) -> RegistrySetupError {
-    SRCError::non_retryable_without_cause(reason).into()
+    RegistrySetupError(SRCError::non_retryable_without_cause(reason))
 }
 
 #[cfg(test)]

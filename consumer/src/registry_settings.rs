@@ -97,4 +97,4 @@ impl fmt::Debug for RegistrySettings {
 /// The client of the schema registry could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("make a client for the schema registry")]
-pub struct RegistrySetupError(#[from] pub(crate) SRCError);
+pub struct RegistrySetupError(#[source] pub(crate) SRCError);

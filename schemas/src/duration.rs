@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jiff::Span;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
+use thiserror::Error;
 
 const MILLIS_PER_SECOND: u32 = 1_000;
 
@@ -28,6 +29,14 @@ pub struct AvroDuration {
     pub days: u32,
     /// Milliseconds.
     pub millis: u32,
+}
+
+/// A text that is not an [`AvroDuration`]: not ISO 8601, negative, or finer than a millisecond.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text:?} is no Avro duration, such as P1M14DT2.5S")]
+pub struct AvroDurationError {
+    /// The text.
+    pub text: String,
 }
 
 impl AvroDuration {
@@ -88,12 +97,12 @@ impl fmt::Display for AvroDuration {
 }
 
 impl FromStr for AvroDuration {
-    type Err = jiff::Error;
+    type Err = AvroDurationError;
 
-    fn from_str(text: &str) -> Result<Self, jiff::Error> {
-        let span: Span = text.parse()?;
-        Self::of_span(&span)
-            .ok_or_else(|| jiff::Error::from_args(format_args!("{text} is no Avro duration")))
+    fn from_str(text: &str) -> Result<Self, AvroDurationError> {
+        let span = text.parse().ok();
+        let duration = span.as_ref().and_then(Self::of_span);
+        duration.ok_or_else(|| AvroDurationError { text: text.to_owned() })
     }
 }
 

@@ -107,7 +107,7 @@ mod wire_format;
 
 pub use compatibility::{Broken, Compatibility};
 pub use decimal::{Decimal, DecimalError};
-pub use duration::AvroDuration;
+pub use duration::{AvroDuration, AvroDurationError};
 pub use error::{DecodeError, EncodeError, Incompatibility, Incompatible, SchemaError};
 pub use event::{
     EncodedEvent, EventDeclaration, EventSet, FitReport, UnknownEvents, conflicting_definitions,
@@ -115,6 +115,8 @@ pub use event::{
 };
 pub use fingerprint::Fingerprint;
 pub use fit::{Misfit, check_fit};
+/// The jiff whose timestamps, dates and times the serde modules write.
+pub use jiff;
 pub use layout::{EventSchemas, Layout, SharedSchema, event_schemas};
 pub use schema::{Schema, can_read};
 pub use times::{

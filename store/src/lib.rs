@@ -165,8 +165,9 @@ pub use annals_schemas::personal::{
     BlindIndex, KeyId, KeyRing, OpenError, Personal, RingKey, Subject, SubjectError, SubjectKey,
 };
 pub use annals_schemas::{
-    AvroDuration, Broken, Compatibility, Decimal, DecimalError, DecodeError, EncodeError, EventSet,
-    Fingerprint, FitReport, Misfit, Schema, SchemaError, UnknownEvents, check_fit, date, events,
+    AvroDuration, AvroDurationError, Broken, Compatibility, Decimal, DecimalError, DecodeError,
+    EncodeError, EncodedEvent, EventDeclaration, EventSet, Fingerprint, FitReport, Incompatibility,
+    Incompatible, Misfit, Schema, SchemaError, UnknownEvents, check_fit, date, events,
     local_timestamp_micros, local_timestamp_millis, local_timestamp_nanos, time_micros,
     time_millis, timestamp_micros, timestamp_millis, timestamp_nanos, verify, verify_released,
 };
@@ -178,6 +179,8 @@ pub use event::{EventId, NewEvent, RecordedEvent};
 pub use event_store::EventStore;
 pub use follow::{Checkpoint, CheckpointFormatError, Follow, Followed};
 pub use identity::{Adoption, Identity};
+/// The jiff whose timestamps, dates and times appear in this crate's API.
+pub use jiff;
 pub use limits::{
     APPEND_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX,
     METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX, TAGS_PER_APPEND_MAX,
