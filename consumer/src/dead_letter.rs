@@ -72,6 +72,7 @@ pub struct DeadLetterHandler(Arc<Handler>);
 impl DeadLetterHandler {
     /// `handle` writes through the connection only, and neither commits nor rolls back. It is
     /// called again if the transaction did not commit. An error ends the run.
+    #[must_use]
     pub fn new<F>(handle: F) -> Self
     where
         F: for<'a> Fn(&'a mut PgConnection, &'a DeadLetter) -> HandlerFuture<'a>

@@ -37,6 +37,9 @@ use crate::progress::{LastApplied, OffsetUpdate, PartitionProgress};
 pub trait ProjectionDatabase<E>: Send {
     /// Records the number of a topic's partitions, unless the topic has one; returns the recorded
     /// one.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] is repeated; [`DatabaseError::Refused`] ends the run.
     fn record_partitions(
         &mut self,
         topic: &str,
@@ -45,23 +48,35 @@ pub trait ProjectionDatabase<E>: Send {
 
     /// Makes the caller the owner of partitions: increments the epoch of each, and returns their
     /// progress. Offset 0 and no last event for a partition without progress.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] is repeated; [`DatabaseError::Refused`] ends the run.
     fn own(
         &mut self,
         partitions: &[(Arc<str>, i32)],
     ) -> impl Future<Output = Result<Vec<PartitionProgress>, DatabaseError>> + Send;
 
     /// The last applied events of these streams; nothing of a stream without any.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] is repeated; [`DatabaseError::Refused`] ends the run.
     fn last_applied(
         &mut self,
         streams: &[&str],
     ) -> impl Future<Output = Result<Vec<(String, LastApplied)>, DatabaseError>> + Send;
 
     /// The gaps behind which streams continue, as a person accepted them; none unless implemented.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] is repeated; [`DatabaseError::Refused`] ends the run.
     fn accepted_gaps(&mut self) -> impl Future<Output = Result<Vec<Gap>, DatabaseError>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
 
     /// Applies a batch, and stores its progress. It is safe to be repeated.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: the same batch again, its events one by one, or the end of the run.
     fn apply(
         &mut self,
         batch: &BatchToApply<'_, E>,

@@ -47,6 +47,7 @@ pub struct ProjectionRunner<P> {
 impl Store {
     /// A runner of a projection. Each process of a service can run one: they share a lease, and
     /// when one ends, another continues.
+    #[must_use]
     pub fn project<P: Projection>(&self, projection: P) -> ProjectionRunner<P> {
         ProjectionRunner {
             store: self.clone(),
