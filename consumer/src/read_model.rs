@@ -22,7 +22,7 @@ pub(crate) struct ReadModel {
 
 /// What a [switch](crate::Projection::switch) does while its version has applied less than the one
 /// that readers see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IfBehind {
     /// It waits so long, and switches when the version has applied as much.
     WaitFor(Duration),

@@ -43,7 +43,7 @@ pub struct VersionFilter {
 }
 
 /// Which version the first event of a stream may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum FirstVersion {
     /// Version 0: the topic is complete, and read from its beginning.
     #[default]
@@ -53,7 +53,7 @@ pub enum FirstVersion {
 }
 
 /// The decision of a [`VersionFilter`] about an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FilterDecision {
     /// Apply it: it is the next event of its stream.
     Apply,

@@ -6,7 +6,7 @@ use crate::{Incompatible, Schema, can_read};
 
 /// Which programs a new version of an event type's schema must not break. A version is compared
 /// with every earlier version, not only with the last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compatibility {
     /// The new version reads all recorded events. Consumers that are not upgraded may fail at its
     /// events: upgrade them first.
@@ -18,7 +18,7 @@ pub enum Compatibility {
 }
 
 /// Who would break with a new version of a schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Broken {
     /// Programs of the new version, at events that the earlier version wrote.
     ReadersOfOldEvents,

@@ -65,7 +65,7 @@ pub trait EventSet: Sized + Send + Sync + 'static {
 
 /// How a reader treats event types that its [`EventSet`] does not declare, which a newer program
 /// wrote or which it does not need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum UnknownEvents {
     /// It ends with an error that names the type.
     #[default]

@@ -20,7 +20,7 @@ const PRIMITIVES: [&str; 8] =
 const EVENT: &str = "event";
 
 /// The layout of the values of a category.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Layout {
     /// One subject for each event type.
     #[default]

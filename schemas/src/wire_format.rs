@@ -26,7 +26,7 @@ impl fmt::Display for SchemaId {
 pub const SCHEMA_ID_HEADER: &str = "__value_schema_id";
 
 /// Where a message names the schema of its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Framing {
     /// Before the datum: Confluent's prefix, which all its clients and most others read.
     #[default]

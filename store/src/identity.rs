@@ -24,7 +24,7 @@ pub struct Identity {
 }
 
 /// Whether the original store continues, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Adoption {
     /// It does not: the store was restored, moved or upgraded, and its relays and followers
     /// continue here.

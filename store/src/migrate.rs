@@ -24,7 +24,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
 ];
 
 /// The purpose of a role, in [`Store::grants_for`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
     /// Appends, reads and follows.

@@ -3,9 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use annals_consumer::{
-    DeliveredEvent, IfBehind, Projection, ProjectionError, RunError, RunTotals,
-};
+use annals_consumer::{DeliveredEvent, IfBehind, Projection, ProjectionError, RunError, RunTotals};
 use annals_testkit::{TopicBed, in_time, until};
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;

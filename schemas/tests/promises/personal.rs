@@ -274,8 +274,11 @@ fn a_blind_index_finds_equal_values_under_one_key_only() {
 fn a_subject_is_an_id_and_its_key_belongs_to_it() {
     for wrong in ["", "ann@example.org", "Ann Lee", "ü", &"x".repeat(151)] {
         assert!(Subject::new(wrong).is_err(), "{wrong}");
+        let text = serde_json::json!(wrong);
+        assert!(serde_json::from_value::<Subject>(text).is_err(), "{wrong}");
     }
-    let subject = Subject::new("customer-17").expect("a subject");
+    let subject: Subject = "customer-17".parse().expect("a subject");
+    assert_eq!(serde_json::json!(subject), "customer-17");
     let key = SubjectKey::generate(&subject);
     assert_ne!(key, SubjectKey::generate(&subject));
     let other = Subject::new("customer-18").expect("a subject");

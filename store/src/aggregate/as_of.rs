@@ -6,7 +6,7 @@ use crate::event::RecordedEvent;
 use crate::stream::{Position, Version};
 
 /// The last event of a stream that counts: by its version, its time of recording or its position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AsOf {
     /// The event of this version.
