@@ -21,6 +21,15 @@ use crate::version_filter::FirstVersion;
 /// runner of the same name takes over, and the first one ends with
 /// [`RunError::Superseded`](crate::RunError::Superseded). Several processes share a
 /// [shared](Self::shared) projection.
+///
+/// ```
+/// use annals_consumer::{FailurePolicy, Projection};
+///
+/// let projection = Projection::new("turnover", &["shop-order"])?
+///     .unreadable_records(FailurePolicy::DeadLetter)
+///     .shared();
+/// # Ok::<(), annals_consumer::ProjectionError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Projection {
     pub(crate) name: Arc<str>,

@@ -18,6 +18,16 @@ const RESERVED: [&str; 9] = [
 ];
 
 /// The brokers, and the options of the Kafka clients.
+///
+/// ```
+/// use annals_consumer::ConsumerSettings;
+///
+/// let kafka = ConsumerSettings::new("broker-1:9093,broker-2:9093")
+///     .client_id("billing")
+///     .option("security.protocol", "SASL_SSL")?
+///     .option("sasl.mechanism", "SCRAM-SHA-512")?;
+/// # Ok::<(), annals_consumer::ReservedOptionError>(())
+/// ```
 #[derive(Clone)]
 pub struct ConsumerSettings {
     pub(crate) brokers: String,

@@ -6,6 +6,21 @@ use crate::{Incompatible, Schema, can_read};
 
 /// Which programs a new version of an event type's schema must not break. A version is compared
 /// with every earlier version, not only with the last one.
+///
+/// ```
+/// use annals_schemas::{Broken, Compatibility, Schema};
+///
+/// let earlier = Schema::parse(
+///     r#"{"type": "record", "name": "OrderPaid", "fields": [{"name": "cents", "type": "int"}]}"#,
+/// )?;
+/// let new = Schema::parse(
+///     r#"{"type": "record", "name": "OrderPaid", "fields": [{"name": "cents", "type": "long"}]}"#,
+/// )?;
+/// assert!(Compatibility::Backward.broken_by(&new, &earlier).is_empty());
+/// let broken = Compatibility::Full.broken_by(&new, &earlier);
+/// assert_eq!(broken[0].0, Broken::ConsumersNotUpgraded);
+/// # Ok::<(), annals_schemas::SchemaError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compatibility {
     /// The new version reads all recorded events. Consumers that are not upgraded may fail at its

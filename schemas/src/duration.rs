@@ -19,6 +19,7 @@ const MILLIS_PER_SECOND: u32 = 1_000;
 /// let notice: AvroDuration = "P1M14DT2.5S".parse()?;
 /// assert_eq!(notice, AvroDuration { months: 1, days: 14, millis: 2_500 });
 /// assert_eq!(notice.to_string(), "P1M14DT2.5S");
+/// assert!("-P1D".parse::<AvroDuration>().is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -12,7 +12,8 @@ use crate::{DecodeError, EncodeError, Fingerprint, Misfit, Schema, SchemaError};
 
 const CATEGORY_BYTES_MAX: usize = 100;
 
-/// The event types of one category. Made by [`events!`](crate::events).
+/// The event types of one category. Made by [`events!`](crate::events), and by nothing else: a
+/// minor release can add methods.
 pub trait EventSet: Sized + Send + Sync + 'static {
     /// The category: the part of a stream's name before its first `-`.
     const CATEGORY: &'static str;
@@ -218,6 +219,26 @@ impl std::error::Error for FitReport {}
 ///
 /// # Errors
 /// A [`FitReport`] with the schemas that are not read.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Debug, Serialize, Deserialize)]
+/// # pub struct OrderShipped { carrier: Carrier, weight_grams: i64 }
+/// # #[derive(Debug, Serialize, Deserialize)]
+/// # enum Carrier { Post, Courier }
+/// # annals_schemas::events! {
+/// #     #[derive(Debug)]
+/// #     pub enum OrderEvent in "order" {
+/// #         OrderShipped = "../tests/avro/order/OrderShipped.v1.avsc",
+/// #     }
+/// # }
+/// use annals_schemas::{Schema, verify_released};
+///
+/// let released = [include_str!("../tests/avro/order/OrderShipped.v1.avsc")];
+/// let schemas = released.into_iter().map(Schema::parse).collect::<Result<Vec<_>, _>>()?;
+/// verify_released::<OrderEvent>(schemas)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn verify_released<E: EventSet>(
     schemas: impl IntoIterator<Item = Schema>,
 ) -> Result<(), FitReport> {

@@ -28,6 +28,25 @@ const PAYLOAD_BYTES_FIRST: usize = 128;
 /// Cheap to copy. [`parse`](Self::parse) parses, resolves and leaks each definition once a process:
 /// schemas are few and live as long as the process, and encoders and decoders borrow from them. So
 /// do not parse unlimited definitions from an untrusted source.
+///
+/// ```
+/// use annals_schemas::{Schema, can_read};
+///
+/// let first = Schema::parse(
+///     r#"{"type": "record", "name": "OrderPaid", "fields": [{"name": "cents", "type": "int"}]}"#,
+/// )?;
+/// assert_eq!(first.decode_json(&[0x02])?, serde_json::json!({"cents": 1}));
+///
+/// let second = Schema::parse(
+///     r#"{"type": "record", "name": "OrderPaid", "fields": [
+///         {"name": "cents", "type": "long"},
+///         {"name": "coupon", "type": ["null", "string"], "default": null}
+///     ]}"#,
+/// )?;
+/// assert!(can_read(&second, &first).is_ok());
+/// assert!(can_read(&first, &second).is_err(), "no int has each long");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Schema(&'static Parsed);
 

@@ -92,6 +92,15 @@ pub enum WireFormatError {
 }
 
 /// Puts the Confluent prefix before an Avro datum.
+///
+/// ```
+/// use annals_schemas::{SchemaId, from_wire_format, to_wire_format};
+///
+/// let value = to_wire_format(SchemaId(7), b"datum");
+/// assert_eq!(value, b"\0\0\0\0\x07datum");
+/// assert_eq!(from_wire_format(&value)?, (SchemaId(7), &b"datum"[..]));
+/// # Ok::<(), annals_schemas::WireFormatError>(())
+/// ```
 #[must_use]
 pub fn to_wire_format(id: SchemaId, payload: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(PREFIX_BYTES + payload.len());

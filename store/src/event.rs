@@ -52,6 +52,16 @@ impl fmt::Display for EventId {
 /// An event for an append: checked against its schema, encoded, with an id.
 ///
 /// Keep the value for a retry: the retry is safe because it has the same id.
+///
+/// ```
+/// use annals_store::NewEvent;
+/// # use annals_testkit::{AccountEvent, AccountOpened};
+///
+/// let opened = AccountEvent::from(AccountOpened { owner: "Ann".to_owned() });
+/// let event = NewEvent::new(&opened)?.with_header("tenant", "north");
+/// assert_eq!(event.event_type(), "AccountOpened");
+/// # Ok::<(), annals_store::EncodeError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     pub(crate) id: EventId,

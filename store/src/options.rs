@@ -14,6 +14,22 @@ use crate::trace::{TraceContext, TraceSource};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How to connect a [`Store`](crate::Store).
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use annals_store::{SchemaName, StoreOptions};
+///
+/// # async fn connect(url: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// let store = StoreOptions::default()
+///     .schema(SchemaName::new("ledger")?)
+///     .connections_max(20)
+///     .deadline(Duration::from_secs(5))
+///     .connect(url)
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     pub(crate) schema: SchemaName,

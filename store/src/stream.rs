@@ -63,6 +63,15 @@ impl Category {
 /// The part after the first `-` has letters, digits and `. _ : @ + = ~ -`; the whole at most
 /// [`STREAM_NAME_BYTES_MAX`] bytes. A category alone (`heartbeat`) is a legal stream name, too. The
 /// name is the key of the stream's records in Kafka.
+///
+/// ```
+/// use annals_store::StreamName;
+///
+/// let order: StreamName = "order-42".parse()?;
+/// assert_eq!(order.category(), "order");
+/// assert!(StreamName::new("order 42").is_err());
+/// # Ok::<(), annals_store::NameError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StreamName(Box<str>);

@@ -21,6 +21,17 @@ use crate::personal::place::{ERASED, FieldPlace, SEALED};
 /// Serialized, it is bytes: sealed or erased. An open value is serialized only as part of an event
 /// that is made for an append, which seals it; anywhere else it is an error. In JSON, in the column
 /// `data`, it is the text `sealed` or `erased`.
+///
+/// ```
+/// use annals_schemas::personal::{Personal, Subject, SubjectKey};
+///
+/// let key = SubjectKey::generate(&Subject::new("customer-17")?);
+/// let name = Personal::new(key, "Ann".to_owned());
+/// assert_eq!(name.value().map(String::as_str), Some("Ann"));
+/// assert_eq!(format!("{name:?}"), "Personal(open)");
+/// assert!(serde_json::to_string(&name).is_err(), "it would leave the event");
+/// # Ok::<(), annals_schemas::personal::SubjectError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Personal<T>(State<T>);
 

@@ -16,6 +16,12 @@ const fn at_least_one(number: usize) -> NonZeroUsize {
 ///
 /// There is no timer: an append that arrives while few others are in progress goes to the server at
 /// once, on its own.
+///
+/// ```
+/// use annals_store::{Coalescing, StoreOptions};
+///
+/// let options = StoreOptions::default().coalescing(Coalescing::default().direct_max(8));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coalescing {
     pub(crate) direct_max: usize,
