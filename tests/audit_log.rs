@@ -40,6 +40,11 @@ async fn append(bed: &Testbed, stream: &StreamName, event: NewEvent) -> (Uuid, i
     (id, appended.events[0].1.get())
 }
 
+async fn archive(bed: &Testbed, stream: &StreamName) {
+    bed.store().close_stream(stream, "old").await.must("close");
+    bed.store().archive_stream(stream, "old").await.must("archive");
+}
+
 fn caused_by(cause: Uuid, event: NewEvent) -> NewEvent {
     event.with_metadata(Metadata { causation_id: Some(cause), ..Metadata::default() })
 }
@@ -66,24 +71,31 @@ async fn the_audit_log_of_a_period_a_stream_an_actor_or_a_correlation_is_printed
     );
     assert_eq!(last["event_id"], id.to_string());
     assert_eq!(last["data"]["cents"], 7);
-    assert_eq!(positions(&lines(&bed, &["log", "--stream", "account-bob"])), [second, third]);
-    assert_eq!(
-        positions(&lines(&bed, &["log", "--category", "account", "--actor", "ann"])),
-        [first]
-    );
-    let of_correlation = lines(&bed, &["log", "--correlation", &correlation.to_string()]);
-    assert_eq!(positions(&of_correlation), [first, third]);
     let time = |line: &Value| line["recorded_at"].as_str().must("have a time").to_owned();
-    let since = lines(&bed, &["log", "--since", &time(&all[1])]);
-    assert_eq!(positions(&since), [second, third]);
-    let until = lines(&bed, &["log", "--since", &time(&all[1]), "--until", &time(&all[2])]);
-    assert_eq!(positions(&until), [second]);
-    assert_eq!(positions(&lines(&bed, &["log", "--stream", "account-none"])), [0; 0]);
+    let (begin, end) = (time(&all[1]), time(&all[2]));
+    let of_correlation = correlation.to_string();
+    let printed: [(&[&str], &[i64]); 6] = [
+        (&["log", "--stream", "account-bob"], &[second, third]),
+        (&["log", "--category", "account", "--actor", "ann"], &[first]),
+        (&["log", "--correlation", &of_correlation], &[first, third]),
+        (&["log", "--since", &begin], &[second, third]),
+        (&["log", "--since", &begin, "--until", &end], &[second]),
+        (&["log", "--stream", "account-none"], &[]),
+    ];
+    let check = async || {
+        for (arguments, expected) in printed {
+            assert_eq!(positions(&lines(&bed, arguments)), expected, "{arguments:?}");
+        }
+        let rows = sqlx::query_scalar(include_str!("sql/event_log_of_actor.sql")).bind("bob");
+        let rows: Vec<i64> = rows.fetch_all(bed.store().pool()).await.must("read the view");
+        assert_eq!(rows, [third]);
+    };
+    check().await;
     assert!(!annals(&bed, &["log", "--stream", "no stream"]).status.success());
-
-    let rows = sqlx::query_scalar(include_str!("sql/event_log_of_actor.sql")).bind("bob");
-    let rows: Vec<i64> = rows.fetch_all(bed.store().pool()).await.must("read the view");
-    assert_eq!(rows, [third]);
+    // The events of an archived stream stay in the audit log.
+    archive(&bed, &bob).await;
+    check().await;
+    assert_eq!(lines(&bed, &["log"]), all);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +110,12 @@ async fn the_causal_tree_of_any_of_its_events_is_the_whole_tree() {
     let (fourth, p4) = append(&bed, &b, caused_by(third, deposited(2))).await;
     let (_, p5) = append(&bed, &b, caused_by(first, deposited(3))).await;
     append(&bed, &b, deposited(4)).await;
-    for event in [first, second, third, fourth] {
+    let events = [first, second, third, fourth];
+    for (number, event) in events.into_iter().chain(events).enumerate() {
+        // The second time, half of the tree is archived.
+        if number == events.len() {
+            archive(&bed, &b).await;
+        }
         let tree = lines(&bed, &["tree", &event.to_string()]);
         let found: Vec<_> =
             tree.iter().map(|line| (line["depth"].as_u64(), line["position"].as_i64())).collect();

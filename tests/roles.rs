@@ -25,7 +25,7 @@ fn allowed_on_table(role: &str, table: &str) -> &'static str {
         (
             _,
             "identity" | "adoptions" | "streams" | "events" | "removed_events" | "archived_events"
-            | "outbox" | "outbox_dropped" | "schemas" | "tags" | "migrations",
+            | "all_events" | "outbox" | "outbox_dropped" | "schemas" | "tags" | "migrations",
         )
         | ("annals_admin", "admin_log") => "s",
         ("annals_relay", "relay_checkpoints" | "relay_topics" | "relay_schema_ids") => "siu",

@@ -532,6 +532,13 @@ async fn an_archived_stream_leaves_the_log_and_comes_back_as_it_was(store: impl 
     let archive = async || store.archive_stream(&stream, "old").await.must("archive");
     assert_eq!((archive().await, archive().await), (5, 0));
     assert!(read().await.is_empty());
+    let with_archived = store.read(Read::stream(&stream).with_archived());
+    let with_archived: Vec<_> = with_archived.try_collect().await.must("read the archive");
+    assert_eq!(with_archived.iter().map(identity).collect::<Vec<_>>(), events);
+    for (read, removed) in [(Read::all(), 5), (Read::all().with_archived(), 0)] {
+        let all: Vec<_> = store.read(read).try_collect().await.must("read the log");
+        assert_eq!(all.last().must("have an event").removed_before, removed);
+    }
     assert_eq!(store.load::<Account>(&stream).await.must("load").removed, 5);
     let (rest, _) = take(&store, Follow::all(), 1).await;
     assert_eq!((&rest[0].stream, rest[0].removed_before), (&other, 5));

@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// Concurrent appends can have times in another order than their positions, by up to this.
 const DISORDER: SignedDuration = SignedDuration::from_secs(2);
 
-/// The printed events: all given conditions hold.
+/// The printed events, also of archived streams: all given conditions hold.
 #[derive(Debug, Args)]
 pub(crate) struct LogArguments {
     /// Events from this time on, such as 2026-11-01T00:00:00Z.
@@ -60,7 +60,7 @@ impl LogArguments {
     }
 
     async fn print<K: Key>(&self, store: &Store, read: Read<K>) -> anyhow::Result<()> {
-        let read = self.since.into_iter().fold(read, Read::recorded_since);
+        let read = self.since.into_iter().fold(read.with_archived(), Read::recorded_since);
         let mut events = std::pin::pin!(store.read(read));
         while let Some(event) = events.try_next().await? {
             if self.print_if_wanted(&event)?.is_break() {

@@ -12,8 +12,18 @@ comment on column annals.streams.archived_at is 'the events of a closed stream a
 -- The events of archived streams, out of the table that appends and readers of the log use.
 create table annals.archived_events (like annals.events);
 alter table annals.archived_events add constraint archived_events_pkey primary key (stream, version);
+create unique index archived_events_position on annals.archived_events (position);
+create index archived_events_event_id on annals.archived_events (event_id);
+create index archived_events_category on annals.archived_events (category, position);
+create index archived_events_correlation on annals.archived_events ((metadata ->> 'correlation_id'), position)
+    where metadata ->> 'correlation_id' is not null;
+create index archived_events_causation on annals.archived_events ((metadata ->> 'causation_id'), position)
+    where metadata ->> 'causation_id' is not null;
 select annals.make_insert_only('annals.archived_events');
 comment on table annals.archived_events is 'events of archived streams, as they were recorded; insert-only';
+
+create view annals.all_events as select e.* from annals.events e union all select a.* from annals.archived_events a;
+comment on view annals.all_events is 'all events, also those of archived streams';
 
 -- The refusals of an append to closed streams, as a JSON array. Streams without events of the
 -- append are only checked.

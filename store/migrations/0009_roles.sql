@@ -46,7 +46,7 @@ begin
     return next format('grant usage on schema annals to %I', role);
     return next format(
         'grant select on annals.migrations, annals.identity, annals.adoptions, annals.streams, annals.events, '
-        'annals.removed_events, annals.archived_events, annals.outbox, annals.outbox_dropped, annals.schemas, annals.tags to %I',
+        'annals.removed_events, annals.archived_events, annals.all_events, annals.outbox, annals.outbox_dropped, annals.schemas, annals.tags to %I',
         role
     );
     return next format(

@@ -61,6 +61,12 @@ impl SchemaName {
         }
         AssertSqlSafe(replace_word(text, Self::WRITTEN, &self.0)).into_sql_str()
     }
+
+    /// A statement of this schema, reading the events of archived streams, too.
+    pub(crate) fn with_archived(&self, statement: &SqlStr) -> SqlStr {
+        let [events, all_events] = ["events", "all_events"].map(|name| format!("{self}.{name}"));
+        AssertSqlSafe(replace_word(statement.as_str(), &events, &all_events)).into_sql_str()
+    }
 }
 
 impl fmt::Display for SchemaName {

@@ -23,7 +23,7 @@ pub(crate) struct MemoryLog {
     ids: HashMap<EventId, usize>,
     /// Indices of the events with a tag.
     tags: HashMap<Tag, BTreeSet<usize>>,
-    /// Indices of the events that no read returns.
+    /// Indices of the events that reads do not return.
     absent: BTreeMap<usize, Absence>,
     pub(super) changes: HashMap<StreamName, Changes>,
     /// The schemas of a category.
@@ -31,7 +31,7 @@ pub(crate) struct MemoryLog {
     compatibility: Compatibility,
 }
 
-/// Why no read returns an event.
+/// Why reads do not return an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absence {
     /// It was removed for good.
@@ -95,7 +95,8 @@ impl MemoryLog {
         }
         let mut removed = 0;
         let selected = events.into_iter().filter_map(|(index, event)| {
-            if self.absent.contains_key(&index) {
+            let absence = self.absent.get(&index);
+            if absence.is_some_and(|absence| !read.has_archived || *absence == Absence::Removed) {
                 removed += u64::from(read.counts_removed(event));
                 return None;
             }

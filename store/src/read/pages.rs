@@ -49,7 +49,7 @@ impl<K: Key> Reading<K> {
     pub(crate) fn new(store: &Store, read: Read<K>) -> Self {
         Self {
             store: store.clone(),
-            statement: read.statement(store.statements()),
+            statement: read.statement(store),
             page: VecDeque::new(),
             unreadable: None,
             page_events: PAGE_EVENTS_FIRST,
@@ -137,7 +137,7 @@ impl<K: Key> Reading<K> {
         let (after, last) =
             if is_backwards { (last.before(), start.before()) } else { (start, last) };
         let category = category.map(Category::as_str);
-        let removed = self.store.removed_events(after, last, category).await?;
+        let removed = self.store.removed_events((after, last), category, &self.read).await?;
         let removed = match is_backwards {
             true => RemovedEvents::backwards(removed),
             false => RemovedEvents::forwards(removed),

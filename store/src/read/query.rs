@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::event::RecordedEvent;
 use crate::statements::Statements;
+use crate::store::Store;
 use crate::stream::{Category, Position, StreamName, Version};
 use crate::tag::Tag;
 
@@ -28,6 +29,8 @@ pub struct Read<K> {
     pub(crate) recorded_since: Option<Timestamp>,
     pub(crate) types: Option<Vec<String>>,
     pub(crate) events_max: u64,
+    /// Whether events of archived streams are read, too.
+    pub(crate) has_archived: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -94,6 +97,7 @@ impl<K> Read<K> {
             recorded_since: None,
             types: None,
             events_max: u64::MAX,
+            has_archived: false,
         }
     }
 
@@ -134,7 +138,20 @@ impl<K> Read<K> {
         self
     }
 
-    pub(crate) fn statement(&self, statements: &Statements) -> SqlStr {
+    /// Includes the events of archived streams, as the audit log does. Without this, they count as
+    /// removed.
+    #[must_use]
+    pub const fn with_archived(mut self) -> Self {
+        self.has_archived = true;
+        self
+    }
+
+    pub(crate) fn statement(&self, store: &Store) -> SqlStr {
+        let statement = self.statement_of_source(store.statements());
+        if self.has_archived { store.schema().with_archived(&statement) } else { statement }
+    }
+
+    fn statement_of_source(&self, statements: &Statements) -> SqlStr {
         let [forwards, backwards] = match self.source {
             ReadSource::Stream(_) => [&statements.read_stream, &statements.read_stream_backwards],
             ReadSource::Category(_) => {

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use crate::error::Error;
 use crate::event::RecordedEvent;
+use crate::read::query::Read;
 use crate::read::query::sealed::PageKey;
 use crate::store::Store;
 use crate::stream::Position;
@@ -50,17 +51,18 @@ impl RemovedEvents {
 }
 
 impl Store {
-    /// The positions of removed events after a position up to another, of one category or of all.
-    pub(crate) async fn removed_events(
+    /// The positions of removed events after a position up to another, which a read passed.
+    pub(crate) async fn removed_events<K>(
         &self,
-        after: PageKey,
-        last: PageKey,
+        (after, last): (PageKey, PageKey),
         category: Option<&str>,
+        read: &Read<K>,
     ) -> Result<Vec<Position>, Error> {
         let positions = sqlx::query_scalar(self.statements().removed_events.clone())
             .bind(after)
             .bind(last)
             .bind(category)
+            .bind(read.has_archived)
             .fetch_all(self.pool());
         self.within_deadline(positions).await.map_err(Error::database("count removed events"))
     }
