@@ -1,10 +1,19 @@
-//! An acknowledged append is on the server's disk, with any setting of a role or a database; and
-//! its way there does not make appends wait for each other.
+//! An acknowledged append, and a change of personal keys, is on the server's disk, with any setting
+//! of a role or a database; and its way there does not make appends wait for each other.
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{DEADLINE, Must, Testbed, account, deposited};
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, PgTransaction};
+
+/// The changes of personal keys. A wrapping key is destroyed behind them, and an erasure is told.
+const PERSONAL: [&str; 5] = [
+    "select annals.personal_key_create('customer-1', '\\x000102030405060708090a0b0c0d0e0f', '\\x02', 1)",
+    "select annals.personal_fence('customer-1', 'a request')",
+    "select annals.personal_destroy('customer-1')",
+    "select annals.personal_rotated()",
+    "select annals.personal_rewrap('customer-1', '\\x02', '\\x03', 1)",
+];
 
 async fn setting(transaction: &mut PgTransaction<'_>) -> String {
     let setting = sqlx::query_scalar(include_str!("sql/synchronous_commit.sql"));
@@ -26,6 +35,12 @@ async fn a_commit_waits_for_the_disk_whatever_the_database_has_set() {
         // The setting at the commit counts.
         assert_eq!(setting(&mut transaction).await, expected, "set to {set}");
         transaction.commit().await.must("commit");
+        for change in PERSONAL {
+            let mut transaction = bed.store().pool().begin().await.must("begin");
+            let local = AssertSqlSafe(format!("set local synchronous_commit = {set}; {change}"));
+            sqlx::raw_sql(local).execute(&mut *transaction).await.must("change keys");
+            assert_eq!(setting(&mut transaction).await, expected, "{change}, set to {set}");
+        }
     }
 }
 

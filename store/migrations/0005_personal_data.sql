@@ -126,18 +126,28 @@ $$;
 -- Notes that the provider has a new wrapping key: keys that were wrapped before are refused, and
 -- those in the table are to be wrapped again. Returns the new epoch.
 create function annals.personal_rotated() returns bigint
-language sql
+language plpgsql
 security definer
 set search_path = annals, pg_temp
-as $$ update personal_wrapping w set epoch = w.epoch + 1 where w.is_only returning w.epoch $$;
+as $$
+declare
+    new_epoch bigint;
+begin
+    perform set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') not in ('on', 'remote_apply');
+    update personal_wrapping w set epoch = w.epoch + 1 where w.is_only returning w.epoch into new_epoch;
+    return new_epoch;
+end
+$$;
 
--- Replaces a wrapped key, unless it has changed since it was read.
+-- Replaces a wrapped key, unless it has changed since it was read. Durably: the earlier wrapping
+-- key can be destroyed next.
 create function annals.personal_rewrap(subject text, earlier bytea, wrapped bytea, epoch bigint) returns boolean
 language plpgsql
 security definer
 set search_path = annals, pg_temp
 as $$
 begin
+    perform set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') not in ('on', 'remote_apply');
     update personal_keys k set wrapped = personal_rewrap.wrapped, epoch = personal_rewrap.epoch
     where k.subject = personal_rewrap.subject and k.wrapped = personal_rewrap.earlier and personal_rewrap.wrapped is not null
         and personal_rewrap.epoch >= k.epoch;
