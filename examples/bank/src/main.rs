@@ -29,16 +29,19 @@ async fn main() -> Result<()> {
         .context("ANNALS_DATABASE_URL says which database to use; `make bank` sets it")?;
     let store = Store::connect(&url).await?;
     store.migrate().await?;
+    // As another process of the bank has it.
+    let elsewhere = Store::connect(&url).await?;
     // Each event that is made in this scope carries the actor and the correlation id.
     let run = Context::new().correlation_id(Uuid::now_v7()).actor("tutorial");
-    let played = run.scope(play_all(&store, &mut stdout())).await;
+    let played = run.scope(play_all(&store, &elsewhere, &mut stdout())).await;
+    elsewhere.close().await;
     store.close().await;
     played
 }
 
 /// The keys of owners are encrypted with a key in a file, which lasts for this run.
-async fn play_all(store: &impl EventStore, out: &mut impl Write) -> Result<()> {
-    let anna = play(store, out).await?;
+async fn play_all<S: EventStore>(store: &S, elsewhere: &S, out: &mut impl Write) -> Result<()> {
+    let anna = play(store, elsewhere, out).await?;
     let file = std::env::temp_dir().join(format!("{anna}.keys"));
     let played =
         owner::play(store, FileKeyProvider::open_or_create(&file)?, &anna, &mut *out).await;
@@ -52,13 +55,13 @@ fn account(owner: &str) -> Result<StreamName> {
 }
 
 /// Returns Anna's account.
-async fn play(store: &impl EventStore, out: &mut impl Write) -> Result<StreamName> {
+async fn play<S: EventStore>(store: &S, elsewhere: &S, out: &mut impl Write) -> Result<StreamName> {
     let bank = Bank::new(store.clone());
     let (anna, ben) = (account("anna")?, account("ben")?);
     let begin = Timestamp::now();
     operate(&bank, (&anna, &ben), out).await?;
     ask_again(&bank, &anna, out).await?;
-    race(&bank, (&anna, &ben), out).await?;
+    race([&bank, &Bank::new(elsewhere.clone())], (&anna, &ben), out).await?;
     look_back(&bank, &anna, begin, out).await?;
     correct(&bank, &anna, out).await?;
     upcast(store, &bank, &anna, out).await?;
@@ -111,10 +114,11 @@ async fn ask_again<S: EventStore>(
     Ok(())
 }
 
-/// Two counters and a transfer at the same time, again and again: none of them waits for a lock
-/// while it decides.
+/// A counter in this process and one in another, and a transfer, at the same time, again and again.
+/// The decisions of one process on an account take turns. Those of two processes do not know of
+/// each other: the slower one gets a conflict, with the new events, and is made again on them.
 async fn race<S: EventStore>(
-    bank: &Bank<S>,
+    [bank, elsewhere]: [&Bank<S>; 2],
     (anna, ben): (&StreamName, &StreamName),
     out: &mut impl Write,
 ) -> Result<()> {
@@ -123,7 +127,7 @@ async fn race<S: EventStore>(
     for _ in 0..ROUNDS {
         let (one, other, sent) = tokio::join!(
             bank.pay_in(anna, 100),
-            bank.pay_in(anna, 100),
+            elsewhere.pay_in(anna, 100),
             bank.transfer(anna, ben, 100)
         );
         decided_again += one?.tries + other?.tries + sent?.tries - 3;
@@ -206,9 +210,10 @@ mod tests {
     use annals_store::MemoryStore;
     use annals_testkit::{Must, Testbed};
 
-    async fn check(store: &impl annals_store::EventStore) {
+    /// Returns what it said.
+    async fn check<S: annals_store::EventStore>(store: &S, elsewhere: &S) -> String {
         let mut out = Vec::new();
-        super::play_all(store, &mut out).await.must("play the tutorial");
+        super::play_all(store, elsewhere, &mut out).await.must("play the tutorial");
         let out = String::from_utf8(out).must("read what it said");
         for expected in [
             "Anna opens it again: Err(OpenAlready)",
@@ -228,16 +233,27 @@ mod tests {
         ] {
             assert!(out.contains(expected), "no {expected:?} in:\n{out}");
         }
+        out
+    }
+
+    /// How often a decision was made again.
+    fn decided_again(out: &str) -> u32 {
+        let (before, _) = out.split_once(" times another append").must("tell the number");
+        let number = before.rsplit(' ').next().map(str::parse::<u32>);
+        number.must("have a number").must("be a number")
     }
 
     #[tokio::test]
     async fn the_bank_does_what_the_tutorial_says() {
         let bed = Testbed::new("bank").await;
-        check(bed.store()).await;
+        let out = check(bed.store(), &bed.another_store().await).await;
+        assert!(decided_again(&out) > 0, "no conflict in:\n{out}");
     }
 
     #[tokio::test]
     async fn it_does_the_same_without_a_database() {
-        check(&MemoryStore::new()).await;
+        let store = MemoryStore::new();
+        // Its operations complete at once: nothing comes first.
+        assert_eq!(decided_again(&check(&store, &store).await), 0);
     }
 }
