@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_store::{KeyProvider, Personal, PersonalError, PersonalKeys, Subject, VaultKeyProvider};
+use annals_store::{
+    Append, ExpectedVersion, KeyProvider, PersonalError, PersonalKeys, Subject, VaultKeyProvider,
+};
 use annals_testkit::{Must, Testbed};
 use serde_json::{Value, json};
 
+use crate::erasing::{named, names, stream};
 use crate::key_server::{self, Request};
 
 const TOKEN: &str = "a-token";
@@ -147,10 +150,17 @@ async fn a_vault_that_refuses_is_an_error_that_tells_whether_to_try_again() {
     let sealed = ask(TOKEN).await.unwrap_err();
     assert!(sealed.is_retryable, "{sealed}");
     vault.change(|engine| engine.is_sealed = false);
-    let key = ask(TOKEN).await.must("get a key");
-    // An outage does not make values unknown or erased.
+    ask(TOKEN).await.must("get a key");
+    // An outage does not make a recorded value unknown or erased.
+    let keys = || PersonalKeys::new(bed.store(), vault.provider(TOKEN));
+    let event = named(&keys(), 1, "Ann").await;
+    let append = Append::to(&stream(1), ExpectedVersion::Any, [event]);
+    bed.store().append(&append).await.must("append");
+    let name = names(bed.store(), 1).await.remove(0);
     vault.change(|engine| engine.is_sealed = true);
-    assert!(ask(TOKEN).await.unwrap_err().is_retryable);
-    let value: Personal<String> = Personal::new(key, "Ann".to_owned());
-    assert!(!value.is_erased());
+    let outage = keys().open(&name).await.unwrap_err();
+    let PersonalError::Provider(outage) = outage else { panic!("{outage}") };
+    assert!(outage.is_retryable, "{outage}");
+    vault.change(|engine| engine.is_sealed = false);
+    assert_eq!(keys().open(&name).await.must("open").value().must("be open"), "Ann");
 }
