@@ -66,6 +66,8 @@ mod forked;
 #[cfg(test)]
 mod garbled_registry;
 #[cfg(test)]
+mod given_when_then;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod isolation;
