@@ -79,7 +79,7 @@ fn tries(number: u32) -> NonZeroU32 {
 
 /// Another append that comes first, made when the decision runs for the n-th time: the decision
 /// itself cannot wait, so that it runs on a thread of its own.
-fn append_now(store: &impl EventStore, stream: &StreamName, event: NewEvent) {
+pub(crate) fn append_now(store: &impl EventStore, stream: &StreamName, event: NewEvent) {
     let (store, append) = (store.clone(), Append::to(stream, ExpectedVersion::Any, [event]));
     tokio::task::block_in_place(|| {
         tokio::runtime::Handle::current().block_on(async {
@@ -349,6 +349,43 @@ async fn transfers_in_a_circle_keep_the_sum(store: impl EventStore) {
         sum += balance;
     }
     assert_eq!(sum, 300);
+}
+
+/// Moves a cent from one stream to another, again and again.
+async fn move_cents(store: Store, [from, to]: [StreamName; 2], moves: u32) {
+    for _ in 0..moves {
+        let append = Append::to(&from, ExpectedVersion::Any, [deposited(-1)]);
+        let append = append.and_to(&to, ExpectedVersion::Any, [deposited(1)]);
+        store.append(&append).await.must("move a cent");
+    }
+}
+
+/// A decision that is refused has no append, whose conflict would tell of a mixed state.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_states_of_two_streams_are_of_one_moment() {
+    const MOVES: u32 = 300;
+    let bed = Testbed::new("streams_moment").await;
+    let store = bed.store();
+    let streams = ["from", "to"].map(account);
+    for stream in &streams {
+        open(store, stream, 1_000).await;
+    }
+    let elsewhere = bed.another_store().await;
+    let moving = tokio::spawn(move_cents(elsewhere, streams.clone(), MOVES));
+    let mut seen = Vec::new();
+    while seen.last() != Some(&(1_000 - i64::from(MOVES))) {
+        let decided = store
+            .decide((&streams[0], &streams[1]), |(from, to): &(Account, Account)| {
+                Err::<(Vec<AccountEvent>, Vec<AccountEvent>), _>((from.cents, to.cents))
+            })
+            .await;
+        let (from, to) = decided.must_not();
+        assert_eq!(from + to, 2_000, "{from} and {to} cents are of two moments");
+        seen.push(from);
+    }
+    moving.await.must("move cents");
+    seen.dedup();
+    assert!(seen.len() > 2, "no decision was made between two moves");
 }
 
 async fn a_stream_without_events_is_checked(store: impl EventStore) {
