@@ -6,12 +6,12 @@ use std::error::Error as StdError;
 use std::num::NonZeroUsize;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use annals_store::{
     Append, Appended, ExpectedVersion, Follow, Projection, ProjectionError, ProjectionFailure,
-    ProjectionStatus, RecordedEvent, Store, StreamName,
+    ProjectionRunner, ProjectionStatus, RecordedEvent, Store, StreamName,
 };
 use annals_testkit::{
     AccountEvent, DEADLINE, Dice, FaultyLink, Load, LoadOptions, Must, Pace, Pooler, Testbed,
@@ -36,7 +36,7 @@ pub(crate) struct Script {
     /// Refuses deposits of this amount.
     refused_cents: Option<i64>,
     /// Pauses before it returns, while no permit is there; closed: never.
-    gate: Semaphore,
+    pub(crate) gate: Semaphore,
     /// Batches that were begun.
     begun: AtomicUsize,
 }
@@ -48,7 +48,7 @@ impl Script {
         Arc::new(Self { refused_cents: None, gate, begun: AtomicUsize::new(0) })
     }
 
-    fn refusing(cents: i64) -> Arc<Self> {
+    pub(crate) fn refusing(cents: i64) -> Arc<Self> {
         let mut script = Arc::into_inner(Self::plain()).must("have the only handle");
         script.refused_cents = Some(cents);
         Arc::new(script)
@@ -64,7 +64,7 @@ impl Script {
         Ok(())
     }
 
-    fn gated() -> Arc<Self> {
+    pub(crate) fn gated() -> Arc<Self> {
         let mut script = Arc::into_inner(Self::plain()).must("have the only handle");
         script.gate = Semaphore::new(0);
         Arc::new(script)
@@ -149,8 +149,11 @@ pub(crate) fn balances(script: &Arc<Script>) -> Balances {
 pub(crate) struct Running(JoinHandle<()>);
 
 impl Running {
-    pub(crate) fn start(store: &Store, projection: Balances, lease: Duration) -> Self {
-        let runner = store.project(projection).lease(lease);
+    pub(crate) fn start(store: &Store, projection: impl Projection, lease: Duration) -> Self {
+        Self::run(store.project(projection).lease(lease))
+    }
+
+    fn run(runner: ProjectionRunner<impl Projection>) -> Self {
         Self(tokio::spawn(async move {
             runner.run(std::future::pending()).await.must("run the projection");
         }))
@@ -203,12 +206,12 @@ pub(crate) async fn until(store: &Store, version: u32, is_so: impl Fn(&Projectio
     annals_testkit::until("the status of the projection", asked).await;
 }
 
-async fn until_begun(script: &Script, batches: usize) {
+pub(crate) async fn until_begun(script: &Script, batches: usize) {
     let begun = async || script.begun.load(Ordering::SeqCst) >= batches;
     annals_testkit::until("so many batches begin", begun).await;
 }
 
-async fn failure(store: &Store) -> ProjectionFailure {
+pub(crate) async fn failure(store: &Store) -> ProjectionFailure {
     until(store, 1, |status| status.failure.is_some()).await;
     status(store, 1).await.failure.must("be stopped")
 }
@@ -449,8 +452,9 @@ async fn a_refused_event_stops_the_projection_until_it_is_skipped_and_is_named_w
     let store = bed.store();
     let script = Script::refusing(3);
     append(store, "a", 1..=2).await;
-    append(store, "b", 3..=4).await;
+    let behind = append(store, "b", 3..=4).await;
     let _running = Running::start(store, balances(&script), LONG);
+    let _other = Running::start(store, Other("others", 1), LONG);
     let failed = failure(store).await;
     assert_eq!((failed.stream.as_str(), failed.version.get()), ("account-b", 0));
     assert_eq!(
@@ -458,9 +462,15 @@ async fn a_refused_event_stops_the_projection_until_it_is_skipped_and_is_named_w
         ("MoneyDeposited", "3 cents are refused")
     );
     // The events before it are applied, those behind it are not.
-    assert_eq!(status(store, 1).await.events, 2);
-    until(store, 1, |status| status.failure.as_ref().is_some_and(|failed| failed.attempts >= 3))
+    let stopped = status(store, 1).await;
+    assert_eq!((stopped.events, stopped.lag_since), (2, behind.recorded_at));
+    assert!(stopped.position < stopped.log_position, "{stopped:?}");
+    until(store, 1, |status| status.failure.as_ref().is_some_and(|failed| failed.attempts >= 4))
         .await;
+    check_pause(store).await;
+    // Other projections go on.
+    let positions = behind.positions();
+    store.wait_for("others", positions, DEADLINE).await.must("see the events behind it");
 
     let wrong = annals_store::EventId::generate();
     store.skip_projection_event(NAME, wrong, "wrong").await.unwrap_err();
@@ -477,6 +487,15 @@ async fn a_refused_event_stops_the_projection_until_it_is_skipped_and_is_named_w
     store.skip_projection_event(NAME, failed.event_id, "again").await.must("skip");
     wait_for(store, &last).await;
     assert_eq!(status(store, 1).await.failure, None);
+}
+
+/// Asserts that each pause between attempts is twice as long as the one before, from 50 to 100 ms
+/// on.
+async fn check_pause(store: &Store) {
+    let query = sqlx::query_as(include_str!("sql/projection_pause.sql")).bind(NAME);
+    let (seconds, attempts): (f64, i32) = query.fetch_one(store.pool()).await.must("read a pause");
+    let shortest = 0.05 * (f64::from(attempts).exp2() - 1.0);
+    assert!(seconds > shortest - 0.001, "{seconds} s for {attempts} attempts");
 }
 
 #[tokio::test]
@@ -513,7 +532,44 @@ async fn a_deadlock_or_a_lost_connection_is_no_failure_of_an_event() {
     assert_eq!(balance(store, "a").await, 1);
 }
 
-#[tokio::test]
+/// Pays in a cent, again and again, until it is over; their number.
+async fn pay_cents(store: Store, is_over: Arc<AtomicBool>) -> i64 {
+    let mut cents = 0;
+    while !is_over.load(Ordering::SeqCst) {
+        append(&store, "a", [1]).await;
+        cents += 1;
+    }
+    cents
+}
+
+/// Reads the balance, again and again, until it is over: each read succeeds, and never sees an
+/// earlier state than the one before. Returns how often another version was shown.
+async fn read_balance(store: Store, is_over: Arc<AtomicBool>) -> u32 {
+    let (mut versions, mut last, mut is_tenfold) = (0, 0, false);
+    while !is_over.load(Ordering::SeqCst) {
+        let read = balance(&store, "a").await;
+        // The balance is far from a tenth and from ten times of what it was.
+        let shown = read > 1_000_000;
+        let cents = if shown { read / 10 } else { read };
+        assert!(cents >= last, "{last} cents, then {cents}");
+        versions += u32::from(shown != is_tenfold);
+        (last, is_tenfold) = (cents, shown);
+    }
+    versions
+}
+
+/// Asserts the progress of version 2 behind its first batch of 100 events.
+async fn check_progress(store: &Store) {
+    until(store, 2, |status| status.events == 100).await;
+    let built = status(store, 2).await;
+    let left = built.log_position.get() - built.position.get();
+    assert_eq!((left, built.lag_since.is_some()), (600, true));
+    let rate = built.events_per_second.must("have a rate");
+    let time_left = built.time_left.must("have a time").as_secs_f64();
+    assert!(rate > 0.0 && (rate * time_left - 600.0).abs() < 1.0, "{rate}/s, {time_left} s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_version_is_built_beside_the_old_one_and_one_switch_shows_it_and_back() {
     let bed = Testbed::new("blue_green").await;
     let store = bed.store();
@@ -522,29 +578,36 @@ async fn a_new_version_is_built_beside_the_old_one_and_one_switch_shows_it_and_b
     until(store, 1, |status| status.events == 700).await;
     let sum: i64 = (1..=700).sum();
 
-    // Held before its first batch ends, it is behind: readers see the old one.
+    // Held before its second batch ends, it is behind: readers see the old one.
     let script = Script::gated();
-    let second = Balances { version: 2, script: Arc::clone(&script) };
-    let green = Running::start(store, second, LONG);
-    until_begun(&script, 1).await;
+    let second = store.project(Balances { version: 2, script: Arc::clone(&script) }).lease(LONG);
+    let green = Running::run(second.batch_events_max(NonZeroUsize::new(100).unwrap()));
+    script.gate.add_permits(1);
+    check_progress(store).await;
     let early = store.switch_projection(NAME, 2, Duration::ZERO).await.unwrap_err();
     assert!(matches!(early, ProjectionError::Behind { .. }), "{early:?}");
     assert_eq!(balance(store, "a").await, sum);
     script.gate.close();
-    let last = append(store, "a", [1]).await;
-    store.switch_projection(NAME, 2, DEADLINE).await.must("switch");
-    wait_for(store, &last).await;
-    assert_eq!(balance(store, "a").await, 10 * (sum + 1));
-    let [one, two] = [status(store, 1).await, status(store, 2).await];
-    assert_eq!((one.is_active, two.is_active), (false, true));
-    assert!(two.events_per_second.is_some_and(|rate| rate > 0.0));
-    assert!(two.time_left.is_some());
 
-    // Both are live, and the way back is the same.
+    // While events and readers come, both are live, and the way back is the same.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let paying = tokio::spawn(pay_cents(store.clone(), Arc::clone(&is_over)));
+    let reading = tokio::spawn(read_balance(bed.another_store().await, Arc::clone(&is_over)));
+    for version in [2, 1, 2, 1, 2] {
+        store.switch_projection(NAME, version, DEADLINE).await.must("switch");
+        let [one, two] = [status(store, 1).await, status(store, 2).await];
+        assert_eq!((one.is_active, two.is_active), (version == 1, version == 2));
+        let seen = append(store, "b", [1]).await;
+        wait_for(store, &seen).await;
+    }
+    is_over.store(true, Ordering::SeqCst);
+    let paid = paying.await.must("pay");
+    assert!(reading.await.must("read") > 0, "no switch was seen");
     let last = append(store, "a", [1]).await;
-    store.switch_projection(NAME, 1, DEADLINE).await.must("switch back");
     wait_for(store, &last).await;
-    assert_eq!(balance(store, "a").await, sum + 2);
+    assert_eq!(balance(store, "a").await, 10 * (sum + paid + 1));
+    store.switch_projection(NAME, 1, DEADLINE).await.must("switch back");
+    assert_eq!(balance(store, "a").await, sum + paid + 1);
     store.drop_projection(NAME, 1).await.unwrap_err();
     drop(green);
     store.drop_projection(NAME, 2).await.must("delete the second version");
@@ -552,8 +615,8 @@ async fn a_new_version_is_built_beside_the_old_one_and_one_switch_shows_it_and_b
     store.switch_projection(NAME, 2, Duration::ZERO).await.unwrap_err();
 }
 
-/// Takes the place of a projection with an illegal name or other events.
-struct Other(&'static str, u32);
+/// Applies nothing: with an illegal name, with other events, or beside a stopped projection.
+pub(crate) struct Other(&'static str, u32);
 
 impl Projection for Other {
     fn name(&self) -> &'static str {
@@ -569,7 +632,7 @@ impl Projection for Other {
     }
 
     fn tables(&self) -> &'static str {
-        ""
+        "create table nothing (position bigint)"
     }
 
     async fn apply(
