@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 
-use annals_store::{Append, ExpectedVersion, Read};
+use annals_store::{Append, ExpectedVersion, Read, Version};
 use annals_testkit::{
     CATEGORY, Isolation, Must, RawRecord, RelayProcess, Testbed, account, check, delete_topic,
     deposited, read_topic, until,
@@ -163,6 +163,12 @@ async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are
     let (bed, mut relay) = published("replay_selected").await;
     relay.restart();
     relay.event("publishing").await;
+    // Published and truncated: a replay has only the events that are left.
+    bed.until_copied().await;
+    let before = Version::new(11).must("number");
+    let truncates =
+        async || bed.store().truncate_stream(&account(4), before, "a test").await.is_ok();
+    until("the relay has passed the events", truncates).await;
     let side = bed.topic("some-side");
     let some = [
         "replay",
@@ -181,8 +187,8 @@ async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are
     ];
     bed.relay().must_run(&some).await;
     let found = versions(&records(&bed, "some-side").await);
-    let expected = ["account-3", "account-4"].map(|name| (name.to_owned(), vec![10, 11, 12]));
-    assert_eq!(found, expected.into());
+    let expected = [("account-3", vec![10, 11, 12]), ("account-4", vec![11, 12])];
+    assert_eq!(found, expected.map(|(name, versions)| (name.to_owned(), versions)).into());
     select_by_times(&bed).await;
 
     let own = ["replay", "--category", CATEGORY, "--reason", "a test"];

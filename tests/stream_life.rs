@@ -2,13 +2,15 @@
 //! behind the removed events, an archived one leaves the table of events and comes back.
 
 use annals_store::{
-    Append, AppendError, Decide, DecideError, EventStore, ExpectedVersion, Follow, Read,
+    Append, AppendError, Decide, DecideError, Error, EventStore, ExpectedVersion, Follow, Read,
     RecordedEvent, Refusal, Store, StreamName, Version,
 };
 use annals_testkit::{
     Account, Follower, Must, RelayProcess, Testbed, account, deposited, opened, take, until,
 };
 use futures_util::TryStreamExt;
+
+use crate::projections::{self, LONG, Running, Script, balances, until_begun};
 
 async fn append(store: &Store, stream: &StreamName, sequences: std::ops::Range<i64>) {
     let append = Append::to(stream, ExpectedVersion::Any, sequences.map(deposited));
@@ -156,6 +158,35 @@ async fn an_archived_stream_leaves_the_log_and_comes_back_as_it_was() {
     store.append(&append).await.must("append");
 }
 
+/// Asserts that neither truncation nor archive takes the events, since a reader has not read them.
+async fn are_kept(store: &Store, stream: &StreamName, reader: &str) {
+    let before = Version::new(3).must("number");
+    let truncated = store.truncate_stream(stream, before, "old").await.map(drop);
+    let archived = store.archive_stream(stream, "old").await.map(drop);
+    for refused in [truncated, archived] {
+        let Err(Error::Database { source, .. }) = refused else { panic!("{refused:?}") };
+        let source = source.as_database_error().must("be the server's");
+        let names = source.message().rsplit(": ").next();
+        assert_eq!((source.code().as_deref(), names), (Some("55000"), Some(reader)));
+    }
+}
+
+#[tokio::test]
+async fn events_that_a_projection_has_not_applied_stay() {
+    let bed = Testbed::new("not_applied").await;
+    let (store, stream, script) = (bed.store(), account("a"), Script::gated());
+    append(store, &stream, 0..4).await;
+    let _running = Running::start(store, balances(&script), LONG);
+    until_begun(&script, 1).await;
+    store.close_stream(&stream, "old").await.must("close");
+    are_kept(store, &stream, "projection balances version 1").await;
+    script.gate.close();
+    projections::until(store, 1, |status| status.events == 4).await;
+    let before = Version::new(3).must("number");
+    assert_eq!(store.truncate_stream(&stream, before, "old").await.must("truncate"), 3);
+    assert_eq!(store.archive_stream(&stream, "old").await.must("archive"), 1);
+}
+
 #[tokio::test]
 async fn events_that_a_relay_has_not_published_stay() {
     let bed = Testbed::new("unpublished").await;
@@ -168,8 +199,9 @@ async fn events_that_a_relay_has_not_published_stay() {
     relay.kill().await;
     append(store, &stream, 2..4).await;
     store.close_stream(&stream, "old").await.must("close");
-    let early = store.archive_stream(&stream, "old").await;
-    assert!(early.is_err(), "unpublished events were archived");
+    let deployment = sqlx::query_scalar(include_str!("sql/deployments.sql"));
+    let deployment: String = deployment.fetch_one(store.pool()).await.must("find the deployment");
+    are_kept(store, &stream, &format!("deployment {deployment}")).await;
     let relay = RelayProcess::start(&bed.relay());
     follower.until_count(4).await;
     bed.until_copied().await;
