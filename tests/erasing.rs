@@ -12,7 +12,7 @@ use annals_store::{
     PersonalDataEvent, PersonalError, PersonalKeys, Projection, Read, RecordedEvent, Refusal,
     Snapshots, Store, StreamName, Subject, SubjectErased, events,
 };
-use annals_testkit::{DEADLINE, Follower, Must, RelayProcess, Testbed, until};
+use annals_testkit::{DEADLINE, Dump, Follower, Must, RelayProcess, Testbed, until};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -79,6 +79,13 @@ impl Keys {
         PersonalKeys::new(&self.bed.another_store().await, self.provider())
     }
 
+    /// Whether a backup has a text in any table, as text or in the bytes of a payload.
+    async fn backup_has(&self, text: &str) -> bool {
+        let dump = Dump::as_sql(&self.bed.database_url()).await;
+        let bytes: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        dump.contains(text) || dump.contains(&bytes)
+    }
+
     async fn has_text(&self, text: &str) -> bool {
         let query = sqlx::query_scalar(include_str!("sql/has_text.sql")).bind(text.as_bytes());
         query.fetch_one(self.bed.store().pool()).await.must("search the tables")
@@ -142,7 +149,9 @@ async fn an_erased_person_is_unreadable_and_was_never_stored_in_the_clear() {
     let (here, elsewhere, store) = (keys.here(), keys.elsewhere().await, keys.bed.store());
     append(store, 1, named(&here, 1, NAME).await).await.must("append");
     append(store, 2, named(&elsewhere, 2, "Bob").await).await.must("append");
-    assert!(!keys.has_text("Lochaber").await && !keys.has_text("ann@example.org").await);
+    for text in ["Lochaber", "ann@example.org"] {
+        assert!(!keys.has_text(text).await && !keys.backup_has(text).await, "{text}");
+    }
 
     let (ann, bob) = (names(store, 1).await.remove(0), names(store, 2).await.remove(0));
     for reader in [&here, &elsewhere] {
@@ -164,6 +173,10 @@ async fn an_erased_person_is_unreadable_and_was_never_stored_in_the_clear() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].subject, "customer-1");
     assert_eq!(told[0].key_id, ann.key_id().map(|id| id.to_string()));
+    store.close_stream(&stream(1), "erased").await.must("close");
+    store.archive_stream(&stream(1), "erased").await.must("archive");
+    assert!(!keys.backup_has("Lochaber").await);
+    assert!(keys.backup_has("customer-1").await, "a backup has what is not personal");
 }
 
 async fn first_key(process: PersonalKeys, number: u32, start: Arc<Barrier>) -> KeyId {

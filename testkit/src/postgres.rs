@@ -184,6 +184,17 @@ impl Dump {
         Self::with(url, &["--schema-only", "--no-publications"]).await
     }
 
+    /// The database at a URL as SQL: texts as they are, bytes in hexadecimal digits.
+    ///
+    /// # Panics
+    /// As [`of`](Self::of).
+    pub async fn as_sql(url: &str) -> String {
+        let dump = Command::new(program("pg_dump").await).arg(url).output().await;
+        let dump = dump.must("run pg_dump");
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        String::from_utf8(dump.stdout).must("be UTF-8")
+    }
+
     async fn with(url: &str, options: &[&str]) -> Self {
         let file = output_directory().join(format!("dump-{}", Uuid::new_v4().simple()));
         let mut dump = Command::new(program("pg_dump").await);
