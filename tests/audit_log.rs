@@ -4,7 +4,8 @@
 use std::process::{Command, Output};
 
 use annals_store::{
-    Append, Context, ExpectedVersion, Metadata, NewEvent, SchemaName, StoreOptions, StreamName,
+    Append, Context, ExpectedVersion, FileKeyProvider, Metadata, NewEvent, PersonalKeys,
+    SchemaName, StoreOptions, StreamName, Subject,
 };
 use annals_testkit::{Must, Testbed, account, deposited, opened};
 use serde_json::Value;
@@ -175,10 +176,26 @@ async fn streams_are_closed_and_people_erased_by_command() {
     let personal = |arguments: &[&str]| {
         lines(&bed, &[&["personal", "--key-file", file], arguments].concat()).remove(0)
     };
-    let erased = personal(&["erase", "customer-1", "--reason", "a test"]);
-    assert_eq!((&erased["key_id"], &erased["erased_before"]), (&Value::Null, &false.into()));
-    assert_eq!(personal(&["erase", "customer-1", "--reason", "a test"])["erased_before"], true);
-    assert_eq!(personal(&["rotate"])["rewrapped"], 0);
+    let keys = FileKeyProvider::open_or_create(file).must("make a key file");
+    let keys = PersonalKeys::new(bed.store(), keys);
+    let mut ids = Vec::new();
+    for subject in ["customer-1", "customer-2", "customer-3"] {
+        let subject = Subject::new(subject).must("name a subject");
+        ids.push(keys.subject(&subject).await.must("get a key").id());
+    }
+    let erase = |subject: &str| personal(&["erase", subject, "--reason", "a test"]);
+    let erased = erase("customer-1");
+    assert_eq!(erased["key_id"].as_str(), Some(&*ids[0].to_string()));
+    assert_eq!(erased["erased_before"], false);
+    assert_eq!(erase("customer-1")["erased_before"], true);
+    assert_eq!(erase("customer-without-key")["key_id"], Value::Null);
+    assert_eq!(personal(&["rotate"])["rewrapped"], 2);
+    assert_eq!(personal(&["rewrap"])["rewrapped"], 0);
+    // A rotation that ends before its second step.
+    let stopped = sqlx::query(include_str!("sql/personal_new_epoch.sql"));
+    stopped.execute(bed.store().pool()).await.must("rotate in part");
+    assert!(!annals(&bed, &["personal", "--key-file", file, "forget-backups"]).status.success());
+    assert_eq!(personal(&["rewrap"])["rewrapped"], 2);
     assert_eq!(personal(&["forget-backups"])["destroyed"], true);
     assert_eq!(personal(&["finish"])["erased"], serde_json::json!([]));
     std::fs::remove_file(file).must("remove the key file");

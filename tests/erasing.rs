@@ -408,6 +408,11 @@ async fn a_rotation_keeps_values_readable_and_makes_the_keys_of_old_backups_usel
     here.destroy_earlier_wrapping_keys().await.must("destroy the earlier wrapping key");
     let lost = keys.provider().unwrap(&backup).await.unwrap_err();
     assert!(!lost.is_retryable, "{lost}");
+    // A key that was wrapped before the rotation and is stored behind it is refused.
+    let late = sqlx::query(include_str!("sql/personal_late_key.sql"));
+    let late = late.bind(subject(5).to_string()).bind([5_u8; 16].to_vec());
+    assert_eq!(late.fetch_all(store.pool()).await.must("be answered").len(), 0);
+    here.subject(&subject(5)).await.must("get a key of the new epoch");
     let elsewhere = keys.elsewhere().await;
     for number in [2, 3] {
         let opened = elsewhere.open(&names(store, number).await[0]).await.must("open");
