@@ -2,14 +2,20 @@
 //! streams.
 
 use annals_store::{
-    Append, Category, ExpectedVersion, Follow, Key, Read, RecordedEvent, Store, StoreOptions,
+    Append, Category, EventStore, ExpectedVersion, Follow, Key, Read, RecordedEvent, Store,
+    StoreOptions, StreamName,
 };
 use annals_testkit::{
-    CATEGORY, FaultyLink, Must, Testbed, account, deposited, deposited_for, opened, take,
+    Account, CATEGORY, FaultyLink, MoneyDeposited, Must, Testbed, account, deposited,
+    deposited_for, opened, take,
 };
 use futures_util::TryStreamExt;
 
+use crate::deciding::append_now;
+
 const APPENDS: usize = 20;
+/// The pool's, of a connection that it has not lent for a moment.
+const LIVENESS_CHECK: &str = "S";
 
 /// The round trips of one append, without those of earlier work.
 async fn round_trips(proxy: &FaultyLink, store: &Store, append: &Append) -> Vec<String> {
@@ -98,6 +104,40 @@ async fn a_conflict_is_learned_with_the_events_since_in_one_round_trip() {
     assert_eq!(refused.conflict_of(&account("a")).must("find the conflict").events.len(), 3);
 }
 
+/// Decides, while an append of another store comes first; the number of tries.
+async fn decide_behind(first: &Store, store: &Store, stream: &StreamName) -> u32 {
+    let mut is_first = true;
+    let decision = |account: &Account| {
+        if std::mem::take(&mut is_first) {
+            append_now(first, stream, deposited(1));
+        }
+        let (sequence, note) = (0, String::new());
+        let deposited = MoneyDeposited { sequence, cents: account.cents, note };
+        Ok::<_, std::fmt::Error>(vec![deposited.into()])
+    };
+    store.decide(stream, decision).await.must("decide").tries
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_is_made_again_on_the_events_of_its_conflict_without_a_read() {
+    let bed = Testbed::new("decided_again").await;
+    let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
+    let store = connect(&proxy, &bed).await;
+    let stream = account("a");
+    // The second time, all statements are prepared.
+    for is_prepared in [false, true] {
+        let before = idle(&proxy, &store).await;
+        let tries = decide_behind(bed.store(), &store, &stream).await;
+        let mut round_trips = proxy.round_trips_after(before);
+        round_trips.retain(|sent| *sent != LIVENESS_CHECK);
+        if is_prepared {
+            // The load, the append with the conflict, and the next append.
+            assert_eq!((round_trips.len(), tries), (3, 2), "{round_trips:?}");
+        }
+    }
+    assert_eq!(bed.recorded().await.len(), 4);
+}
+
 #[tokio::test]
 async fn between_appends_without_a_pause_there_is_no_round_trip() {
     let bed = Testbed::new("without_a_pause").await;
@@ -111,7 +151,8 @@ async fn between_appends_without_a_pause_there_is_no_round_trip() {
     for number in 0..APPENDS {
         store.append(&append(1 + number)).await.must("append");
     }
-    let signs_of_life = proxy.round_trips_after(before).iter().filter(|sent| *sent == "S").count();
+    let round_trips = proxy.round_trips_after(before);
+    let signs_of_life = round_trips.iter().filter(|sent| *sent == LIVENESS_CHECK).count();
     assert!(signs_of_life <= 1, "{signs_of_life} liveness checks between {APPENDS} appends");
 }
 
