@@ -11,8 +11,8 @@ use annals_store::{
     RecordedEvent, Refusal, StreamName, Subject, Tag, Version,
 };
 use annals_testkit::{
-    Account, AccountClosed, CATEGORY, DEADLINE, Dice, Must, Testbed, account, closed, deposited,
-    deposited_for, opened,
+    Account, AccountClosed, AccountOpened, CATEGORY, DEADLINE, Dice, Must, Testbed, account,
+    closed, deposited, deposited_for, opened,
 };
 use futures_util::TryStreamExt;
 use uuid::Uuid;
@@ -394,13 +394,24 @@ async fn an_event_takes_the_context_of_its_request(store: impl EventStore) {
     let events: Vec<_> = read.try_collect().await.must("read");
     let actors: Vec<_> = events.iter().map(|event| event.metadata.actor.as_deref()).collect();
     assert_eq!(actors, [Some("ann"), None, Some("ann"), Some("eve"), Some("bob")]);
-    let taken = &events[0];
+    let taken = events[0].clone();
     assert_eq!(taken.metadata.correlation_id, Some(Uuid::from_u128(1)));
     assert_eq!(taken.metadata.causation_id, Some(Uuid::from_u128(2)));
     let custom = [("client".to_owned(), "web".into()), ("attempt".to_owned(), 2.into())];
     assert_eq!(taken.metadata.custom, custom.into());
     assert_eq!(taken.headers, [("tenant".to_owned(), "north".to_owned())].into());
     assert_eq!(events[2].metadata, taken.metadata);
+    assert_eq!(events[1].metadata, Metadata::default());
+    // The events of a decision are made where it runs; one that was made outside stays as it is.
+    let (stream, outside) = (account("b"), deposited(6));
+    let open = AccountOpened { owner: "ann".to_owned() };
+    let decision = |_: &Account| Ok::<_, std::fmt::Error>(vec![open.clone().into()]);
+    request.clone().scope(store.decide(&stream, decision)).await.must("decide");
+    let append = Append::to(&stream, ExpectedVersion::Any, [outside]);
+    request.scope(EventStore::append(&store, &append)).await.must("append");
+    let read = store.read(Read::stream(&stream));
+    let events: Vec<_> = read.try_collect().await.must("read");
+    assert_eq!((&events[0].metadata, &events[0].headers), (&taken.metadata, &taken.headers));
     assert_eq!(events[1].metadata, Metadata::default());
 }
 
