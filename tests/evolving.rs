@@ -119,6 +119,37 @@ impl Aggregate for Names {
     }
 }
 
+/// What two types of the third release say together, joined by the state.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Letterhead {
+    name: Option<String>,
+    address: Option<String>,
+}
+
+impl Letterhead {
+    /// None before both are known.
+    fn text(&self) -> Option<String> {
+        Some(format!("{}, {}", self.name.as_ref()?, self.address.as_ref()?))
+    }
+}
+
+impl Aggregate for Letterhead {
+    type Event = v2::PersonEvent;
+
+    fn apply(&mut self, event: v2::PersonEvent) {
+        match event {
+            v2::PersonEvent::PersonNamed(v2::PersonNamed { first, last }) => {
+                self.name = Some(format!("{first} {last}"));
+            }
+            v2::PersonEvent::PersonMoved(moved) => self.address = Some(moved.address),
+        }
+    }
+
+    fn unknown_events() -> UnknownEvents {
+        UnknownEvents::Skip
+    }
+}
+
 /// The program of the second release, which skips unknown types.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tolerant(usize);
@@ -182,6 +213,13 @@ async fn check_reads(store: &impl EventStore) {
     assert_eq!((tolerant.state, tolerant.version), (Tolerant(2), Version::new(4)));
     let strict = store.load::<Strict>(&person()).await.unwrap_err();
     assert!(matches!(strict, Error::Decode { version, .. } if version.get() == 2), "{strict:?}");
+    // Two events that say one thing together are joined by the state, in any order.
+    let texts = [None, Some("Ann Berg, Bonn"), Some("Ann Berg, Rome"), Some("Ann Cox, Rome")];
+    for (number, expected) in (0..).zip(texts) {
+        let version = Version::new(number).must("number");
+        let loaded = store.load_at::<Letterhead>(&person(), version).await.must("load");
+        assert_eq!(loaded.state.text().as_deref(), expected, "version {number}");
+    }
     // A decision on an upcast state is made under the version of the last recorded event.
     let decision = |names: &Names| {
         let full = format!("{} again", names.0[3]);
