@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use annals_store::{Read, RecordedEvent};
+use annals_store::{Read, RecordedEvent, SchemaName, StoreOptions};
 use annals_testkit::{HttpAnswer, Must, Testbed, http_get};
 use futures_util::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +20,25 @@ async fn start(bed: &Testbed) -> SocketAddr {
     });
     HttpAnswer::until(address, "/health/ready", 200).await;
     address
+}
+
+#[tokio::test]
+async fn the_service_is_ready_while_its_database_has_the_tables() {
+    let bed = Testbed::new("axum_ready").await;
+    let schema = SchemaName::new("elsewhere").must("name a schema");
+    let store = StoreOptions::default().schema(schema).connect(&bed.database_url()).await;
+    let store = store.must("connect");
+    let listener = TcpListener::bind("127.0.0.1:0").await.must("listen");
+    let address = listener.local_addr().must("have an address");
+    let routes = crate::service::routes(store.clone());
+    tokio::spawn(async move { axum::serve(listener, routes).await.must("serve") });
+    for (ready, migrate) in [(503, true), (200, false)] {
+        assert_eq!(http_get(address, "/health/live", "").await.status, 200);
+        assert_eq!(http_get(address, "/health/ready", "").await.status, ready);
+        if migrate {
+            store.migrate().await.must("migrate");
+        }
+    }
 }
 
 /// Posts JSON under a key.
