@@ -1,5 +1,5 @@
 //! The audit log of a period, a stream, an actor or a correlation, and the causal tree of an event:
-//! as JSON lines of the command `annals`, and in SQL views.
+//! as JSON lines of the command `annals`, and in SQL views; and its other commands.
 
 use std::process::{Command, Output};
 
@@ -10,6 +10,8 @@ use annals_store::{
 use annals_testkit::{Must, Testbed, account, deposited, opened};
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::projections::{self, LONG, Running, Script, balances, failure};
 
 /// Runs `annals`.
 pub(crate) fn annals(bed: &Testbed, arguments: &[&str]) -> Output {
@@ -135,6 +137,7 @@ async fn the_program_ends_with_documented_codes_and_says_an_error_once_with_its_
         &["log"][..],
         &["tree", &tree],
         &["stream", "show", "account-a"],
+        &["projection", "list"],
         &["stream", "close", "account-a", "--reason", "a test"],
     ] {
         let ended = annals(&bed, &[arguments, &["--no-such-argument"]].concat());
@@ -159,6 +162,35 @@ async fn a_store_in_another_schema_is_administered() {
     store.append(&append).await.must("append");
     assert_eq!(lines(&bed, &["log"]).len(), 0);
     assert_eq!(lines(&bed, &["--schema", "elsewhere", "log"]).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_projection_is_listed_skipped_and_switched_by_command() {
+    let bed = Testbed::new("projection_command").await;
+    assert!(lines(&bed, &["projection", "list"]).is_empty());
+    let (id, position) = append(&bed, &account("a"), deposited(3)).await;
+    let _running = Running::start(bed.store(), balances(&Script::refusing(3)), LONG);
+    failure(bed.store()).await;
+    let listed = lines(&bed, &["projection", "list"]).remove(0);
+    assert_eq!((&listed["projection"], &listed["version"]), (&"balances".into(), &1.into()));
+    assert_eq!((&listed["events"], &listed["log_position"]), (&0.into(), &position.into()));
+    let (failed, id) = (&listed["failure"], id.to_string());
+    assert_eq!(
+        (&failed["event_id"], &failed["stream"]),
+        (&id.as_str().into(), &"account-a".into())
+    );
+
+    let skip = ["projection", "skip", "balances", &id];
+    assert_eq!(annals(&bed, &skip).status.code(), Some(2), "without a reason");
+    let skipped = lines(&bed, &[&skip[..], &["--reason", "a test"]].concat());
+    assert_eq!(skipped[0]["skipped"], id);
+    projections::until(bed.store(), 1, |status| status.failure.is_none()).await;
+    assert_eq!(lines(&bed, &["projection", "list", "balances"])[0]["failure"], Value::Null);
+    let switch = |version| ["projection", "switch", "balances", version, "--deadline-s", "0"];
+    assert_eq!(lines(&bed, &switch("1"))[0]["shown"], 1);
+    for wrong in [&switch("2")[..], &["projection", "list", "none"]] {
+        assert_eq!(annals(&bed, wrong).status.code(), Some(1), "{wrong:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

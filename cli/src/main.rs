@@ -1,14 +1,18 @@
-//! `annals`: the audit log, personal data and the life of streams, from the command line.
+//! `annals`: the audit log, personal data, projections and the life of streams, from the command
+//! line.
 
 mod audit_log;
 mod documents;
 mod personal;
+mod projection;
 mod stream;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use annals_store::{PersonalError, SchemaName, SchemaNameError, Store, StoreOptions};
+use annals_store::{
+    PersonalError, ProjectionError, SchemaName, SchemaNameError, Store, StoreOptions,
+};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -16,8 +20,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "annals", version)]
 struct AnnalsArguments {
-    /// The URL of the database; roles: annals_read for the audit log, annals_append for erasures,
-    /// annals_admin for keys and streams.
+    /// The URL of the database; roles: annals_read for the audit log and the state of projections,
+    /// annals_append for erasures and switches, annals_admin for keys and streams.
     #[arg(long, env = "ANNALS_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     /// The database schema that has the tables.
@@ -35,6 +39,8 @@ enum AnnalsCommand {
     Tree(audit_log::Tree),
     /// Erases subjects, and rotates the key that encrypts their keys.
     Personal(personal::PersonalArguments),
+    /// Prints the state of projections, skips events, and switches versions.
+    Projection(projection::ProjectionArguments),
     /// Shows, closes, truncates and archives a stream.
     Stream(stream::Stream),
     /// Prints a script for a shell that completes the commands of this program.
@@ -64,6 +70,7 @@ async fn run(arguments: AnnalsArguments) -> anyhow::Result<()> {
         AnnalsCommand::Log(log) => log.run(&connect().await?).await,
         AnnalsCommand::Tree(tree) => tree.run(&connect().await?).await,
         AnnalsCommand::Personal(personal) => personal.run(&connect().await?).await,
+        AnnalsCommand::Projection(projection) => projection.run(&connect().await?).await,
         AnnalsCommand::Stream(stream) => stream.run(&connect().await?).await,
     }
 }
@@ -91,9 +98,11 @@ fn in_full(error: &anyhow::Error) -> String {
             line = format!("{line}{gap}{cause}");
         }
     }
-    let of_store = match error.downcast_ref() {
-        Some(PersonalError::Store(error)) => Some(error),
-        Some(_) | None => error.downcast_ref(),
+    let of_store = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(PersonalError::Store(error)), _) | (_, Some(ProjectionError::Store(error))) => {
+            Some(error)
+        }
+        (Some(_) | None, Some(_) | None) => error.downcast_ref(),
     };
     if of_store.is_some_and(annals_store::Error::is_not_migrated) {
         line.push_str(": run `annals-relay migrate`, or give --schema");

@@ -183,6 +183,7 @@ statements!(
     projection_status,
     projection_switch,
     projection_take_over,
+    projections,
     read_all,
     read_all_backwards,
     read_category,

@@ -167,6 +167,16 @@ impl Store {
         Ok(())
     }
 
+    /// The names of all projections of this database.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Store`].
+    pub async fn projections(&self) -> Result<Vec<String>, ProjectionError> {
+        let names = sqlx::query_scalar(self.statements().projections.clone());
+        let names = names.fetch_all(self.pool()).await;
+        names.map_err(ProjectionError::database("list the projections"))
+    }
+
     async fn try_switch(&self, projection: &str, version: u32) -> Result<bool, ProjectionError> {
         let failed = ProjectionError::database("switch a projection");
         let mut own = self.pool().acquire().await.map_err(&failed)?.detach();
