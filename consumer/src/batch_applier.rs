@@ -19,6 +19,7 @@ use crate::progress::PartitionProgress;
 use crate::projection::Projection;
 use crate::registry::SchemaRegistry;
 use crate::target::Target;
+use crate::topic_watch::AddedPartitions;
 use crate::transaction::{BatchOutcome, Exceeded};
 use crate::version_cache::VersionCache;
 use crate::version_filter::VersionFilter;
@@ -56,18 +57,45 @@ impl<T: Target> BatchApplier<T> {
         }
     }
 
-    /// Starts topics that were found, and checks that their partition counts have not changed.
+    /// Starts topics that were found, and checks that they have not lost partitions.
     pub(crate) async fn claim(&mut self, topics: &PartitionCounts) -> Result<(), RunEnd> {
         self.accepted_gaps = Arc::new(self.target.accepted_gaps().await?);
         for (topic, &found) in topics {
-            let known = self.target.claim_topic(topic, found).await?;
-            if known != found {
+            let known = self.claim_topic(topic, found).await?;
+            if found < known {
                 let topic = Arc::clone(topic);
                 let error = ConsumeError::Repartitioned { topic, known, found };
                 return Err(RunEnd::Error(error.into()));
             }
         }
         Ok(())
+    }
+
+    /// Starts the partitions that the group assigns before this runner has `found` them.
+    pub(crate) async fn claim_assigned(
+        &mut self,
+        partitions: &[TopicPartition],
+        found: &PartitionCounts,
+    ) -> Result<(), RunEnd> {
+        let mut counts = PartitionCounts::new();
+        for (topic, partition) in partitions {
+            let count = counts.entry(Arc::clone(topic)).or_default();
+            *count = (partition + 1).max(*count);
+        }
+        counts.retain(|topic, count| found.get(topic).is_none_or(|found| *count > *found));
+        for (topic, count) in counts {
+            self.claim_topic(&topic, count).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the partitions of a topic that are not recorded; returns how many were.
+    async fn claim_topic(&mut self, topic: &Arc<str>, found: i32) -> Result<i32, RunEnd> {
+        let recorded = self.target.claim_topic(topic, found).await?;
+        if found > recorded {
+            AddedPartitions { recorded, found }.report(topic);
+        }
+        Ok(recorded)
     }
 
     /// Becomes the owner of partitions, and loads the progress in them.

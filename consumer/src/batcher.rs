@@ -17,7 +17,7 @@ use crate::progress::PartitionProgress;
 use crate::projection::{Projection, Sharing};
 use crate::resume::{RefusedOffset, ResumeCheck, check_resume, refused};
 use crate::settings::ConsumerSettings;
-use crate::topic_watch::{TopicChanges, TopicWatch};
+use crate::topic_watch::TopicWatch;
 use crate::version_filter::FirstVersion;
 
 /// Interval of the check for the end, until it is reached.
@@ -50,7 +50,7 @@ pub(crate) struct Batcher {
 pub(crate) enum BatcherEvent {
     /// Records, in the order of each partition.
     Records(Vec<FetchedRecord>),
-    /// Topics that appeared, with their partition counts: [`Batcher::start`] starts to read them.
+    /// Topics that appeared or grew, with their partition counts: [`Batcher::start`] reads them.
     TopicsFound(PartitionCounts),
     /// Partitions that the group gives this member: [`Batcher::start`] starts to read them.
     Assigned(Vec<TopicPartition>),
@@ -129,6 +129,11 @@ impl Batcher {
         self.starts.keys().filter(|(topic, _)| topics.contains_key(topic)).cloned().collect()
     }
 
+    /// The topics found so far, with their partition counts.
+    pub(crate) fn found(&self) -> &PartitionCounts {
+        self.topics.known()
+    }
+
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
     }
@@ -203,8 +208,7 @@ impl Batcher {
         if self.reset_pending {
             self.reset_offsets().await?;
         }
-        let TopicChanges { created, recreated } = self.topics.check(&mut self.fetcher)?;
-        let topics: PartitionCounts = created.into_iter().chain(recreated).collect();
+        let topics = self.topics.check(&mut self.fetcher)?.into_counts();
         if !topics.is_empty() {
             return Ok(Some(BatcherEvent::TopicsFound(topics)));
         }

@@ -1,16 +1,17 @@
 //! Reads records one after the other, in the order of each partition, without a database.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::Delivered;
 use crate::error::ConsumeError;
 use crate::fetched_record::FetchedRecord;
-use crate::kafka::{FetcherUse, PartitionCounts, RecordFetcher, Watermarks};
+use crate::kafka::{FetcherUse, RecordFetcher, Watermarks};
 use crate::position::{Offset, RecordLocation, TopicPartition};
 use crate::settings::ConsumerSettings;
-use crate::topic_watch::TopicWatch;
+use crate::topic_watch::{TopicChanges, TopicWatch};
 
 /// The group id of consumers that assign partitions themselves; no offset is committed to it.
 const NO_GROUP: &str = "annals-consumer-without-group";
@@ -194,15 +195,20 @@ impl Consumer {
         self.fetcher.close().await;
     }
 
-    /// Starts to read topics that have appeared. A topic that was created again continues at its
-    /// old offset, or from its beginning if it is shorter.
+    /// Starts to read topics that have appeared, and partitions that were added. A topic that was
+    /// created again continues at its old offset, or from its beginning if it is shorter.
     fn check_topics(&mut self) -> Result<(), ConsumeError> {
-        let created = self.topics.check(&mut self.fetcher)?.created;
-        if created.is_empty() {
+        let TopicChanges { created, grown, recreated: _ } = self.topics.check(&mut self.fetcher)?;
+        if created.is_empty() && grown.is_empty() {
             return Ok(());
         }
+        grown.iter().for_each(|(topic, added)| added.report(topic));
         match &self.mode {
-            Mode::Assigned(offsets) => self.fetcher.assign(&starts(&created, offsets))?,
+            Mode::Assigned(offsets) => {
+                let created = created.iter().map(|(topic, count)| (topic, 0..*count));
+                let added = grown.iter().map(|(topic, of)| (topic, of.recorded..of.found));
+                self.fetcher.assign(&starts(created.chain(added), offsets))?;
+            }
             Mode::Subscribed => {
                 let known: Vec<Arc<str>> = self.topics.known().keys().cloned().collect();
                 self.fetcher.subscribe(&known)?;
@@ -263,11 +269,11 @@ impl Consumer {
     }
 }
 
-fn starts(
-    created: &PartitionCounts,
+fn starts<'a>(
+    partitions: impl Iterator<Item = (&'a Arc<str>, Range<i32>)>,
     offsets: &HashMap<TopicPartition, Offset>,
 ) -> Vec<RecordLocation> {
-    let all = created.iter().flat_map(|(topic, count)| (0..*count).map(move |p| (topic, p)));
+    let all = partitions.flat_map(|(topic, numbers)| numbers.map(move |number| (topic, number)));
     all.map(|(topic, partition)| {
         let key = (Arc::clone(topic), partition);
         let offset = offsets.get(&key).copied().unwrap_or(Offset::ZERO);

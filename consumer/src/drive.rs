@@ -150,6 +150,7 @@ async fn process<T: Target>(
             }
         }
         BatcherEvent::Assigned(partitions) => {
+            applier.claim_assigned(&partitions, batcher.found()).await?;
             batcher.start(&applier.own(&partitions).await?)?;
             tracing::info!(partitions = partitions.len(), "the group assigned partitions");
         }

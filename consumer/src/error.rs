@@ -20,11 +20,12 @@ pub enum ConsumeError {
     /// A record is not an event of Annals. The next call returns the record behind it.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
-    /// The partition count of a topic has changed: the events of one stream lie in two partitions,
-    /// and their order is lost.
+    /// A topic has fewer partitions than before: it is another one of the same name, in which the
+    /// offsets of this reader mean nothing. Partitions that are added are read like the others.
     #[error(
-        "topic {topic} has {found} partitions and had {known}: the order of its streams is lost; \
-         write its events to a new topic with the wanted number of partitions, and consume that"
+        "topic {topic} has {found} partitions and had {known}: it was deleted and created again; \
+         once its events are published again, Projection::replay reads it from the beginning and \
+         drops what was applied"
     )]
     Repartitioned {
         /// The topic.
@@ -57,8 +58,8 @@ pub enum ConsumeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// A record is not an event, the partition count of a topic changed, or Kafka reported a
-    /// permanent error.
+    /// A record is not an event, a topic lost partitions or records, or Kafka reported a permanent
+    /// error.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
     /// An event cannot be decoded.

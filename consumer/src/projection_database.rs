@@ -35,8 +35,8 @@ use crate::progress::{LastApplied, OffsetUpdate, PartitionProgress};
 /// one call. So `apply` returns `Ok` if the database already has the offsets of the batch, with
 /// this owner.
 pub trait ProjectionDatabase<E>: Send {
-    /// Records the number of a topic's partitions, unless the topic has one; returns the recorded
-    /// one.
+    /// Records the number of a topic's partitions, unless the topic has as many or more; returns
+    /// the number that was recorded before, and this one for a new topic.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] is repeated; [`DatabaseError::Refused`] ends the run.

@@ -79,20 +79,20 @@ impl ProjectionStore {
         Ok(())
     }
 
-    /// Starts a new topic at offset 0; returns how many partitions the projection knows of it.
+    /// Starts the partitions of a topic that are not recorded at offset 0; returns how many were
+    /// recorded, and this number for a new topic.
     pub(crate) async fn claim(
         &self,
         connection: &mut PgConnection,
         topic: &Arc<str>,
         partitions: i32,
-    ) -> Result<usize, sqlx::Error> {
-        sqlx::query(safe(&self.claim_partitions))
+    ) -> Result<i32, sqlx::Error> {
+        sqlx::query_scalar(safe(&self.claim_partitions))
             .bind(&*self.projection)
             .bind(&**topic)
             .bind(partitions)
-            .execute(&mut *connection)
-            .await?;
-        Ok(self.progress(connection, std::slice::from_ref(topic)).await?.len())
+            .fetch_one(connection)
+            .await
     }
 
     /// Makes the caller the owner of partitions, and returns their progress.

@@ -78,7 +78,7 @@ impl ConsumerSettings {
         Ok(self)
     }
 
-    /// Checks at this interval whether a topic's partition count has changed (30 s by default).
+    /// Checks at this interval whether partitions were added to a topic (30 s by default).
     /// While a topic is missing or the brokers are unavailable, the interval is at most 1 s.
     #[must_use]
     pub fn topic_check_interval(mut self, interval: Duration) -> Self {

@@ -17,7 +17,8 @@ pub(crate) trait Target {
     /// The events that it is built from.
     type Event: EventSet;
 
-    /// Starts a new topic at offset 0; returns how many partitions the projection knows of it.
+    /// Starts the partitions of a topic that are not recorded at offset 0; returns how many were
+    /// recorded, and this number for a new topic.
     async fn claim_topic(&mut self, topic: &Arc<str>, partitions: i32) -> Result<i32, RunEnd>;
 
     /// Becomes the owner of partitions, and loads the progress in them.

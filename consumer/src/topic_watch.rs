@@ -1,4 +1,4 @@
-//! Tracks which of a consumer's topics exist, and that their partition counts stay the same.
+//! Tracks which of a consumer's topics exist, and how many partitions they have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,19 +18,53 @@ pub(crate) struct TopicWatch {
     wanted: Vec<Arc<str>>,
     known: PartitionCounts,
     missing: BTreeSet<Arc<str>>,
+    /// The topics that had fewer partitions at the last check than before.
+    fewer: BTreeSet<Arc<str>>,
     /// The start of the next query; none while one is under way and no other was requested since.
     due: Option<Instant>,
     interval: Duration,
     was_answered: bool,
 }
 
-/// Topics that did not exist at the last check, with their partition counts.
+/// Topics that did not exist at the last check, or had fewer partitions, with their partition
+/// counts.
 #[derive(Debug, Default)]
 pub(crate) struct TopicChanges {
     /// Found for the first time.
     pub(crate) created: PartitionCounts,
     /// Found again after they were missing: possibly deleted and created again.
     pub(crate) recreated: PartitionCounts,
+    /// Found with more partitions than before.
+    pub(crate) grown: BTreeMap<Arc<str>, AddedPartitions>,
+}
+
+/// The partition counts of a topic before and after partitions were added.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AddedPartitions {
+    pub(crate) recorded: i32,
+    pub(crate) found: i32,
+}
+
+impl TopicChanges {
+    /// The partition counts of all these topics.
+    pub(crate) fn into_counts(self) -> PartitionCounts {
+        let grown = self.grown.into_iter().map(|(topic, added)| (topic, added.found));
+        self.created.into_iter().chain(self.recreated).chain(grown).collect()
+    }
+}
+
+impl AddedPartitions {
+    /// Logs them. The relay goes on using the first ones, so that each stream keeps its order.
+    pub(crate) fn report(self, topic: &str) {
+        let Self { recorded, found } = self;
+        tracing::warn!(
+            event = "partitions_added",
+            topic,
+            recorded,
+            found,
+            "a topic has more partitions than before: the added ones are read as well"
+        );
+    }
 }
 
 impl TopicWatch {
@@ -38,8 +72,15 @@ impl TopicWatch {
         let mut wanted: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
         wanted.sort();
         wanted.dedup();
-        let (known, missing) = (BTreeMap::new(), BTreeSet::new());
-        Self { wanted, known, missing, due: Some(Instant::now()), interval, was_answered: false }
+        Self {
+            wanted,
+            known: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            fewer: BTreeSet::new(),
+            due: Some(Instant::now()),
+            interval,
+            was_answered: false,
+        }
     }
 
     /// When the next [`check`](Self::check) is due. The end of a query under way makes one due,
@@ -84,7 +125,8 @@ impl TopicWatch {
                 self.compare(&found.counts)?
             }
         };
-        let soon = fetcher.is_unavailable() || !self.missing.is_empty();
+        let is_unclear = !self.missing.is_empty() || !self.fewer.is_empty();
+        let soon = fetcher.is_unavailable() || is_unclear;
         let interval = if soon { RECHECK.min(self.interval) } else { self.interval };
         self.due.get_or_insert_with(|| Instant::now() + interval);
         Ok(changes)
@@ -109,15 +151,23 @@ impl TopicWatch {
                 continue;
             };
             let was_missing = self.missing.remove(topic);
+            let was_fewer = self.fewer.remove(topic);
             let topic = Arc::clone(topic);
             match self.known.get(&topic).copied() {
                 None => {
                     self.known.insert(Arc::clone(&topic), count);
                     changes.created.insert(topic, count);
                 }
-                // A stream keeps its order only while its key maps to the same partition.
-                Some(known) if known != count => {
+                Some(known) if count < known && was_fewer => {
                     return Err(ConsumeError::Repartitioned { topic, known, found: count });
+                }
+                // A broker may not know of added partitions yet.
+                Some(known) if count < known => {
+                    self.fewer.insert(topic);
+                }
+                Some(recorded) if count > recorded => {
+                    self.known.insert(Arc::clone(&topic), count);
+                    changes.grown.insert(topic, AddedPartitions { recorded, found: count });
                 }
                 Some(_) if was_missing => {
                     changes.recreated.insert(topic, count);

@@ -160,6 +160,24 @@ impl TopicBed {
         send(&self.producer, topic, drafts).await;
     }
 
+    /// Writes records into a partition.
+    pub async fn write_to(&self, topic: &str, partition: i32, drafts: &[Draft]) {
+        let records = drafts.iter().map(|draft| {
+            let headers = draft.headers.iter();
+            let bytes =
+                |(name, value): &(String, String)| (name.clone(), Some(value.as_bytes().to_vec()));
+            RawRecord {
+                partition,
+                offset: 0,
+                timestamp_ms: None,
+                key: Some(draft.key.as_bytes().to_vec()),
+                value: Some(draft.value.clone()),
+                headers: headers.map(bytes).collect(),
+            }
+        });
+        write_records(&self.brokers, topic, &records.collect::<Vec<_>>()).await;
+    }
+
     /// Writes a record that is no event into the first partition.
     pub async fn write_foreign(&self, topic: &str, key: Option<&str>, value: Option<&[u8]>) {
         let record = RawRecord {

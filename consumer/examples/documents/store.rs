@@ -177,11 +177,11 @@ where
         topic: &str,
         partitions: i32,
     ) -> Result<i32, DatabaseError> {
-        if let Some(known) = self.get("topics", topic).map_err(unavailable)? {
-            return Ok(known);
+        let recorded: Option<i32> = self.get("topics", topic).map_err(unavailable)?;
+        if recorded.is_none_or(|recorded| recorded < partitions) {
+            self.put("topics", topic, &partitions).map_err(unavailable)?;
         }
-        self.put("topics", topic, &partitions).map_err(unavailable)?;
-        Ok(partitions)
+        Ok(recorded.unwrap_or(partitions))
     }
 
     async fn own(

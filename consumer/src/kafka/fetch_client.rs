@@ -9,6 +9,9 @@ use super::client::{ClientCallbacks, KafkaClientError, LastConnectionError, conf
 use super::group::{GroupAnswers, GroupChanges};
 use crate::settings::ConsumerSettings;
 
+/// How often librdkafka asks for the partitions of its topics, in milliseconds.
+const TOPIC_REFRESH: &str = "topic.metadata.refresh.interval.ms";
+
 pub(super) type FetchClient = StreamConsumer<ClientCallbacks>;
 
 /// The use of a fetcher.
@@ -55,6 +58,11 @@ impl FetchClientMaker {
         connection_error: LastConnectionError,
     ) -> Self {
         let mut options = config(settings, "read_committed");
+        if options.get(TOPIC_REFRESH).is_none() {
+            // By this a member of a group notices that partitions were added to a topic.
+            let interval_ms = settings.topic_check_interval.as_millis();
+            options.set(TOPIC_REFRESH, interval_ms.clamp(10, 3_600_000).to_string());
+        }
         options
             .set("group.id", group)
             .set("enable.auto.commit", "false")

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::applied;
 use crate::bed;
 use crate::book;
+use crate::events::placed;
+use crate::logs;
 use crate::members::{self, Fault, Member, projection, settings};
 
 const STREAMS: i64 = 40;
@@ -166,6 +168,30 @@ async fn second_runner_waits_and_takes_over_and_the_group_shows_the_offsets() {
     write(&bed, &topic, 2..3).await;
     assert_eq!(in_time(second).await.unwrap().unwrap().events, 40);
     assert_eq!(book::sums(&bed.pool).await, book::sums_of(STREAMS, 3));
+}
+
+#[tokio::test]
+async fn partitions_that_are_added_are_shared_while_a_runner_runs() {
+    let (bed, topic) = open(1).await;
+    write(&bed, &topic, 0..1).await;
+    let (tell, mut told) = watch::channel(0);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let (runner, shutdown) = (runner(&bed, &topic), shutdown.clone());
+        let hook = move |progress: &RunProgress<'_>| {
+            tell.send_modify(|events| *events += progress.batch_events);
+            ControlFlow::Continue(())
+        };
+        async move { runner.run_until(&shutdown, hook, book::add).await }
+    });
+    in_time(told.wait_for(|events| *events == 40)).await.unwrap();
+    bed.repartition(&topic, 3).await;
+    bed.write_to(&topic, 2, &[bed.draft("order-40", 0, &placed(40))]).await;
+    in_time(told.wait_for(|events| *events == 41)).await.unwrap();
+    shutdown.cancel();
+    let totals = in_time(running).await.unwrap().unwrap();
+    assert_eq!((totals.events, totals.duplicates), (41, 0));
+    assert_eq!(logs::count(&["partitions_added", &topic, "recorded=1", "found=3"]), 1);
 }
 
 fn until_one_version(progress: &RunProgress<'_>) -> ControlFlow<()> {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annals_consumer::{
-    BatchToApply, ConsumeError, DatabaseError, DeliveredEvent, FailurePolicy, LastApplied,
-    PartitionProgress, Projection, ProjectionDatabase, RunError, RunProgress, RunTotals,
+    BatchToApply, DatabaseError, DeliveredEvent, FailurePolicy, LastApplied, PartitionProgress,
+    Projection, ProjectionDatabase, RunError, RunProgress, RunTotals,
 };
 use annals_testkit::{TopicBed, in_time};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use self::store::Documents;
 use crate::bed;
 use crate::book;
 use crate::events::{OrderEvent, placed};
+use crate::logs;
 
 #[path = "../../examples/documents/store.rs"]
 mod store;
@@ -208,7 +209,7 @@ async fn runner_that_another_one_has_overtaken_writes_no_document() {
 }
 
 #[tokio::test]
-async fn refused_event_is_named_or_passed_and_a_repartitioned_topic_is_refused() {
+async fn refused_event_is_named_or_passed_and_added_partitions_are_read() {
     let (bed, topic, directory) = open().await;
     bed.write(&topic, &[bed.draft("order-0", 8, &placed(-1))]).await;
     let projection = projection(&topic);
@@ -222,13 +223,12 @@ async fn refused_event_is_named_or_passed_and_a_repartitioned_topic_is_refused()
     assert_eq!(sums(&documents(&directory)), book::sums_of(STREAMS, 8));
 
     bed.repartition(&topic, 3).await;
-    let error = run_to_the_end(&bed, &projection, refusing()).await.unwrap_err();
-    let repartitioned = RunError::Consume(ConsumeError::Repartitioned {
-        topic: topic.as_str().into(),
-        known: 2,
-        found: 3,
-    });
-    assert_eq!(format!("{error:?}"), format!("{repartitioned:?}"));
+    bed.write_to(&topic, 2, &[bed.draft("order-10", 0, &placed(1))]).await;
+    for events in [1, 0] {
+        let totals = run_to_the_end(&bed, &projection, refusing()).await.unwrap();
+        assert_eq!((totals.events, totals.duplicates), (events, 0));
+    }
+    assert_eq!(logs::count(&["partitions_added", &topic, "recorded=2", "found=3"]), 1);
     std::fs::remove_dir_all(&directory).unwrap();
 }
 

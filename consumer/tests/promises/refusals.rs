@@ -15,6 +15,7 @@ use crate::bed;
 use crate::book;
 use crate::events::placed_only::PlacedOnly;
 use crate::events::{OrderEvent, paid, placed};
+use crate::logs;
 
 /// Runs until something is refused.
 async fn refusal(bed: &TopicBed, topic: &str) -> RunError {
@@ -150,19 +151,29 @@ async fn topic_without_its_beginning_is_a_gap_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn topic_repartitioned_between_two_runs_is_refused() {
+async fn partitions_added_between_two_runs_are_read_and_fewer_are_refused() {
     let bed = bed().await;
     let topic = bed.create_topic(2).await;
     book::open(&bed.pool).await;
     bed.write(&topic, &book::orders(&bed, 3, 0..2)).await;
     let projection = bed.projection(&[&topic]).await;
     let shutdown = CancellationToken::new();
-    let run = bed.runner(&projection).run_until(&shutdown, book::to_the_end, book::add);
-    in_time(run).await.unwrap();
+    let run = || bed.runner(&projection).run_until(&shutdown, book::to_the_end, book::add);
+    assert_eq!(in_time(run()).await.unwrap().events, 6);
 
     bed.repartition(&topic, 4).await;
+    bed.write_to(&topic, 3, &[bed.draft("order-3", 0, &placed(3))]).await;
+    assert_eq!(in_time(run()).await.unwrap().events, 1);
+    bed.write_to(&topic, 3, &[bed.draft("order-3", 1, &paid(4))]).await;
+    let again = in_time(run()).await.unwrap();
+    assert_eq!((again.events, again.duplicates), (1, 0));
+    let added = ["partitions_added", &topic, "recorded=2", "found=4"];
+    assert_eq!(logs::count(&added), 1, "the greater number was not recorded");
+
+    bed.delete(&topic).await;
+    bed.create(&topic, 3).await;
     let error = refusal(&bed, &topic).await;
-    let RunError::Consume(ConsumeError::Repartitioned { known: 2, found: 4, .. }) = &error else {
+    let RunError::Consume(ConsumeError::Repartitioned { known: 4, found: 3, .. }) = &error else {
         panic!("{error:?}");
     };
 }

@@ -5,6 +5,7 @@ use annals_testkit::in_time;
 
 use crate::bed;
 use crate::events::placed;
+use crate::logs;
 
 #[tokio::test]
 async fn topic_that_comes_later_is_read_and_does_not_hold_up_the_others() {
@@ -38,17 +39,32 @@ async fn group_reads_a_topic_that_comes_later() {
 }
 
 #[tokio::test]
-async fn changed_partition_count_is_refused_while_reading() {
+async fn added_partitions_are_read_from_their_beginning_and_fewer_are_refused() {
     let bed = bed().await;
     let topic = bed.create_topic(2).await;
     bed.write(&topic, &[bed.draft("order-1", 0, &placed(1))]).await;
     let connect = Consumer::connect(bed.settings());
-    let mut consumer = connect.assign_from_beginning(&[&topic]).unwrap();
-    in_time(consumer.next()).await.unwrap();
+    let mut assigned = connect.assign_from_beginning(&[&topic]).unwrap();
+    let connect = Consumer::connect(bed.settings());
+    let mut member = connect.subscribe(&bed.name, &[&topic]).unwrap();
+    for consumer in [&mut assigned, &mut member] {
+        in_time(consumer.next()).await.unwrap();
+    }
 
     bed.repartition(&topic, 3).await;
-    let error = in_time(consumer.next()).await.unwrap_err();
-    let ConsumeError::Repartitioned { topic: named, known: 2, found: 3 } = &error else {
+    bed.write_to(&topic, 2, &[bed.draft("order-2", 0, &placed(2))]).await;
+    for consumer in [&mut assigned, &mut member] {
+        let added = in_time(consumer.next()).await.unwrap().unwrap();
+        assert_eq!((added.stream.as_str(), added.partition), ("order-2", 2));
+    }
+    member.close().await;
+    let added = ["partitions_added", &topic, "recorded=2", "found=3"];
+    assert!((1..=2).contains(&logs::count(&added)), "at most once for each consumer");
+
+    bed.delete(&topic).await;
+    bed.create(&topic, 1).await;
+    let error = in_time(assigned.next()).await.unwrap_err();
+    let ConsumeError::Repartitioned { topic: named, known: 3, found: 1 } = &error else {
         panic!("{error:?}");
     };
     assert_eq!(named.as_ref(), topic);
