@@ -6,8 +6,8 @@ use std::pin::pin;
 
 use annals_store::{Append, ExpectedVersion, Read, Version};
 use annals_testkit::{
-    CATEGORY, Isolation, Must, RawRecord, RelayProcess, Testbed, account, check, delete_topic,
-    deposited, read_topic, until,
+    CATEGORY, Isolation, Must, RawRecord, RelayProcess, Testbed, account, add_partitions, check,
+    delete_topic, deposited, deposited_large, read_topic, until,
 };
 use futures_util::TryStreamExt;
 use serde_json::Value;
@@ -115,6 +115,9 @@ async fn a_killed_replay_is_resumed_and_each_event_comes_once_and_a_second_one_i
     let (code, said) = second.run_for_code(&["replay", "--resume"]).await;
     assert!(code == 1 && said.contains("runs in another process"), "{said}");
     first.kill().await.must("kill the replay");
+    // Its lease was given by a clock that was a day ahead.
+    let ahead = sqlx::query(include_str!("sql/replay_a_day_ahead.sql")).execute(bed.store().pool());
+    assert_eq!(ahead.await.must("change a lease").rows_affected(), 1);
     let (code, said) = second.run_for_code(&to_side).await;
     let is_refused = said.contains("not finished") || said.contains("another process");
     assert!(code == 1 && is_refused, "{said}");
@@ -203,6 +206,34 @@ async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are
     let (code, audited) = bed.relay().run_for_code(&["audit"]).await;
     assert!(code == 0 && audited.contains("50 replayed"), "{audited}");
     assert!(relay.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_end_at_a_number_of_bytes_and_added_partitions_are_not_used() {
+    const BYTES_MAX: usize = 60_000;
+    let bed = Testbed::new("replay_pages").await;
+    let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    let append = Append::to(&account(0), ExpectedVersion::Any, (0..12).map(deposited_large));
+    bed.store().append(&append).await.must("append");
+    follower.until_count(12).await;
+    bed.until_copied().await;
+    assert!(relay.terminate().await.success());
+    let before = records(&bed, CATEGORY).await;
+    add_partitions(brokers, &topic, 8).await;
+
+    let bytes = BYTES_MAX.to_string();
+    let settings = bed.relay().variable("ANNALS_RELAY__RELAY__BATCH_BYTES_MAX", &bytes);
+    settings.must_run(&["replay", "--all", "--reason", "a test"]).await;
+    let all = records(&bed, CATEGORY).await;
+    assert_eq!(all.len(), 24);
+    assert!(all.iter().all(|record| record.partition == before[0].partition));
+    let size = before[0].value.as_ref().map_or(0, Vec::len);
+    let pages = 12_usize.div_ceil(BYTES_MAX.div_ceil(size));
+    let progress = annals_testkit::topics(brokers, &bed.topic("test-replays-"));
+    let progress = read_topic(brokers, &progress[0], Isolation::Committed).await;
+    assert_eq!(progress.len(), pages, "transactions");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ const EVENTS: i64 = 300;
 const STREAMS: i64 = 15;
 /// If each event took one, all would take 7 times as long as a transaction may.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
+const TIMEOUT: &str = "ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS";
 const TRANSACTION_TIMEOUT_MS: &str = "2000";
 /// Of a topic: below the size of a large event, and above that of several small ones.
 const BATCH_BYTES_MAX: &str = "3000";
@@ -21,8 +22,7 @@ const BATCH_BYTES_MAX: &str = "3000";
 async fn with_waiting_events(kafka: &TwoDoors, label: &str) -> (Testbed, Follower, RelayProcess) {
     let bed = Testbed::on(label, kafka.environment().clone()).await;
     create_topic(&bed.environment().kafka, &bed.topic(CATEGORY), 4).await;
-    let timeout = ("ANNALS_RELAY__KAFKA__TRANSACTION_TIMEOUT_MS", TRANSACTION_TIMEOUT_MS);
-    let settings = bed.relay().kafka(&kafka.other()).variable(timeout.0, timeout.1);
+    let settings = bed.relay().kafka(&kafka.other()).variable(TIMEOUT, TRANSACTION_TIMEOUT_MS);
     // It is frozen for a while, and keeps its lease.
     let settings = settings.variable("ANNALS_RELAY__RELAY__LEASE_MS", "600000");
     let relay = RelayProcess::start(&settings.variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none"));
@@ -74,6 +74,15 @@ async fn small_batches_are_sent_in_several_transactions() {
     relay.thaw().await;
     follower.until_count(usize::try_from(EVENTS + 1).must("count")).await;
     kafka.link().mend();
+    bed.until_copied().await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+
+    kafka.link().delay_answers(ROUND_TRIP);
+    let slow = bed.relay().kafka(&kafka.other());
+    let slow = slow.variable(TIMEOUT, TRANSACTION_TIMEOUT_MS);
+    let slow = slow.variable("ANNALS_RELAY__KAFKA__COMPRESSION", "none");
+    let replayed = slow.must_run(&["replay", "--all", "--reason", "a test"]).await;
+    assert!(replayed.contains(&format!("replay 1: {} events", EVENTS + 1)), "{replayed}");
+    kafka.link().mend();
 }

@@ -931,6 +931,11 @@ begin
         replay := known.replay;
         plan := known.plan;
         reason := known.reason;
+        -- The clock may have been set back since: a lease lasts no longer than its length from now.
+        if known.expires_at > clock_timestamp() + lease then
+            known.expires_at := clock_timestamp() + lease;
+            update relay_replays r set expires_at = known.expires_at where r.replay = known.replay;
+        end if;
         left_ms := greatest(0, ceil(extract(epoch from known.expires_at - clock_timestamp()) * 1000))::bigint;
         if known.expires_at > clock_timestamp() and known.session <> new_session then
             outcome := 'running';

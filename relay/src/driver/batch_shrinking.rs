@@ -17,7 +17,7 @@ const PATIENCE_MAX: u32 = 32;
 
 /// The present size of transactions. All sizes are in parts.
 #[derive(Debug)]
-pub(super) struct ShrinkingBatch {
+pub(crate) struct ShrinkingBatch {
     max: Limits,
     parts: u32,
     /// The size that was first to fail after a commit, unless a larger one was committed since.
@@ -33,7 +33,7 @@ pub(super) struct ShrinkingBatch {
 }
 
 impl ShrinkingBatch {
-    pub(super) fn new(relay: &config::Relay) -> Self {
+    pub(crate) fn new(relay: &config::Relay) -> Self {
         Self {
             max: configured(relay),
             parts: PARTS,
@@ -46,7 +46,7 @@ impl ShrinkingBatch {
     }
 
     /// A transaction of this size begins.
-    pub(super) fn sends(&mut self, size: BatchSize) {
+    pub(crate) fn sends(&mut self, size: BatchSize) {
         let [_, last] = self.sent;
         self.sent = [last, self.parts_of(size)];
     }
@@ -54,7 +54,7 @@ impl ShrinkingBatch {
     /// A transaction did not succeed. The next ones have half of its size, or the size of one that
     /// was committed, if that is larger; but not more records than Kafka has `acknowledged` of it,
     /// if that is known. Returns the limits.
-    pub(super) fn shrink(&mut self, acknowledged: Option<usize>) -> Limits {
+    pub(crate) fn shrink(&mut self, acknowledged: Option<usize>) -> Limits {
         let sent = self.sent.into_iter().max().filter(|sent| *sent > 0);
         let size = sent.unwrap_or(self.parts).min(self.parts);
         let committed = std::mem::take(&mut self.committed);
@@ -74,7 +74,7 @@ impl ShrinkingBatch {
     }
 
     /// A transaction of this size was committed: returns the limits, if they have grown.
-    pub(super) fn grow(&mut self, size: BatchSize) -> Option<Limits> {
+    pub(crate) fn grow(&mut self, size: BatchSize) -> Option<Limits> {
         let size = self.parts_of(size).min(self.parts);
         self.committed = self.committed.max(size);
         // A small transaction does not show that the present size succeeds.
@@ -99,12 +99,12 @@ impl ShrinkingBatch {
     }
 
     /// Other sizes are configured: returns the limits.
-    pub(super) fn configure(&mut self, relay: &config::Relay) -> Limits {
+    pub(crate) fn configure(&mut self, relay: &config::Relay) -> Limits {
         self.max = configured(relay);
         self.limits()
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         let part = |max: usize| {
             let parts = usize::try_from(self.parts).unwrap_or(usize::MAX);
             max.saturating_mul(parts) / usize::try_from(PARTS).unwrap_or(usize::MAX)

@@ -2,7 +2,7 @@
 //! one room that uses all others, the subcommands excepted.
 
 mod backoff;
-mod batch_shrinking;
+pub(crate) mod batch_shrinking;
 pub(crate) mod comparison;
 mod event_loop;
 mod evidence;

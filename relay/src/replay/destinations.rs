@@ -112,17 +112,14 @@ fn ready(
         plan.partitions = known.unwrap_or(plan.partitions);
         let facts = ensure_topic_at(&admin, config, &plan)?;
         let found = facts.partitions;
-        if let Some(known) = known.filter(|known| *known != found) {
-            return Err(Failure::Repartitioned {
-                topic: topic.to_string(),
-                recorded: known,
-                found,
-            });
+        // Each stream stays in the partition that it had, also if others were added.
+        let partitions = known.unwrap_or(found);
+        if found < partitions {
+            let (topic, recorded) = (topic.to_string(), partitions);
+            return Err(Failure::Repartitioned { topic, recorded, found });
         }
-        ready.insert(
-            category,
-            Destination { topic, partitions: found, batch_bytes_max: facts.batch_bytes_max },
-        );
+        let batch_bytes_max = facts.batch_bytes_max;
+        ready.insert(category, Destination { topic, partitions, batch_bytes_max });
     }
     Ok(ready)
 }

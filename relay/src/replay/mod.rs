@@ -13,30 +13,23 @@ pub(crate) mod plan;
 mod producer;
 mod repair;
 mod session;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use annals_store::outbox::OutboxRow;
 use annals_store::{Position, Store, Version};
 use jiff::Timestamp;
 use sqlx::Row;
 
 use crate::config::Config;
-use crate::publish::predecessors::name_previous;
-use crate::replay::destinations::Destinations;
 pub(crate) use crate::replay::pages::PartCount;
-use crate::replay::plan::{Plan, Range, ReplayPart, ReplayProgress};
-use crate::replay::producer::ReplayProducer;
+use crate::replay::plan::{Plan, Range, ReplayPart};
 pub(crate) use crate::replay::repair::Losses;
 use crate::replay::session::{ReplayEnd, ReplaySession};
+use crate::replay::transactions::Transactions;
 use crate::report::failure::Failure;
-use crate::report::progress::Progress;
 use crate::state::overview;
-
-/// The interval at which the lease is renewed, as a part of it.
-const RENEWALS_OF_A_LEASE: u32 = 3;
 
 /// Why a replay is refused, or ends early.
 #[derive(Debug, thiserror::Error)]
@@ -219,12 +212,8 @@ impl Replay<'_> {
     }
 
     async fn execute(&self, session: ReplaySession) -> Result<Replayed> {
-        let recorded = self.recorded_partitions().await?;
-        let mut to =
-            Destinations::prepare(self.config, self.store, &session.plan, recorded).await?;
-        let (producer, progress) = ReplayProducer::open(self.config, session.replay).await?;
         let total = self.count(&session.plan).await?.iter().map(|part| part.events).sum::<i64>();
-        self.publish(&session, &mut to, &producer, progress, total.unsigned_abs()).await
+        Transactions::open(self, &session).await?.publish_all(total.unsigned_abs()).await
     }
 
     /// Gives the unfinished replay up.
@@ -232,85 +221,6 @@ impl Replay<'_> {
         let session = self.begin(None).await?;
         session.end(ReplayEnd::Abandoned, 0).await?;
         Ok(session.replay)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one replay under way")]
-    async fn publish(
-        &self,
-        session: &ReplaySession,
-        to: &mut Destinations,
-        producer: &ReplayProducer,
-        mut progress: ReplayProgress,
-        total: u64,
-    ) -> Result<Replayed> {
-        let (began, before) = (Instant::now(), progress.events);
-        let mut shown = Progress::new("events replayed", total);
-        let renewal = self.config.relay.lease / RENEWALS_OF_A_LEASE;
-        let mut renewed = Instant::now();
-        while progress.part < session.plan.parts.len() {
-            let limit = self.page_events();
-            let publication = self.config.publication();
-            let page = pages::page(self.store, &publication, &session.plan, &progress, limit);
-            let page = page.await?;
-            let is_last = i64::try_from(page.len()).is_ok_and(|events| events < limit);
-            let next = self.publish_page(session, to, producer, (page, progress)).await?;
-            progress = if is_last {
-                ReplayProgress { part: next.part + 1, after: Position::ORIGIN, ..next }
-            } else {
-                next
-            };
-            shown.at(progress.events);
-            if renewed.elapsed() >= renewal {
-                renewed = Instant::now();
-                session.keep(progress.events).await?;
-            }
-            self.slow_down(began, progress.events - before).await;
-        }
-        session.end(ReplayEnd::Finished, progress.events).await?;
-        Ok(Replayed {
-            replay: session.replay,
-            events: progress.events,
-            events_of_this_run: progress.events - before,
-            seconds: began.elapsed().as_secs_f64(),
-        })
-    }
-
-    /// Publishes a page in one transaction with its progress.
-    async fn publish_page(
-        &self,
-        session: &ReplaySession,
-        to: &mut Destinations,
-        producer: &ReplayProducer,
-        (page, before): (Vec<OutboxRow>, ReplayProgress),
-    ) -> Result<ReplayProgress> {
-        let mut messages = Vec::with_capacity(page.len());
-        for row in &page {
-            let event = row.event().map_err(Failure::from)?;
-            messages.push(to.message(&event, session.replay).await?);
-        }
-        let Some(last) = messages.last().map(|message| message.position) else { return Ok(before) };
-        let acquired = self.store.pool().acquire().await;
-        let mut connection = acquired.map_err(Failure::database("connect"))?;
-        let publication = self.config.publication();
-        name_previous(&mut connection, self.store, &publication, &mut messages).await?;
-        drop(connection);
-        let events = before.events + messages.len() as u64;
-        let after = ReplayProgress { after: last, events, ..before };
-        producer.publish(messages, after).await?;
-        Ok(after)
-    }
-
-    fn page_events(&self) -> i64 {
-        let batch = self.config.relay.batch_events_max.get();
-        let batch =
-            self.rate_max.map_or(batch, |rate| batch.min(usize::try_from(rate).unwrap_or(batch)));
-        i64::try_from(batch).unwrap_or(i64::MAX)
-    }
-
-    async fn slow_down(&self, began: Instant, events: u64) {
-        let Some(rate) = self.rate_max else { return };
-        let due = Duration::from_millis(events.saturating_mul(1_000) / u64::from(rate));
-        tokio::time::sleep_until((began + due).into()).await;
     }
 
     /// The streams and categories of a selection; all categories if it names none.

@@ -7,6 +7,7 @@ use sqlx::query::Query;
 use sqlx::types::Json;
 use sqlx::{Postgres, Row, SqlStr};
 
+use crate::model::batch::Limits;
 use crate::replay::Result;
 use crate::replay::plan::{Plan, ReplayPart, ReplayProgress};
 use crate::report::failure::Failure;
@@ -25,25 +26,41 @@ pub(crate) struct PartCount {
     pub(crate) last: Option<i64>,
 }
 
-/// The next events behind the progress of a replay; fewer than the limit if its part has no more.
+/// The next events of a part.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) rows: Vec<OutboxRow>,
+    /// Whether the part has no more.
+    pub(super) is_last: bool,
+}
+
+/// The next events behind the progress of a replay: at least one, if its part has more, and at most
+/// one beyond the limit of bytes.
 pub(super) async fn page(
     store: &Store,
     publication: &str,
     plan: &Plan,
     progress: &ReplayProgress,
-    limit: i64,
-) -> Result<Vec<OutboxRow>> {
-    let Some(part) = plan.parts.get(progress.part) else { return Ok(Vec::new()) };
+    limits: Limits,
+) -> Result<Page> {
+    let Some(part) = plan.parts.get(progress.part) else {
+        return Ok(Page { rows: Vec::new(), is_last: true });
+    };
     let statement = store.schema().statement(match part {
         ReplayPart::Category(_) => include_str!("../../sql/replay_page_of_category.sql"),
         ReplayPart::Stream(_) => include_str!("../../sql/replay_page_of_stream.sql"),
         ReplayPart::Lost(_) => include_str!("../../sql/replay_page_of_positions.sql"),
     });
     let after = progress.after.max(plan.range.after);
-    let query = bind(statement, publication, plan, (part, after)).bind(limit);
-    let rows = query.fetch_all(store.pool()).await;
-    let rows = rows.map_err(Failure::database("read the events of a replay"))?;
-    Ok(rows.into_iter().map(OutboxRow::from).collect())
+    let number = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
+    let (events_max, bytes_max) = (number(limits.events_max.get()), number(limits.bytes_max));
+    let query = bind(statement, publication, plan, (part, after)).bind(events_max).bind(bytes_max);
+    let action = "read the events of a replay";
+    let rows = query.fetch_all(store.pool()).await.map_err(Failure::database(action))?;
+    let bytes = rows.last().map(|last| last.try_get::<i64, _>("bytes")).transpose();
+    let bytes = bytes.map_err(Failure::database(action))?.unwrap_or_default();
+    let is_last = rows.len() < limits.events_max.get() && bytes < bytes_max;
+    Ok(Page { rows: rows.into_iter().map(OutboxRow::from).collect(), is_last })
 }
 
 /// Counts the events of each part.

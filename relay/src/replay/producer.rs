@@ -8,8 +8,8 @@ use crate::kafka::scan::read_keyed;
 use crate::kafka::topic_admin::TopicAdmin;
 use crate::model::message::Message;
 use crate::model::offsets::RecordOffset;
+use crate::replay::Result;
 use crate::replay::plan::ReplayProgress;
-use crate::replay::{ReplayError, Result};
 use crate::report::failure::Failure;
 use crate::report::threads::in_a_thread;
 
@@ -48,7 +48,7 @@ impl ReplayProducer {
             producer.drain()?;
             Ok(producer.commit()?)
         });
-        sent.await.map_err(ReplayError::from)
+        Ok(sent.await?)
     }
 }
 
