@@ -10,9 +10,10 @@ use annals_store::{
     Append, Checkpoint, ExpectedVersion, Follow, NewEvent, Store, StoreOptions, StreamName,
 };
 use annals_testkit::{
-    CATEGORY, Component, Ending, Environment, FaultyLink, Follower, Isolation, Must, PrivateStack,
-    RelayProcess, RelaySettings, Testbed, account, check, configure_topic, create_topic,
-    delete_topic, deposited, deposited_large, opened, read_topic, take, until, write_records,
+    BaseBackup, CATEGORY, Component, Ending, Environment, FaultyLink, Follower, Isolation, Must,
+    PrivateStack, RelayProcess, RelaySettings, Testbed, account, check, configure_topic,
+    create_topic, delete_topic, deposited, deposited_large, opened, read_topic, take, until,
+    write_records,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -274,8 +275,22 @@ async fn checkpoints_that_are_older_than_their_copies_halt_the_relay_until_it_is
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
 
+/// Ends a segment of WAL, and waits until so many walsenders say that their clients have flushed
+/// it: a base backup says so of whole segments.
+async fn flush_segment(primary: &mut PgConnection, walsenders: i64) {
+    let end = sqlx::query_scalar(include_str!("sql/end_segment.sql"));
+    let end: String = end.fetch_one(&mut *primary).await.must("end a segment");
+    let count = include_str!("sql/walsenders_at.sql");
+    let have_flushed = async || {
+        let count = sqlx::query_scalar(count).bind(&end).fetch_one(&mut *primary);
+        let count: i64 = count.await.must("ask the primary");
+        count >= walsenders
+    };
+    until("the segment is flushed", have_flushed).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logical_subscriber_is_no_standby_and_neither_is_one_of_another_name() {
+async fn a_subscriber_and_a_base_backup_are_no_standbys_and_neither_is_one_of_another_name() {
     let pair =
         Pair::of(PrivateStack::postgres_with("15", &["wal_level=logical"]).await, "no_standby");
     let pair = pair.await;
@@ -294,15 +309,17 @@ async fn a_logical_subscriber_is_no_standby_and_neither_is_one_of_another_name()
     let subscribe = include_str!("sql/create_subscription_only.sql");
     let subscribe = AssertSqlSafe(subscribe.replace("the_source", &bed.database_url()));
     sqlx::raw_sql(subscribe).execute(subscriber.store().pool()).await.must("subscribe");
+    let backup = BaseBackup::of(&bed.database_url()).await;
     append(bed.store(), &a, [deposited(1)]).await;
-    let has_flushed = include_str!("sql/walsender_has_flushed.sql");
-    let has_flushed = async || {
-        sqlx::query_scalar(has_flushed).fetch_one(&mut publisher).await.must("ask the publisher")
-    };
-    until("the subscriber has flushed", has_flushed).await;
+    flush_segment(&mut publisher, 2).await;
     let mut relay = RelayProcess::start(&settings);
+    relay.event("publishing").await;
+    for _ in 0..3 {
+        flush_segment(&mut publisher, 2).await;
+    }
     relay.waits_for("standby").await;
     assert_eq!(follower.count(), 0);
+    drop(backup);
     pair.standby.start(Component::Postgres).await;
     follower.until_count(2).await;
     assert!(relay.terminate().await.success());

@@ -82,7 +82,7 @@ pub use openid::OpenIdProvider;
 pub use outcomes::{Outcomes, Told};
 pub use pooler::Pooler;
 pub use postgres::{
-    Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
+    BaseBackup, Dump, Snapshot, copy_database, create_database, drop_database, rename_database,
 };
 pub use prometheus::{Prometheus, promtool};
 pub use registry::{FaultyRegistry, Garbage, ask_registry};

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 use crate::certificates::{Authority, CertificateFiles, give_to_owner_of};
@@ -217,6 +217,36 @@ impl Drop for Dump {
         if let Err(error) = std::fs::remove_file(&self.file) {
             eprintln!("could not remove {}: {error}", self.file.display());
         }
+    }
+}
+
+/// A base backup that streams the WAL meanwhile and does not end by itself. Ends with the value.
+#[derive(Debug)]
+pub struct BaseBackup {
+    directory: PathBuf,
+    _process: Child,
+}
+
+impl BaseBackup {
+    /// Begins one of the server at a URL.
+    ///
+    /// # Panics
+    /// If it cannot be begun, or this machine has no `pg_basebackup`.
+    pub async fn of(url: &str) -> Self {
+        let directory = output_directory().join(format!("backup-{}", Uuid::new_v4().simple()));
+        let mut backup = Command::new(program("pg_basebackup").await);
+        // The slowest rate that it has, in kilobytes a second.
+        backup.args(["--wal-method=stream", "--checkpoint=fast", "--max-rate=32"]);
+        backup.args(["--status-interval=1", "--pgdata"]).arg(&directory);
+        backup.arg("--dbname").arg(url).kill_on_drop(true);
+        Self { directory, _process: backup.spawn().must("begin a base backup") }
+    }
+}
+
+impl Drop for BaseBackup {
+    fn drop(&mut self) {
+        // It may still write: what is left is removed with the other output.
+        drop(std::fs::remove_dir_all(&self.directory));
     }
 }
 
