@@ -5,8 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 /// Options that this crate sets itself: its guarantees depend on their values.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 11] = [
     "allow.auto.create.topics",
+    "auto.commit.enable",
     "auto.offset.reset",
     "bootstrap.servers",
     "client.id",
@@ -15,6 +16,7 @@ const RESERVED: [&str; 9] = [
     "enable.partition.eof",
     "group.id",
     "isolation.level",
+    "metadata.broker.list",
 ];
 
 /// The brokers, and the options of the Kafka clients.
@@ -104,8 +106,10 @@ mod tests {
 
     #[test]
     fn reserved_options_are_refused() {
-        let refused = ConsumerSettings::new("b:9092").option("isolation.level", "read_uncommitted");
-        assert_eq!(refused.unwrap_err().name, "isolation.level");
+        for name in ["isolation.level", "metadata.broker.list"] {
+            let refused = ConsumerSettings::new("b:9092").option(name, "read_uncommitted");
+            assert_eq!(refused.unwrap_err().name, name);
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) const SECRETS: [&str; 6] = [
     "http.token",
     "trace.token",
 ];
+/// The keys of URLs, which may have a login or secret parameters.
+const URLS: [&str; 3] = ["database.url", "registry.url", "trace.otlp_url"];
 const DEFAULT: &str = "default";
 const HIDDEN: &str = "[secret]";
 /// Parts of the names of properties whose values are secrets.
@@ -114,10 +116,11 @@ impl Effective {
 
 fn shown(key: &str, value: &Value) -> Value {
     match value {
-        Value::String(text) if key == "registry.url" => Value::String(without_login(text)),
+        Value::String(text) if URLS.contains(&key) && !text.is_empty() => {
+            Value::String(without_login(text))
+        }
         Value::String(text) if SECRETS.contains(&key) && !text.is_empty() => {
-            let is_url = key == "database.url";
-            Value::String(if is_url { without_login(text) } else { HIDDEN.to_owned() })
+            Value::String(HIDDEN.to_owned())
         }
         Value::Table(properties) if key == "kafka.properties" => {
             let shown = properties.iter().map(|(name, value)| {
@@ -156,6 +159,7 @@ mod tests {
         registry = { url = 'http://u:hunter2@r', password = '' }\n\
         database = { url = 'postgres://u:hunter@2@h:5/d?password=hunter2', password = 'hunter2' }\n\
         http.token = 'hunter2'\n\
+        trace.otlp_url = 'https://u:hunter2@c/v1/traces?key=hunter2'\n\
         [kafka.properties]\n'sasl.password' = 'hunter2'\n'ssl.key.pem' = 'hunter2'\n\
         'ssl.key.location' = '/k'\n'linger.ms' = '1'";
 
@@ -172,12 +176,42 @@ mod tests {
         let of = |key: &str| shown[key].0.as_str();
         assert_eq!(of("database.url"), "\"postgres://[secret]@h:5/d?[secret]\"");
         assert_eq!(of("registry.url"), "\"http://[secret]@r\"");
+        assert_eq!(of("trace.otlp_url"), "\"https://[secret]@c/v1/traces?[secret]\"");
         assert_eq!(of("http.token"), "\"[secret]\"");
         assert_eq!(of("registry.token"), "\"\"");
         let properties = of("kafka.properties");
         assert!(properties.contains("\"/k\"") && properties.contains("\"1\""), "{properties}");
         assert_eq!(shown["http.token"].1, "the configuration:4");
         assert_eq!(shown["relay.lease_ms"].1, "default");
+    }
+
+    #[test]
+    fn no_secret_of_any_key_is_shown_or_printed() {
+        const NEEDED: &str = "database.url = 'postgres://h/d'\nkafka.bootstrap_servers = 'k:1'\n\
+            registry.url = 'http://r'\nhttp.listen = '127.0.0.1:1'\ntrace.otlp_url = 'http://c'\n";
+        let urls = URLS.map(|key| (key, "user:hunter2@h/p"));
+        let others = SECRETS.into_iter().filter(|key| !URLS.contains(key));
+        let others: Vec<_> = others.map(|key| (key, "hunter2")).chain(urls).collect();
+        for (key, secret) in others {
+            let scheme = if key == "database.url" { "postgres://" } else { "http://" };
+            let value =
+                if URLS.contains(&key) { format!("{scheme}{secret}") } else { secret.into() };
+            let username =
+                if key == "registry.password" { "registry.username = 'u'\n" } else { "" };
+            let kept = NEEDED.lines().filter(|line| !line.starts_with(&format!("{key} ")));
+            let kept: String = kept.map(|line| format!("{line}\n")).collect();
+            let text = format!("{kept}{username}{key} = '{value}'");
+            let read = Config::parse_with_origins(&text);
+            let (config, effective) = read.unwrap_or_else(|error| panic!("{key}: {error}"));
+            let said = format!("{config:?} {effective:?}");
+            assert!(!said.contains("hunter"), "{key}: {said}");
+        }
+        for part in SECRET_PARTS {
+            let text = format!("{NEEDED}[kafka.properties]\n'x.{part}.y' = 'hunter2'");
+            let (config, effective) = Config::parse_with_origins(&text).unwrap();
+            let said = format!("{config:?} {effective:?}");
+            assert!(!said.contains("hunter"), "{part}: {said}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Checker {
             self.problem("trace.otlp_url", what.to_owned());
         }
         let token = Some(token).filter(|token| !token.is_empty()).map(Secret::new);
-        Some(Trace { otlp_url, token })
+        Some(Trace { otlp_url: Secret::new(otlp_url), token })
     }
 
     /// The files of a section's keys `tls_certificate` and `tls_key`.

@@ -19,16 +19,25 @@ const PROPERTIES_OF_THE_RELAY: [&str; 13] = [
     "transactional.id",
 ];
 
-/// The aliases of these properties in librdkafka: it takes the one that is set last.
-const ALIASES: [(&str, &str); 4] = [
+/// Properties with two names in librdkafka, which takes the one that is set last: the other name,
+/// and the one that the relay uses.
+const ALIASES: [(&str, &str); 12] = [
+    ("auto.commit.enable", "enable.auto.commit"),
     ("compression.codec", "compression.type"),
     ("delivery.timeout.ms", "message.timeout.ms"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("message.send.max.retries", "retries"),
     ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
     ("request.required.acks", "acks"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
 ];
 
-/// The name of a property for which this one may be an alias.
-fn canonical(name: &str) -> &str {
+/// The one name of a property that the relay uses.
+pub(crate) fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property)
 }
 
@@ -66,11 +75,48 @@ mod tests {
 
     #[test]
     fn properties_that_the_relay_sets_are_reserved_under_every_alias() {
-        for (alias, property) in ALIASES {
-            assert!(PROPERTIES_OF_THE_RELAY.contains(&property), "{property}");
+        let reserved = |(_, property): &&(&str, &str)| PROPERTIES_OF_THE_RELAY.contains(property);
+        for (alias, _) in ALIASES.iter().filter(reserved) {
             let expected = format!("has {alias}, which the relay sets itself");
             assert_eq!(faults_of(alias, "1"), [expected]);
         }
+    }
+
+    #[test]
+    fn every_alias_of_librdkafka_is_known() {
+        let mut said: Vec<[String; 2]> = librdkafka_properties()
+            .lines()
+            .filter_map(|line| {
+                let name = line.split_once('|')?.0.trim().to_owned();
+                let (alias_for, _) = line.split_once("Alias for `")?.1.split_once('`')?;
+                Some(sorted(&name, alias_for))
+            })
+            .collect();
+        said.sort();
+        said.dedup();
+        let mut known: Vec<[String; 2]> =
+            ALIASES.iter().map(|(name, other)| sorted(name, other)).collect();
+        known.sort();
+        assert_eq!(known, said);
+    }
+
+    fn sorted(name: &str, other: &str) -> [String; 2] {
+        let mut names = [name.to_owned(), other.to_owned()];
+        names.sort();
+        names
+    }
+
+    /// The list of properties of the librdkafka that this is built with.
+    fn librdkafka_properties() -> String {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["metadata", "--offline", "--locked", "--format-version=1"]);
+        let described = cargo.output().unwrap().stdout;
+        let described: serde_json::Value = serde_json::from_slice(&described).unwrap();
+        let packages = described["packages"].as_array().unwrap();
+        let package = packages.iter().find(|of| of["name"] == "rdkafka-sys").unwrap();
+        let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap());
+        let list = manifest.with_file_name("librdkafka").join("CONFIGURATION.md");
+        std::fs::read_to_string(list).unwrap()
     }
 
     #[test]

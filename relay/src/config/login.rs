@@ -49,6 +49,12 @@ impl Checker {
             self.problem("registry.url", what.to_owned());
             return (format!("{scheme}://"), None);
         }
+        if path.contains(['?', '#']) {
+            // They would appear in errors, and a path is added behind them.
+            let what = "has parameters: give a login as registry.username and password, or token";
+            self.problem("registry.url", what.to_owned());
+            return (format!("{scheme}://"), None);
+        }
         let Some((login, host)) = authority.rsplit_once('@') else { return (url, None) };
         let (username, password) = login.split_once(':').unwrap_or((login, ""));
         let [username, password] =
@@ -113,6 +119,9 @@ mod tests {
             assert!(said.contains("registry.url has an @ behind its host"), "{said}");
             assert!(!said.contains("hunter"), "{said}");
         }
+        let said = Config::parse(&NEEDED.replace("http://r", "http://r/p?key=hunter2"));
+        let said = said.unwrap_err().to_string();
+        assert!(said.contains("registry.url has parameters") && !said.contains("hunter"), "{said}");
         let said = problems("registry.token = 't'\nregistry.username = 'u'");
         assert_eq!(said.len(), 1, "{said:?}");
         let twice = NEEDED.replace("http://r", "http://ann:hunter2@r");

@@ -19,6 +19,7 @@ pub(crate) use checkpoint_topics::Deployments;
 pub use effective::{Effective, RELOADED, ShownKey};
 pub use error::{ConfigError, Problem};
 pub(crate) use host::host_name;
+pub(crate) use kafka_properties::canonical;
 pub use settings::{
     CategoryTopic, Config, Database, DatabaseOid, Delivery, Durability, Http, Kafka, Log,
     LogFormat, Login, Registry, RegistryTls, Relay, Secret, StoreFacts, TlsFiles, Topics, Trace,

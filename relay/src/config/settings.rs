@@ -261,8 +261,8 @@ pub struct TlsFiles {
 /// Where spans are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    /// The collector's URL for OTLP over HTTP.
-    pub otlp_url: String,
+    /// The collector's URL for OTLP over HTTP, which may have a login.
+    pub otlp_url: Secret,
     /// The bearer token.
     pub token: Option<Secret>,
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::{Config, Kafka};
+use crate::config::{Config, Kafka, Secret, canonical};
 
 /// Values by property.
 pub(crate) type Properties = BTreeMap<String, String>;
@@ -119,7 +119,10 @@ fn properties(kafka: &Kafka, defaults: &[(&str, &str)], must_be: &[(&str, &str)]
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let mut properties: Properties = DEFAULTS.iter().chain(defaults).map(owned).collect();
     let configured = kafka.properties.iter();
-    properties.extend(configured.map(|(name, value)| (name.clone(), value.expose().to_owned())));
+    // By one name each: librdkafka would take either of two.
+    let by_name =
+        |(name, value): (&String, &Secret)| (canonical(name).to_owned(), value.expose().to_owned());
+    properties.extend(configured.map(by_name));
     properties.extend(must_be.iter().map(owned));
     if AUTHORITY_VARIABLES.iter().all(|name| std::env::var_os(name).is_none()) {
         trust_the_system(&mut properties);
@@ -143,7 +146,6 @@ fn trust_the_system(properties: &mut Properties) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
 
     #[test]
     fn the_configuration_replaces_defaults_and_nothing_that_exactly_once_relies_on() {
@@ -156,6 +158,20 @@ mod tests {
         assert_eq!(properties["sasl.username"], "relay");
         assert_eq!(properties["acks"], "all");
         assert_eq!(properties["batch.size"], "524288");
+    }
+
+    #[test]
+    fn nothing_is_written_twice_by_a_property_that_has_another_name() {
+        let mut config = Config::example();
+        for name in ["message.send.max.retries", "max.in.flight", "queue.buffering.max.ms"] {
+            config.kafka.properties.insert(name.to_owned(), Secret::new("7"));
+        }
+        let properties = single_writer(&config);
+        assert!(!properties.contains_key("message.send.max.retries"));
+        assert!(!properties.contains_key("max.in.flight"));
+        assert_eq!(properties["retries"], "0");
+        assert_eq!(properties["max.in.flight.requests.per.connection"], "1");
+        assert_eq!(properties["linger.ms"], "7", "it replaces the default");
     }
 
     #[test]

@@ -91,7 +91,7 @@ async fn send(trace: Trace, resource: Value, mut spans: mpsc::Receiver<Vec<Value
                 "spans": batch
             }]
         }] });
-        let mut request = client.post(&trace.otlp_url).timeout(TIMEOUT);
+        let mut request = client.post(trace.otlp_url.expose()).timeout(TIMEOUT);
         request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         if let Some(token) = &trace.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
