@@ -84,8 +84,8 @@ pub enum Failure {
     /// A topic has lost records that were published to it.
     #[error(
         "topic {topic} {}: {lost} published records are missing, and its consumers will not get them. The events are in \
-         the store, and its category waits; restore the topic, or delete its row from relay_topics to publish later events \
-         without the earlier ones", if *.exists { "was created anew or truncated" } else { "was deleted" }
+         the store, and its category waits; publish them again with `annals-relay replay --category`, or delete the topic's row from \
+         relay_topics to publish later events without the earlier ones", if *.exists { "was created anew or truncated" } else { "was deleted" }
     )]
     TopicLost {
         /// The topic.
