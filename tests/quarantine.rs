@@ -5,7 +5,7 @@ use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
     CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, Pace, RelayProcess, Testbed,
     Violation, account, add_partitions, administer, check, closed, configure_topic, create_topic,
-    delete_topic, deposited, deposited_large, http_get, opened, read_topic,
+    delete_topic, deposited, deposited_large, http_get, opened, read_topic, topics,
 };
 use sqlx::Row;
 
@@ -301,10 +301,12 @@ async fn a_category_without_a_topic_is_held_and_goes_on_by_itself_once_it_has_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_that_are_added_to_a_topic_move_no_stream_and_are_said() {
+async fn partitions_that_are_added_to_topics_move_no_stream_and_are_said() {
     let bed = Testbed::new("more_partitions").await;
     let brokers = &bed.environment().kafka;
-    let mut relay = RelayProcess::start(&bed.relay());
+    let claims = bed.topic("own-claims");
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__CLAIMS", &claims);
+    let mut relay = RelayProcess::start(&settings);
     let streams: Vec<StreamName> = (0..20).map(account).collect();
     let append_all = async || {
         for stream in &streams {
@@ -316,8 +318,15 @@ async fn partitions_that_are_added_to_a_topic_move_no_stream_and_are_said() {
     follower.until_count(20).await;
     let topic = bed.topic(CATEGORY);
     add_partitions(brokers, &topic, 8).await;
+    let own = [topics(brokers, &bed.topic("test-checkpoints-")), vec![claims]].concat();
+    assert_eq!(own.len(), 2, "{own:?}");
+    for of_relay in own {
+        add_partitions(brokers, &of_relay, 70).await;
+    }
     append_all().await;
     follower.until_count(40).await;
+    let at_risk = [("setting", "replication.factor"), ("found", "1")];
+    relay.event_with("topic_at_risk", &at_risk).await;
     relay.kill().await;
     relay.restart();
     append_all().await;

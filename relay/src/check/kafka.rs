@@ -6,7 +6,7 @@ use crate::check::ComponentFindings;
 use crate::config::{Config, Delivery};
 use crate::kafka::inspection::{InspectedTopic, Inspection, could_create, inspect};
 use crate::kafka::topic_plan::TopicPlan;
-use crate::kafka::topic_risks::risks;
+use crate::kafka::topic_risks::{REPLICATION, risks};
 use crate::report::threads::in_a_thread;
 
 /// The name of a topic that is never created: the broker only validates the request.
@@ -103,16 +103,16 @@ fn of_topic(
         let setting = format!("{}={}", difference.setting, difference.planned);
         findings.warning(format!("topic {name}: {difference}"), set(&setting));
     }
-    for risk in risks(&of.settings) {
-        let setting = format!("{}={}", risk.setting, risk.safe);
-        findings.warning(format!("topic {name}: {risk}"), set(&setting));
+    for risk in risks(Some(of.replicas), &of.settings) {
+        let remedy = if risk.setting == REPLICATION {
+            "raise it to three brokers, with kafka-reassign-partitions.sh".to_owned()
+        } else {
+            set(&format!("{}={}", risk.setting, risk.safe))
+        };
+        findings.warning(format!("topic {name}: {risk}"), remedy);
     }
     let in_sync = number("min.insync.replicas").unwrap_or(1);
     let replicas = i64::try_from(of.replicas).unwrap_or(i64::MAX);
-    if replicas == 1 {
-        let remedy = "raise its replication to three brokers, with kafka-reassign-partitions.sh";
-        findings.warning(format!("topic {name} is on one broker, and lost with it"), remedy);
-    }
     if in_sync > replicas {
         let remedy = set(&format!("min.insync.replicas={}", (replicas - 1).max(1)));
         findings.error(

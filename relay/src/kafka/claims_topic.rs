@@ -267,9 +267,7 @@ impl ClaimsTopic {
         let is_compacted = |setting: &Difference| setting.setting == "cleanup.policy";
         let reason = match facts.differences.iter().find(|difference| is_compacted(difference)) {
             Some(difference) => difference.to_string(),
-            None if facts.partitions != 1 => {
-                format!("it has {} partitions, and must have one", facts.partitions)
-            }
+            // Partitions that were added stay empty: all use the first one.
             None => return first(admin, &plan.name),
         };
         Err(KafkaFailure::TopicUnfit { topic: plan.name, reason })
@@ -303,7 +301,7 @@ impl ClaimsTopic {
     }
 }
 
-/// The first offset of a topic of one partition.
+/// The first offset of the first partition of a topic.
 fn first(admin: &TopicAdmin, topic: &str) -> Result<RecordOffset, KafkaFailure> {
     let ends = ends_once_led(admin, topic, &[0])?;
     Ok(ends.first().map(|(_, range)| range.first).unwrap_or_default())

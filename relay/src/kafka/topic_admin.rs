@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -23,12 +23,15 @@ use crate::kafka::properties::{self, Properties};
 use crate::kafka::topic_plan::TopicPlan;
 use crate::model::offsets::{Ends, OffsetRange, Partitions, RecordOffset, TopicEnds};
 use crate::report::kafka_failure::KafkaFailure;
+use crate::report::threads::locked;
 
 /// Describes and creates topics. Its connections stay open for the next request.
 pub(crate) struct TopicAdmin {
     client: BaseConsumer<EventContext>,
     properties: Properties,
     admin: OnceLock<AdminClient<EventContext>>,
+    /// The fewest replicas of a partition of each topic that was looked up.
+    replicas: Mutex<ByTopic<usize>>,
 }
 
 /// The result of a request for each of its topics.
@@ -63,14 +66,29 @@ impl FoundEnds {
 impl TopicAdmin {
     pub(crate) fn open(config: &Config) -> Result<Self> {
         let client = create(properties::metadata(&config.kafka))?;
-        Ok(Self { client, properties: properties::admin(&config.kafka), admin: OnceLock::new() })
+        let properties = properties::admin(&config.kafka);
+        Ok(Self { client, properties, admin: OnceLock::new(), replicas: Mutex::default() })
+    }
+
+    /// The fewest replicas of a partition of a topic, once it was looked up.
+    pub(crate) fn replicas(&self, topic: &str) -> Option<usize> {
+        locked(&self.replicas).get(topic).copied()
+    }
+
+    /// Looks a topic up in the metadata: its partition count, if it exists.
+    fn found(&self, topic: &MetadataTopic) -> Option<Result<i32, Code>> {
+        let count = partition_count(topic)?;
+        if let Some(fewest) = topic.partitions().iter().map(|of| of.replicas().len()).min() {
+            locked(&self.replicas).insert(topic.name().to_owned(), fewest);
+        }
+        Some(count)
     }
 
     /// The partition count of a topic; `None` if it does not exist.
     pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>> {
         let failed = |error| self.failure("look a topic up", &error, topic);
         let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
-        let found = metadata.topics().first().and_then(partition_count).transpose();
+        let found = metadata.topics().first().and_then(|topic| self.found(topic)).transpose();
         found.map_err(|code| failed(KafkaError::MetadataFetch(code)))
     }
 
@@ -98,7 +116,7 @@ impl TopicAdmin {
         let known = metadata.topics().iter().filter(|topic| wanted.contains(topic.name()));
         let known = known.filter_map(|topic| {
             let failed = |code| failed(KafkaError::MetadataFetch(code), topic.name());
-            Some((topic.name().to_owned(), partition_count(topic)?.map_err(failed)))
+            Some((topic.name().to_owned(), self.found(topic)?.map_err(failed)))
         });
         Ok(known.collect())
     }
@@ -328,7 +346,7 @@ impl TopicAdmin {
     }
 }
 
-/// Why a partition cannot be written to at the moment.
+/// The partition count of a topic, if it exists.
 fn partition_count(topic: &MetadataTopic) -> Option<Result<i32, Code>> {
     match topic.error().map(Code::from) {
         None => i32::try_from(topic.partitions().len()).ok().map(Ok),
@@ -341,6 +359,7 @@ fn unavailable(topic: &str, reason: String) -> KafkaFailure {
     KafkaFailure::TopicUnavailable { topic: topic.to_owned(), reason }
 }
 
+/// Why a partition cannot be written to at the moment.
 fn lack(partition: &MetadataPartition, replicas_needed: usize) -> Option<String> {
     let (number, replicas) = (partition.id(), partition.isr().len());
     if partition.leader() < 0 {

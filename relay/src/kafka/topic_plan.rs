@@ -86,7 +86,7 @@ pub struct TopicFacts {
     /// The settings that differ from the plan. Empty as well if the broker does not return the
     /// settings.
     pub differences: Vec<Difference>,
-    /// The settings with which Kafka loses or refuses events.
+    /// The settings with which Kafka loses or refuses events, and its replicas if it has one.
     pub risks: Vec<Risk>,
     /// Whether the relay has just created it.
     pub created: bool,
@@ -156,18 +156,24 @@ impl TopicPlan {
         self.settings.iter().filter_map(differs).collect()
     }
 
-    /// The properties of the topic, from its settings.
-    pub(crate) fn facts(&self, partitions: i32, found: &BTreeMap<String, String>) -> TopicFacts {
+    /// The properties of the topic, from its metadata and its settings.
+    pub(crate) fn facts(
+        &self,
+        partitions: i32,
+        replicas: Option<usize>,
+        found: &BTreeMap<String, String>,
+    ) -> TopicFacts {
         let batch_bytes_max = found.get("max.message.bytes").and_then(|bytes| bytes.parse().ok());
         let differences = self.differences(found);
-        let risks = risks(found);
+        let risks = risks(replicas, found);
         TopicFacts { partitions, batch_bytes_max, differences, risks, created: false }
     }
 
     /// Refuses a topic in which checkpoints could be lost.
     pub(crate) fn fits(&self, facts: &TopicFacts) -> Result<(), KafkaFailure> {
         let unfit = |reason| Err(KafkaFailure::TopicUnfit { topic: self.name.clone(), reason });
-        if facts.partitions != self.partitions {
+        // Those that were added stay empty.
+        if facts.partitions < self.partitions {
             let (found, shards) = (facts.partitions, self.partitions);
             return unfit(format!(
                 "it has {found} partitions, and must have one for each of the {shards} shards"

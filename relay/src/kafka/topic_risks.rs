@@ -29,14 +29,26 @@ impl fmt::Display for Risk {
     }
 }
 
-/// The risks of the settings of a topic, as the broker describes them.
-pub(crate) fn risks(settings: &BTreeMap<String, String>) -> Vec<Risk> {
+/// The number of replicas, as a setting: it is given when a topic is created.
+pub(crate) const REPLICATION: &str = "replication.factor";
+
+/// The risks of a topic with so many replicas, if that is known, and these settings, as the broker
+/// describes them.
+pub(crate) fn risks(replicas: Option<usize>, settings: &BTreeMap<String, String>) -> Vec<Risk> {
+    let single = (replicas == Some(1)).then(|| Risk {
+        setting: REPLICATION,
+        found: "1".to_owned(),
+        safe: "3".to_owned(),
+        consequence: "the topic is on one broker, and lost with it",
+    });
     let number = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
     let risk = |setting: &'static str, safe: i64, consequence| {
         let found = settings.get(setting)?.clone();
         Some(Risk { setting, found, safe: safe.to_string(), consequence })
     };
-    let in_sync = number("min.insync.replicas").filter(|replicas| *replicas < 2).and_then(|_| {
+    // A topic with one replica would take no event with 2.
+    let in_sync = number("min.insync.replicas").filter(|of| *of < 2 && single.is_none());
+    let in_sync = in_sync.and_then(|_| {
         let lost = "an acknowledged event can be on one broker only, and is lost with it";
         risk("min.insync.replicas", 2, lost)
     });
@@ -56,17 +68,17 @@ pub(crate) fn risks(settings: &BTreeMap<String, String>) -> Vec<Risk> {
     let ahead = number(after).filter(|max| *max < AHEAD_MS_MIN);
     let refused = "events are refused while the clock of the database is ahead of the broker's";
     let ahead = ahead.and_then(|_| risk(after, AHEAD_MS_MIN, refused));
-    [in_sync, unclean, old, ahead].into_iter().flatten().collect()
+    [single, in_sync, unclean, old, ahead].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(settings: &[(&str, &str)]) -> Vec<&'static str> {
+    fn of(replicas: Option<usize>, settings: &[(&str, &str)]) -> Vec<&'static str> {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        risks(&settings.collect()).iter().map(|risk| risk.setting).collect()
+        risks(replicas, &settings.collect()).iter().map(|risk| risk.setting).collect()
     }
 
     #[test]
@@ -77,14 +89,21 @@ mod tests {
             ("message.timestamp.before.max.ms", "9223372036854775807"),
             ("message.timestamp.after.max.ms", "3600000"),
         ];
-        assert!(of(&safe).is_empty());
-        assert!(of(&[]).is_empty(), "a broker that describes nothing");
+        assert!(of(Some(3), &safe).is_empty());
+        assert!(of(None, &[]).is_empty(), "a broker that describes nothing");
         let risky = [
             ("min.insync.replicas", "1"),
             ("unclean.leader.election.enable", "true"),
             ("message.timestamp.before.max.ms", "86400000"),
             ("message.timestamp.after.max.ms", "1000"),
         ];
-        assert_eq!(of(&risky), risky.map(|(name, _)| name));
+        assert_eq!(of(Some(3), &risky), risky.map(|(name, _)| name));
+        assert_eq!(of(None, &risky), risky.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn of_a_topic_with_one_replica_two_in_sync_are_not_advised() {
+        assert_eq!(of(Some(1), &[("min.insync.replicas", "1")]), [REPLICATION]);
+        assert_eq!(of(Some(2), &[("min.insync.replicas", "1")]), ["min.insync.replicas"]);
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn ensure_topics(
     let facts = plans.iter().filter_map(|plan| {
         let partitions = *there.get(&plan.name)?;
         let settings = settings.remove(&plan.name).unwrap_or_default();
-        let facts = plan.facts(partitions, &settings);
+        let facts = plan.facts(partitions, admin.replicas(&plan.name), &settings);
         let facts = TopicFacts { created: is_new(&plan.name), ..facts };
         Some((plan.name.clone(), Ok(facts)))
     });

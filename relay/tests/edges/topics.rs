@@ -26,7 +26,7 @@ async fn a_topic_is_made_so_that_it_keeps_every_event() {
     };
     assert_eq!(made, expected);
     let at_risk: Vec<_> = made.risks.iter().map(|risk| risk.setting).collect();
-    assert_eq!(at_risk, ["min.insync.replicas"], "the test's cluster has one broker");
+    assert_eq!(at_risk, ["replication.factor"], "the test's cluster has one broker");
     let found = topic_configuration(&bed.environment().kafka, &config.topic("flight")).await;
     for (setting, value) in [
         ("cleanup.policy", "delete"),
@@ -85,11 +85,12 @@ async fn settings_that_kafka_does_not_know_are_said_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn checkpoints_need_one_partition_for_each_shard() {
+async fn checkpoints_need_a_partition_for_each_shard_and_more_are_left_empty() {
     let bed = Testbed::new("checkpoints_need_one").await;
     let config = config(&bed, "");
     checkpoint_topic(&config, 4);
     checkpoint_topic(&config, 4);
+    checkpoint_topic(&config, 3);
     let failure = ensure_checkpoint_topic(&config, 5).unwrap_err();
     let said = failure.to_string();
     assert!(matches!(failure, KafkaFailure::TopicUnfit { .. }), "{said}");
