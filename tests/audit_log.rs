@@ -15,10 +15,15 @@ use crate::projections::{self, LONG, Running, Script, balances, failure};
 
 /// Runs `annals`.
 pub(crate) fn annals(bed: &Testbed, arguments: &[&str]) -> Output {
+    annals_at(&bed.database_url(), arguments)
+}
+
+/// Runs `annals` on the database at a URL.
+pub(crate) fn annals_at(url: &str, arguments: &[&str]) -> Output {
     let tests = std::env::current_exe().must("find this program");
     let debug = tests.parent().and_then(|deps| deps.parent()).must("find the target directory");
     let mut command = Command::new(debug.join("annals"));
-    command.env("ANNALS_DATABASE_URL", bed.database_url()).args(arguments);
+    command.env("ANNALS_DATABASE_URL", url).args(arguments);
     command.output().must("run annals")
 }
 

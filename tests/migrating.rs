@@ -6,8 +6,10 @@ use std::sync::Arc;
 use annals_store::{
     Append, Error, ExpectedVersion, MigrationError, SchemaName, Store, StoreOptions,
 };
-use annals_testkit::{DEADLINE, Must, Testbed, account, opened};
+use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, opened};
 use tokio::sync::Barrier;
+
+use crate::audit_log::annals;
 
 const STARTING: usize = 10;
 const SCHEMA: &str = "ledger";
@@ -87,6 +89,13 @@ async fn a_later_version_is_accepted_while_this_one_can_work_with_it_and_refused
             "{refused:?}"
         );
     }
+    let mut relay = RelayProcess::start(&bed.relay());
+    relay.event_with("halted", &[("cause", "store")]).await;
+    assert!(!relay.ended().await.success());
+    assert!(!relay.has_event("publishing"));
+    let output = annals(&bed, &["log"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("migration 999"), "{said}");
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use annals_store::{
-    PersonalError, ProjectionError, SchemaName, SchemaNameError, Store, StoreOptions,
+    Error, MigrationError, PersonalError, ProjectionError, SchemaName, SchemaNameError, Store,
+    StoreOptions,
 };
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -81,7 +82,12 @@ async fn connect(database_url: Option<String>, schema: SchemaName) -> anyhow::Re
         AnnalsArguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
     };
     let options = StoreOptions::default().schema(schema).connections_max(2);
-    Ok(options.without_notifications().connect(&url).await?)
+    let store = options.without_notifications().connect(&url).await?;
+    // What else is wrong with the database, the statements of the command report.
+    match store.check().await {
+        Err(error @ Error::Migrate(MigrationError::OfALaterVersion { .. })) => Err(error.into()),
+        Ok(()) | Err(_) => Ok(store),
+    }
 }
 
 fn schema(text: &str) -> Result<SchemaName, SchemaNameError> {
@@ -104,7 +110,7 @@ fn in_full(error: &anyhow::Error) -> String {
         }
         (Some(_) | None, Some(_) | None) => error.downcast_ref(),
     };
-    if of_store.is_some_and(annals_store::Error::is_not_migrated) {
+    if of_store.is_some_and(Error::is_not_migrated) {
         line.push_str(": run `annals-relay migrate`, or give --schema");
     }
     line

@@ -76,13 +76,13 @@ impl Store {
     /// [`Error::Migrate`]: migrations are missing, or of a later version that this one cannot work
     /// with; [`Error::NotDurable`] if the server runs with `fsync = off`.
     pub async fn check(&self) -> Result<(), Error> {
-        self.check_durable().await?;
         let acquired = self.pool().acquire().await.map_err(MigrationError::Database);
         let mut connection = acquired.map_err(Error::Migrate)?;
-        match self.first_missing(&mut connection).await.map_err(Error::Migrate)? {
-            None => Ok(()),
-            Some(number) => Err(Error::Migrate(MigrationError::Missing { number })),
+        if let Some(number) = self.first_missing(&mut connection).await.map_err(Error::Migrate)? {
+            return Err(Error::Migrate(MigrationError::Missing { number }));
         }
+        drop(connection);
+        self.check_durable().await
     }
 
     /// The statements that give a role the rights for a purpose, for installations whose roles

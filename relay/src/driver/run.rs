@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_store::Store;
+use annals_store::{Error, MigrationError, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -100,6 +100,11 @@ async fn start(
 }
 
 async fn try_to_start(config: &Config, store: &Store) -> Result<(Config, u16), Failure> {
+    // What else is wrong with the database, the statements below report.
+    if let Err(error @ Error::Migrate(MigrationError::OfALaterVersion { .. })) = store.check().await
+    {
+        return Err(Failure::Store(error));
+    }
     let (config, claims) = topic_claims::begin(config.clone(), store).await?;
     let Deployment { generation, shards } = Deployment::register(&config, store).await?;
     let config = config.in_generation(generation);
