@@ -9,6 +9,7 @@ use annals_store::{
 use annals_testkit::{Must, account, deposited, opened, take};
 use futures_util::TryStreamExt;
 
+use crate::audit_log::annals_at;
 use crate::forked::Pair;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,6 +34,21 @@ async fn a_standby_serves_reads_and_refuses_followers_until_it_is_promoted() {
     assert!(matches!(refused, Error::Standby) && refused.is_retryable(), "{refused:?}");
     let refused = replica.append(&append).await.unwrap_err();
     assert!(matches!(refused, AppendError::Failed(_)) && refused.is_retryable(), "{refused:?}");
+
+    // What a command cannot do there it says in one sentence.
+    let relay = pair.bed.relay().database(&pair.standby_url());
+    for command in
+        [&["status"][..], &["quarantine", "list"], &["topics", "plan"], &["audit"], &["check"]]
+    {
+        let (code, said) = relay.run_for_code(command).await;
+        assert!(code != 1 || said.contains("is a standby"), "{command:?}: {code} {said}");
+        assert!(command != ["check"] || said.contains("the server is a standby"), "{said}");
+    }
+    let cause = all[0].id.to_string();
+    for command in [&["log"][..], &["tree", &cause], &["stream", "show", stream.as_str()]] {
+        let output = annals_at(&pair.standby_url(), command);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
+    }
 
     let promote = sqlx::query(include_str!("sql/promote.sql"));
     promote.execute(&mut connection).await.must("promote");
