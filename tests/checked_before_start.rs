@@ -2,8 +2,9 @@
 
 use annals_store::{Append, ExpectedVersion, Store, StreamName};
 use annals_testkit::{
-    CATEGORY, Component, Ending, Must, PrivateStack, RelayProcess, RelaySettings, Testbed,
-    TwoDoors, account, configure_topic, create_topic, deposited, topics, until,
+    CATEGORY, Component, Ending, Isolation, Must, PrivateStack, RawRecord, RelayProcess,
+    RelaySettings, Testbed, TwoDoors, account, configure_topic, create_topic, deposited,
+    read_topic, topics, until,
 };
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -35,7 +36,27 @@ async fn a_sound_installation_has_no_error_and_is_not_changed() {
     assert_eq!(before, (bed.fingerprint().await, topics(&bed.environment().kafka, bed.name())));
     let mut relay = RelayProcess::start(&bed.relay());
     relay.event("publishing").await;
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&append).await.must("append");
+    bed.until_copied().await;
     assert!(relay.terminate().await.success());
+    // It tries the rights to write of all topics.
+    let before = (bed.fingerprint().await, written(&bed).await);
+    let (code, found) = findings(&bed.relay()).await;
+    assert!(code == 0 && found.iter().all(|(_, severity, _)| severity == "warning"), "{found:?}");
+    assert_eq!(before, (bed.fingerprint().await, written(&bed).await));
+}
+
+/// All records of the topics of a bed, also of aborted transactions.
+async fn written(bed: &Testbed) -> Vec<RawRecord> {
+    let brokers = &bed.environment().kafka;
+    let mut written = Vec::new();
+    for topic in [bed.topic(CATEGORY), bed.claims_topic(), bed.checkpoint_topic().await] {
+        let records = read_topic(brokers, &topic, Isolation::Uncommitted).await;
+        assert!(!records.is_empty(), "{topic}");
+        written.extend(records);
+    }
+    written
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,6 +67,10 @@ async fn each_planted_fault_is_named_by_its_component() {
     let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
     create_topic(brokers, &topic, 4).await;
     configure_topic(brokers, &topic, "min.insync.replicas", "2").await;
+    let not_created = bed.relay().variable("ANNALS_RELAY__TOPICS__CREATE", "false");
+    let (code, found) = findings(&not_created).await;
+    let part = format!("topic {} does not exist, and topics.create is off", bed.claims_topic());
+    assert!(code == ERRORS && has(&found, "kafka", "error", &part), "{found:?}");
     let settings = bed
         .relay()
         .variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3")
@@ -109,6 +134,11 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     let mut prepared = PgConnection::connect(&bed.database_url()).await.must("connect");
     let prepare = ["begin", "select pg_current_xact_id()", "prepare transaction 'forgotten'"];
     administer(&mut prepared, &prepare).await;
+    let (_, status) = bed.relay().status().await;
+    let blocker = &status["open_transactions"][0];
+    assert_eq!(blocker["application"], "prepared transaction forgotten", "{status}");
+    assert!(blocker["pid"].is_null() && blocker["login"].is_string(), "{status}");
+    a_login_without_pg_read_all_stats_is_named(&bed, &mut prepared).await;
     let mut open = PgConnection::connect(&bed.database_url()).await.must("connect");
     administer(&mut open, &["begin isolation level repeatable read", "select 1 from pg_class"])
         .await;
@@ -128,6 +158,17 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     ] {
         assert!(said.contains(part), "{part} not in {said}");
     }
+}
+
+async fn a_login_without_pg_read_all_stats_is_named(bed: &Testbed, to: &mut PgConnection) {
+    administer(to, &["create role plain login password 'plain' in role annals_relay"]).await;
+    let url = bed.database_url().replacen("annals:annals@", "plain:plain@", 1);
+    let settings = bed.relay().database(&url);
+    let (_, found) = findings(&settings).await;
+    assert!(has(&found, "database", "warning", "cannot name the queries of long"), "{found:?}");
+    let settings = settings.variable("ANNALS_RELAY__RELAY__DURABILITY", "standby");
+    let (_, found) = findings(&settings).await;
+    assert!(has(&found, "database", "error", "the login cannot see the standbys"), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

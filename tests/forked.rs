@@ -350,6 +350,9 @@ async fn with_a_standby_asked_for_nothing_is_published_that_no_standby_has() {
     pair.standby.start(Component::Postgres).await;
     follower.until_count(2).await;
     relay.has_waited_for("standby").await;
+    let of_standby = bed.relay().database(&pair.standby_url());
+    let said = of_standby.run_for_code(&["check"]).await.1;
+    assert!(said.contains("error    database  the server is a standby: "), "{said}");
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }

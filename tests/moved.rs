@@ -92,6 +92,8 @@ impl Published {
         self.relay.event_with("halted", &[("cause", "other_cluster")]).await;
         let said = self.settings.run(&["run"]).await.expect_err("the relay runs");
         assert!(said.contains("annals-relay adopt"), "{said}");
+        let said = self.settings.run_for_code(&["check"]).await.1;
+        assert!(said.contains("the store belongs to another database cluster: "), "{said}");
         let new = Append::to(&account("a"), ExpectedVersion::Any, [deposited(40)]);
         let said = bed.store().append(&new).await.expect_err("it is appended");
         assert!(said.to_string().contains("annals-relay adopt"), "{said}");

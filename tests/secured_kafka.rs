@@ -84,6 +84,7 @@ async fn relay_commands_and_consumers_log_in_by_password_and_by_certificate() {
     let certificates = [site.kafka.certificate(&client), site.kafka.certificate_over_ipv6(&client)];
     let logins = [vec![site.kafka.scram()], certificates.to_vec()].concat();
     works(&site, &logins).await;
+    check_names_missing_rights(&site).await;
     assert_eq!(check(&site.bed.history(Vec::new()).await), []);
 }
 
@@ -122,6 +123,30 @@ async fn works(site: &Site, logins: &[KafkaLogin]) {
         let mut consumer = in_time(consumer).await.must("read a topic");
         assert_eq!(in_time(consumer.read_remaining()).await.must("read").len(), logins.len());
     }
+}
+
+/// `check` names each right that was withdrawn.
+async fn check_names_missing_rights(site: &Site) {
+    let (prefix, claims, ids) = (site.bed.topic_prefix(), site.bed.claims_topic(), site.ids());
+    site.withdraw(Resource::Topics(&prefix), &[Write, DescribeConfigs]).await;
+    site.withdraw(Resource::Topics(&claims), &[Read]).await;
+    site.withdraw(Resource::TransactionalIds(&ids), &[Write]).await;
+    let login = site.kafka.scram();
+    let (code, said) = site.relay(&login).run_for_code(&["check"]).await;
+    assert_eq!(code, ERRORS, "{said}");
+    let (topic, checkpoints) = (site.bed.topic(CATEGORY), site.bed.checkpoint_topic().await);
+    for part in [
+        format!(
+            "error    kafka     the login lacks Write on topic {topic}: allow it: kafka-acls.sh"
+        ),
+        format!("the login lacks Write on topic {checkpoints}: "),
+        format!("the login lacks Read on topic {claims}: "),
+        format!("the login lacks Write on the transactional ids that begin with {ids}: "),
+        format!("warning  kafka     the settings of topic {topic} cannot be read: "),
+    ] {
+        assert!(said.contains(&part), "{part} not in {said}");
+    }
+    assert_eq!(said.matches("the login lacks").count(), 4, "{said}");
 }
 
 /// What was not named: a case, and what was said instead.

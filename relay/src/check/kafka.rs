@@ -1,8 +1,9 @@
-//! Kafka: the cluster's limits, the topics, and whether missing ones could be created.
+//! Kafka: the cluster's limits, the topics, the rights on them, and whether missing ones could be
+//! created.
 
 use std::sync::Arc;
 
-use crate::check::ComponentFindings;
+use crate::check::{ComponentFindings, rights};
 use crate::config::{Config, Delivery};
 use crate::kafka::inspection::{InspectedTopic, Inspection, could_create, inspect};
 use crate::kafka::topic_plan::TopicPlan;
@@ -39,6 +40,7 @@ pub(super) async fn check(
     {
         of_topic(config, name, topic, findings);
     }
+    rights::check(config, &inspection, findings).await;
     creation(config, &inspection, findings).await;
 }
 

@@ -4,6 +4,7 @@
 mod database;
 mod kafka;
 mod registry;
+mod rights;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use annals_store::Store;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::state::store_facts;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -79,7 +81,11 @@ pub(crate) async fn check(
     let categories =
         if is_migrated { store.categories().await.unwrap_or_default() } else { Vec::new() };
     let topics: Vec<String> = categories.iter().map(|of| config.topic(of.as_str())).collect();
-    kafka::check(config, topics, &mut ComponentFindings { component: "kafka", all: &mut all })
+    // Without a store it has no topic of checkpoints.
+    let facts = if is_migrated { store_facts(store).await.ok() } else { None };
+    let of_store = facts.map(|(facts, _)| Arc::new(config.as_ref().clone().of_store(facts)));
+    let of_store = of_store.as_ref().unwrap_or(config);
+    kafka::check(of_store, topics, &mut ComponentFindings { component: "kafka", all: &mut all })
         .await;
     registry::check(config, store, &mut ComponentFindings { component: "registry", all: &mut all })
         .await;

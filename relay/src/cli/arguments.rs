@@ -169,9 +169,9 @@ pub enum CliCommand {
     /// Say what will not work, before the first start, and what to do about it: rights, settings
     /// and limits of the database, of Kafka with the topics, and of the registry. Changes nothing.
     ///
-    /// Rights to write cannot be proved without writing: the relay names a missing one when it
-    /// starts. Exits with 0 without an error, with 3 if there is one, with 1 if the configuration
-    /// is wrong.
+    /// Rights on topics that do not exist yet cannot be tried: the relay names a missing one when
+    /// it starts. Exits with 0 without an error, with 3 if there is one, with 1 if the
+    /// configuration is wrong.
     Check {
         /// The age in seconds from which on an open or prepared transaction is a finding.
         #[arg(long, default_value_t = 300, value_name = "SECONDS")]

@@ -12,6 +12,7 @@ pub(crate) mod event_scan;
 pub(crate) mod inspection;
 pub(crate) mod producer;
 mod properties;
+pub(crate) mod rights;
 pub(crate) mod scan;
 pub(crate) mod tail_scan;
 pub(crate) mod topic_admin;

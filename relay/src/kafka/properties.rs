@@ -96,6 +96,47 @@ pub(crate) fn single_writer(config: &Config) -> Properties {
     properties(&config.kafka, &defaults, &must_be)
 }
 
+/// For records that every broker refuses, once it has checked the right to write: none takes two
+/// acknowledgements, and none looks at a record before.
+pub(crate) fn refused_writer(config: &Config) -> Properties {
+    let must_be = [
+        ("enable.idempotence", "false"),
+        ("acks", "2"),
+        ("retries", "0"),
+        ("linger.ms", "0"),
+        ("message.timeout.ms", "5000"),
+    ];
+    properties(&config.kafka, &[], &must_be)
+}
+
+/// For transactions that are not begun: brokers refuse their time-out of 23 days, once they have
+/// checked the right to use the transactional id. librdkafka adds to it: the largest number would
+/// overflow.
+pub(crate) fn refused_transactions(config: &Config) -> Properties {
+    let id = format!("{}-check", config.transactional_id_prefix());
+    let must_be = [
+        ("transactional.id", id.as_str()),
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("transaction.timeout.ms", "2000000000"),
+        ("linger.ms", "0"),
+        ("message.timeout.ms", "5000"),
+    ];
+    properties(&config.kafka, &[], &must_be)
+}
+
+/// For reading from the end of a partition.
+pub(crate) fn end_reader(kafka: &Kafka) -> Properties {
+    let must_be = [
+        ("enable.partition.eof", "true"),
+        // librdkafka requires a group, and never joins it.
+        ("group.id", "annals-check"),
+        ("enable.auto.commit", "false"),
+        ("fetch.wait.max.ms", "20"),
+    ];
+    properties(kafka, &[], &must_be)
+}
+
 /// For reading the ends of the partitions of topics, of which `topic` is the first.
 pub(crate) fn tail_reader(kafka: &Kafka, topic: &str, topics: usize) -> Properties {
     // The statistics have all partitions each time.
