@@ -16,6 +16,9 @@ use crate::projections::{self, LONG, Running, Script, balances, failure};
 /// Processes at once.
 const PROCESSES: usize = 8;
 const WRONG_ARGUMENTS: i32 = 2;
+/// The commands whose help has examples.
+const EXPLAINED: [&str; 8] =
+    ["run", "status", "quarantine", "check", "topics", "audit", "replay", "schemas"];
 
 /// The pages for operators and developers.
 fn pages() -> Vec<PathBuf> {
@@ -81,6 +84,13 @@ fn calls(program: &str) -> BTreeSet<Vec<String>> {
     calls
 }
 
+/// The examples in the help of a command.
+async fn examples(settings: &RelaySettings, command: &str) -> Vec<Vec<String>> {
+    let help = settings.must_run(&[command, "--help"]).await;
+    let (_, examples) = help.split_once("\nExamples:\n").must("find the examples");
+    examples.lines().filter_map(|line| arguments(line.trim(), "annals-relay")).collect()
+}
+
 /// The calls that the relay's parser refuses. All others end at the wrong configuration.
 async fn refused(settings: &RelaySettings, calls: &[Vec<String>]) -> Vec<String> {
     let run = calls.iter().enumerate().map(async |(number, words)| {
@@ -97,6 +107,12 @@ async fn every_documented_call_of_the_relay_has_arguments_that_it_takes() {
     let bed = Testbed::new("documented_relay").await;
     let settings = bed.relay().variable("ANNALS_RELAY__RELAY__LEASE_MS", "soon");
     let mut calls: Vec<_> = calls("annals-relay").into_iter().collect();
+    for command in EXPLAINED {
+        let examples = examples(&settings, command).await;
+        assert!(examples.iter().all(|words| words[0] == command), "{examples:?}");
+        assert!(examples.len() > 1, "{command}: {examples:?}");
+        calls.extend(examples);
+    }
     // It writes where the documentation says.
     calls.retain(|words| words[0] != "man");
     assert!(calls.len() > 20, "{calls:?}");

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::cli::audit::AuditArguments;
+use crate::cli::examples;
 use crate::cli::output::Output;
 use crate::cli::quarantine::QuarantineCommand;
 use crate::cli::replay::ReplayArguments;
@@ -87,6 +88,7 @@ impl From<PurposeArgument> for Purpose {
 #[derive(Debug, Clone, Subcommand)]
 pub enum CliCommand {
     /// Publish the outbox until SIGTERM or SIGINT.
+    #[command(after_help = examples::RUN)]
     Run,
     /// Create or upgrade the tables of the store. With nothing to do it needs no privilege that an
     /// appender does not have.
@@ -111,9 +113,10 @@ pub enum CliCommand {
     ///
     /// Exits with 0 if each shard is published and each relay is ready, with 3 if not, with 1 after
     /// an error.
+    #[command(after_help = examples::STATUS)]
     Status,
     /// List streams and categories that cannot be published, retry them, or skip their events.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::QUARANTINE)]
     Quarantine(QuarantineCommand),
     /// Change the delivery of the deployment. None of its relays may run.
     Deliver {
@@ -172,13 +175,14 @@ pub enum CliCommand {
     /// Rights on topics that do not exist yet cannot be tried: the relay names a missing one when
     /// it starts. Exits with 0 without an error, with 3 if there is one, with 1 if the
     /// configuration is wrong.
+    #[command(after_help = examples::CHECK)]
     Check {
         /// The age in seconds from which on an open or prepared transaction is a finding.
         #[arg(long, default_value_t = 300, value_name = "SECONDS")]
         transaction_seconds_max: u32,
     },
     /// Compare the topics of the broker with the declared ones, and create and correct them.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::TOPICS)]
     Topics(TopicsCommand),
     /// Prove that every committed event is in its topic, waits, is quarantined or was skipped, and
     /// that every record is of an event: compares the topics with the store by id and by the hash
@@ -189,6 +193,7 @@ pub enum CliCommand {
     /// annals_relay; annals_read suffices for the rest.
     ///
     /// Exits with 0 without a fault, with 3 if there is one, with 1 after an error.
+    #[command(after_help = examples::AUDIT)]
     Audit(AuditArguments),
     /// Publish events again: to their own topics, after a topic was deleted or lost records, or to
     /// a side topic. In the order of their streams; each record has the header `ce_replayed`.
@@ -200,6 +205,7 @@ pub enum CliCommand {
     ///
     /// Needs the roles annals_admin and annals_relay. Exits with 0 when everything is replayed,
     /// with 1 after an error.
+    #[command(after_help = examples::REPLAY)]
     Replay(ReplayArguments),
     /// Let go of a deployment without relays: its checkpoints keep every partition of the
     /// outbox, and its quarantine its events. `status` names who keeps what.
@@ -222,7 +228,7 @@ pub enum CliCommand {
     ///
     /// Files are FOLDER/CATEGORY/NAME.avsc; versions of one type are NAME.v1.avsc, NAME.v2.avsc.
     /// Exits with 0 without a finding, with 3 if there is one, with 1 after an error.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::SCHEMAS)]
     Schemas(SchemasCommand),
     /// Print the completions of a shell, for example: annals-relay completions bash >
     /// /etc/bash_completion.d/annals-relay. Needs no configuration.

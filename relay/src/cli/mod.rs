@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod connection;
 mod documents;
+mod examples;
 mod execute;
 mod forget;
 pub mod log;
