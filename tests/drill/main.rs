@@ -4,15 +4,18 @@
 //!
 //! The durations of alerts are divided by `--fast N` (60 by default); with `--fast 1` they are
 //! those of production. `--older PROGRAM` is the relay's program of the version before this one.
+//! The last line names the scenarios that could not be played; with `--all` that is a failure.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 mod certificate;
 mod rules;
+mod runbook;
 mod site;
 mod small_disk;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use annals_testkit::{
@@ -48,21 +51,22 @@ struct Options {
 }
 
 #[tokio::main]
-async fn main() {
+async fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let fast = option(&mut arguments, "--fast").map(|number| number.parse().ok());
     let fast = fast.unwrap_or(Some(60)).filter(|of| *of > 0).must("read a number behind --fast");
     let older = option(&mut arguments, "--older").map(PathBuf::from);
     let options = Options { fast, older };
+    let is_complete = flag(&mut arguments, "--all");
     let unknown = arguments.iter().find(|of| !SCENARIOS.contains(&of.as_str()));
     assert!(unknown.is_none(), "no scenario {unknown:?}; there are {SCENARIOS:?}");
     let is_chosen = |name: &&str| arguments.is_empty() || arguments.iter().any(|of| of == name);
-    let mut day = Vec::new();
+    let (mut day, mut skipped) = (Vec::new(), Vec::new());
     for name in SCENARIOS.into_iter().filter(|name| is_chosen(name)) {
         println!("{name}");
         match play(name, &options).await {
             Ok(seen) => day.push((name, seen)),
-            Err(reason) => println!("  skipped: {reason}"),
+            Err(reason) => skipped.push(format!("{name} ({reason})")),
         }
     }
     println!("{:<20} {:<26} {:>12} {:>12}", "scenario", "alert", "fires after", "ends after");
@@ -70,6 +74,17 @@ async fn main() {
         let [fired, ended] = [fired_after, ended_after].map(|of| of.as_secs_f64());
         println!("{name:<20} {alert:<26} {fired:>10.1} s {ended:>10.1} s");
     }
+    if skipped.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("not played: {}", skipped.join(", "));
+    if is_complete { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Takes a flag out of the arguments.
+fn flag(arguments: &mut Vec<String>, name: &str) -> bool {
+    let at = arguments.iter().position(|of| of == name);
+    at.map(|at| arguments.remove(at)).is_some()
 }
 
 /// Takes an option and its value out of the arguments.
@@ -110,7 +125,7 @@ async fn relay_dies(fast: u32) -> Seen {
     site.relay.kill().await;
     site.append("a", [deposited(1)]).await;
     let fired = site.until_fires("AnnalsRelayDown").await;
-    site.say("1. its process has ended without a line: start it");
+    site.step("start it: `systemctl start annals-relay`");
     site.relay.restart();
     site.ends("AnnalsRelayDown", fired).await
 }
@@ -130,7 +145,10 @@ async fn component_dies(component: Component, fast: u32) -> Seen {
     };
     let fired = site.until_fires(alert).await;
     site.run(&["status"]).await;
-    site.say("the label names the component: start it");
+    site.step(match component {
+        Component::Registry => "Repair the registry",
+        Component::Kafka | Component::Postgres => "are the brokers up",
+    });
     stack.start(component).await;
     site.ends(alert, fired).await
 }
@@ -148,7 +166,7 @@ async fn kafka_disk_full(fast: u32) -> Option<Seen> {
     }
     let fired = site.until_fires("AnnalsRelayWaiting").await;
     site.run(&["status"]).await;
-    site.say("kafka: the broker has ended, since its disk is full: free space, and start it");
+    site.step("a broker ends when its disk is full: free space, and start it");
     disk.free();
     stack.start(Component::Kafka).await;
     Some(site.ends("AnnalsRelayWaiting", fired).await)
@@ -170,8 +188,10 @@ async fn database_fails_over(fast: u32) -> Seen {
     site.fault("kill -9 of the primary");
     primary.end(Component::Postgres, Ending::Crash).await;
     let fired = site.until_fires("AnnalsRelayWaiting").await;
-    site.say("database: the primary is gone: promote the standby, and point the relay to it");
+    site.step("If the primary is gone, promote a standby (`select pg_promote()`)");
     count_of(&url, "select pg_promote(true, 60)::int::bigint").await;
+    site.follow("A standby was promoted");
+    site.step("Point the name or the virtual address at the new primary");
     site.relay.kill().await;
     let settings = site.settings.clone().database(&url).in_directory("promoted");
     site.relay = RelayProcess::start(&settings);
@@ -198,7 +218,7 @@ async fn poison_event(fast: u32) -> Seen {
     let fired = site.until_fires("AnnalsQuarantine").await;
     site.run(&["quarantine", "list"]).await;
     site.run(&["quarantine", "show", "account-large"]).await;
-    site.say("record: raise the topic's limit, then retry");
+    site.step("Raise the topic's limit, then `quarantine retry STREAM`");
     configure_topic(&brokers, &topic, "max.message.bytes", "4194304").await;
     site.run(&["quarantine", "retry", "account-large"]).await;
     site.relay.event("quarantine_ended").await;
@@ -224,7 +244,7 @@ async fn long_transaction(fast: u32) -> Seen {
     let fired = site.until_fires("AnnalsOpenTransaction").await;
     let said = site.run(&["status"]).await;
     assert!(said.contains(&own.to_string()), "status names the process {own}");
-    site.say(&format!("2. it is abandoned: select pg_terminate_backend({own})"));
+    site.step("If it is abandoned: `select pg_terminate_backend(PID)`");
     let end = format!("select pg_terminate_backend({own})::int::bigint");
     assert_eq!(count_of(&site.bed.database_url(), &end).await, 1);
     drop(transaction);
@@ -252,8 +272,9 @@ async fn certificate_expires(fast: u32) -> Seen {
     site.fault("the certificate of the relay's HTTP server has expired");
     site.watch_anew(&trusted).await;
     let fired = site.until_fires("AnnalsRelayDown").await;
-    site.say("2. the scrape does not reach it: x509: certificate has expired. Renew the files, then kill -HUP");
+    site.step("renew the files of `http.tls_certificate` and `http.tls_key`");
     second.write(&certificate, &key);
+    site.step("`kill -HUP`");
     site.relay.reload().await;
     site.relay.event("reloaded").await;
     let seen = site.ends("AnnalsRelayDown", fired).await;
@@ -270,7 +291,8 @@ async fn topic_deleted(fast: u32) -> Seen {
     site.append("a", [deposited(1)]).await;
     let fired = site.until_fires("AnnalsQuarantine").await;
     site.run(&["quarantine", "list"]).await;
-    site.say("runbook: ops/runbook.md#a-topic-was-deleted");
+    site.step("\"published records are missing\"");
+    site.follow("A topic was deleted");
     site.run(&["audit"]).await;
     site.run(&["replay", "--category", CATEGORY, "--dry-run"]).await;
     site.run(&["replay", "--category", CATEGORY, "--reason", "topic deleted"]).await;
@@ -290,7 +312,8 @@ async fn version_rolled_back(fast: u32, older: &Path) -> Seen {
     site.relay.kill().await;
     site.append("a", [deposited(1)]).await;
     let fired = site.until_fires("AnnalsRelayDown").await;
-    site.say("1. it ends with an error since its version changed: install the version before, and start it");
+    site.step("install the version before, and start it");
+    site.follow("Upgrading, and back");
     let after = std::mem::replace(&mut site.settings, before);
     site.relay = RelayProcess::start(&site.settings);
     site.relay.event("publishing").await;

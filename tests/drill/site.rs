@@ -10,6 +10,7 @@ use annals_testkit::{ALL_SHARDS, Must, Prometheus, RelayProcess, RelaySettings, 
 use serde_json::Value;
 
 use crate::rules;
+use crate::runbook::Runbook;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest time until an alert fires, or ends, in addition to its own duration.
@@ -28,6 +29,7 @@ pub(crate) struct Site {
     pub(crate) settings: RelaySettings,
     pub(crate) relay: RelayProcess,
     prometheus: Prometheus,
+    runbook: Runbook,
     pub(crate) fast: u32,
     began: Instant,
 }
@@ -54,7 +56,8 @@ impl Site {
             Some(trusted) => Prometheus::watching_over_tls(address, &rules, trusted).await,
             None => Prometheus::watching(address, &rules).await,
         };
-        let site = Self { bed, settings, relay, prometheus, fast, began: Instant::now() };
+        let (began, runbook) = (Instant::now(), Runbook::new());
+        let site = Self { bed, settings, relay, prometheus, runbook, fast, began };
         // Before its first scrape, Prometheus takes the relay for absent.
         site.prometheus.until_answered("up{job=\"annals-relay\"} == 1").await;
         site.append("drill", [annals_testkit::deposited(0)]).await;
@@ -85,23 +88,51 @@ impl Site {
     }
 
     /// Waits until the alert fires, and prints the runbook's section.
-    pub(crate) async fn until_fires(&self, alert: &'static str) -> Duration {
+    pub(crate) async fn until_fires(&mut self, alert: &'static str) -> Duration {
         self.until(|firing| firing.iter().any(|of| of == alert), alert).await;
         let after = self.began.elapsed();
         self.say(&format!("alert: {alert} (its durations divided by {})", self.fast));
-        self.say(&format!("runbook: ops/runbook.md#{}", alert.to_lowercase()));
+        let section = self.runbook.open_alert(alert);
+        self.show(&format!("ops/runbook.md, {alert}"), &section);
         after
     }
 
+    /// Follows a link of the runbook.
+    pub(crate) fn follow(&mut self, heading: &str) {
+        let section = self.runbook.follow(heading);
+        self.show(heading, &section);
+    }
+
+    /// Does what the runbook says in these words.
+    ///
+    /// # Panics
+    /// If it does not say it.
+    pub(crate) fn step(&self, step: &str) {
+        assert!(self.runbook.says(step), "the runbook does not say {step:?}");
+        self.say(&format!("step: {step}"));
+    }
+
     /// Runs a command of the runbook.
+    ///
+    /// # Panics
+    /// If the runbook does not have it, or it ends with an error.
     pub(crate) async fn run(&self, arguments: &[&str]) -> String {
-        self.say(&format!("$ annals-relay {}", arguments.join(" ")));
+        let command = arguments.join(" ");
+        assert!(self.runbook.has_command(&command), "the runbook has no command {command:?}");
+        self.say(&format!("$ annals-relay {command}"));
         let (code, said) = self.settings.run_for_code(arguments).await;
         for line in said.lines().take(8) {
             println!("            {line}");
         }
         assert!(code == 0 || code == 3, "exit code {code}");
         said
+    }
+
+    fn show(&self, heading: &str, section: &str) {
+        self.say(&format!("runbook: {heading}"));
+        for line in section.trim().lines() {
+            println!("            | {line}");
+        }
     }
 
     /// Waits until the alert has ended and everything is published, and audits.
