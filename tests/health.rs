@@ -44,6 +44,13 @@ async fn a_relay_is_ready_once_it_publishes_and_serves_its_metrics() {
     ] {
         assert!(metrics.body.lines().any(|said| said == line), "{line}\n{}", metrics.body);
     }
+    for of in ["page", "transaction", "commit", "registry_request"] {
+        let count = metrics.metric(&format!("annals_relay_{of}_duration_seconds_count"));
+        assert!(count > Some(0.0), "{of}\n{}", metrics.body);
+    }
+    assert_eq!(metrics.metric("annals_relay_batch_events_sum"), Some(1.0), "{}", metrics.body);
+    let delay = metrics.metric("annals_relay_publish_delay_seconds_sum");
+    assert!(delay > Some(0.0), "{}", metrics.body);
     assert!(relay.terminate().await.success());
 }
 
@@ -69,9 +76,11 @@ async fn while_kafka_is_away_it_is_alive_and_not_ready_and_says_why() {
     assert!(said["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{said}");
     assert!(said["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{said}");
     assert_eq!(http_get(address, "/health/live", "").await.status, 200);
-    let metrics = http_get(address, "/metrics", "").await.body;
-    assert!(metrics.contains("annals_relay_waiting{for=\"kafka\"} 1\n"), "{metrics}");
-    assert!(metrics.contains("annals_relay_ready 0\n"), "{metrics}");
+    let metrics = http_get(address, "/metrics", "").await;
+    assert_eq!(metrics.metric("annals_relay_waiting{for=\"kafka\"}"), Some(1.0), "{metrics:?}");
+    assert_eq!(metrics.metric("annals_relay_ready"), Some(0.0), "{metrics:?}");
+    let failures = metrics.metric("annals_relay_failures_total{class=\"unavailable\"}");
+    assert!(failures > Some(0.0), "{metrics:?}");
     kafka.link().mend();
     follower.until_count(2).await;
     HttpAnswer::until(address, "/health/ready", 200).await;

@@ -5,7 +5,7 @@ use annals_store::{Append, EventId, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
     CATEGORY, Dice, Follower, Isolation, Load, LoadOptions, Must, Pace, RelayProcess, Testbed,
     Violation, account, add_partitions, administer, check, closed, configure_topic, create_topic,
-    delete_topic, deposited, deposited_large, http_get, opened, read_topic, topics,
+    delete_topic, deposited, deposited_large, http_get, opened, read_topic, topics, until,
 };
 use sqlx::Row;
 
@@ -56,6 +56,13 @@ async fn an_event_that_is_too_large_holds_its_stream_and_goes_on_when_it_is_trie
     assert!(shown.contains("behind it   1 events"), "{shown}");
     let status = bed.relay().must_run(&["status"]).await;
     assert!(status.contains("1 streams or categories are quarantined"), "{status}");
+    let address = relay.http().await;
+    let is_measured = async || {
+        let served = http_get(address, "/metrics", "").await;
+        served.metric("annals_relay_quarantined{cause=\"record\",kind=\"stream\"}") == Some(1.0)
+            && served.metric("annals_relay_quarantined_seconds") > Some(0.0)
+    };
+    until("the entry is measured", is_measured).await;
     // Retried too early, it is quarantined again.
     relay.turn_page();
     bed.relay().must_run(&["quarantine", "retry", "account-a"]).await;

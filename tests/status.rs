@@ -3,7 +3,8 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    CATEGORY, Must, RelayProcess, RelaySettings, Testbed, TwoDoors, account, deposited, opened,
+    CATEGORY, HttpAnswer, Must, RelayProcess, RelaySettings, Testbed, TwoDoors, account, deposited,
+    http_get, opened,
 };
 use serde_json::Value;
 use sqlx::postgres::PgRow;
@@ -44,6 +45,11 @@ async fn a_deployment_is_ready_while_relays_own_its_shards_and_its_lag_ends_at_z
     assert_eq!(status["categories"][CATEGORY]["events"], 2);
     assert!(status["lag"]["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{status}");
     assert_eq!(status["delivery"], Value::Null);
+    let partitions = "select count(*) from pg_inherits where inhparent = 'annals.outbox'::regclass";
+    let partitions = sqlx::query_scalar(partitions).fetch_one(bed.store().pool()).await;
+    let partitions: i64 = partitions.must("count the partitions of the outbox");
+    let outbox = (&status["outbox_partitions"], &status["droppable_partitions"]);
+    assert_eq!(outbox, (&partitions.into(), &0.into()));
 
     let mut relay = RelayProcess::start(&bed.relay());
     follower.until_count(2).await;
@@ -59,10 +65,13 @@ async fn a_deployment_is_ready_while_relays_own_its_shards_and_its_lag_ends_at_z
     assert_eq!(status["shards"][7]["owner"], "a");
     assert!(status["shards"][7]["epoch"].as_i64().is_some_and(|epoch| epoch > 0), "{status}");
     assert_eq!(status["relays"][0]["instance"], "a");
+    assert_eq!(status["unfenced_transactional_ids"], 0);
     assert_eq!(bed.relay().status().await.0, READY);
     let text = bed.relay().run(&["status"]).await.unwrap();
     assert!(text.contains("deployment test@") && text.contains("): ready\n"), "{text}");
     assert!(text.contains("0 events wait to be published"), "{text}");
+    let part = format!("\n{partitions} partitions of the outbox, 0 of them published\n");
+    assert!(text.contains(&part), "{text}");
     relay.kill().await;
     let status = until(&bed.relay(), |status| status["shards"][0]["owner"].is_null()).await;
     assert_eq!(status["is_ready"], false);
@@ -80,6 +89,10 @@ async fn a_late_event_counts_as_waiting_and_its_open_transaction_is_named() {
         .fetch_one(&mut connection)
         .await
         .must("read the session's id");
+    let login: String = sqlx::query_scalar("select session_user::text")
+        .fetch_one(&mut connection)
+        .await
+        .must("read the session's login");
     let mut open = connection.begin().await.must("begin");
     let late = Append::to(&account("late"), ExpectedVersion::NoStream, [opened("ann")]);
     bed.store().append_in(&mut open, &late).await.must("append");
@@ -92,6 +105,7 @@ async fn a_late_event_counts_as_waiting_and_its_open_transaction_is_named() {
     let blocker = &status["open_transactions"][0];
     assert_eq!(blocker["pid"], pid);
     assert_eq!(blocker["application"], "importer");
+    assert_eq!(blocker["login"], login);
     assert!(blocker["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{status}");
     assert!(blocker["query"].as_str().is_some_and(|query| query.contains("append")), "{status}");
     open.commit().await.must("commit");
@@ -121,9 +135,56 @@ async fn a_relay_that_waits_is_named_with_what_it_waits_for() {
     let why = status["not_ready"].to_string();
     assert!(why.contains("relay a is waiting for kafka since "), "{why}");
     assert_eq!(status["lag"]["events"], 1);
+    let mut open = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let mut open = open.begin().await.must("begin");
+    let late = Append::to(&account("late"), ExpectedVersion::NoStream, [opened("ann")]);
+    bed.store().append_in(&mut open, &late).await.must("append");
+    metrics_are_those_of(&relay, &status).await;
+    open.rollback().await.must("roll back");
     kafka.link().mend();
     follower.until_count(2).await;
     assert!(relay.terminate().await.success());
+}
+
+/// Waits until the relay serves what `status` says: one event of one shard and category waits, and
+/// one transaction is open.
+async fn metrics_are_those_of(relay: &RelayProcess, status: &Value) {
+    let shards = status["shards"].as_array().must("have shards").iter();
+    let waiting: Vec<&Value> = shards.filter(|of| of["lag"]["events"] == 1).collect();
+    let [shard] = waiting[..] else { panic!("one shard has an event: {status}") };
+    let of_shard = |name: &str| format!("annals_relay_{name}{{shard=\"{}\"}}", shard["shard"]);
+    let of_category =
+        |name: &str| format!("annals_relay_category_{name}{{category=\"{CATEGORY}\"}}");
+    let same = [
+        ("annals_relay_unpublished_events".to_owned(), &status["lag"]["events"]),
+        (of_shard("lag_events"), &shard["lag"]["events"]),
+        (of_category("lag_events"), &status["categories"][CATEGORY]["events"]),
+        ("annals_relay_generation".to_owned(), &status["generation"]),
+        ("annals_relay_outbox_partitions".to_owned(), &status["outbox_partitions"]),
+        ("annals_relay_outbox_droppable_partitions".to_owned(), &status["droppable_partitions"]),
+    ];
+    let ages = [
+        of_shard("lag_seconds"),
+        of_category("lag_seconds"),
+        "annals_relay_oldest_unpublished_seconds".to_owned(),
+        "annals_relay_open_transaction_seconds".to_owned(),
+    ];
+    let address = relay.http().await;
+    let mut differ = Vec::new();
+    let are_same = async || {
+        let served = http_get(address, "/metrics", "").await;
+        differ = different(&served, &same, &ages);
+        differ.is_empty()
+    };
+    annals_testkit::until("the metrics are those of status", are_same).await;
+}
+
+/// The series that do not have the value of `status`, or no age.
+fn different(served: &HttpAnswer, same: &[(String, &Value)], ages: &[String]) -> Vec<String> {
+    let differs = |(series, value): &&(String, &Value)| served.metric(series) != value.as_f64();
+    let numbers = same.iter().filter(differs).map(|(series, _)| series.clone());
+    let has_no_age = |series: &&String| served.metric(series).is_none_or(|age| age <= 0.0);
+    numbers.chain(ages.iter().filter(has_no_age).cloned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,6 +33,13 @@ impl HttpAnswer {
         serde_json::from_str(&self.body).must("read an answer as JSON")
     }
 
+    /// The value of a metric with its labels, as Prometheus' text format has it.
+    #[must_use]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let values = self.body.lines().filter_map(|line| line.strip_prefix(series));
+        values.into_iter().find_map(|value| value.strip_prefix(' ')?.parse().ok())
+    }
+
     /// Asks until the answer has this status; the server may still be starting.
     ///
     /// # Panics
