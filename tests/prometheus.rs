@@ -79,8 +79,10 @@ async fn the_metrics_of_a_running_relay_pass_promtool_and_are_documented() {
 async fn alert_rules_fire_for_their_causes_and_each_has_a_section_of_the_runbook() {
     let tested = promtool(RULES, &["test", "rules", "alerts.test.yml"], "").await;
     assert!(tested.is_ok(), "{tested:?}");
-    let checked = promtool(RULES, &["check", "config", "prometheus.yml"], "").await;
-    assert!(checked.is_ok(), "{checked:?}");
+    for file in ["prometheus.yml", "prometheus.compose.yml"] {
+        let checked = promtool(RULES, &["check", "config", file], "").await;
+        assert!(checked.is_ok_and(|said| said.contains("1 rule files found")), "{file}");
+    }
     let names = |text: &'static str, before: &'static str| {
         let names = text.lines().filter_map(move |line| line.trim().strip_prefix(before));
         names.collect::<BTreeSet<_>>()
@@ -100,6 +102,8 @@ async fn every_query_of_the_dashboard_is_answered_by_a_prometheus_that_scrapes_a
     let follower = bed.follow();
     let mut relay = RelayProcess::start(&bed.relay());
     let prometheus = Prometheus::scraping(relay.http().await).await;
+    // A rate needs a scrape from before the event.
+    prometheus.until_answered("annals_relay_ready").await;
     append(&bed).await;
     follower.until_count(1).await;
     let dashboard: Value = serde_json::from_str(DASHBOARD).must("read the dashboard");
@@ -111,6 +115,12 @@ async fn every_query_of_the_dashboard_is_answered_by_a_prometheus_that_scrapes_a
     for query in queries {
         prometheus.until_answered(&query).await;
     }
+    // The instances from which a person chooses.
+    let choice = &dashboard["templating"]["list"];
+    let choice = choice.as_array().must("find the variables").iter();
+    let choice = choice.filter_map(|of| of["query"]["query"].as_str()).collect::<Vec<_>>();
+    assert_eq!(choice, ["label_values(annals_relay_ready, instance)"]);
+    prometheus.until_answered("count by (instance) (annals_relay_ready{instance=~\".+\"})").await;
     assert!(relay.terminate().await.success());
 }
 

@@ -103,19 +103,20 @@ impl Prometheus {
         Self { address, directory, child }
     }
 
-    /// Waits until a query returns series: a rate needs two scrapes.
+    /// Waits until a query returns a series with a number: a rate needs two scrapes, and a quantile
+    /// of nothing is none.
     ///
     /// # Panics
     /// If it returns none in time, or is refused.
     pub async fn until_answered(&self, query: &str) {
         let asked = async {
             let mut polls = tokio::time::interval(SCRAPE_INTERVAL);
-            while self.query(query).await.is_empty() {
+            while !self.query(query).await.iter().any(has_number) {
                 polls.tick().await;
             }
         };
         let answered = tokio::time::timeout(DEADLINE, asked).await;
-        assert!(answered.is_ok(), "no series for {query}");
+        assert!(answered.is_ok(), "no number for {query}: {:?}", self.query(query).await);
     }
 
     /// The names of the alerts that fire now.
@@ -141,6 +142,11 @@ impl Prometheus {
         let mut answer = answer.json();
         serde_json::from_value(answer["data"]["result"].take()).must("read the result of a query")
     }
+}
+
+/// Whether the value of a series is a number.
+fn has_number(series: &Value) -> bool {
+    series["value"][1].as_str().is_some_and(|value| value != "NaN")
 }
 
 impl Drop for Prometheus {

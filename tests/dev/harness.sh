@@ -115,6 +115,20 @@ registry() (
   timeout 10 sed '1,/^\r*$/d' <&3
 )
 
+# prometheus_get PATH: the answer's body.
+prometheus_get() (
+  connect 127.0.0.1 "$(port_of one ANNALS_PROMETHEUS_PORT)"
+  printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3
+  timeout 10 sed '1,/^\r*$/d' <&3
+)
+
+prometheus_has_all_alerts() {
+  [[ $(prometheus_get /api/v1/rules | grep -o '"type":"alerting"' | wc -l) == "$(grep -c -- '- alert: ' "$CHECKOUT/ops/prometheus/alerts.yml")" ]]
+}
+
+# Targets are there once the configuration is applied.
+prometheus_has_the_target() { prometheus_get /api/v1/targets | grep -qF '"__address__":"127.0.0.1:9464"'; }
+
 SCHEMA='{"schema":"{\"type\":\"record\",\"name\":\"Kept\",\"fields\":[]}"}'
 
 write_data() {
