@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     CATEGORY, Isolation, Must, PrivateStack, RawRecord, RelayProcess, RelaySettings, Testbed,
-    account, configure_topic, create_topic, delete_records, delete_topic, deposited,
+    abort_records, account, configure_topic, create_topic, delete_records, delete_topic, deposited,
     deposited_large, partitions, read_topic, until, write_records,
 };
 use serde_json::Value;
@@ -163,6 +163,19 @@ async fn each_planted_fault_is_found_and_nothing_else() {
     assert_eq!(found("misplaced"), (Some("account-2".into()), Some(5)));
     assert_eq!(found("lost"), (Some("account-0".into()), Some(4)));
     assert_eq!(audited.of("lost")[0]["event_id"].as_str(), lost.header("ce_id"));
+    records_of_an_aborted_transaction_are_lost(&bed, &lost).await;
+}
+
+/// The partition is as long as it was, and has the record in an aborted transaction.
+async fn records_of_an_aborted_transaction_are_lost(bed: &Testbed, lost: &RawRecord) {
+    let events = usize::try_from(STREAMS * EVENTS_OF_A_STREAM).must("count");
+    // Each event was published in a transaction with a marker of its own.
+    let aborted = vec![lost.clone(); 2 * events];
+    abort_records(&bed.environment().kafka, &bed.topic(CATEGORY), &aborted).await;
+    let audited = audit(&bed.relay(), &[]).await;
+    let found = &audited.of("lost")[0];
+    assert_eq!((audited.of("lost").len(), &found["cause"]), (1, &"not_in_topic".into()));
+    assert_eq!(found["event_id"].as_str(), lost.header("ce_id"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,10 +283,15 @@ async fn lost_events_are_published_again_in_the_order_of_their_streams_and_marke
 async fn a_deleted_topic_is_repaired_by_one_of_two_audits_and_beside_no_replay() {
     let (bed, mut relay) = published("audit_repairs").await;
     let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
+    bed.until_ends_recorded(&topic, STREAMS * EVENTS_OF_A_STREAM).await;
     assert!(relay.terminate().await.success());
     delete_topic(brokers, &topic).await;
     create_topic(brokers, &topic, 4).await;
     configure_topic(brokers, &topic, "retention.ms", "-1").await;
+    let recreated = audit(&bed.relay(), &[]).await;
+    let lost = recreated.of("lost").iter();
+    let count = lost.filter(|lost| lost["cause"] == "topic_recreated").count();
+    assert_eq!(i64::try_from(count).must("count"), STREAMS * EVENTS_OF_A_STREAM);
     let arguments = [&["audit"], &REPAIR[..]].concat();
     let (first, second) = (bed.relay(), bed.relay().instance("c"));
     let replay = ["replay", "--category", CATEGORY, "--rate", "1", "--reason", "a test"];

@@ -6,8 +6,8 @@ use std::pin::pin;
 
 use annals_store::{Append, ExpectedVersion, Read, Version};
 use annals_testkit::{
-    CATEGORY, Isolation, Must, RawRecord, RelayProcess, Testbed, account, add_partitions, check,
-    delete_topic, deposited, deposited_large, read_topic, until,
+    CATEGORY, Dice, Isolation, Must, RawRecord, RelayProcess, Testbed, account, add_partitions,
+    check, delete_topic, deposited, deposited_large, read_topic, until,
 };
 use futures_util::TryStreamExt;
 use serde_json::Value;
@@ -66,7 +66,8 @@ async fn a_deleted_topic_comes_back_and_the_relay_continues_behind_it_without_a_
     assert!(code == 3 && audited.contains(&format!("{} lost", events())), "{audited}");
 
     let replay = ["replay", "--category", CATEGORY, "--reason", "the topic was deleted"];
-    let said = bed.relay().must_run(&replay).await;
+    replay_until_killed(&bed, &replay).await;
+    let said = bed.relay().must_run(&["replay", "--resume"]).await;
     assert!(said.contains(&format!("replay 1: {} events", events())), "{said}");
     let again = records(&bed, CATEGORY).await;
     assert!(again.iter().all(|record| record.header("ce_replayed") == Some("1")));
@@ -91,6 +92,20 @@ async fn a_deleted_topic_comes_back_and_the_relay_continues_behind_it_without_a_
     let live = records(&bed, CATEGORY).await;
     let live = live.iter().filter(|record| record.header("ce_replayed").is_none()).count();
     assert_eq!(live, 8);
+}
+
+/// Replays to the own topic up to a random number of records, where the process is killed.
+async fn replay_until_killed(bed: &Testbed, replay: &[&str]) {
+    let count = 1 + Dice::of_this_run().below(400);
+    let slowly = [replay, &["--rate", "500"]].concat();
+    let mut first = bed.relay().start_command(&slowly);
+    let brokers = &bed.environment().kafka;
+    let topic = bed.topic(CATEGORY);
+    let is_created = async || annals_testkit::topics(brokers, &topic).contains(&topic);
+    until("the topic is created again", is_created).await;
+    until("so many records are replayed", async || records(bed, CATEGORY).await.len() >= count)
+        .await;
+    first.kill().await.must("kill the replay");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +171,12 @@ async fn select_by_times(bed: &Testbed) {
     assert_eq!(counted["parts"][0]["events"], 2 * EVENTS_OF_A_STREAM, "{counted}");
     let some = ["replay", "--stream", "account-3", "--stream", "account-4"];
     let reason = ["--to", &side, "--reason", "a test"];
-    bed.relay().must_run(&[&some[..], &times, &reason].concat()).await;
+    let slowly = ["--rate", "500", "--json"];
+    let said = bed.relay().must_run(&[&some[..], &times, &reason, &slowly].concat()).await;
+    let said: Value = serde_json::from_str(&said).must("read JSON");
+    let (events, seconds) = (said["events_of_this_run"].as_f64(), said["seconds"].as_f64());
+    let seconds = seconds.must("have a duration");
+    assert!(events.is_some_and(|events| events / seconds <= 500.0), "{said}");
     let found = versions(&records(bed, "times-side").await);
     assert_eq!(found, [("account-3".to_owned(), (0..EVENTS_OF_A_STREAM).collect())].into());
 }
@@ -202,9 +222,10 @@ async fn streams_versions_and_positions_are_selected_and_relays_that_publish_are
     let to_own = ["replay", "--all", "--to", &bed.topic(CATEGORY), "--reason", "a test"];
     let refused = bed.relay().run(&to_own).await.unwrap_err();
     assert!(refused.contains("a category has a topic of this name"), "{refused}");
-    bed.relay().must_run(&[&own[..], &["--beside-relays", "--to-position", "50"]].concat()).await;
+    let some = ["--beside-relays", "--from-position", "11", "--to-position", "50"];
+    bed.relay().must_run(&[&own[..], &some].concat()).await;
     let (code, audited) = bed.relay().run_for_code(&["audit"]).await;
-    assert!(code == 0 && audited.contains("50 replayed"), "{audited}");
+    assert!(code == 0 && audited.contains("40 replayed"), "{audited}");
     assert!(relay.terminate().await.success());
 }
 

@@ -195,6 +195,23 @@ pub async fn write_records(brokers: &str, topic: &str, records: &[RawRecord]) {
         .set("linger.ms", "0")
         .create()
         .must("make a producer");
+    write_with(&producer, topic, records).await;
+}
+
+/// Writes records in a transaction, and aborts it.
+///
+/// # Panics
+/// As [`write_records`].
+pub async fn abort_records(brokers: &str, topic: &str, records: &[RawRecord]) {
+    let producer: FutureProducer =
+        config(brokers).set("transactional.id", topic).create().must("make a producer");
+    producer.init_transactions(REQUEST_TIMEOUT).must("begin a transaction");
+    producer.begin_transaction().must("begin a transaction");
+    write_with(&producer, topic, records).await;
+    producer.abort_transaction(REQUEST_TIMEOUT).must("abort a transaction");
+}
+
+async fn write_with(producer: &FutureProducer, topic: &str, records: &[RawRecord]) {
     for record in records {
         let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: value.as_ref() })

@@ -71,9 +71,10 @@ pub use history::{Attempt, AttemptedEvent, Consumed, History, Outcome, Recorded}
 pub use http::{HttpAnswer, http_get};
 pub use java::{JavaPrinter, JavaRegistry};
 pub use kafka::{
-    Isolation, RawRecord, add_partitions, configure_topic, create_replicated_topic, create_topic,
-    create_topic_on, delete_records, delete_topic, leave_transactions_open, partitions, read_topic,
-    topic_configuration, topics, until_forgotten, until_nothing_is_open, write_records,
+    Isolation, RawRecord, abort_records, add_partitions, configure_topic, create_replicated_topic,
+    create_topic, create_topic_on, delete_records, delete_topic, leave_transactions_open,
+    partitions, read_topic, topic_configuration, topics, until_forgotten, until_nothing_is_open,
+    write_records,
 };
 pub use kerberos::KerberosKafka;
 pub use load::{Load, LoadOptions, Pace};

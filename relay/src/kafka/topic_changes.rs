@@ -143,6 +143,9 @@ mod tests {
         };
         found.settings.insert("retention.ms".to_owned(), "1".to_owned());
         inspection.topics.insert(plan.name.clone(), found);
+        let three = TopicPlan { replication_factor: 3, ..plan.clone() };
+        let said = changes(&[three], &inspection, "k:1");
+        assert!(said[1].to_string().contains("has 1 replicas, not 3: move"), "{said:?}");
         let said = changes(plans, &inspection, "k:1");
         assert!(said[0].to_string().contains("has 3 partitions, not 12"), "{said:?}");
         assert!(
