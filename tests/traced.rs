@@ -1,18 +1,19 @@
 //! With a collector, the relay's spans are in the trace of the append, and records carry it on to
 //! consumers.
 
+use annals_consumer::{Consumer, ConsumerSettings};
 use annals_store::{Append, ExpectedVersion, Metadata};
 use annals_testkit::{
-    CATEGORY, Isolation, Must, RelayProcess, Testbed, account, deposited, http_get, read_topic,
-    until,
+    CATEGORY, Must, RelayProcess, Testbed, account, deposited, http_get, in_time, until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const APPENDING_SPAN: &str = "b7ad6b7169203331";
+const CONSUMING_SPAN: &str = "00f067aa0ba902b7";
 
 /// A collector that speaks OTLP over HTTP with JSON; its URL, and the spans that it gets.
 async fn collector() -> (String, mpsc::UnboundedReceiver<Value>) {
@@ -58,6 +59,39 @@ async fn take(mut stream: BufReader<tokio::net::TcpStream>, spans: mpsc::Unbound
     }
 }
 
+/// Sends a span as a service does.
+async fn export(url: &str, span: Value) {
+    let address = url.trim_start_matches("http://").trim_end_matches("/v1/traces");
+    let body = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] }).to_string();
+    let request = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         authorization: Bearer s3cret\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut connection = TcpStream::connect(address).await.must("connect to the collector");
+    connection.write_all(request.as_bytes()).await.must("send a span");
+    let mut status = [0; 12];
+    connection.read_exact(&mut status).await.must("read the answer");
+    assert_eq!(&status, b"HTTP/1.1 200");
+}
+
+/// The event of a stream, as a consumer gets it, continues the trace of its append.
+async fn consume(bed: &Testbed, url: &str, stream: &str) {
+    let (topic, kafka) = (bed.topic(CATEGORY), ConsumerSettings::new(&bed.environment().kafka));
+    let topics = [topic.as_str()];
+    let consumer = in_time(Consumer::connect(kafka).read_to_end(&topics));
+    let mut consumer = consumer.await.must("read a topic");
+    let events = in_time(consumer.read_remaining()).await.must("read a topic");
+    let event = events.into_iter().find(|event| event.stream == stream);
+    let context = event.and_then(|event| event.traceparent).must("have a trace");
+    let fields: Vec<&str> = context.split('-').collect();
+    let [_, trace, parent, "01"] = fields[..] else { panic!("{context}") };
+    let span = json!({
+        "traceId": trace, "spanId": CONSUMING_SPAN, "parentSpanId": parent, "name": "process", "kind": 5
+    });
+    export(url, span).await;
+}
+
 fn traced(stream: &str, flags: &str) -> Append {
     let metadata = Metadata {
         traceparent: Some(format!("00-{TRACE}-{APPENDING_SPAN}-{flags}")),
@@ -87,8 +121,12 @@ async fn one_trace_goes_from_the_append_through_the_relay_to_the_consumer() {
     let plain = Append::to(&account("plain"), ExpectedVersion::Any, [deposited(1)]);
     bed.store().append(&plain).await.must("append");
     bed.until_copied().await;
+    let appending =
+        json!({ "traceId": TRACE, "spanId": APPENDING_SPAN, "name": "append", "kind": 1 });
+    export(&url, appending).await;
     bed.store().append(&traced("loud", "01")).await.must("append");
 
+    let append = spans.recv().await.must("get a span");
     let span = spans.recv().await.must("get a span");
     assert_eq!(span["traceId"], TRACE);
     assert_eq!(span["parentSpanId"], APPENDING_SPAN);
@@ -104,12 +142,13 @@ async fn one_trace_goes_from_the_append_through_the_relay_to_the_consumer() {
     let times = (nanoseconds("startTimeUnixNano"), nanoseconds("endTimeUnixNano"));
     assert!(times.0.is_some() && times.0 < times.1, "{span}");
 
-    // A consumer continues the trace from the record.
-    let records =
-        read_topic(&bed.environment().kafka, &bed.topic(CATEGORY), Isolation::Committed).await;
-    let loud = records.iter().find(|of| of.header("ce_subject") == Some("account-loud"));
-    let context = loud.and_then(|of| of.header("traceparent"));
-    assert_eq!(context, Some(&*format!("00-{TRACE}-{APPENDING_SPAN}-01")));
+    consume(&bed, &url, "account-loud").await;
+    let consumed = spans.recv().await.must("get a span");
+    // One trace, and both others below the append.
+    for (of, id) in [(&span, id), (&consumed, CONSUMING_SPAN)] {
+        assert_eq!((&of["traceId"], &of["spanId"]), (&append["traceId"], &id.into()));
+        assert_eq!(of["parentSpanId"], append["spanId"], "{of}");
+    }
     // Counted once the collector has answered.
     let counted = "annals_relay_spans_total{outcome=\"exported\"} 1\n";
     until("the span is counted", async || {
