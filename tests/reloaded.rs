@@ -6,16 +6,27 @@ use std::path::{Path, PathBuf};
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Component, HttpAnswer, Must, PrivateStack, RelayProcess, RelaySettings, Testbed, TwoDoors,
-    account, deposited, http_get,
+    Authority, CertificateFiles, Component, HttpAnswer, Must, PrivateStack, RelayProcess,
+    RelaySettings, Testbed, TwoDoors, Validity, account, deposited, http_get, until,
 };
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// A broker whose other listener accepts one user with this password.
 const LOGIN: &str = "listener.name.other.sasl.enabled.mechanisms=PLAIN\n\
     listener.name.other.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
-    user_relay=\"kafka_secret\";\n";
+    user_relay=\"canary_kafka\";\n";
+/// Each secret of a test begins so.
+const CANARY: &str = "canary_";
+/// Secrets that no component asks for.
+const UNUSED: [(&str, &str); 5] = [
+    ("REGISTRY__USERNAME", "relay"),
+    ("REGISTRY__PASSWORD", "canary_registry"),
+    ("HTTP__TOKEN", "canary_http"),
+    ("TRACE__OTLP_URL", "http://127.0.0.1:1/v1/traces"),
+    ("TRACE__TOKEN", "canary_trace"),
+];
 
 async fn append(bed: &Testbed, sequences: std::ops::Range<i64>) {
     let append = Append::to(&account("a"), ExpectedVersion::Any, sequences.map(deposited));
@@ -50,20 +61,16 @@ async fn metric(address: SocketAddr, token: &str, name: &str) -> f64 {
     let metrics =
         http_get(address, "/metrics", &format!("Authorization: Bearer {token}\r\n")).await;
     assert_eq!(metrics.status, 200, "{metrics:?}");
-    let value = metrics.body.lines().find_map(|line| line.strip_prefix(name));
-    value.must("find a metric").trim().parse().must("read a metric")
+    metrics.metric(name).must("find a metric")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_come_from_files_are_changed_at_sighup_and_shown_nowhere() {
-    let (kafka, stack) =
-        tokio::join!(TwoDoors::with_login(LOGIN), PrivateStack::up(&[Component::Postgres]));
-    let bed = Testbed::on("secret_files", stack.environment().clone()).await;
-    let mut administrator =
-        PgConnection::connect(&stack.environment().database_url).await.must("connect");
-    administer(&mut administrator, include_str!("sql/relay_user.sql")).await;
-    let in_database = file(&bed, "database", "first\n");
-    let in_kafka = file(&bed, "kafka", "kafka_secret\n");
+/// A relay with a secret of each kind, which logs all that it can.
+fn with_secrets(
+    bed: &Testbed,
+    kafka: &TwoDoors,
+    [in_database, in_kafka]: [&Path; 2],
+    certificate: &CertificateFiles,
+) -> RelaySettings {
     let settings = bed
         .relay()
         .impatient()
@@ -74,31 +81,63 @@ async fn secrets_come_from_files_are_changed_at_sighup_and_shown_nowhere() {
             "ANNALS_RELAY__KAFKA__PROPERTIES",
             &format!(
                 "{{ \"security.protocol\" = \"sasl_plaintext\", \"sasl.mechanism\" = \"PLAIN\", \
-                 \"sasl.username\" = \"relay\", \"sasl.password_file\" = {:?} }}",
+                 \"sasl.username\" = \"relay\", \"sasl.password_file\" = {:?}, \
+                 \"ssl.key.password\" = \"canary_key\" }}",
                 in_kafka.display().to_string()
             ),
-        );
+        )
+        .variable(
+            "ANNALS_RELAY__HTTP__TLS_CERTIFICATE",
+            &certificate.certificate.display().to_string(),
+        )
+        .variable("ANNALS_RELAY__HTTP__TLS_KEY", &certificate.key.display().to_string())
+        .variable("ANNALS_RELAY__LOG__LEVEL", "trace,librdkafka=debug");
+    UNUSED.into_iter().fold(settings, |settings, (name, value)| {
+        settings.variable(&format!("ANNALS_RELAY__{name}"), value)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_come_from_files_are_changed_at_sighup_and_shown_nowhere() {
+    let (kafka, stack) =
+        tokio::join!(TwoDoors::with_login(LOGIN), PrivateStack::up(&[Component::Postgres]));
+    let bed = Testbed::on("secret_files", stack.environment().clone()).await;
+    let mut administrator =
+        PgConnection::connect(&stack.environment().database_url).await.must("connect");
+    administer(&mut administrator, include_str!("sql/relay_user.sql")).await;
+    let in_database = file(&bed, "database", "canary_first\n");
+    let in_kafka = file(&bed, "kafka", "canary_kafka\n");
+    let authority = Authority::new();
+    let of_server = |name| authority.issue(name, &["127.0.0.1"], Validity::Now);
+    let (certificate, renewed) = (of_server("certificate"), of_server("renewed"));
+    let settings = with_secrets(&bed, &kafka, [&in_database, &in_kafka], &certificate);
     let mut relay = RelayProcess::start(&settings);
     relay.event("publishing").await;
 
     administer(&mut administrator, include_str!("sql/change_password.sql")).await;
     relay.keeps_waiting_for("database").await;
-    write(&in_database, "second");
+    write(&in_database, "canary_second");
     relay.reload().await;
     relay.event_with("reloaded", &[("changed", "database.password")]).await;
     relay.has_waited_for("database").await;
     append(&bed, 0..1).await;
     bed.until_copied().await;
+    a_renewed_certificate_is_taken(&relay, &certificate, &renewed).await;
     assert!(relay.terminate().await.success());
 
     let shown = [
         settings.must_run(&["config"]).await,
         settings.must_run(&["config", "--json"]).await,
         settings.must_run(&["check-config"]).await,
+        settings.run_for_code(&["status", "--json"]).await.1,
+        settings.run_for_code(&["check", "--json"]).await.1,
+        nowhere(&settings, &["check", "--json"]).await,
+        nowhere(&settings, &["status"]).await,
         relay.text(),
     ];
-    for secret in ["first", "second", "kafka_secret"] {
-        assert!(shown.iter().all(|said| !said.contains(secret)), "{secret} in {shown:?}");
+    for said in &shown {
+        let line = said.lines().find(|line| line.contains(CANARY));
+        assert_eq!(line, None, "a secret is shown");
     }
     let keys: Value = serde_json::from_str(&shown[1]).must("read the keys");
     let keys = keys["keys"].as_array().must("have keys");
@@ -111,6 +150,47 @@ async fn secrets_come_from_files_are_changed_at_sighup_and_shown_nowhere() {
         "{file}"
     );
     remove_files(&bed);
+}
+
+/// The errors of a command while no component answers.
+async fn nowhere(settings: &RelaySettings, arguments: &[&str]) -> String {
+    let (kafka, registry) = ("127.0.0.1:1", "http://127.0.0.1:1");
+    let settings = settings.clone().database("postgres://relay@127.0.0.1:1/nowhere");
+    let (code, said) = settings.kafka(kafka).registry(registry).run_for_code(arguments).await;
+    assert!(code != 0 && !said.is_empty(), "{said}");
+    said
+}
+
+/// At SIGHUP, from the same files.
+async fn a_renewed_certificate_is_taken(
+    relay: &RelayProcess,
+    certificate: &CertificateFiles,
+    renewed: &CertificateFiles,
+) {
+    let address = relay.http().await;
+    let read = |path: &Path| std::fs::read(path).must("read a certificate");
+    assert_eq!(presented(address).await, read(&certificate.certificate));
+    for (from, to) in
+        [(&renewed.certificate, &certificate.certificate), (&renewed.key, &certificate.key)]
+    {
+        std::fs::copy(from, to).must("renew a certificate");
+    }
+    relay.reload().await;
+    let is_renewed = async || presented(address).await == read(&renewed.certificate);
+    until("the server presents the renewed certificate", is_renewed).await;
+}
+
+/// The certificate that a server presents to a new connection.
+async fn presented(address: SocketAddr) -> Vec<u8> {
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut client = SslConnector::builder(SslMethod::tls()).must("make a client");
+        client.set_verify(SslVerifyMode::NONE);
+        let stream = std::net::TcpStream::connect(address).must("connect");
+        let stream = client.build().connect("localhost", stream).must("begin TLS");
+        let certificate = stream.ssl().peer_certificate().must("get a certificate");
+        certificate.to_pem().must("print a certificate")
+    });
+    asked.await.must("ask for a certificate")
 }
 
 async fn administer(administrator: &mut PgConnection, statements: &str) {

@@ -60,7 +60,7 @@ async fn the_relay_waits_for_a_role_that_may_not_log_in_and_for_a_password_that_
     let mut administrator =
         PgConnection::connect(&stack.environment().database_url).await.must("connect");
     administer(&mut administrator, include_str!("sql/relay_user.sql")).await;
-    let url = bed.database_url().replacen("annals:annals@", "relay:first@", 1);
+    let url = bed.database_url().replacen("annals:annals@", "relay:canary_first@", 1);
     let mut dice = Dice::of_this_run();
     let follower = bed.follow();
     let mut relay = RelayProcess::start(&bed.relay().impatient().database(&url));
@@ -75,7 +75,7 @@ async fn the_relay_waits_for_a_role_that_may_not_log_in_and_for_a_password_that_
 
     administer(&mut administrator, include_str!("sql/change_password.sql")).await;
     waits(&relay, "database", "password authentication failed").await;
-    administer(&mut administrator, "alter role relay password 'first'").await;
+    administer(&mut administrator, "alter role relay password 'canary_first'").await;
     goes_on(&mut relay, &follower, "database").await;
 
     let attempts = load.stop().await;
@@ -90,7 +90,7 @@ async fn a_right_to_read_that_is_missing_is_one_outage_though_the_database_answe
     let bed = Testbed::on("reading_revoked", stack.environment().clone()).await;
     let mut administrator = PgConnection::connect(&bed.database_url()).await.must("connect");
     administer(&mut administrator, include_str!("sql/relay_user.sql")).await;
-    let url = bed.database_url().replacen("annals:annals@", "relay:first@", 1);
+    let url = bed.database_url().replacen("annals:annals@", "relay:canary_first@", 1);
     // The relay keeps its shards meanwhile.
     let settings = bed.relay().impatient().database(&url);
     let settings = settings.variable("ANNALS_RELAY__RELAY__LEASE_MS", "60000");
