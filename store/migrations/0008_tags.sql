@@ -58,6 +58,8 @@ create function annals.append_tag_conflicts(
 returns jsonb
 language sql stable
 set search_path = annals, pg_temp
+-- For any limit, the planner estimates a tenth of a tag's events, and would compile the plan.
+set jit = off
 as $$
     with conditions as (
         select c.* from unnest(condition_tags, condition_after, condition_types) with ordinality c (tag, after, types, place)

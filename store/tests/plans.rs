@@ -151,6 +151,59 @@ static OTHERS: [Plan; 8] = [
     },
 ];
 
+/// Further statements on events, streams and the outbox, whose plans are only costed: names, texts,
+/// arguments.
+static COSTED: [(&str, &str, &str); 16] = [
+    (
+        "follow_removed_events",
+        include_str!("../sql/follow_removed_events.sql"),
+        "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 40000, 45000, 'filler'",
+    ),
+    (
+        "follow_evidence",
+        include_str!("../sql/follow_evidence.sql"),
+        "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 40000, 45000, null, null",
+    ),
+    ("log_end", include_str!("../sql/log_end.sql"), ""),
+    ("position_at", include_str!("../sql/position_at.sql"), "'2001-01-01'"),
+    (
+        "events_by_id",
+        include_str!("../sql/events_by_id.sql"),
+        "'{00000000-0000-0000-0000-000000000007}'",
+    ),
+    (
+        "missing_events",
+        include_str!("../sql/missing_events.sql"),
+        "'{40000}', '{00000000-0000-0000-0000-000000000007}'",
+    ),
+    ("removed_events", include_str!("../sql/removed_events.sql"), "40000, 45000, 'filler'"),
+    (
+        "causal_tree",
+        include_str!("../sql/causal_tree.sql"),
+        "'00000000-0000-0000-0000-000000000007', 1000",
+    ),
+    ("stream_versions", include_str!("../sql/stream_versions.sql"), "'{filler-7,filler-8}'"),
+    ("stream_life", include_str!("../sql/stream_life.sql"), "'filler-7'"),
+    ("categories", include_str!("../sql/categories.sql"), ""),
+    ("snapshot_find", include_str!("../sql/snapshot_find.sql"), "'filler-7', 7"),
+    (
+        "outbox_page_of_category",
+        include_str!("../sql/outbox_page_of_category.sql"),
+        "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 40000, 'filler', 3, 500",
+    ),
+    (
+        "outbox_page_of_stream",
+        include_str!("../sql/outbox_page_of_stream.sql"),
+        "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 40000, 'filler-7', 500",
+    ),
+    (
+        "projection_has_seen",
+        include_str!("../sql/projection_has_seen.sql"),
+        "'balances', '{40000,45000}'",
+    ),
+    ("personal_unfinished", include_str!("../sql/personal_unfinished.sql"), "1000"),
+];
+
 /// Lets PostgreSQL plan for the arguments given, as it does in the first executions of a statement.
 const FOR_THESE: &str = "set plan_cache_mode = force_custom_plan";
 /// Lets it plan for any arguments, as it does later.
@@ -211,29 +264,73 @@ async fn no_plan_is_dear_enough_to_be_compiled_with_a_billion_events() {
     let pretend = sqlx::raw_sql(include_str!("sql/pretend_billion.sql"));
     pretend.execute(&mut connection).await.must("pretend that there are a billion events");
     let mut compiled = Vec::new();
-    for (plan, arguments) in explained() {
-        prepare(&mut connection, plan.name, plan.statement).await;
-        let [for_these, for_all] = [
-            cost(&mut connection, FOR_THESE, &format!("{} ({arguments})", plan.name)).await,
-            cost(&mut connection, FOR_ALL, &format!("{} ({arguments})", plan.name)).await,
-        ];
-        let used = if for_all < for_these + PLANNING_COST { for_all } else { for_these };
+    for (name, statement, arguments) in explained() {
+        let used = used_cost(&mut connection, name, statement, &arguments).await;
         if used >= JIT_ABOVE_COST {
-            compiled.push(format!("{} ({arguments}): {used}", plan.name));
+            compiled.push(format!("{name} ({arguments}): {used}"));
         }
     }
     assert!(compiled.is_empty(), "these plans would be compiled:\n{}", compiled.join("\n"));
+    // A statement that scans the events would be.
+    let scan = include_str!("sql/scan_events.sql");
+    let used = used_cost(&mut connection, "scan_events", scan, "'2001-01-01'").await;
+    assert!(used >= JIT_ABOVE_COST, "a scan of all events costs {used}");
+    check_functions(&bed, scan).await;
+}
+
+/// The plans in functions are not explained. A process that has compiled one has loaded a library.
+async fn check_functions(bed: &Testbed, scan: &'static str) {
+    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let appends = include_str!("sql/append_by_functions.sql");
+    sqlx::raw_sql(appends).execute(&mut connection).await.must("append");
+    let outcomes = sqlx::query_scalar(include_str!("sql/outcomes.sql"));
+    let outcomes: Vec<String> = outcomes.fetch_all(&mut connection).await.must("read outcomes");
+    assert_eq!(outcomes, ["appended 8", "refused 3", "repeated 4"]);
+    assert!(!is_compiler_loaded(&mut connection).await, "a plan of an append was compiled");
+    // That of a scan is, where the server can.
+    prepare(&mut connection, "scan_events", scan).await;
+    let scan = sqlx::raw_sql("execute scan_events ('2001-01-01')");
+    scan.execute(&mut connection).await.must("scan the events");
+    let loaded = is_compiler_loaded(&mut connection).await;
+    let can_compile = sqlx::query_scalar(include_str!("sql/can_compile.sql"));
+    let can_compile: bool = can_compile.fetch_one(&mut connection).await.must("ask the server");
+    assert_eq!(loaded, can_compile);
+}
+
+async fn is_compiler_loaded(connection: &mut PgConnection) -> bool {
+    let is_loaded = sqlx::query_scalar(include_str!("sql/is_compiler_loaded.sql"));
+    is_loaded.fetch_one(connection).await.must("look at the process")
 }
 
 /// All statements, with each combination of their arguments.
-fn explained() -> Vec<(&'static Plan, String)> {
+fn explained() -> Vec<(&'static str, &'static str, String)> {
     let reads = READS.iter().flat_map(|read| {
         let lowest = if read.statement.contains("$7") { ", 30000" } else { "" };
         FILTERS.map(move |(types, since)| {
-            (read, format!("{}, {types}, {since}, 4194304{lowest}", read.arguments))
+            let arguments = format!("{}, {types}, {since}, 4194304{lowest}", read.arguments);
+            (read.name, read.statement, arguments)
         })
     });
-    reads.chain(OTHERS.iter().map(|other| (other, other.arguments.to_owned()))).collect()
+    let others = OTHERS.iter().map(|other| (other.name, other.statement, other.arguments));
+    let others = others.chain(COSTED);
+    reads.chain(others.map(|(name, statement, of)| (name, statement, of.to_owned()))).collect()
+}
+
+/// The cost of the plan that PostgreSQL uses after some executions.
+async fn used_cost(
+    connection: &mut PgConnection,
+    name: &str,
+    statement: &str,
+    arguments: &str,
+) -> f64 {
+    prepare(connection, name, statement).await;
+    let execution = match arguments {
+        "" => name.to_owned(),
+        arguments => format!("{name} ({arguments})"),
+    };
+    let for_these = cost(connection, FOR_THESE, &execution).await;
+    let for_all = cost(connection, FOR_ALL, &execution).await;
+    if for_all < for_these + PLANNING_COST { for_all } else { for_these }
 }
 
 async fn cost(connection: &mut PgConnection, mode: &'static str, execution: &str) -> f64 {
