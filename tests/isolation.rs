@@ -3,6 +3,7 @@
 
 use annals_store::{Append, AppendError, ExpectedVersion, Version};
 use annals_testkit::{Must, Testbed, account, deposited, opened};
+use futures_util::future::join_all;
 use sqlx::{PgTransaction, Row};
 
 const LEVELS: [&str; 2] = [
@@ -131,4 +132,35 @@ async fn one_id_appended_to_two_streams_at_once_is_recorded_once_and_refused_onc
     let refused = waiting.await.must("append").unwrap_err();
     assert!(refused.to_string().contains("another stream"), "{refused}");
     assert_eq!(bed.recorded().await.len(), 1);
+}
+
+async fn stream_rows(bed: &Testbed) -> Vec<String> {
+    let rows = sqlx::query_scalar(include_str!("sql/stream_rows.sql"));
+    rows.fetch_all(bed.store().pool()).await.must("find the rows of streams")
+}
+
+/// With a row version per append, each append would read all those that an open snapshot keeps.
+#[tokio::test]
+async fn appends_beside_an_open_snapshot_do_not_update_the_rows_of_their_streams() {
+    let bed = Testbed::new("open_snapshot").await;
+    let deposit = |stream: u32| Append::to(&account(stream), ExpectedVersion::Any, [deposited(1)]);
+    let at_once = async |of_each: u32| {
+        let appends: Vec<_> = (0..30 * of_each).map(|number| deposit(number % 30)).collect();
+        let results = join_all(appends.iter().map(|append| bed.store().append(append))).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    };
+    at_once(1).await;
+    let snapshot = begin(&bed, LEVELS[0]).await;
+    let before = stream_rows(&bed).await;
+    assert_eq!(before.len(), 30);
+    // Alone, one of each stream in a call, several of a stream in a call, and to several streams.
+    for _ in 0..5 {
+        bed.store().append(&deposit(0)).await.must("append");
+    }
+    at_once(1).await;
+    at_once(2).await;
+    let several = deposit(0).and_to(&account(1), ExpectedVersion::Any, [deposited(1)]);
+    bed.store().append(&several).await.must("append");
+    assert_eq!(stream_rows(&bed).await, before);
+    snapshot.rollback().await.must("roll back");
 }

@@ -112,3 +112,21 @@ async fn a_check_names_missing_tables_and_creates_none() {
     store.migrate().await.must("migrate");
     store.check().await.must("check");
 }
+
+#[tokio::test]
+async fn vacuum_is_set_for_tables_to_which_rows_are_only_added() {
+    let bed = Testbed::new("vacuum_options").await;
+    let mut found = Vec::new();
+    for is_events in [true, false] {
+        let options = sqlx::query_scalar(include_str!("sql/vacuum_options.sql")).bind(is_events);
+        let options: Vec<String> = options.fetch_all(bed.store().pool()).await.must("read options");
+        found.push(options);
+    }
+    let events = [
+        "autovacuum_freeze_min_age=0",
+        "autovacuum_vacuum_insert_scale_factor=0",
+        "autovacuum_vacuum_insert_threshold=1000000",
+    ];
+    let outbox = ["autovacuum_vacuum_insert_threshold=-1"];
+    assert_eq!(found, [events.as_slice(), outbox.as_slice()]);
+}
