@@ -4,15 +4,18 @@
 use std::pin::pin;
 
 use annals_store::{
-    Append, Category, EventStore, ExpectedVersion, Follow, Read, SchemaName, Store, StoreOptions,
-    Version,
+    Append, Category, Coalescing, EventStore, ExpectedVersion, Follow, Read, SchemaName, Store,
+    StoreOptions, Version, telemetry,
 };
 use annals_testkit::{
     Account, CATEGORY, FaultyLink, Must, Testbed, account, deposited, dropped_after, opened,
 };
 use futures_util::TryStreamExt;
+use metrics_util::debugging::DebuggingRecorder;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+
+use crate::telemetry::histograms;
 
 /// Events of the log that is read and followed: more than one page of each.
 const LOG: i64 = 700;
@@ -113,6 +116,7 @@ fn store_over(pool: &PgPool, work: Work, polls: usize) -> Store {
         Work::Migrate => {
             options.schema(SchemaName::new(format!("late_{polls}")).must("name a schema"))
         }
+        Work::AppendQueued => options.coalescing(Coalescing::default().direct_max(1)),
         _ => options,
     };
     options.with_pool(pool.clone())
@@ -128,6 +132,9 @@ async fn whatever_is_dropped_wherever_the_next_user_of_the_connection_loses_noth
     // On this thread, so that no answer arrives while this task runs: every await point is reached.
     let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
     let url = proxy.url(&bed.database_url());
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
     let mut lost_after = Vec::new();
     for (work, await_points_min) in WORKS {
         let mut await_points = 0;
@@ -140,6 +147,9 @@ async fn whatever_is_dropped_wherever_the_next_user_of_the_connection_loses_noth
             }
         }
         assert!(await_points >= await_points_min, "{work:?} was dropped at {await_points} only");
+        let times = histograms(&snapshotter).remove(telemetry::APPEND_QUEUE_DURATION);
+        let is_queued = times.is_some_and(|times| times.iter().any(|&time| time > 0.0));
+        assert_eq!(is_queued, work == Work::AppendQueued, "{work:?}");
     }
     assert_eq!(lost_after, [], "after these an acknowledged insert was lost");
 }

@@ -9,6 +9,7 @@ mod tests {
     use annals_store::{Append, ExpectedVersion, Follow, Read};
     use annals_testkit::{Must, Testbed, account, deposited, opened};
     use futures_util::TryStreamExt;
+    use futures_util::future::join_all;
     use tracing::field::{Field, Visit};
     use tracing::span::{Id, Record};
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -43,6 +44,16 @@ mod tests {
         let append =
             Append::to(&account("a"), ExpectedVersion::NoStream, [opened("ann"), deposited(1)]);
         bed.store().append(&append).await.must("append");
+        let alone = spans.0.lock().ok().must("read the spans").clone();
+        for expected in ["append queued_us=0", "append call_appends=1"] {
+            assert!(alone.iter().any(|span| span == expected), "no {expected} in {alone:?}");
+        }
+        let together: Vec<_> = (0..30)
+            .map(|number| Append::to(&account(number), ExpectedVersion::Any, [deposited(1)]))
+            .collect();
+        for result in join_all(together.iter().map(|append| bed.store().append(append))).await {
+            result.must("append");
+        }
         let mut transaction = bed.store().pool().begin().await.must("begin");
         let late = Append::to(&account("a"), ExpectedVersion::NoStream, [opened("bob")]);
         bed.store().append_in(&mut transaction, &late).await.unwrap_err();
@@ -55,10 +66,14 @@ mod tests {
         for expected in [
             r#"append outcome="appended""#,
             r#"append_in outcome="refused""#,
-            "read_page events=2",
-            "follow_page events=2",
+            "read_page events=32",
+            "follow_page events=32",
         ] {
             assert!(found.iter().any(|span| span == expected), "no {expected} in {found:?}");
+        }
+        for (field, above) in [("append queued_us=", 0), ("append call_appends=", 1)] {
+            let values = found.iter().filter_map(|span| span.strip_prefix(field)?.parse().ok());
+            assert!(values.max() > Some(above), "no {field} above {above} in {found:?}");
         }
     }
 }

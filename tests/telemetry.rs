@@ -6,6 +6,7 @@ use std::pin::pin;
 use annals_store::{Append, ExpectedVersion, Follow, Read, telemetry};
 use annals_testkit::{Must, Testbed, account, deposited, opened, promtool};
 use futures_util::TryStreamExt;
+use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
@@ -18,6 +19,17 @@ fn counters(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
         Some((format!("{} {}", key.key().name(), labels.join(",")).trim_end().to_owned(), count))
     });
     counters.collect()
+}
+
+/// The values of histograms since the last time, by name.
+pub(crate) fn histograms(snapshotter: &Snapshotter) -> BTreeMap<String, Vec<f64>> {
+    let mut found = BTreeMap::<_, Vec<f64>>::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let DebugValue::Histogram(values) = value else { continue };
+        let of_name = found.entry(key.key().name().to_owned()).or_default();
+        of_name.extend(values.into_iter().map(|value| value.into_inner()));
+    }
+    found
 }
 
 #[tokio::test]
@@ -47,6 +59,36 @@ async fn appends_reads_and_followers_are_counted_by_what_became_of_them() {
         ("annals_read_events_total", 2),
     ];
     assert_eq!(found, expected.map(|(name, count)| (name.to_owned(), count)).into());
+}
+
+#[tokio::test]
+async fn metrics_say_how_long_appends_were_queued_and_how_many_a_call_has() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let bed = Testbed::new("telemetry_calls").await;
+    let append =
+        |number: i64| Append::to(&account(number), ExpectedVersion::Any, [deposited(number)]);
+    bed.store().append(&append(0)).await.must("append");
+    let alone = histograms(&snapshotter);
+    for (name, values) in
+        [(telemetry::APPEND_QUEUE_DURATION, "[0.0]"), (telemetry::APPEND_CALL_APPENDS, "[1.0]")]
+    {
+        assert_eq!(format!("{:?}", alone[name]), values, "{name}");
+    }
+    let appends: Vec<_> = (0..30).map(append).collect();
+    let together = join_all(appends.iter().map(|append| bed.store().append(append))).await;
+    assert!(together.iter().all(Result::is_ok), "{together:?}");
+    let together = histograms(&snapshotter);
+    let queued = together[telemetry::APPEND_QUEUE_DURATION].iter().filter(|&&time| time > 0.0);
+    let queued = queued.count();
+    assert!((20..=30).contains(&queued), "{together:?}");
+    let calls = &together[telemetry::APPEND_CALL_APPENDS];
+    let shared = calls.iter().filter(|&&appends| appends > 1.0 && appends <= 30.0).count();
+    assert!(calls.len() == 30 && shared > 0 && shared <= queued, "{together:?}");
+    // Each append of a call has the number of them.
+    let parts: f64 = calls.iter().map(|appends| 1.0 / appends).sum();
+    assert!((parts - parts.round()).abs() < 1e-9, "{together:?}");
 }
 
 #[tokio::test]

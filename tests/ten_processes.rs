@@ -4,12 +4,17 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use annals_store::{Append, EventId, ExpectedVersion, Store, StreamName, Version};
+use annals_store::{
+    Append, Coalescing, EventId, ExpectedVersion, StoreOptions, StreamName, Version, telemetry,
+};
 use annals_testkit::{DEADLINE, Must, Testbed, account, deposited, opened};
+use metrics_util::debugging::DebuggingRecorder;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use uuid::Uuid;
+
+use crate::telemetry::histograms;
 
 const PROCESSES: usize = 10;
 const ROUNDS: usize = 20;
@@ -53,7 +58,11 @@ impl Order {
 #[ignore = "is run by the test beside it, ten times at once"]
 async fn one_process() {
     let Ok(url) = std::env::var(DATABASE_URL) else { return };
-    let store = Store::connect(&url).await.must("connect");
+    let options = StoreOptions::default().coalescing(Coalescing::default().direct_max(1));
+    let store = options.connect(&url).await.must("connect");
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
     // When the race begins, all work but the schema's registration is done.
     let version = store.stream_version(&account("none")).await.must("read a version");
     assert_eq!(version, None);
@@ -65,6 +74,8 @@ async fn one_process() {
         let all = (0..3).map(|_| store.append(&append));
         let all = futures_util::future::try_join_all(all).await.must("append");
         assert!(all.iter().all(|appended| appended.events == all[0].events), "{all:?}");
+        let times = &histograms(&snapshotter)[telemetry::APPEND_QUEUE_DURATION];
+        assert!(times.iter().filter(|&&time| time > 0.0).count() >= 2, "{times:?}");
         let events = all[0].events.iter().map(|(version, at)| (version.get(), at.get()));
         let first = all.iter().filter(|appended| !appended.repeated).count();
         assert!(first <= 1, "{all:?}");
