@@ -11,7 +11,7 @@ use tokio::sync::watch;
 /// Maximum number of acknowledged events from one start of the database to its next crash.
 const EVENTS_TO_A_CRASH_MAX: usize = 300;
 const LOAD: LoadOptions =
-    LoadOptions { writers: 4, streams: 12, ahead_events_max: usize::MAX, pace: Pace::Full };
+    LoadOptions { writers: 24, streams: 12, ahead_events_max: usize::MAX, pace: Pace::Full };
 
 /// As if a consumer had received exactly the recorded events: here only the writers and the tables
 /// are compared.
