@@ -2,44 +2,62 @@
 //! other, also while other transactions hold locks, callers drop their futures, and connections
 //! break.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use annals_store::{
-    Append, AppendError, Appended, Coalescing, EventId, ExpectedVersion, NewEvent, Refusal, Store,
-    StoreOptions, StreamName, Version,
+    Append, AppendError, Appended, Coalescing, EventId, ExpectedVersion, Metadata, NewEvent, Read,
+    Refusal, Store, StoreOptions, StreamName, Version,
 };
-use annals_testkit::{Dice, Must, Testbed, account, closed, deposited, dropped_after};
-use futures_util::future::{join_all, try_join_all};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use annals_testkit::{
+    AccountEvent, Dice, Must, Testbed, account, closed, deposited, deposited_for, deposited_large,
+    dropped_after, until,
+};
+use futures_util::TryStreamExt;
+use futures_util::future::{Either, join_all, select, try_join_all};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::sequential_model::{CARRIED_MAX, Contradiction, Observation, Observed, contradictions};
 
 const TASKS: usize = 24;
 const APPENDS_OF_A_TASK: usize = 40;
-const STREAMS: usize = 4;
+
+/// What the tasks append.
+#[derive(Debug, Clone, Copy)]
+struct Appends {
+    streams: usize,
+    events_max: usize,
+    /// One append in so many is a repeat, and another one is to any stream, under any expectation;
+    /// the other appends of a task are to streams of its own, under the versions that they have.
+    rare: Option<usize>,
+}
+
+/// Many appends to each stream in a call, most of them under an expectation that can fail.
+const CROWDED: Appends = Appends { streams: 4, events_max: 3, rare: None };
+/// Most calls have one event for each of several existing streams, and nothing to refuse.
+const SPREAD: Appends = Appends { streams: 72, events_max: 1, rare: Some(20) };
 
 /// One task that appends at random, and remembers its observations.
 struct Task {
     store: Store,
+    number: usize,
+    appends: Appends,
     clock: Arc<AtomicU64>,
     dice: Dice,
     observations: Vec<Observation>,
     /// The last observation of this task about each stream.
     versions: Vec<Option<Version>>,
-    /// An append to repeat.
-    last: Option<(StreamName, ExpectedVersion, Vec<NewEvent>)>,
+    /// An append to repeat, with the number of its stream.
+    last: Option<(usize, ExpectedVersion, Vec<NewEvent>)>,
 }
 
 impl Task {
-    fn new(store: &Store, clock: &Arc<AtomicU64>, dice: Dice) -> Self {
-        let (store, clock) = (store.clone(), Arc::clone(clock));
-        let versions = vec![None; STREAMS];
-        Self { store, clock, dice, observations: Vec::new(), versions, last: None }
-    }
-
     async fn run(mut self) -> Vec<Observation> {
         for _ in 0..APPENDS_OF_A_TASK {
             self.append().await;
@@ -48,11 +66,12 @@ impl Task {
     }
 
     async fn append(&mut self) {
-        let number = self.dice.below(STREAMS);
-        let (stream, expected, events) = match self.last.take() {
-            Some(last) if self.dice.below(8) == 0 => last,
-            _ => (account(number), self.expected(number), self.events()),
+        let repeated = self.appends.rare.unwrap_or(8);
+        let (number, expected, events) = match self.last.take() {
+            Some(last) if self.dice.below(repeated) == 0 => last,
+            _ => self.next(),
         };
+        let stream = account(number);
         let append = Append::to(&stream, expected, events.clone())
             .with_conflict_events(u16::try_from(CARRIED_MAX).must("count events"));
         let started = self.clock.fetch_add(1, Ordering::SeqCst);
@@ -70,11 +89,30 @@ impl Task {
         let ids = events.iter().map(|event| event.id().get()).collect();
         let of = stream.to_string();
         self.observations.push(Observation { stream: of, expected, ids, started, ended, outcome });
-        self.last = Some((stream, expected, events));
+        self.last = Some((number, expected, events));
+    }
+
+    /// The number of a stream, and what to append to it.
+    fn next(&mut self) -> (usize, ExpectedVersion, Vec<NewEvent>) {
+        let Appends { streams, rare, .. } = self.appends;
+        match rare {
+            Some(rare) if self.dice.below(rare) > 0 => {
+                let own = self.number + TASKS * self.dice.below(streams / TASKS);
+                (own, self.versions[own].into(), self.events())
+            }
+            Some(_) | None => {
+                let any = self.dice.below(streams);
+                (any, self.expected(any), self.events())
+            }
+        }
     }
 
     fn events(&mut self) -> Vec<NewEvent> {
-        (0..=self.dice.below(3)).map(|number| deposited(i64::try_from(number).unwrap())).collect()
+        if self.appends.rare.is_some_and(|rare| self.dice.below(3 * rare) == 0) {
+            return vec![closed()];
+        }
+        let events = 1 + self.dice.below(self.appends.events_max);
+        (0..events).map(|number| deposited(i64::try_from(number).unwrap())).collect()
     }
 
     fn expected(&mut self, stream: usize) -> ExpectedVersion {
@@ -99,17 +137,46 @@ fn observed(stream: &StreamName, result: Result<Appended, AppendError>) -> Obser
             let events = conflict.events.iter().map(|event| event.id.get()).collect();
             Observed::Conflict { actual: conflict.actual.map(Version::get), events }
         }
-        Err(AppendError::Refused(_)) => Observed::Refused,
+        // Nothing is written.
+        Err(AppendError::Refused(_) | AppendError::Failed(_)) => Observed::Refused,
         Err(_) => Observed::Unknown,
     }
 }
 
 /// Runs all tasks at once; returns their observations.
-async fn run_tasks(store: &Store, dice: &mut Dice) -> Vec<Observation> {
+async fn run_tasks(store: &Store, appends: Appends, dice: &mut Dice) -> Vec<Observation> {
+    let created = match appends.rare {
+        Some(_) => create_streams(store, appends.streams).await,
+        None => Vec::new(),
+    };
     let clock = Arc::new(AtomicU64::new(0));
-    let tasks = (0..TASKS).map(|_| tokio::spawn(Task::new(store, &clock, dice.split()).run()));
+    let tasks = (0..TASKS).map(|number| {
+        let task = Task {
+            store: store.clone(),
+            number,
+            appends,
+            clock: Arc::clone(&clock),
+            dice: dice.split(),
+            observations: Vec::new(),
+            versions: vec![(!created.is_empty()).then_some(Version::FIRST); appends.streams],
+            last: None,
+        };
+        tokio::spawn(task.run())
+    });
     let observed = try_join_all(tasks.collect::<Vec<_>>()).await.must("append");
-    observed.into_iter().flatten().collect()
+    observed.into_iter().flatten().chain(created).collect()
+}
+
+/// Appends an event to each stream; returns that they may be recorded.
+async fn create_streams(store: &Store, streams: usize) -> Vec<Observation> {
+    let create = async |number: usize| {
+        let (stream, event, expected) = (account(number), deposited(0), ExpectedVersion::NoStream);
+        let ids = vec![event.id().get()];
+        store.append(&Append::to(&stream, expected, [event])).await.must("create a stream");
+        let (stream, outcome) = (stream.to_string(), Observed::Unknown);
+        Observation { stream, expected, ids, started: 0, ended: 0, outcome }
+    };
+    join_all((0..streams).map(create)).await
 }
 
 async fn transactions(bed: &Testbed) -> i64 {
@@ -121,7 +188,7 @@ async fn transactions(bed: &Testbed) -> i64 {
 async fn appends_of_many_tasks_have_the_outcomes_of_a_sequence() {
     let bed = Testbed::new("coalesced").await;
     let mut dice = Dice::of_this_run();
-    let observations = run_tasks(&bed.another_store().await, &mut dice).await;
+    let observations = run_tasks(&bed.another_store().await, CROWDED, &mut dice).await;
     let recorded = bed.recorded().await;
     assert_eq!(contradictions(&observations, &recorded), [].into());
     let is_refused = |one: &&Observation| matches!(one.outcome, Observed::Conflict { .. });
@@ -137,39 +204,74 @@ async fn appends_of_many_tasks_have_the_outcomes_of_a_sequence() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_that_are_refused_at_the_commit_are_never_acknowledged() {
+    let bed = Testbed::new("coalesced_commits").await;
+    let constraint = include_str!("sql/deferred_constraint.sql");
+    sqlx::raw_sql(constraint).execute(bed.store().pool()).await.must("add a constraint");
+    let mut dice = Dice::of_this_run();
+    let observations = run_tasks(&bed.another_store().await, SPREAD, &mut dice).await;
+    assert_eq!(contradictions(&observations, &bed.recorded().await), [].into());
+    let refused = observations.iter().filter(|one| one.outcome == Observed::Refused);
+    assert!(refused.count() > 0, "nothing was refused at the commit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outcomes_are_those_of_a_sequence_while_connections_are_lost_and_streams_are_locked() {
     let bed = Testbed::new("coalesced_crashes").await;
     let mut dice = Dice::of_this_run();
-    let store = bed.another_store().await;
-    let appending = run_tasks(&store, &mut dice);
-    let disturbing = async {
-        let mut own = PgConnection::connect(&bed.database_url()).await.must("connect");
-        for number in 0..10 {
-            let mut transaction = own.begin().await.must("begin");
-            let append =
-                Append::to(&account(number % STREAMS), ExpectedVersion::Any, [deposited(0)]);
-            bed.store().append_in(&mut transaction, &append).await.must("append");
-            let end = sqlx::query(include_str!("sql/end_other_sessions.sql"));
-            end.execute(&mut *transaction).await.must("end sessions");
-            transaction.rollback().await.must("roll back");
+    // All appends go through the queue, so that one that waits for a lock was skipped by its call.
+    let store = store_with(&bed, Coalescing::default().direct_max(0)).await;
+    let mut appending = pin!(run_tasks(&store, CROWDED, &mut dice));
+    let mut own = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let mut disturbances = 0;
+    let observations = loop {
+        if disturbances == DISTURBANCES {
+            break appending.await;
+        }
+        let stream = account(disturbances % CROWDED.streams);
+        let disturbing = pin!(disturb(&bed, &mut own, &stream));
+        match select(appending.as_mut(), disturbing).await {
+            Either::Left((observations, _)) => break observations,
+            Either::Right(_) => disturbances += 1,
         }
     };
-    let (observations, ()) = tokio::join!(appending, disturbing);
+    assert!(disturbances > 1, "the tasks were not disturbed");
     let recorded = bed.recorded().await;
     assert_eq!(contradictions(&observations, &recorded), [].into());
 }
 
+const DISTURBANCES: usize = 15;
+
+/// Locks a stream, and ends all other sessions when one of them waits for it.
+async fn disturb(bed: &Testbed, own: &mut PgConnection, stream: &StreamName) {
+    let mut transaction = own.begin().await.must("begin");
+    bed.store().append_in(&mut transaction, &one(stream)).await.must("append");
+    // Over a connection of its own: those of a pool were ended the last time.
+    let mut watching = PgConnection::connect(&bed.database_url()).await.must("connect");
+    until("an append waits for the lock", async || {
+        let waiting = sqlx::query_scalar(include_str!("../testkit/sql/waiting_for_lock.sql"));
+        let waiting: i64 = waiting.fetch_one(&mut watching).await.must("look at locks");
+        waiting > 0
+    })
+    .await;
+    let end = sqlx::query(include_str!("sql/end_other_sessions.sql"));
+    end.execute(&mut *transaction).await.must("end sessions");
+    transaction.rollback().await.must("roll back");
+}
+
 /// A bug, as a replacement in a function of the store, and the finding of the model.
 struct Bug {
+    appends: Appends,
     function: &'static str,
     right: &'static str,
     wrong: &'static str,
     found: Contradiction,
 }
 
-const BUGS: [Bug; 3] = [
+const BUGS: [Bug; 5] = [
     // The results of a call are given to other appends of it.
     Bug {
+        appends: CROWDED,
         function: "append_each_and_commit",
         right: "commit;",
         wrong: "positions := (select array_agg(p.p order by p.place desc)
@@ -178,6 +280,7 @@ const BUGS: [Bug; 3] = [
     },
     // An append does not see the earlier ones of its call.
     Bug {
+        appends: CROWDED,
         function: "append_each",
         right: "expected[i] = current[stream]",
         wrong: "expected[i] = (
@@ -187,9 +290,26 @@ const BUGS: [Bug; 3] = [
     },
     // The results arrive before a commit that fails.
     Bug {
+        appends: CROWDED,
         function: "append_each_and_commit",
         right: "commit;",
         wrong: "rollback;",
+        found: Contradiction::NotAsRecorded,
+    },
+    // The usual call does not check the expected versions.
+    Bug {
+        appends: SPREAD,
+        function: "append_each",
+        right: "g.expected = g.last",
+        wrong: "true",
+        found: Contradiction::UnexpectedVersion,
+    },
+    // Its results come in another order than the appends.
+    Bug {
+        appends: SPREAD,
+        function: "append_each",
+        right: "array_agg(w.position order by w.number)",
+        wrong: "array_agg(w.position order by w.number desc)",
         found: Contradiction::NotAsRecorded,
     },
 ];
@@ -198,20 +318,27 @@ const BUGS: [Bug; 3] = [
 async fn planted_bugs_are_found() {
     for bug in BUGS {
         let bed = Testbed::new("coalesced_bug").await;
-        plant(&bed, &bug).await;
-        let observations = run_tasks(&bed.another_store().await, &mut Dice::of_this_run()).await;
+        plant(&bed, bug.function, bug.right, bug.wrong).await;
+        let store = bed.another_store().await;
+        let observations = run_tasks(&store, bug.appends, &mut Dice::of_this_run()).await;
         let found = contradictions(&observations, &bed.recorded().await);
         assert!(found.contains(&bug.found), "{}: {found:?}", bug.wrong);
     }
 }
 
-async fn plant(bed: &Testbed, bug: &Bug) {
+async fn plant(bed: &Testbed, function: &str, right: &str, wrong: &str) {
     let definition = sqlx::query_scalar(include_str!("sql/function_definition.sql"));
     let definition: String =
-        definition.bind(bug.function).fetch_one(bed.store().pool()).await.must("read a function");
-    assert!(definition.contains(bug.right), "{} has no {:?}", bug.function, bug.right);
-    let planted = definition.replace(bug.right, bug.wrong);
+        definition.bind(function).fetch_one(bed.store().pool()).await.must("read a function");
+    assert!(definition.contains(right), "{function} has no {right:?}");
+    let planted = definition.replace(right, wrong);
     sqlx::raw_sql(AssertSqlSafe(planted)).execute(bed.store().pool()).await.must("plant a bug");
+}
+
+/// A store whose appends all go through the queue, or as many as these options let.
+async fn store_with(bed: &Testbed, coalescing: Coalescing) -> Store {
+    let options = StoreOptions::default().coalescing(coalescing).without_notifications();
+    options.connect(&bed.database_url()).await.must("connect")
 }
 
 fn one(stream: &StreamName) -> Append {
@@ -232,10 +359,7 @@ async fn a_stream_that_another_transaction_locks_delays_only_its_own_appends() {
         bed.store().append_in(&mut stranger, &one(&account(number))).await.must("append");
     }
     let locked: Vec<_> = [0, 100, 0, 100, 0].map(|number| one(&account(number))).into();
-    let locked = locked.into_iter().map(|append| {
-        let store = store.clone();
-        tokio::spawn(async move { store.append(&append).await })
-    });
+    let locked = locked.into_iter().map(|append| spawn_append(&store, append));
     let locked: Vec<_> = locked.collect();
     let free: Vec<_> = (1..20).map(|number| one(&account(number))).collect();
     for _ in 0..5 {
@@ -319,14 +443,14 @@ async fn the_same_events_at_once_are_recorded_once() {
     for (number, appended) in results.iter().enumerate() {
         assert_eq!(appended.events, results[number % 10].events);
     }
-    // The same id for another event is refused, also in one call.
+    // The same id for another event is refused, also between appends in the queue, which go in calls
+    // of their own at once.
+    let store = store_with(&bed, Coalescing::default().direct_max(0)).await;
     let id = EventId::from(Uuid::now_v7());
     let [left, right] = [1, 2].map(|cents| deposited(cents).with_id(id));
     let left = Append::to(&account("left"), ExpectedVersion::Any, [left]);
     let right = Append::to(&account("right"), ExpectedVersion::Any, [right]);
-    let (busy, left, right) =
-        tokio::join!(store.append(&appends[0]), store.append(&left), store.append(&right));
-    busy.must("append");
+    let (left, right) = tokio::join!(store.append(&left), store.append(&right));
     let refused: Vec<_> = [left, right].into_iter().filter_map(Result::err).collect();
     let [AppendError::Refused(refusals)] = refused.as_slice() else { panic!("{refused:?}") };
     assert!(matches!(refusals[0], Refusal::IdTaken { .. }), "{refusals:?}");
@@ -361,9 +485,7 @@ async fn a_runtime_that_shuts_down_drops_the_appends_in_the_queue() {
     };
     append(0).await.must("run").must("append");
     let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
-    let mut stranger = connection.begin().await.must("begin");
-    let lock = sqlx::raw_sql(include_str!("sql/lock_events.sql"));
-    lock.execute(&mut *stranger).await.must("lock the events");
+    let stranger = lock_events(&mut connection).await;
     let called = append(1);
     bed.until_waiting_for_a_lock().await;
     let queued = append(2);
@@ -378,19 +500,222 @@ async fn a_runtime_that_shuts_down_drops_the_appends_in_the_queue() {
     assert_eq!(appended.events[0].0.get(), 0, "the queued append was not sent");
 }
 
+/// Locks the events, and lets calls wait for the lock.
+async fn lock_events(connection: &mut PgConnection) -> Transaction<'_, Postgres> {
+    let wait = sqlx::raw_sql(include_str!("sql/let_calls_wait.sql"));
+    wait.execute(&mut *connection).await.must("let calls wait");
+    let mut transaction = connection.begin().await.must("begin");
+    let lock = sqlx::raw_sql(include_str!("sql/lock_events.sql"));
+    lock.execute(&mut *transaction).await.must("lock the events");
+    transaction
+}
+
+#[tokio::test]
+async fn an_append_in_a_call_that_another_runtime_drops_is_interrupted() {
+    let bed = Testbed::new("coalesced_interrupted").await;
+    let store = store_with(&bed, Coalescing::default().direct_max(0)).await;
+    store.append(&one(&account(0))).await.must("append");
+    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let stranger = lock_events(&mut connection).await;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().must("make a runtime");
+    let append = one(&account(1));
+    let mut appending = Box::pin({
+        let (store, append) = (store.clone(), append.clone());
+        async move { store.append(&append).await }
+    });
+    // Its first poll, and so its call, is on the other runtime.
+    #[expect(clippy::async_yields_async, reason = "the rest of it is polled on this runtime")]
+    let appending = runtime.spawn(async move {
+        assert!(futures_util::poll!(&mut appending).is_pending());
+        appending
+    });
+    let appending = appending.await.must("begin to append");
+    bed.until_waiting_for_a_lock().await;
+    tokio::task::spawn_blocking(move || drop(runtime)).await.must("shut the runtime down");
+    let interrupted = appending.await;
+    assert!(matches!(interrupted, Err(AppendError::Interrupted)), "{interrupted:?}");
+    assert!(interrupted.is_err_and(|error| error.is_retryable()));
+    stranger.rollback().await.must("roll back");
+    store.append(&append).await.must("append, perhaps again");
+    let results = join_all((2..20).map(async |number| store.append(&one(&account(number))).await));
+    assert!(results.await.iter().all(Result::is_ok));
+    assert_eq!(bed.recorded().await.len(), 20);
+}
+
+#[tokio::test]
+async fn an_event_id_of_a_strangers_transaction_delays_only_its_own_append() {
+    let bed = Testbed::new("coalesced_stranger_id").await;
+    let store = store_with(&bed, Coalescing::default().direct_max(0)).await;
+    let streams = (0..20).map(|number| one(&account(number))).collect::<Vec<_>>();
+    for result in join_all(streams.iter().map(|append| store.append(append))).await {
+        result.must("append");
+    }
+    let event = deposited(1);
+    let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let mut stranger = connection.begin().await.must("begin");
+    let taken = Append::to(&account("stranger"), ExpectedVersion::Any, [event.clone()]);
+    bed.store().append_in(&mut stranger, &taken).await.must("append");
+    let delayed = spawn_append(&store, Append::to(&account(0), ExpectedVersion::Any, [event]));
+    // It is in the call of the others, or in one before it.
+    let free: Vec<_> = (1..20).map(|number| one(&account(number))).collect();
+    for result in join_all(free.iter().map(|append| store.append(append))).await {
+        result.must("append to a free stream");
+    }
+    assert!(!delayed.is_finished());
+    stranger.rollback().await.must("roll back");
+    delayed.await.must("append").must("append");
+    assert_eq!(bed.recorded().await.len(), 40);
+}
+
+/// An append whose event differs from all others in each part.
+fn particular(stream: &StreamName, number: u32) -> Append {
+    let metadata = Metadata {
+        actor: Some(format!("actor {number}")),
+        traceparent: Some(format!("00-{:032x}-{:016x}-01", number + 1, number + 1)),
+        ..Metadata::default()
+    };
+    let event = deposited_for(i64::from(number), &format!("note {number}"));
+    let event = event.with_metadata(metadata).with_header("number", number.to_string());
+    Append::to(stream, ExpectedVersion::Any, [event])
+}
+
+/// Appends to streams at once, in calls; whether each event is recorded as it was given.
+async fn are_recorded_as_given(bed: &Testbed) -> bool {
+    let store = store_with(bed, Coalescing::default().direct_max(0)).await;
+    let mut are_equal = true;
+    // New streams at first, then existing ones.
+    for round in 0..2 {
+        let numbers: Vec<_> = (round * 30..(round + 1) * 30).collect();
+        let appends = numbers.iter().map(|number| particular(&account(number % 30), *number));
+        let appends: Vec<_> = appends.collect();
+        for result in join_all(appends.iter().map(|append| store.append(append))).await {
+            result.must("append");
+        }
+        let given: BTreeMap<_, _> = appends
+            .iter()
+            .flat_map(Append::events)
+            .zip(&numbers)
+            .map(|(event, number)| (event.id(), *number))
+            .collect();
+        let events: Vec<_> = store.read(Read::all()).try_collect().await.must("read");
+        for event in events {
+            let Some(number) = given.get(&event.id) else { continue };
+            let AccountEvent::MoneyDeposited(deposit) = event.decode().must("decode") else {
+                panic!("{event:?} is no deposit");
+            };
+            are_equal &= event.metadata.actor == Some(format!("actor {number}"))
+                && event.metadata.traceparent
+                    == Some(format!("00-{:032x}-{:016x}-01", number + 1, number + 1))
+                && event.headers == [("number".to_owned(), number.to_string())].into()
+                && deposit.sequence == i64::from(*number)
+                && deposit.note == format!("note {number}");
+        }
+    }
+    are_equal
+}
+
+#[tokio::test]
+async fn events_of_a_call_keep_their_own_metadata_headers_and_payloads() {
+    let bed = Testbed::new("coalesced_contents").await;
+    assert!(are_recorded_as_given(&bed).await);
+    assert!(transactions(&bed).await < 60, "each append made a call of its own");
+    // The check finds the metadata of another event, of existing streams and of new ones.
+    for right in ["w.data, w.metadata,", "e.data, e.metadata,"] {
+        let bed = Testbed::new("coalesced_mixed_up").await;
+        let wrong = right.replace(&right[8..], "metadata[1],");
+        plant(&bed, "append_each", right, &wrong).await;
+        assert!(!are_recorded_as_given(&bed).await, "{wrong} was not found");
+    }
+}
+
 #[tokio::test]
 async fn a_full_queue_refuses_an_append_at_once() {
     let bed = Testbed::new("coalesced_full").await;
-    let coalescing = Coalescing::default().queue_events_max(NonZeroUsize::new(5).unwrap());
-    let options = StoreOptions::default().coalescing(coalescing).without_notifications();
-    let store = options.connect(&bed.database_url()).await.must("connect");
-    store.append(&one(&account(0))).await.must("append");
-    let appends: Vec<_> = (0..50).map(|number| one(&account(number))).collect();
-    let results = join_all(appends.iter().map(|append| store.append(append))).await;
-    let full = results.iter().filter_map(|result| result.as_ref().err());
-    let full: Vec<_> = full.collect();
-    assert!(!full.is_empty());
-    assert!(full.iter().all(|error| matches!(error, AppendError::QueueFull { .. })), "{full:?}");
-    assert!(full.iter().all(|error| error.is_retryable()));
-    assert_eq!(bed.recorded().await.len(), 1 + 50 - full.len());
+    let by_events = Coalescing::default().queue_events_max(NonZeroUsize::new(5).unwrap());
+    // Of a large event it has room for three.
+    let by_bytes = Coalescing::default().queue_bytes_max(NonZeroUsize::new(90_000).unwrap());
+    let mut recorded = 0;
+    for (coalescing, queued_max) in [(by_events, 5), (by_bytes, 3)] {
+        let store = store_with(&bed, coalescing.direct_max(0)).await;
+        store.append(&one(&account(0))).await.must("append");
+        let append = |number: usize| {
+            Append::to(&account(number), ExpectedVersion::Any, [deposited_large(1)])
+        };
+        let appends: Vec<_> = (0..50).map(append).collect();
+        let results = join_all(appends.iter().map(|append| store.append(append))).await;
+        let full: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+        assert_eq!(full.len(), 50 - queued_max);
+        let is_full = |error: &&AppendError| matches!(error, AppendError::QueueFull { .. });
+        assert!(full.iter().all(is_full), "{full:?}");
+        assert!(full.iter().all(|error| error.is_retryable()));
+        recorded += 1 + queued_max;
+    }
+    assert_eq!(bed.recorded().await.len(), recorded);
+}
+
+/// A stranger's transaction that has locked streams, and appends to them.
+struct Stranger {
+    connections_max: u32,
+    locked: usize,
+    appends: usize,
+    /// Streams of each append: with more than one, it makes a call of its own.
+    streams: usize,
+}
+
+const STRANGERS: [Stranger; 5] = [
+    Stranger { connections_max: 10, locked: 12, appends: 12, streams: 1 },
+    Stranger { connections_max: 10, locked: 12, appends: 12, streams: 2 },
+    Stranger { connections_max: 4, locked: 1, appends: 4, streams: 1 },
+    Stranger { connections_max: 3, locked: 2, appends: 6, streams: 1 },
+    Stranger { connections_max: 2, locked: 1, appends: 4, streams: 1 },
+];
+
+impl Stranger {
+    /// An append that waits for it.
+    fn append(&self, number: usize) -> Append {
+        let append = one(&account(number % self.locked));
+        (1..self.streams).fold(append, |append, other| {
+            let stream = account(format!("{number}-{other}"));
+            append.and_to(&stream, ExpectedVersion::Any, [deposited(1)])
+        })
+    }
+}
+
+fn spawn_append(store: &Store, append: Append) -> JoinHandle<Result<Appended, AppendError>> {
+    let store = store.clone();
+    tokio::spawn(async move { store.append(&append).await })
+}
+
+/// Far longer than an append takes.
+const STRANGER_DEADLINE: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn locked_streams_leave_connections_for_appends_to_other_streams_and_for_reads() {
+    let bed = Testbed::new("coalesced_stranger").await;
+    for stranger in STRANGERS {
+        let options = StoreOptions::default().connections_max(stranger.connections_max);
+        let options = options.deadline(STRANGER_DEADLINE).without_notifications();
+        let store = options.connect(&bed.database_url()).await.must("connect");
+        store.append(&one(&account("free"))).await.must("append");
+        let mut connection = PgConnection::connect(&bed.database_url()).await.must("connect");
+        let mut transaction = connection.begin().await.must("begin");
+        for number in 0..stranger.locked {
+            let lock = one(&account(number));
+            bed.store().append_in(&mut transaction, &lock).await.must("append");
+        }
+        let appends = (0..stranger.appends).map(|number| stranger.append(number));
+        let waiting: Vec<_> = appends.map(|append| spawn_append(&store, append)).collect();
+        bed.until_waiting_for_a_lock().await;
+        for _ in 0..20 {
+            store.append(&one(&account("free"))).await.must("append to a free stream");
+            let version = store.stream_version(&account("free")).await.must("read a version");
+            assert!(version.is_some());
+        }
+        assert!(waiting.iter().all(|task| !task.is_finished()));
+        transaction.rollback().await.must("roll back");
+        for result in try_join_all(waiting).await.must("append") {
+            result.must("append to a stream that was locked");
+        }
+    }
 }

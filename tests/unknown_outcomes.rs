@@ -4,7 +4,7 @@
 use annals_store::{
     Append, AppendError, ExpectedVersion, Store, StoreOptions, StreamName, Version,
 };
-use annals_testkit::{FaultyLink, Must, Testbed, account, deposited, opened, until};
+use annals_testkit::{FaultyLink, Must, Testbed, account, closed, deposited, opened, until};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// Each commit takes a tenth of a second, and a statement may take less.
@@ -105,13 +105,22 @@ async fn an_error_that_can_only_come_before_the_commit_is_a_failure() {
     }
     execute(&mut administrator, include_str!("sql/deferred_constraint.sql")).await;
     let store = bed.store();
-    let error = store.append(&to(&account("a"))).await.unwrap_err();
+    let refused = Append::to(&account("a"), ExpectedVersion::Any, [closed()]);
+    let error = store.append(&refused).await.unwrap_err();
     assert!(matches!(error, AppendError::Failed(_)), "{error:?}");
     let mut transaction = store.pool().begin().await.must("begin");
-    store.append_in(&mut transaction, &to(&account("a"))).await.must("append");
+    store.append_in(&mut transaction, &refused).await.must("append");
     let error = AppendError::from(transaction.commit().await.unwrap_err());
     assert!(matches!(error, AppendError::Failed(_)), "{error:?}");
     assert_eq!(bed.fingerprint().await, before);
+    // Right after another append it is a plain statement, whose reply comes before the commit.
+    for _ in 0..3 {
+        store.append(&to(&account("first"))).await.must("append");
+        let error = store.append(&refused).await.unwrap_err();
+        assert!(matches!(error, AppendError::Failed(_)), "{error:?}");
+        let version = store.stream_version(&account("a")).await.must("read a version");
+        assert_eq!(version, None);
+    }
 }
 
 #[tokio::test]

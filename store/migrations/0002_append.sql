@@ -367,6 +367,9 @@ security definer
 set search_path = annals, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+-- The insert of an event id waits for another transaction that has inserted it in another stream.
+-- Then the call fails, and its appends go alone.
+set lock_timeout = '250ms'
 as $$
 #variable_conflict use_variable
 declare
@@ -421,7 +424,8 @@ begin
                 )) as last
                 from unnest(
                     append_streams, expected, event_ids, event_types, fingerprints, payloads, data, metadata, headers
-                ) as n (place, expected, event_id, event_type, fingerprint, payload, data, metadata, headers)
+                ) with ordinality
+                    as n (place, expected, event_id, event_type, fingerprint, payload, data, metadata, headers, number)
             ),
             checked as (
                 select from annals.identity i
@@ -451,7 +455,8 @@ begin
                     w.payload, w.data, w.metadata, w.headers
                 from written w
             )
-            select array_agg(w.last + 1), array_agg(w.position) into versions, positions from written w;
+            select array_agg(w.last + 1 order by w.number), array_agg(w.position order by w.number)
+            into versions, positions from written w;
             if versions is not null then
                 outcomes := array_fill('appended'::text, array[appends]);
                 recorded_at := array_fill(now, array[appends]);

@@ -85,7 +85,7 @@ impl StoreOptions {
     }
 
     /// Maximum number of connections of the pool that [`connect`](Self::connect) opens; 10 by
-    /// default.
+    /// default. With a single one, an append that waits for the lock of a stream delays all others.
     #[must_use]
     pub const fn connections_max(mut self, connections_max: u32) -> Self {
         self.connections_max = connections_max;

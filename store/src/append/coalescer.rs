@@ -29,17 +29,43 @@ impl Store {
         append.validate(self.options().event_bytes_max)?;
         self.register_schemas(append).await?;
         let trace = self.current_trace();
-        let stream = self.options().coalescing.and_then(|_| queue.stream_of(append));
-        let Some(stream) = stream.filter(|stream| !queue.is_bypassed_by(stream)) else {
+        let traced = Traced { append, trace: trace.as_ref() };
+        let Some(stream) = queue.stream_of(append).filter(|_| self.is_coalescing()) else {
             telemetry::called(Duration::ZERO, 1);
-            let traced = Traced { append, trace: trace.as_ref() };
-            return self.append_with_retries(traced, None).await;
+            return self.append_by_own_call(traced, None, Instant::now()).await;
         };
+        if let Some(_permit) = queue.bypass(&stream) {
+            telemetry::called(Duration::ZERO, 1);
+            return self.append_with_retries(traced, None, Instant::now()).await;
+        }
         let reply = queue.push(append.clone(), stream, trace)?;
         self.start_appends(&Handle::current());
         let reply = reply.await.map_err(|_no_result| AppendError::Interrupted)?;
         telemetry::called(reply.queued, reply.call_appends);
         reply.result
+    }
+
+    fn is_coalescing(&self) -> bool {
+        self.options().coalescing.is_some()
+    }
+
+    /// Makes a call for one append, which can wait for locks of other transactions: with coalescing,
+    /// when it has a permit.
+    async fn append_by_own_call(
+        &self,
+        append: Traced<'_>,
+        unknown: Option<sqlx::Error>,
+        started_at: Instant,
+    ) -> Result<Appended, AppendError> {
+        if !self.is_coalescing() {
+            return self.append_with_retries(append, unknown, started_at).await;
+        }
+        let left = self.options().deadline.saturating_sub(started_at.elapsed());
+        match tokio::time::timeout(left, self.append_queue().own_call()).await {
+            Ok(_permit) => self.append_with_retries(append, unknown, started_at).await,
+            Err(_elapsed) => Err(unknown
+                .map_or(AppendError::Failed(sqlx::Error::PoolTimedOut), AppendError::Unknown)),
+        }
     }
 
     /// Starts a task for each call or append that can start now.
@@ -124,9 +150,12 @@ impl Lone {
     }
 }
 
+/// Within the deadline since the append was queued: an append behind others of its stream does not
+/// wait for it once more.
 async fn append_alone(store: &Store, queued: &QueuedAppend) -> Result<Appended, AppendError> {
     let traced = Traced { append: &queued.append, trace: queued.trace.as_ref() };
-    store.append_with_retries(traced, queued.unknown.as_ref().map(shared)).await
+    let unknown = queued.unknown.as_ref().map(shared);
+    store.append_by_own_call(traced, unknown, queued.queued_at).await
 }
 
 /// An error that several appends share.

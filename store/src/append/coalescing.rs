@@ -54,7 +54,8 @@ impl Coalescing {
         self
     }
 
-    /// Maximum number of concurrent calls; 2 by default. Each uses a connection of the pool.
+    /// Maximum number of concurrent calls; 2 by default. Each uses a connection of the pool, half of
+    /// which is the most that they use.
     #[must_use]
     pub const fn calls_max(mut self, calls_max: NonZeroUsize) -> Self {
         self.calls_max = calls_max;

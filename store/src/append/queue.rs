@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{AcquireError, Notify, Semaphore, SemaphorePermit, oneshot};
 
 use crate::append::coalescing::Coalescing;
 use crate::append::queued::{QueuedAppend, Reply};
@@ -31,6 +31,8 @@ pub(crate) enum Start {
 pub(crate) struct AppendQueue {
     options: Coalescing,
     alone_max: usize,
+    /// For each append that makes a call of its own, and can wait for locks of other transactions.
+    own_calls: Semaphore,
     state: Mutex<QueueState>,
     idle: Notify,
 }
@@ -68,15 +70,18 @@ impl Drop for Entered<'_> {
 }
 
 impl AppendQueue {
-    /// `connections_max` is the size of the pool. Some of its connections are not used by appends
-    /// that go alone, because these can wait for locks.
+    /// `connections_max` is the size of the pool. Appends that make calls of their own can wait for
+    /// locks of other transactions, and leave connections for the calls of the queue, which do not,
+    /// and for other users of the pool. A pool of one connection has none to leave.
     pub(crate) fn new(options: Coalescing, connections_max: u32) -> Self {
         let connections = usize::try_from(connections_max).unwrap_or(usize::MAX);
-        let connections = NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN);
-        let options = options.calls_max(options.calls_max.min(connections));
+        let half = NonZeroUsize::new(connections / 2).unwrap_or(NonZeroUsize::MIN);
+        let options = options.calls_max(options.calls_max.min(half));
+        let alone_max = connections.saturating_sub(options.calls_max.get()).max(1);
         Self {
             options,
-            alone_max: connections.get().saturating_sub(options.calls_max.get() + 1).max(1),
+            alone_max,
+            own_calls: Semaphore::new(alone_max.min(Semaphore::MAX_PERMITS)),
             state: Mutex::default(),
             idle: Notify::new(),
         }
@@ -106,14 +111,20 @@ impl AppendQueue {
         Ok(Entered(self))
     }
 
-    /// Whether an append that has entered bypasses the queue: few others are in progress, none of
-    /// them waits, and none is in a call to this stream.
-    pub(crate) fn is_bypassed_by(&self, stream: &StreamName) -> bool {
+    /// The permit for a call of its own, if an append that has entered bypasses the queue: few others
+    /// are in progress, none of them waits, and none is in a call to this stream.
+    pub(crate) fn bypass(&self, stream: &StreamName) -> Option<SemaphorePermit<'_>> {
         let state = self.state();
-        state.entered <= self.options.direct_max
+        let is_bypassed = state.entered <= self.options.direct_max
             && state.queued.is_empty()
             && state.alone.is_empty()
-            && !state.busy.contains_key(stream)
+            && !state.busy.contains_key(stream);
+        if is_bypassed { self.own_calls.try_acquire().ok() } else { None }
+    }
+
+    /// Waits for the permit for a call of its own.
+    pub(crate) async fn own_call(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.own_calls.acquire().await
     }
 
     /// Adds an append to the queue.

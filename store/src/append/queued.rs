@@ -18,7 +18,7 @@ pub(crate) struct QueuedAppend {
     pub(crate) stream: StreamName,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) bytes: usize,
-    queued_at: Instant,
+    pub(crate) queued_at: Instant,
     reply: oneshot::Sender<Reply>,
     /// The error of an earlier call that leaves the outcome unknown.
     pub(crate) unknown: Option<Arc<sqlx::Error>>,

@@ -16,14 +16,14 @@ impl Store {
     /// from the pool. At most all connections are removed, and then the pool opens a new one.
     ///
     /// The append is validated and its schemas are registered. `unknown` is the error of an earlier
-    /// attempt that left the outcome unknown.
+    /// attempt that left the outcome unknown. The deadline counts from `started_at`.
     pub(crate) async fn append_with_retries(
         &self,
         append: Traced<'_>,
         unknown: Option<sqlx::Error>,
+        started_at: Instant,
     ) -> Result<Appended, AppendError> {
         let mut attempts = Attempts { unknown, ..Attempts::default() };
-        let started_at = Instant::now();
         for _ in 0..=self.pool().options().get_max_connections() {
             if started_at.elapsed() >= self.options().deadline {
                 break;

@@ -119,5 +119,64 @@ fn appends_without_a_caller_are_not_sent_and_calls_have_limits() {
     let _receivers = [new(&queue, "b"), new(&queue, "c")];
     assert_eq!(streams(&call(&queue).unwrap()), ["b"]);
     assert!(call(&queue).is_none(), "one call at a time");
-    assert!(!queue.is_bypassed_by(&StreamName::new("d").unwrap()), "an append waits");
+    assert!(queue.bypass(&StreamName::new("d").unwrap()).is_none(), "an append waits");
+}
+
+#[test]
+fn appends_that_can_wait_for_locks_leave_connections_to_the_calls() {
+    for connections in 1..20 {
+        for calls in 1..20 {
+            let calls = NonZeroUsize::new(calls).unwrap();
+            let queue = AppendQueue::new(Coalescing::default().calls_max(calls), connections);
+            let stream = StreamName::new("a").unwrap();
+            let _entered = queue.enter().unwrap();
+            let bypassing: Vec<_> = std::iter::from_fn(|| queue.bypass(&stream)).collect();
+            let left = usize::try_from(connections).unwrap().checked_sub(bypassing.len()).unwrap();
+            assert!(!bypassing.is_empty());
+            assert!(left >= queue.options.calls_max.get() || connections == 1);
+        }
+    }
+}
+
+#[test]
+fn a_call_has_at_most_so_many_bytes_and_events() {
+    let new = |options: Coalescing| {
+        let queue = AppendQueue::new(options, 10);
+        let receivers = ["a", "b", "c"].map(|stream| {
+            let (mut append, stream) = append(stream, EventId::generate());
+            append.events[0].1.payload = vec![0; 1_000];
+            queue.push(append, stream, None).unwrap()
+        });
+        (queue, receivers)
+    };
+    let (queue, _receivers) = new(Coalescing::default());
+    let bytes = call(&queue).unwrap().iter().map(|append| append.bytes).max().unwrap();
+    assert!(bytes >= 1_000);
+    for (bytes_max, appends) in [(3 * bytes, 3), (3 * bytes - 1, 2), (bytes, 1)] {
+        let bytes_max = NonZeroUsize::new(bytes_max).unwrap();
+        let (queue, _receivers) = new(Coalescing::default().call_bytes_max(bytes_max));
+        assert_eq!(call(&queue).unwrap().len(), appends, "{bytes_max} bytes");
+    }
+    let (queue, _receivers) = new(Coalescing::default().call_events_max(NonZeroUsize::MIN));
+    assert_eq!(call(&queue).unwrap().len(), 1);
+    let too_large = Coalescing::default().call_bytes_max(NonZeroUsize::MIN);
+    assert_eq!(
+        AppendQueue::new(too_large, 10).stream_of(&append("a", EventId::generate()).0),
+        None
+    );
+}
+
+#[test]
+fn a_call_that_is_dropped_with_its_appends_ends_them_and_frees_their_streams() {
+    let queue = AppendQueue::new(Coalescing::default(), 10);
+    let mut receivers = [new(&queue, "a"), new(&queue, "b")];
+    let appends = call(&queue).unwrap();
+    let streams_of_call = names(&appends);
+    let _later = new(&queue, "a");
+    drop(appends);
+    queue.finish_call(Some(&streams_of_call), Vec::new());
+    for receiver in &mut receivers {
+        assert_eq!(receiver.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
+    }
+    assert_eq!(streams(&call(&queue).unwrap()), ["a"]);
 }
