@@ -1,5 +1,6 @@
 //! `annals-relay schemas`: for build pipelines, by exit code and by JSON.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -113,22 +114,104 @@ async fn exported_schemas_are_registered_and_the_relay_needs_no_right_to_do_so()
     assert_eq!(code, 3);
 }
 
+/// What `schemas export` prints for a tool, or the exit code and the error, of a category with one
+/// event type.
+async fn printed(bed: &Testbed, tool: &str, layout: &str, framing: &str) -> Result<String, String> {
+    let layouts = format!("{{ {CATEGORY} = \"{layout}\" }}");
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
+    let settings = settings.variable("ANNALS_RELAY__TOPICS__FRAMING", framing);
+    let (code, said) = settings.run_for_code(&["schemas", "export", tool, CATEGORY]).await;
+    assert!(code == 0 || code == 1, "{tool} {layout}: {code} {said}");
+    if code == 0 { Ok(said) } else { Err(said) }
+}
+
+/// All these parts are printed; or nothing is, without parts.
+fn has_parts(case: &str, found: &Result<String, String>, parts: Option<&[&str; 3]>) {
+    match (found, parts) {
+        (Err(_), None) => {}
+        (Ok(text), Some(parts)) => {
+            let missing: Vec<_> = parts.iter().filter(|part| !text.contains(**part)).collect();
+            assert!(missing.is_empty(), "{case}: {missing:?} are not in {text}");
+        }
+        (Ok(_), None) | (Err(_), Some(_)) => panic!("{case}: {found:?}"),
+    }
+}
+
+/// The settings of a file of Kafka Connect, but for its name and topic.
+fn settings_of(text: &str) -> BTreeMap<String, String> {
+    let text = text.replace("\\\n", "");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let settings = lines.filter_map(|line| line.split_once('='));
+    let own = |(key, _): &(&str, &str)| *key != "name" && *key != "topics";
+    let value = |value: &str| value.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    settings.filter(own).map(|(key, found)| (key.to_owned(), value(found))).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_tool_gets_what_it_needs_to_read_the_topic_of_a_category() {
     let bed = with_an_event("schemas_tools").await;
     let topic = bed.topic(CATEGORY);
-    let cases: [(&str, &[&str]); 4] = [
-        ("--flink", &["`cents` bigint,", "'properties.isolation.level' = 'read_committed'"]),
-        ("--clickhouse", &["`cents` Nullable(Int64),", "kafka_format = 'AvroConfluent'"]),
-        ("--ksql", &["create stream account_MoneyDeposited"]),
-        ("--connect", &["consumer.override.isolation.level=read_committed"]),
+    let connect = "consumer.override.isolation.level=read_committed";
+    // What is printed in the layouts `record`, `union` and `envelope`; none where the tool does not
+    // read the layout.
+    let flink = Some("`cents` bigint,");
+    let cases: [(&str, &str, [Option<&str>; 3]); 4] = [
+        (
+            "--flink",
+            "isolation.level' = 'read_committed'",
+            [flink, flink, Some("`event` row<`sequence` bigint, `cents` bigint, `note` string>,")],
+        ),
+        ("--clickhouse", "'AvroConfluent'", [Some("`cents` Nullable(Int64),"), None, None]),
+        ("--ksql", "value_format = 'avro'", [None, None, Some("create stream account_events")]),
+        ("--connect", connect, [Some("annals.TableOfType"), None, Some("ExtractField$Value")]),
     ];
-    for (tool, parts) in cases {
-        let printed = bed.relay().must_run(&["schemas", "export", tool, CATEGORY]).await;
-        for part in parts.iter().chain([&topic.as_str()]) {
-            assert!(printed.contains(part), "{tool}: {part} is not in {printed}");
+    for (tool, always, by_layout) in cases {
+        for (layout, part) in ["record", "union", "envelope"].into_iter().zip(by_layout) {
+            let found = printed(&bed, tool, layout, "prefix").await;
+            let parts = part.map(|part| [always, part, topic.as_str()]);
+            has_parts(&format!("{tool} {layout}"), &found, parts.as_ref());
+        }
+        let layout = if tool == "--ksql" { "envelope" } else { "record" };
+        for framing in ["header", "none"] {
+            let refused = printed(&bed, tool, layout, framing).await.err().must("be refused");
+            assert!(refused.contains("framing prefix"), "{tool} {framing}: {refused}");
         }
     }
+    let refused = printed(&bed, "--ksql", "record", "prefix").await.err().must("be refused");
+    assert!(refused.contains("layout envelope"), "{refused}");
     let (code, said) = bed.relay().run_for_code(&["schemas", "export", "--flink", "other"]).await;
     assert!(code == 1 && said.contains("category other"), "{code} {said}");
+}
+
+/// The example's settings are those that `make test-consumers` runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn printed_settings_of_kafka_connect_are_those_of_the_example() {
+    let bed = with_an_event("schemas_connect").await;
+    let examples = [
+        ("record", include_str!("../examples/consumers/connect/jdbc-sink.properties")),
+        ("envelope", include_str!("../examples/consumers/connect/jdbc-sink-envelope.properties")),
+    ];
+    let worker = settings_of(include_str!("../examples/consumers/connect/worker.properties"));
+    for (layout, example) in examples {
+        let mut expected = settings_of(example);
+        // The example's worker has what a connector can have, too.
+        for key in worker.keys().filter(|key| key.contains("converter")) {
+            expected.insert(key.clone(), worker[key].clone());
+        }
+        expected.insert("consumer.override.isolation.level".into(), "read_committed".into());
+        let mut found = settings_of(&printed(&bed, "--connect", layout, "prefix").await.unwrap());
+        let url = "value.converter.apicurio.registry.url";
+        assert_eq!(expected.remove(url).as_deref(), Some("${env:APICURIO_URL}"));
+        let own = bed.environment().registry_url.replace("/ccompat/v7", "/registry/v2");
+        assert_eq!(found.remove(url), Some(own));
+        let table = "collection.name.format";
+        if layout == "envelope" {
+            assert_eq!(
+                found.remove(table).as_deref(),
+                Some("${env:DATABASE_SCHEMA}.account_events")
+            );
+            expected.remove(table);
+        }
+        assert_eq!(found, expected, "{layout}");
+    }
 }

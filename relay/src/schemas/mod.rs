@@ -5,6 +5,8 @@ mod comparison;
 mod export;
 mod files;
 mod printed;
+mod printed_connect;
+mod printed_flink;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,11 +1,16 @@
 //! DDL and settings with which tools read the topic of a category.
 
-use annals_schemas::Schema;
+use annals_schemas::{Framing, Layout, Schema};
 use annals_store::{Category, Store};
 
 use super::Result;
 use super::columns::{Column, ColumnType, columns};
+use super::printed_connect::connect;
+use super::printed_flink::flink;
 use crate::config::Config;
+
+/// The field of an envelope that has the event.
+pub(super) const ENVELOPE_FIELD: &str = "event";
 
 /// A tool that reads a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,26 +25,53 @@ pub(crate) enum ReaderTool {
     Connect,
 }
 
+impl ReaderTool {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Flink => "Flink SQL",
+            Self::ClickHouse => "ClickHouse",
+            Self::Ksql => "ksqlDB",
+            Self::Connect => "a sink of Kafka Connect",
+        }
+    }
+
+    /// The layouts whose values it reads.
+    const fn layouts(self) -> &'static [Layout] {
+        match self {
+            Self::Flink => &[Layout::Record, Layout::Union, Layout::Envelope],
+            // It takes a record at the top, and no union of records below it.
+            Self::ClickHouse => &[Layout::Record],
+            // It takes one schema for a topic, of a record.
+            Self::Ksql => &[Layout::Envelope],
+            Self::Connect => &[Layout::Record, Layout::Envelope],
+        }
+    }
+}
+
 /// A topic, as a tool reads it.
-struct PrintedTopic<'a> {
-    category: &'a str,
-    topic: String,
-    brokers: &'a str,
-    registry: &'a str,
+pub(super) struct PrintedTopic<'a> {
+    pub(super) category: &'a str,
+    pub(super) topic: String,
+    pub(super) brokers: &'a str,
+    pub(super) registry: &'a str,
+    pub(super) layout: Layout,
     /// The newest version of each event type.
-    schemas: Vec<Schema>,
+    pub(super) schemas: Vec<Schema>,
 }
 
 /// The DDL or the settings with which a tool reads a category's topic.
 ///
 /// # Errors
-/// The store has no schema of the category, or does not answer.
+/// The store has no schema of the category, or does not answer; the tool does not read values in
+/// the framing or the layout that the configuration gives the category.
 pub(crate) async fn print_for(
     reader: ReaderTool,
     config: &Config,
     store: &Store,
     category: &str,
 ) -> Result<String> {
+    let layout = config.topics.layout(category);
+    can_read(reader, category, config.topics.framing, layout)?;
     let mut newest: Vec<Schema> = Vec::new();
     for schema in store.recorded_schemas(&Category::new(category)?).await? {
         newest.retain(|earlier| earlier.full_name() != schema.full_name());
@@ -53,6 +85,7 @@ pub(crate) async fn print_for(
         topic: config.topic(category),
         brokers: &config.kafka.bootstrap_servers,
         registry: &config.registry.url,
+        layout,
         schemas: newest,
     };
     Ok(match reader {
@@ -63,11 +96,37 @@ pub(crate) async fn print_for(
     })
 }
 
+/// Whether a tool reads the values of a category.
+fn can_read(reader: ReaderTool, category: &str, framing: Framing, layout: Layout) -> Result<()> {
+    let tool = reader.name();
+    if framing != Framing::Prefix {
+        let (framing, fitting) = (framing.name(), Framing::Prefix.name());
+        return Err(format!(
+            "{tool} finds a value's schema by the framing {fitting} only; topics.framing is {framing}"
+        )
+        .into());
+    }
+    if !reader.layouts().contains(&layout) {
+        let fitting: Vec<_> = reader.layouts().iter().map(|layout| layout.name()).collect();
+        return Err(format!(
+            "{tool} does not read the layout {}, which topics.layouts gives category {category}; it reads the layout {}",
+            layout.name(),
+            fitting.join(" or ")
+        )
+        .into());
+    }
+    Ok(())
+}
+
 /// The lines of columns; a field without a fitting type is a comment.
-fn lines(columns: &[Column], quote: char, spell: impl Fn(&ColumnType) -> Option<String>) -> String {
+pub(super) fn lines(
+    columns: &[Column],
+    quote: char,
+    spell: impl Fn(&str, &ColumnType) -> Option<String>,
+) -> String {
     let line = |Column { name, of }: &Column| {
         let spelt = match of {
-            Ok(of) => spell(of).ok_or_else(|| "its type is not supported".to_owned()),
+            Ok(of) => spell(name, of).ok_or_else(|| "its type is not supported".to_owned()),
             Err(reason) => Err(reason.clone()),
         };
         match spelt {
@@ -79,76 +138,17 @@ fn lines(columns: &[Column], quote: char, spell: impl Fn(&ColumnType) -> Option<
 }
 
 /// Names of columns that no field has.
-fn free<'a>(columns: &[Column], names: [&'a str; 5]) -> [std::borrow::Cow<'a, str>; 5] {
+pub(super) fn free<'a>(columns: &[Column], names: [&'a str; 5]) -> [std::borrow::Cow<'a, str>; 5] {
     names.map(|name| {
         let is_taken = columns.iter().any(|column| column.name == name);
         if is_taken { format!("{name}_").into() } else { name.into() }
     })
 }
 
-fn flink(source: &PrintedTopic<'_>) -> String {
-    let PrintedTopic { category, topic, brokers, registry, schemas } = source;
-    let columns = columns(schemas);
-    let fields = lines(&columns, '`', flink_type);
-    let names = ["stream", "headers", "recorded_at", "event_type", "version"];
-    let [stream, headers, recorded_at, event_type, version] = free(&columns, names);
-    format!(
-        "-- All event types of category {category}: the fields together, null where a type has no such field.\n\
-         -- The source repeats records after a failure: see docs/consumers/flink.md for the version filter.\n\
-         create table `{category}_events` (\n  \
-         `{stream}` string,\n\
-         {fields}  \
-         `{headers}` map<string, bytes> metadata from 'headers' virtual,\n  \
-         `{recorded_at}` timestamp_ltz(3) metadata from 'timestamp' virtual,\n  \
-         `{event_type}` as regexp_extract(decode(`{headers}`['ce_type'], 'UTF-8'), '[^.]+$'),\n  \
-         `{version}` as cast(decode(`{headers}`['ce_streamversion'], 'UTF-8') as bigint),\n  \
-         watermark for `{recorded_at}` as `{recorded_at}` - interval '10' second\n\
-         ) with (\n  \
-         'connector' = 'kafka',\n  \
-         'topic' = '{topic}',\n  \
-         'properties.bootstrap.servers' = '{brokers}',\n  \
-         'properties.group.id' = 'flink-{category}',\n  \
-         'properties.isolation.level' = 'read_committed',\n  \
-         'scan.startup.mode' = 'earliest-offset',\n  \
-         'key.format' = 'raw',\n  \
-         'key.fields' = '{stream}',\n  \
-         'value.format' = 'avro-confluent',\n  \
-         'value.avro-confluent.url' = '{registry}',\n  \
-         'value.fields-include' = 'EXCEPT_KEY'\n\
-         );\n"
-    )
-}
-
-fn flink_type(of: &ColumnType) -> Option<String> {
-    Some(match of {
-        ColumnType::Boolean => "boolean".into(),
-        ColumnType::Int => "int".into(),
-        ColumnType::Long => "bigint".into(),
-        ColumnType::Float => "float".into(),
-        ColumnType::Double => "double".into(),
-        ColumnType::Bytes => "bytes".into(),
-        ColumnType::Text => "string".into(),
-        // Flink's reader schema has a text there, and Avro does not resolve an enum to one.
-        ColumnType::Symbol => return None,
-        ColumnType::Date => "date".into(),
-        ColumnType::Time => "time(3)".into(),
-        ColumnType::Timestamp(digits) => format!("timestamp_ltz({digits})"),
-        ColumnType::LocalTimestamp(digits) => format!("timestamp({digits})"),
-        ColumnType::Decimal { precision, scale } => format!("decimal({precision}, {scale})"),
-        ColumnType::Array(items) => format!("array<{}>", flink_type(items)?),
-        ColumnType::Map(values) => format!("map<string, {}>", flink_type(values)?),
-        ColumnType::Row(fields) => {
-            let field =
-                |(name, of): &(String, ColumnType)| Some(format!("`{name}` {}", flink_type(of)?));
-            format!("row<{}>", fields.iter().map(field).collect::<Option<Vec<_>>>()?.join(", "))
-        }
-    })
-}
-
 fn clickhouse(source: &PrintedTopic<'_>) -> String {
-    let PrintedTopic { category, topic, brokers, registry, schemas } = source;
+    let PrintedTopic { category, topic, brokers, registry, schemas, .. } = source;
     let columns = columns(schemas);
-    let fields = lines(&columns, '`', clickhouse_type);
+    let fields = lines(&columns, '`', |_, of| clickhouse_type(of));
     let names: Vec<_> = columns.iter().filter(|column| is_of_clickhouse(column)).collect();
     let selected: String = names.iter().map(|column| format!("  `{}`,\n", column.name)).collect();
     let header = |name: &str| {
@@ -214,52 +214,17 @@ fn clickhouse_type(of: &ColumnType) -> Option<String> {
     Some(format!("Nullable({plain})"))
 }
 
-/// ksqlDB takes one schema a stream, by its id: a record of another schema is an error of its
-/// processing log, and is left out.
+/// ksqlDB takes the schema of `<topic>-value`, and makes a structure of the union, with a field for
+/// each event type.
 fn ksql(source: &PrintedTopic<'_>) -> String {
     let PrintedTopic { category, topic, schemas, .. } = source;
-    let header = format!(
-        "-- ksqlDB reads one schema a stream, so that the topic of category {category} is one stream for each event type.\n\
-         -- A record of another type is an error in ksqlDB's processing log, and is left out. Set on the server:\n\
-         -- ksql.streams.consumer.isolation.level=read_committed, and ksql.fail.on.deserialization.error=false.\n\
-         -- The ids: annals-relay schemas register, or GET <registry>/subjects/<subject>/versions/latest.\n"
-    );
-    let streams = schemas.iter().map(|schema| {
-        format!(
-            "create stream {category}_{} (\"stream\" string key) with (\n  \
-             kafka_topic = '{topic}', key_format = 'kafka', value_format = 'avro',\n  \
-             value_schema_id = 0 -- of subject {topic}-{}\n);\n",
-            schema.name(),
-            schema.full_name()
-        )
+    let field = schemas.iter().find_map(|schema| {
+        let column = columns(&[*schema]).into_iter().next()?;
+        Some(format!("event->{}->{}", schema.name(), column.name))
     });
-    std::iter::once(header).chain(streams).collect()
-}
-
-fn connect(source: &PrintedTopic<'_>) -> String {
-    let PrintedTopic { category, topic, brokers, registry, .. } = source;
+    let field = field.unwrap_or_else(|| "event".to_owned());
     format!(
-        "# The worker: bootstrap.servers={brokers}\n\
-         # A table a type of event: see docs/consumers/connect.md for TableOfType and the converter.\n\
-         name={category}\n\
-         connector.class=io.debezium.connector.jdbc.JdbcSinkConnector\n\
-         topics={topic}\n\
-         consumer.override.isolation.level=read_committed\n\
-         key.converter=org.apache.kafka.connect.storage.StringConverter\n\
-         value.converter=io.apicurio.registry.utils.converter.AvroConverter\n\
-         # Of the registry at {registry}; with Confluent's converter: value.converter.schema.registry.url, and\n\
-         # value.converter.value.subject.name.strategy=io.confluent.kafka.serializers.subject.TopicRecordNameStrategy\n\
-         insert.mode=upsert\n\
-         primary.key.mode=record_header\n\
-         schema.evolution=basic\n\
-         quote.identifiers=true\n\
-         predicates=tombstone\n\
-         predicates.tombstone.type=org.apache.kafka.connect.transforms.predicates.RecordIsTombstone\n\
-         transforms=events,table\n\
-         transforms.events.type=org.apache.kafka.connect.transforms.Filter\n\
-         transforms.events.predicate=tombstone\n\
-         transforms.table.type=annals.TableOfType\n\
-         errors.tolerance=all\n\
-         errors.log.enable=true\n"
+        "-- All event types of category {category}: the columns are those of the subject {topic}-value, and of an event,\n         -- one of the fields of `event` is not null: select {field} from {category}_events emit changes;\n         -- Set on the server: ksql.streams.consumer.isolation.level=read_committed.\n         create stream {category}_events (`annals_stream` string key) with (\n  \
+         kafka_topic = '{topic}', key_format = 'kafka', value_format = 'avro'\n);\n"
     )
 }
