@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use annals_schemas::{EventSet, Framing, Layout, SCHEMA_ID_HEADER};
-use annals_store::{Append, ExpectedVersion, Metadata, NewEvent, Position, Version};
+use annals_store::{Append, ExpectedVersion, Metadata, NewEvent, Position, StreamName, Version};
 use annals_testkit::{
     AccountEvent, CATEGORY, Follower, Isolation, MoneyDeposited, Must, RawRecord, RelayProcess,
-    Testbed, account, ask_registry, deposited, opened, partitions, read_topic, topic_configuration,
+    RelaySettings, Testbed, account, ask_registry, deposited, opened, partitions, read_topic,
+    topic_configuration,
 };
 use futures_util::TryStreamExt;
+use serde_json::Value;
 use uuid::Uuid;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -17,36 +19,56 @@ fn event() -> MoneyDeposited {
     MoneyDeposited { sequence: -3, cents: 1_000_000, note: "Miete für März".to_owned() }
 }
 
-/// Appends an event with every optional part, after another one, and lets a relay publish it.
+/// A category for each layout.
+const CATEGORIES: [(&str, Layout); 3] =
+    [(CATEGORY, Layout::Record), ("branch", Layout::Union), ("wrapped", Layout::Envelope)];
+
+fn stream(category: &str, framing: Framing) -> StreamName {
+    StreamName::new(format!("{category}-{}", framing.name())).must("name a stream")
+}
+
+fn relay_with(bed: &Testbed, framing: Framing) -> RelaySettings {
+    let layouts =
+        CATEGORIES.map(|(category, layout)| format!("{category} = \"{}\"", layout.name()));
+    let layouts = format!("{{ {} }}", layouts.join(", "));
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
+    settings.variable("ANNALS_RELAY__TOPICS__FRAMING", framing.name())
+}
+
+/// Appends an event with every optional part, after another one, to each of these categories, and
+/// lets a relay publish them. The records of these events.
 async fn published(
     bed: &Testbed,
     metadata: &Metadata,
     framing: Framing,
-    layout: Layout,
-) -> RawRecord {
-    let stream = account("a");
-    let event = NewEvent::new(&AccountEvent::from(event())).must("encode");
-    let event = event.with_metadata(metadata.clone()).with_header("tenant", "blå");
-    // The order of the types in a union is that of their first appends.
-    for event in [opened("ann"), event] {
-        let append = Append::to(&stream, ExpectedVersion::Any, [event]);
-        bed.store().append(&append).await.must("append");
+    categories: &[(&str, Layout)],
+) -> Vec<RawRecord> {
+    for (category, _) in categories {
+        let stream = stream(category, framing);
+        let event = NewEvent::new(&AccountEvent::from(event())).must("encode");
+        let event = event.with_metadata(metadata.clone()).with_header("tenant", "blå");
+        // The order of the types in a union is that of their first appends.
+        for event in [opened("ann"), event] {
+            let event = event.for_category(*category);
+            let append = Append::to(&stream, ExpectedVersion::Any, [event]);
+            bed.store().append(&append).await.must("append");
+        }
     }
-    let follower = bed.follow();
-    let layouts = format!("{{ {CATEGORY} = \"{}\" }}", layout.name());
-    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
-    let settings = settings.variable("ANNALS_RELAY__TOPICS__FRAMING", framing.name());
-    let _relay = RelayProcess::start(&settings);
-    follower.until_count(2).await;
+    let mut relay = RelayProcess::start(&relay_with(bed, framing));
     bed.until_copied().await;
-    let (code, said) = settings.run_for_code(&["audit"]).await;
-    assert_eq!(code, 0, "{framing:?}: {said}");
-    let topic = bed.topic(CATEGORY);
-    let mut records = read_topic(&bed.environment().kafka, &topic, Isolation::Committed).await;
-    assert_eq!(records.len(), 2);
-    let record = records.pop().unwrap();
-    holds_the_page(&record, framing, layout);
-    record
+    assert!(relay.terminate().await.success());
+    let mut published = Vec::new();
+    for (category, layout) in categories {
+        let key = stream(category, framing).to_string();
+        let topic = bed.topic(category);
+        let mut records = read_topic(&bed.environment().kafka, &topic, Isolation::Committed).await;
+        records.retain(|record| record.key.as_deref() == Some(key.as_bytes()));
+        assert_eq!(records.len(), 2);
+        let record = records.pop().unwrap();
+        holds_the_page(&record, framing, *layout);
+        published.push(record);
+    }
+    published
 }
 
 /// Every header of the record is on the page of the contract, and the page says no other, but for
@@ -78,14 +100,19 @@ fn holds_the_page(record: &RawRecord, framing: Framing, layout: Layout) {
     assert!(page.lines().any(|line| line.starts_with(&row)), "{row} is not on the page");
 }
 
-#[tokio::test]
+/// All framings, one after the other, into the same topics, one for each layout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_has_key_timestamp_headers_and_value_of_the_topic_contract() {
+    let bed = Testbed::new("contract").await;
     for framing in [Framing::Prefix, Framing::Header, Framing::None] {
-        record_of(framing, Layout::Record).await;
+        let records = published(&bed, &metadata(), framing, &CATEGORIES).await;
+        for ((category, layout), record) in CATEGORIES.into_iter().zip(records) {
+            holds_the_contract(&bed, category, framing, layout, record).await;
+        }
     }
-    for layout in [Layout::Union, Layout::Envelope] {
-        record_of(Framing::Prefix, layout).await;
-    }
+    let (code, said) = relay_with(&bed, Framing::None).run_for_code(&["audit"]).await;
+    assert_eq!(code, 0, "{said}");
+    decoded_by_the_rust_consumer(&bed).await;
 }
 
 fn metadata() -> Metadata {
@@ -100,24 +127,56 @@ fn metadata() -> Metadata {
 }
 
 /// The registry's id of the schema of the category's records.
-async fn registered(bed: &Testbed, layout: Layout) -> u32 {
+async fn registered(bed: &Testbed, category: &str, layout: Layout) -> u32 {
+    let topic = bed.topic(category);
     let subject = match layout {
-        Layout::Record => format!("{}-annals.test.account.MoneyDeposited", bed.topic(CATEGORY)),
-        Layout::Union | Layout::Envelope => format!("{}-value", bed.topic(CATEGORY)),
+        Layout::Record => format!("{topic}-annals.test.account.MoneyDeposited"),
+        Layout::Union | Layout::Envelope => format!("{topic}-value"),
     };
     let path = format!("/subjects/{subject}/versions/latest");
     let version = ask_registry(&bed.environment().registry_url, &path).await;
+    let schema = version["schema"].as_str().must("find the schema");
+    let schema: Value = serde_json::from_str(schema).must("read the schema");
+    let types = ["annals.test.account.AccountOpened", "annals.test.account.MoneyDeposited"];
+    match layout {
+        Layout::Record => assert_eq!(full_name(&schema), types[1]),
+        Layout::Union => assert_eq!(full_names(&schema), types),
+        Layout::Envelope => {
+            assert_eq!(full_name(&schema), format!("annals.{category}.Envelope"));
+            assert_eq!(schema["fields"].as_array().map(Vec::len), Some(1));
+            assert_eq!(schema["fields"][0]["name"], "event");
+            assert_eq!(full_names(&schema["fields"][0]["type"]), types);
+        }
+    }
     u32::try_from(version["id"].as_u64().must("find the id")).must("find the id")
 }
 
-async fn record_of(framing: Framing, layout: Layout) {
-    let bed = Testbed::new("contract").await;
-    let record = published(&bed, &metadata(), framing, layout).await;
-    let stored = bed.store().read_stream(&account("a"), Version::new(1).unwrap());
+fn full_names(union: &Value) -> Vec<String> {
+    union.as_array().must("be a union").iter().map(full_name).collect()
+}
+
+/// The name of a record; a registry may print its namespace apart.
+fn full_name(record: &Value) -> String {
+    let name = record["name"].as_str().must("have a name");
+    match record["namespace"].as_str() {
+        Some(namespace) if !name.contains('.') => format!("{namespace}.{name}"),
+        _ => name.to_owned(),
+    }
+}
+
+async fn holds_the_contract(
+    bed: &Testbed,
+    category: &str,
+    framing: Framing,
+    layout: Layout,
+    record: RawRecord,
+) {
+    let stream = stream(category, framing);
+    let stored = bed.store().read_stream(&stream, Version::new(1).unwrap());
     let stored: Vec<_> = stored.try_collect().await.must("read the stream");
     let stored = &stored[0];
 
-    assert_eq!(record.key.as_deref(), Some(b"account-a".as_slice()));
+    assert_eq!(record.key.as_deref(), Some(stream.as_str().as_bytes()));
     assert_eq!(record.timestamp_ms, Some(stored.recorded_at.as_millisecond()));
     let value = record.value.must("read the value");
     let (prefix, datum) = value.split_at(value.len() - stored.payload.len());
@@ -141,7 +200,7 @@ async fn record_of(framing: Framing, layout: Layout) {
         Framing::None => &[],
     };
     assert_eq!((prefix.len() + in_header.len(), id.len()), (id.len(), id.len()), "{framing:?}");
-    let number = registered(&bed, layout).await;
+    let number = registered(bed, category, layout).await;
     let uri = format!("{}/schemas/ids/{number}", bed.environment().registry_url);
     if framing != Framing::None {
         assert_eq!(id, [&[0], number.to_be_bytes().as_slice()].concat());
@@ -157,7 +216,7 @@ async fn record_of(framing: Framing, layout: Layout) {
         ("ce_source", "annals"),
         ("ce_specversion", "1.0"),
         ("ce_streamversion", "1"),
-        ("ce_subject", "account-a"),
+        ("ce_subject", stream.as_str()),
         ("ce_time", &*time),
         ("ce_type", "annals.test.account.MoneyDeposited"),
         ("content-type", framing.content_type()),
@@ -167,23 +226,24 @@ async fn record_of(framing: Framing, layout: Layout) {
     ];
     assert_eq!(headers, expected.map(|(name, value)| (name, value.as_bytes())).into());
     assert!(stored.position >= Position::FIRST);
-    decoded_by_the_rust_consumer(&bed).await;
 }
 
 #[tokio::test]
 async fn the_value_is_read_by_a_reader_that_has_only_the_registry() {
     let bed = Testbed::new("registry_only").await;
-    let record = published(&bed, &Metadata::default(), Framing::default(), Layout::default()).await;
+    let metadata = Metadata::default();
+    let mut records = published(&bed, &metadata, Framing::default(), &CATEGORIES[..1]).await;
+    let record = records.pop().unwrap();
     let value = record.value.must("read the value");
     let id = u32::from_be_bytes(value[1..5].try_into().unwrap());
 
     let registry = &bed.environment().registry_url;
     let answer = ask_registry(registry, &format!("/schemas/ids/{id}")).await;
-    let schema: serde_json::Value =
+    let schema: Value =
         serde_json::from_str(answer["schema"].as_str().unwrap()).must("read the schema");
     let fields = schema["fields"].as_array().unwrap();
     let fields: Vec<_> = fields.iter().map(|field| (&field["name"], &field["type"])).collect();
-    let text = |text: &str| serde_json::Value::from(text);
+    let text = |text: &str| Value::from(text);
     assert_eq!(
         fields,
         [
@@ -213,6 +273,35 @@ fn take_long(bytes: &mut &[u8]) -> i64 {
     i64::try_from(zigzag >> 1).unwrap() ^ -i64::from(zigzag & 1 == 1)
 }
 
+/// `MoneyDeposited` as a later program writes it.
+mod later {
+    use annals_store::events;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub(super) struct MoneyDeposited {
+        pub(super) sequence: i64,
+        pub(super) cents: i64,
+        pub(super) note: String,
+        pub(super) currency: String,
+    }
+
+    events! {
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(super) enum Event in "account" { MoneyDeposited = "avro/MoneyDeposited.v2.avsc" }
+    }
+}
+
+fn deposited_in(currency: &str) -> NewEvent {
+    let deposited = later::MoneyDeposited {
+        sequence: 3,
+        cents: 3,
+        note: String::new(),
+        currency: currency.to_owned(),
+    };
+    NewEvent::new(&later::Event::from(deposited)).must("encode")
+}
+
 /// The first event of a type adds a branch, and so does a new version of a type; the records that
 /// are there keep the union that they were written with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,8 +311,9 @@ async fn old_events_keep_their_union_when_the_category_gets_another_type() {
     let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
     let mut relay = RelayProcess::start(&settings);
     let follower = bed.follow();
-    let events = [opened("ann"), deposited(1), opened("bob"), deposited(2)];
-    for (count, event) in events.into_iter().enumerate() {
+    let events = [opened("ann"), deposited(1), opened("bob"), deposited(2), deposited_in("SEK")];
+    let events = events.into_iter().chain([deposited(4)]);
+    for (count, event) in events.enumerate() {
         let append = Append::to(&account(count), ExpectedVersion::NoStream, [event]);
         bed.store().append(&append).await.must("append");
         follower.until_count(count + 1).await;
@@ -233,37 +323,44 @@ async fn old_events_keep_their_union_when_the_category_gets_another_type() {
             relay = RelayProcess::start(&settings.clone().instance("b"));
         }
     }
-    let seen = follower.seen();
-    let ids: Vec<_> =
-        seen.iter().map(|delivered| (&*delivered.event_type, delivered.schema_id)).collect();
-    let id_of = |name: &str| {
-        let of: BTreeSet<_> =
-            ids.iter().filter(|(of, _)| *of == name).map(|(_, id)| id.0).collect();
-        assert_eq!(of.len(), 1, "{ids:?}");
-        of
-    };
-    assert_ne!(id_of("AccountOpened"), id_of("MoneyDeposited"));
+    let mut seen = follower.seen();
+    seen.sort_by(|one, other| one.stream.cmp(&other.stream));
+    let ids: Vec<_> = seen.iter().map(|delivered| delivered.schema_id.0).collect();
+    let [first, second, third] = [ids[0], ids[1], ids[4]];
+    // An event of an earlier version, from a program that is not upgraded, too.
+    assert_eq!(ids, [first, second, first, second, third, second]);
+    assert_eq!(BTreeSet::from([first, second, third]).len(), 3, "{ids:?}");
     let schemas = annals_consumer::SchemaRegistry::new(&bed.environment().registry_url)
         .must("ask the registry");
     for delivered in &seen {
+        // The program that is not upgraded reads the new version, too.
         let decoded: AccountEvent = delivered.decode(&schemas).await.must("decode");
         assert_eq!(decoded.event_type(), delivered.event_type);
     }
+    let decoded: later::Event = seen[4].decode(&schemas).await.must("decode");
+    let later::Event::MoneyDeposited(deposited) = decoded;
+    assert_eq!(deposited.currency, "SEK");
     bed.until_copied().await;
     let (code, said) = settings.run_for_code(&["audit"]).await;
     assert_eq!(code, 0, "{said}");
 }
 
 async fn decoded_by_the_rust_consumer(bed: &Testbed) {
-    let follower = Follower::start(&bed.environment().kafka, &[&bed.topic(CATEGORY)]);
-    follower.until_count(2).await;
+    let topics = CATEGORIES.map(|(category, _)| bed.topic(category));
+    let topics = topics.each_ref().map(String::as_str);
+    let follower = Follower::start(&bed.environment().kafka, &topics);
+    follower.until_count(18).await;
     let schemas = annals_consumer::SchemaRegistry::new(&bed.environment().registry_url)
         .must("ask the registry");
-    let delivered = follower.seen().pop().unwrap();
-    assert_eq!(delivered.event_type, AccountEvent::from(event()).event_type());
-    assert_eq!(delivered.full_type, "annals.test.account.MoneyDeposited");
-    let decoded: AccountEvent = delivered.decode(&schemas).await.must("decode");
-    assert_eq!(decoded, event().into());
+    let seen = follower.seen();
+    let full_type = "annals.test.account.MoneyDeposited";
+    let deposits: Vec<_> = seen.iter().filter(|event| event.full_type == full_type).collect();
+    assert_eq!(deposits.len(), 9);
+    for delivered in deposits {
+        assert_eq!(delivered.event_type, AccountEvent::from(event()).event_type());
+        let decoded: AccountEvent = delivered.decode(&schemas).await.must("decode");
+        assert_eq!(decoded, event().into());
+    }
 }
 
 #[tokio::test]
@@ -309,7 +406,7 @@ fn murmur2(data: &[u8]) -> u32 {
 #[tokio::test]
 async fn a_topic_keeps_every_event_for_ever_whatever_its_time() {
     let bed = Testbed::new("keeps").await;
-    published(&bed, &Metadata::default(), Framing::default(), Layout::default()).await;
+    published(&bed, &Metadata::default(), Framing::default(), &CATEGORIES[..1]).await;
     let topic = bed.topic(CATEGORY);
     let found = topic_configuration(&bed.environment().kafka, &topic).await;
     let setting = |name: &str| found.get(name).map(String::as_str);
