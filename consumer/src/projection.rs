@@ -13,7 +13,7 @@ use crate::filter_error::Gap;
 use crate::projection_error::{NAME_BYTES_MAX, ProjectionError};
 use crate::projection_store::{ProjectionStore, TransactionSettings, needs_no_quotes};
 use crate::read_model::ReadModel;
-use crate::version_filter::FirstVersion;
+use crate::version_filter::{FirstVersion, log_accepted};
 
 /// A read model in PostgreSQL, and the topics that it is built from.
 ///
@@ -258,7 +258,9 @@ impl Projection {
         reason: &str,
     ) -> Result<(), ProjectionError> {
         let accepted = self.store.accept_gap(connection, gap, reason).await;
-        accepted.map_err(|source| ProjectionError::Database { action: "accept a gap", source })
+        accepted.map_err(|source| ProjectionError::Database { action: "accept a gap", source })?;
+        log_accepted(gap, reason);
+        Ok(())
     }
 
     /// Lets the projection continue behind removed records, after

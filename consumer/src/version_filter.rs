@@ -61,6 +61,11 @@ pub enum FilterDecision {
     Duplicate,
 }
 
+pub(crate) fn log_accepted(gap: &Gap, reason: &str) {
+    let Gap { stream, expected, found } = gap;
+    tracing::warn!(stream, %expected, %found, reason, "the loss of events of a stream is accepted");
+}
+
 impl VersionFilter {
     /// Makes a filter without any stream.
     #[must_use]
@@ -68,8 +73,10 @@ impl VersionFilter {
         Self { first, last: HashMap::new(), partitions: HashMap::new(), accepted: Arc::default() }
     }
 
-    /// Lets the stream continue behind this gap: the events between are lost.
-    pub fn accept(&mut self, gap: Gap) {
+    /// Lets the stream continue behind this gap: the events between are lost. A line of the log
+    /// says so, with the reason.
+    pub fn accept(&mut self, gap: Gap, reason: &str) {
+        log_accepted(&gap, reason);
         Arc::make_mut(&mut self.accepted).insert(gap);
     }
 
@@ -321,10 +328,10 @@ mod tests {
     fn a_stream_continues_behind_the_very_gap_that_was_accepted() {
         let mut filter = seen(&[0, 1]);
         let lost = gap(filter.check("flight-1", version(4), id(4)));
-        filter.accept(Gap { found: version(5), ..lost.clone() });
-        filter.accept(Gap { stream: "flight-2".to_owned(), ..lost.clone() });
+        filter.accept(Gap { found: version(5), ..lost.clone() }, "another gap");
+        filter.accept(Gap { stream: "flight-2".to_owned(), ..lost.clone() }, "another stream");
         assert_eq!(gap(filter.check("flight-1", version(4), id(4))), lost);
-        filter.accept(lost);
+        filter.accept(lost, "the topic was truncated");
         assert_eq!(filter.check("flight-1", version(4), id(4)), Ok(FilterDecision::Apply));
         assert_eq!(filter.check("flight-1", version(5), id(5)), Ok(FilterDecision::Apply));
         assert_eq!(gap(filter.check("flight-1", version(7), id(7))).expected, version(6));

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use annals_consumer::{DeliveredEvent, RunError, RunTotals};
+use annals_consumer::{DeliveredEvent, FirstVersion, RunError, RunTotals, VersionFilter};
 use annals_testkit::{FaultyLink, TopicBed, in_time};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bed;
 use crate::book;
 use crate::events::{OrderEvent, paid, placed};
+use crate::logs;
 
 fn some(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).unwrap()
@@ -135,7 +136,8 @@ async fn a_run_goes_on_behind_a_gap_that_was_accepted_with_a_reason_and_behind_n
     let bed = bed().await;
     let topic = bed.create_topic(1).await;
     book::open(&bed.pool).await;
-    let draft = |version| bed.draft("order-1", version, &placed(1));
+    // The log of all tests is one.
+    let draft = |version| bed.draft(&format!("{topic}-1"), version, &placed(1));
     bed.write(&topic, &[draft(0), draft(1), draft(4), draft(5), draft(7)]).await;
     let error = run_to_the_end(&bed, &topic).await.unwrap_err();
     let RunError::Gap { gap, .. } = &error else { panic!("{error:?}") };
@@ -145,11 +147,22 @@ async fn a_run_goes_on_behind_a_gap_that_was_accepted_with_a_reason_and_behind_n
     for _ in 0..2 {
         projection.accept_gap(&mut connection, gap, "the topic was truncated").await.unwrap();
     }
+    let accepted = "select stream, expected, found, reason, accepted_by = session_user, \
+                    accepted_at between now() - interval '1 hour' and clock_timestamp() \
+                    from annals_projections.annals_projection_gaps";
+    let accepted: (String, i64, i64, String, bool, bool) =
+        sqlx::query_as(accepted).fetch_one(&mut *connection).await.unwrap();
+    let stream = format!("{topic}-1");
+    assert_eq!(accepted, (stream.clone(), 2, 4, "the topic was truncated".to_owned(), true, true));
     drop(connection);
     let error = run_to_the_end(&bed, &topic).await.unwrap_err();
     let RunError::Gap { gap, .. } = &error else { panic!("{error:?}") };
     assert_eq!((gap.expected.get(), gap.found.get()), (6, 7));
     assert_eq!(book::sums(&bed.pool).await, (1, 4, 4));
+    let logged = |stream: &str, reason: &str| logs::count(&[stream, &format!("reason={reason:?}")]);
+    assert_eq!(logged(&stream, "the topic was truncated"), 2);
+    VersionFilter::new(FirstVersion::Zero).accept(gap.clone(), "seven came alone");
+    assert_eq!(logged(&stream, "seven came alone"), 1);
 }
 
 #[tokio::test]
