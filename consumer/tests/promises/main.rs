@@ -14,6 +14,7 @@ mod members;
 mod other_databases;
 mod outages;
 mod poison;
+mod progress;
 mod reading;
 mod rebuilds;
 mod refusals;
