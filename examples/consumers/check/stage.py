@@ -42,60 +42,110 @@ class Stage:
         self.topic = f"{self.name}-{CATEGORY}"
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f"create database {self.name}")
-        self.relay = self.envelope_relay = None
-        self.configuration = self._configuration("consumers", self.name)
+        self.relays = {"consumers": None}
+        self.topics = {"consumers": self.topic}
         self.environment = os.environ | {"ANNALS_DATABASE_URL": self.database_url, "NO_COLOR": "1"}
-        self._relay("migrate").wait()
+        self.gap = None
+        self._configure("consumers", self.name)
 
-    def _configuration(self, deployment, prefix, more=""):
-        file = self.directory / f"{deployment}.toml"
-        file.write_text(
+    def _configure(self, deployment, prefix, more=""):
+        (self.directory / f"{deployment}.toml").write_text(
             f'[relay]\ndeployment = "{deployment}"\ninstance = "a"\n'
             f'[topics]\nprefix = "{prefix}-"\nclaims = "{prefix}.claims"\npartitions = 4\n{more}'
             '[registry]\nauto_register = true\n[http]\nlisten = "127.0.0.1:0"\n')
-        return file
+        self._relay("migrate", deployment).wait()
 
-    def envelopes(self):
-        """The topic of a relay that publishes the same events in envelopes; it runs from the first call on."""
-        if not self.envelope_relay:
-            configuration = self._configuration(
-                "envelopes", f"{self.name}.envelopes", f'[topics.layouts]\n{CATEGORY} = "envelope"\n')
-            self._relay("migrate", configuration).wait()
-            self.envelope_relay = self._relay("run", configuration)
-        return f"{self.name}.envelopes-{CATEGORY}"
+    def published(self, layout, framing="prefix"):
+        """The topic of a relay that publishes the same events in another layout or framing; it is killed like the first one. To
+        be called before the first round."""
+        deployment = f"{layout}-{framing}"
+        if deployment not in self.topics:
+            prefix = f"{self.name}.{deployment}"
+            self.topics[deployment] = f"{prefix}-{CATEGORY}"
+            self.relays[deployment] = None
+            self._configure(deployment, prefix, f'framing = "{framing}"\n[topics.layouts]\n{CATEGORY} = "{layout}"\n')
+        return self.topics[deployment]
 
-    def _relay(self, command, configuration=None):
-        configuration = configuration or self.configuration
-        with open(self.directory / "relay.log", "ab") as log:
-            return subprocess.Popen([self.programs / "annals-relay", command, "--config", configuration],
+    def _relay(self, command, deployment):
+        with open(self.directory / f"{deployment}.log", "ab") as log:
+            return subprocess.Popen([self.programs / "annals-relay", command, "--config", self.directory / f"{deployment}.toml"],
                                     env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def round(self, number, appends=APPENDS):
-        """Appends with many writers while the relay publishes; kills it on the way, and starts it again."""
-        self.relay = self.relay or self._relay("run")
+    def ask_relay(self, *arguments, deployment="consumers"):
+        """What a subcommand of the relay prints."""
+        command = [self.programs / "annals-relay", *arguments, "--config", self.directory / f"{deployment}.toml"]
+        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+
+    def _start_relays(self):
+        self.relays = {deployment: relay or self._relay("run", deployment) for deployment, relay in self.relays.items()}
+
+    def round(self, number, appends=APPENDS, removes=False):
+        """Appends with many writers while the relays publish; kills them on the way, and starts them again. `removes`: events are
+        removed before a relay has read them."""
+        self._start_relays()
         load = subprocess.Popen(
             [self.programs / "annals-consumers-load", "--round", str(number), "--appends", str(appends)],
             env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         for acknowledged, _line in enumerate(load.stdout, 1):
             if acknowledged == appends // 2:
-                self.relay.kill()
-                self.relay.wait()
+                behind = self._kill_relays()
             if acknowledged == appends * 3 // 4:
-                self.relay = self._relay("run")
+                removed = self._remove(behind) if removes else []
+                self._start_relays()
         if load.wait() != 0:
             raise SystemExit("the load failed; what it says is above")
         self._until_published()
+        if removes:
+            named = sum("ce_previousversion" in dict(record.headers()) for record in self.records(self.topic))
+            if not 0 < len(removed) == named:
+                raise SystemExit(f"{len(removed)} events were removed, and {named} records name the event before them")
+
+    def _kill_relays(self):
+        """The position behind which no relay has read anything then."""
+        for relay in self.relays.values():
+            relay.kill()
+            relay.wait()
+        self.relays = dict.fromkeys(self.relays)
+        return self.rows("select max(position) from annals.events")[0][0]
+
+    def _remove(self, behind):
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute("select annals.administer('the check of consumers')")
+            return connection.execute((CHECK / "remove_unpublished.sql").read_text(), {"behind": behind}).fetchall()
 
     def _until_published(self):
         count = self.totals()["count"]
-        until(f"{count} events are published", lambda: self._published() >= count)
+        for topic in self.topics.values():
+            until(f"{count} events are in {topic}", lambda: self._published(topic) >= count)
 
-    def _published(self):
-        return len({dict(record.headers())["ce_id"] for record in self.records()})
+    def _published(self, topic):
+        return len({dict(record.headers())["ce_id"] for record in self.records(topic)})
 
-    def records(self):
-        """Every committed event of the topic, from its beginning to its end, with repetitions."""
-        return (record for record in self.committed(self.topic) if record.headers())
+    def records(self, topic):
+        """Every committed event of a topic, from its beginning to its end, with repetitions."""
+        return (record for record in self.committed(topic) if record.headers())
+
+    def with_gap(self):
+        """A topic with some streams of the first one, in which one event is lost; and that event's stream and version."""
+        if not self.gap:
+            topic = f"{self.name}.gap-{CATEGORY}"
+            self.create_topic(topic)
+            some, lost = {}, None
+            for record in self.records(self.topic):
+                streams = some.setdefault(record.partition(), {})
+                if record.key() in streams or len(streams) < 20:
+                    streams.setdefault(record.key(), []).append(record)
+            producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "enable.idempotence": True})
+            for record in [it for streams in some.values() for stream in streams.values() for it in stream]:
+                of = record.key().decode(), int(dict(record.headers())["ce_streamversion"])
+                if of[1] == 1 and lost is None:
+                    lost = of
+                if of != lost:
+                    producer.produce(topic, record.value(), record.key(), record.partition(), headers=record.headers(),
+                                     timestamp=record.timestamp()[1])
+            producer.flush()
+            self.gap = topic, *lost
+        return self.gap
 
     def create_topic(self, name):
         admin = AdminClient(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
@@ -153,8 +203,12 @@ class Stage:
 
     def add_noise(self):
         """What the contract allows a topic to have beside the events, once each: repetitions, an aborted transaction, a tombstone."""
+        for topic in self.topics.values():
+            self._add_noise(topic)
+
+    def _add_noise(self, topic):
         last, repeated, schema = {}, {}, None
-        for record in self.records():
+        for record in self.records(topic):
             headers = dict(record.headers())
             last[record.key()] = record
             # One stretch of each partition, as it is when a relay that delivers at least once is killed.
@@ -165,16 +219,16 @@ class Stage:
                 schema = record
         producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "enable.idempotence": True})
         for record in [it for stretch in repeated.values() for it in stretch]:
-            producer.produce(self.topic, record.value(), record.key(), record.partition(),
+            producer.produce(topic, record.value(), record.key(), record.partition(),
                              headers=record.headers(), timestamp=record.timestamp()[1])
         tombstone = next(iter(last.values()))
-        producer.produce(self.topic, None, tombstone.key(), tombstone.partition())
+        producer.produce(topic, None, tombstone.key(), tombstone.partition())
         producer.flush()
-        self._abort(last.values(), schema)
+        self._abort(topic, last.values(), schema)
 
-    def _abort(self, last, paid_in):
+    def _abort(self, topic, last, paid_in):
         """Money for every account, in a transaction that is aborted: consumers of committed records do not see it."""
-        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "transactional.id": f"{self.name}-aborted"})
+        producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka, "transactional.id": f"{topic}-aborted"})
         producer.init_transactions(DEADLINE_S)
         producer.begin_transaction()
         for record in last:
@@ -182,7 +236,7 @@ class Stage:
             fresh = {"ce_streamversion": str(version).encode(), "ce_id": str(uuid.uuid4()).encode(),
                      "ce_subject": record.key()}
             headers = dict(paid_in.headers()) | fresh
-            producer.produce(self.topic, paid_in.value(), record.key(), record.partition(), headers=list(headers.items()),
+            producer.produce(topic, paid_in.value(), record.key(), record.partition(), headers=list(headers.items()),
                              timestamp=record.timestamp()[1])
         # Sent, or there is nothing to abort.
         producer.flush()
@@ -191,13 +245,14 @@ class Stage:
     def add_garbage(self):
         """Records of another producer: bytes that are no Avro, and no headers."""
         producer = Producer(LIBRDKAFKA | {"bootstrap.servers": self.kafka})
-        for partition in range(4):
-            producer.produce(self.topic, b"hello", b"test", partition)
+        for topic in self.topics.values():
+            for partition in range(4):
+                producer.produce(topic, b"hello", b"test", partition)
         producer.flush()
 
     def end(self, is_kept):
-        """Ends the relay, and removes what the check made, unless a program failed."""
-        for relay in filter(None, (self.relay, self.envelope_relay)):
+        """Ends the relays, and removes what the check made, unless a program failed."""
+        for relay in filter(None, self.relays.values()):
             relay.send_signal(signal.SIGTERM)
             relay.wait()
         if is_kept:

@@ -1,6 +1,7 @@
 """How each program is built, started and asked for its totals."""
 
 import atexit
+import hashlib
 import json
 import os
 import pathlib
@@ -56,10 +57,24 @@ def need(program, how):
 
 
 def run(command, **options):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, **options)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, **options)
+    except subprocess.TimeoutExpired as late:
+        raise Wrong(str(late)) from late
     if done.returncode != 0:
-        raise Wrong(f"{' '.join(map(str, command[:4]))} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+        said = done.stdout + done.stderr
+        marked = "\n".join(line for line in said.splitlines() if is_marked(line))
+        raise Wrong(f"{' '.join(map(str, command[:4]))} ended with {done.returncode}:\n{marked[:1000]}\n{said[-3000:]}")
     return done.stdout
+
+
+def is_marked(line):
+    """Whether it says that events were wrong, and not that something else was."""
+    return any(mark in line for mark in ("fork: ", "gap: ", "differ: "))
+
+
+def unnamed(file, old, new):
+    return Fault("without the header of a predecessor", file, old, new)
 
 
 def uncommitted(file, old='"read_committed"', new='"read_uncommitted"'):
@@ -72,7 +87,11 @@ class Program:
 
     passes_garbage = True
     keeps_state = True
+    finds_gaps = True
+    is_killed = True
     faults = ()
+    # Another topic than the stage's first one.
+    read_topic = None
 
     def __init__(self, name, folder):
         self.name, self.folder = name, CONSUMERS / folder
@@ -80,6 +99,12 @@ class Program:
 
     def build(self):
         """Fetches and compiles; raises Missing."""
+
+    def prepare(self, stage):
+        """What the program needs of the stage, before the first round."""
+
+    def topic(self, stage):
+        return self.read_topic or stage.topic
 
     def build_fault(self, fault):
         """Compiles the copy of the program that has the fault; nothing where the source is what runs."""
@@ -112,8 +137,21 @@ class Program:
     def finish(self, stage, totals):
         compare(totals, self.run_to_end(stage, self.state(stage)))
 
+    def stop_at_gap(self, stage):
+        """On a topic in which an event is lost it must end with an error that names the event."""
+        self.read_topic, stream, version = stage.with_gap()
+        try:
+            self.run_to_end(stage, self.state(stage, "-gap.state"))
+        except Wrong as wrong:
+            if f"gap: {stream} version {version} " not in str(wrong):
+                raise
+            return
+        finally:
+            self.read_topic = None
+        raise Wrong(f"it reads on behind a gap: version {version} of {stream}")
+
     def fail(self, stage, totals, fault):
-        """Runs with the fault, from the beginning; right totals are the failure then."""
+        """Runs with the fault, from the beginning; right totals are the failure then, and so is an error of another kind."""
         copy = stage.directory / f"{self.name}-{fault.name.replace(' ', '-')}"
         shutil.copytree(self.folder, copy, symlinks=True, ignore=shutil.ignore_patterns("target"))
         text = (self.folder / fault.file).read_text()
@@ -123,10 +161,13 @@ class Program:
         self.source = copy
         try:
             self.build_fault(fault)
-            compare(totals, self.run_to_end(stage, self.state(stage, f"-{fault.name.replace(' ', '-')}.state")))
-        except (Wrong, subprocess.TimeoutExpired) as wrong:
-            print(f"  {self.name}, {fault.name}: {reason(wrong)[:160]}", flush=True)
-            return
+            try:
+                compare(totals, self.run_to_end(stage, self.state(stage, f"-{fault.name.replace(' ', '-')}.state")))
+            except Wrong as wrong:
+                if not is_marked(reason(wrong)):
+                    raise
+                print(f"  {self.name}, {fault.name}: {reason(wrong)[:160]}", flush=True)
+                return
         finally:
             self.source = self.folder
         raise Wrong(f"the check did not see the fault {fault.name!r}")
@@ -135,7 +176,7 @@ class Program:
 def reason(wrong):
     """The line of what a program says that tells why it ended; a stack of calls is around it."""
     lines = str(wrong).strip().splitlines()
-    return next((line for line in lines if "fork: " in line or "gap: " in line or "differ: " in line), lines[-1]).strip()
+    return next((line for line in reversed(lines) if is_marked(line)), lines[-1]).strip()
 
 
 def compare(expected, found):
@@ -143,6 +184,8 @@ def compare(expected, found):
         raise Wrong("it has no totals")
     for what, values in found.items():
         wanted = expected[what]
+        if not isinstance(wanted, dict) and wanted != values:
+            raise Wrong(f"{what} differ: {values} instead of {wanted}")
         if wanted != values:
             different = sorted(key for key in wanted.keys() | values.keys() if wanted.get(key) != values.get(key))
             some = ", ".join(f"{key}: {values.get(key)} instead of {wanted.get(key)}" for key in different[:3])
@@ -150,28 +193,35 @@ def compare(expected, found):
 
 
 class Python(Program):
-    faults = (
-        Fault("without version filter", "read_model.py", "if version <= last_version:\n            return False",
-              "if version <= last_version:\n            return True"),
-    )
-
-    def __init__(self, name, script, *more):
+    def __init__(self, name, script, *faults):
         super().__init__(name, "python")
-        self.script, self.faults = script, (*self.faults, *more)
+        self.script, self.faults = script, faults
 
     def build(self):
         # Each framing and layout, through Confluent's deserialiser.
         run([sys.executable, "framings.py"], cwd=self.folder)
 
     def command(self, stage, state, until_end):
-        return [sys.executable, "-u", self.source / self.script, stage.topic, state.with_suffix(".sqlite"), *until_end]
+        return [sys.executable, "-u", self.source / self.script, self.topic(stage), state.with_suffix(".sqlite"), *until_end]
+
+
+class PythonUnion(Python):
+    """Confluent's deserialiser on the records of a relay with another layout and framing: the schema's id is in a header."""
+
+    finds_gaps = False
+
+    def prepare(self, stage):
+        stage.published("union", "header")
+
+    def topic(self, stage):
+        return stage.published("union", "header")
 
 
 class Java(Program):
     """A module of java/. One build is for all of them."""
 
     keeps_state = False
-    built = set()
+    built, generated = set(), set()
 
     def __init__(self, name, module, main, *faults):
         super().__init__(name, "java")
@@ -184,6 +234,19 @@ class Java(Program):
             # `-C`: what has not its checksum is refused.
             run(["mvn", "-q", "-B", "-C", "package"], cwd=self.folder)
             self.built.add(self.folder)
+
+    def interrupt(self, stage):
+        self.generate(stage)
+        super().interrupt(stage)
+
+    def generate(self, stage):
+        """The classes of the events, anew, from the schemas that the store has."""
+        if not self.generated:
+            schemas = stage.directory / "schemas"
+            stage.ask_relay("schemas", "export", "--files", schemas)
+            shutil.rmtree(self.folder / "events" / "target" / "generated-sources")
+            run(["mvn", "-q", "-B", "-C", "-o", "package", f"-Dschemas={schemas}/bank_account"], cwd=self.folder)
+            self.generated.add(self.folder)
 
     def build_fault(self, fault):
         """The changed file alone, to lie before the others in the class path."""
@@ -202,7 +265,7 @@ class Java(Program):
         return ["java", *JAVA_OPTIONS, "-cp", self.class_path(), self.main, *self.arguments(stage, state), *until_end]
 
     def arguments(self, stage, state):
-        return [stage.topic]
+        return [self.topic(stage)]
 
 
 class Streams(Java):
@@ -211,7 +274,7 @@ class Streams(Java):
     keeps_state = True
 
     def arguments(self, stage, state):
-        return [stage.topic, self.output(stage, state), state]
+        return [self.topic(stage), self.output(stage, state), state]
 
     def output(self, stage, state):
         return f"{stage.name}-{state.name}".replace(".state", "")
@@ -220,20 +283,24 @@ class Streams(Java):
         stage.create_topic(self.output(stage, self.state(stage)))
         super().interrupt(stage)
 
-    def run_to_end(self, stage, state):
-        stage.create_topic(self.output(stage, state))
-        run(self.command(stage, state, ["--until-end"]), env=self.environment(stage), cwd=self.source)
+    def found(self, stage, state):
         balances, count = {}, 0
         for record in stage.committed(self.output(stage, state)):
             balances[record.key().decode()] = int.from_bytes(record.value(), "big", signed=True)
             count += 1
         return {"balances": balances, "count": count}
 
+    def run_to_end(self, stage, state):
+        stage.create_topic(self.output(stage, state))
+        run(self.command(stage, state, ["--until-end"]), env=self.environment(stage), cwd=self.source)
+        return self.found(stage, state)
+
 
 class Flink(Program):
     """Runs on for ever. What it has arrived at is in PostgreSQL, and whether it restores a checkpoint is in what it says."""
 
     passes_garbage = False
+    finds_gaps = False
     faults = (
         Fault("without version filter", "accounts.sql", """ from (
   select *, row_number() over (partition by account, version order by arrived) as repetition
@@ -253,12 +320,15 @@ where repetition = 1;""", " from account_records where version is not null;"),
         target = self.folder / "target"
         opens = [f"--add-opens=java.base/{it}=ALL-UNNAMED" for it in ("java.lang", "java.util", "java.time", "java.nio")]
         return ["java", *JAVA_OPTIONS, "-Xmx1g", *opens, "-cp", f"{target}/classes:{target}/lib/*", "annals.RunSql",
-                self.source / "accounts.sql", state]
+                self.statements(stage), state]
+
+    def statements(self, stage):
+        return self.source / "accounts.sql"
 
     def environment(self, stage, schema="flink", bounded="unbounded"):
         url = urllib.parse.urlsplit(stage.database_url)
         return super().environment(stage) | {
-            "ANNALS_TOPIC": stage.topic, "SCAN_BOUNDED_MODE": bounded,
+            "ANNALS_TOPIC": self.topic(stage), "SCAN_BOUNDED_MODE": bounded,
             "JDBC_URL": f"jdbc:postgresql://{url.hostname}:{url.port}{url.path}?currentSchema={schema}",
             "DATABASE_USER": url.username, "DATABASE_PASSWORD": url.password}
 
@@ -313,6 +383,7 @@ class Go(Program):
     keeps_state = False
     faults = (
         Fault("without version filter", "model.go", "case version <= known.version:", "case version < 0:"),
+        unnamed("main.go", 'headers["ce_previousversion"]', 'headers["ce_previous"]'),
         uncommitted("main.go", "kgo.ReadCommitted()", "kgo.ReadUncommitted()"),
     )
 
@@ -324,13 +395,14 @@ class Go(Program):
         run(["go", "build", "-mod=readonly", "-o", self.source / "target" / "balances", "."], cwd=self.source)
 
     def command(self, stage, state, until_end):
-        return [self.source / "target" / "balances", stage.topic, *until_end]
+        return [self.source / "target" / "balances", self.topic(stage), *until_end]
 
 
 class JavaScript(Program):
     keeps_state = False
     faults = (
         Fault("without version filter", "balances.js", "if (version <= known.version) return false;", ""),
+        unnamed("balances.js", "headers.ce_previousversion === undefined", "true"),
         uncommitted("balances.js", "readUncommitted: false", "readUncommitted: true"),
     )
 
@@ -340,7 +412,7 @@ class JavaScript(Program):
         run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=self.folder)
 
     def command(self, stage, state, until_end):
-        return ["node", self.source / "balances.js", stage.topic, *until_end]
+        return ["node", self.source / "balances.js", self.topic(stage), *until_end]
 
 
 class Connect(Flink):
@@ -364,9 +436,6 @@ class Connect(Flink):
         sink.write_text(re.sub("^name=.*", f"name={stage.name}-{schema}", text, count=1, flags=re.MULTILINE))
         return ["java", *JAVA_OPTIONS, "-cp", f"{target}/classes:{target}/lib/*",
                 "org.apache.kafka.connect.cli.ConnectStandalone", self.source / "worker.properties", sink]
-
-    def topic(self, stage):
-        return stage.topic
 
     def environment(self, stage, schema=None, bounded=None):
         schema = schema or self.schema
@@ -430,14 +499,15 @@ class ConnectEnvelope(Connect):
     """The layout `envelope`: one table of all types."""
 
     sink, schema = "jdbc-sink-envelope.properties", "connect_envelope"
-    # Its topic has what a relay wrote, and no more: no repetition, no aborted transaction, no record that is no event.
-    passes_garbage = False
     faults = (
         Fault("with a row a stream", "jdbc-sink-envelope.properties", "ce_replayed,", "ce_replayed,ce_streamversion,"),
     )
 
+    def prepare(self, stage):
+        stage.published("envelope")
+
     def topic(self, stage):
-        return stage.envelopes()
+        return stage.published("envelope")
 
     def found(self, stage, schema):
         columns = {column for column, in stage.rows(
@@ -451,22 +521,68 @@ class ConnectEnvelope(Connect):
         return {it: of for it, of in found.items() if of[0] > 0}
 
 
+class ClickHouse(Program):
+    """ClickHouse in process: what the relay prints for it, and the values in its format. Its Kafka engine does not run there."""
+
+    passes_garbage, finds_gaps, is_killed = False, False, False
+
+    def build(self):
+        packages = CONSUMERS / "check" / "clickhouse.txt"
+        of = hashlib.sha256(packages.read_bytes()).hexdigest()[:12]
+        environment = pathlib.Path(os.environ["ANNALS_CACHE"]) / f"consumers-clickhouse-{of}"
+        self.python = environment / "bin" / "python"
+        if (environment / "complete").exists():
+            return
+        shutil.rmtree(environment, ignore_errors=True)
+        run([sys.executable, "-m", "venv", environment])
+        try:
+            run([self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
+                 "--requirement", packages])
+        except Wrong as wrong:
+            raise Missing(f"chdb-core cannot be installed: {reason(wrong)}") from wrong
+        (environment / "complete").touch()
+
+    def finish(self, stage, totals):
+        folder, ddl = stage.directory / "values", stage.directory / "clickhouse.sql"
+        folder.mkdir()
+        values = {dict(record.headers())["ce_id"]: record for record in stage.records(stage.topic)}
+        files = {}
+        for record in values.values():
+            kind = dict(record.headers())["ce_type"].decode().rpartition(".")[2]
+            for name in ("all", kind):
+                files.setdefault(name, bytearray()).extend(record.value())
+        for name, value in files.items():
+            (folder / f"{name}.avro").write_bytes(value)
+        ddl.write_text(stage.ask_relay("schemas", "export", "--clickhouse", "bank_account"))
+        out = run([self.python, CONSUMERS / "check" / "clickhouse.py", ddl, folder, stage.registry])
+        compare(totals, json.loads(out.strip().splitlines()[-1]))
+
+
+UNFILTERED_PYTHON = Fault("without version filter", "read_model.py", "if version <= last_version:\n            return False",
+                          "if version <= last_version:\n            return True")
+
 UNFILTERED = Fault("without version filter", "events/src/main/java/annals/events/VersionFilter.java",
                    "return event.version() > last.version();", "return true;")
+
+UNNAMED = unnamed("events/src/main/java/annals/events/Envelope.java", 'headers.lastHeader("ce_previousversion") != null', "false")
 
 ONCE_MORE = Fault("without transactions", "streams/src/main/java/annals/StreamsBalances.java",
                   "StreamsConfig.EXACTLY_ONCE_V2", "StreamsConfig.AT_LEAST_ONCE")
 
 TOOLS = [
-    Python("python", "balances.py", uncommitted("balances.py")),
-    Python("python-cloudevents", "balances_cloudevents.py", uncommitted("balances_cloudevents.py")),
-    Java("java", "consumer", "annals.Balances", uncommitted("consumer/src/main/java/annals/Balances.java"), UNFILTERED),
+    Python("python", "balances.py", uncommitted("balances.py"), UNFILTERED_PYTHON,
+           unnamed("balances.py", 'headers.get("ce_previousversion")', "None")),
+    Python("python-cloudevents", "balances_cloudevents.py", uncommitted("balances_cloudevents.py"), UNFILTERED_PYTHON,
+           unnamed("balances_cloudevents.py", 'event.get_extension("previousversion")', "None")),
+    PythonUnion("python-union", "balances.py"),
+    Java("java", "consumer", "annals.Balances", uncommitted("consumer/src/main/java/annals/Balances.java"), UNFILTERED, UNNAMED),
     Streams("kafka-streams", "streams", "annals.StreamsBalances", UNFILTERED, ONCE_MORE),
     Java("spring", "spring", "annals.SpringBalances", uncommitted("spring/src/main/resources/application.yaml",
                                                                   "read-committed", "read-uncommitted"), UNFILTERED),
     Flink("flink", "flink"),
     Go("go", "go"),
     JavaScript("javascript", "javascript"),
+    ClickHouse("clickhouse", "check"),
     Connect("connect", "connect"),
     ConnectEnvelope("connect-envelope", "connect"),
 ]

@@ -19,7 +19,7 @@ export class Events {
   }
 
   async #fetch(id) {
-    const answer = await fetch(`${this.#registry}/schemas/ids/${id}`, { signal: AbortSignal.timeout(10_000) });
+    const answer = await fetch(`${this.#registry}/schemas/ids/${id}`, { signal: AbortSignal.timeout(30_000) });
     if (!answer.ok) throw new Error(`the registry answers ${answer.status} for schema ${id}`);
     const { schema } = await answer.json();
     // Logical types as their plain numbers; give avsc `logicalTypes` to have dates.

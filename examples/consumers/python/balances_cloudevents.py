@@ -83,7 +83,7 @@ def take(model, avro, record, ended):
     model.passed(record.topic(), record.partition(), record.offset())
     headers = dict(record.headers() or [])
     # Asked before it is parsed: the package raises on a record that is no CloudEvent.
-    if record.value() is None or "ce_specversion" not in headers:
+    if record.value() is None or "ce_streamversion" not in headers:
         return 0
     event = from_binary(KafkaMessage(headers, record.key(), record.value()), avro)
     # Extension attributes come as text.

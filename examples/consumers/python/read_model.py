@@ -85,9 +85,9 @@ class ReadModel:
         row = self.database.execute("select version, event_id from streams where stream = ?", (stream,)).fetchone()
         last_version, last_id = row or (-1, None)
         if version == last_version and event_id != last_id:
-            raise Fork(f"{stream} version {version}: {last_id} was applied, {event_id} came")
+            raise Fork(f"fork: {stream} version {version}: {last_id} was applied, {event_id} came")
         if (version - 1 if previous is None else int(previous)) > last_version:
-            raise Gap(f"{stream}: version {last_version + 1} is missing, {version} came")
+            raise Gap(f"gap: {stream} version {last_version + 1} is missing, {version} came")
         if version <= last_version:
             return False
         self.database.execute("insert or replace into streams values (?, ?, ?)", (stream, version, event_id))

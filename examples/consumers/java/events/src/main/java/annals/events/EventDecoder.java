@@ -26,7 +26,7 @@ import org.apache.kafka.common.serialization.Deserializer;
  * comes as a GenericRecord.
  */
 public final class EventDecoder implements Deserializer<Object> {
-  private static final Duration TIMEOUT = Duration.ofSeconds(10);
+  private static final Duration TIMEOUT = Duration.ofSeconds(30);
 
   private String registry;
   private final HttpClient http = HttpClient.newBuilder().connectTimeout(TIMEOUT).build();
