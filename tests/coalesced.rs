@@ -443,8 +443,8 @@ async fn the_same_events_at_once_are_recorded_once() {
     for (number, appended) in results.iter().enumerate() {
         assert_eq!(appended.events, results[number % 10].events);
     }
-    // The same id for another event is refused, also between appends in the queue, which go in calls
-    // of their own at once.
+    // The same id for another event is refused, also between appends in the queue, which go in
+    // different calls.
     let store = store_with(&bed, Coalescing::default().direct_max(0)).await;
     let id = EventId::from(Uuid::now_v7());
     let [left, right] = [1, 2].map(|cents| deposited(cents).with_id(id));

@@ -27,7 +27,7 @@ pub(crate) fn histograms(snapshotter: &Snapshotter) -> BTreeMap<String, Vec<f64>
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let DebugValue::Histogram(values) = value else { continue };
         let of_name = found.entry(key.key().name().to_owned()).or_default();
-        of_name.extend(values.into_iter().map(|value| value.into_inner()));
+        of_name.extend(values.into_iter().map(|value| *value));
     }
     found
 }

@@ -49,8 +49,8 @@ impl Store {
         self.options().coalescing.is_some()
     }
 
-    /// Makes a call for one append, which can wait for locks of other transactions: with coalescing,
-    /// when it has a permit.
+    /// Makes a call for one append, which can wait for locks of other transactions: when it has a
+    /// permit, if appends are coalesced.
     async fn append_by_own_call(
         &self,
         append: Traced<'_>,

@@ -54,8 +54,8 @@ impl Coalescing {
         self
     }
 
-    /// Maximum number of concurrent calls; 2 by default. Each uses a connection of the pool, half of
-    /// which is the most that they use.
+    /// Maximum number of concurrent calls; 2 by default. Each uses a connection of the pool, and
+    /// together they use at most half of them.
     #[must_use]
     pub const fn calls_max(mut self, calls_max: NonZeroUsize) -> Self {
         self.calls_max = calls_max;

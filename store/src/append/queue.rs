@@ -111,8 +111,8 @@ impl AppendQueue {
         Ok(Entered(self))
     }
 
-    /// The permit for a call of its own, if an append that has entered bypasses the queue: few others
-    /// are in progress, none of them waits, and none is in a call to this stream.
+    /// The permit for a call of its own, if an append that has entered bypasses the queue: few
+    /// others are in progress, none of them waits, and none is in a call to this stream.
     pub(crate) fn bypass(&self, stream: &StreamName) -> Option<SemaphorePermit<'_>> {
         let state = self.state();
         let is_bypassed = state.entered <= self.options.direct_max
