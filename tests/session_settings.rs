@@ -1,16 +1,19 @@
 //! Settings of a role, a database or a server do not change what Annals does: the level of
 //! isolation, the meaning and appearance of values, time limits, collations.
 
+use std::error::Error as StdError;
 use std::pin::pin;
 
 use annals_store::{
-    Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, Read, SchemaName, Store,
-    StoreOptions, Version,
+    Append, AppendError, Error, ExpectedVersion, Follow, MigrationError, Projection, Read,
+    RecordedEvent, SchemaName, Store, StoreOptions, Version,
 };
 use annals_testkit::{
-    DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, execute_at, opened,
+    DEADLINE, Must, RelayProcess, Testbed, account, check, deposited, execute_at, in_time, opened,
+    until,
 };
 use futures_util::{TryStreamExt, future};
+use sqlx::{Connection, PgConnection};
 
 const WRITERS: usize = 16;
 const APPENDS: usize = 8;
@@ -113,10 +116,93 @@ async fn under_serializable_and_hostile_settings_everything_works() {
 async fn a_store_is_migrated_under_hostile_settings() {
     let bed = Testbed::new("settings_migrate").await;
     make_hostile(&bed, "serializable").await;
-    let options = StoreOptions::default().schema(SchemaName::new("ledger").must("name a schema"));
-    let store = connect(&bed, options).await;
+    let store = connect(&bed, ledger()).await;
     store.migrate().await.must("migrate");
     append_all_kinds(&store).await;
+}
+
+fn ledger() -> StoreOptions {
+    StoreOptions::default().schema(SchemaName::new("ledger").must("name a schema"))
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_another_one_whatever_limits_of_time_there_are() {
+    let bed = Testbed::new("settings_wait").await;
+    let mut other = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let lock = sqlx::query(include_str!("sql/lock_migrations_of_ledger.sql"));
+    lock.execute(&mut other).await.must("lock migrations");
+    let limits = "options=-c%20lock_timeout%3D50%20-c%20statement_timeout%3D1500";
+    let store = ledger().connect(&format!("{}?{limits}", bed.database_url())).await;
+    let store = store.must("connect");
+    let migrating = tokio::spawn(async move { store.migrate().await });
+    until("the migration waits for longer than the limits", async || {
+        assert!(!migrating.is_finished(), "it ended");
+        let has_waited = sqlx::query_scalar(include_str!("sql/has_waited.sql")).bind(1_600);
+        has_waited.fetch_one(&mut other).await.must("look at the locks")
+    })
+    .await;
+    other.close().await.must("end the session that has the lock");
+    in_time(migrating).await.must("migrate").must("migrate");
+}
+
+/// A projection that takes its time for each event.
+struct Slow;
+
+impl Projection for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn events(&self) -> Follow {
+        Follow::all()
+    }
+
+    fn tables(&self) -> &'static str {
+        include_str!("sql/balances.sql")
+    }
+
+    async fn apply(
+        &self,
+        events: &[RecordedEvent],
+        connection: &mut PgConnection,
+    ) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let count = i32::try_from(events.len())?;
+        let sleep = sqlx::query(include_str!("sql/sleep_for_each.sql")).bind(count);
+        sleep.execute(connection).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_time_that_is_exceeded_ends_no_projection_and_no_follower_for_good() {
+    let bed = Testbed::new("settings_limit").await;
+    // Events that cannot be applied together within the limit.
+    let append = Append::to(&account("a"), ExpectedVersion::NoStream, (0..10).map(deposited));
+    let appended = bed.store().append(&append).await.must("append");
+    let url = format!("{}?options=-c%20statement_timeout%3D700", bed.database_url());
+    let limited = StoreOptions::default().without_notifications().connect(&url).await;
+    let limited = limited.must("connect");
+    let runner = limited.project(Slow);
+    let running = tokio::spawn(runner.run(std::future::pending()));
+    bed.store().wait_for("slow", appended.positions(), DEADLINE).await.must("apply the events");
+
+    let mut transaction = bed.store().pool().begin().await.must("begin");
+    let lock = sqlx::raw_sql(include_str!("sql/lock_events.sql"));
+    lock.execute(&mut *transaction).await.must("lock the events");
+    for _ in 0..2 {
+        let refused = pin!(limited.follow(Follow::all())).try_next().await.unwrap_err();
+        assert!(matches!(refused, Error::Database { .. }) && refused.is_retryable(), "{refused:?}");
+    }
+    assert!(!running.is_finished(), "the projection ended: {:?}", running.await);
+    transaction.rollback().await.must("unlock the events");
+    let append = Append::to(&account("a"), ExpectedVersion::Any, [deposited(10)]);
+    let appended = bed.store().append(&append).await.must("append");
+    bed.store().wait_for("slow", appended.positions(), DEADLINE).await.must("continue");
+    running.abort();
 }
 
 #[tokio::test]

@@ -86,12 +86,20 @@ pub(crate) fn has_session_ended(error: &sqlx::Error) -> bool {
         || code_of(error).is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
 }
 
-/// Whether the same statement can succeed later: no connection, a lost race, a restarting server.
+/// Whether a limit of time of the session ended a statement or a transaction: `statement_timeout`
+/// or `transaction_timeout`. An administrator who cancels a statement is not told apart.
+pub(crate) fn exceeded_time(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(|code| code == "57014" || code == "25P04")
+}
+
+/// Whether the same statement can succeed later: no connection, a lost race, a restarting server, a
+/// limit of time.
 pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match code_of(error) {
-        // 25006: read-only, until a standby is promoted. 40: serialization failure, deadlock. 53:
-        // resources. 55P03: lock timeout. 57P0x: shutdown.
-        Some(code) => ["25006", "40001", "40P01", "53", "55P03", "57P", "08"]
+        // 25006: read-only, until a standby is promoted. 25P04: transaction timeout. 40:
+        // serialization failure, deadlock. 53: resources. 55P03: lock timeout. 57014: cancelled.
+        // 57P0x: shutdown.
+        Some(code) => ["25006", "25P04", "40001", "40P01", "53", "55P03", "57014", "57P", "08"]
             .iter()
             .any(|class| code.starts_with(class)),
         None => matches!(

@@ -1,6 +1,7 @@
 //! The runner of a projection: it has the lease or waits for it, and applies batches.
 
 use std::convert::Infallible;
+use std::error::Error as StdError;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -19,6 +20,7 @@ use crate::backoff::pause_up_to;
 use crate::error::Error;
 use crate::event::RecordedEvent;
 use crate::follow::Follower;
+use crate::sqlstate::exceeded_time;
 use crate::store::Store;
 use crate::stream::Position;
 use crate::telemetry;
@@ -237,6 +239,10 @@ impl<P: Projection> ProjectionRunner<P> {
                 return Ok(());
             }
             Err(ApplyError::Refused(_one)) => {}
+            Err(ApplyError::Interrupted(error)) if is_limit(&*error) => {
+                // The limit may have ended the session.
+                *connection = self.store.pool().acquire().await?.detach();
+            }
             Err(error) => return Err(interruption(error, Position::ORIGIN)),
         }
         for (event, checkpoint) in events.iter().zip(&checkpoints) {
@@ -269,9 +275,24 @@ async fn keep<T>(
 fn interruption(error: ApplyError, position: Position) -> Interruption {
     match error {
         ApplyError::LeaseLost => Interruption::LeaseLost,
+        ApplyError::Interrupted(error) if is_limit(&*error) && position > Position::ORIGIN => {
+            Interruption::Stopped { position, error: causes(&*error) }
+        }
         ApplyError::Refused(error) => Interruption::Stopped { position, error: causes(&*error) },
         ApplyError::Interrupted(error) => Interruption::Interrupted(causes(&*error)),
     }
+}
+
+/// Whether a limit of time of the session ended a statement or a transaction.
+fn is_limit(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<sqlx::Error>().is_some_and(exceeded_time) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl From<LeaseLost> for Interruption {
