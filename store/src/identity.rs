@@ -58,17 +58,16 @@ impl Store {
     /// copy.
     pub async fn adopt(&self, reason: &str, adoption: Adoption) -> Result<Identity, Error> {
         let action = "adopt the store";
-        // Outside the pool: a dropped future leaves no transaction in the pool.
-        let acquired = self.pool().acquire().await.map_err(Error::database(action))?;
-        let mut own = acquired.detach();
-        let adopted = sqlx::query(self.statements().adopt.clone())
-            .bind(reason)
-            .bind(adoption == Adoption::Copy)
-            .fetch_one(&mut own)
-            .await
-            .and_then(|row| identity(&row))
-            .map_err(Error::database(action))?;
-        drop(own.close().await);
+        let adopted = async {
+            // Outside the pool: a dropped future leaves no transaction in the pool.
+            let mut own = self.pool().acquire().await?.detach();
+            let adopt = sqlx::query(self.statements().adopt.clone()).bind(reason);
+            let adopted = adopt.bind(adoption == Adoption::Copy).fetch_one(&mut own).await?;
+            let adopted = identity(&adopted)?;
+            drop(own.close().await);
+            Ok(adopted)
+        };
+        let adopted = self.within_deadline(adopted).await.map_err(Error::database(action))?;
         self.forget_outbox_upper();
         Ok(adopted)
     }

@@ -76,12 +76,14 @@ impl Store {
     /// [`Error::Migrate`]: migrations are missing, or of a later version that this one cannot work
     /// with; [`Error::NotDurable`] if the server runs with `fsync = off`.
     pub async fn check(&self) -> Result<(), Error> {
-        let acquired = self.pool().acquire().await.map_err(MigrationError::Database);
-        let mut connection = acquired.map_err(Error::Migrate)?;
-        if let Some(number) = self.first_missing(&mut connection).await.map_err(Error::Migrate)? {
+        let missing = async {
+            let acquired = self.pool().acquire().await.map_err(MigrationError::Database);
+            self.first_missing(&mut *acquired?).await
+        };
+        let missing = self.all_within_deadline(missing, MigrationError::Database).await;
+        if let Some(number) = missing.map_err(Error::Migrate)? {
             return Err(Error::Migrate(MigrationError::Missing { number }));
         }
-        drop(connection);
         self.check_durable().await
     }
 
@@ -99,14 +101,19 @@ impl Store {
     }
 
     async fn migrate_tables(&self) -> Result<(), MigrationError> {
-        // It does not return to the pool: after a dropped `begin`, it would return inside the
-        // transaction.
-        let connection = self.pool().acquire().await.map_err(MigrationError::Database)?;
-        let mut own = connection.detach();
-        if self.first_missing(&mut own).await?.is_none() {
+        let read = async {
+            // It does not return to the pool: after a dropped `begin`, it would return inside the
+            // transaction.
+            let connection = self.pool().acquire().await.map_err(MigrationError::Database)?;
+            let mut own = connection.detach();
+            if self.first_missing(&mut own).await?.is_some() {
+                return Ok(Some(own));
+            }
             drop(own.close().await);
-            return Ok(());
-        }
+            Ok(None)
+        };
+        let read = self.all_within_deadline(read, MigrationError::Database).await?;
+        let Some(mut own) = read else { return Ok(()) };
         let mut transaction = own.begin().await?;
         match self.apply_migrations(&mut transaction).await {
             Ok(()) => Ok(transaction.commit().await?),

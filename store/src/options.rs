@@ -104,7 +104,8 @@ impl StoreOptions {
     /// of the pool that [`connect`](Self::connect) opens; 30 seconds by default. After it, a read
     /// fails with [`Error::Database`](crate::Error::Database), and an append with
     /// [`AppendError::Unknown`](crate::AppendError::Unknown): repeat it with the same events. An
-    /// append takes at most twice this time. Migrations have no deadline.
+    /// append takes at most twice this time. Migrations, and the statements that create the tables
+    /// of a projection, have no deadline.
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

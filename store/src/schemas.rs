@@ -38,8 +38,8 @@ impl Store {
     pub async fn recorded_schemas(&self, category: &Category) -> Result<Vec<Schema>, Error> {
         let rows = sqlx::query(self.statements().schemas_of_category.clone())
             .bind(category.as_str())
-            .fetch_all(self.pool())
-            .await;
+            .fetch_all(self.pool());
+        let rows = self.within_deadline(rows).await;
         let rows = rows.and_then(|rows| rows.iter().map(definition).collect::<Result<Vec<_>, _>>());
         let rows = rows.map_err(Error::database("load schemas"))?;
         let parse = |(fingerprint, text): (Fingerprint, String)| {

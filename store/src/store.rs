@@ -118,9 +118,10 @@ impl Store {
     /// [`Error::Database`].
     pub async fn connect_listener(&self) -> Result<Option<PgListener>, Error> {
         let has_own_session = self.statements().has_own_session.clone();
-        notify::connect_listener(notify::connect_options(self.pool()), has_own_session)
-            .await
-            .map_err(Error::database("connect for notifications"))
+        let options = notify::connect_options(self.pool());
+        let listener = notify::connect_listener(options, has_own_session);
+        let listener = self.within_deadline(listener).await;
+        listener.map_err(Error::database("connect for notifications"))
     }
 
     /// The pool, for transactions of the application.

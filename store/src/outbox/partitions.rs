@@ -47,10 +47,9 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn drop_published_outbox(&self, connection: &mut PgConnection) -> Result<i64, Error> {
-        sqlx::query_scalar(self.statements().outbox_drop_published.clone())
-            .fetch_one(connection)
-            .await
-            .map_err(Error::database("drop a published partition of the outbox"))
+        let dropped = sqlx::query_scalar(self.statements().outbox_drop_published.clone());
+        let dropped = self.within_deadline(dropped.fetch_one(connection)).await;
+        dropped.map_err(Error::database("drop a published partition of the outbox"))
     }
 
     /// The number of positions after `last` that have a partition, as far as this process knows.

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Postgres};
 use super::versions::{ProjectionVersion, begin, milliseconds};
 use super::{Projection, ProjectionError, ProjectionRunner};
 use crate::append::{Append, Appended};
+use crate::connections::deadline::within;
 use crate::error::AppendError;
 use crate::event::RecordedEvent;
 use crate::follow::{Checkpoint, Filter, Follow, Follower};
@@ -35,8 +36,10 @@ impl Store {
     /// make the projection inline. A repeated append applies nothing.
     ///
     /// The price: four more round trips, stream rows that stay locked during them, and appends that
-    /// fail when the projection does. Appends to other streams run at the same time: lock rows of
-    /// the read model in one order, or expect [`AppendError::LostRace`] for a deadlock.
+    /// fail when the projection does, or when it takes longer than
+    /// [`StoreOptions::deadline`](crate::StoreOptions::deadline). Appends to other streams run at
+    /// the same time: lock rows of the read model in one order, or expect
+    /// [`AppendError::LostRace`] for a deadlock.
     ///
     /// # Errors
     /// [`ProjectionError::Append`] as [`append_in`](Store::append_in), and for the commit;
@@ -53,10 +56,11 @@ impl Store {
             return Err(ProjectionError::Append(AppendError::Failed(sqlx::Error::PoolClosed)));
         };
         let failed = |error| ProjectionError::Append(AppendError::Failed(error));
-        let mut transaction = begin(self, connection).await.map_err(failed)?;
+        let begun = self.within_deadline(begin(self, connection)).await;
+        let mut transaction = begun.map_err(failed)?;
         let appended = self.append_in(&mut transaction, append).await?;
         self.apply_inline(&mut transaction, append, &appended, projection).await?;
-        let committed = transaction.commit().await;
+        let committed = self.within_deadline(transaction.commit()).await;
         committed.map_err(|error| ProjectionError::Append(error.into()))?;
         drop(kept.0.take());
         self.notify_followers();
@@ -83,18 +87,18 @@ impl Store {
         let is_inline = sqlx::query_scalar(self.statements().projection_is_inline.clone())
             .bind(version.name)
             .bind(version.number)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(&failed)?;
+            .fetch_optional(&mut *transaction);
+        let is_inline = self.within_deadline(is_inline).await.map_err(&failed)?;
         if is_inline != Some(true) || appended.repeated || events.is_empty() {
             return Ok(());
         }
-        version.enter(self, transaction, Duration::ZERO).await.map_err(&failed)?;
-        let applied = projection.apply(&events, transaction).await;
-        applied.map_err(|source| ProjectionError::Refused {
-            projection: version.name.to_owned(),
-            source,
-        })
+        let applied = async {
+            version.enter(self, transaction, Duration::ZERO).await.map_err(&failed)?;
+            projection.apply(&events, transaction).await.map_err(|source| {
+                ProjectionError::Refused { projection: version.name.to_owned(), source }
+            })
+        };
+        self.all_within_deadline(applied, &failed).await
     }
 
     /// The events of an append that a projection follows, as they are recorded.
@@ -139,7 +143,8 @@ impl<P: Projection> ProjectionRunner<P> {
     /// version is live. It waits for appends in progress, at most until the deadline.
     ///
     /// # Errors
-    /// [`ProjectionError`]; nothing changes.
+    /// [`ProjectionError`]; nothing changes, unless it is the commit that is not answered: call it
+    /// again.
     pub async fn make_inline(self, deadline: Duration) -> Result<(), ProjectionError> {
         self.change_mode(ApplyMode::Inline, deadline).await
     }
@@ -147,7 +152,7 @@ impl<P: Projection> ProjectionRunner<P> {
     /// The way back: a runner applies the events that are appended from then on.
     ///
     /// # Errors
-    /// [`ProjectionError`]; nothing changes.
+    /// As [`make_inline`](Self::make_inline).
     pub async fn make_followed(self, deadline: Duration) -> Result<(), ProjectionError> {
         self.change_mode(ApplyMode::Followed, deadline).await
     }
@@ -159,19 +164,26 @@ impl<P: Projection> ProjectionRunner<P> {
     ) -> Result<(), ProjectionError> {
         let (store, statements) = (self.store(), self.store().statements());
         let version = ProjectionVersion::of(self.projection(), store)?;
-        version.register(store, self.projection()).await?;
         let failed = ProjectionError::database("change the mode of a projection");
-        let mut own = store.pool().acquire().await.map_err(&failed)?.detach();
-        let epoch = self.take_over(&version, &mut own, deadline).await.map_err(&failed)?;
-        let mut transaction = begin(store, &mut own).await.map_err(&failed)?;
+        version.register(store, self.projection()).await?;
+        let taken = async {
+            let mut own = store.pool().acquire().await?.detach();
+            let epoch = self.take_over(&version, &mut own, deadline).await?;
+            Ok((own, epoch))
+        };
+        let (mut own, epoch) = store.within_deadline(taken).await.map_err(&failed)?;
+        let begun = store.within_deadline(begin(store, &mut own)).await;
+        let mut transaction = begun.map_err(&failed)?;
         let lock = sqlx::query(statements.projection_lock_appends.clone());
-        lock.bind(milliseconds(deadline)).execute(&mut *transaction).await.map_err(&failed)?;
+        let lock = lock.bind(milliseconds(deadline)).execute(&mut *transaction);
+        let answer_by = deadline + store.options().deadline;
+        within(answer_by, lock).await.map_err(&failed)?;
         // Without a lock: a runner that lost the lease has rows of the read model, and fails at
         // this one.
         let read = sqlx::query_as(statements.projection_read.clone());
         let read = read.bind(version.name).bind(version.number).fetch_one(&mut *transaction);
         let (checkpoint, was_inline): (Option<Json<Checkpoint>>, bool) =
-            read.await.map_err(&failed)?;
+            store.within_deadline(read).await.map_err(&failed)?;
         let (checkpoint, applied) = if was_inline {
             (store.end_of_log().await?, 0)
         } else {
@@ -187,10 +199,11 @@ impl<P: Projection> ProjectionRunner<P> {
             .bind(checkpoint.position())
             .bind(applied)
             .execute(&mut *transaction);
-        if changed.await.map_err(&failed)?.rows_affected() == 0 {
+        let changed = store.within_deadline(changed).await.map_err(&failed)?;
+        if changed.rows_affected() == 0 {
             return Err(ProjectionError::LeaseLost { projection: version.name.to_owned() });
         }
-        transaction.commit().await.map_err(failed)
+        store.within_deadline(transaction.commit()).await.map_err(failed)
     }
 
     /// Takes the lease over from the runner that has it, and returns the epoch.
@@ -220,7 +233,8 @@ impl<P: Projection> ProjectionRunner<P> {
         checkpoint: Option<Checkpoint>,
     ) -> Result<(Checkpoint, i64), ProjectionError> {
         let failed = ProjectionError::database("change the mode of a projection");
-        let skipped = version.skipped(self.store()).await.map_err(&failed)?;
+        let skipped = self.store().within_deadline(version.skipped(self.store())).await;
+        let skipped = skipped.map_err(&failed)?;
         let mut follow = self.projection().events().skipping(skipped);
         if let Some(checkpoint) = checkpoint {
             follow = follow.after(checkpoint);

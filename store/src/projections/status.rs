@@ -72,7 +72,7 @@ impl Store {
         projection: &str,
     ) -> Result<Vec<ProjectionStatus>, ProjectionError> {
         let query = sqlx::query(self.statements().projection_status.clone()).bind(projection);
-        let rows = query.fetch_all(self.pool()).await;
+        let rows = self.within_deadline(query.fetch_all(self.pool())).await;
         let status = rows.and_then(|rows| rows.iter().map(status).collect());
         status.map_err(ProjectionError::database("read the state of a projection"))
     }
@@ -90,15 +90,18 @@ impl Store {
         event: EventId,
         reason: &str,
     ) -> Result<(), ProjectionError> {
-        let failed = ProjectionError::database("skip an event of a projection");
-        // A connection and a transaction of its own: the pool can return one inside another
-        // transaction.
-        let mut own = self.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = begin(self, &mut own).await.map_err(&failed)?;
-        let skip = sqlx::query(self.statements().projection_skip.clone());
-        let skip = skip.bind(projection).bind(event.get()).bind(reason).execute(&mut *transaction);
-        skip.await.map_err(&failed)?;
-        transaction.commit().await.map_err(failed)
+        let skipped = async {
+            // A connection and a transaction of its own: the pool can return one inside another
+            // transaction.
+            let mut own = self.pool().acquire().await?.detach();
+            let mut transaction = begin(self, &mut own).await?;
+            let skip = sqlx::query(self.statements().projection_skip.clone());
+            let skip = skip.bind(projection).bind(event.get()).bind(reason);
+            skip.execute(&mut *transaction).await?;
+            transaction.commit().await
+        };
+        let skipped = self.within_deadline(skipped).await;
+        skipped.map_err(ProjectionError::database("skip an event of a projection"))
     }
 }
 

@@ -51,16 +51,23 @@ impl ProjectionVersion {
         let failed = ProjectionError::database("register a projection");
         // It does not return to the pool: after a dropped `begin`, it would return inside the
         // transaction.
-        let mut own = store.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = begin(store, &mut own).await.map_err(&failed)?;
+        let acquired = store.within_deadline(store.pool().acquire()).await;
+        let mut own = acquired.map_err(&failed)?.detach();
+        let begun = store.within_deadline(begin(store, &mut own)).await;
+        let mut transaction = begun.map_err(&failed)?;
         let filter = Follow::into_filter(projection.events());
-        if self.insert(store, &mut transaction, &filter).await.map_err(&failed)? {
+        let insert = self.insert(store, &mut transaction, &filter);
+        if store.within_deadline(insert).await.map_err(&failed)? {
+            // Without a deadline: the tables can be made of others.
             self.create(store, &mut transaction, projection.tables()).await.map_err(&failed)?;
-        } else if self.filter(store, &mut transaction).await.map_err(&failed)? != Some(filter) {
-            let (projection, version) = (self.name.to_owned(), projection.version());
-            return Err(ProjectionError::OtherEvents { projection, version });
+        } else {
+            let found = store.within_deadline(self.filter(store, &mut transaction)).await;
+            if found.map_err(&failed)? != Some(filter) {
+                let (projection, version) = (self.name.to_owned(), projection.version());
+                return Err(ProjectionError::OtherEvents { projection, version });
+            }
         }
-        transaction.commit().await.map_err(&failed)
+        store.within_deadline(transaction.commit()).await.map_err(&failed)
     }
 
     async fn insert(
@@ -178,14 +185,17 @@ impl Store {
     }
 
     async fn try_switch(&self, projection: &str, version: u32) -> Result<bool, ProjectionError> {
-        let failed = ProjectionError::database("switch a projection");
-        let mut own = self.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = begin(self, &mut own).await.map_err(&failed)?;
-        let switch = sqlx::query_scalar(self.statements().projection_switch.clone());
-        let switch = switch.bind(projection).bind(number(version)).fetch_one(&mut *transaction);
-        let is_switched = switch.await.map_err(&failed)?;
-        transaction.commit().await.map_err(failed)?;
-        Ok(is_switched)
+        let switched = async {
+            let mut own = self.pool().acquire().await?.detach();
+            let mut transaction = begin(self, &mut own).await?;
+            let switch = sqlx::query_scalar(self.statements().projection_switch.clone());
+            let switch = switch.bind(projection).bind(number(version));
+            let is_switched = switch.fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(is_switched)
+        };
+        let switched = self.within_deadline(switched).await;
+        switched.map_err(ProjectionError::database("switch a projection"))
     }
 
     /// Deletes a version of a projection that readers do not see, with its tables. End its runner
@@ -198,13 +208,16 @@ impl Store {
         projection: &str,
         version: u32,
     ) -> Result<(), ProjectionError> {
-        let failed = ProjectionError::database("delete a version of a projection");
-        let mut own = self.pool().acquire().await.map_err(&failed)?.detach();
-        let mut transaction = begin(self, &mut own).await.map_err(&failed)?;
-        let dropped = sqlx::query(self.statements().projection_drop.clone());
-        let dropped = dropped.bind(projection).bind(number(version)).execute(&mut *transaction);
-        dropped.await.map_err(&failed)?;
-        transaction.commit().await.map_err(failed)
+        let dropped = async {
+            let mut own = self.pool().acquire().await?.detach();
+            let mut transaction = begin(self, &mut own).await?;
+            let drop = sqlx::query(self.statements().projection_drop.clone());
+            let drop = drop.bind(projection).bind(number(version));
+            drop.execute(&mut *transaction).await?;
+            transaction.commit().await
+        };
+        let dropped = self.within_deadline(dropped).await;
+        dropped.map_err(ProjectionError::database("delete a version of a projection"))
     }
 }
 

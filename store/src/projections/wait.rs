@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::{ProjectionError, ProjectionStatus};
+use crate::connections::deadline::within;
 use crate::store::Store;
 use crate::stream::Position;
 
 /// The first pause between two queries; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// How long a query may take, also when the deadline of the call is zero.
+const ANSWER_MIN: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Waits until the version of a projection that readers see has applied the events at these
@@ -18,7 +21,8 @@ impl Store {
     ///
     /// # Errors
     /// At the deadline, [`ProjectionError::Behind`], or [`ProjectionError::Unknown`] if readers see
-    /// no version of it; [`ProjectionError::Store`].
+    /// no version of it; [`ProjectionError::Store`], also if the database has not answered by then,
+    /// or a second later.
     pub async fn wait_for(
         &self,
         projection: &str,
@@ -28,7 +32,9 @@ impl Store {
         let (started_at, mut pause) = (Instant::now(), PAUSE_MIN);
         let positions: Vec<Position> = positions.into_iter().collect();
         loop {
-            if self.has_seen(projection, &positions).await? == Some(true) {
+            let left = deadline.saturating_sub(started_at.elapsed());
+            let answer_by = left.clamp(ANSWER_MIN, self.options().deadline.max(ANSWER_MIN));
+            if self.has_seen(projection, &positions, answer_by).await? == Some(true) {
                 return Ok(());
             }
             let left = deadline.saturating_sub(started_at.elapsed());
@@ -45,13 +51,14 @@ impl Store {
         &self,
         projection: &str,
         positions: &[Position],
+        answer_by: Duration,
     ) -> Result<Option<bool>, ProjectionError> {
-        sqlx::query_scalar(self.statements().projection_has_seen.clone())
+        let has_seen = sqlx::query_scalar(self.statements().projection_has_seen.clone())
             .bind(projection)
             .bind(positions)
-            .fetch_optional(self.pool())
-            .await
-            .map_err(ProjectionError::database("read the progress of a projection"))
+            .fetch_optional(self.pool());
+        let has_seen = within(answer_by, has_seen).await;
+        has_seen.map_err(ProjectionError::database("read the progress of a projection"))
     }
 
     /// The error of a deadline, for a version of a projection.
