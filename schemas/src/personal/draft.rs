@@ -15,6 +15,20 @@ use crate::{EncodeError, EncodedEvent, EventSet};
 struct Value {
     key: SubjectKey,
     plain: Zeroizing<Vec<u8>>,
+    /// Whether all of its numbers are in `plain`; NaN and the infinities are `null` there.
+    is_finite: bool,
+}
+
+/// Why a personal field is refused.
+enum Fault {
+    NotFinite,
+    Other(&'static str),
+}
+
+impl From<&'static str> for Fault {
+    fn from(reason: &'static str) -> Self {
+        Self::Other(reason)
+    }
 }
 
 thread_local! {
@@ -28,11 +42,15 @@ pub(super) fn is_encoding() -> bool {
 }
 
 /// Notes an open value, and returns its reference in the payload.
-pub(super) fn note(key: &SubjectKey, plain: Zeroizing<Vec<u8>>) -> Option<Vec<u8>> {
+pub(super) fn note(
+    key: &SubjectKey,
+    plain: Zeroizing<Vec<u8>>,
+    is_finite: bool,
+) -> Option<Vec<u8>> {
     VALUES.with_borrow_mut(|values| {
         let values = values.as_mut()?;
         let index = u32::try_from(values.len()).ok()?;
-        values.push(Value { key: key.clone(), plain });
+        values.push(Value { key: key.clone(), plain, is_finite });
         Some([&[OPEN][..], &index.to_be_bytes()].concat())
     })
 }
@@ -67,8 +85,9 @@ impl Draft {
     /// Encodes an event.
     ///
     /// # Errors
-    /// As [`EventSet::encode`]; [`EncodeError::Personal`] if a personal value is in a field that
-    /// its schema does not mark, or if a marked field has another value.
+    /// As [`EventSet::encode`], also for a personal value with a number that is not finite;
+    /// [`EncodeError::Personal`] if a personal value is in a field that its schema does not mark,
+    /// or if a marked field has another value.
     pub fn of<E: EventSet>(event: &E) -> Result<Self, EncodeError> {
         let (encoded, values) = collect(|| event.encode());
         let encoded = encoded?;
@@ -85,11 +104,14 @@ impl Draft {
     fn check(&self) -> Result<(), EncodeError> {
         let mut placed = vec![false; self.values.len()];
         let note = |_path: &str, value: &[u8]| {
-            if value != [ERASED] {
-                let place = reference(value)?.and_then(|index| placed.get_mut(index));
-                *place.ok_or("it has bytes that are no personal value")? = true;
+            if value == [ERASED] {
+                return Ok(Vec::new());
             }
-            Ok(Vec::new())
+            let index = reference(value)?.unwrap_or(usize::MAX);
+            let place = placed.get_mut(index).zip(self.values.get(index));
+            let (placed, value) = place.ok_or("it has bytes that are no personal value")?;
+            *placed = true;
+            if value.is_finite { Ok(Vec::new()) } else { Err(Fault::NotFinite) }
         };
         if self.encoded.schema.has_personal_fields() {
             self.rewrite(note)?;
@@ -151,11 +173,16 @@ impl Draft {
 
     fn rewrite(
         &self,
-        replace: impl FnMut(&str, &[u8]) -> Result<Vec<u8>, &'static str>,
+        replace: impl FnMut(&str, &[u8]) -> Result<Vec<u8>, Fault>,
     ) -> Result<Vec<u8>, EncodeError> {
         let EncodedEvent { schema, payload, .. } = &self.encoded;
         walk::rewrite(schema.root(), payload, replace).map_err(|error| match error {
-            WalkError::Refused { path, reason } => self.refused(&path, reason),
+            WalkError::Refused { path: field, reason: Fault::NotFinite } => {
+                EncodeError::NotFinite { record: schema.full_name().to_owned(), field }
+            }
+            WalkError::Refused { path, reason: Fault::Other(reason) } => {
+                self.refused(&path, reason)
+            }
             WalkError::Datum(error) => self.refused("", &error.to_string()),
         })
     }

@@ -49,6 +49,7 @@
 //! secret: a wrong secret is noticed before it is used.
 
 mod draft;
+mod finite;
 mod key;
 mod marks;
 mod place;

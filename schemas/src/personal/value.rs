@@ -10,13 +10,15 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::personal::draft;
+use crate::personal::finite::is_finite;
 use crate::personal::key::{KeyId, KeyRing, RingKey, SubjectKey};
 use crate::personal::place::{ERASED, FieldPlace, SEALED};
 
 /// A value that belongs to a subject, in an event or in state that is made from events.
 ///
-/// `T` is written as JSON before it is encrypted. The field's Avro type is `bytes`, `["null",
-/// "bytes"]` with `Option<Personal<T>>`, or an array or map of bytes.
+/// `T` is written as JSON before it is encrypted, so that it may have no number that is NaN or
+/// infinite ([`EncodeError::NotFinite`](crate::EncodeError::NotFinite)). The field's Avro type is
+/// `bytes`, `["null", "bytes"]` with `Option<Personal<T>>`, or an array or map of bytes.
 ///
 /// Serialized, it is bytes: sealed or erased. An open value is serialized only as part of an event
 /// that is made for an append, which seals it; anywhere else it is an error. In JSON, in the column
@@ -164,7 +166,7 @@ impl<T: Serialize> Serialize for Personal<T> {
             State::Open { .. } if is_text => serializer.serialize_str("sealed"),
             State::Open { key, value } => {
                 let plain = serde_json::to_vec(value).map_err(S::Error::custom)?;
-                let noted = draft::note(key, Zeroizing::new(plain));
+                let noted = draft::note(key, Zeroizing::new(plain), is_finite(value));
                 let noted = noted.ok_or_else(|| S::Error::custom(OUTSIDE))?;
                 serializer.serialize_bytes(&noted)
             }

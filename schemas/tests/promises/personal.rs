@@ -57,6 +57,38 @@ mod wrong {
     }
 }
 
+mod measured {
+    use super::{Deserialize, Personal, Serialize, Value};
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    pub(crate) enum Reading {
+        Of(f32),
+        Between { low: f64, high: Option<f64> },
+    }
+
+    /// Numbers in place of texts.
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    pub(crate) struct PersonMet {
+        pub(super) met_at: i64,
+        pub(super) name: Personal<f64>,
+        pub(super) email: Option<Personal<Vec<(u8, Reading)>>>,
+        pub(super) phones: Vec<Personal<Option<f32>>>,
+        pub(super) badge: Badge,
+    }
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    pub(crate) struct Badge {
+        pub(super) number: i32,
+        pub(super) title: Personal<Value>,
+    }
+
+    annals_schemas::__events! {
+        pub(crate) enum Measured in "person" {
+            PersonMet = "../avro/person/PersonMet.v1.avsc"
+        }
+    }
+}
+
 /// A vector of schemas/tests/personal/vectors.json, which the Python example checks, too.
 #[derive(Debug, Deserialize)]
 struct Vector {
@@ -133,6 +165,40 @@ fn sealed_values_are_those_of_the_test_vectors_and_open_again() {
     assert_eq!(phone.value(), Some(&"+49 30 2".to_owned()));
     let title = read.badge.title.open(&ring).expect("open");
     assert_eq!(title.value(), Some(&serde_json::json!({"title": "Prüferin"})));
+}
+
+#[test]
+fn a_personal_number_that_json_lacks_is_refused_with_its_field_instead_of_null() {
+    use measured::{Badge, Measured, PersonMet, Reading};
+
+    let key = vectors().1.first().expect("a vector").key();
+    let draft = |name: f64, reading: Option<Reading>, phone: Option<f32>| {
+        let of = || Personal::new(key.clone(), Value::Null);
+        let event = PersonMet {
+            met_at: 7,
+            name: Personal::new(key.clone(), name),
+            email: reading.map(|reading| Personal::new(key.clone(), vec![(1, reading)])),
+            phones: vec![Personal::new(key.clone(), None), Personal::new(key.clone(), phone)],
+            badge: Badge { number: 1, title: of() },
+        };
+        Draft::of(&Measured::from(event))
+    };
+    draft(f64::MIN, Some(Reading::Between { low: -0.0, high: None }), Some(1.5)).expect("finite");
+    let cases = [
+        (draft(f64::NAN, None, None), "name"),
+        (draft(1.0, Some(Reading::Of(f32::NAN)), None), "email"),
+        (draft(1.0, Some(Reading::Between { low: 1.0, high: Some(f64::INFINITY) }), None), "email"),
+        (draft(1.0, None, Some(f32::NEG_INFINITY)), "phones.1"),
+    ];
+    for (refused, path) in cases {
+        match refused.expect_err("not finite") {
+            EncodeError::NotFinite { record, field } => {
+                assert!(record.ends_with("PersonMet"), "{record}");
+                assert_eq!(field, path);
+            }
+            other => panic!("another kind of error: {other}"),
+        }
+    }
 }
 
 #[test]
