@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_store::{
-    Append, Category, Checkpoint, Error, ExpectedVersion, Follow, RecordedEvent, Store, Version,
+    Append, Category, Checkpoint, Error, ExpectedVersion, Follow, Position, Read, RecordedEvent,
+    Store, StoreOptions, Version,
 };
 use annals_testkit::{
-    CATEGORY, Consumed, DEADLINE, Dice, History, Load, LoadOptions, Must, Pace, Testbed, Violation,
-    account, check, closed, deposited, opened, repetitions,
+    CATEGORY, Consumed, DEADLINE, Dice, FaultyLink, History, Load, LoadOptions, Must, Pace,
+    Testbed, Violation, account, check, closed, deposited, execute_at, opened, repetitions,
 };
 use futures_util::TryStreamExt;
 use sqlx::Row;
@@ -316,4 +317,81 @@ async fn a_checkpoint_of_another_store_or_format_is_refused_and_says_why() {
     later["format"] = 2.into();
     let refused = serde_json::from_value::<Checkpoint>(later).unwrap_err();
     assert!(refused.to_string().contains("format 2"), "{refused}");
+}
+
+/// Positions between two appends: more than one statement looks through.
+const FAR: i64 = 1_500_000;
+/// Statements that are enough if one of them looks through all of it.
+const FEW: usize = 8;
+
+/// Leaves out positions, as appends that were rolled back do.
+async fn leave_out(bed: &Testbed) {
+    let leave_out = format!(
+        "select setval('annals.positions', (select max(position) from annals.events) + {FAR})"
+    );
+    execute_at(&bed.database_url(), &leave_out).await;
+}
+
+/// The number of statements that were executed after the first so many round trips.
+async fn executed(link: &FaultyLink, before: usize) -> usize {
+    link.quiet().await;
+    link.round_trips_after(before).iter().filter(|types| types.starts_with('B')).count()
+}
+
+fn ids<'a>(events: impl IntoIterator<Item = &'a RecordedEvent>) -> Vec<String> {
+    events.into_iter().map(|event| event.id.to_string()).collect()
+}
+
+/// Positions stand for events: where they are present, a statement takes as long as it has of them.
+#[tokio::test]
+async fn no_statement_looks_for_a_rare_type_in_more_than_a_stretch_of_the_log() {
+    let bed = Testbed::new("rare_type").await;
+    let rare = Append::to(&account("a"), ExpectedVersion::Any, [closed()]);
+    append(bed.store(), "a", 0..2).await;
+    bed.store().append(&rare).await.must("append");
+    for versions in [2..4, 4..6] {
+        leave_out(&bed).await;
+        append(bed.store(), "b", versions).await;
+    }
+    let rare = Append::to(&account("b"), ExpectedVersion::Any, [closed()]);
+    bed.store().append(&rare).await.must("append");
+    leave_out(&bed).await;
+    append(bed.store(), "a", 6..7).await;
+    let all: Vec<_> = bed.store().read(Read::all()).try_collect().await.must("read");
+    let expected = ids(all.iter().filter(|event| event.event_type == "AccountClosed"));
+    assert_eq!((all.len(), expected.len()), (9, 2));
+
+    let (link, url) = FaultyLink::before(&bed.database_url()).await;
+    let options = StoreOptions::default().without_notifications();
+    let store = options.connect(&url).await.must("connect");
+    let category = Category::new(CATEGORY).must("name it");
+    for follow in [Follow::all(), Follow::category(&category)] {
+        let (follow, before) = (follow.of_types(["AccountClosed"]), link.quiet().await);
+        let (followed, checkpoint) = take(&store, follow.clone(), 2).await;
+        assert_eq!(ids(&followed), expected);
+        let statements = executed(&link, before).await;
+        assert!(statements > FEW, "a follower: {statements} statements");
+        // What it has processed is found again, stretch by stretch.
+        append(bed.store(), "c", 0..1).await;
+        let checkpoint = checkpoint.must("have a checkpoint");
+        let (later, before) = (Follow::all().after(checkpoint), link.quiet().await);
+        let (followed, _) = take(&store, later, 1).await;
+        assert!(followed[0].position > all[7].position);
+        let statements = executed(&link, before).await;
+        assert!(statements > FEW, "a checkpoint: {statements} statements");
+    }
+    for read in [Read::all(), Read::category(&category)] {
+        let read: Read<Position> = read.of_types(["AccountClosed"]);
+        let before = link.quiet().await;
+        let events: Vec<_> = store.read(read.clone()).try_collect().await.must("read");
+        assert_eq!(ids(&events), expected);
+        let statements = executed(&link, before).await;
+        assert!(statements > FEW / 2, "a read: {statements} statements");
+        let before = link.quiet().await;
+        let backwards = store.read(read.backwards());
+        let events: Vec<_> = backwards.try_collect().await.must("read backwards");
+        assert_eq!(ids(events.iter().rev()), expected);
+        let statements = executed(&link, before).await;
+        assert!(statements > FEW / 2, "a read backwards: {statements} statements");
+    }
 }

@@ -1,8 +1,8 @@
 -- Reads a page of all events forwards.
 -- $1 unused (null), $2 position to start after, $3 maximum number of rows, $4 event types (null:
 -- all), $5 earliest time of recording (null: any).
--- $6 maximum number of payload bytes, which the last row can exceed.
--- No row: no later such event is visible.
+-- $6 maximum number of payload bytes, which the last row can exceed, $7 last position.
+-- No row: no later such event up to the last position is visible.
 -- Types and times are in subselects, so that the planner does not sort for a rare one.
 select position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from (
@@ -13,7 +13,7 @@ from (
         select
             position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
         from annals.events
-        where $1::text is null and position > $2
+        where $1::text is null and position > $2 and position <= $7
         and ($4::text[] is null or event_type = any ((select $4)::text[])) and ($5::timestamptz is null or recorded_at >= (select $5))
         order by position
         limit $3

@@ -1,10 +1,13 @@
 //! Verification that the events which a follower has processed are still in the store.
 
+use std::time::Instant;
+
 use sqlx::{PgConnection, Row};
 
 use super::checkpoint::{Checkpoint, Evidence};
 use crate::error::Error;
 use crate::outbox::{LogEnd, Window};
+use crate::read::stretch::Stretch;
 use crate::store::Store;
 use crate::stream::Position;
 
@@ -53,11 +56,28 @@ async fn count_present(
     evidence: &Evidence,
     start: Position,
 ) -> Result<(u64, i64), Error> {
-    let Evidence { since, until, after, filter, .. } = evidence;
+    let (mut start, mut stretch, mut counted) = (start, Stretch::FIRST, (0, 0));
+    while start < evidence.after {
+        let last = evidence.after.min(start.saturating_add(stretch.positions()));
+        let started_at = Instant::now();
+        let (events, digest) = count_between(store, connection, evidence, (start, last)).await?;
+        counted = (counted.0 + events, counted.1 ^ digest);
+        stretch.passed(started_at.elapsed());
+        start = last;
+    }
+    Ok(counted)
+}
+
+async fn count_between(
+    store: &Store,
+    connection: &mut PgConnection,
+    Evidence { since, until, filter, .. }: &Evidence,
+    (start, last): (Position, Position),
+) -> Result<(u64, i64), Error> {
     let window = Window { since, until };
     let row = window
         .bind_to(store.statements().follow_evidence.clone(), start)
-        .bind(after)
+        .bind(last)
         .bind(filter.types.as_deref())
         .bind(filter.category.as_deref())
         .fetch_one(connection);

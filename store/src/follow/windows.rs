@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
-use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use super::checkpoint::{Checkpoint, Filter};
@@ -16,6 +18,7 @@ use crate::event::RecordedEvent;
 use crate::outbox::{Bound, LateEvents, LogEnd, NextPage, PositionRange, Window};
 use crate::read::removed_events::RemovedEvents;
 use crate::read::rows::{DecodedRows, PAGE_BYTES, decode_rows, is_full};
+use crate::read::stretch::Stretch;
 use crate::store::Store;
 use crate::stream::Position;
 use crate::telemetry;
@@ -46,6 +49,8 @@ pub(crate) struct Follower {
     log_end: Option<LogEnd>,
     /// Removed events behind the last event of `page`.
     removed_behind: u64,
+    /// How many positions the next page looks through.
+    stretch: Stretch,
     /// Positions that the application skips.
     skipped: BTreeSet<Position>,
     /// The error after the page.
@@ -66,6 +71,7 @@ impl Follower {
             log_end: None,
             removed_behind: 0,
             unreadable: None,
+            stretch: Stretch::FIRST,
             skipped,
             timer: PollTimer::new(store.notifications().subscribe(), poll_idle_max),
         }
@@ -265,14 +271,55 @@ impl Follower {
 
     /// The rows of a page, and the position where the page ends.
     async fn rows(
-        &self,
+        &mut self,
         window: Window<'_>,
         page: NextPage,
     ) -> Result<(Vec<PgRow>, Position), Error> {
+        loop {
+            let stretch = self.within_stretch(window, page);
+            let Some((query, end)) = self.query(window, stretch) else {
+                return Ok((Vec::new(), window.until.position));
+            };
+            let started_at = Instant::now();
+            let rows = self.store.within_deadline(query.fetch_all(self.store.pool())).await;
+            let rows = match rows {
+                Err(error) if stretch != page && self.stretch.is_shortened_after(&error) => {
+                    continue;
+                }
+                rows => rows.map_err(Error::database("read the log"))?,
+            };
+            if stretch != page {
+                self.stretch.passed(started_at.elapsed());
+            }
+            return Ok((rows, end));
+        }
+    }
+
+    /// The page, or the first stretch of it where the server can have to look through many events
+    /// for one that belongs to it: those of other types, and those that were visible before the
+    /// window.
+    fn within_stretch(&self, window: Window<'_>, page: NextPage) -> NextPage {
+        match page {
+            NextPage::ByPosition(PositionRange { after, last })
+                if self.filter.types.is_some() || after < window.since.position =>
+            {
+                let last = last.min(after.saturating_add(self.stretch.positions()));
+                NextPage::ByPosition(PositionRange { after, last })
+            }
+            page => page,
+        }
+    }
+
+    /// The statement of a page, and the position where the page ends; none behind the last page.
+    fn query(
+        &self,
+        window: Window<'_>,
+        page: NextPage,
+    ) -> Option<(Query<'static, Postgres, PgArguments>, Position)> {
         let statements = self.store.statements();
         let Filter { category, types } = &*self.filter;
         let (query, end) = match page {
-            NextPage::End => return Ok((Vec::new(), window.until.position)),
+            NextPage::End => return None,
             NextPage::ByXid { after } => {
                 let query = window.bind_to(statements.follow_page_by_xid.clone(), after);
                 (query, window.since.position)
@@ -287,14 +334,13 @@ impl Follower {
                 (window.bind_to(statement, after), last)
             }
         };
-        let query = query.bind(types.as_deref()).bind(category.as_deref());
+        let query = query.bind(types.clone()).bind(category.clone());
         let query = query.bind(PAGE_EVENTS).bind(PAGE_BYTES);
         let query = match page {
             NextPage::ByXid { .. } => query.bind(window.since.next_xid),
             NextPage::ByPosition(_) | NextPage::End => query,
         };
-        let rows = self.store.within_deadline(query.fetch_all(self.store.pool())).await;
-        Ok((rows.map_err(Error::database("read the log"))?, end))
+        Some((query, end))
     }
 }
 

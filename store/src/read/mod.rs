@@ -7,6 +7,7 @@ mod query;
 pub(crate) mod removed_events;
 pub(crate) mod rows;
 mod stream_page;
+pub(crate) mod stretch;
 
 pub use self::query::{Key, Read};
 

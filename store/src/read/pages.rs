@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use sqlx::SqlStr;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row, SqlStr};
 
 use crate::error::Error;
 use crate::event::RecordedEvent;
@@ -14,6 +15,7 @@ use crate::read::query::{Key, Read, sealed};
 use crate::read::removed_events::RemovedEvents;
 use crate::read::rows::{PAGE_BYTES, decode_rows, is_full};
 use crate::read::stream_page::{PageStart, StreamPage};
+use crate::read::stretch::Stretch;
 use crate::store::Store;
 use crate::stream::{Category, Position, Version};
 use crate::telemetry;
@@ -35,6 +37,10 @@ pub(crate) struct Reading<K> {
     page_events: u32,
     /// Version or position of the last event read; none before the first page.
     last: Option<PageKey>,
+    /// How many positions the next page looks through for the types.
+    stretch: Stretch,
+    /// Removed events up to here are counted; none before the first page.
+    counted: Option<PageKey>,
     /// The lowest version or position that can have been recorded since the requested time.
     lowest: PageKey,
     /// The version of the stream's last event, removed or not.
@@ -54,6 +60,8 @@ impl<K: Key> Reading<K> {
             unreadable: None,
             page_events: PAGE_EVENTS_FIRST,
             last: None,
+            stretch: Stretch::FIRST,
+            counted: None,
             lowest: <K as sealed::ToPageKey>::FIRST,
             stream_version: None,
             removed_behind: 0,
@@ -88,29 +96,108 @@ impl<K: Key> Reading<K> {
         fields(source = self.read.source_text(), events)
     )]
     async fn read_page(&mut self) -> Result<(), Error> {
-        let start = self.page_start().await?;
         let started_at = Instant::now();
-        let rows_max = self.page_events.min(u32::try_from(self.remaining).unwrap_or(u32::MAX));
-        let mut query = sqlx::query(self.statement.clone())
-            .bind(self.read.source_text())
-            .bind(start)
-            .bind(i64::from(rows_max))
-            .bind(self.read.types.as_deref())
-            .bind(self.read.recorded_since.map(PgTimestamp))
-            .bind(PAGE_BYTES);
-        if K::IS_POSITION && self.read.is_backwards {
-            query = query.bind(self.lowest);
+        let start = self.page_start().await?;
+        self.counted.get_or_insert(start);
+        if self.is_stretched() && start == PageKey::END {
+            self.is_at_end = true;
+            return self.pass(start).await;
         }
-        let rows = self.store.within_deadline(query.fetch_all(self.store.pool())).await;
-        let rows = rows.map_err(Error::database("read events"))?;
+        let rows_max = self.page_events.min(u32::try_from(self.remaining).unwrap_or(u32::MAX));
+        let (rows, end) = self.rows(start, rows_max).await?;
         if K::IS_POSITION {
             self.set_page(&rows, start, rows_max).await?;
             self.count_removed(start).await?;
+            if self.is_at_end && self.is_stretched() && self.unreadable.is_none() {
+                self.pass(end).await?;
+            }
         } else {
             self.set_stream_page(&rows, start, rows_max).await?;
         }
         telemetry::page_read(started_at, self.page.len());
         self.page_events = PAGE_EVENTS_MAX;
+        Ok(())
+    }
+
+    /// The rows of a page, and the last position at which they can be.
+    async fn rows(
+        &mut self,
+        start: PageKey,
+        rows_max: u32,
+    ) -> Result<(Vec<PgRow>, PageKey), Error> {
+        loop {
+            let end = self.end_of_stretch(start);
+            let started_at = Instant::now();
+            let query = self.page_query(start, rows_max, self.read.types.as_deref());
+            let query = self.bound_by(query.bind(self.read.recorded_since.map(PgTimestamp)), end);
+            let rows = self.store.within_deadline(query.fetch_all(self.store.pool())).await;
+            let is_stretched = self.is_stretched();
+            let rows = match rows {
+                Err(error) if is_stretched && self.stretch.is_shortened_after(&error) => continue,
+                rows => rows.map_err(Error::database("read events"))?,
+            };
+            if is_stretched {
+                self.stretch.passed(started_at.elapsed());
+            }
+            return Ok((rows, end));
+        }
+    }
+
+    /// The first arguments of the statement of a page.
+    fn page_query(
+        &self,
+        start: PageKey,
+        rows_max: u32,
+        types: Option<&[String]>,
+    ) -> Query<'static, Postgres, PgArguments> {
+        sqlx::query(self.statement.clone())
+            .bind(self.read.source_text())
+            .bind(start)
+            .bind(i64::from(rows_max))
+            .bind(types.map(<[String]>::to_vec))
+    }
+
+    /// The last arguments: where the page ends is one of a category and of all events, and of each
+    /// read backwards by position.
+    fn bound_by(
+        &self,
+        query: Query<'static, Postgres, PgArguments>,
+        end: PageKey,
+    ) -> Query<'static, Postgres, PgArguments> {
+        let query = query.bind(PAGE_BYTES);
+        let is_bound = self.read.is_backwards || self.read.whole_category().is_some();
+        if K::IS_POSITION && is_bound { query.bind(end) } else { query }
+    }
+
+    /// Whether the server can have to look through many events for one of the types.
+    fn is_stretched(&self) -> bool {
+        self.read.types.is_some() && self.read.whole_category().is_some()
+    }
+
+    /// The last position of the stretch that begins behind `start`.
+    fn end_of_stretch(&self, start: PageKey) -> PageKey {
+        let positions = self.stretch.positions();
+        match (self.read.is_backwards, self.is_stretched()) {
+            (true, true) => self.lowest.max(start.shifted(-positions)),
+            (true, false) => self.lowest,
+            (false, true) => start.shifted(positions),
+            (false, false) => PageKey::END,
+        }
+    }
+
+    /// Continues with the next event of any type behind the end of a stretch; ends the read if
+    /// there is none.
+    async fn pass(&mut self, end: PageKey) -> Result<(), Error> {
+        let is_backwards = self.read.is_backwards;
+        let last = if is_backwards { self.lowest } else { PageKey::END };
+        let any_time: Option<PgTimestamp> = None;
+        let query = self.bound_by(self.page_query(end, 1, None).bind(any_time), last);
+        let next = self.store.within_deadline(query.fetch_optional(self.store.pool())).await;
+        let next = next.and_then(|row| row.map(|row| row.try_get("position")).transpose());
+        let next: Option<PageKey> = next.map_err(Error::database("read events"))?;
+        let Some(next) = next else { return Ok(()) };
+        self.is_at_end = false;
+        self.last = Some(if is_backwards { next.next() } else { next.before() });
         Ok(())
     }
 
@@ -130,9 +217,11 @@ impl<K: Key> Reading<K> {
     /// Counts the removed events before each event of the page. Those with a correlation id,
     /// a causation id or a tag are not known.
     async fn count_removed(&mut self, start: PageKey) -> Result<(), Error> {
+        let start = self.counted.unwrap_or(start);
         let (Some(category), Some(last)) = (self.read.whole_category(), self.page.back()) else {
             return Ok(());
         };
+        self.counted = Some(sealed::ToPageKey::key(last.position));
         let (last, is_backwards) = (sealed::ToPageKey::key(last.position), self.read.is_backwards);
         let (after, last) =
             if is_backwards { (last.before(), start.before()) } else { (start, last) };

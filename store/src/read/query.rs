@@ -271,6 +271,11 @@ pub(crate) mod sealed {
             Self(self.0.saturating_add(1))
         }
 
+        /// The key that is so much higher, or lower.
+        pub(crate) const fn shifted(self, by: i64) -> Self {
+            Self(self.0.saturating_add(by))
+        }
+
         /// The number of steps to another key, in either direction.
         pub(crate) const fn distance(self, other: Self) -> u64 {
             self.0.abs_diff(other.0)
