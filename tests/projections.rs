@@ -740,3 +740,28 @@ async fn the_change_to_inline_and_back_under_load_applies_each_event_exactly_onc
     runner.make_inline(DEADLINE).await.must("apply the rest");
     check_exactly_once(&bed).await;
 }
+
+#[tokio::test]
+async fn a_lease_and_a_pause_last_no_longer_after_the_clock_of_the_database_was_set_back() {
+    let bed = Testbed::new("clock_set_back").await;
+    let store = bed.store();
+    let first = Running::start(store, balances(&Script::plain()), SHORT);
+    let appended = append(store, "a", [1]).await;
+    wait_for(store, &appended).await;
+    drop(first);
+    // A clock that was a day ahead wrote it.
+    let ahead = "update annals.projections set lease_until = lease_until + interval '1 day'";
+    execute(store, ahead).await;
+    let _second = Running::start(store, balances(&Script::refusing(5)), SHORT);
+    let appended = append(store, "a", [2]).await;
+    wait_for(store, &appended).await;
+
+    append(store, "a", [5]).await;
+    let attempts = failure(store).await.attempts;
+    let ahead = "update annals.projections set retry_at = retry_at + interval '1 day'";
+    execute(store, ahead).await;
+    let is_later = |of: &ProjectionStatus| {
+        of.failure.as_ref().is_some_and(|failure| failure.attempts > attempts)
+    };
+    until(store, 1, is_later).await;
+}

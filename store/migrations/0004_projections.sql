@@ -16,6 +16,7 @@ create table annals.projections (
     owner text,
     epoch bigint not null default 0,
     lease_until timestamptz,
+    lease interval,
     run_at timestamptz,
     run_position bigint not null default 0,
     run_events bigint not null default 0,
@@ -40,6 +41,7 @@ comment on column annals.projections.is_inline is 'appends apply their events to
 comment on column annals.projections.checkpoint is 'written in the transaction of the events that it covers; null before the first';
 comment on column annals.projections.position is 'where the checkpoint is in the log';
 comment on column annals.projections.epoch is 'grows with each acquisition of the lease; only the runner with the present epoch can commit';
+comment on column annals.projections.lease is 'how long the lease is: it ends no later than so long from now, also after the clock was set back';
 comment on column annals.projections.run_at is 'begin of the present run, with its position and events then, for the rate';
 
 -- Events that a version of a projection does not apply.
