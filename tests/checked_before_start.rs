@@ -158,6 +158,10 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     ] {
         assert!(said.contains(part), "{part} not in {said}");
     }
+    let told = bed.relay().variable("ANNALS_RELAY__DATABASE__ALLOW_FSYNC_OFF", "true");
+    let (_, said) = told.run_for_code(&flags).await;
+    assert!(said.contains("which database.allow_fsync_off accepts"), "{said}");
+    assert!(!said.contains("the server loses committed events in a crash"), "{said}");
 }
 
 async fn a_login_without_pg_read_all_stats_is_named(bed: &Testbed, to: &mut PgConnection) {

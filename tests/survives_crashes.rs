@@ -8,6 +8,8 @@ use annals_testkit::{
 };
 use tokio::sync::watch;
 
+use crate::audit_log::annals;
+
 /// Maximum number of acknowledged events from one start of the database to its next crash.
 const EVENTS_TO_A_CRASH_MAX: usize = 300;
 const LOAD: LoadOptions =
@@ -83,4 +85,12 @@ async fn a_server_that_does_not_wait_for_its_disk_is_refused_unless_told() {
     assert!(matches!(bed.store().migrate().await, Err(Error::NotDurable)));
     let told = StoreOptions::default().allow_fsync_off().connect(&bed.database_url()).await;
     told.must("connect with the option").migrate().await.must("migrate with the option");
+
+    // The commands have the option, too.
+    let (code, said) = bed.relay().run_for_code(&["migrate"]).await;
+    assert!(code == 1 && said.contains("database.allow_fsync_off"), "{said}");
+    let told = bed.relay().variable("ANNALS_RELAY__DATABASE__ALLOW_FSYNC_OFF", "true");
+    told.must_run(&["migrate"]).await;
+    assert!(!annals(&bed, &["log"]).status.success());
+    assert!(annals(&bed, &["--allow-fsync-off", "log"]).status.success());
 }

@@ -28,6 +28,9 @@ struct AnnalsArguments {
     /// The database schema that has the tables.
     #[arg(long, env = "ANNALS_SCHEMA", default_value = "annals", value_parser = schema)]
     schema: SchemaName,
+    /// Accepts a server with `fsync = off`: Neon, which keeps its data in another place.
+    #[arg(long, env = "ANNALS_ALLOW_FSYNC_OFF")]
+    allow_fsync_off: bool,
     #[command(subcommand)]
     command: AnnalsCommand,
 }
@@ -63,8 +66,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: AnnalsArguments) -> anyhow::Result<()> {
-    let AnnalsArguments { database_url, schema, command } = arguments;
-    let connect = async || connect(database_url, schema).await;
+    let AnnalsArguments { database_url, schema, allow_fsync_off, command } = arguments;
+    let options = StoreOptions::default().schema(schema).connections_max(2);
+    let options = if allow_fsync_off { options.allow_fsync_off() } else { options };
+    let connect = async || connect(database_url, options).await;
     match command {
         AnnalsCommand::Completions(completions) => completions.run(),
         AnnalsCommand::Man(man) => man.run(),
@@ -76,12 +81,11 @@ async fn run(arguments: AnnalsArguments) -> anyhow::Result<()> {
     }
 }
 
-async fn connect(database_url: Option<String>, schema: SchemaName) -> anyhow::Result<Store> {
+async fn connect(database_url: Option<String>, options: StoreOptions) -> anyhow::Result<Store> {
     let Some(url) = database_url else {
         let missing = "no database: give --database-url or ANNALS_DATABASE_URL";
         AnnalsArguments::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
     };
-    let options = StoreOptions::default().schema(schema).connections_max(2);
     let store = options.without_notifications().connect(&url).await?;
     // What else is wrong with the database, the statements of the command report.
     match store.check().await {

@@ -189,7 +189,8 @@ impl StoreOptions {
 
     /// Lets [`connect`](Self::connect) and [`Store::migrate`](crate::Store::migrate) accept a
     /// server with `fsync = off`, which loses confirmed commits when its machine crashes: for tests
-    /// and reproducible data.
+    /// and reproducible data; and for Neon, which has this setting and keeps its data in another
+    /// place, by its own account durably.
     #[must_use]
     pub const fn allow_fsync_off(mut self) -> Self {
         self.fsync = FsyncPolicy::Optional;

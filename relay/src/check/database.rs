@@ -63,9 +63,18 @@ fn of_server(
             "use PostgreSQL 14 or later",
         );
     }
-    if !row.try_get::<bool, _>("is_fsync")? || !row.try_get::<bool, _>("is_full_page_writes")? {
-        let remedy = "set fsync = on and full_page_writes = on";
-        findings.error("the server loses committed events in a crash", remedy);
+    let is_durable: bool = row.try_get("is_fsync")? && row.try_get("is_full_page_writes")?;
+    match (is_durable, config.database.allow_fsync_off) {
+        (true, _) => {}
+        (false, true) => findings.warning(
+            "fsync or full_page_writes is off, which database.allow_fsync_off accepts",
+            "remove it, unless the server keeps its data in another place, as Neon does",
+        ),
+        (false, false) => findings.error(
+            "the server loses committed events in a crash",
+            "set fsync = on and full_page_writes = on; or database.allow_fsync_off = true, if the server keeps its data in \
+             another place, as Neon does",
+        ),
     }
     if row.try_get("is_asynchronous")? {
         let remedy = "set it on for the server, the database and its roles: an append sets it for itself, and other writes of \

@@ -58,7 +58,7 @@ async fn execute_command(process: Invocation) -> Result<ExitCode> {
     if let CliCommand::CheckConfig = command {
         return Ok(check_url(&config).map(|()| ExitCode::SUCCESS)?);
     }
-    let store = store(&config, store_options(&command)).await?;
+    let store = store(&config, store_options(&command, &config)).await?;
     if let CliCommand::Run = command {
         return publish(process, store).await;
     }
@@ -90,8 +90,9 @@ async fn execute_command(process: Invocation) -> Result<ExitCode> {
     execute_on(command, config, store, output).await.map(|()| ExitCode::SUCCESS)
 }
 
-fn store_options(command: &CliCommand) -> StoreOptions {
+fn store_options(command: &CliCommand, config: &Config) -> StoreOptions {
     let options = StoreOptions::default();
+    let options = if config.database.allow_fsync_off { options.allow_fsync_off() } else { options };
     match command {
         CliCommand::Migrate { without_roles: RolesArgument::Leave } => options.without_roles(),
         _ => options,

@@ -101,6 +101,7 @@ impl Checker {
             password: password.map(Secret::new),
             schema,
             connections_max,
+            allow_fsync_off: raw.allow_fsync_off,
         }
     }
 

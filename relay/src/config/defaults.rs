@@ -28,6 +28,7 @@ pub(crate) struct RawDatabase {
     pub(crate) password_file: String,
     pub(crate) schema: String,
     pub(crate) connections_max: i64,
+    pub(crate) allow_fsync_off: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +118,7 @@ impl Default for RawDatabase {
             password_file: String::new(),
             schema: "annals".to_owned(),
             connections_max: 4,
+            allow_fsync_off: false,
         }
     }
 }

@@ -79,6 +79,8 @@ pub struct Database {
     pub schema: SchemaName,
     /// The most connections that the relay opens.
     pub connections_max: NonZeroU32,
+    /// Whether a server with `fsync = off` is accepted.
+    pub allow_fsync_off: bool,
 }
 
 /// Kafka and its client.

@@ -42,8 +42,9 @@ pub enum Error {
     /// The server runs with `fsync = off` and confirms commits that are not on its disk.
     #[error(
         "the database server runs with fsync = off: a crash of its machine can lose or damage \
-         confirmed commits; set fsync = on, or connect with StoreOptions::allow_fsync_off if the \
-         data can be lost"
+         confirmed commits; set fsync = on, or accept it with StoreOptions::allow_fsync_off \
+         (database.allow_fsync_off of the relay, --allow-fsync-off of annals) if the data can be \
+         lost, or if the server keeps it in another place, as Neon does"
     )]
     NotDurable,
     /// The tables could not be created or upgraded.
