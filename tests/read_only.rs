@@ -35,9 +35,7 @@ impl Administrator {
 }
 
 fn is_read_only(error: &AppendError) -> bool {
-    let AppendError::Failed(source) = error else { return false };
-    let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.as_deref() == Some("25006") && error.is_retryable()
+    error.is_read_only() && error.is_retryable()
 }
 
 /// Fills a pool with sessions.

@@ -34,6 +34,7 @@ async fn a_standby_serves_reads_and_refuses_followers_until_it_is_promoted() {
     assert!(matches!(refused, Error::Standby) && refused.is_retryable(), "{refused:?}");
     let refused = replica.append(&append).await.unwrap_err();
     assert!(matches!(refused, AppendError::Failed(_)) && refused.is_retryable(), "{refused:?}");
+    assert!(refused.is_read_only() && refused.to_string().contains("standby"), "{refused}");
 
     // What a command cannot do there it says in one sentence.
     let relay = pair.bed.relay().database(&pair.standby_url());

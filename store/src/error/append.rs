@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::error::refusal::{Conflict, Refusal, TagConflict};
-use crate::sqlstate::{code_of, is_before_commit, is_lost_race, is_transient, recorded_already};
+use crate::sqlstate::{
+    code_of, is_before_commit, is_lost_race, is_read_only, is_transient, recorded_already,
+};
 use crate::stream::StreamName;
 use crate::tag::Tag;
 
@@ -30,7 +32,7 @@ pub enum AppendError {
     Unknown(#[source] sqlx::Error),
     /// Nothing is written: the server reported an error that it can only raise before the commit,
     /// or the server was not reached.
-    #[error("append events")]
+    #[error("append events{}", where_read_only(.0))]
     Failed(#[source] sqlx::Error),
     /// Nothing is written: the next position is recorded already. The sequence of positions and the
     /// tables disagree, as after a restore of some of them, or after `setval`. Each append is
@@ -68,6 +70,14 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// Whether nothing is written because the session is read-only: the server is a standby, or the
+    /// login, the database or the server has `default_transaction_read_only`. It counts as
+    /// retryable, for the time of a failover; where it is meant to last, the caller gives up.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Failed(source) if is_read_only(source))
+    }
+
     /// Whether the same append, with the same events, can succeed when repeated.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -128,6 +138,17 @@ impl From<sqlx::Error> for AppendError {
             Some(code) if is_before_commit(code) => Self::Failed(error),
             Some(_) | None => Self::Unknown(error),
         }
+    }
+}
+
+/// What an append needs, where the session is read-only.
+fn where_read_only(source: &sqlx::Error) -> &'static str {
+    match is_read_only(source) {
+        true => {
+            ": the server is a standby, or the login, the database or the server has \
+             default_transaction_read_only; append to the primary, with a login that may write"
+        }
+        false => "",
     }
 }
 

@@ -13,9 +13,10 @@ pub enum MigrationError {
     Database(#[source] sqlx::Error),
     /// The login lacks privileges.
     #[error(
-        "the login may not migrate: the first migration needs CREATE on the database, and CREATEROLE \
-         or StoreOptions::without_roles; later ones need membership in the role that owns the schema, \
-         annals_owner"
+        "the login may not migrate: the first migration needs CREATE on the database, EXECUTE on \
+         pg_control_system() (which everybody has unless it was revoked, and appends need, too), and \
+         CREATEROLE or StoreOptions::without_roles; later ones need membership in the role that owns \
+         the schema, annals_owner"
     )]
     NotPermitted(#[source] sqlx::Error),
     /// A later version of the crate migrated the database, with a change that this version cannot
