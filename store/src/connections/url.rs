@@ -60,7 +60,7 @@ pub fn connect_options(
 ) -> Result<PgConnectOptions, DatabaseUrlError> {
     let (authority, query) = parts(url).ok_or(DatabaseUrlError::NotAUrl)?;
     let host = authority.rsplit('@').next().unwrap_or_default();
-    if host.contains(',') {
+    if is_list(host) {
         return Err(DatabaseUrlError::SeveralHosts);
     }
     let mut kept = Vec::new();
@@ -75,6 +75,10 @@ pub fn connect_options(
     let separator = if kept.is_empty() { "" } else { "?" };
     let url = format!("{base}{separator}{}", kept.join("&"));
     let options: PgConnectOptions = url.parse().map_err(DatabaseUrlError::Illegal)?;
+    // Without a host in the URL, that of the environment.
+    if is_list(options.get_host()) {
+        return Err(DatabaseUrlError::SeveralHosts);
+    }
     let options = options.extra_float_digits(None);
     Ok(match options.get_application_name() {
         Some(_) => options,
@@ -91,6 +95,11 @@ pub fn refuses_session_options(error: &sqlx::Error) -> bool {
         && ["option", "startup", "parameter"].iter().any(|word| reported.message().contains(word))
 }
 
+/// Whether a text has several elements, with a comma or its escape between them.
+fn is_list(text: &str) -> bool {
+    text.contains(',') || text.to_ascii_lowercase().contains("%2c")
+}
+
 /// User, password and host, and the parameters.
 fn parts(url: &str) -> Option<(&str, &str)> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
@@ -101,10 +110,9 @@ fn parts(url: &str) -> Option<(&str, &str)> {
 /// Checks that a file with a certificate or a key can be read: sqlx's own error does not name it. A
 /// value that is PEM itself, or has escapes, is sqlx's to read.
 fn check_file(name: &str, value: &str) -> Result<(), DatabaseUrlError> {
-    if !["sslrootcert", "sslcert", "sslkey"].contains(&name)
-        || value.contains(['%', '+'])
-        || value.starts_with("-----BEGIN")
-    {
+    const FILES: [&str; 7] =
+        ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+    if !FILES.contains(&name) || value.contains(['%', '+']) || value.starts_with("-----BEGIN") {
         return Ok(());
     }
     std::fs::File::open(value).map(drop).map_err(|source| {
@@ -113,7 +121,68 @@ fn check_file(name: &str, value: &str) -> Result<(), DatabaseUrlError> {
     })
 }
 
-/// Whether sqlx has the parameter. Those that change nothing for the store are left out.
+/// Parameters that sqlx has.
+const USED: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// Parameters without effect on a connection that is made: timeouts and keepalives are the store's.
+const WITHOUT_EFFECT: [&str; 19] = [
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "client_encoding",
+    "gssencmode",
+    "gssdelegation",
+    "channel_binding",
+    "sslnegotiation",
+    "sslcompression",
+    "sslsni",
+    "fallback_application_name",
+    "load_balance_hosts",
+    "pgbouncer",
+    "replication",
+    "krbsrvname",
+    "gsslib",
+];
+/// Parameters of libpq that protect the connection, or whose values can be secret.
+const REFUSED: [&str; 13] = [
+    "service",
+    "servicefile",
+    "passfile",
+    "requirepeer",
+    "sslcrl",
+    "sslcrldir",
+    "sslpassword",
+    "sslcertmode",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "require_auth",
+    "scram_client_key",
+    "scram_server_key",
+];
+
+/// Whether sqlx has the parameter. Those that change nothing for the store are left out, and so are
+/// unknown ones: sqlx would log them with their values, which can be secret.
 fn is_used(name: &str, value: &str) -> Result<bool, DatabaseUrlError> {
     let unsupported = |value: &str, help| {
         let (name, value) = (name.to_owned(), value.to_owned());
@@ -123,9 +192,7 @@ fn is_used(name: &str, value: &str) -> Result<bool, DatabaseUrlError> {
         // One host: an append to a standby fails, and is retried after the promotion.
         "target_session_attrs" if ["any", "read-write", "primary"].contains(&value) => Ok(false),
         "target_session_attrs" => unsupported(value, "name the host of a standby"),
-        "host" | "hostaddr" if value.contains(',') || value.contains("%2C") => {
-            Err(DatabaseUrlError::SeveralHosts)
-        }
+        "host" | "hostaddr" | "port" if is_list(value) => Err(DatabaseUrlError::SeveralHosts),
         "gssencmode" if value == "require" => {
             unsupported(value, "encrypt with sslmode=verify-full")
         }
@@ -133,30 +200,16 @@ fn is_used(name: &str, value: &str) -> Result<bool, DatabaseUrlError> {
             unsupported(value, "remove it, and verify the server with sslmode=verify-full")
         }
         "sslnegotiation" if value == "direct" => unsupported(value, "remove it"),
-        // Their values can be secret.
-        "service" | "passfile" | "requirepeer" | "sslcrl" | "sslpassword" | "require_auth" => {
+        _ if REFUSED.contains(&name) || name.starts_with("oauth_") => {
             unsupported("...", "remove it")
         }
-        // Without effect on a connection that is made: timeouts and keepalives are the store's.
-        "connect_timeout"
-        | "keepalives"
-        | "keepalives_idle"
-        | "keepalives_interval"
-        | "keepalives_count"
-        | "tcp_user_timeout"
-        | "client_encoding"
-        | "gssencmode"
-        | "channel_binding"
-        | "sslnegotiation"
-        | "sslcompression"
-        | "sslsni"
-        | "fallback_application_name"
-        | "load_balance_hosts"
-        | "pgbouncer"
-        | "replication"
-        | "krbsrvname"
-        | "gsslib" => Ok(false),
-        _ => Ok(true),
+        _ if WITHOUT_EFFECT.contains(&name) => Ok(false),
+        _ if USED.contains(&name) => Ok(true),
+        _ if name.starts_with("options[") || name.starts_with("options%5") => Ok(true),
+        _ => {
+            tracing::warn!(parameter = name, "a parameter of the database URL has no effect");
+            Ok(false)
+        }
     }
 }
 
@@ -193,18 +246,27 @@ mod tests {
             "postgres://u:p@one,two/d",
             "postgres://u:p@one:5432,two:5433/d?target_session_attrs=read-write",
             "postgres://u:p@/d?host=one,two",
+            "postgres://u:p@/d?host=one%2ctwo",
+            "postgres://u:p@one%2Ctwo/d",
+            "postgres://u:p@one/d?port=5432,5433",
         ] {
             assert!(refused(url).contains("several hosts"), "{url}");
         }
         assert!(refused("host=one dbname=d").contains("no URL of PostgreSQL"));
         let standby = "postgres://u:p@one/d?target_session_attrs=standby";
         assert!(refused(standby).contains("target_session_attrs=standby"));
+        for name in ["ssl_min_protocol_version", "sslcrldir", "oauth_client_secret"] {
+            let said = refused(&format!("postgres://u:p@one/d?{name}=hunter2"));
+            assert!(said.contains(name) && !said.contains("hunter2"), "{said}");
+        }
+        let no_file = refused("postgres://u:p@one/d?ssl-ca=/nowhere/ca.pem");
+        assert!(no_file.contains("ssl-ca=/nowhere/ca.pem"), "{no_file}");
     }
 
     #[test]
     fn parameters_of_providers_that_change_nothing_are_accepted() {
         let url = "postgres://u:p@h/d?sslmode=require&channel_binding=prefer&target_session_attrs=\
-                   read-write&connect_timeout=10&pgbouncer=true";
+                   read-write&connect_timeout=10&pgbouncer=true&pool_timeout=5";
         assert_eq!(connect_options(url, "annals").unwrap().get_database(), Some("d"));
     }
 }
