@@ -49,19 +49,21 @@ impl ProjectionLease {
         owner: &str,
         duration: Duration,
     ) -> Result<(Self, Option<Checkpoint>), sqlx::Error> {
-        let mut connection = store.pool().acquire().await?.detach();
+        let mut connection = store.within_deadline(store.pool().acquire()).await?.detach();
         let row = loop {
-            // A transaction of its own: the pool can return a connection inside another one.
-            let mut transaction = begin(store, &mut connection).await?;
-            let acquired = sqlx::query(store.statements().projection_acquire.clone())
-                .bind(version.name)
-                .bind(version.number)
-                .bind(owner)
-                .bind(milliseconds(duration))
-                .fetch_optional(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            if let Some(row) = acquired {
+            let acquired = async {
+                // A transaction of its own: the pool can return a connection inside another one.
+                let mut transaction = begin(store, &mut connection).await?;
+                let acquire = sqlx::query(store.statements().projection_acquire.clone())
+                    .bind(version.name)
+                    .bind(version.number)
+                    .bind(owner)
+                    .bind(milliseconds(duration));
+                let acquired = acquire.fetch_optional(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(acquired)
+            };
+            if let Some(row) = store.within_deadline(acquired).await? {
                 break row;
             }
             tokio::time::sleep(duration / 10).await;
@@ -121,7 +123,7 @@ impl ProjectionLease {
             .bind(position)
             .bind(error)
             .execute(&mut *connection);
-        recorded.await.map(drop)
+        self.store.within_deadline(recorded).await.map(drop)
     }
 
     /// Stores the progress in the transaction of the events that led to it. Once that is committed,
@@ -163,10 +165,13 @@ pub(super) async fn release(
     version: &ProjectionVersion,
     epoch: i64,
 ) -> Result<(), sqlx::Error> {
-    let mut own = store.pool().acquire().await?.detach();
-    let mut transaction = begin(store, &mut own).await?;
-    let released = sqlx::query(store.statements().projection_release.clone());
-    let released = released.bind(version.name).bind(version.number).bind(epoch);
-    released.execute(&mut *transaction).await?;
-    transaction.commit().await
+    let released = async {
+        let mut own = store.pool().acquire().await?.detach();
+        let mut transaction = begin(store, &mut own).await?;
+        let release = sqlx::query(store.statements().projection_release.clone());
+        let release = release.bind(version.name).bind(version.number).bind(epoch);
+        release.execute(&mut *transaction).await?;
+        transaction.commit().await
+    };
+    store.within_deadline(released).await
 }

@@ -173,7 +173,8 @@ impl<P: Projection> ProjectionRunner<P> {
         let (lease, checkpoint) = acquired?;
         self.epoch.store(lease.epoch(), Ordering::Relaxed);
         self.wait_until_due(&lease).await?;
-        let mut follow = self.projection.events().skipping(version.skipped(&self.store).await?);
+        let skipped = self.store.within_deadline(version.skipped(&self.store)).await?;
+        let mut follow = self.projection.events().skipping(skipped);
         if let Some(checkpoint) = checkpoint {
             follow = follow.after(checkpoint);
         }
