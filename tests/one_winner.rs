@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals_store::{
-    APPEND_BYTES_MAX, Append, AppendError, ExpectedVersion, Refusal, Store, StreamName, Version,
+    APPEND_BYTES_MAX, Append, AppendCondition, AppendError, ExpectedVersion, Refusal, Store,
+    StreamName, Tag, Version,
 };
 use annals_testkit::{Must, Testbed, account, closed, deposited, deposited_for, opened};
 use tokio::sync::Barrier;
@@ -120,9 +121,9 @@ async fn a_conflict_carries_the_events_since_the_expected_version_if_asked_for()
 #[tokio::test]
 async fn the_events_in_a_conflict_are_limited_by_their_size() {
     let bed = Testbed::new("limited").await;
-    let stream = account("a");
+    let (stream, tag) = (account("a"), Tag::new("large").must("make a tag"));
     // Each has some 900 kB: together more than one value of JSON can have.
-    let large = |sequence| deposited_for(sequence, &"x".repeat(900_000));
+    let large = |sequence| deposited_for(sequence, &"x".repeat(900_000)).with_tag(&tag);
     let open = Append::to(&stream, ExpectedVersion::NoStream, [opened("ann")]);
     bed.store().append(&open).await.must("append");
     for sequence in [0, 25, 50, 75] {
@@ -130,6 +131,12 @@ async fn the_events_in_a_conflict_are_limited_by_their_size() {
         let append = Append::to(&stream, ExpectedVersion::Any, events);
         bed.store().append(&append).await.must("append");
     }
+    let under = AppendCondition::no_event_with(tag.clone());
+    let late = Append::to(&account("b"), ExpectedVersion::NoStream, [opened("bob")]).under(under);
+    let error = bed.store().append(&late.with_conflict_events(100)).await.unwrap_err();
+    let conflict = error.conflict_of_tag(&tag).must("lose by an event with the tag");
+    assert_eq!(conflict.events.len(), 8);
+
     let stale = Append::to(&stream, ExpectedVersion::Exactly(Version::FIRST), [deposited(9)]);
     let stale = stale.with_conflict_events(100);
     let mut transaction = bed.store().pool().begin().await.must("begin");
