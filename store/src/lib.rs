@@ -67,7 +67,8 @@
 //!
 //! `vault` adds `VaultKeyProvider`, which keeps the wrapping key of personal data in HashiCorp
 //! Vault or OpenBao; `aws-kms` adds `AwsKmsKeyProvider`, which keeps it in the AWS Key Management
-//! Service.
+//! Service. Their connections over `https` need `tls-native-tls`, also where PostgreSQL is reached by
+//! `tls-rustls`.
 //!
 //! `examples/bank` in the repository is the tutorial, and docs/guide explains it.
 //!
