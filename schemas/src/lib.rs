@@ -63,8 +63,10 @@
 //! | `duration` | [`AvroDuration`] |
 //!
 //! The module of each type of time goes into `#[serde(with = "annals_schemas::date")]`, and its
-//! `option` into that of an `Option`. A `float` or `double` may not be NaN or infinite
-//! ([`EncodeError::NotFinite`]), since JSON has no such numbers.
+//! `option` into that of an `Option`. An array or a map of them needs a newtype for its elements,
+//! with this attribute and `#[serde(transparent)]`. The logical type `big-decimal` has no type.
+//! A `float` or `double` may not be NaN or infinite ([`EncodeError::NotFinite`]), since JSON has no
+//! such numbers.
 //!
 //! A newtype needs `#[serde(transparent)]`. Avro has no `u64`, and a record here may not contain
 //! itself. An Avro `uuid` that is a `string` is a `uuid::Uuid` with
