@@ -60,7 +60,7 @@ async fn execute_command(process: Invocation) -> Result<ExitCode> {
     }
     let store = store(&config, store_options(&command, &config)).await?;
     if let CliCommand::Run = command {
-        return publish(process, store).await;
+        return Box::pin(publish(process, store)).await;
     }
     if let CliCommand::Status = command {
         let status = Status::read(&config, &store).await?;
@@ -174,7 +174,7 @@ async fn publish(process: Invocation, store: Store) -> Result<ExitCode> {
     let (configs, received) = watch::channel(config);
     let reloader = Reloader { arguments, effective, log, pool: store.pool().clone(), configs };
     drop(tokio::spawn(reloader.run(hangup)));
-    match run(received, store, shutdown).await {
+    match Box::pin(run(received, store, shutdown)).await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(failure) => halt(failure, format),
     }
