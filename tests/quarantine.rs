@@ -266,6 +266,18 @@ async fn a_refused_schema_of_many_streams_holds_their_category_in_bounded_memory
     let bytes = relay.peak_bytes();
     assert!((1..REFUSED_BYTES_MAX).contains(&bytes), "{bytes} bytes");
     assert!(relay.terminate().await.success());
+
+    // When they are released, no statement goes through all of them: it would take too long, and
+    // would be tried again for ever.
+    bed.relay().must_run(&["quarantine", "release"]).await;
+    let slowly = include_str!("sql/read_slowly.sql");
+    sqlx::raw_sql(slowly).execute(bed.store().pool()).await.must("have rows read slowly");
+    append(&bed, &ledger, [deposited(2)]).await;
+    let mut relay = RelayProcess::start(&bed.relay());
+    follower.until_count(3).await;
+    let accounts = bed.follow();
+    accounts.until_count(2).await;
+    assert!(relay.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

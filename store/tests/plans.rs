@@ -100,7 +100,7 @@ const FILTERS: [(&str, &str); 6] = [
 ];
 
 /// The other statements.
-static OTHERS: [Plan; 8] = [
+static OTHERS: [Plan; 10] = [
     Plan {
         name: "stream_version",
         statement: include_str!("../sql/stream_version.sql"),
@@ -136,6 +136,18 @@ static OTHERS: [Plan; 8] = [
         statement: include_str!("../sql/outbox_page_by_position.sql"),
         arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 90000, 95000, '{1,2,3}'",
         index: "events_pkey",
+    },
+    Plan {
+        name: "outbox_page_of_category",
+        statement: include_str!("../sql/outbox_page_of_category.sql"),
+        arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 90000, 95000, 'filler', 1::smallint, 500",
+        index: "events_category",
+    },
+    Plan {
+        name: "outbox_page_of_stream",
+        statement: include_str!("../sql/outbox_page_of_stream.sql"),
+        arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 90000, 'filler-7', 500",
+        index: "events_stream_version",
     },
     Plan {
         name: "follow_page_of_all",
@@ -354,6 +366,33 @@ async fn filled(bed: &Testbed) -> PgConnection {
     let fill = sqlx::raw_sql(include_str!("sql/fill.sql")).execute(&mut connection).await;
     fill.must("fill the tables");
     connection
+}
+
+/// Also where versions are missing: it reads what a search needs, and its own rows.
+#[tokio::test]
+async fn a_page_in_the_middle_of_a_long_stream_reads_no_more_than_its_rows() {
+    const BLOCKS_MAX: f64 = 200.0;
+    let bed = Testbed::new("long_stream").await;
+    let mut connection = filled(&bed).await;
+    let lengthen =
+        sqlx::raw_sql(include_str!("sql/long_stream.sql")).execute(&mut connection).await;
+    lengthen.must("fill a long stream");
+    let page = include_str!("../sql/outbox_page_of_stream.sql");
+    prepare(&mut connection, "outbox_page_of_stream", page).await;
+    let arguments =
+        "pg_current_snapshot(), 100000, 0, pg_current_snapshot(), 130000, 0, 115000, 'long', 50";
+    let explain = format!(
+        "explain (analyze, buffers, format json) execute outbox_page_of_stream ({arguments})"
+    );
+    let query = sqlx::query_scalar(AssertSqlSafe(explain)).persistent(false);
+    let plan: serde_json::Value = query.fetch_one(&mut connection).await.must("read a page");
+    let fact = |name: &str| {
+        let fact = plan.pointer(&format!("/0/Plan/{name}"));
+        fact.and_then(serde_json::Value::as_f64).must("find a fact of the plan")
+    };
+    assert!(fact("Actual Rows") > 49.0, "{plan:#}");
+    let blocks = fact("Shared Hit Blocks") + fact("Shared Read Blocks");
+    assert!(blocks < BLOCKS_MAX, "{blocks} blocks:\n{plan:#}");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ pub(crate) mod schema_lookups;
 mod senders;
 mod sending;
 mod standby;
+mod step_limit;
 mod topic_worker;
 mod topics;
 mod topics_log;

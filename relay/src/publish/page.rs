@@ -19,13 +19,12 @@ use crate::publish::predecessors::name_previous;
 use crate::publish::reader::{Reader, ReaderParts};
 use crate::publish::rows::{RowsRead, collect};
 use crate::publish::standby;
+use crate::publish::step_limit::StepLimit;
 use crate::report::failure::Failure;
 
 /// The age from which on a checkpoint is written with the next batch, also if the batch has no
 /// event of the shard: otherwise a quiet shard would be read from far back after a restart.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(5);
-/// The most positions of one statement, if few of them have events for the page.
-const STEP_MAX: i64 = 1 << 20;
 
 /// Shards with the same cursor, and the end of the window that they publish.
 #[derive(Clone, Copy)]
@@ -64,6 +63,7 @@ impl Reader {
         for shard in &mut shards {
             shard.last = last.get(&shard.shard()).copied().or(shard.last);
         }
+        self.steps.page_read();
         let batch = (!collector.is_empty()).then(|| self.batch(collector, &shards));
         let cursors = shards.into_iter().map(|cursor| (shard(cursor.shard()), cursor)).collect();
         Ok(Page { batch, cursors, has_more })
@@ -154,8 +154,9 @@ impl Reader {
             }
             let room = page.collector.room(self.event_bytes);
             let room = i64::try_from(room.get()).unwrap_or(i64::MAX);
-            step = room.max(step);
+            step = self.steps.begin(room.max(step));
             let (read, end) = self.stretch(group, stretch, step, page).await?;
+            self.steps.ended();
             self.rows_read(&read, usize::try_from(step).unwrap_or(usize::MAX));
             after = match read.last {
                 Some(last) if read.is_cut || end < last => last,
@@ -166,7 +167,7 @@ impl Reader {
                 break;
             }
             // If few positions have events for the page, more of them are read at once.
-            step = if read.events == 0 { step.saturating_mul(4).min(STEP_MAX) } else { room };
+            step = if read.events == 0 { StepLimit::wider(step) } else { room };
         }
         if window.next_page(late, after) == NextPage::End {
             return Ok(Cursor::done(until));

@@ -2,15 +2,18 @@
 //! own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use annals_store::Position;
 use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
 
 use crate::model::checkpoint::{Cursor, EntryId};
 use crate::model::quarantine::{Cause, Entry, EntryState, Kind, ShardCursor, category_of};
 use crate::publish::page_builder::{PageBuilder, RetriedCategory};
 use crate::publish::reader::{Reader, ReaderParts};
-use crate::publish::rows::collect;
+use crate::publish::rows::{RowsRead, collect};
+use crate::publish::step_limit::StepLimit;
 use crate::report::failure::Failure;
 
 /// The interval at which the topic of a quarantined category is checked.
@@ -74,6 +77,7 @@ impl Reader {
         if name.0 == Kind::Stream && shard.quarantine.has(Kind::Category, category) {
             return Ok(());
         }
+        let mut step = 0;
         while let Some(entry) = shard.quarantine.get(name).cloned() {
             if page.waits {
                 page.has_more = true;
@@ -92,7 +96,7 @@ impl Reader {
             } else if let Some(until) = shard.window_of(&entry).cloned() {
                 let window = EntryWindow { shard, name, entry: &entry, until: &until };
                 page.retried = self.retried(&window);
-                self.entry_page(&window, page).await?
+                self.entry_page(&window, &mut step, page).await?
             } else {
                 return Ok(());
             };
@@ -116,43 +120,71 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads the window of an entry, or as much of it as there is room for; returns the cursor
-    /// after it.
+    /// Reads one statement's worth of the window of an entry; returns the cursor after it, and the
+    /// number of positions that the next statement wants.
     async fn entry_page(
         &mut self,
         of: &EntryWindow<'_>,
+        step: &mut i64,
         page: &mut PageBuilder,
     ) -> Result<Cursor, Failure> {
-        let EntryWindow { shard, name: (kind, name), entry, until } = *of;
+        let EntryWindow { entry, until, .. } = *of;
         let window = Window { since: &entry.cursor.since, until };
-        let events_max = page.collector.room(self.event_bytes);
         let late = self.late(window).await?;
         // The whole rest of the window is behind this position.
         let after = match window.next_page(late, entry.cursor.after) {
             NextPage::ByXid { after } | NextPage::ByPosition(PositionRange { after, .. }) => after,
             NextPage::End => return Ok(Cursor::done(until)),
         };
+        let room = page.collector.room(self.event_bytes);
+        let room = i64::try_from(room.get()).unwrap_or(i64::MAX);
+        *step = self.steps.begin(room.max(*step));
+        let (read, end) = self.entry_stretch(of, (after, *step), page).await?;
+        self.steps.ended();
+        *step = if read.events == 0 { StepLimit::wider(*step) } else { room };
+        if !read.is_cut && end == until.position {
+            return Ok(Cursor::done(until));
+        }
+        let last = if read.is_cut { read.last.unwrap_or(after) } else { end };
+        Ok(entry.cursor.within(until, last))
+    }
+
+    /// Reads so many positions of the window of an entry, or so many events of a stream, as far as
+    /// there is room; returns the position up to which it has read all.
+    async fn entry_stretch(
+        &mut self,
+        of: &EntryWindow<'_>,
+        (after, step): (Position, i64),
+        page: &mut PageBuilder,
+    ) -> Result<(RowsRead, Position), Failure> {
+        let EntryWindow { shard, name: (kind, name), entry, until } = *of;
+        let window = Window { since: &entry.cursor.since, until };
+        let room = page.collector.room(self.event_bytes);
+        let events_max = usize::try_from(step).ok().and_then(NonZeroUsize::new);
+        let events_max = room.min(events_max.unwrap_or(room));
         let ReaderParts { store, encoder, connection, skipped } = self.parts().await?;
-        let limits = PageLimit { after, events_max };
-        let read = match kind {
+        let (read, last) = match kind {
             Kind::Stream => {
+                let limits = PageLimit { after, events_max };
                 let rows = store.outbox_page_of_stream(connection, window, name, limits);
-                collect(rows, encoder, skipped, page, |_| false).await?
+                (collect(rows, encoder, skipped, page, |_| false).await?, until.position)
             }
             Kind::Category => {
+                let last = until.position.min(after.saturating_add(step));
+                let limits = (PositionRange { after, last }, events_max);
                 let category = (name.as_str(), shard.shard());
                 let rows = store.outbox_page_of_category(connection, window, category, limits);
                 // A stream with an entry of its own continues from its own cursor.
                 let is_left_out =
                     |event: &OutboxEvent<'_>| shard.quarantine.has(Kind::Stream, event.stream);
-                collect(rows, encoder, skipped, page, is_left_out).await?
+                (collect(rows, encoder, skipped, page, is_left_out).await?, last)
             }
         };
         self.rows_read(&read, events_max.get());
-        if read.events < events_max.get() && !read.is_cut {
-            return Ok(Cursor::done(until));
-        }
-        Ok(entry.cursor.within(until, read.last.unwrap_or(after)))
+        // Fewer than there was room for: these were all.
+        let is_all = read.events < events_max.get();
+        let end = if is_all { last } else { read.last.unwrap_or(after) };
+        Ok((read, end))
     }
 
     /// Whether a category waits for an id that the registry has not given.

@@ -21,6 +21,7 @@ use crate::model::quarantine::ShardCursor;
 use crate::publish::encoder::Encoder;
 use crate::publish::operator_requests::OperatorRequests;
 use crate::publish::rows::{RowsLeft, RowsRead};
+use crate::publish::step_limit::StepLimit;
 use crate::report::failure::{Component, Failure};
 use crate::report::kafka_failure::KafkaFailure;
 use crate::report::threads::locked;
@@ -105,6 +106,7 @@ impl ReaderHandle {
             late: HashMap::new(),
             seen: None,
             event_bytes: 0,
+            steps: StepLimit::default(),
             recorded: HashMap::new(),
             checked: HashMap::new(),
             registry_checked: None,
@@ -187,6 +189,7 @@ pub(crate) struct Reader {
     seen: Option<LogEnd>,
     /// The size of the events that were last read.
     pub(super) event_bytes: usize,
+    pub(super) steps: StepLimit,
     /// The quarantine entries that PostgreSQL has recorded.
     pub(super) recorded: HashMap<EntryId, Option<Cursor>>,
     /// When a quarantined category was last checked.
@@ -262,6 +265,9 @@ impl Reader {
         let done = done.unwrap_or_else(|elapsed| Err(Failure::late(action, elapsed)));
         let Err(failure) = &done else { return done };
         self.connection = None;
+        if matches!(failure, Failure::Outage { of: Component::Database, .. }) {
+            self.steps.failed();
+        }
         match failure {
             // These leave the topics and schemas that can be published as they are.
             Failure::Quarantine(_) | Failure::Outage { of: Component::Registry, .. } => {

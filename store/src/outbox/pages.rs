@@ -1,5 +1,7 @@
 //! Queries for the pages of a window.
 
+use std::num::NonZeroUsize;
+
 use futures_util::stream::{Stream, TryStreamExt};
 use sqlx::PgConnection;
 
@@ -82,8 +84,8 @@ impl Store {
             .map_err(Error::database_each("read a stream of the outbox"))
     }
 
-    /// A page of the events of one category and one shard in a window, in position order. A page
-    /// with fewer events than its limit is the last one. Rows are read as the server sends them.
+    /// The events of one category and one shard in a window and in a range of positions, in
+    /// position order, up to a maximum number. Rows are read as the server sends them.
     ///
     /// # Errors
     /// Items are [`Error::Database`]; the stream ends there.
@@ -92,13 +94,15 @@ impl Store {
         connection: &'c mut PgConnection,
         window: Window<'_>,
         (category, shard): (&str, i16),
-        page: PageLimit,
+        (range, events_max): (PositionRange, NonZeroUsize),
     ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
+        let PositionRange { after, last } = range;
         window
-            .bind_to(self.statements().outbox_page_of_category.clone(), page.after)
+            .bind_to(self.statements().outbox_page_of_category.clone(), after)
+            .bind(last)
             .bind(category.to_owned())
             .bind(shard)
-            .bind(page.rows_max())
+            .bind(PageLimit { after, events_max }.rows_max())
             .fetch(connection)
             .map_ok(OutboxRow)
             .map_err(Error::database_each("read a category of the outbox"))
