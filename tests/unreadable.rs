@@ -4,7 +4,9 @@
 use std::pin::pin;
 
 use annals_store::{Append, Checkpoint, Error, ExpectedVersion, Follow, Position, Read, Version};
-use annals_testkit::{DEADLINE, Must, RelayProcess, Testbed, account, administer, deposited};
+use annals_testkit::{
+    CATEGORY, DEADLINE, Must, RelayProcess, Testbed, account, administer, deposited,
+};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
@@ -31,8 +33,8 @@ const DAMAGES: [(Damage, &str, &str); 9] = [
     (Damage { metadata: Some(r#"{"correlation_id":"x"}"#), ..NOTHING }, "event", "metadata"),
     (Damage { recorded_at: Some("infinity"), ..NOTHING }, "event", "recorded_at"),
     (Damage { recorded_at: Some("20000-01-01"), ..NOTHING }, "event", "recorded_at"),
-    (Damage { fingerprint: Some(UNKNOWN), ..NOTHING }, "schema", "not registered"),
-    (Damage { fingerprint: Some(WRONG), ..NOTHING }, "schema", "not an Avro definition"),
+    (Damage { fingerprint: Some(UNKNOWN), ..NOTHING }, "event", "not registered"),
+    (Damage { fingerprint: Some(WRONG), ..NOTHING }, "event", "not an Avro definition"),
 ];
 
 async fn append(bed: &Testbed, stream: &str, sequence: i64) -> Uuid {
@@ -105,6 +107,27 @@ async fn an_event_that_cannot_be_read_holds_its_stream_and_everything_else_flows
     follower.until_count(DAMAGES.len() + skipped + 2).await;
     let mended = follower.seen().into_iter().filter(|event| event.stream == "account-bad0");
     assert_eq!(mended.map(|event| event.version.get()).collect::<Vec<_>>(), [0, 1]);
+    assert!(relay.terminate().await.success());
+}
+
+/// The types of a category share one schema: of its definitions, an event needs its own and those
+/// before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_shared_layout_a_definition_that_cannot_be_read_holds_the_streams_with_its_events() {
+    let bed = Testbed::new("unreadable_shared").await;
+    append(&bed, "good", 1).await;
+    plant_wrong_schema(&bed).await;
+    let id = append(&bed, "bad", 1).await;
+    damage(&bed, id, Damage { fingerprint: Some(WRONG), ..NOTHING }).await;
+    append(&bed, "good", 2).await;
+    let layouts = format!("{{ {CATEGORY} = \"union\" }}");
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&settings);
+    follower.until_count(2).await;
+    relay.quarantines_for("event", "account-bad").await;
+    assert!(follower.seen().iter().all(|event| event.stream == "account-good"));
+    assert_eq!(relay.times("quarantined"), 1);
     assert!(relay.terminate().await.success());
 }
 

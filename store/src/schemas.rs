@@ -36,16 +36,36 @@ impl Store {
     /// # Errors
     /// [`Error::Unreadable`] if one cannot be parsed; [`Error::Database`].
     pub async fn recorded_schemas(&self, category: &Category) -> Result<Vec<Schema>, Error> {
+        let definitions = self.definitions_of(category).await?;
+        definitions.into_iter().map(parse).collect()
+    }
+
+    /// The same up to one of them, or all if it is none of them. Later ones, which a later version
+    /// may have written, are not parsed.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if one of these cannot be parsed; [`Error::Database`].
+    pub async fn recorded_schemas_up_to(
+        &self,
+        category: &Category,
+        last: Fingerprint,
+    ) -> Result<Vec<Schema>, Error> {
+        let mut definitions = self.definitions_of(category).await?;
+        let end = definitions.iter().position(|(fingerprint, _)| *fingerprint == last);
+        definitions.truncate(end.map_or(usize::MAX, |end| end.saturating_add(1)));
+        definitions.into_iter().map(parse).collect()
+    }
+
+    async fn definitions_of(
+        &self,
+        category: &Category,
+    ) -> Result<Vec<(Fingerprint, String)>, Error> {
         let rows = sqlx::query(self.statements().schemas_of_category.clone())
             .bind(category.as_str())
             .fetch_all(self.pool());
         let rows = self.within_deadline(rows).await;
         let rows = rows.and_then(|rows| rows.iter().map(definition).collect::<Result<Vec<_>, _>>());
-        let rows = rows.map_err(Error::database("load schemas"))?;
-        let parse = |(fingerprint, text): (Fingerprint, String)| {
-            Schema::parse(&text).map_err(|error| unreadable(fingerprint, &error))
-        };
-        rows.into_iter().map(parse).collect()
+        rows.map_err(Error::database("load schemas"))
     }
 
     pub(crate) async fn schemas_on(
@@ -61,9 +81,9 @@ impl Store {
         }
         let rows = self.load_definitions(connection, &missing).await;
         let rows = rows.map_err(Error::database("load schemas"))?;
-        for (fingerprint, definition) in rows {
-            let schema =
-                Schema::parse(&definition).map_err(|error| unreadable(fingerprint, &error))?;
+        for row in rows {
+            let fingerprint = row.0;
+            let schema = parse(row)?;
             self.add_known(schema);
             found.insert(fingerprint, schema);
         }
@@ -98,6 +118,10 @@ impl Store {
 
 pub(crate) fn definition(row: &PgRow) -> Result<(Fingerprint, String), sqlx::Error> {
     Ok((row.try_get::<i64, _>("fingerprint")?.into(), row.try_get("definition")?))
+}
+
+fn parse((fingerprint, text): (Fingerprint, String)) -> Result<Schema, Error> {
+    Schema::parse(&text).map_err(|error| unreadable(fingerprint, &error))
 }
 
 fn unreadable(fingerprint: Fingerprint, reason: &dyn std::fmt::Display) -> Error {

@@ -39,7 +39,13 @@ pub(crate) struct Encoder {
 
 struct KnownCategory {
     to: Destination,
-    schemas: HashMap<Fingerprint, Result<WriterSchema, String>>,
+    schemas: HashMap<Fingerprint, Result<WriterSchema, Refusal>>,
+}
+
+/// Why no event of a schema can be published.
+struct Refusal {
+    cause: Cause,
+    reason: String,
 }
 
 /// Why an event cannot become a message.
@@ -83,8 +89,8 @@ impl Encoder {
         let category = &self.known[event.category];
         let schema = match &category.schemas[&event.fingerprint] {
             Ok(schema) => schema,
-            Err(reason) => {
-                let entry = new_entry(Cause::Schema, reason.clone(), event);
+            Err(Refusal { cause, reason }) => {
+                let entry = new_entry(*cause, reason.clone(), event);
                 return Err(EncodeFailure::Quarantine(entry));
             }
         };
@@ -209,7 +215,9 @@ impl Encoder {
                 return Err(EncodeFailure::Quarantine(entry));
             }
             // The other events of the schema do not ask again.
-            Err(EncodeFailure::Quarantine(entry)) => Err(entry.reason),
+            Err(EncodeFailure::Quarantine(NewEntry { cause, reason, .. })) => {
+                Err(Refusal { cause, reason })
+            }
             Err(other) => return Err(other),
         };
         self.without_id.remove(event.category);

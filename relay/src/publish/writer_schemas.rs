@@ -79,10 +79,7 @@ async fn versions_up_to(
 ) -> Result<Vec<Schema>, Failure> {
     // The store has checked the name.
     let Ok(category) = Category::new(category) else { return Ok(vec![schema]) };
-    let mut versions = store.recorded_schemas(&category).await?;
-    let end = versions.iter().position(|version| *version == schema);
-    versions.truncate(end.map_or(usize::MAX, |end| end.saturating_add(1)));
-    Ok(versions)
+    Ok(store.recorded_schemas_up_to(&category, schema.fingerprint()).await?)
 }
 
 /// The schema that the types of a category share.

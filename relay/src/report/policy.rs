@@ -90,9 +90,9 @@ impl Failure {
                     .quarantining(Cause::Schema)
             }
             Self::Kafka(failure) => of_kafka(failure),
-            // Without the definition of a schema, no event that was written with it can be read.
+            // The definition of a schema: no event that was written with it can be read.
             Self::Store(annals_store::Error::Unreadable { .. }) => {
-                Policy::halt(Fatal).quarantining(Cause::Schema)
+                Policy::halt(Fatal).quarantining(Cause::Event)
             }
             Self::Diverged { .. } | Self::OtherStore { .. } => Policy::halt(DivergedHistory),
             Self::PublicationRefused(_)
