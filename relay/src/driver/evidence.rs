@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use annals_relay_machine::Operation;
 use annals_store::Position;
 use annals_store::Store;
 use annals_store::outbox::{Bound, LogEnd};
@@ -20,6 +21,7 @@ use crate::publish::uncompared::UncomparedTopics;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
 use crate::report::threads::locked;
+use crate::report::{Report, Reporter};
 use crate::state::RelayTables;
 use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
 
@@ -84,7 +86,7 @@ impl EvidenceCheck {
         &self,
         tables: &RelayTables,
         end: &LogEnd,
-        reader: &ReaderHandle,
+        (reader, reporter): (&ReaderHandle, &Reporter),
     ) -> Result<(), Failure> {
         if self.is_verified(end) {
             return Ok(());
@@ -96,7 +98,7 @@ impl EvidenceCheck {
             // First: a stranger could publish more behind the records that are compared.
             fence_strangers(config, tables, &end.incarnation).await?;
         }
-        let unread = self.comparer.compare(ComparedTopics::All, end).await?;
+        let unread = self.comparer.compare(ComparedTopics::All, end, Some(reporter)).await?;
         let mut later = JoinSet::new();
         if !unread.is_empty() {
             unread.iter().for_each(log_unread);
@@ -147,7 +149,7 @@ impl Comparer {
         loop {
             tokio::time::sleep(COMPARISON_INTERVAL).await;
             let topics = self.uncompared.names();
-            match self.compare(ComparedTopics::Some(topics), &end).await {
+            match self.compare(ComparedTopics::Some(topics), &end, None).await {
                 Ok(unread) if unread.is_empty() => return self.uncompared.replace(unread),
                 Ok(unread) => self.uncompared.replace(unread),
                 Err(failure) if failure.class().halts() => {
@@ -161,17 +163,22 @@ impl Comparer {
         }
     }
 
-    /// Compares topics with the store; returns those that cannot be read, with the reason.
+    /// Compares topics with the store, and reports the progress to a driver that waits for it;
+    /// returns those that cannot be read, with the reason.
     async fn compare(
         &self,
         topics: ComparedTopics,
         end: &LogEnd,
+        waiting: Option<&Reporter>,
     ) -> Result<ByTopic<KafkaFailure>, Failure> {
         let of = (topics, StartOffset::Recorded);
         let mut comparison = Comparison::begin(&self.config, &self.store, of).await?;
         let (mut named, mut diverging) = (Vec::new(), 0_usize);
         let mut unread = ByTopic::new();
         while let Some(compared) = comparison.next().await? {
+            if let Some(reporter) = waiting {
+                reporter.send(Report::Advanced(Operation::ReadCheckpoints)).await;
+            }
             diverging += compared.diverging.len();
             let room = NAMED_MAX.saturating_sub(named.len());
             named.extend(compared.diverging.iter().take(room).map(describe));

@@ -155,6 +155,7 @@ impl Driver {
             tables: self.tables.clone(),
             evidence: self.evidence.clone(),
             write: self.session.next_write(),
+            reporter: reporter.clone(),
         };
         // If they are lost, Kafka or the registry refuses the same events again.
         let new_entries = std::mem::take(&mut self.new_entries);

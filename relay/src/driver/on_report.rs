@@ -37,6 +37,12 @@ impl Driver {
                 self.reader.quarantine_recorded(progress);
                 return None;
             }
+            Report::Advanced(operation) => {
+                if age == Age::Current {
+                    self.watchdog.advanced(operation);
+                }
+                return None;
+            }
             Report::Failed { operation, failure } => {
                 return Some(self.on_failed(generation, operation, failure));
             }

@@ -14,6 +14,7 @@ use crate::model::checkpoint::{Cursor, ShardCheckpoint};
 use crate::model::quarantine::{Cause, Kind, NewEntry, ShardCursor, with_categories};
 use crate::model::shard_number::number;
 use crate::publish::ReaderHandle;
+use crate::report::Reporter;
 use crate::report::failure::Failure;
 use crate::report::threads::in_a_thread;
 use crate::state::{RelayTables, StoredCheckpoints, WriteNumber};
@@ -28,6 +29,7 @@ pub(crate) struct Resume {
     pub(crate) tables: RelayTables,
     pub(crate) evidence: EvidenceCheck,
     pub(crate) write: WriteNumber,
+    pub(crate) reporter: Reporter,
 }
 
 impl Resume {
@@ -45,7 +47,7 @@ impl Resume {
         new_entries: Vec<NewEntry>,
     ) -> Result<Vec<(Lease, ShardCursor)>, Failure> {
         let end = Arc::new(self.reader.clone().end_of_log().await?);
-        self.evidence.verify(&self.tables, &end, &self.reader).await?;
+        self.evidence.verify(&self.tables, &end, (&self.reader, &self.reporter)).await?;
         let origin = || ShardCheckpoint::new(end.history.clone(), Cursor::origin(), Vec::new());
         let shards: Vec<Shard> = leases.iter().map(|lease| lease.shard).collect();
         let checkpoints = checkpoints(&self.config, &self.tables, &shards).await?;

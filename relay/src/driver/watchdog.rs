@@ -72,6 +72,12 @@ impl Watchdog {
         self.under_way.remove(&operation);
     }
 
+    /// An operation that is under way has made progress.
+    pub(crate) fn advanced(&mut self, operation: Operation) {
+        self.progressed = Instant::now();
+        self.under_way.entry(operation).and_modify(|since| *since = Instant::now());
+    }
+
     /// The operation on leases has succeeded or failed: there is one at a time.
     pub(crate) fn leases_answered(&mut self) {
         self.under_way.retain(|operation, _| !operation.is_on_leases());
@@ -180,6 +186,19 @@ mod tests {
         assert_eq!(check(&mut watchdog, Rests::Yes), StallAction::RestartSession);
         watchdog.ordered(&read);
         assert_eq!(check(&mut watchdog, Rests::Yes), StallAction::EndProcess);
+    }
+
+    #[test]
+    fn an_operation_that_advances_is_not_stalled_and_one_that_is_not_under_way_does_not_begin() {
+        let mut watchdog = watchdog();
+        watchdog.ordered(&Action::<(), ()>::ReadCheckpoints(Vec::new()));
+        let Some(before) = Instant::now().checked_sub(watchdog.limit) else { return };
+        watchdog.under_way.insert(Operation::ReadCheckpoints, before);
+        watchdog.advanced(Operation::ReadCheckpoints);
+        assert_eq!(watchdog.check(Rests::Yes), StallAction::None);
+        watchdog.answered(Operation::ReadCheckpoints);
+        watchdog.advanced(Operation::ReadCheckpoints);
+        assert_eq!(watchdog.describe(), "nothing");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) enum Report {
     CheckpointsWritten { slot: Slot, sent: SentBatch },
     /// PostgreSQL has recorded the progress or the end of a quarantine entry.
     QuarantineRecorded(EntryProgress),
+    /// An operation that takes long has made progress.
+    Advanced(Operation),
     /// An operation has failed.
     Failed { operation: Operation, failure: Failure },
 }
