@@ -14,7 +14,7 @@ use crate::kafka::ensure_checkpoint_topic;
 use crate::kafka::topic_admin::TopicAdmin;
 use crate::model::batch::Batch;
 use crate::model::quarantine::ShardCursor;
-use crate::publish::{Senders, fence};
+use crate::publish::{FENCED_AT_ONCE, Senders, fence};
 use crate::report::failure::Failure;
 use crate::report::threads::in_a_thread;
 use crate::report::{Report, Reporter};
@@ -196,10 +196,20 @@ async fn fence_owners(
         return Ok(leases);
     }
     tracing::info!(event = "fencing", transactional_ids = ids.len(), "fencing earlier owners");
-    let these = ids.clone();
-    let of = Arc::clone(&config);
-    in_a_thread("fencing", move || fence(&of, &these)).await?;
-    tables.record_fenced(&session, &leases, &ids).await?;
-    withdraw(&config, ids).await;
-    Ok(leases)
+    let (mut fenced, mut done) = (Vec::new(), Ok(()));
+    for some in ids.chunks(FENCED_AT_ONCE) {
+        let these = some.to_vec();
+        let of = Arc::clone(&config);
+        done = in_a_thread("fencing", move || fence(&of, &these)).await;
+        if done.is_err() {
+            break;
+        }
+        // What is fenced stays so, if one of the others is busy.
+        tables.record_fenced(&session, &leases, some).await?;
+        fenced.extend_from_slice(some);
+    }
+    if !fenced.is_empty() {
+        withdraw(&config, fenced).await;
+    }
+    done.map(|()| leases)
 }

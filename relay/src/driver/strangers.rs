@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
 use crate::kafka::topic_admin::TopicAdmin;
-use crate::publish::fence;
+use crate::publish::{FENCED_AT_ONCE, fence};
 use crate::report::failure::Failure;
 use crate::report::threads::in_a_thread;
 use crate::state::RelayTables;
@@ -70,8 +70,19 @@ pub(crate) async fn fence_all(config: &Arc<Config>, ids: BTreeSet<String>) -> Re
     );
     let config = Arc::clone(config);
     in_a_thread("fencing", move || {
-        fence(&config, &ids)?;
-        ClaimsTopic::new(&config).withdraw(&ids)
+        let (mut fenced, mut done) = (Vec::new(), Ok(()));
+        for some in ids.chunks(FENCED_AT_ONCE) {
+            done = fence(&config, some);
+            if done.is_err() {
+                break;
+            }
+            fenced.extend_from_slice(some);
+        }
+        // What is fenced stays so, if one of the others is busy.
+        if !fenced.is_empty() {
+            ClaimsTopic::new(&config).withdraw(&fenced)?;
+        }
+        done
     })
     .await
 }

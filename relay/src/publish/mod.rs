@@ -30,7 +30,7 @@ use std::sync::Arc;
 use annals_store::Store;
 
 pub(crate) use reader::ReaderHandle;
-pub(crate) use senders::{Senders, fence};
+pub(crate) use senders::{FENCED_AT_ONCE, Senders, fence};
 
 use crate::config::Config;
 use crate::publish::uncompared::UncomparedTopics;

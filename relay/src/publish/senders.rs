@@ -32,7 +32,7 @@ const JOBS_MAX: usize = 2;
 
 /// How many transactional ids are fenced at once: each takes a producer with threads and
 /// connections of its own.
-const FENCED_AT_ONCE: usize = 8;
+pub(crate) const FENCED_AT_ONCE: usize = 8;
 
 /// Both producers of a session, in one generation. Dropped, they commit no further transaction.
 pub(crate) struct Senders {
@@ -152,12 +152,9 @@ fn open(config: &Config, transactional_id: &str) -> Result<Producer, Failure> {
     Ok(producer)
 }
 
-/// Fences the producers of these transactional ids, and aborts their open transactions. Blocks.
+/// Fences the producers of these transactional ids, and aborts their open transactions. All of them
+/// at once: [`FENCED_AT_ONCE`] at most. Blocks.
 pub(crate) fn fence(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
-    transactional_ids.chunks(FENCED_AT_ONCE).try_for_each(|ids| fence_some(config, ids))
-}
-
-fn fence_some(config: &Config, transactional_ids: &[String]) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let ids = transactional_ids.iter();
         let threads: Vec<_> =
