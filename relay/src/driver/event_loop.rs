@@ -1,12 +1,12 @@
 //! The driver's event loop: everything that happens becomes an input of the machine, and its
 //! commands are executed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_relay_machine::{FailureClass, Input, Machine, Operation, Producers, Shard};
+use annals_relay_machine::{FailureClass, Input, Machine, Operation, Producers, Shard, Slot};
 use annals_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval};
@@ -72,6 +72,8 @@ pub(super) struct Driver {
     /// Whether each topic is sent on its own: Kafka refused one of several.
     pub(super) one_topic_at_a_time: bool,
     pub(super) shrinking_batch: ShrinkingBatch,
+    /// The topics of the last batch of each sender.
+    pub(super) sent_topics: BTreeMap<Slot, BTreeSet<Arc<str>>>,
     pub(super) progress: ProgressRecorder,
     pub(super) reporter: Reporter,
     /// The failure that has halted it, until the machine has wound down.
@@ -130,6 +132,7 @@ impl Driver {
             find_all_refused: false,
             one_topic_at_a_time: false,
             shrinking_batch: ShrinkingBatch::new(&config.relay),
+            sent_topics: BTreeMap::new(),
             progress,
             reporter,
             halted_by: None,

@@ -64,6 +64,7 @@ impl Driver {
                 let batch =
                     Batch { send_in_groups, find_all_refused, one_topic_at_a_time, ..batch };
                 self.shrinking_batch.sends(batch.size());
+                self.sent_topics.insert(slot, batch.topics());
                 self.with_senders(|senders| senders.send(slot, batch));
             }
             Action::Commit(slot) => self.with_senders(|senders| senders.commit(slot)),

@@ -174,12 +174,14 @@ impl Driver {
             self.watchdog.answered(operation);
         }
         if self.age(generation) == Age::Current {
-            if operation == Operation::Send {
-                // The topic may have been deleted.
-                self.reader.forget_topics();
-            }
             let is_late = matches!(class, FailureClass::Unavailable | FailureClass::UnknownOutcome);
-            if is_late && matches!(operation, Operation::Send | Operation::Commit) {
+            let is_late = is_late && matches!(operation, Operation::Send | Operation::Commit);
+            if is_late || operation == Operation::Send {
+                // One of its topics may have been deleted. Those of other categories are used as
+                // before.
+                self.forget_sent_topics();
+            }
+            if is_late {
                 // Also if all of Kafka was unavailable: it grows within a few transactions.
                 let acknowledged = match failure {
                     Failure::Kafka(KafkaFailure::Slow { acknowledged, .. }) => Some(acknowledged),
@@ -192,6 +194,13 @@ impl Driver {
             self.handle(operation, class, failure);
         }
         Input::Failed { generation, operation, class }
+    }
+
+    /// Has the topics of the batches under way looked up again.
+    fn forget_sent_topics(&self) {
+        let topics = self.sent_topics.values().flatten();
+        let categories = topics.filter_map(|topic| self.config.category(topic));
+        self.reader.forget_some_topics(categories.map(str::to_owned));
     }
 
     /// The consequence of a failure. A topic that is refused when its records are sent is left out:

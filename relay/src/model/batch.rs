@@ -36,6 +36,19 @@ impl Batch {
         BatchSize { events: self.messages.len(), bytes: self.bytes }
     }
 
+    /// The topics of its records.
+    pub(crate) fn topics(&self) -> BTreeSet<Arc<str>> {
+        let mut topics = BTreeSet::new();
+        let mut last: Option<&Arc<str>> = None;
+        for Message { topic, .. } in &self.messages {
+            if !last.is_some_and(|last| Arc::ptr_eq(last, topic)) {
+                topics.insert(Arc::clone(topic));
+            }
+            last = Some(topic);
+        }
+        topics
+    }
+
     /// Whether all of its records go to one topic.
     pub(crate) fn has_one_topic(&self) -> bool {
         let mut topics = self.messages.iter().map(|message| &message.topic);

@@ -232,7 +232,13 @@ impl Encoder {
         self.topics.clone()
     }
 
-    /// Clears its caches: after a failure, topics and schemas are looked up again.
+    /// Has the topics and schemas of some categories looked up again.
+    pub(crate) fn forget_some(&mut self, categories: &BTreeSet<String>) {
+        self.known.retain(|category, _| !categories.contains(category));
+        self.topics.forget_some(categories);
+    }
+
+    /// Clears its caches: topics and schemas are looked up again.
     pub(crate) fn forget(&mut self) {
         self.known.clear();
         self.topics.forget();

@@ -2,11 +2,11 @@
 //! other.
 
 use crate::model::checkpoint::EntryId;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use annals_relay_machine::{Completion, Operation, Shard};
+use annals_relay_machine::{Completion, FailureClass, Operation, Shard};
 use annals_store::Store;
 use annals_store::outbox::{Bound, LateEvents, LogEnd, Window};
 use sqlx::{Connection, PgConnection};
@@ -62,6 +62,7 @@ struct PendingRequests {
     page: Option<(Reporter, Vec<(Shard, ShardCursor)>)>,
     forgets_requests: bool,
     forgets_topics: bool,
+    forgotten_topics: BTreeSet<String>,
     /// Whether partitions without a leader or replicas are looked for.
     suspects_topics: bool,
     /// Categories whose topics Kafka has refused when their records were sent.
@@ -145,6 +146,11 @@ impl ReaderHandle {
     /// Has topics and schemas looked up again before the next page.
     pub(crate) fn forget_topics(&self) {
         self.inbox.change(|pending| pending.forgets_topics = true);
+    }
+
+    /// Has the topics and schemas of some categories looked up again before the next page.
+    pub(crate) fn forget_some_topics(&self, categories: impl Iterator<Item = String>) {
+        self.inbox.change(|pending| pending.forgotten_topics.extend(categories));
     }
 
     /// Has the next pages limited to another size.
@@ -241,6 +247,7 @@ impl Reader {
         if forgets_requests {
             self.requests.forget();
         }
+        self.encoder.forget_some(&pending.forgotten_topics);
         if forgets_topics {
             self.encoder.forget();
         }
@@ -255,8 +262,8 @@ impl Reader {
         }
     }
 
-    /// After a failure the connection is not used again, and topics and schemas are looked up
-    /// again.
+    /// After a failure the connection is not used again; what is known of topics and schemas stays,
+    /// unless the failure can concern it.
     fn on_time<T>(
         &mut self,
         action: &'static str,
@@ -268,12 +275,11 @@ impl Reader {
         if matches!(failure, Failure::Outage { of: Component::Database, .. }) {
             self.steps.failed();
         }
-        match failure {
-            // These leave the topics and schemas that can be published as they are.
-            Failure::Quarantine(_) | Failure::Outage { of: Component::Registry, .. } => {
-                self.encoder.forget_refusals();
-            }
-            _ => self.encoder.forget(),
+        let is_outage = failure.class() == FailureClass::Unavailable;
+        if is_outage || matches!(failure, Failure::Quarantine(_)) {
+            self.encoder.forget_refusals();
+        } else {
+            self.encoder.forget();
         }
         self.ready.clear();
         self.without_id.clear();

@@ -85,6 +85,15 @@ impl CategoryTopics {
         state.refused.clear();
     }
 
+    /// Has the topics of some categories checked again before they are used.
+    pub(crate) fn forget_some(&self, categories: &BTreeSet<String>) {
+        let mut state = locked(&self.state);
+        for category in categories {
+            state.ready.remove(category);
+            state.refused.remove(category);
+        }
+    }
+
     /// Kafka has refused a category's topic when its records were sent: it is not ready for a
     /// while.
     pub(crate) fn refuse(&self, category: String, failure: KafkaFailure) {

@@ -82,7 +82,6 @@ impl TopicsState {
 
     /// Records were not acknowledged in time.
     pub(super) fn suspect(&mut self) {
-        self.ready.clear();
         self.suspected_until = Some(Instant::now() + SUSPICION);
     }
 
