@@ -7,6 +7,7 @@ use crate::kafka::claims_topic::ClaimsTopic;
 use crate::kafka::topic_admin::{ByTopic, TopicAdmin};
 use crate::kafka::topic_plan::{TopicFacts, TopicPlan};
 use crate::kafka::topic_setup::ensure_topics;
+use crate::model::message::Destination;
 use crate::model::offsets::{Partitions, RecordOffset, TopicEnds};
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
@@ -133,5 +134,42 @@ impl Worker {
             done
         })
         .await
+    }
+}
+
+/// The destination of a topic, unless it has lost partitions. Those that were added are not used:
+/// each stream stays where it is.
+pub(super) fn destination(
+    topic: &str,
+    recorded: i32,
+    facts: &TopicFacts,
+) -> Result<Destination, Failure> {
+    let found = facts.partitions;
+    if recorded > found {
+        return Err(Failure::Repartitioned { topic: topic.to_owned(), recorded, found });
+    }
+    let batch_bytes_max = facts.batch_bytes_max;
+    Ok(Destination { topic: topic.into(), partitions: recorded, batch_bytes_max })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fewer_partitions_than_recorded_refuse_a_topic_and_added_ones_are_not_used() {
+        let with = |partitions| {
+            let (differences, risks) = (Vec::new(), Vec::new());
+            let facts = TopicFacts {
+                partitions,
+                batch_bytes_max: None,
+                differences,
+                risks,
+                created: false,
+            };
+            destination("account", 4, &facts).map(|to| to.partitions)
+        };
+        assert!(matches!(with(3), Err(Failure::Repartitioned { recorded: 4, found: 3, .. })));
+        assert_eq!([4, 8].map(|partitions| with(partitions).unwrap()), [4, 4]);
     }
 }

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::kafka::topic_admin::ByTopic;
 use crate::kafka::topic_plan::TopicFacts;
 use crate::model::message::Destination;
-use crate::publish::topic_worker::{FoundPartitions, Worker};
+use crate::publish::topic_worker::{FoundPartitions, Worker, destination};
 use crate::publish::topics_state::TopicsState;
 use crate::publish::uncompared::UncomparedTopics;
 use crate::report::failure::Failure;
@@ -339,15 +339,4 @@ impl CategoryTopics {
             }
         }
     }
-}
-
-/// The destination of a topic, unless it has lost partitions. Those that were added are not used:
-/// each stream stays where it is.
-fn destination(topic: &str, recorded: i32, facts: &TopicFacts) -> Result<Destination, Failure> {
-    let found = facts.partitions;
-    if recorded > found {
-        return Err(Failure::Repartitioned { topic: topic.to_owned(), recorded, found });
-    }
-    let batch_bytes_max = facts.batch_bytes_max;
-    Ok(Destination { topic: topic.into(), partitions: recorded, batch_bytes_max })
 }
