@@ -3,7 +3,7 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited, until};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Row};
 
 async fn append(bed: &Testbed) {
     let append = Append::to(&account("a"), ExpectedVersion::Any, (0..10).map(deposited));
@@ -54,6 +54,10 @@ async fn a_deployment_keeps_the_outbox_until_it_is_forgotten_and_continues_only_
     assert_eq!(droppable(&bed).await, 1);
     let unknown = bed.relay().run(&["forget", "other", "--reason", "a test"]).await.unwrap_err();
     assert!(unknown.contains("there is no deployment other"), "{unknown}");
+    let actions = sqlx::query(include_str!("sql/actions.sql")).fetch_all(bed.store().pool()).await;
+    let actions = actions.must("read the recorded actions");
+    let actions = actions.iter().map(|action| [action.get("verb"), action.get("reason")]);
+    assert_eq!(actions.collect::<Vec<[String; 2]>>(), [["forget", "a test"]]);
 
     relay.restart();
     relay.event("outage_began").await;
