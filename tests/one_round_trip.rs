@@ -122,9 +122,10 @@ async fn decide_behind(first: &Store, store: &Store, stream: &StreamName) -> u32
 async fn a_decision_is_made_again_on_the_events_of_its_conflict_without_a_read() {
     let bed = Testbed::new("decided_again").await;
     let (proxy, _) = FaultyLink::before(&bed.database_url()).await;
-    let store = connect(&proxy, &bed).await;
+    // With one connection, all statements are prepared the second time.
+    let options = StoreOptions::default().without_notifications().connections_max(1);
+    let store = options.connect(&proxy.url(&bed.database_url())).await.must("connect");
     let stream = account("a");
-    // The second time, all statements are prepared.
     for is_prepared in [false, true] {
         let before = idle(&proxy, &store).await;
         let tries = decide_behind(bed.store(), &store, &stream).await;
