@@ -22,7 +22,7 @@ pub struct RunTotals {
 }
 
 /// The progress after a committed batch, or at the end of the topics.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct RunProgress<'a> {
     /// Applied events of this batch.

@@ -209,7 +209,7 @@ impl NewEvent {
 }
 
 /// A recorded event.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedEvent {
     /// Its number in the store.

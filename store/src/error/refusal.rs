@@ -11,7 +11,7 @@ use crate::stream::{ExpectedVersion, Position, StreamName, Version};
 use crate::tag::Tag;
 
 /// A stream is not at the version that the append expected.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
     /// The stream.
@@ -25,7 +25,7 @@ pub struct Conflict {
 }
 
 /// Events with a tag are recorded behind those that the append's condition allows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TagConflict {
     /// The tag.
@@ -39,7 +39,7 @@ pub struct TagConflict {
 }
 
 /// One reason why the store wrote nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
     /// A concurrent append came first: read the new events, and decide again.

@@ -98,7 +98,7 @@ impl Follow {
 }
 
 /// An event, and the follower's checkpoint after it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Followed {
     /// The event.

@@ -15,7 +15,7 @@ use crate::stream::{Position, Version};
 use crate::timestamptz::PgTimestamp;
 
 /// The state of a version of a projection; the view `projection_status` has the same for people.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ProjectionStatus {
     /// The version.

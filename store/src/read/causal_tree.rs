@@ -11,7 +11,7 @@ use crate::read::rows::decode_rows;
 use crate::store::Store;
 
 /// An event in a causal tree.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CausalEvent {
     /// The number of events above it.
