@@ -558,30 +558,30 @@ async fn read_balance(store: Store, is_over: Arc<AtomicBool>) -> u32 {
     versions
 }
 
-/// Asserts the progress of version 2 behind its first batch of 100 events.
+/// Asserts the progress of version 2 behind its first batch of 500 events.
 async fn check_progress(store: &Store) {
-    until(store, 2, |status| status.events == 100).await;
+    until(store, 2, |status| status.events == 500).await;
     let built = status(store, 2).await;
     let left = built.log_position.get() - built.position.get();
-    assert_eq!((left, built.lag_since.is_some()), (600, true));
+    assert_eq!((left, built.lag_since.is_some()), (700, true));
     let rate = built.events_per_second.must("have a rate");
     let time_left = built.time_left.must("have a time").as_secs_f64();
-    assert!(rate > 0.0 && (rate * time_left - 600.0).abs() < 1.0, "{rate}/s, {time_left} s");
+    assert!(rate > 0.0 && (rate * time_left - 700.0).abs() < 1.0, "{rate}/s, {time_left} s");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_version_is_built_beside_the_old_one_and_one_switch_shows_it_and_back() {
     let bed = Testbed::new("blue_green").await;
     let store = bed.store();
-    append(store, "a", 1..=700).await;
+    append(store, "a", 1..=1_200).await;
     let _blue = Running::start(store, balances(&Script::plain()), LONG);
-    until(store, 1, |status| status.events == 700).await;
-    let sum: i64 = (1..=700).sum();
+    until(store, 1, |status| status.events == 1_200).await;
+    let sum: i64 = (1..=1_200).sum();
 
     // Held before its second batch ends, it is behind: readers see the old one.
     let script = Script::gated();
     let second = store.project(Balances { version: 2, script: Arc::clone(&script) }).lease(LONG);
-    let green = Running::run(second.batch_events_max(NonZeroUsize::new(100).unwrap()));
+    let green = Running::run(second.batch_events_max(NonZeroUsize::new(500).unwrap()));
     script.gate.add_permits(1);
     check_progress(store).await;
     let early = store.switch_projection(NAME, 2, Duration::ZERO).await.unwrap_err();

@@ -67,15 +67,17 @@ async fn one_process() {
     let version = store.stream_version(&account("none")).await.must("read a version");
     assert_eq!(version, None);
     say("ready");
-    for line in std::io::stdin().lines() {
+    for (number, line) in std::io::stdin().lines().enumerate() {
         let order: Order = serde_json::from_str(&line.must("read an order")).must("read an order");
-        // Three times at once: the first goes directly, the others through the queue.
+        // Three times at once: the first goes directly, the others through the queue. The very first
+        // ones each wait for the schema's registration before.
         let append = order.append();
         let all = (0..3).map(|_| store.append(&append));
         let all = futures_util::future::try_join_all(all).await.must("append");
         assert!(all.iter().all(|appended| appended.events == all[0].events), "{all:?}");
         let times = &histograms(&snapshotter)[telemetry::APPEND_QUEUE_DURATION];
-        assert!(times.iter().filter(|&&time| time > 0.0).count() >= 2, "{times:?}");
+        let queued = times.iter().filter(|&&time| time > 0.0).count();
+        assert!(number == 0 || queued >= 2, "{times:?}");
         let events = all[0].events.iter().map(|(version, at)| (version.get(), at.get()));
         let first = all.iter().filter(|appended| !appended.repeated).count();
         assert!(first <= 1, "{all:?}");

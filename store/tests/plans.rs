@@ -188,7 +188,7 @@ static COSTED: [(&str, &str, &str); 16] = [
         include_str!("../sql/missing_events.sql"),
         "'{40000}', '{00000000-0000-0000-0000-000000000007}'",
     ),
-    ("removed_events", include_str!("../sql/removed_events.sql"), "40000, 45000, 'filler'"),
+    ("removed_events", include_str!("../sql/removed_events.sql"), "40000, 45000, 'filler', false"),
     (
         "causal_tree",
         include_str!("../sql/causal_tree.sql"),
