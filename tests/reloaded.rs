@@ -125,14 +125,16 @@ async fn secrets_come_from_files_are_changed_at_sighup_and_shown_nowhere() {
     a_renewed_certificate_is_taken(&relay, &certificate, &renewed).await;
     assert!(relay.terminate().await.success());
 
+    let (check, status) =
+        tokio::join!(nowhere(&settings, &["check", "--json"]), nowhere(&settings, &["status"]));
     let shown = [
         settings.must_run(&["config"]).await,
         settings.must_run(&["config", "--json"]).await,
         settings.must_run(&["check-config"]).await,
         settings.run_for_code(&["status", "--json"]).await.1,
         settings.run_for_code(&["check", "--json"]).await.1,
-        nowhere(&settings, &["check", "--json"]).await,
-        nowhere(&settings, &["status"]).await,
+        check,
+        status,
         relay.text(),
     ];
     for said in &shown {
@@ -155,7 +157,8 @@ async fn secrets_come_from_files_are_changed_at_sighup_and_shown_nowhere() {
 /// The errors of a command while no component answers.
 async fn nowhere(settings: &RelaySettings, arguments: &[&str]) -> String {
     let (kafka, registry) = ("127.0.0.1:1", "http://127.0.0.1:1");
-    let settings = settings.clone().database("postgres://relay@127.0.0.1:1/nowhere");
+    let settings = settings.clone().in_directory(arguments[0]);
+    let settings = settings.database("postgres://relay@127.0.0.1:1/nowhere");
     let (code, said) = settings.kafka(kafka).registry(registry).run_for_code(arguments).await;
     assert!(code != 0 && !said.is_empty(), "{said}");
     said

@@ -13,7 +13,7 @@ use crate::audit_log::annals;
 /// Maximum number of acknowledged events from one start of the database to its next crash.
 const EVENTS_TO_A_CRASH_MAX: usize = 300;
 const LOAD: LoadOptions =
-    LoadOptions { writers: 24, streams: 12, ahead_events_max: usize::MAX, pace: Pace::Full };
+    LoadOptions { writers: 8, streams: 12, ahead_events_max: usize::MAX, pace: Pace::Full };
 
 /// As if a consumer had received exactly the recorded events: here only the writers and the tables
 /// are compared.

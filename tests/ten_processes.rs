@@ -41,6 +41,8 @@ struct Order {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Answer {
     repeated: bool,
+    /// How many of the appends were in the queue.
+    queued: usize,
     events: Vec<(i64, i64)>,
 }
 
@@ -67,21 +69,19 @@ async fn one_process() {
     let version = store.stream_version(&account("none")).await.must("read a version");
     assert_eq!(version, None);
     say("ready");
-    for (number, line) in std::io::stdin().lines().enumerate() {
+    for line in std::io::stdin().lines() {
         let order: Order = serde_json::from_str(&line.must("read an order")).must("read an order");
-        // Three times at once: the first goes directly, the others through the queue. The very first
-        // ones each wait for the schema's registration before.
+        // Three times at once: one goes directly; one that comes meanwhile, through the queue.
         let append = order.append();
         let all = (0..3).map(|_| store.append(&append));
         let all = futures_util::future::try_join_all(all).await.must("append");
         assert!(all.iter().all(|appended| appended.events == all[0].events), "{all:?}");
         let times = &histograms(&snapshotter)[telemetry::APPEND_QUEUE_DURATION];
         let queued = times.iter().filter(|&&time| time > 0.0).count();
-        assert!(number == 0 || queued >= 2, "{times:?}");
         let events = all[0].events.iter().map(|(version, at)| (version.get(), at.get()));
         let first = all.iter().filter(|appended| !appended.repeated).count();
         assert!(first <= 1, "{all:?}");
-        let answer = Answer { repeated: first == 0, events: events.collect() };
+        let answer = Answer { repeated: first == 0, queued, events: events.collect() };
         say(&serde_json::to_string(&answer).must("write an answer"));
     }
 }
@@ -132,6 +132,7 @@ async fn ten_processes_with_the_same_events_record_them_once_and_get_one_answer(
     for process in &mut processes {
         assert_eq!(process.answer().await, "ready");
     }
+    let mut queued = 0;
     for round in 0..ROUNDS {
         let mode = round % MODES.len();
         let stream = account(round);
@@ -149,6 +150,7 @@ async fn ten_processes_with_the_same_events_record_them_once_and_get_one_answer(
         let mut answers = Vec::new();
         for process in &mut processes {
             let answer: Answer = serde_json::from_str(&process.answer().await).must("read");
+            queued += answer.queued;
             answers.push(answer);
         }
         assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1, "{answers:?}");
@@ -156,4 +158,5 @@ async fn ten_processes_with_the_same_events_record_them_once_and_get_one_answer(
         let version = bed.store().stream_version(&stream).await.must("read a version");
         assert_eq!(version, Version::new(if is_new { 1 } else { 2 }));
     }
+    assert!(queued > 0, "no append was in the queue");
 }
