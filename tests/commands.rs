@@ -107,7 +107,12 @@ async fn print_schemas(bed: &Testbed, printed: &mut Printed<'_>) {
     let exported = printed.json(&["schemas", "export", "--files", path]).await;
     let file = folder.join(CATEGORY).join("MoneyDeposited.v1.avsc");
     assert_eq!(exported["files"], serde_json::json!([file]));
-    for tool in ["flink", "clickhouse", "ksql", "connect"] {
+    for (tool, layout) in
+        [("flink", "record"), ("clickhouse", "record"), ("ksql", "envelope"), ("connect", "record")]
+    {
+        let layouts = format!("{{ {CATEGORY} = \"{layout}\" }}");
+        let settings = printed.settings.clone().variable("ANNALS_RELAY__TOPICS__LAYOUTS", &layouts);
+        let mut printed = Printed { settings: &settings, commands: BTreeSet::new() };
         let flag = format!("--{tool}");
         let printed = printed.json(&["schemas", "export", &flag, CATEGORY]).await;
         assert_eq!(printed["tool"], tool);
