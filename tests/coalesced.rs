@@ -348,7 +348,7 @@ fn one(stream: &StreamName) -> Append {
 #[tokio::test]
 async fn a_stream_that_another_transaction_locks_delays_only_its_own_appends() {
     let bed = Testbed::new("coalesced_locks").await;
-    let store = bed.another_store().await;
+    let store = store_with(&bed, Coalescing::default().direct_max(0)).await;
     for number in 0..20 {
         store.append(&one(&account(number))).await.must("append");
     }
