@@ -465,7 +465,7 @@ async fn a_refused_event_stops_the_projection_until_it_is_skipped_and_is_named_w
     let stopped = status(store, 1).await;
     assert_eq!((stopped.events, stopped.lag_since), (2, behind.recorded_at));
     assert!(stopped.position < stopped.log_position, "{stopped:?}");
-    until(store, 1, |status| status.failure.as_ref().is_some_and(|failed| failed.attempts >= 4))
+    until(store, 1, |status| status.failure.as_ref().is_some_and(|failed| failed.attempts >= 6))
         .await;
     check_pause(store).await;
     // Other projections go on.
