@@ -67,9 +67,17 @@ impl From<sqlx::Error> for ApplyError {
 
 /// Whether an error or one of its causes is a transient one of the database.
 pub(super) fn is_transient_cause(error: &(dyn StdError + 'static)) -> bool {
+    has_cause(error, is_transient)
+}
+
+/// Whether an error or one of its causes is such an error of the database.
+pub(super) fn has_cause(
+    error: &(dyn StdError + 'static),
+    is_so: impl Fn(&sqlx::Error) -> bool,
+) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<sqlx::Error>().is_some_and(is_transient) {
+        if error.downcast_ref::<sqlx::Error>().is_some_and(&is_so) {
             return true;
         }
         next = error.source();

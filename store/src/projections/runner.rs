@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::apply::{ApplyError, apply, causes};
+use super::apply::{ApplyError, apply, causes, has_cause};
 use super::lease::{self, LeaseLost, ProjectionLease, Renewed};
 use super::reader::{CheckpointedBatch, ReadAhead};
 use super::versions::ProjectionVersion;
@@ -286,14 +286,7 @@ fn interruption(error: ApplyError, position: Position) -> Interruption {
 
 /// Whether a limit of time of the session ended a statement or a transaction.
 fn is_limit(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<sqlx::Error>().is_some_and(exceeded_time) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    has_cause(error, exceeded_time)
 }
 
 impl From<LeaseLost> for Interruption {
