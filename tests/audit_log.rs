@@ -28,7 +28,7 @@ pub(crate) fn annals_at(url: &str, arguments: &[&str]) -> Output {
 }
 
 /// Its lines; it must succeed.
-fn lines(bed: &Testbed, arguments: &[&str]) -> Vec<Value> {
+pub(crate) fn lines(bed: &Testbed, arguments: &[&str]) -> Vec<Value> {
     let output = annals(bed, arguments);
     let (text, errors) = (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned());
     assert!(output.status.success(), "annals {arguments:?}: {errors}");
@@ -104,6 +104,42 @@ async fn the_audit_log_of_a_period_a_stream_an_actor_or_a_correlation_is_printed
     archive(&bed, &bob).await;
     check().await;
     assert_eq!(lines(&bed, &["log"]), all);
+}
+
+/// `data` and the two indices of the audit log are for people: Annals works without them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_without_data_and_without_the_indices_of_the_audit_log_has_the_same_log() {
+    const APPENDS: usize = 20;
+    let bed = Testbed::new("without_data").await;
+    let drop = sqlx::raw_sql(include_str!("sql/drop_audit_log_indices.sql"));
+    drop.execute(bed.store().pool()).await.must("drop the indices");
+    let store = StoreOptions::default().without_data().connect(&bed.database_url()).await;
+    let store = store.must("connect");
+    store.migrate().await.must("migrate");
+    store.check().await.must("check");
+    let correlation = Uuid::now_v7();
+    let context = Context::new().correlation_id(correlation);
+    let appends: Vec<Append> = (0..APPENDS)
+        .map(|number| {
+            let event = context.clone().sync_scope(|| deposited(7));
+            Append::to(&account(&number.to_string()), ExpectedVersion::NoStream, [event])
+        })
+        .collect();
+    // Alone, then together.
+    store.append(&appends[0]).await.must("append");
+    let together = appends[1..].iter().map(|append| store.append(append));
+    futures_util::future::try_join_all(together).await.must("append");
+
+    let printed = lines(&bed, &["log", "--correlation", &correlation.to_string()]);
+    assert_eq!(printed.len(), APPENDS);
+    assert!(printed.iter().all(|line| line["data"]["cents"] == 7), "{printed:?}");
+    let recorded = sqlx::query_scalar(include_str!("sql/events_with_data.sql"));
+    let recorded: i64 = recorded.fetch_one(store.pool()).await.must("count");
+    assert_eq!(recorded, 0);
+    append(&bed, &account("0"), deposited(8)).await;
+    let recorded = sqlx::query_scalar(include_str!("sql/events_with_data.sql"));
+    let recorded: i64 = recorded.fetch_one(store.pool()).await.must("count");
+    assert_eq!(recorded, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

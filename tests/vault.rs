@@ -11,6 +11,7 @@ use annals_store::{
 use annals_testkit::{Must, Testbed};
 use serde_json::{Value, json};
 
+use crate::audit_log::lines;
 use crate::erasing::{named, names, stream};
 use crate::key_server::{self, Request};
 
@@ -110,7 +111,7 @@ impl Vault {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_wrapped_rotated_and_rewrapped_by_vault() {
     let bed = Testbed::new("vault").await;
     let vault = Vault::start().await;
@@ -123,8 +124,11 @@ async fn keys_are_wrapped_rotated_and_rewrapped_by_vault() {
     let wrapped = wrapped.bind(subject.as_str());
     let wrapped: Vec<u8> = wrapped.fetch_one(bed.store().pool()).await.must("read the table");
     assert!(wrapped.starts_with(b"vault:v1:"));
-    assert_eq!(keys().rotate().await.must("rotate"), 1);
-    keys().destroy_earlier_wrapping_keys().await.must("destroy version 1");
+    let url = format!("http://{}", vault.address);
+    let provider = ["--vault-address", &url, "--vault-token", TOKEN, "--vault-key", "people"];
+    let command = |action: &[&str]| lines(&bed, &[&["personal"], &provider[..], action].concat());
+    assert_eq!(command(&["rotate"]), [json!({ "rewrapped": 1 })]);
+    assert_eq!(command(&["forget-backups"]), [json!({ "destroyed": true })]);
     assert_eq!(keys().subject(&subject).await.must("get it under version 2"), key);
     let lost = vault.provider(TOKEN).unwrap(&wrapped).await.unwrap_err();
     assert!(!lost.is_retryable, "{lost}");

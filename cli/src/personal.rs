@@ -49,6 +49,9 @@ struct Kms {
     /// The token of its session, if it is a role.
     #[arg(long = "kms-session-token", env = "AWS_SESSION_TOKEN", hide_env_values = true)]
     session_token: Option<String>,
+    /// Another endpoint than that of the region, such as one in a private network.
+    #[arg(long = "kms-endpoint", env = "AWS_ENDPOINT_URL_KMS", value_name = "URL")]
+    endpoint: Option<String>,
     /// The encryption context of the keys, as NAME=VALUE; may be repeated, or separated by commas.
     /// It must be that of the services.
     #[arg(long = "kms-context", env = "ANNALS_KMS_CONTEXT", value_name = "NAME=VALUE")]
@@ -72,7 +75,10 @@ impl Kms {
             session_token: self.session_token.map(Into::into),
         };
         let region = self.region.unwrap_or_default();
-        let provider = AwsKmsKeyProvider::new(&region, &key, credentials)?;
+        let mut provider = AwsKmsKeyProvider::new(&region, &key, credentials)?;
+        if let Some(endpoint) = self.endpoint {
+            provider = provider.at(&endpoint)?;
+        }
         Ok(Some(provider.encryption_context(self.context.into_iter().collect())))
     }
 }

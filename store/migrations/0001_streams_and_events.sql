@@ -228,7 +228,7 @@ create table annals.events (
     fingerprint bigint not null,
     recorded_at timestamptz not null,
     payload bytea not null,
-    data jsonb not null,
+    data jsonb,
     metadata jsonb not null,
     headers jsonb not null,
     xid xid8 not null default pg_current_xact_id(),

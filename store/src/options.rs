@@ -41,6 +41,7 @@ pub struct StoreOptions {
     pub(crate) roles: RolesPolicy,
     pub(crate) compatibility: Compatibility,
     pub(crate) trace: Option<TraceSource>,
+    pub(crate) data: DataPolicy,
     /// None: each append makes a call of its own.
     pub(crate) coalescing: Option<Coalescing>,
 }
@@ -50,6 +51,13 @@ pub struct StoreOptions {
 pub(crate) enum FsyncPolicy {
     Required,
     Optional,
+}
+
+/// Whether events are recorded as JSON beside their payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DataPolicy {
+    Recorded,
+    Omitted,
 }
 
 /// Whether a migration creates the roles of Annals.
@@ -71,6 +79,7 @@ impl Default for StoreOptions {
             roles: RolesPolicy::Create,
             compatibility: Compatibility::default(),
             trace: None,
+            data: DataPolicy::Recorded,
             coalescing: Some(Coalescing::default()),
         }
     }
@@ -174,6 +183,15 @@ impl StoreOptions {
         current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static,
     ) -> Self {
         self.trace = Some(TraceSource::new(current));
+        self
+    }
+
+    /// Records events without `data`, their content as JSON: the column `data` of `annals.events`
+    /// and `annals.event_log` is null. Annals never reads it; people and SQL do. It takes about
+    /// half of the bytes of a small event. Each process decides for the events that it appends.
+    #[must_use]
+    pub const fn without_data(mut self) -> Self {
+        self.data = DataPolicy::Omitted;
         self
     }
 

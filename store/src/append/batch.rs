@@ -77,7 +77,7 @@ impl Store {
             .bind(events().map(|event| event.event_type).collect::<Vec<_>>())
             .bind(events().map(|event| event.schema.fingerprint().get()).collect::<Vec<_>>())
             .bind(events().map(|event| event.payload.as_slice()).collect::<Vec<_>>())
-            .bind(events().map(|event| Json(&event.data)).collect::<Vec<_>>())
+            .bind(events().map(|event| self.data_of(event)).collect::<Vec<_>>())
             .bind(metadata.collect::<Vec<_>>())
             .bind(events().map(|event| Json(&event.headers)).collect::<Vec<_>>())
             .bind(

@@ -1,6 +1,7 @@
 //! The call of the append function: its arguments and its reply.
 
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::types::Json;
 use sqlx::{Executor, PgConnection, Postgres, Row, SqlStr};
@@ -9,6 +10,7 @@ use crate::append::refusal_rows::{self, RefusalRow};
 use crate::append::request::{Append, Appended};
 use crate::error::AppendError;
 use crate::event::NewEvent;
+use crate::options::DataPolicy;
 use crate::store::Store;
 use crate::stream::{Position, Version};
 use crate::timestamptz::PgTimestamp;
@@ -46,13 +48,18 @@ impl Store {
             .bind(events().map(|event| event.event_type).collect::<Vec<_>>())
             .bind(events().map(|event| event.schema.fingerprint().get()).collect::<Vec<_>>())
             .bind(events().map(|event| event.payload.as_slice()).collect::<Vec<_>>())
-            .bind(events().map(|event| Json(&event.data)).collect::<Vec<_>>())
+            .bind(events().map(|event| self.data_of(event)).collect::<Vec<_>>())
             .bind(metadata.collect::<Vec<_>>())
             .bind(events().map(|event| Json(&event.headers)).collect::<Vec<_>>())
             .bind(append.conflict_events_max);
         let query = if append.has_tags() { bind_tags(query, append) } else { query };
         let replied = self.within_deadline(connection.fetch_one(query)).await;
         replied.map(|row| AppendReply::read(&row))
+    }
+
+    /// The JSON that is recorded beside the payload of an event.
+    pub(crate) fn data_of<'a>(&self, event: &'a NewEvent) -> Option<Json<&'a RawValue>> {
+        (self.options().data == DataPolicy::Recorded).then_some(Json(&*event.data))
     }
 
     /// The result of an append with this reply. Loads the schemas of the events in conflicts.
