@@ -1,13 +1,15 @@
 //! Where Kafka answers slowly, what takes many round trips must not take longer than a transaction
-//! may: it would be aborted and tried again for ever.
+//! may: it would be aborted and tried again for ever. A topic that takes long to prepare delays its
+//! category only.
 
 use std::time::Duration;
 
-use annals_store::{Append, ExpectedVersion, NewEvent};
+use annals_store::{Append, ExpectedVersion, NewEvent, StreamName};
 use annals_testkit::{
     CATEGORY, Follower, Must, RelayProcess, Testbed, TwoDoors, account, check, configure_topic,
     create_topic, deposited, deposited_large,
 };
+use sqlx::{Connection, PgConnection};
 
 const EVENTS: i64 = 300;
 const STREAMS: i64 = 15;
@@ -85,4 +87,45 @@ async fn small_batches_are_sent_in_several_transactions() {
     let replayed = slow.must_run(&["replay", "--all", "--reason", "a test"]).await;
     assert!(replayed.contains(&format!("replay 1: {} events", EVENTS + 1)), "{replayed}");
     kafka.link().mend();
+}
+
+/// The relay records in a table what it knows of topics: while it is locked, none can be prepared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_topics_cannot_be_prepared_categories_whose_topics_are_ready_flow() {
+    let bed = Testbed::new("slow_topics").await;
+    let brokers = &bed.environment().kafka;
+    let [in_ledger, in_new] =
+        ["ledger-a", "new-a"].map(|name| StreamName::new(name).must("name a stream"));
+    let append_to = async |stream: &StreamName| {
+        let event = deposited(1).for_category(stream.category());
+        let append = Append::to(stream, ExpectedVersion::Any, [event]);
+        bed.store().append(&append).await.must("append");
+    };
+    let (accounts, ledgers) = (bed.follow(), Follower::start(brokers, &[&bed.topic("ledger")]));
+    let mut relay = RelayProcess::start(&bed.relay());
+    append(&bed, "a", deposited(0)).await;
+    append_to(&in_ledger).await;
+    accounts.until_count(1).await;
+    ledgers.until_count(1).await;
+    let mut locked = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let lock = sqlx::raw_sql(include_str!("sql/lock_topics.sql"));
+    lock.execute(&mut locked).await.must("lock a table");
+
+    append_to(&in_new).await;
+    append(&bed, "a", deposited(1)).await;
+    accounts.until_count(2).await;
+    relay.quarantines_for("topic", "new").await;
+    // What a refused record makes the relay look up again is the topic of the record.
+    limit_batches(&bed).await;
+    append(&bed, "large", deposited_large(0)).await;
+    relay.quarantines_for("record", "account-large").await;
+    append_to(&in_ledger).await;
+    ledgers.until_count(2).await;
+    assert!(!relay.has_event("outage_began"), "the relay waited as a whole");
+
+    locked.close().await.must("unlock the table");
+    Follower::start(brokers, &[&bed.topic("new")]).until_count(1).await;
+    append(&bed, "a", deposited(2)).await;
+    accounts.until_count(3).await;
+    assert!(relay.terminate().await.success());
 }

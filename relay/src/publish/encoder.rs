@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use annals_schemas::Fingerprint;
-use annals_store::Store;
 use annals_store::outbox::OutboxEvent;
+use annals_store::{Position, Store};
 
 use crate::config::Config;
 use crate::model::event_format::WriterSchema;
@@ -15,6 +15,7 @@ use crate::model::quarantine::{Cause, Kind, NewEntry};
 use crate::publish::registry::{Asking, RegistryClient};
 use crate::publish::schema_lookups::{LookupProgress, SchemaLookups};
 use crate::publish::topics::CategoryTopics;
+use crate::publish::topics_state::WantedCategories;
 use crate::publish::uncompared::UncomparedTopics;
 use crate::publish::writer_schemas::{SchemaKey, WriterSchemas};
 use crate::report::failure::Failure;
@@ -29,12 +30,33 @@ pub(crate) struct Encoder {
     schemas: Arc<WriterSchemas>,
     lookups: SchemaLookups,
     known: HashMap<String, KnownCategory>,
-    /// Categories whose topics are to be prepared.
-    wanted: BTreeSet<String>,
-    /// Schemas whose lookups a page waits for.
-    wanted_schemas: HashSet<SchemaKey>,
+    wanted: Wanted,
     /// The schema of a category whose id the registry did not give.
     without_id: HashMap<String, SchemaKey>,
+}
+
+/// What the events of a page need and is not ready.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    /// Categories whose topics are to be prepared.
+    categories: WantedCategories,
+    /// Schemas whose lookups have begun.
+    schemas: HashSet<SchemaKey>,
+}
+
+impl Wanted {
+    /// The number of categories that it is of.
+    pub(crate) fn categories(&self) -> usize {
+        let with_schemas: HashSet<&String> =
+            self.schemas.iter().map(|schema| &schema.category).collect();
+        let with_topics = self.categories.keys().filter(|name| !with_schemas.contains(name));
+        with_schemas.len() + with_topics.count()
+    }
+
+    /// Only the topics.
+    pub(crate) fn of_topics(self) -> Self {
+        Self { schemas: HashSet::new(), ..self }
+    }
 }
 
 struct KnownCategory {
@@ -72,8 +94,7 @@ impl Encoder {
             lookups: SchemaLookups::new(Arc::clone(&schemas)),
             schemas,
             known: HashMap::new(),
-            wanted: BTreeSet::new(),
-            wanted_schemas: HashSet::new(),
+            wanted: Wanted::default(),
             without_id: HashMap::new(),
         }
     }
@@ -118,14 +139,23 @@ impl Encoder {
         if known.is_some_and(|known| known.schemas.contains_key(&fingerprint)) {
             return;
         }
-        if known.is_none() && !self.wanted.contains(category) {
-            self.wanted.insert(category.to_owned());
+        if known.is_none() && !self.wanted.categories.contains_key(category) {
+            self.wanted.categories.insert(category.to_owned(), event.position);
         }
         let key = self.key(event);
-        if !self.wanted_schemas.contains(&key) {
+        if !self.wanted.schemas.contains(&key) {
             self.lookups.want(key.clone(), Asking::Page);
-            self.wanted_schemas.insert(key);
+            self.wanted.schemas.insert(key);
         }
+    }
+
+    /// Whether an event's topic and its schema are ready.
+    pub(crate) fn is_ready(&self, event: &OutboxEvent<'_>) -> bool {
+        let known = self.known.get(event.category);
+        let has_topic = known.is_some() || self.topics.ready(event.category).is_some();
+        let has_schema = known.is_some_and(|of| of.schemas.contains_key(&event.fingerprint));
+        has_topic
+            && (has_schema || self.lookups.progress(&self.key(event)) == LookupProgress::Ended)
     }
 
     fn key(&self, event: &OutboxEvent<'_>) -> SchemaKey {
@@ -137,34 +167,57 @@ impl Encoder {
         SchemaKey { topic, category, fingerprint: event.fingerprint }
     }
 
-    /// Prepares the wanted topics and schemas, as far as that goes until then; without a deadline
-    /// it only begins.
-    pub(crate) async fn prepare(&mut self, until: Option<Instant>) -> Result<(), Failure> {
-        let schemas = std::mem::take(&mut self.wanted_schemas);
-        let wanted = std::mem::take(&mut self.wanted);
-        if !wanted.is_empty() {
-            self.topics.prepare(wanted, until.unwrap_or_else(Instant::now)).await?;
-        }
-        match until {
-            Some(until) if !schemas.is_empty() => self.lookups.wait(&schemas, until).await,
-            _ => Ok(()),
+    /// What is wanted since this was last called.
+    pub(crate) fn take_wanted(&mut self) -> Wanted {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// Begins to prepare what is wanted. Lookups of schemas have begun.
+    pub(crate) fn begin_to_prepare(&self, wanted: &Wanted) {
+        if !wanted.categories.is_empty() {
+            self.topics.want(&wanted.categories);
         }
     }
 
-    /// Prepares the topics of quarantined categories; returns the result of each that is known
-    /// then. A record for a topic with too few replicas would end a transaction.
-    pub(crate) async fn topics_of(
-        &mut self,
-        categories: BTreeSet<String>,
-        until: Instant,
-    ) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
-        self.topics.suspect_some(&categories);
-        self.topics.prepare(categories.clone(), until).await?;
-        let known = categories.into_iter().filter_map(|category| {
-            let known = self.is_known(&category);
-            (!matches!(known, Ok(false))).then(|| (category, known.map(drop)))
-        });
-        Ok(known.collect())
+    /// Prepares what is wanted, as far as that goes until then.
+    pub(crate) async fn prepare(&self, wanted: &Wanted, until: Instant) -> Result<(), Failure> {
+        let Wanted { categories, schemas } = wanted;
+        if !categories.is_empty() {
+            self.topics.prepare(categories, until).await?;
+        }
+        if schemas.is_empty() { Ok(()) } else { self.lookups.wait(schemas, until).await }
+    }
+
+    /// The part of it that is being prepared, without the topics of categories that were published
+    /// before: these are ready again soon.
+    pub(crate) fn unready(&self, wanted: Wanted) -> Wanted {
+        let Wanted { categories, mut schemas } = wanted;
+        schemas.retain(|key| self.lookups.progress(key) == LookupProgress::Pending);
+        Wanted { categories: self.topics.unready(categories), schemas }
+    }
+
+    /// No page waits any longer for those of these that are not ready: their events are refused,
+    /// with this reason if it is the topic.
+    pub(crate) fn are_late(&self, late: &Wanted, reason: &str) {
+        self.topics.are_late(&late.categories, reason);
+        self.lookups.are_late(&late.schemas);
+    }
+
+    /// Begins to check the topics of quarantined categories. A record for a topic with too few
+    /// replicas would end a transaction.
+    pub(crate) fn check_topics(&self, categories: &BTreeSet<String>) {
+        self.topics.suspect_some(categories);
+        // Behind the categories whose events wait in front of others.
+        let last = Position::ORIGIN.saturating_add(i64::MAX);
+        self.topics.want(&categories.iter().map(|category| (category.clone(), last)).collect());
+    }
+
+    /// The result of the last check of a category's topic, if it is known: a refusal once.
+    pub(crate) fn checked_topic(&self, category: &str) -> Option<Result<(), Failure>> {
+        match self.topics.ready(category) {
+            Some(_) => Some(Ok(())),
+            None => self.topics.refused(category).map(Err),
+        }
     }
 
     /// Whether a category that waits for the registry can be tried: the schema that it waits for

@@ -6,6 +6,7 @@ mod operator_requests;
 mod page;
 mod page_builder;
 pub(crate) mod predecessors;
+mod preparation;
 mod quarantined;
 mod reader;
 pub mod registry;

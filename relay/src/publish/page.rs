@@ -50,6 +50,7 @@ impl Reader {
         let mut page = PageBuilder::new(self.limits);
         self.retry_quarantined(&mut shards, &mut page).await?;
         self.read_groups(&mut shards, &now, &mut page).await?;
+        self.make_ready(&shards, &page).await?;
         let PageBuilder { mut collector, has_more, new_entries, last, .. } = page;
         let new_entries = new_entries.into_entries();
         if !new_entries.is_empty() {

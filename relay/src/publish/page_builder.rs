@@ -11,10 +11,6 @@ use crate::model::message::Message;
 use crate::model::quarantine::{Cause, NewEntry};
 use crate::publish::filter::NewEntries;
 
-/// The longest that a page waits for topics and asks for schemas: then it ends, and the next one
-/// continues.
-const PREPARING_MAX: Duration = Duration::from_secs(10);
-
 /// The longest that a page reads: then it ends, and the next one continues behind the positions
 /// that it has read. On a slow connection these are fewer than there is room for.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -30,10 +26,10 @@ pub(crate) struct PageBuilder {
     ends_at: Instant,
     /// When the present share of its time ends.
     share_ends_at: Instant,
-    /// When waiting for topics and asking for schemas has to end.
-    pub(crate) prepare_until: Instant,
     /// Whether an event has to wait for its topic or its schema.
     pub(crate) waits: bool,
+    /// Whether an event that could be published is behind it.
+    pub(crate) delays_others: bool,
     /// The quarantined category that is retried, and whether the registry has not answered again.
     pub(crate) retried: Option<RetriedCategory>,
 }
@@ -55,8 +51,8 @@ impl PageBuilder {
             last: HashMap::new(),
             ends_at: began + PAGE_TIME_MAX,
             share_ends_at: began + PAGE_TIME_MAX,
-            prepare_until: began + PREPARING_MAX,
             waits: false,
+            delays_others: false,
             retried: None,
         }
     }

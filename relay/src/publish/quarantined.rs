@@ -20,8 +20,6 @@ use crate::report::failure::Failure;
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The interval at which the registry is asked for the ids that quarantined categories wait for.
 const REGISTRY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest that a page waits for these checks: other streams must not wait.
-const TOPIC_CHECK_MAX: Duration = Duration::from_secs(2);
 
 /// The window of an entry.
 #[derive(Clone, Copy)]
@@ -43,7 +41,7 @@ impl Reader {
         if shards.iter().all(|shard| shard.quarantine.is_empty()) {
             return Ok(());
         }
-        self.check_topics(shards).await;
+        self.check_topics(shards);
         self.check_registry(shards);
         page.share(2);
         for shard in shards {
@@ -232,31 +230,14 @@ impl Reader {
         }
     }
 
-    /// Checks the topics of quarantined categories: once a topic can be written to, its category is
-    /// retried.
-    async fn check_topics(&mut self, shards: &[ShardCursor]) {
-        let mut categories = categories_of(shards, Cause::Topic);
-        let due = self.due_topics(&categories);
-        if due.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        self.checked.extend(due.iter().map(|category| (category.clone(), now)));
-        let checked = match self.encoder.topics_of(due, now + TOPIC_CHECK_MAX).await {
-            Ok(checked) => checked,
-            Err(failure) => {
-                let error = failure.in_full();
-                tracing::debug!(error, "cannot check the topics of quarantined categories");
-                return;
-            }
-        };
-        for (category, result) in checked {
-            match result {
-                Ok(()) => {
-                    let entries = categories.remove(&category);
-                    self.ready.extend(entries.into_iter().flatten());
-                }
-                Err(failure) => {
+    /// Checks the topics of quarantined categories, beside publishing: once a topic can be written
+    /// to, its category is retried.
+    fn check_topics(&mut self, shards: &[ShardCursor]) {
+        let categories = categories_of(shards, Cause::Topic);
+        for (category, entries) in &categories {
+            match self.encoder.checked_topic(category) {
+                Some(Ok(())) => self.ready.extend(entries),
+                Some(Err(failure)) => {
                     let error = failure.in_full();
                     tracing::debug!(
                         event = "category_still_quarantined",
@@ -265,7 +246,14 @@ impl Reader {
                         "the category stays in quarantine"
                     );
                 }
+                None => {}
             }
+        }
+        let due = self.due_topics(&categories);
+        if !due.is_empty() {
+            let now = Instant::now();
+            self.checked.extend(due.iter().map(|category| (category.clone(), now)));
+            self.encoder.check_topics(&due);
         }
     }
 

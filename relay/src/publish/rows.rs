@@ -51,44 +51,40 @@ pub(crate) async fn collect(
     is_left_out: impl Fn(&OutboxEvent<'_>) -> bool,
 ) -> Result<RowsRead, Failure> {
     let mut read = RowsRead::none();
-    {
-        let mut rows = pin!(rows);
-        while let Some(row) = rows.try_next().await? {
-            let event = row.event()?;
-            read.rows += 1;
-            read.bytes += event.payload.len() + event.stream.len();
-            if read.is_cut && is_left_out(&event) {
-                continue;
+    let mut rows = pin!(rows);
+    while let Some(row) = rows.try_next().await? {
+        let event = row.event()?;
+        read.rows += 1;
+        read.bytes += event.payload.len() + event.stream.len();
+        if read.is_cut && is_left_out(&event) {
+            continue;
+        }
+        if read.is_cut {
+            page.delays_others |= page.waits && encoder.is_ready(&event);
+            encoder.want(&event);
+            continue;
+        }
+        read.left = left(&read, page);
+        if read.left != RowsLeft::No {
+            read.is_cut = true;
+            break;
+        }
+        let is_omitted = is_left_out(&event)
+            || page.new_entries.include(&event)
+            || skipped.contains(event.position).await?;
+        let taken = if is_omitted { Taken::Yes } else { take(&event, encoder, page)? };
+        match taken {
+            Taken::Yes => {
+                read.events += 1;
+                read.last = Some(event.position);
             }
-            if read.is_cut {
-                encoder.want(&event);
-                continue;
-            }
-            read.left = left(&read, page);
-            if read.left != RowsLeft::No {
+            Taken::NotReady => {
                 read.is_cut = true;
-                break;
+                page.waits = true;
             }
-            let is_omitted = is_left_out(&event)
-                || page.new_entries.include(&event)
-                || skipped.contains(event.position).await?;
-            let taken = if is_omitted { Taken::Yes } else { take(&event, encoder, page)? };
-            match taken {
-                Taken::Yes => {
-                    read.events += 1;
-                    read.last = Some(event.position);
-                }
-                Taken::NotReady => {
-                    read.is_cut = true;
-                    page.waits = true;
-                }
-                Taken::StaysQuarantined => read.is_cut = true,
-            }
+            Taken::StaysQuarantined => read.is_cut = true,
         }
     }
-    // The events that the page already has are published first.
-    let until = page.collector.is_empty().then_some(page.prepare_until);
-    encoder.prepare(until).await?;
     Ok(read)
 }
 

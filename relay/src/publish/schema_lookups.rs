@@ -2,9 +2,10 @@
 //! of one topic one after the other, in the order in which its events need them.
 //!
 //! A registry that does not answer, or slowly, delays events with new schemas and no others: after
-//! [`PATIENCE`] the result of a lookup is an outage for the page that waits, which leaves the
-//! category out, and the lookup continues. The order in a topic keeps a later version of a schema
-//! from being registered before an earlier one, which the registry could refuse then.
+//! a while, which is short if others wait, the result of a lookup is an outage for the page that
+//! waits, which leaves the category out, and the lookup continues. The order in a topic keeps a
+//! later version of a schema from being registered before an earlier one, which the registry could
+//! refuse then.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::pin;
@@ -21,11 +22,9 @@ use crate::report::threads::locked;
 
 /// How many schemas are looked up at once: each takes two or three requests.
 const LOOKUPS_MAX: usize = 16;
-/// The longest that a page waits for one lookup that has begun; and for all that it wants, while
-/// lookups take that long. Thousands of categories that begin together wait for each other, not for
-/// a slow registry: for these a page waits as long as for their topics.
+/// The longest that pages wait for one lookup that has begun, if nothing else is to be published.
+/// Thousands of categories that begin together wait for each other, not for a slow registry.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PATIENCE_WHILE_SLOW: Duration = Duration::from_secs(1);
 
 /// The lookups of schemas.
 #[derive(Clone)]
@@ -147,25 +146,24 @@ impl SchemaLookups {
         keys: &HashSet<SchemaKey>,
         until: Instant,
     ) -> Result<(), Failure> {
-        let soon = Instant::now() + PATIENCE_WHILE_SLOW;
         loop {
             let ended = self.ended.notified();
-            let (outcome, is_slow) = {
-                let mut state = locked(&self.state);
-                (state.outcome(keys), state.is_slow)
-            };
-            if let Some(outcome) = outcome {
+            if let Some(outcome) = locked(&self.state).outcome(keys) {
                 return outcome;
             }
-            let until = if is_slow { until.min(soon) } else { until };
-            let is_over = tokio::time::timeout_at(until.into(), ended).await.is_err();
-            if is_over && is_slow {
-                locked(&self.state).are_late(keys);
-            }
-            if is_over {
-                return Ok(());
+            if tokio::time::timeout_at(until.into(), ended).await.is_err() {
+                break;
             }
         }
+        if locked(&self.state).is_slow {
+            self.are_late(keys);
+        }
+        Ok(())
+    }
+
+    /// No page waits any longer for those of these that are not found yet.
+    pub(crate) fn are_late(&self, keys: &HashSet<SchemaKey>) {
+        locked(&self.state).are_late(keys);
     }
 
     /// Looks up the schemas of a topic's queue.
@@ -218,5 +216,5 @@ fn late() -> Failure {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the registry has not answered within {} s", PATIENCE.as_secs())]
+#[error("the registry has not answered in time")]
 struct Late;

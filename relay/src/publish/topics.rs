@@ -17,7 +17,7 @@ use crate::kafka::topic_admin::ByTopic;
 use crate::kafka::topic_plan::TopicFacts;
 use crate::model::message::Destination;
 use crate::publish::topic_worker::{FoundPartitions, Worker, destination};
-use crate::publish::topics_state::TopicsState;
+use crate::publish::topics_state::{TopicsState, WantedCategories};
 use crate::publish::uncompared::UncomparedTopics;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
@@ -111,19 +111,40 @@ impl CategoryTopics {
         locked(&self.state).unavailable.extend(categories.iter().cloned());
     }
 
+    /// No page waits any longer for those of these categories that are not ready: they are refused,
+    /// with this reason. Their preparation goes on.
+    pub(crate) fn are_late(&self, categories: &WantedCategories, reason: &str) {
+        let mut state = locked(&self.state);
+        for category in categories.keys() {
+            if !state.ready.contains_key(category) && !state.refused.contains_key(category) {
+                let (topic, reason) = (self.config.topic(category), reason.to_owned());
+                let late = KafkaFailure::TopicUnavailable { topic, reason };
+                state.refused.insert(category.clone(), late.into());
+            }
+        }
+    }
+
+    /// Those of these categories that are being prepared, and were never ready before.
+    pub(crate) fn unready(&self, mut categories: WantedCategories) -> WantedCategories {
+        let state = locked(&self.state);
+        let is_new = |category: &String| !state.used.contains(category);
+        categories.retain(|category, _| state.wanted.contains_key(category) && is_new(category));
+        categories
+    }
+
     /// Prepares categories, and waits until they are ready or refused, or until a deadline.
     ///
     /// # Errors
     /// A [`Failure`] that concerns all of them.
     pub(crate) async fn prepare(
         &self,
-        categories: BTreeSet<String>,
+        categories: &WantedCategories,
         until: Instant,
     ) -> Result<(), Failure> {
-        self.want(&categories);
+        self.want(categories);
         loop {
             let changed = self.changed.notified();
-            if let Some(outcome) = locked(&self.state).outcome(&categories) {
+            if let Some(outcome) = locked(&self.state).outcome(categories) {
                 return outcome;
             }
             if tokio::time::timeout_at(until.into(), changed).await.is_err() {
@@ -132,16 +153,21 @@ impl CategoryTopics {
         }
     }
 
-    fn want(&self, categories: &BTreeSet<String>) {
+    /// Begins to prepare categories.
+    pub(crate) fn want(&self, categories: &WantedCategories) {
         let mut state = locked(&self.state);
-        let new = categories.iter().filter(|category| !state.ready.contains_key(*category));
-        let new: Vec<String> = new.cloned().collect();
-        state.wanted.extend(new);
-        if !state.wanted.is_empty() && !state.is_working {
-            state.is_working = true;
+        for (category, position) in categories {
+            if !state.ready.contains_key(category) {
+                state.wanted.entry(category.clone()).or_insert(*position);
+            }
+        }
+        if !state.is_working {
             // The failure of an earlier task that no page waited for.
             state.failure = None;
-            drop(tokio::spawn(self.clone().work()));
+            state.is_working = !state.wanted.is_empty();
+            if state.is_working {
+                drop(tokio::spawn(self.clone().work()));
+            }
         }
     }
 
@@ -168,7 +194,8 @@ impl CategoryTopics {
         let worker = self.worker.lock().await;
         let by_topic: BTreeMap<String, &String> =
             categories.iter().map(|category| (self.config.topic(category), category)).collect();
-        let topics: Vec<String> = by_topic.keys().cloned().collect();
+        let topics: Vec<String> =
+            categories.iter().map(|category| self.config.topic(category)).collect();
         let of_publication = (&*self.config.publication(), &topics[..]);
         let records = records_of(&self.pool, &self.schema, of_publication).await?;
         let (found, mut refused) =
@@ -251,9 +278,14 @@ impl CategoryTopics {
             let Some(category) = categories.get(&topic).map(|category| (*category).clone()) else {
                 continue;
             };
-            state.wanted.remove(&category);
+            let is_wanted = state.wanted.remove(&category).is_some();
             match made {
+                // It is said as a failure of the preparation, and the topic is tried again.
+                Err(failure) if failure.policy().quarantines.is_none() => {
+                    state.failure = is_wanted.then_some(failure).or(state.failure.take());
+                }
                 Ok(destination) => {
+                    state.refused.remove(&category);
                     state.used.insert(category.clone());
                     state.ready.insert(category, destination);
                 }

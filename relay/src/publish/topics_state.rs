@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use annals_store::Position;
+
 use crate::model::message::Destination;
 use crate::report::failure::Failure;
 use crate::report::kafka_failure::KafkaFailure;
@@ -14,13 +16,17 @@ const REFUSAL_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// acknowledged in time.
 const SUSPICION: Duration = Duration::from_secs(60);
 
+/// Categories, with the positions of their first events: the first are prepared first.
+pub(crate) type WantedCategories = HashMap<String, Position>;
+
 /// The state of topics, by category.
 #[derive(Default)]
 pub(super) struct TopicsState {
     pub(super) ready: HashMap<String, Destination>,
     pub(super) refused: HashMap<String, Failure>,
-    /// The categories to be prepared, those under way included.
-    pub(super) wanted: BTreeSet<String>,
+    /// The categories to be prepared, those under way included, with the positions of their first
+    /// events.
+    pub(super) wanted: WantedCategories,
     /// Whether a task prepares them.
     pub(super) is_working: bool,
     /// Why that task has ended.
@@ -49,17 +55,20 @@ struct SendRefusal {
 
 impl TopicsState {
     /// The result of preparing categories, once it is known; a failure is returned once.
-    pub(super) fn outcome(&mut self, categories: &BTreeSet<String>) -> Option<Result<(), Failure>> {
+    pub(super) fn outcome(&mut self, categories: &WantedCategories) -> Option<Result<(), Failure>> {
         if let Some(failure) = self.failure.take() {
             return Some(Err(failure));
         }
-        categories.is_disjoint(&self.wanted).then_some(Ok(()))
+        let is_pending = |category: &String| self.wanted.contains_key(category);
+        (!categories.keys().any(is_pending)).then_some(Ok(()))
     }
 
     /// The categories to prepare next; none ends the task.
     pub(super) fn next(&mut self) -> Vec<String> {
         self.is_working = !self.wanted.is_empty();
-        self.wanted.iter().cloned().collect()
+        let mut wanted: Vec<(&String, &Position)> = self.wanted.iter().collect();
+        wanted.sort_by_key(|(category, position)| (**position, *category));
+        wanted.into_iter().map(|(category, _)| category.clone()).collect()
     }
 
     /// Kafka has refused a category's topic when its records were sent.
