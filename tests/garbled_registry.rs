@@ -10,11 +10,13 @@ use annals_testkit::{
     deposited, opened,
 };
 
-const KINDS: [(&str, Garbage); 8] = [
+const KINDS: [(&str, Garbage); 10] = [
     ("error", Garbage::ServerError),
     ("mode", Garbage::ReadOnly),
     ("login", Garbage::Unauthorized),
     ("right", Garbage::Forbidden),
+    ("path", Garbage::OtherPath),
+    ("server", Garbage::OtherServer),
     ("html", Garbage::Html),
     ("json", Garbage::OtherJson),
     ("half", Garbage::Half),
@@ -28,7 +30,12 @@ const fn said(garbage: Garbage) -> &'static str {
         Garbage::ReadOnly => "is in read-only mode",
         Garbage::Unauthorized => "Unauthorized",
         Garbage::Forbidden => "User is denied operation Write",
-        Garbage::Html | Garbage::OtherJson | Garbage::Half | Garbage::Silence => "",
+        Garbage::OtherPath => "HTTP 404 Not Found",
+        Garbage::OtherServer
+        | Garbage::Html
+        | Garbage::OtherJson
+        | Garbage::Half
+        | Garbage::Silence => "",
     }
 }
 

@@ -6,7 +6,8 @@ use annals_testkit::{
     ACCESS_LISTS, CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, Operation,
     PrivateStack, RelayProcess, RelaySettings, Resource, Right, Testbed, ThreeBrokers, TwoDoors,
     account, allow, check, configure_topic, create_replicated_topic, create_topic, create_topic_on,
-    deny, deposited, deposited_large, grant, limit_writing, read_topic, withdraw, write_records,
+    deny, deposited, deposited_large, grant, http_get, limit_writing, read_topic, withdraw,
+    write_records,
 };
 use uuid::Uuid;
 
@@ -276,6 +277,8 @@ async fn an_event_that_the_store_lacks_halts_the_relay_once_the_topic_has_a_lead
 async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
     const EVENTS: i64 = 2_000;
     const SEARCH: &str = "finding_refused";
+    /// Of 6,000 events: as with batches of any size.
+    const TRANSACTIONS_MAX: f64 = 30.0;
     let bed = Testbed::new("small_batches").await;
     let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
     create_topic(brokers, &topic, 4).await;
@@ -300,6 +303,9 @@ async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
     relay.thaw().await;
     follower.until_count(6_000).await;
     assert_eq!(relay.text().matches(SEARCH).count(), 1);
+    let transactions =
+        metric(&relay, "annals_relay_transactions_total{outcome=\"committed\"}").await;
+    assert!(transactions < TRANSACTIONS_MAX, "{transactions} transactions");
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
@@ -333,6 +339,8 @@ async fn of_a_page_that_a_slow_database_cannot_send_in_time_the_first_events_are
 async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_ones() {
     const EVENTS: i64 = 80;
     const BYTES_PER_SECOND: f64 = 40_000.0;
+    const LARGE_AGAIN: i64 = 200;
+    const ROUNDS_MAX: i64 = 10;
     let stack = PrivateStack::up(&[Component::Kafka]).await;
     let bed = Testbed::on("quota", stack.environment().clone()).await;
     // Long before it is exceeded: a broker learns of a quota after the controller has acknowledged
@@ -356,8 +364,28 @@ async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_one
         follower.until_count(usize::try_from(events + 1).must("count")).await;
     }
     limit_writing(&bed.environment().kafka, None).await;
-    append(&bed, &account("last"), [deposited(1)]).await;
-    follower.until_count(usize::try_from(EVENTS + 2).must("count")).await;
+    let small = large_transactions(&relay).await;
+    // They are larger again after some commits.
+    for round in 1..=ROUNDS_MAX {
+        append(&bed, &account("last"), (0..LARGE_AGAIN).map(deposited_large)).await;
+        let published = EVENTS + 1 + round * LARGE_AGAIN;
+        follower.until_count(usize::try_from(published).must("count")).await;
+        if large_transactions(&relay).await > small {
+            break;
+        }
+        assert!(round < ROUNDS_MAX, "transactions stay small");
+    }
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+/// The number of committed transactions of more events than the quota lets through in time.
+async fn large_transactions(relay: &RelayProcess) -> f64 {
+    let all = metric(relay, "annals_relay_batch_events_count").await;
+    all - metric(relay, "annals_relay_batch_events_bucket{le=\"100\"}").await
+}
+
+async fn metric(relay: &RelayProcess, series: &str) -> f64 {
+    let served = http_get(relay.http().await, "/metrics", "").await;
+    served.metric(series).must("find a metric")
 }

@@ -21,6 +21,7 @@ struct Damage {
 
 const NOTHING: Damage =
     Damage { headers: None, metadata: None, recorded_at: None, fingerprint: None };
+const LATER_FIELD: &str = r#"{"actor":"ann","later_field":{"n":[1,null]}}"#;
 const UNKNOWN: i64 = 4711;
 const WRONG: i64 = 4712;
 
@@ -78,7 +79,11 @@ async fn an_event_that_cannot_be_read_holds_its_stream_and_everything_else_flows
         let id = append(&bed, &stream, 1).await;
         damage(&bed, id, of).await;
         append(&bed, &stream, 2).await;
-        append(&bed, "good", 3).await;
+        let good = append(&bed, "good", 3).await;
+        if number == 0 {
+            // What a later version of the service writes is no damage.
+            damage(&bed, good, Damage { metadata: Some(LATER_FIELD), ..NOTHING }).await;
+        }
         ids.push(id);
     }
     let mut relay = RelayProcess::start(&bed.relay());

@@ -43,6 +43,10 @@ pub enum Garbage {
     Unauthorized,
     /// Confluent's refusal of a subject that the login may not write.
     Forbidden,
+    /// Confluent's 404 for a path that it does not have.
+    OtherPath,
+    /// 404, and an HTML page, as from a web server.
+    OtherServer,
     /// 200, and an HTML page, as from a proxy.
     Html,
     /// 200, and JSON with another meaning.
@@ -73,6 +77,14 @@ impl Garbage {
                 "HTTP/1.1 403 Forbidden\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\nConnection: close\r\n\
                  Content-Length: 91\r\n\r\n\
                  {\"error_code\":40301,\"message\":\"User is denied operation Write on Subject: account-a.value\"}"
+            }
+            Self::OtherPath => {
+                "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nConnection: close\r\n\
+                 Content-Length: 49\r\n\r\n{\"error_code\":404,\"message\":\"HTTP 404 Not Found\"}"
+            }
+            Self::OtherServer => {
+                "HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: 35\r\n\r\n\
+                 <html><body>Not found</body></html>"
             }
             Self::Html => {
                 "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: 39\r\n\r\n\
@@ -234,6 +246,8 @@ async fn talk(talked: Garbage, mut client: TcpStream, mut faults: Faults) {
         | Garbage::ReadOnly
         | Garbage::Unauthorized
         | Garbage::Forbidden
+        | Garbage::OtherPath
+        | Garbage::OtherServer
         | Garbage::Html
         | Garbage::OtherJson => {
             let mut rest = vec![0; BUFFER_BYTES];
@@ -265,6 +279,8 @@ mod tests {
             Garbage::ReadOnly,
             Garbage::Unauthorized,
             Garbage::Forbidden,
+            Garbage::OtherPath,
+            Garbage::OtherServer,
             Garbage::Html,
             Garbage::OtherJson,
         ] {
