@@ -73,6 +73,9 @@ async fn differences_are_planned_and_applied_and_other_settings_stay() {
     let corrected = topic_configuration(brokers, &topic).await;
     assert_eq!((&*corrected["retention.ms"], &*corrected["max.message.bytes"]), ("-1", "2000000"));
     assert_eq!(settings.run_for_code(&["topics", "plan"]).await, (0, "0 differences\n".to_owned()));
+    configure_topic(brokers, &topic, "retention.ms", "6").await;
+    let (code, said) = settings.run_on_terminal(&["topics", "apply"]).await;
+    assert!(code == 0 && said.contains("] topics changed: 1 of 1"), "{said}");
     let mut relay = RelayProcess::start(&settings);
     bed.until_copied().await;
     assert!(!relay.has_event("topic_created") && !relay.has_event("topic_differs"));

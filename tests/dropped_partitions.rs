@@ -6,7 +6,10 @@ use std::pin::pin;
 
 use annals_store::outbox::{Bound, NextPage, OutboxRow, PageLimit, Window};
 use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Position, Store};
-use annals_testkit::{Must, RelayProcess, Testbed, account, check, deposited};
+use annals_testkit::{
+    Dice, Load, LoadOptions, Must, Pace, RelayProcess, Testbed, account, check, deposited,
+    repetitions,
+};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
 
@@ -280,6 +283,36 @@ async fn a_new_deployment_publishes_history_that_left_the_outbox() {
     append(bed.store(), "a", 12..14).await;
     follower.until_count(Dropped::EARLY + Dropped::LATER + 2).await;
     assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+/// An old database: its events left the outbox long ago, and services go on writing while the new
+/// deployment publishes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_database_is_published_from_its_first_event_into_live_while_services_write() {
+    const LOAD: LoadOptions =
+        LoadOptions { writers: 2, streams: 12, ahead_events_max: 500, pace: Pace::Bursts };
+    let bed = Testbed::new("drop_old").await;
+    let mut connection = connect(&bed).await;
+    append(bed.store(), "old", 0..1).await;
+    let history = repetitions(20_000, 1_000_000);
+    let fill = sqlx::query(include_str!("sql/fill_history.sql"));
+    let fill = fill.bind(i64::try_from(history).must("count")).execute(&mut connection).await;
+    assert_eq!(fill.must("fill the store").rows_affected(), history as u64);
+    next_partition(&mut connection).await;
+    append(bed.store(), "old", 1..2).await;
+    publish(&mut connection, "earlier", SHARDS).await;
+    assert_eq!(dropped(&bed).await, 1);
+
+    let follower = bed.follow();
+    let load = Load::start(bed.store(), &LOAD, &mut Dice::of_this_run(), &follower.counter());
+    load.until_acknowledged(100).await;
+    let mut relay = RelayProcess::start(&bed.relay());
+    follower.until_count(history).await;
+    load.until_acknowledged(load.acknowledged() + 100).await;
+    let attempts = load.stop().await;
+    follower.caught_up(&bed.recorded().await).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(attempts).await), []);
 }
 
 fn positions(rows: &[OutboxRow]) -> Vec<Position> {

@@ -116,8 +116,9 @@ async fn what_a_relay_published_that_was_killed_before_it_copied_its_checkpoints
     assert!(second.terminate().await.success());
 
     let settings = bed.relay().instance("b");
-    let said = settings.run(&["rebase", "--reason", "a test"]).await;
-    let said = said.unwrap_or_else(|said| panic!("{said}"));
+    let (code, said) = settings.run_on_terminal(&["rebase", "--reason", "a test"]).await;
+    let progress = format!("] records compared: {EVENTS} of ");
+    assert!(code == 0 && said.contains(&progress), "{said}");
     let mut third = RelayProcess::start(&settings);
     let append = Append::to(&account("b"), ExpectedVersion::Any, [deposited(1)]);
     bed.store().append(&append).await.must("append");

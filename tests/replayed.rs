@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::time::Duration;
 
 use annals_store::{Append, ExpectedVersion, Read, Version};
 use annals_testkit::{
     CATEGORY, Dice, Isolation, Must, RawRecord, RelayProcess, Testbed, account, add_partitions,
-    check, delete_topic, deposited, deposited_large, read_topic, until,
+    check, delete_topic, deposited, deposited_large, read_topic, repetitions, until,
 };
 use futures_util::TryStreamExt;
 use serde_json::Value;
@@ -65,12 +66,9 @@ async fn a_deleted_topic_comes_back_and_the_relay_continues_behind_it_without_a_
     let (code, audited) = bed.relay().run_for_code(&["audit"]).await;
     assert!(code == 3 && audited.contains(&format!("{} lost", events())), "{audited}");
 
-    let replay = ["replay", "--category", CATEGORY, "--reason", "the topic was deleted"];
-    replay_until_killed(&bed, &replay).await;
-    let said = bed.relay().must_run(&["replay", "--resume"]).await;
-    assert!(said.contains(&format!("replay 1: {} events", events())), "{said}");
+    replay_while_killed(&bed).await;
     let again = records(&bed, CATEGORY).await;
-    assert!(again.iter().all(|record| record.header("ce_replayed") == Some("1")));
+    assert!(again.iter().all(|record| record.header("ce_replayed").is_some()));
     let sorted = |records: &[RawRecord]| {
         let key = |of: &RawRecord| {
             let mut headers = of.headers.clone();
@@ -97,18 +95,60 @@ async fn a_deleted_topic_comes_back_and_the_relay_continues_behind_it_without_a_
     assert_eq!(live, 8);
 }
 
-/// Replays to the own topic up to a random number of records, where the process is killed.
-async fn replay_until_killed(bed: &Testbed, replay: &[&str]) {
-    let count = 1 + Dice::of_this_run().below(400);
-    let slowly = [replay, &["--rate", "500"]].concat();
-    let mut first = bed.relay().start_command(&slowly);
-    let brokers = &bed.environment().kafka;
-    let topic = bed.topic(CATEGORY);
-    let is_created = async || annals_testkit::topics(brokers, &topic).contains(&topic);
-    until("the topic is created again", is_created).await;
-    until("so many records are replayed", async || records(bed, CATEGORY).await.len() >= count)
-        .await;
-    first.kill().await.must("kill the replay");
+/// Replays to the own topic, in processes of which some are killed after a random time, wherever
+/// they are: a replay that has ended before the last kill is made again, on another new topic.
+async fn replay_while_killed(bed: &Testbed) {
+    let mut dice = Dice::of_this_run();
+    let mut kills = repetitions(3, 100);
+    loop {
+        until_replayed_while_killed(bed, &mut dice, &mut kills).await;
+        let again = versions(&records(bed, CATEGORY).await);
+        assert_eq!(again.values().map(Vec::len).sum::<usize>(), events(), "{kills} kills left");
+        for (stream, versions) in again {
+            assert!(versions.iter().copied().eq(0..EVENTS_OF_A_STREAM), "{stream}: {versions:?}");
+        }
+        if kills == 0 {
+            return;
+        }
+        delete_topic(&bed.environment().kafka, &bed.topic(CATEGORY)).await;
+    }
+}
+
+/// Until one replay has ended; also if its process is killed behind its end.
+async fn until_replayed_while_killed(bed: &Testbed, dice: &mut Dice, kills: &mut usize) {
+    let begin = ["replay", "--category", CATEGORY, "--reason", "the topic was deleted"];
+    let rate = repetitions(500, 1_500).to_string();
+    let (ended_before, _) = replays(bed).await;
+    loop {
+        let (ended, unfinished) = replays(bed).await;
+        if ended > ended_before {
+            return;
+        }
+        let command = if unfinished > 0 { &["replay", "--resume"][..] } else { &begin };
+        if *kills == 0 {
+            bed.relay().must_run(command).await;
+            continue;
+        }
+        let mut process = bed.relay().start_command(&[command, &["--rate", &rate]].concat());
+        let life = Duration::from_millis(dice.below(1_500) as u64);
+        match tokio::time::timeout(life, process.wait()).await {
+            Ok(status) => assert!(status.must("wait for the replay").success()),
+            Err(_) => {
+                process.kill().await.must("kill the replay");
+                *kills -= 1;
+                // Another process waits for the end of its lease.
+                let end = sqlx::query(include_str!("sql/end_replay_leases.sql"));
+                end.execute(bed.store().pool()).await.must("end a lease");
+            }
+        }
+    }
+}
+
+/// The number of replays that have ended, and of those that have not.
+async fn replays(bed: &Testbed) -> (i64, i64) {
+    let count =
+        sqlx::query_as(include_str!("sql/count_replays.sql")).fetch_one(bed.store().pool()).await;
+    count.must("count the replays")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

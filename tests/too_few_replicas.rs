@@ -2,8 +2,8 @@
 
 use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
-    Dice, Ending, Load, LoadOptions, Must, Pace, RelayProcess, Testbed, ThreeBrokers, account,
-    check, deposited,
+    CATEGORY, Dice, Ending, Load, LoadOptions, Must, Pace, RelayProcess, RelaySettings, Testbed,
+    ThreeBrokers, account, check, configure_topic, deposited, until,
 };
 
 const LOAD: LoadOptions =
@@ -23,6 +23,7 @@ async fn with_one_of_three_brokers_the_relay_waits_and_goes_on_when_the_others_a
     let mut relay = RelayProcess::start(&settings);
     let load = Load::start(bed.store(), &LOAD, &mut dice, &follower.counter());
     follower.until_count(500).await;
+    a_topic_that_needs_every_broker_is_named(&bed, &settings).await;
     brokers.end_two(Ending::Orderly).await;
     // Between the ends of the two it may have gone on.
     relay.turn_page();
@@ -36,4 +37,14 @@ async fn with_one_of_three_brokers_the_relay_waits_and_goes_on_when_the_others_a
     follower.caught_up(&bed.recorded().await).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(attempts).await), []);
+}
+
+async fn a_topic_that_needs_every_broker_is_named(bed: &Testbed, settings: &RelaySettings) {
+    let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
+    configure_topic(brokers, &topic, "min.insync.replicas", "3").await;
+    let part = format!("topic {topic} cannot be written to while one broker is away");
+    // Another broker can answer with the setting a while later.
+    let is_named = async || settings.run_for_code(&["check"]).await.1.contains(&part);
+    until("check names the topic", is_named).await;
+    configure_topic(brokers, &topic, "min.insync.replicas", "2").await;
 }

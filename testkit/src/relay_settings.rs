@@ -213,6 +213,33 @@ impl RelaySettings {
         (code, said)
     }
 
+    /// Runs a subcommand on a terminal; returns its exit code and all that the terminal gets.
+    ///
+    /// # Panics
+    /// If it cannot be started, or does not end.
+    pub async fn run_on_terminal(&self, arguments: &[&str]) -> (i32, String) {
+        const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        command.args(arguments);
+        let own = command.as_std();
+        let mut terminal = Command::new("python3");
+        terminal.args(["-c", TERMINAL]).arg(own.get_program()).args(own.get_args());
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => terminal.env(name, value),
+                None => terminal.env_remove(name),
+            };
+        }
+        let output = terminal.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(DEADLINE, output).await;
+        let output = output.must("end within the deadline").must("run python3");
+        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code().unwrap_or(-1), said)
+    }
+
     /// The exit code and the answer of `status --json`.
     ///
     /// # Panics

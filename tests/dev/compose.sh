@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # docker-compose.yml is valid and matches the native stack, and ops/dev/dev drives Docker as
-# promised. No engine is needed: the first part uses a Compose client, the second one a stand-in for
-# the docker program.
+# promised. No engine is needed: the first part uses the schema of the Compose specification, the
+# second one a Compose client, and the third one a stand-in for the docker program.
 # shellcheck source-path=SCRIPTDIR disable=SC2317 # functions are called by name, by check and refute
 set -euo pipefail
 
@@ -14,13 +14,14 @@ CHECKOUT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$CHECKOUT/tests/dev/harness.sh"
 
 main() {
+  the_file_fits_the_specification
   if find_compose; then
     the_file_is_valid
     ports_are_those_of_the_native_stack
     versions_are_those_of_the_native_stack
     the_relay_waits_to_be_asked_for
   else
-    printf 'skipped: docker-compose.yml is not validated, because neither docker compose nor docker-compose is here\n'
+    printf 'skipped: variables and profiles of docker-compose.yml, because neither docker compose nor docker-compose is here\n'
   fi
   dev_drives_docker
   finish
@@ -36,6 +37,15 @@ find_compose() {
     return 1
   fi
   COMPOSE+=(--file "$CHECKOUT/docker-compose.yml")
+}
+
+the_file_fits_the_specification() {
+  local programs
+  programs=$("$CHECKOUT/ops/kubernetes/environment")
+  FITS=("$programs/check-jsonschema" --builtin-schema vendor.compose-spec)
+  check "docker-compose.yml fits the specification" "${FITS[@]}" "$CHECKOUT/docker-compose.yml"
+  sed 's/healthcheck:/healthchecks:/' "$CHECKOUT/docker-compose.yml" >"$HOMES/planted.yml"
+  refute "a planted fault is found" "${FITS[@]}" "$HOMES/planted.yml"
 }
 
 the_file_is_valid() {

@@ -56,13 +56,7 @@ fn of_server(
     limits: CheckLimits,
     findings: &mut ComponentFindings<'_>,
 ) -> Result<bool, sqlx::Error> {
-    let version: i32 = row.try_get("version")?;
-    if version < VERSION_MIN {
-        findings.error(
-            format!("PostgreSQL {} is too old", version / 10_000),
-            "use PostgreSQL 14 or later",
-        );
-    }
+    of_version(row.try_get("version")?, findings);
     let is_durable: bool = row.try_get("is_fsync")? && row.try_get("is_full_page_writes")?;
     match (is_durable, config.database.allow_fsync_off) {
         (true, _) => {}
@@ -98,6 +92,16 @@ fn of_server(
     row.try_get("is_migrated")
 }
 
+/// `version` is the server's number: 140,000 is PostgreSQL 14.
+fn of_version(version: i32, findings: &mut ComponentFindings<'_>) {
+    if version < VERSION_MIN {
+        findings.error(
+            format!("PostgreSQL {} is too old", version / 10_000),
+            "use PostgreSQL 14 or later",
+        );
+    }
+}
+
 fn of_transactions(
     row: &PgRow,
     limits: CheckLimits,
@@ -129,7 +133,12 @@ fn of_surroundings(row: &PgRow, findings: &mut ComponentFindings<'_>) -> Result<
     }
     let clock: f64 = row.try_get("clock")?;
     let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let ahead = clock - here.as_secs_f64();
+    of_clock(clock - here.as_secs_f64(), findings);
+    Ok(())
+}
+
+/// `ahead` is the number of seconds by which the clock of the database is ahead of this one.
+fn of_clock(ahead: f64, findings: &mut ComponentFindings<'_>) {
     if ahead.abs() > CLOCK_SECONDS_MAX {
         let remedy = "synchronize both clocks: logs and ages are wrong, no event is";
         findings.warning(
@@ -137,7 +146,6 @@ fn of_surroundings(row: &PgRow, findings: &mut ComponentFindings<'_>) -> Result<
             remedy,
         );
     }
-    Ok(())
 }
 
 fn of_store(
@@ -172,4 +180,29 @@ fn of_store(
         findings.error(format!("deployment {} was forgotten", config.publication()), remedy);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Severity::{Error, Warning};
+    use crate::check::found;
+
+    #[test]
+    fn a_server_older_than_the_oldest_version_that_is_supported_is_an_error() {
+        assert_eq!(found(|findings| of_version(140_000, findings)), []);
+        let old = found(|findings| of_version(130_021, findings));
+        assert_eq!(old, [(Error, "PostgreSQL 13 is too old".to_owned())]);
+    }
+
+    #[test]
+    fn clocks_that_differ_are_a_risk_in_either_direction() {
+        for ahead in [0.0, 4.9, -4.9] {
+            assert_eq!(found(|findings| of_clock(ahead, findings)), []);
+        }
+        for (ahead, text) in [(5.2, "5"), (-3_600.0, "-3600")] {
+            let what = format!("the clock of the database is {text} s ahead of this one");
+            assert_eq!(found(|findings| of_clock(ahead, findings)), [(Warning, what)]);
+        }
+    }
 }

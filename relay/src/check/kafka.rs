@@ -160,3 +160,49 @@ async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut Componen
         findings.error(format!("a topic cannot be created: {reason}"), remedy);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::check::Severity::{Error, Warning};
+    use crate::check::{Severity, found};
+
+    const IN_SYNC: &str = "min.insync.replicas";
+
+    fn cluster(brokers: usize, broker: &[(&str, &str)]) -> Vec<(Severity, String)> {
+        let broker = broker.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let of = Inspection { brokers, broker: broker.collect(), ..Inspection::default() };
+        found(|findings| of_cluster(&Config::example(), &of, findings))
+    }
+
+    fn topic(of: &InspectedTopic) -> Vec<(Severity, String)> {
+        found(|findings| of_topic(&Config::example(), "t", of, findings))
+    }
+
+    #[test]
+    fn brokers_that_are_too_few_for_transactions_or_do_not_tell_their_settings_are_named() {
+        let all = [(VERIFICATION, "true"), ("transaction.state.log.replication.factor", "3")];
+        assert_eq!(cluster(3, &all), []);
+        let few = (Error, "there are too few brokers for transactions".to_owned());
+        assert_eq!(cluster(2, &all), [few]);
+        let unknown = (Warning, "the settings of the brokers cannot be read".to_owned());
+        assert_eq!(cluster(3, &[]), [unknown]);
+    }
+
+    #[test]
+    fn topics_without_leaders_or_settings_or_a_broker_to_spare_are_named() {
+        let mut settings = TopicPlan::events(&Config::example().topics, "t").settings;
+        settings.insert(IN_SYNC.to_owned(), "2".to_owned());
+        let mut of = InspectedTopic { partitions: 4, replicas: 3, leaderless: 0, settings };
+        assert_eq!(topic(&of), []);
+        of.settings.insert(IN_SYNC.to_owned(), "3".to_owned());
+        let tight = (Warning, "topic t cannot be written to while one broker is away".to_owned());
+        assert_eq!(topic(&of), [tight]);
+        (of.leaderless, of.settings) = (2, BTreeMap::new());
+        let leaderless = (Error, "2 partitions of topic t have no leader".to_owned());
+        let unknown = (Warning, "the settings of topic t cannot be read".to_owned());
+        assert_eq!(topic(&of), [leaderless, unknown]);
+    }
+}

@@ -64,6 +64,14 @@ impl ComponentFindings<'_> {
     }
 }
 
+/// What a part of the check finds.
+#[cfg(test)]
+fn found(check: impl FnOnce(&mut ComponentFindings<'_>)) -> Vec<(Severity, String)> {
+    let mut all = Vec::new();
+    check(&mut ComponentFindings { component: "", all: &mut all });
+    all.into_iter().map(|finding| (finding.severity, finding.what)).collect()
+}
+
 /// Checks the database, Kafka and the registry.
 pub(crate) async fn check(
     config: &Arc<Config>,

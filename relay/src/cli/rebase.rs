@@ -21,6 +21,7 @@ use crate::driver::strangers::{announced_ids, fence_all};
 use crate::model::execution::Execution;
 use crate::model::offsets::TopicEnds;
 use crate::report::failure::Failure;
+use crate::report::progress::Progress;
 use crate::state::topic_ends::{EndsOrigin, StartOffset, record_ends};
 
 /// Why a rebase is refused.
@@ -115,7 +116,11 @@ async fn compare(
     let mut comparison =
         Comparison::begin(config, store, (ComparedTopics::All, StartOffset::Covered)).await?;
     let mut all = ComparedTotals::default();
+    let mut progress = None;
     while let Some(page) = comparison.next().await? {
+        let offsets = comparison.offsets();
+        let progress = progress.get_or_insert_with(|| Progress::new("records compared", offsets));
+        progress.at(comparison.records());
         if let Some(failure) = page.unread.into_values().next() {
             return Err(failure.into());
         }

@@ -17,6 +17,7 @@ use crate::kafka::topic_admin::TopicAdmin;
 use crate::kafka::topic_changes::{ChangeKind, TopicChange, changes};
 use crate::kafka::topic_plan::TopicPlan;
 use crate::report::failure::Failure;
+use crate::report::progress::Progress;
 use crate::report::threads::in_a_thread;
 use crate::state::{overview, store_facts};
 
@@ -26,6 +27,8 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
 /// Time between two looks at the topics.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The number of topics that are created in one request.
+const CREATED_AT_ONCE: usize = 100;
 
 /// The operations on topics.
 #[derive(Debug, Clone, Subcommand)]
@@ -138,17 +141,21 @@ async fn apply(config: &Arc<Config>, plans: &[TopicPlan]) -> Result<(), Failure>
             wanted.iter().any(create)
         };
         let missing: Vec<&TopicPlan> = plans.iter().filter(is_missing).collect();
-        if !missing.is_empty() {
-            admin.create(&missing)?.into_values().collect::<Result<Vec<()>, _>>()?;
-        }
         let mut settings: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
         for change in &wanted {
             if let ChangeKind::Set { setting, planned, .. } = &change.kind {
                 settings.entry(&change.topic).or_default().insert(setting, planned);
             }
         }
+        let changed = missing.len() + settings.len();
+        let mut progress = Progress::new("topics changed", changed as u64);
+        for some in missing.chunks(CREATED_AT_ONCE) {
+            admin.create(some)?.into_values().collect::<Result<Vec<()>, _>>()?;
+            progress.advance(some.len() as u64);
+        }
         for (topic, settings) in settings {
             admin.configure(topic, &settings)?;
+            progress.advance(1);
         }
         Ok(())
     })

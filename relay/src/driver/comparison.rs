@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::kafka::claims_topic::ClaimsTopic;
 use crate::kafka::scan::{KeyedRecord, Unread, scan, unread};
+use crate::kafka::tail_scan::TailScan;
 use crate::kafka::topic_admin::{ByTopic, FoundEnds, TopicAdmin};
 use crate::model::offsets::{Ends, RecordOffset, TopicEnds};
 use crate::report::failure::Failure;
@@ -51,6 +52,8 @@ pub(crate) struct RecordLocation {
 /// be read.
 #[derive(Default)]
 struct Chunk {
+    /// In the first chunk, the number of offsets to read.
+    offsets: u64,
     records: Vec<Published>,
     ends: TopicEnds,
     unread: ByTopic<KafkaFailure>,
@@ -83,6 +86,7 @@ pub(crate) enum ComparedTopics {
 pub(crate) struct Comparison {
     store: Store,
     chunks: mpsc::Receiver<Result<Chunk, Failure>>,
+    offsets: u64,
     read: u64,
 }
 
@@ -103,7 +107,7 @@ impl Comparison {
                 drop(chunks.blocking_send(Err(failure)));
             }
         }));
-        Ok(Self { store: store.clone(), chunks: received, read: 0 })
+        Ok(Self { store: store.clone(), chunks: received, offsets: 0, read: 0 })
     }
 
     /// The number of records read.
@@ -111,10 +115,16 @@ impl Comparison {
         self.read
     }
 
+    /// The number of offsets to read, from the first results on: not each has a record.
+    pub(crate) const fn offsets(&self) -> u64 {
+        self.offsets
+    }
+
     /// The next results; none when all records are compared.
     pub(crate) async fn next(&mut self) -> Result<Option<Compared>, Failure> {
         let Some(chunk) = self.chunks.recv().await else { return Ok(None) };
-        let Chunk { records, ends, unread } = chunk?;
+        let Chunk { offsets, records, ends, unread } = chunk?;
+        self.offsets += offsets;
         let before = self.read;
         self.read += records.len() as u64;
         if before / PROGRESS_RECORDS != self.read / PROGRESS_RECORDS {
@@ -146,8 +156,9 @@ fn read(
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let source = config.topics.shared.then_some(config.relay.source.as_str());
     let FoundEnds { known: mut ends, unknown } = admin.ends_of(&topics)?;
-    let mut chunk = Chunk { unread: unknown, ..Chunk::default() };
     let mut parts = unread(&ends, recorded);
+    let offsets = parts.iter().flat_map(BTreeMap::values).map(TailScan::offsets).sum();
+    let mut chunk = Chunk { offsets, unread: unknown, ..Chunk::default() };
     while let Some(part) = parts.pop() {
         let scanned = scan(config, &part, |found| {
             chunk.take(source, found);

@@ -76,6 +76,11 @@ impl TailScan {
         self.open.iter().map(|(partition, tail)| (i32::from(*partition), tail.start))
     }
 
+    /// The number of offsets to read.
+    pub(crate) fn offsets(&self) -> u64 {
+        self.open.values().map(|tail| tail.end.since(tail.start)).sum()
+    }
+
     /// Whether every partition is fetched up to its end. `next` has the next offset to fetch.
     pub(crate) fn are_fetched(&self, next: &BTreeMap<i32, RecordOffset>) -> bool {
         self.missing_ones(next).next().is_none()

@@ -1,5 +1,5 @@
-//! The progress of long commands, on standard error: a bar that is drawn again on a terminal, and a
-//! line every few seconds without one.
+//! The progress of long commands, on standard error: on a terminal a bar that is drawn at once and
+//! then again, and without one a line every few seconds.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -17,7 +17,8 @@ const CLEARED: &str = "\r\x1b[K";
 pub(crate) struct Progress {
     state: ProgressState,
     began: Instant,
-    shown: Instant,
+    /// When it was last shown; none on a terminal before the first time.
+    shown: Option<Instant>,
     is_terminal: bool,
 }
 
@@ -36,15 +37,15 @@ impl Progress {
         let now = Instant::now();
         let is_terminal = std::io::stderr().is_terminal();
         let state = ProgressState { what, total, done: 0, elapsed: Duration::ZERO };
-        Self { state, began: now, shown: now, is_terminal }
+        Self { state, began: now, shown: (!is_terminal).then_some(now), is_terminal }
     }
 
     /// So many are done.
     pub(crate) fn at(&mut self, done: u64) {
         self.state.done = done;
         let interval = if self.is_terminal { TERMINAL_INTERVAL } else { PLAIN_INTERVAL };
-        if self.shown.elapsed() >= interval {
-            self.shown = Instant::now();
+        if self.shown.is_none_or(|shown| shown.elapsed() >= interval) {
+            self.shown = Some(Instant::now());
             self.state.elapsed = self.began.elapsed();
             let mut stderr = std::io::stderr();
             let shown = self.state.shown(self.is_terminal);
