@@ -2,8 +2,8 @@
 //! schemas.
 
 use annals_store::{
-    Append, AppendError, Broken, EVENTS_PER_APPEND_MAX, ExpectedVersion, Metadata, NewEvent,
-    Refusal, STREAMS_PER_APPEND_MAX, StoreOptions, StreamName, events,
+    Append, AppendError, Broken, EVENTS_PER_APPEND_MAX, EventStore, ExpectedVersion, MemoryStore,
+    Metadata, NewEvent, Refusal, STREAMS_PER_APPEND_MAX, StoreOptions, StreamName, events,
 };
 use annals_testkit::{Must, Testbed, account, deposited, deposited_for};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,39 @@ mod later {
 
     pub(super) fn deposit() -> MoneyDeposited {
         MoneyDeposited { sequence: 1, cents: 1, note: String::new(), currency: "USD".to_owned() }
+    }
+}
+
+mod refused_elsewhere {
+    //! A set without its generated test, which would fail.
+
+    use annals_schemas::Decimal;
+
+    use super::{Deserialize, Serialize};
+
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    pub(super) struct Refunded {
+        reason: Option<String>,
+        lines: Vec<Line>,
+        amount: Decimal<9, 2, 4>,
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Line {
+        sku: Option<String>,
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    pub(super) struct OrderPlaced {
+        customer: String,
+    }
+
+    annals_schemas::__events! {
+        #[derive(Debug)]
+        pub(super) enum Refused in "order" {
+            OrderPlaced = "../schemas/tests/avro/order/OrderPlaced.v1.avsc",
+            Refunded = "../schemas/tests/avro/wrong/Refunded.avsc",
+        }
     }
 }
 
@@ -238,6 +271,35 @@ async fn a_schema_that_cannot_read_what_was_written_before_is_refused() {
         assert!(reason.contains("currency"), "{reason}");
     }
     assert_eq!((registered(&bed).await, bed.fingerprint().await), (1, before));
+}
+
+#[tokio::test]
+async fn a_new_schema_that_other_programs_refuse_is_refused() {
+    let bed = Testbed::new("refused_elsewhere").await;
+    let refund = refused_elsewhere::Refused::from(refused_elsewhere::Refunded::default());
+    let event = NewEvent::new(&refund).must("encode");
+    let order = StreamName::new("order-1").must("name a stream");
+    let append = Append::to(&order, ExpectedVersion::Any, [event]);
+    let memory = MemoryStore::new();
+    for result in [bed.store().append(&append).await, memory.append(&append).await] {
+        let error = result.unwrap_err();
+        let AppendError::Refused(refusals) = &error else { panic!("{error:?}") };
+        let [Refusal::RefusedElsewhere { full_name, reasons }] = &refusals[..] else {
+            panic!("{error}")
+        };
+        let told = [("a fixed of 4 bytes", 1), ("`reason`", 1), ("shop.Line", 1)];
+        let times = |what: &str| reasons.iter().filter(|reason| reason.contains(what)).count();
+        assert_eq!(told.map(|(what, _)| (what, times(what))), told, "{error}");
+        assert_eq!((full_name.as_str(), reasons.len()), ("shop.Refunded", 3));
+    }
+    // One that is registered already stays usable.
+    let schemas = <refused_elsewhere::Refused as annals_store::EventSet>::schemas();
+    let (_, schema) = schemas.must("read the schemas")[1];
+    let register = sqlx::query(include_str!("sql/register_schema.sql")).bind("order");
+    let register = register.bind(schema.fingerprint().get()).bind(schema.full_name());
+    let register = register.bind(schema.definition()).execute(bed.store().pool());
+    register.await.must("register");
+    bed.store().append(&append).await.must("append");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use annals_schemas::personal::{Draft, placed};
-use annals_schemas::{DecodeError, EncodeError, EventSet, Schema};
+use annals_schemas::{DecodeError, EncodeError, EventSet, Schema, conflicting_definitions};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -69,6 +69,8 @@ pub struct NewEvent {
     /// The category of its set.
     pub(crate) category: Cow<'static, str>,
     pub(crate) schema: Schema,
+    /// The event types of its set, with their schemas.
+    pub(crate) set: &'static [(&'static str, Schema)],
     pub(crate) payload: Vec<u8>,
     pub(crate) data: Box<RawValue>,
     pub(crate) metadata: Metadata,
@@ -95,6 +97,8 @@ impl NewEvent {
             event_type: encoded.event_type,
             category: E::CATEGORY.into(),
             schema: encoded.schema,
+            // They are parsed: the event is encoded.
+            set: E::schemas().unwrap_or_default(),
             payload: encoded.payload,
             data: encoded.data,
             metadata: Metadata::default(),
@@ -160,6 +164,16 @@ impl NewEvent {
     pub fn with_tag(mut self, tag: &Tag) -> Self {
         self.tags.insert(tag.clone());
         self
+    }
+
+    /// What other programs refuse or misread of its schema, alone and beside the others of its set;
+    /// as the generated test of the set tells it.
+    pub(crate) fn refused_elsewhere(&self) -> Vec<String> {
+        let mut reasons = self.schema.refused_elsewhere();
+        let others = self.set.iter().filter(|(_, other)| *other != self.schema);
+        let beside = others.flat_map(|(_, other)| conflicting_definitions(&[*other, self.schema]));
+        reasons.extend(beside);
+        reasons
     }
 
     /// Whether it has personal values, which are open in this process.

@@ -17,6 +17,7 @@ mod validate;
 use self::call::Traced;
 pub use self::coalescing::Coalescing;
 pub use self::condition::AppendCondition;
+pub(crate) use self::register_schemas::refused_elsewhere;
 pub use self::request::{Append, Appended};
 
 use std::time::Instant;

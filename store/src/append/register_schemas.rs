@@ -8,6 +8,7 @@ use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::append::request::Append;
 use crate::error::{AppendError, Refusal};
+use crate::event::NewEvent;
 use crate::schemas::definition;
 use crate::sqlstate::is_read_only;
 use crate::store::Store;
@@ -73,15 +74,15 @@ impl Store {
     /// moment, sqlx 0.9.0 returns the connection inside the transaction, and the next user's
     /// statements are lost.
     async fn register_on(&self, mut own: PgConnection, append: &Append) -> Result<(), AppendError> {
-        for (category, schema) in self.unregistered(append) {
+        for (category, event) in self.unregistered(append) {
             // Above READ COMMITTED the transaction would not see what another one has registered
             // while this one waited for the lock.
             let begun = own.begin_with(BEGIN_READ_COMMITTED).await;
             let mut transaction = begun.map_err(AppendError::Failed)?;
-            self.register(&mut transaction, category, schema).await?;
+            self.register(&mut transaction, category, event).await?;
             transaction.commit().await.map_err(AppendError::Failed)?;
-            self.add_known(schema);
-            self.add_registered(category, schema);
+            self.add_known(event.schema);
+            self.add_registered(category, event.schema);
         }
         // The transactions are committed, also if the connection breaks.
         drop(own.close().await);
@@ -92,14 +93,15 @@ impl Store {
         &self,
         transaction: &mut PgConnection,
         category: &str,
-        schema: Schema,
+        event: &NewEvent,
     ) -> Result<(), AppendError> {
+        let schema = event.schema;
         let lock = sqlx::query(self.statements().schema_lock.clone());
         let lock = lock.bind(category).execute(&mut *transaction);
         lock.await.map_err(AppendError::Failed)?;
         let versions = self.versions(transaction, category, schema.full_name()).await;
         let compatibility = self.options().compatibility;
-        check_versions(compatibility, schema, &versions.map_err(AppendError::Failed)?)?;
+        check_new(compatibility, event, &versions.map_err(AppendError::Failed)?)?;
         sqlx::query(self.statements().schema_insert.clone())
             .bind(category)
             .bind(schema.fingerprint().get())
@@ -123,16 +125,16 @@ impl Store {
         versions.iter().map(definition).collect()
     }
 
-    /// The distinct schemas of an append that are not known to be registered.
-    fn unregistered<'a>(&self, append: &'a Append) -> Vec<(&'a str, Schema)> {
+    /// An event of an append for each schema that is not known to be registered.
+    fn unregistered<'a>(&self, append: &'a Append) -> Vec<(&'a str, &'a NewEvent)> {
         let known = self.registered_schemas().read().unwrap_or_else(PoisonError::into_inner);
-        let is_known = |category: &str, schema: &Schema| {
-            known.get(&schema.fingerprint()).is_some_and(|known| known.contains(category))
+        let is_known = |category: &str, event: &NewEvent| {
+            known.get(&event.schema.fingerprint()).is_some_and(|known| known.contains(category))
         };
         let mut new: Vec<_> =
-            append.schemas().filter(|(category, schema)| !is_known(category, schema)).collect();
-        new.sort_by_key(|(category, schema)| (*category, schema.fingerprint()));
-        new.dedup_by_key(|(category, schema)| (*category, schema.fingerprint()));
+            append.by_category().filter(|(category, event)| !is_known(category, event)).collect();
+        new.sort_by_key(|(category, event)| (*category, event.schema.fingerprint()));
+        new.dedup_by_key(|(category, event)| (*category, event.schema.fingerprint()));
         new
     }
 
@@ -142,26 +144,33 @@ impl Store {
     }
 }
 
-/// Checks a schema against all registered versions, unless it is one of them.
-fn check_versions(
+/// Checks the schema of an event by itself, in its set and against all registered versions, unless
+/// it is one of them.
+fn check_new(
     compatibility: Compatibility,
-    schema: Schema,
+    event: &NewEvent,
     versions: &[(Fingerprint, String)],
 ) -> Result<(), AppendError> {
+    let schema = event.schema;
     if versions.iter().any(|(fingerprint, _)| *fingerprint == schema.fingerprint()) {
         return Ok(());
     }
-    let refusals: Vec<Refusal> = versions
-        .iter()
-        .flat_map(|(earlier, definition)| {
-            let broken = broken_by(compatibility, schema, definition);
-            broken.into_iter().map(|(breaks, reason)| {
-                let full_name = schema.full_name().to_owned();
-                Refusal::IncompatibleSchema { full_name, earlier: *earlier, breaks, reason }
-            })
+    let incompatible = versions.iter().flat_map(|(earlier, definition)| {
+        let broken = broken_by(compatibility, schema, definition);
+        broken.into_iter().map(|(breaks, reason)| {
+            let full_name = schema.full_name().to_owned();
+            Refusal::IncompatibleSchema { full_name, earlier: *earlier, breaks, reason }
         })
-        .collect();
+    });
+    let refusals: Vec<Refusal> = refused_elsewhere(event).into_iter().chain(incompatible).collect();
     if refusals.is_empty() { Ok(()) } else { Err(AppendError::Refused(refusals)) }
+}
+
+/// The refusal of an event whose schema other programs refuse or misread.
+pub(crate) fn refused_elsewhere(event: &NewEvent) -> Option<Refusal> {
+    let reasons = event.refused_elsewhere();
+    let full_name = event.schema.full_name().to_owned();
+    (!reasons.is_empty()).then_some(Refusal::RefusedElsewhere { full_name, reasons })
 }
 
 /// Who would break if a schema followed an earlier version, and why.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use annals_schemas::Schema;
 use jiff::Timestamp;
 
 use crate::append::condition::AppendCondition;
@@ -131,10 +130,10 @@ impl Append {
         self.events().map(NewEvent::bytes).sum()
     }
 
-    /// The schema of each event, with the category of its stream.
-    pub(crate) fn schemas(&self) -> impl Iterator<Item = (&str, Schema)> {
+    /// Each event, with the category of its stream.
+    pub(crate) fn by_category(&self) -> impl Iterator<Item = (&str, &NewEvent)> {
         self.events.iter().filter_map(|(index, event)| {
-            self.streams.get(*index).map(|(stream, _)| (stream.category(), event.schema))
+            self.streams.get(*index).map(|(stream, _)| (stream.category(), event))
         })
     }
 }

@@ -90,9 +90,15 @@ pub fn connect_options(
 #[must_use]
 pub fn refuses_session_options(error: &sqlx::Error) -> bool {
     let Some(reported) = error.as_database_error() else { return false };
-    // 08P01: protocol violation, of poolers. 0A000: not supported.
-    reported.code().is_some_and(|code| code == "08P01" || code == "0A000")
-        && ["option", "startup", "parameter"].iter().any(|word| reported.message().contains(word))
+    refuses_options(reported.code().unwrap_or_default().as_ref(), reported.message())
+}
+
+fn refuses_options(code: &str, message: &str) -> bool {
+    // 08P01: protocol violation, of poolers. 0A000: not supported. Neon has passed the words of its
+    // PgBouncer on with other codes.
+    message.starts_with("unsupported startup parameter")
+        || ["08P01", "0A000"].contains(&code)
+            && ["option", "startup", "parameter"].iter().any(|word| message.contains(word))
 }
 
 /// Whether a text has several elements, with a comma or its escape between them.
@@ -261,6 +267,39 @@ mod tests {
         }
         let no_file = refused("postgres://u:p@one/d?ssl-ca=/nowhere/ca.pem");
         assert!(no_file.contains("ssl-ca=/nowhere/ca.pem"), "{no_file}");
+    }
+
+    #[test]
+    fn poolers_that_refuse_options_are_recognised() {
+        for (code, message) in [
+            // PgBouncer (tests/pooled.rs).
+            ("08P01", "unsupported startup parameter in options: enable_seqscan"),
+            // RDS Proxy: github.com/psycopg/psycopg2/issues/1577, mithrandyr/SimplySql/issues/66.
+            (
+                "0A000",
+                "Feature not supported: RDS Proxy currently doesn\u{2019}t support command-line options.",
+            ),
+            (
+                "0A000",
+                "Feature not supported: RDS Proxy currently doesn\u{2019}t support the option jit.",
+            ),
+            // Neon: proxy/src/compute/mod.rs of github.com/neondatabase/neon, whose code is XX000.
+            (
+                "XX000",
+                "unsupported startup parameter in options: jit. Please use unpooled connection or \
+                 remove this parameter from the startup package.",
+            ),
+        ] {
+            assert!(refuses_options(code, message), "{code} {message}");
+        }
+        // Supavisor, which ignores options, and PostgreSQL refuse for other reasons.
+        for (code, message) in [
+            ("XX000", "Max client connections reached"),
+            ("28P01", "password authentication failed for user \"option\""),
+            ("42704", "unrecognized configuration parameter \"shop\""),
+        ] {
+            assert!(!refuses_options(code, message), "{code} {message}");
+        }
     }
 
     #[test]

@@ -120,6 +120,16 @@ pub enum Refusal {
         /// The incompatibility.
         reason: String,
     },
+    /// A schema is new, and other programs refuse or misread it, though it is legal here: a logical
+    /// type without effect, a default that is not of its union's first branch, a decimal that does
+    /// not fit its fixed, or a named type that another schema of its set defines differently. The
+    /// generated test of the set fails with the same reasons ([`verify`](crate::verify)).
+    RefusedElsewhere {
+        /// The record's full name.
+        full_name: String,
+        /// The reasons, one line each.
+        reasons: Vec<String>,
+    },
     /// The event belongs to a set of another category than the stream.
     /// [`NewEvent::for_category`](crate::NewEvent::for_category) allows it.
     OtherCategory {
@@ -172,6 +182,7 @@ impl Refusal {
             | Self::OtherCluster { .. }
             | Self::Malformed { .. }
             | Self::IncompatibleSchema { .. }
+            | Self::RefusedElsewhere { .. }
             | Self::OtherCategory { .. }
             | Self::NulCharacter { .. }
             | Self::HeaderName { .. }
@@ -247,6 +258,9 @@ impl fmt::Display for Refusal {
                  {reason}; {}",
                 correction(*breaks)
             ),
+            Self::RefusedElsewhere { full_name, reasons } => {
+                f.write_str(&refused_elsewhere(full_name, reasons))
+            }
             Self::OtherCategory { event_id, event_type, category, stream } => write!(
                 f,
                 "event {event_id} ({event_type}) belongs to category {category}, and stream \
@@ -257,12 +271,7 @@ impl fmt::Display for Refusal {
                 "the {field} of event {event_id} contain a NUL character, which PostgreSQL cannot \
                  store"
             ),
-            Self::HeaderName { event_id, name } => write!(
-                f,
-                "event {event_id} has a header named {name:?}: ce_*, __*, content-type, traceparent and \
-                 tracestate belong to the topic contract, and a name has 1 to \
-                 {HEADER_NAME_BYTES_MAX} bytes of A-Z a-z 0-9 . _ -"
-            ),
+            Self::HeaderName { event_id, name } => f.write_str(&illegal_header(*event_id, name)),
             Self::Limit { what, actual, max } => write!(f, "{what}: {actual}, at most {max}"),
         }
     }
@@ -280,6 +289,18 @@ const fn correction(breaks: Broken) -> &'static str {
              symbol; or upgrade all consumers first, and choose Compatibility::Backward"
         }
     }
+}
+
+fn refused_elsewhere(full_name: &str, reasons: &[String]) -> String {
+    format!("other programs refuse or misread schema {full_name}: {}", reasons.join("; "))
+}
+
+fn illegal_header(event_id: EventId, name: &str) -> String {
+    format!(
+        "event {event_id} has a header named {name:?}: ce_*, __*, content-type, traceparent and \
+         tracestate belong to the topic contract, and a name has 1 to {HEADER_NAME_BYTES_MAX} bytes \
+         of A-Z a-z 0-9 . _ -"
+    )
 }
 
 /// The message about a store that serves in a cluster that it does not belong to.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use annals_schemas::{Broken, Compatibility, Incompatible, Schema};
 use jiff::Timestamp;
 
-use crate::append::{Append, AppendCondition, Appended};
+use crate::append::{Append, AppendCondition, Appended, refused_elsewhere};
 use crate::error::{AppendError, Conflict, Refusal, TagConflict};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::event_store::sealed::RecordedId;
@@ -181,14 +181,17 @@ impl MemoryLog {
 
     fn register_schemas(&mut self, append: &Append) -> Result<(), AppendError> {
         let mode = self.compatibility;
-        for (category, schema) in append.schemas() {
+        for (category, event) in append.by_category() {
+            let schema = event.schema;
             let known = self.schemas.entry(category.to_owned()).or_default();
             if known.iter().any(|known| known.fingerprint() == schema.fingerprint()) {
                 continue;
             }
             let earlier = known.iter().filter(|known| known.full_name() == schema.full_name());
+            let incompatible =
+                earlier.flat_map(|earlier| incompatibilities(mode, &schema, earlier));
             let refusals: Vec<_> =
-                earlier.flat_map(|earlier| incompatibilities(mode, &schema, earlier)).collect();
+                refused_elsewhere(event).into_iter().chain(incompatible).collect();
             if !refusals.is_empty() {
                 return Err(AppendError::Refused(refusals));
             }

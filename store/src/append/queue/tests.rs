@@ -15,6 +15,7 @@ fn append(stream: &str, id: EventId) -> (Append, StreamName) {
         event_type: "E",
         category: stream.category().to_owned().into(),
         schema: Schema::parse(r#"{"type":"record","name":"E","fields":[]}"#).unwrap(),
+        set: &[],
         payload: Vec::new(),
         data: RawValue::from_string("{}".to_owned()).unwrap(),
         metadata: Metadata::default(),
