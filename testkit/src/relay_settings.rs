@@ -335,10 +335,11 @@ pub(crate) fn output_directory() -> PathBuf {
     directory
 }
 
-/// `target/debug`, from `target/debug/deps/promises-0123` or `target/debug/program`.
+/// `target/debug`, from `target/debug/deps/promises-0123` or `target/debug/examples/drill`.
 fn target_directory() -> PathBuf {
     let this = std::env::current_exe().must("find this program");
-    let directory = this.ancestors().skip(1).find(|directory| !directory.ends_with("deps"));
+    let is_own = |of: &&Path| !of.ends_with("deps") && !of.ends_with("examples");
+    let directory = this.ancestors().skip(1).find(is_own);
     directory.must("find the target directory").to_owned()
 }
 

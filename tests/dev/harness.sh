@@ -129,6 +129,14 @@ prometheus_has_all_alerts() {
 # Targets are there once the configuration is applied.
 prometheus_has_the_target() { prometheus_get /api/v1/targets | grep -qF '"__address__":"127.0.0.1:9464"'; }
 
+# Its address leads to another page, whose name depends on the version.
+prometheus_has_a_page() (
+  connect 127.0.0.1 "$(port_of one ANNALS_PROMETHEUS_PORT)"
+  printf 'GET / HTTP/1.0\r\n\r\n' >&3
+  page=$(timeout 10 sed -n 's/^[Ll]ocation: \([^\r]*\)\r*$/\1/p' <&3)
+  prometheus_get "$page" | grep -q '<html'
+)
+
 SCHEMA='{"schema":"{\"type\":\"record\",\"name\":\"Kept\",\"fields\":[]}"}'
 
 write_data() {

@@ -58,6 +58,7 @@ prometheus_watches_and_stops() {
   check "prometheus up: says its address" grep -qE '^prometheus +http://127\.0\.0\.1:[0-9]+, which scrapes a relay on 127\.0\.0\.1:9464$' "$HOMES/output"
   check "prometheus up: it has the rules of all alerts" prometheus_has_all_alerts
   await prometheus_has_the_target
+  check "prometheus up: it has a page for a browser" prometheus_has_a_page
   check "prometheus up again is harmless" one prometheus up
   check "prometheus status: its address" one prometheus status
   check "prometheus down" one prometheus down

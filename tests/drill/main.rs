@@ -1,6 +1,6 @@
 //! An operator's day: each fault is made on a real stack, the alert is awaited that tells of it,
 //! the runbook's section is followed word for word, and the alert must end with every event
-//! published once. `ops/drill` runs it.
+//! published once. `ops/drill` plays all of them, and `make test` some.
 //!
 //! The durations of alerts are divided by `--fast N` (60 by default); with `--fast 1` they are
 //! those of production. `--older PROGRAM` is the relay's program of the version before this one.
