@@ -122,7 +122,7 @@ async fn a_store_without_data_and_without_the_indices_of_the_audit_log_has_the_s
     let appends: Vec<Append> = (0..APPENDS)
         .map(|number| {
             let event = context.clone().sync_scope(|| deposited(7));
-            Append::to(&account(&number.to_string()), ExpectedVersion::NoStream, [event])
+            Append::to(&account(number.to_string()), ExpectedVersion::NoStream, [event])
         })
         .collect();
     // Alone, then together.
