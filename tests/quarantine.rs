@@ -13,6 +13,7 @@ use sqlx::Row;
 const SMALL: &str = "3000";
 const LARGE: &str = "1000000";
 const PRODUCERS_OPENED: &str = "annals_relay_producers_opened_total";
+const REGISTRY_REQUESTS: &str = "annals_relay_registry_requests_total{outcome=\"found\"}";
 /// More than a relay needs whose pages are full.
 const REFUSED_BYTES_MAX: u64 = 100 * 1024 * 1024;
 
@@ -456,8 +457,12 @@ async fn many_refused_streams_of_a_category_quarantine_the_category() {
     // They are found together: producers were not made anew for each of them.
     let opened = metric(&relay, PRODUCERS_OPENED).await;
     assert!(opened < 20.0, "{opened} producers for {STREAMS} streams");
+    // What the failed batches lacked is not looked up again for the others.
+    let asked = metric(&relay, REGISTRY_REQUESTS).await;
     append(&bed, &other, [deposited(1)]).await;
     follower.until_count(2).await;
+    let asked = metric(&relay, REGISTRY_REQUESTS).await - asked;
+    assert!(asked.abs() < 0.5, "{asked} schemas were looked up again");
 
     limit(&bed, LARGE).await;
     bed.relay().must_run(&["quarantine", "release"]).await;

@@ -55,6 +55,8 @@ async fn nothing_comes_twice(backlog: i64, change: impl Fn(RelaySettings) -> Rel
     promoted.store().append(&append).await.must("append");
     let mut relay = RelayProcess::start(&settings);
     consumer.until_count(published + 4).await;
+    // It has passed the published events, which are skipped.
+    let bytes = bytes.max(relay.peak_bytes());
     assert!(relay.terminate().await.success());
     let ids: HashSet<_> = consumer.seen().iter().map(|event| event.event_id).collect();
     assert_eq!(ids.len(), consumer.count(), "something came twice");
@@ -91,7 +93,7 @@ async fn with_another_source_what_is_published_does_not_come_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_backlog_is_gone_through_in_bounded_memory() {
     let bytes = nothing_comes_twice(150_000, |settings| settings).await;
-    assert!(bytes <= BYTES_MAX, "a rebase took {bytes} bytes");
+    assert!(bytes <= BYTES_MAX, "a rebase or the relay behind it took {bytes} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

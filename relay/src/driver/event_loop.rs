@@ -72,7 +72,7 @@ pub(super) struct Driver {
     /// Whether each topic is sent on its own: Kafka refused one of several.
     pub(super) one_topic_at_a_time: bool,
     pub(super) shrinking_batch: ShrinkingBatch,
-    /// The topics of the last batch of each sender.
+    /// The topics of the batch of each sender, until it is committed.
     pub(super) sent_topics: BTreeMap<Slot, BTreeSet<Arc<str>>>,
     pub(super) progress: ProgressRecorder,
     pub(super) reporter: Reporter,

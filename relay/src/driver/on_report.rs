@@ -53,6 +53,9 @@ impl Driver {
                 return None;
             }
             Report::Committed { slot, sent } | Report::CheckpointsWritten { slot, sent } => {
+                if age == Age::Current {
+                    self.sent_topics.remove(&slot);
+                }
                 self.on_committed(age, sent);
                 Completion::Committed(slot)
             }
