@@ -15,8 +15,9 @@ import sys
 import time
 from collections import Counter
 
+from program import Missing, Wrong
 from stage import CHECKOUT, Stage
-from tools import TOOLS, Missing, Wrong
+from tools import TOOLS
 
 
 def main():
@@ -98,6 +99,8 @@ def check(stage, tools, failed, spent, with_faults):
         if tool.finds_gaps:
             step(tool, "ends where an event is lost", lambda: tool.stop_at_gap(stage))
     for tool in tools if with_faults else []:
+        if tool.needs_control:
+            step(tool, "has the totals in the run of the faults, without one", lambda: tool.control(stage, totals))
         for fault in tool.faults:
             step(tool, f"is found wrong {fault.name}", lambda: tool.fail(stage, totals, fault))
     stage.add_garbage()

@@ -1,6 +1,8 @@
 // Balances of bank accounts in memory, built from the beginning of the topic at each start: kafkajs and avsc.
 //
-//   node balances.js TOPIC [--until-end]
+//   node balances.js TOPIC [--until-end] [--cloudevents]
+//
+// `--cloudevents`: the headers are read by the official CloudEvents package.
 //
 // For a read model that lasts, keep the offsets and each stream's version and id in its database, and write them in the
 // transaction that applies the events.
@@ -8,6 +10,8 @@
 import { randomUUID } from "node:crypto";
 import kafkajs from "kafkajs";
 import lz4 from "lz4js";
+import * as cloudevents from "./cloudevents.js";
+import * as headers from "./headers.js";
 import { Events } from "./events.js";
 
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs;
@@ -22,6 +26,7 @@ CompressionCodecs[CompressionTypes.LZ4] = () => ({
 });
 
 const [topic, ...options] = process.argv.slice(2);
+const { envelope } = options.includes("--cloudevents") ? cloudevents : headers;
 const events = new Events(process.env.ANNALS_REGISTRY_URL);
 const last = new Map(); // stream -> { version, id }
 const cents = {};
@@ -63,15 +68,11 @@ try {
 }
 
 /** Applies a record, if it is an event that was not applied before. */
-async function take({ key, value, headers }) {
-  // A tombstone, a test message, another producer's record.
-  if (value === null || headers?.ce_streamversion === undefined) return false;
-  const stream = key.toString();
-  const version = Number(text(headers.ce_streamversion));
-  // Named where it is not the version before: events between are never published.
-  const previous = headers.ce_previousversion === undefined ? version - 1 : Number(text(headers.ce_previousversion));
-  if (!isNew(stream, version, previous, text(headers.ce_id))) return false;
-  const { type, event } = await events.decode(value);
+async function take(record) {
+  const of = envelope(record);
+  if (of === null || !isNew(of)) return false;
+  const { stream } = of;
+  const { type, event } = await events.decode(of.value);
   switch (type) {
     case "bank.bank_account.MoneyPaidIn":
     case "bank.bank_account.TransferReceived":
@@ -89,7 +90,7 @@ async function take({ key, value, headers }) {
 }
 
 /** The version filter of docs/topics.md. */
-function isNew(stream, version, previous, id) {
+function isNew({ stream, version, previous, id }) {
   const known = last.get(stream) ?? { version: -1 };
   if (version === known.version && id !== known.id) {
     throw new Error(`fork: ${stream} version ${version}: ${known.id} was applied, ${id} came`);
@@ -100,11 +101,6 @@ function isNew(stream, version, previous, id) {
   if (version <= known.version) return false;
   last.set(stream, { version, id });
   return true;
-}
-
-/** Headers are Buffers; an array of them where a name is there twice, and the last one is the contract's then. */
-function text(header) {
-  return (Array.isArray(header) ? header.at(-1) : header).toString();
 }
 
 /** Resolves where the topic ends. Markers of transactions and aborted records are offsets, too, which no handler sees. */

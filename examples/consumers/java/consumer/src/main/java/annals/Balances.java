@@ -30,16 +30,18 @@ import org.apache.kafka.common.serialization.StringDeserializer;
  * For a read model that lasts, keep the offsets and each stream's {@link Last} in its database, and write them in the transaction
  * that applies the events.
  */
-public final class Balances {
+public class Balances {
   private final EventDecoder decoder = new EventDecoder(System.getenv("ANNALS_REGISTRY_URL"));
   private final Map<String, Last> last = new HashMap<>();
   private final Map<String, Long> cents = new TreeMap<>();
 
   public static void main(String[] arguments) throws Exception {
-    boolean untilEnd = Arrays.asList(arguments).contains("--until-end");
-    var balances = new Balances();
-    balances.read(arguments[0], untilEnd);
-    System.out.println(new ObjectMapper().writeValueAsString(Map.of("balances", balances.cents)));
+    new Balances().run(arguments);
+  }
+
+  void run(String[] arguments) throws Exception {
+    read(arguments[0], Arrays.asList(arguments).contains("--until-end"));
+    System.out.println(new ObjectMapper().writeValueAsString(Map.of("balances", cents)));
   }
 
   private void read(String topic, boolean untilEnd) {
@@ -69,17 +71,19 @@ public final class Balances {
     }
   }
 
-  private boolean take(ConsumerRecord<String, byte[]> record) {
-    var envelope = Envelope.of(record.headers(), record.value());
-    if (envelope.isEmpty()) {
+  /** Applies a record, if it is an event that was not applied before. */
+  boolean take(ConsumerRecord<String, byte[]> record) {
+    return Envelope.of(record.headers(), record.value())
+        .map(event -> apply(record.key(), event, record.value()))
+        .orElse(false);
+  }
+
+  boolean apply(String stream, Envelope event, byte[] value) {
+    if (!VersionFilter.isNew(stream, last.getOrDefault(stream, Last.NONE), event)) {
       return false;
     }
-    Envelope event = envelope.get();
-    if (!VersionFilter.isNew(record.key(), last.getOrDefault(record.key(), Last.NONE), event)) {
-      return false;
-    }
-    cents.merge(record.key(), change(decoder.deserialize(record.topic(), record.value())), Long::sum);
-    last.put(record.key(), new Last(event.version(), event.id()));
+    cents.merge(stream, change(decoder.deserialize(null, value)), Long::sum);
+    last.put(stream, new Last(event.version(), event.id()));
     return true;
   }
 

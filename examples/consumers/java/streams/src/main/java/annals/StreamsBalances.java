@@ -47,6 +47,8 @@ public final class StreamsBalances {
     settings.put(StreamsConfig.STATE_DIR_CONFIG, arguments[2]);
     // Reads committed records, and writes state, output and offsets in one transaction.
     settings.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
+    // An instance that was killed keeps its partitions so long.
+    settings.put(StreamsConfig.consumerPrefix("session.timeout.ms"), 10_000);
     try (var streams = new KafkaStreams(topology(topic, arguments[1]), settings); var admin = Admin.create(settings)) {
       streams.start();
       await(streams, admin, arguments, Arrays.asList(arguments).contains("--until-end"));
@@ -120,9 +122,10 @@ public final class StreamsBalances {
     }
   }
 
-  /** Tells how far it has got; returns, if it is to, where the topic ends. */
+  /** Tells how far the instances have got, and its share; returns, if it is to, where the topic ends. */
   private static void await(KafkaStreams streams, Admin admin, String[] arguments, boolean untilEnd) throws Exception {
     long before = 0;
+    int partitions = 0;
     while (true) {
       // A gap or a fork has ended its threads. A process that ends is noticed; one that does nothing is not.
       if (streams.state() == KafkaStreams.State.ERROR) {
@@ -132,6 +135,11 @@ public final class StreamsBalances {
       long now = committed.values().stream().mapToLong(it -> it == null ? 0 : it.offset()).sum();
       if (now > before) {
         System.out.println("applied " + (now - before));
+      }
+      int assigned = streams.metadataForLocalThreads().stream().mapToInt(it -> it.activeTasks().size()).sum();
+      if (assigned != partitions) {
+        System.out.println("partitions " + assigned);
+        partitions = assigned;
       }
       if (untilEnd && now >= end(admin, arguments[0])) {
         return;
