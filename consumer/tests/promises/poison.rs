@@ -42,10 +42,18 @@ struct Letter {
     stream: Option<String>,
     version: Option<i64>,
     error: String,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Letter {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let (_, value) = self.headers.iter().rfind(|(header, _)| header == name)?;
+        Some(value)
+    }
 }
 
 async fn letters(bed: &TopicBed) -> Vec<Letter> {
-    let all = "select record_offset, key, value, stream, version, error \
+    let all = "select record_offset, key, value, stream, version, error, header_names, header_values \
                from annals_projections.annals_projection_dead_letters \
                where projection = 'totals' order by record_offset";
     let rows = sqlx::query(all).fetch_all(&bed.pool).await.unwrap();
@@ -56,6 +64,7 @@ async fn letters(bed: &TopicBed) -> Vec<Letter> {
         stream: row.get(3),
         version: row.get(4),
         error: row.get(5),
+        headers: row.get::<Vec<_>, _>(6).into_iter().zip(row.get::<Vec<_>, _>(7)).collect(),
     });
     letters.collect()
 }
@@ -83,6 +92,7 @@ async fn records_that_cannot_be_applied_are_passed_and_kept_with_place_bytes_and
     assert_eq!(letters[1].value.as_deref(), Some(&b"{\"hello\": 1}"[..]));
     assert_eq!((letters[2].stream.as_deref(), letters[2].version), (Some("order-1"), Some(2)));
     assert!(letters[2].value.as_ref().unwrap().ends_with(b"trailing"));
+    assert_eq!(letters[0].header("producer"), Some(&b"another"[..]), "{:?}", letters[0]);
     assert!(letters.iter().all(|letter| !letter.error.is_empty()));
 
     let again = run(&bed, &passing).await.unwrap();

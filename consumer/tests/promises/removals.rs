@@ -1,7 +1,8 @@
 //! Records that were removed before they were read are an error, and accepted by name only.
 
 use annals_consumer::{ConsumeError, FirstVersion, Projection, RunError, RunTotals};
-use annals_testkit::{TopicBed, delete_records, in_time};
+use annals_testkit::{TopicBed, delete_records, in_time, send};
+use rdkafka::producer::Producer;
 use tokio_util::sync::CancellationToken;
 
 use crate::bed;
@@ -73,6 +74,30 @@ async fn removal_of_applied_records_is_no_loss() {
     let totals = run(&bed, &projection).await.unwrap();
     assert_eq!((totals.events, totals.duplicates), (2, 0));
     assert_eq!(book::sums(&bed.pool).await, book::sums_of(2, 4));
+}
+
+#[tokio::test]
+async fn removal_of_records_before_the_run_reads_them_ends_it() {
+    let bed = bed().await;
+    let topic = bed.create_topic(1).await;
+    book::open(&bed.pool).await;
+    bed.write(&topic, &book::orders(&bed, 2, 0..3)).await;
+    let projection = bed.projection(&[&topic]).await;
+    let shutdown = CancellationToken::new();
+    let removal = async {
+        let applied = async || book::sums(&bed.pool).await == book::sums_of(2, 3);
+        annals_testkit::until("all events are applied", applied).await;
+        // In an open transaction, which the run waits for.
+        let producer = bed.transactional_producer();
+        producer.begin_transaction().unwrap();
+        send(&producer, &topic, &book::orders(&bed, 2, 3..5)).await;
+        delete_records(&bed.brokers, &topic, 0, 8).await;
+        producer
+    };
+    let run = Box::pin(bed.runner(&projection).run(&shutdown, book::add));
+    let (ended, _producer) = in_time(async { tokio::join!(run, removal) }).await;
+    let error = ended.unwrap_err();
+    assert_eq!(removed(&error), (6, 8), "{error}");
 }
 
 #[tokio::test]
