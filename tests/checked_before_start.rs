@@ -93,8 +93,11 @@ async fn each_planted_fault_is_named_by_its_component() {
     assert_eq!(code, ERRORS);
     assert!(has(&found, "kafka", "error", "") && has(&found, "registry", "error", ""), "{found:?}");
 
-    let reader = format!("{}?options=-c%20role%3Dannals_read", bed.database_url());
+    let options = "options=-c%20role%3Dannals_read%20-c%20default_transaction_read_only%3Don";
+    let reader = format!("{}?{options}", bed.database_url());
     let (code, found) = findings(&bed.relay().database(&reader)).await;
+    let is_named = has(&found, "database", "error", "default_transaction_read_only is on");
+    assert!(code == ERRORS && is_named, "{found:?}");
     let is_named =
         has(&found, "database", "error", "insert and update on annals.relay_checkpoints");
     assert!(code == ERRORS && is_named, "{found:?}");

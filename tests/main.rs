@@ -32,6 +32,10 @@ mod comes_back;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+#[path = "../consumer/tests/promises/logs.rs"]
+#[expect(dead_code, reason = "the tests of the consumer use all of it")]
+mod consumer_logs;
+#[cfg(test)]
 mod crashed;
 #[cfg(test)]
 mod deciding;

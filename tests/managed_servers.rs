@@ -73,6 +73,11 @@ async fn administrators_migrate(version: &str, second_owner: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn administrators_who_are_no_superusers_migrate_on_postgresql_14() {
+    administrators_migrate("14", "annals_owner").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn administrators_who_are_no_superusers_migrate_on_postgresql_15() {
     administrators_migrate("15", "annals_owner").await;
 }
@@ -123,6 +128,11 @@ async fn without_roles(version: &str) {
         RelayProcess::start(&bed.relay().database(&url(environment, "publisher", "plain")));
     follower.until_count(1).await;
     assert!(relay.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_roles_a_plain_owner_of_a_schema_migrates_on_postgresql_14() {
+    without_roles("14").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,8 +12,10 @@ use annals_store::{Append, ExpectedVersion};
 use annals_testkit::{
     Authority, CATEGORY, HttpAnswer, KafkaLogin, Must, Operation, RelayProcess, RelaySettings,
     Resource, SecureKafka, Testbed, USER, Validity, account, check, deposited, grant, in_time,
-    withdraw,
+    until, withdraw,
 };
+
+use crate::consumer_logs;
 
 pub(crate) const PROPERTIES: &str = "ANNALS_RELAY__KAFKA__PROPERTIES";
 const ERRORS: i32 = 3;
@@ -84,6 +86,7 @@ async fn relay_commands_and_consumers_log_in_by_password_and_by_certificate() {
     let certificates = [site.kafka.certificate(&client), site.kafka.certificate_over_ipv6(&client)];
     let logins = [vec![site.kafka.scram()], certificates.to_vec()].concat();
     works(&site, &logins).await;
+    consumers_say_why_they_are_refused(&site).await;
     check_names_missing_rights(&site).await;
     assert_eq!(check(&site.bed.history(Vec::new()).await), []);
 }
@@ -124,6 +127,35 @@ async fn works(site: &Site, logins: &[KafkaLogin]) {
         let consumer = Consumer::connect(consumer_settings(login)).read_to_end(&topics);
         let mut consumer = in_time(consumer).await.must("read a topic");
         assert_eq!(in_time(consumer.read_remaining()).await.must("read").len(), logins.len());
+    }
+}
+
+/// Consumers wait, and log the reason once.
+async fn consumers_say_why_they_are_refused(site: &Site) {
+    consumer_logs::collect();
+    let another = Authority::new();
+    let ended = site.kafka.authority().issue("ended", &[], Validity::Ended);
+    let of_another = another.issue("other", &[], Validity::Now);
+    let scram = site.kafka.scram();
+    let password = scram.clone().with("sasl.password", "wrong");
+    let authority = scram.with("ssl.ca.location", another.file().display().to_string());
+    let topic = site.bed.topic(CATEGORY);
+    let topics = [topic.as_str()];
+    for (login, part) in [
+        (password, "invalid credentials"),
+        (authority, "certificate verify failed"),
+        (site.kafka.ended_server(), "certificate verify failed"),
+        (site.kafka.certificate(&ended), "certificate"),
+        (site.kafka.certificate(&of_another), "certificate"),
+    ] {
+        let texts = ["waiting for Kafka", &login.brokers, part];
+        let before = consumer_logs::count(&texts);
+        let consumer = Consumer::connect(consumer_settings(&login));
+        let mut consumer = consumer.assign_from_beginning(&topics).must("make a consumer");
+        let reading = tokio::spawn(async move { consumer.next().await });
+        until(part, async || consumer_logs::count(&texts) > before).await;
+        assert!(!reading.is_finished(), "{part}");
+        reading.abort();
     }
 }
 
@@ -197,6 +229,7 @@ async fn a_refused_login_is_named() {
         ("mechanism", mechanism, "SCRAM-SHA-512"),
         ("authority", authority, "certificate verify failed"),
         ("host", elsewhere, "certificate verify failed"),
+        ("ended_server", site.kafka.ended_server(), "certificate verify failed"),
         ("plain", plain, "security.protocol"),
         ("no_login", no_login, "security.protocol"),
         ("ended", site.kafka.certificate(&ended), "certificate"),

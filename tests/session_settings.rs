@@ -1,7 +1,9 @@
 //! Settings of a role, a database or a server do not change what Annals does: the level of
-//! isolation, the meaning and appearance of values, time limits, collations.
+//! isolation, the meaning and appearance of values, time limits, collations. Those of a URL reach
+//! the server.
 
 use std::error::Error as StdError;
+use std::path::PathBuf;
 use std::pin::pin;
 
 use annals_store::{
@@ -13,7 +15,11 @@ use annals_testkit::{
     until,
 };
 use futures_util::{TryStreamExt, future};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use uuid::Uuid;
 
 const WRITERS: usize = 16;
 const APPENDS: usize = 8;
@@ -110,6 +116,67 @@ async fn under_repeatable_read_and_hostile_settings_everything_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_serializable_and_hostile_settings_everything_works() {
     everything_works("settings_ser", "serializable").await;
+}
+
+/// A directory with the socket of a server that listens on TCP alone.
+struct SocketDirectory {
+    path: PathBuf,
+    port: u16,
+}
+
+impl SocketDirectory {
+    fn before(url: &str) -> Self {
+        let options: PgConnectOptions = url.parse().must("read a URL");
+        let port = options.get_port();
+        let path = std::env::temp_dir().join(format!("annals-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir_all(&path).must("make a directory");
+        let listener = UnixListener::bind(path.join(format!(".s.PGSQL.{port}"))).must("listen");
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(forward(client, port));
+            }
+        });
+        Self { path, port }
+    }
+}
+
+async fn forward(mut client: UnixStream, port: u16) {
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.must("connect");
+    drop(copy_bidirectional(&mut client, &mut server).await);
+}
+
+impl Drop for SocketDirectory {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.path));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn socket_name_and_options_of_a_url_reach_the_server_from_store_and_relay() {
+    let bed = Testbed::new("url").await;
+    let socket = SocketDirectory::before(&bed.database_url());
+    let (path, port, name) = (socket.path.display().to_string(), socket.port, bed.name());
+    let options = "options=-c%20compute_query_id%3Don";
+    let of_store = format!(
+        "postgres://annals:annals@{}:{port}/{name}?application_name=shop&{options}",
+        path.replace('/', "%2F")
+    );
+    let of_relay = format!(
+        "postgres://annals:annals@nowhere.invalid:{port}/{name}?host={path}&application_name=shop_relay&{options}"
+    );
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay().database(&of_relay));
+    let store = Store::connect(&of_store).await.must("connect through a socket");
+    append_all_kinds(&store).await;
+    follower.until_count(4).await;
+    for name in ["shop", "shop_relay"] {
+        until("a session has its name and its option", async || {
+            let query = sqlx::query_scalar(include_str!("sql/has_session_with_option.sql"));
+            query.bind(name).fetch_one(bed.store().pool()).await.must("look at the sessions")
+        })
+        .await;
+    }
+    assert!(relay.terminate().await.success());
 }
 
 #[tokio::test]

@@ -10,12 +10,15 @@ mod tests {
     use annals_testkit::{Must, Testbed, account, deposited, opened};
     use futures_util::TryStreamExt;
     use futures_util::future::join_all;
+    use sqlx::AssertSqlSafe;
+    use tracing::Event;
     use tracing::field::{Field, Visit};
     use tracing::span::{Id, Record};
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
     use tracing_subscriber::registry::LookupSpan;
 
-    /// The values recorded on the store's spans after they had begun: `span field=value`.
+    /// The values recorded on the store's spans after they had begun, and those of its events:
+    /// `span field=value`, `event field=value`.
     #[derive(Default, Clone)]
     struct Spans(Arc<Mutex<Vec<String>>>);
 
@@ -23,6 +26,10 @@ mod tests {
         fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
             let span = context.span(id).must("find the span");
             values.record(&mut Noted(span.name(), &mut self.0.lock().ok().must("note a span")));
+        }
+
+        fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+            event.record(&mut Noted("event", &mut self.0.lock().ok().must("note an event")));
         }
     }
 
@@ -75,5 +82,23 @@ mod tests {
             let values = found.iter().filter_map(|span| span.strip_prefix(field)?.parse().ok());
             assert!(values.max() > Some(above), "no {field} above {above} in {found:?}");
         }
+        a_check_warns_of_read_only_sessions(&bed, &spans).await;
+    }
+
+    const WARNING: &str = r#"event setting="default_transaction_read_only""#;
+
+    async fn a_check_warns_of_read_only_sessions(bed: &Testbed, spans: &Spans) {
+        let warnings = || {
+            let found = spans.0.lock().ok().must("read the events");
+            let is_warning = |line: &&String| *line == WARNING;
+            found.iter().filter(is_warning).count()
+        };
+        bed.store().check().await.must("check");
+        assert_eq!(warnings(), 0);
+        let set = format!("alter database {} set default_transaction_read_only = on", bed.name());
+        let set = sqlx::raw_sql(AssertSqlSafe(set)).execute(bed.store().pool());
+        set.await.must("let a database be read-only");
+        bed.another_store().await.check().await.must("check");
+        assert_eq!(warnings(), 1);
     }
 }

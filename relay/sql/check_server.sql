@@ -4,6 +4,7 @@ select
     current_setting('server_version_num')::int as version, current_setting('fsync') = 'on' as is_fsync,
     current_setting('full_page_writes') = 'on' as is_full_page_writes,
     current_setting('synchronous_commit') = 'off' as is_asynchronous, pg_is_in_recovery() as is_standby,
+    current_setting('default_transaction_read_only') = 'on' as is_read_only,
     to_regclass(quote_ident($1) || '.events') is not null as is_migrated,
     pg_has_role(current_user, 'pg_read_all_stats', 'usage') as may_read_stats,
     (select count(*) from pg_prepared_xacts p where p.database = current_database() and p.prepared <= now() - $2 * interval '1 second')

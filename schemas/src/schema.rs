@@ -321,3 +321,27 @@ impl fmt::Display for Schema {
         write!(f, "{}#{}", self.full_name(), self.fingerprint())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_equivalent_schema_is_read_without_a_change_and_compared_once() {
+        let parse = |text| Schema::parse(text).unwrap();
+        let writer = parse(
+            r#"{"type": "record", "name": "shop.Paid", "fields": [{"name": "cents", "type": "long"}]}"#,
+        );
+        let printed = parse(
+            r#"{"name": "Paid", "namespace": "shop", "type": "record", "fields": [
+                {"type": {"type": "long"}, "name": "cents", "doc": "How much."}]}"#,
+        );
+        let wider = parse(
+            r#"{"type": "record", "name": "shop.Paid", "fields": [{"name": "cents", "type": "double"}]}"#,
+        );
+        let resolution = writer.resolution(printed);
+        assert!(resolution.is_none());
+        assert!(Arc::ptr_eq(&resolution, &writer.resolution(printed)));
+        assert!(writer.resolution(wider).is_some());
+    }
+}

@@ -72,6 +72,9 @@ impl Store {
     /// made no change that the earlier one cannot work with; the database knows the oldest version
     /// that can.
     ///
+    /// If the login may append, and its sessions are read-only (`default_transaction_read_only`),
+    /// it logs a warning: reads work, and appends do again when that is over.
+    ///
     /// # Errors
     /// [`Error::Migrate`]: migrations are missing, or of a later version that this one cannot work
     /// with; [`Error::NotDurable`] if the server runs with `fsync = off`.
@@ -84,7 +87,21 @@ impl Store {
         if let Some(number) = missing.map_err(Error::Migrate)? {
             return Err(Error::Migrate(MigrationError::Missing { number }));
         }
+        self.warn_of_read_only_sessions().await?;
         self.check_durable().await
+    }
+
+    async fn warn_of_read_only_sessions(&self) -> Result<(), Error> {
+        let statement = self.statements().is_read_only_appender.clone();
+        let found = self.within_deadline(sqlx::query_scalar(statement).fetch_one(self.pool()));
+        if found.await.map_err(Error::database("read the session's settings"))? {
+            tracing::warn!(
+                setting = "default_transaction_read_only",
+                "the sessions of the store are read-only: it appends nothing until the setting is \
+                 reset for the login, the database or the server"
+            );
+        }
+        Ok(())
     }
 
     /// The statements that give a role the rights for a purpose, for installations whose roles

@@ -135,6 +135,7 @@ statements!(
     grants_for,
     has_own_session,
     identity,
+    is_read_only_appender,
     late_events,
     log_end,
     migrate_lock,

@@ -65,8 +65,9 @@ pub struct SecureKafka {
     authority: Authority,
     provider: OpenIdProvider,
     secure_provider: TlsProxy,
-    /// Of SCRAM, of tokens, of certificates, of certificates over IPv6.
-    ports: [u16; 4],
+    /// Of SCRAM, of tokens, of certificates, of certificates over IPv6, and of a broker whose
+    /// certificate has ended.
+    ports: [u16; 5],
 }
 
 impl SecureKafka {
@@ -80,10 +81,11 @@ impl SecureKafka {
         let provider = OpenIdProvider::start(USER, PASSWORD).await;
         let secure_provider =
             TlsProxy::before(&provider.token_url(), &authority, &server, Admission::Anyone);
-        let ports = [free_port(), free_port(), free_port(), free_port()];
+        let ended = authority.issue("ended_broker", &[HOST], Validity::Ended);
+        let ports = [free_port(), free_port(), free_port(), free_port(), free_port()];
         let (port, controller) = (free_port(), free_port());
         let own = listeners(port, controller, ports);
-        let own = own + &stores(&authority, &server) + &logins(&provider.keys_url());
+        let own = own + &stores(&authority, &server, &ended) + &logins(&provider.keys_url());
         let properties = own + properties;
         // Since 4.0 a broker asks only providers that its process was allowed to ask.
         let allowed = provider.keys_url();
@@ -153,6 +155,12 @@ impl SecureKafka {
         certified(login, client)
     }
 
+    /// TLS alone, at a listener whose certificate has ended.
+    #[must_use]
+    pub fn ended_server(&self) -> KafkaLogin {
+        self.login(4, "ssl")
+    }
+
     fn login(&self, listener: usize, protocol: &str) -> KafkaLogin {
         let port = self.ports.get(listener).must("find a listener");
         let host = if listener == 3 { SIX } else { HOST };
@@ -168,26 +176,29 @@ fn certified(login: KafkaLogin, client: &CertificateFiles) -> KafkaLogin {
         .with("ssl.key.location", client.key.display().to_string())
 }
 
-fn listeners(port: u16, controller: u16, [scram, token, certificate, six]: [u16; 4]) -> String {
+fn listeners(port: u16, controller: u16, ports: [u16; 5]) -> String {
+    let [scram, token, certificate, six, ended] = ports;
     let clients = format!(
         "PLAINTEXT://{HOST}:{port},SCRAM://{HOST}:{scram},TOKEN://{HOST}:{token},\
-         CERTIFICATE://{HOST}:{certificate},SIX://{SIX}:{six}"
+         CERTIFICATE://{HOST}:{certificate},SIX://{SIX}:{six},ENDED://{HOST}:{ended}"
     );
     format!(
         "listeners={clients},CONTROLLER://{HOST}:{controller}\nadvertised.listeners={clients}\n\
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,\
-         TOKEN:SASL_SSL,CERTIFICATE:SSL,SIX:SSL\n"
+         TOKEN:SASL_SSL,CERTIFICATE:SSL,SIX:SSL,ENDED:SSL\n"
     )
 }
 
-fn stores(authority: &Authority, server: &CertificateFiles) -> String {
+fn stores(authority: &Authority, server: &CertificateFiles, ended: &CertificateFiles) -> String {
     format!(
         "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\n\
          ssl.truststore.location={}\nlistener.name.certificate.ssl.client.auth=required\n\
          listener.name.six.ssl.client.auth=required\n\
+         listener.name.ended.ssl.keystore.type=PEM\nlistener.name.ended.ssl.keystore.location={}\n\
          ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/,DEFAULT\n",
         server.both.display(),
-        authority.file().display()
+        authority.file().display(),
+        ended.both.display()
     )
 }
 

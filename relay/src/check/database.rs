@@ -77,6 +77,9 @@ fn of_server(
     }
     if row.try_get("is_standby")? {
         findings.error("the server is a standby", "connect to the primary");
+    } else if row.try_get("is_read_only")? {
+        let remedy = "reset it for the relay's login, the database or the server";
+        findings.error("default_transaction_read_only is on", remedy);
     }
     let reads_stats: bool = row.try_get("may_read_stats")?;
     if !reads_stats && config.relay.durability == Durability::Standby {

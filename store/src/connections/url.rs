@@ -1,6 +1,6 @@
 //! The URL of a database, and the URLs of libpq that sqlx does not support.
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// A URL that the store cannot use. It does not show the URL, which can contain a password.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +64,10 @@ pub fn connect_options(
         return Err(DatabaseUrlError::SeveralHosts);
     }
     let mut kept = Vec::new();
+    let mut address = None;
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        address = if name == "hostaddr" { Some(value) } else { address };
         if is_used(name, value)? {
             check_file(name, value)?;
             kept.push(parameter);
@@ -78,6 +80,9 @@ pub fn connect_options(
     // Without a host in the URL, that of the environment.
     if is_list(options.get_host()) {
         return Err(DatabaseUrlError::SeveralHosts);
+    }
+    if let Some(address) = address {
+        check_address(address, options.get_ssl_mode())?;
     }
     let options = options.extra_float_digits(None);
     Ok(match options.get_application_name() {
@@ -99,6 +104,17 @@ fn refuses_options(code: &str, message: &str) -> bool {
     message.starts_with("unsupported startup parameter")
         || ["08P01", "0A000"].contains(&code)
             && ["option", "startup", "parameter"].iter().any(|word| message.contains(word))
+}
+
+/// Checks that the certificate of the server is not to be for its address: libpq verifies the name
+/// in the URL, and sqlx replaces that by the address.
+fn check_address(address: &str, mode: PgSslMode) -> Result<(), DatabaseUrlError> {
+    if !matches!(mode, PgSslMode::VerifyFull) {
+        return Ok(());
+    }
+    let help = "remove it, and let the host's name lead to the address";
+    let (name, value) = ("hostaddr".to_owned(), address.to_owned());
+    Err(DatabaseUrlError::Unsupported { name, value, help })
 }
 
 /// Whether a text has several elements, with a comma or its escape between them.
@@ -261,6 +277,12 @@ mod tests {
         assert!(refused("host=one dbname=d").contains("no URL of PostgreSQL"));
         let standby = "postgres://u:p@one/d?target_session_attrs=standby";
         assert!(refused(standby).contains("target_session_attrs=standby"));
+        let address = "postgres://u:p@db.example/d?hostaddr=10.0.0.1";
+        assert!(connect_options(address, "annals").is_ok());
+        for verified in ["sslmode=verify-full", "ssl-mode=verify-full"] {
+            let said = refused(&format!("{address}&{verified}"));
+            assert!(said.contains("hostaddr=10.0.0.1"), "{said}");
+        }
         for name in ["ssl_min_protocol_version", "sslcrldir", "oauth_client_secret"] {
             let said = refused(&format!("postgres://u:p@one/d?{name}=hunter2"));
             assert!(said.contains(name) && !said.contains("hunter2"), "{said}");
