@@ -11,10 +11,14 @@ write_checksums() {
     (kafka_download "$version" "$scratch/kafka-$version")
     write_list "$scratch/kafka-$version" "kafka-$version"
   done
-  (registry_download "$scratch/registry")
+  for version in "$REGISTRY_VERSION" "$REGISTRY_OTHER_VERSION"; do
+    (registry_download "$version" "$scratch/registry-$version")
+    write_list "$scratch/registry-$version" "registry-$version"
+  done
+  (registry_java_package "$scratch/registry-java")
+  write_list "$scratch/registry-java" registry-java
   (avro_download "$scratch/avro")
   write_list "$scratch/avro" avro
-  write_list "$scratch/registry" registry
   write_postgres_list "$scratch"
   write_pgbouncer_list "$scratch/pgbouncer"
   (postgres_upgrade_package "$scratch/upgrade")

