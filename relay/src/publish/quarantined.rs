@@ -139,7 +139,7 @@ impl Reader {
         *step = self.steps.begin(room.max(*step));
         let (read, end) = self.entry_stretch(of, (after, *step), page).await?;
         self.steps.ended();
-        *step = if read.events == 0 { StepLimit::wider(*step) } else { room };
+        *step = StepLimit::next(*step, read.events, room);
         if !read.is_cut && end == until.position {
             return Ok(Cursor::done(until));
         }

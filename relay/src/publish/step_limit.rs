@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 /// The most positions of one statement, if few of them have events for the page.
 const STEP_MAX: i64 = 1 << 20;
+/// Events are few if there was room for more than so many times as many.
+const FEW: i64 = 4;
 /// After a page without a statement that took longer than this, the next ones may go through more
 /// positions again.
 const FAST: Duration = Duration::from_millis(500);
@@ -53,9 +55,12 @@ impl StepLimit {
         }
     }
 
-    /// The number of positions that the next statement wants, if this one had no events.
-    pub(crate) fn wider(step: i64) -> i64 {
-        step.saturating_mul(4).min(STEP_MAX)
+    /// The number of positions that the next statement wants: more, if these had few events of those
+    /// that there was room for. The statement must have a limit of its own for where they are dense.
+    pub(crate) fn next(step: i64, events: usize, room: i64) -> i64 {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        let are_few = events.saturating_mul(FEW) < room;
+        if are_few { step.saturating_mul(FEW).min(STEP_MAX) } else { step }
     }
 }
 
@@ -94,6 +99,14 @@ mod tests {
         limit.ended();
         limit.page_read();
         assert_eq!(limit.begin(i64::MAX), 8);
+    }
+
+    #[test]
+    fn a_statement_goes_through_more_positions_where_few_have_events() {
+        assert_eq!(StepLimit::next(3_500, 0, 3_500), 14_000);
+        assert_eq!(StepLimit::next(14_000, 874, 3_500), 56_000);
+        assert_eq!(StepLimit::next(56_000, 875, 3_500), 56_000);
+        assert_eq!(StepLimit::next(STEP_MAX, 0, 3_500), STEP_MAX);
     }
 
     #[test]
