@@ -20,7 +20,7 @@ test-consumers: ## The consumers of examples/consumers, in each language that th
 campaigns: ## Tests that kill and crash at random moments, more often than `make test`
 	@ANNALS_CAMPAIGN=1 ops/dev/dev with -- cargo test --locked --workspace --quiet --test promises -- --include-ignored \
 		killed_again_and_again survive_many_crashes relays_killed_under_load forty_restarts followers_that_restart_under_load \
-		an_old_database a_deleted_topic_comes_back
+		an_old_database a_deleted_topic_comes_back answers_that_take_100_ms
 
 test-upgrade: ## The store after pg_upgrade to PostgreSQL 18; needs PostgreSQL 14 to 17 and pip
 	@ops/dev/dev with -- cargo test --locked --workspace --quiet --test promises -- --ignored by_an_upgrade

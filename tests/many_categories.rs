@@ -2,11 +2,12 @@
 //! one with an unusable topic delays no other.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use annals_store::{Append, ExpectedVersion, Store, StreamName};
 use annals_testkit::{
-    Component, Follower, Must, PrivateStack, RelayProcess, Testbed, create_topic, delete_topic,
-    deposited, topics,
+    Component, FaultyRegistry, Follower, Must, PrivateStack, RelayProcess, Testbed, TwoDoors,
+    create_topic, delete_topic, deposited, topics,
 };
 
 const CATEGORIES: usize = 2_000;
@@ -61,10 +62,43 @@ async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_
     }
     assert!(!next.has_event("outage_began"), "a page took too long");
     assert!(next.terminate().await.success());
+    // One that starts for a single event looks up a single topic.
+    append(bed.store(), &categories[..1], "c").await;
+    next.turn_page();
+    next.restart();
+    follower.until_count(2 * CATEGORIES + 1).await;
+    assert!(!next.has_event("topics_prepared"), "it has looked up many topics");
+    assert!(next.terminate().await.success());
     let ids: HashSet<_> = follower.seen().iter().map(|event| event.event_id).collect();
-    assert_eq!((ids.len(), follower.count()), (2 * CATEGORIES, 2 * CATEGORIES));
+    assert_eq!((ids.len(), follower.count()), (2 * CATEGORIES + 1, 2 * CATEGORIES + 1));
     let made = topics(&bed.environment().kafka, "");
     assert!(made.iter().any(|topic| topic == "annals-topics"), "claims stand somewhere else");
+}
+
+/// If what is learned were lost, or one thing made ready after the other, it would take ten minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes two minutes: part of make campaigns"]
+async fn two_thousand_categories_are_published_with_answers_that_take_100_ms() {
+    const ROUND_TRIP: Duration = Duration::from_millis(100);
+    let kafka = TwoDoors::linked("").await;
+    let bed = Testbed::on("slow_categories", kafka.environment().clone()).await;
+    let registry = FaultyRegistry::start(&bed.environment().registry_url).await;
+    registry.answers_after(ROUND_TRIP);
+    kafka.link().delay_answers(ROUND_TRIP);
+    let categories = categories(CATEGORIES);
+    let settings = bed.relay().kafka(&kafka.other()).registry(registry.url());
+    let settings = settings.variable("ANNALS_RELAY__TOPICS__PARTITIONS", "1");
+    append(bed.store(), &categories, "a").await;
+    let mut relay = RelayProcess::start(&settings);
+    relay.event_with("topics_prepared", &[("ready", &CATEGORIES.to_string())]).await;
+    let follower = follow(&bed, &categories);
+    for events in 1..=8 {
+        follower.until_count(events * CATEGORIES / 8).await;
+    }
+    assert!(!relay.has_event("outage_began"), "a page took too long");
+    assert!(relay.terminate().await.success());
+    let ids: HashSet<_> = follower.seen().iter().map(|event| event.event_id).collect();
+    assert_eq!((ids.len(), follower.count()), (CATEGORIES, CATEGORIES));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
