@@ -75,7 +75,8 @@ async fn two_thousand_categories_are_published_when_they_begin_and_when_a_relay_
     assert!(made.iter().any(|topic| topic == "annals-topics"), "claims stand somewhere else");
 }
 
-/// If what is learned were lost, or one thing made ready after the other, it would take ten minutes.
+/// If what is learned were lost, or one thing made ready after the other, it would take ten
+/// minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes two minutes: part of make campaigns"]
 async fn two_thousand_categories_are_published_with_answers_that_take_100_ms() {

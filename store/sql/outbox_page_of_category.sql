@@ -5,8 +5,8 @@
 -- $11 maximum number of rows.
 -- Fewer rows than the limit: all between these positions.
 -- With the row comparison the planner can only use the index with this order. A row comparison as
--- upper bound would not end the scan before the end of the category: hence the limit inside. No more
--- events of a category are between two positions than there are positions.
+-- upper bound would not end the scan before the end of the category: hence the limit inside. No
+-- more events of a category are between two positions than there are positions.
 select
     e.position, annals.shard_of(e.stream) as shard, e.stream, e.version, e.event_id, e.category, e.event_type, e.fingerprint,
     e.recorded_at, e.payload, nullif(e.metadata, '{}') as metadata, nullif(e.headers, '{}') as headers

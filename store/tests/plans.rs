@@ -388,6 +388,24 @@ async fn a_page_in_the_middle_of_a_long_stream_reads_no_more_than_its_rows() {
     assert!(blocks < BLOCKS_MAX, "{blocks} blocks:\n{plan:#}");
 }
 
+/// Otherwise a category that was held, and then released, is read as often as it has pages.
+#[tokio::test]
+async fn a_page_of_a_few_positions_of_a_category_does_not_read_what_is_behind_them() {
+    const BLOCKS_MAX: f64 = 50.0;
+    let bed = Testbed::new("short_range").await;
+    let mut connection = filled(&bed).await;
+    let page = include_str!("../sql/outbox_page_of_category.sql");
+    prepare(&mut connection, "outbox_page_of_category", page).await;
+    for mode in [FOR_THESE, FOR_ALL] {
+        sqlx::raw_sql(mode).execute(&mut connection).await.must("choose how to plan");
+        let arguments = "pg_current_snapshot(), 0, 0, pg_current_snapshot(), 100000, 0, 40000, 40050, \
+                         'filler', 3::smallint, 500";
+        let (_, blocks, plan) =
+            measure(&mut connection, "outbox_page_of_category", arguments).await;
+        assert!(blocks < BLOCKS_MAX, "{blocks} blocks:\n{plan:#}");
+    }
+}
+
 /// The rows and blocks that a prepared statement reads, and its plan.
 async fn measure(
     connection: &mut PgConnection,

@@ -55,8 +55,9 @@ impl StepLimit {
         }
     }
 
-    /// The number of positions that the next statement wants: more, if these had few events of those
-    /// that there was room for. The statement must have a limit of its own for where they are dense.
+    /// The number of positions that the next statement wants: more, if these had few events of
+    /// those that there was room for. The statement must have a limit of its own for where they are
+    /// dense.
     pub(crate) fn next(step: i64, events: usize, room: i64) -> i64 {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         let are_few = events.saturating_mul(FEW) < room;
