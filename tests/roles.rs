@@ -64,8 +64,7 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "system_identifier"
         | "incarnation"
         | "oldest_client"
-        | "is_visible_at"
-        | "late_transactions" => role != "public",
+        | "is_visible_at" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
         "administer"
         | "adopt"

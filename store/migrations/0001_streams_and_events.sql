@@ -337,60 +337,15 @@ end
 $$;
 
 -- The events to publish: few columns, never updated, never deleted. Old partitions are dropped. The
--- transaction id, not the position, determines what became visible between two snapshots. The index
--- finds the rows of a transaction below a position, however many it has above. Without an index on
--- positions: no statement reads by them alone.
+-- transaction id, not the position, determines what became visible between two snapshots. Without
+-- an index on positions: no statement reads by them.
 create table annals.outbox (
     position bigint not null,
     xid xid8 not null default pg_current_xact_id(),
     shard smallint not null
 ) partition by range (position);
-create index outbox_xid_position on annals.outbox (xid, position);
+create index outbox_xid on annals.outbox (xid);
 select annals.make_insert_only('annals.outbox');
-
--- The transactions that had not ended in the snapshot `since`, have an id below `next_xid`, and had
--- ended in the snapshot `until`: only they can have late events. A transaction that was rolled back
--- is left out where it is known, so that its rows, which can be millions, are not gone through.
--- Transaction ids of another history do not say whether it had ended.
-create function annals.late_transactions(since pg_snapshot, next_xid xid8, until pg_snapshot, is_other_history boolean)
-returns setof xid8
-language plpgsql stable parallel safe rows 5
-set search_path = annals, pg_temp
-set enable_sort = off
-as $$
-#variable_conflict use_variable
-declare
-    -- More ids at once are those of savepoints.
-    ids_max constant bigint := 1000;
-    present constant pg_snapshot := pg_current_snapshot();
-    low xid8 := pg_snapshot_xmax(since);
-    high constant xid8 := case when is_other_history then next_xid else least(next_xid, pg_snapshot_xmax(until)) end;
-begin
-    return query
-        select x.xid
-        from (
-            select pg_snapshot_xip(since)
-            union all
-            select i::text::xid8
-            from generate_series(low::text::bigint, least(low::text::bigint + ids_max, high::text::bigint) - 1) i
-        ) x (xid)
-        where case
-            when is_other_history then true
-            when not pg_visible_in_snapshot(x.xid, until) then false
-            -- An id that the server has not assigned, as after a crash, cannot be asked about.
-            when pg_visible_in_snapshot(x.xid, present) then coalesce(pg_xact_status(x.xid) = 'committed', true)
-            else false
-        end;
-    -- Of further ids only those with rows, each found behind the one before it.
-    low := (low::text::bigint + ids_max)::text::xid8;
-    while low < high loop
-        select o.xid into low from outbox o where o.xid >= low and o.xid < high order by o.xid limit 1;
-        exit when not found;
-        return next low;
-        low := (low::text::bigint + 1)::text::xid8;
-    end loop;
-end
-$$;
 
 -- The number of shards is a constant of the installation, not of a replica or a topic. Only
 -- relay_reshard changes it, by replacing this function while nothing waits for publication. Stable

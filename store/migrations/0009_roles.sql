@@ -52,8 +52,7 @@ begin
     return next format(
         'grant execute on function annals.oldest_client(), annals.position_at(timestamptz), annals.shard_of(text), '
         'annals.shard_count(), annals.outbox_partition_positions(), annals.system_identifier(), annals.incarnation(), '
-        'annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint), '
-        'annals.late_transactions(pg_snapshot, xid8, pg_snapshot, boolean) to %I',
+        'annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint) to %I',
         role
     );
     for item in

@@ -7,27 +7,25 @@
 -- partition of the outbox, they are not counted: `first` is the first position of the partition,
 -- and `is_counted` is false.
 --
--- They are found transaction by transaction, each from the index up to the position: what a
--- transaction wrote above is not read, however much that is.
+-- They are first found by their transactions alone: with conditions on positions, the planner can
+-- scan all positions instead. A transaction that is still running has no visible events, so its
+-- rows are not read, however many there are. Transaction ids of another history do not say whether
+-- it is running.
 with now as (
     select pg_current_snapshot() as snapshot, i.settled <> $4 as is_moved from annals.identity i where i.is_only
 ),
-late as materialized (
-    select t.xid, first.position as first, last.position as last
-    from now n
-    cross join lateral annals.late_transactions($1::pg_snapshot, $2::text::xid8, n.snapshot, n.is_moved) t (xid)
-    cross join lateral (
-        select o.position from annals.outbox o
-        where o.xid = t.xid and o.position > $4 and o.position <= $3
-        order by o.position
-        limit 1
-    ) first
-    cross join lateral (
-        select o.position from annals.outbox o
-        where o.xid = t.xid and o.position > $4 and o.position <= $3
-        order by o.position desc
-        limit 1
-    ) last
+of_transactions as materialized (
+    select o.position from annals.outbox o
+    where o.xid = any (array(
+            select x.xid from pg_snapshot_xip($1::pg_snapshot) x (xid), now n
+            where n.is_moved or pg_visible_in_snapshot(x.xid, n.snapshot)
+        ))
+        or o.xid >= pg_snapshot_xmax($1::pg_snapshot) and o.xid < (
+            select case when n.is_moved then $2::text::xid8 else least($2::text::xid8, pg_snapshot_xmax(n.snapshot)) end from now n
+        )
+),
+late as (
+    select t.position from of_transactions t where t.position <= $3 and t.position > $4
 ),
 dropped as (
     select min(d.lower) as lower
@@ -44,20 +42,8 @@ dropped as (
     )
 )
 select
-    least((select min(l.first) from late l), d.lower) as first,
-    case when d.lower is null then (select max(l.last) from late l) else $3 end as last,
-    (
-        select count(*)
-        from (
-            select
-            from late l
-            cross join lateral (
-                select from annals.outbox o
-                where o.xid = l.xid and o.position >= l.first and o.position <= l.last
-                limit 10001
-            ) o
-            limit 10001
-        ) counted
-    ) as events,
+    least((select min(position) from late), d.lower) as first,
+    case when d.lower is null then (select max(position) from late) else $3 end as last,
+    (select count(*) from (select from late limit 10001) counted) as events,
     d.lower is null as is_counted
 from dropped d
