@@ -6,8 +6,7 @@ use annals_testkit::{
     ACCESS_LISTS, CATEGORY, Component, Ending, FaultyLink, Follower, Isolation, Must, Operation,
     PrivateStack, RelayProcess, RelaySettings, Resource, Right, Testbed, ThreeBrokers, TwoDoors,
     account, allow, check, configure_topic, create_replicated_topic, create_topic, create_topic_on,
-    deny, deposited, deposited_large, grant, http_get, limit_writing, read_topic, withdraw,
-    write_records,
+    deny, deposited, deposited_large, grant, limit_writing, read_topic, withdraw, write_records,
 };
 use uuid::Uuid;
 
@@ -303,8 +302,7 @@ async fn a_topic_that_takes_small_batches_gets_no_larger_ones() {
     relay.thaw().await;
     follower.until_count(6_000).await;
     assert_eq!(relay.text().matches(SEARCH).count(), 1);
-    let transactions =
-        metric(&relay, "annals_relay_transactions_total{outcome=\"committed\"}").await;
+    let transactions = relay.metric("annals_relay_transactions_total{outcome=\"committed\"}").await;
     assert!(transactions < TRANSACTIONS_MAX, "{transactions} transactions");
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
@@ -381,11 +379,6 @@ async fn a_transaction_that_a_quota_makes_too_slow_is_tried_again_in_smaller_one
 
 /// The number of committed transactions of more events than the quota lets through in time.
 async fn large_transactions(relay: &RelayProcess) -> f64 {
-    let all = metric(relay, "annals_relay_batch_events_count").await;
-    all - metric(relay, "annals_relay_batch_events_bucket{le=\"100\"}").await
-}
-
-async fn metric(relay: &RelayProcess, series: &str) -> f64 {
-    let served = http_get(relay.http().await, "/metrics", "").await;
-    served.metric(series).must("find a metric")
+    let all = relay.metric("annals_relay_batch_events_count").await;
+    all - relay.metric("annals_relay_batch_events_bucket{le=\"100\"}").await
 }

@@ -28,11 +28,6 @@ async fn limit(bed: &Testbed, bytes: &str) {
     configure_topic(brokers, &bed.topic(CATEGORY), "max.message.bytes", bytes).await;
 }
 
-async fn metric(relay: &RelayProcess, series: &str) -> f64 {
-    let served = http_get(relay.http().await, "/metrics", "").await;
-    served.metric(series).must("find a metric")
-}
-
 fn ledger() -> StreamName {
     StreamName::new("ledger-1").must("name a stream")
 }
@@ -235,7 +230,7 @@ async fn a_time_that_kafka_refuses_holds_the_stream() {
     let ledgers = Follower::start(brokers, &[&bed.topic("ledger")]);
     ledgers.until_count(1).await;
     assert_eq!(relay.times("quarantined"), 1);
-    let opened = metric(&relay, PRODUCERS_OPENED).await;
+    let opened = relay.metric(PRODUCERS_OPENED).await;
     assert!(opened < 20.0, "{opened} producers were opened");
     assert!(relay.terminate().await.success());
 }
@@ -455,13 +450,13 @@ async fn many_refused_streams_of_a_category_quarantine_the_category() {
     relay.thaw().await;
     relay.quarantines_for("record", CATEGORY).await;
     // They are found together: producers were not made anew for each of them.
-    let opened = metric(&relay, PRODUCERS_OPENED).await;
+    let opened = relay.metric(PRODUCERS_OPENED).await;
     assert!(opened < 20.0, "{opened} producers for {STREAMS} streams");
     // What the failed batches lacked is not looked up again for the others.
-    let asked = metric(&relay, REGISTRY_REQUESTS).await;
+    let asked = relay.metric(REGISTRY_REQUESTS).await;
     append(&bed, &other, [deposited(1)]).await;
     follower.until_count(2).await;
-    let asked = metric(&relay, REGISTRY_REQUESTS).await - asked;
+    let asked = relay.metric(REGISTRY_REQUESTS).await - asked;
     assert!(asked.abs() < 0.5, "{asked} schemas were looked up again");
 
     limit(&bed, LARGE).await;

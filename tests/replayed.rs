@@ -68,7 +68,9 @@ async fn a_deleted_topic_comes_back_and_the_relay_continues_behind_it_without_a_
 
     replay_while_killed(&bed).await;
     let again = records(&bed, CATEGORY).await;
-    assert!(again.iter().all(|record| record.header("ce_replayed").is_some()));
+    let (last, _) = replays(&bed).await;
+    let last = last.to_string();
+    assert!(again.iter().all(|record| record.header("ce_replayed") == Some(&last)), "{last}");
     let sorted = |records: &[RawRecord]| {
         let key = |of: &RawRecord| {
             let mut headers = of.headers.clone();
@@ -126,7 +128,9 @@ async fn until_replayed_while_killed(bed: &Testbed, dice: &mut Dice, kills: &mut
         }
         let command = if unfinished > 0 { &["replay", "--resume"][..] } else { &begin };
         if *kills == 0 {
-            bed.relay().must_run(command).await;
+            let said = bed.relay().must_run(command).await;
+            let whole = format!("replay {}: {} events", ended + 1, events());
+            assert!(said.contains(&whole), "{said}");
             continue;
         }
         let mut process = bed.relay().start_command(&[command, &["--rate", &rate]].concat());

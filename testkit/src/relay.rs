@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::environment::is_kept;
 use crate::follow::DEADLINE;
+use crate::http::http_get;
 use crate::log::{ProcessLog, Wanted};
 use crate::must::Must;
 use crate::relay_settings::{RelaySettings, command, output_directory, peak_bytes};
@@ -182,6 +183,15 @@ impl RelayProcess {
     /// If it does not name one.
     pub async fn http(&self) -> SocketAddr {
         http_address(&self.log.line(self.start, Wanted::event("http_listening", &[])).await)
+    }
+
+    /// The value of one of its metrics, as [`HttpAnswer::metric`] takes them.
+    ///
+    /// # Panics
+    /// If it does not serve it.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let served = http_get(self.http().await, "/metrics", "").await;
+        served.metric(series).must("find a metric")
     }
 
     /// Waits until it publishes these shards, in their order, separated by commas.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -198,13 +198,7 @@ impl RelaySettings {
     /// # Panics
     /// If it cannot be started, or does not end.
     pub async fn run_for_code(&self, arguments: &[&str]) -> (i32, String) {
-        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
-        std::fs::create_dir_all(&directory).must("make a directory for the relay");
-        let mut command = command(self, &directory);
-        let output = command.args(arguments).kill_on_drop(true).output();
-        let output = tokio::time::timeout(DEADLINE, output).await;
-        let output = output.must("end within the deadline").must("run the relay's binary");
-        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        let output = self.ended(arguments, |_as_it_is| {}).await;
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         let code = output.status.code().unwrap_or(-1);
         if code != 0 && code != NOT_READY {
@@ -213,29 +207,25 @@ impl RelaySettings {
         (code, said)
     }
 
+    /// Runs a subcommand, whose command is changed before, to its end.
+    async fn ended(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Output {
+        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
+        std::fs::create_dir_all(&directory).must("make a directory for the relay");
+        let mut command = command(self, &directory);
+        command.args(arguments);
+        change(&mut command);
+        let output = tokio::time::timeout(DEADLINE, command.kill_on_drop(true).output()).await;
+        let output = output.must("end within the deadline").must("run the relay's binary");
+        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        output
+    }
+
     /// Runs a subcommand on a terminal; returns its exit code and all that the terminal gets.
     ///
     /// # Panics
     /// If it cannot be started, or does not end.
     pub async fn run_on_terminal(&self, arguments: &[&str]) -> (i32, String) {
-        const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
-        let directory = output_directory().join(format!("{}.{}.run", self.bed, self.directory));
-        std::fs::create_dir_all(&directory).must("make a directory for the relay");
-        let mut command = command(self, &directory);
-        command.args(arguments);
-        let own = command.as_std();
-        let mut terminal = Command::new("python3");
-        terminal.args(["-c", TERMINAL]).arg(own.get_program()).args(own.get_args());
-        for (name, value) in own.get_envs() {
-            match value {
-                Some(value) => terminal.env(name, value),
-                None => terminal.env_remove(name),
-            };
-        }
-        let output = terminal.stdin(Stdio::null()).kill_on_drop(true).output();
-        let output = tokio::time::timeout(DEADLINE, output).await;
-        let output = output.must("end within the deadline").must("run python3");
-        std::fs::remove_dir_all(&directory).must("remove the relay's directory");
+        let output = self.ended(arguments, on_terminal).await;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code().unwrap_or(-1), said)
     }
@@ -333,6 +323,22 @@ pub(crate) fn output_directory() -> PathBuf {
     let directory = target_directory().parent().must("find the target directory").join("tmp");
     std::fs::create_dir_all(&directory).must("make the tests' directory");
     directory
+}
+
+/// Runs the command on a terminal.
+fn on_terminal(command: &mut Command) {
+    const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+    let own = command.as_std();
+    let mut terminal = Command::new("python3");
+    terminal.args(["-c", TERMINAL]).arg(own.get_program()).args(own.get_args());
+    for (name, value) in own.get_envs() {
+        match value {
+            Some(value) => terminal.env(name, value),
+            None => terminal.env_remove(name),
+        };
+    }
+    terminal.stdin(Stdio::null());
+    *command = terminal;
 }
 
 /// `target/debug`, from `target/debug/deps/promises-0123` or `target/debug/examples/drill`.

@@ -15,7 +15,7 @@ use crate::kafka::claims_topic::ClaimsTopic;
 use crate::kafka::inspection::inspect;
 use crate::kafka::topic_admin::TopicAdmin;
 use crate::kafka::topic_changes::{ChangeKind, TopicChange, changes};
-use crate::kafka::topic_plan::TopicPlan;
+use crate::kafka::topic_plan::{TopicPlan, topics_per_request};
 use crate::report::failure::Failure;
 use crate::report::progress::Progress;
 use crate::report::threads::in_a_thread;
@@ -27,8 +27,6 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
 /// Time between two looks at the topics.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// The number of topics that are created in one request.
-const CREATED_AT_ONCE: usize = 100;
 
 /// The operations on topics.
 #[derive(Debug, Clone, Subcommand)]
@@ -149,7 +147,7 @@ async fn apply(config: &Arc<Config>, plans: &[TopicPlan]) -> Result<(), Failure>
         }
         let changed = missing.len() + settings.len();
         let mut progress = Progress::new("topics changed", changed as u64);
-        for some in missing.chunks(CREATED_AT_ONCE) {
+        for some in missing.chunks(topics_per_request(&config.topics)) {
             admin.create(some)?.into_values().collect::<Result<Vec<()>, _>>()?;
             progress.advance(some.len() as u64);
         }

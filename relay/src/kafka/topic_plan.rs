@@ -24,6 +24,16 @@ const EVENTS: [(&str, &str, &str); 4] = [
     ),
 ];
 
+/// The most topics in one request, and the most partitions that they may have in total.
+pub(crate) const REQUEST_TOPICS_MAX: usize = 100;
+const REQUEST_PARTITIONS_MAX: usize = 1_200;
+
+/// The number of topics that are created in one request.
+pub(crate) fn topics_per_request(topics: &config::Topics) -> usize {
+    let size = REQUEST_PARTITIONS_MAX / usize::from(topics.partitions.get());
+    size.clamp(1, REQUEST_TOPICS_MAX)
+}
+
 /// The size of segments of compacted topics: small, so that earlier records are compacted soon.
 /// Some services refuse smaller ones (Confluent Cloud: 50 MiB).
 const SEGMENT_BYTES: &str = "52428800";

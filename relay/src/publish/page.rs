@@ -168,7 +168,7 @@ impl Reader {
                 break;
             }
             // If few positions have events for the page, more of them are read at once.
-            step = if read.events == 0 { StepLimit::next(step, 0, room) } else { room };
+            step = if read.events == 0 { StepLimit::wider(step) } else { room };
         }
         if window.next_page(late, after) == NextPage::End {
             return Ok(Cursor::done(until));

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 /// The most positions of one statement, if few of them have events for the page.
 const STEP_MAX: i64 = 1 << 20;
-/// Events are few if there was room for more than so many times as many.
-const FEW: i64 = 4;
+/// So many times the positions are gone through next, where there was room for more than so many
+/// times the events.
+const WIDER: i64 = 4;
 /// After a page without a statement that took longer than this, the next ones may go through more
 /// positions again.
 const FAST: Duration = Duration::from_millis(500);
@@ -55,13 +56,17 @@ impl StepLimit {
         }
     }
 
-    /// The number of positions that the next statement wants: more, if these had few events of
-    /// those that there was room for. The statement must have a limit of its own for where they are
-    /// dense.
+    /// The number of positions that the next statement wants, if this one had no events.
+    pub(crate) fn wider(step: i64) -> i64 {
+        step.saturating_mul(WIDER).min(STEP_MAX)
+    }
+
+    /// The same if this one had few events of those that there was room for, else its own number.
+    /// The statement must have a limit of its own for where they are dense.
     pub(crate) fn next(step: i64, events: usize, room: i64) -> i64 {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
-        let are_few = events.saturating_mul(FEW) < room;
-        if are_few { step.saturating_mul(FEW).min(STEP_MAX) } else { step }
+        let are_few = events.saturating_mul(WIDER) < room;
+        if are_few { Self::wider(step) } else { step }
     }
 }
 

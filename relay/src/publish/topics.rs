@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::kafka::topic_admin::ByTopic;
-use crate::kafka::topic_plan::TopicFacts;
+use crate::kafka::topic_plan::{REQUEST_TOPICS_MAX, TopicFacts, topics_per_request};
 use crate::model::message::Destination;
 use crate::publish::topic_worker::{FoundPartitions, Worker, destination};
 use crate::publish::topics_state::{TopicsState, WantedCategories};
@@ -27,9 +27,6 @@ use crate::state::topic_ends::records_of;
 /// The interval at which topics in use are checked: an operator may have added partitions, or
 /// another store claimed them.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// The most topics in one request, and the most partitions that they may have in total.
-const BATCH_TOPICS_MAX: usize = 100;
-const BATCH_PARTITIONS_MAX: usize = 1_200;
 
 /// Prepares topics.
 #[derive(Clone)]
@@ -213,13 +210,12 @@ impl CategoryTopics {
             topics.into_iter().filter(|topic| !refused.contains_key(topic)).collect();
         refused.values().for_each(|failure| self.log_lost(failure));
         self.learn(&by_topic, refused.into_iter().map(|(topic, failure)| (topic, Err(failure))));
-        let size = BATCH_PARTITIONS_MAX / usize::from(self.config.topics.partitions.get());
-        for some in free.chunks(size.clamp(1, BATCH_TOPICS_MAX)) {
+        for some in free.chunks(topics_per_request(&self.config.topics)) {
             let made = worker.make(&self.config, some.to_vec(), Arc::clone(&found)).await?;
             let destinations = self.record(made).await?;
             self.learn(&by_topic, destinations);
             ready += some.len();
-            if of > BATCH_TOPICS_MAX {
+            if of > REQUEST_TOPICS_MAX {
                 let seconds = began.elapsed().as_secs();
                 tracing::info!(event = "topics_prepared", ready, of, seconds, "preparing topics");
             }
