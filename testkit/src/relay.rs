@@ -185,7 +185,7 @@ impl RelayProcess {
         http_address(&self.log.line(self.start, Wanted::event("http_listening", &[])).await)
     }
 
-    /// The value of one of its metrics, as [`HttpAnswer::metric`] takes them.
+    /// The value of one of its metrics, named as its line in `/metrics`.
     ///
     /// # Panics
     /// If it does not serve it.
