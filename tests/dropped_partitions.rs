@@ -1,10 +1,9 @@
 //! Outbox rows that every deployment has published are dropped, and no others: no follower or relay
 //! misses an event by it, and none waits for it.
 
-use std::num::NonZeroUsize;
 use std::pin::pin;
 
-use annals_store::outbox::{Bound, NextPage, OutboxRow, PageLimit, Window};
+use annals_store::outbox::{Bound, NextPage, OutboxRow, Window};
 use annals_store::{Append, Checkpoint, ExpectedVersion, Follow, Position, Store};
 use annals_testkit::{
     Dice, Load, LoadOptions, Must, Pace, RelayProcess, Testbed, account, check, deposited,
@@ -212,26 +211,24 @@ impl Dropped {
         let shards: Vec<i16> = (0..8).collect();
         let (mut events, mut after) = (Vec::new(), Position::ORIGIN);
         loop {
-            let stretch = window.next_page(late, after);
-            let events_max = NonZeroUsize::new(2).unwrap();
-            let (page, end): (Vec<OutboxRow>, Position) = match stretch {
-                NextPage::End => return events,
-                NextPage::ByXid { after } => {
-                    let page = PageLimit { after, events_max };
-                    let page = store.outbox_page_by_xid(&mut connection, window, &shards, page);
-                    (page.try_collect().await.must("read a page"), since.position)
-                }
-                NextPage::ByPosition(page) => {
-                    let last = page.last;
-                    let page =
-                        store.outbox_page_by_position(&mut connection, window, &shards, page);
-                    (page.try_collect().await.must("read a page"), last)
-                }
-            };
-            let is_whole =
-                page.len() < events_max.get() || matches!(stretch, NextPage::ByPosition(_));
+            let (page, end): (Vec<OutboxRow>, Position) =
+                match window.next_page(late.as_ref(), after) {
+                    NextPage::End => return events,
+                    NextPage::OfPositions(positions) => {
+                        let few = &positions[..positions.len().min(2)];
+                        let page =
+                            store.outbox_page_of_positions(&mut connection, window, &shards, few);
+                        (page.try_collect().await.must("read a page"), few[few.len() - 1])
+                    }
+                    NextPage::ByPosition(page) => {
+                        let last = page.last;
+                        let page =
+                            store.outbox_page_by_position(&mut connection, window, &shards, page);
+                        (page.try_collect().await.must("read a page"), last)
+                    }
+                };
             events.extend(positions(&page));
-            after = if is_whole { end } else { events.last().copied().unwrap_or(end) };
+            after = end;
         }
     }
 

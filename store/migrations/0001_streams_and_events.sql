@@ -337,15 +337,102 @@ end
 $$;
 
 -- The events to publish: few columns, never updated, never deleted. Old partitions are dropped. The
--- transaction id, not the position, determines what became visible between two snapshots. Without
--- an index on positions: no statement reads by them.
+-- transaction id, not the position, determines what became visible between two snapshots. The index
+-- finds the rows of a transaction below a position, however many it has above. No index begins with
+-- the position: no statement reads by positions alone.
 create table annals.outbox (
     position bigint not null,
     xid xid8 not null default pg_current_xact_id(),
     shard smallint not null
 ) partition by range (position);
-create index outbox_xid on annals.outbox (xid);
+create index outbox_xid_position on annals.outbox (xid, position);
 select annals.make_insert_only('annals.outbox');
+
+-- The late events of a window up to `until`, which is the present: events of transactions that had
+-- not ended in the snapshot `since`, have an id below `next_xid` and have ended now, at positions
+-- above `settled` and up to `bound`, those of the window's start. All positions, if they are at most
+-- `rows_max`; else none, and the lowest of them only. Rows of transactions that are still running or
+-- were rolled back are not read, nor those above `bound`; of one with more than `rows_max` below it,
+-- so many. Transaction ids of another history do not say whether it had ended.
+create function annals.late_events(
+    since pg_snapshot, next_xid xid8, bound bigint, settled bigint, until pg_snapshot, is_other_history boolean,
+    rows_max bigint, out positions bigint[], out lowest bigint
+)
+language plpgsql stable parallel safe
+set search_path = annals, pg_temp
+-- Without them, a limit lets the planner scan all positions for the first rows.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+#variable_conflict use_variable
+declare
+    -- More ids at once than connections are those of savepoints.
+    ids_max constant bigint := 100;
+    present constant pg_snapshot := pg_current_snapshot();
+    first constant bigint := pg_snapshot_xmax(since)::text::bigint;
+    high constant xid8 := case when is_other_history then next_xid else least(next_xid, pg_snapshot_xmax(until)) end;
+    low xid8 := least(first + ids_max, high::text::bigint)::text::xid8;
+    ids constant xid8[] := array(
+        select x.xid
+        from (
+            select pg_snapshot_xip(since)
+            union all
+            select i::text::xid8 from generate_series(first, low::text::bigint - 1) i
+        ) x (xid)
+        where case
+            when is_other_history then true
+            when not pg_visible_in_snapshot(x.xid, until) then false
+            -- An id that the server has not assigned, as after a crash, cannot be asked about.
+            when pg_visible_in_snapshot(x.xid, present) then coalesce(pg_xact_status(x.xid) = 'committed', true)
+            else false
+        end
+    );
+    part record;
+begin
+    positions := array(
+        (
+            select o.position from outbox o
+            where o.xid = any (ids) and o.position > settled and o.position <= bound
+            limit rows_max + 1
+        )
+        union all
+        (
+            select o.position from outbox o
+            where o.xid >= low and o.xid < high and o.position > settled and o.position <= bound
+            limit rows_max + 1
+        )
+    );
+    if cardinality(positions) <= rows_max then
+        return;
+    end if;
+    positions := null;
+    lowest := (
+        select min(f.position)
+        from unnest(ids) x (xid)
+        cross join lateral (
+            select o.position from outbox o
+            where o.xid = x.xid and o.position > settled and o.position <= bound
+            order by o.position
+            limit 1
+        ) f
+    );
+    -- Part by part in the order of the index, in which the lowest position of a transaction is its
+    -- first: the next part begins behind the last transaction of this one.
+    while low < high loop
+        select min(p.position) as lowest, max(p.xid::text::bigint) as last into part
+        from (
+            select o.xid, o.position from outbox o
+            where o.xid >= low and o.xid < high and o.position > settled and o.position <= bound
+            order by o.xid, o.position
+            limit rows_max
+        ) p;
+        exit when part.last is null;
+        lowest := least(lowest, part.lowest);
+        low := (part.last + 1)::text::xid8;
+    end loop;
+end
+$$;
 
 -- The number of shards is a constant of the installation, not of a replica or a topic. Only
 -- relay_reshard changes it, by replacing this function while nothing waits for publication. Stable

@@ -52,7 +52,8 @@ begin
     return next format(
         'grant execute on function annals.oldest_client(), annals.position_at(timestamptz), annals.shard_of(text), '
         'annals.shard_count(), annals.outbox_partition_positions(), annals.system_identifier(), annals.incarnation(), '
-        'annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint) to %I',
+        'annals.is_visible_at(bigint, xid8, pg_snapshot, bigint, bigint), '
+        'annals.late_events(pg_snapshot, xid8, bigint, bigint, pg_snapshot, boolean, bigint) to %I',
         role
     );
     for item in

@@ -236,7 +236,8 @@ impl Position {
     }
 
     /// The position before this one.
-    pub(crate) const fn before(self) -> Self {
+    #[must_use]
+    pub const fn before(self) -> Self {
         Self(self.0 - 1)
     }
 }

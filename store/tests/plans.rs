@@ -100,7 +100,7 @@ const FILTERS: [(&str, &str); 6] = [
 ];
 
 /// The other statements.
-static OTHERS: [Plan; 10] = [
+static OTHERS: [Plan; 9] = [
     Plan {
         name: "stream_version",
         statement: include_str!("../sql/stream_version.sql"),
@@ -114,22 +114,16 @@ static OTHERS: [Plan; 10] = [
         index: "streams_pkey",
     },
     Plan {
-        name: "follow_page_by_xid",
-        statement: include_str!("../sql/follow_page_by_xid.sql"),
-        arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, 0, null, null, 500, 4194304, 100",
-        index: "outbox_0000000_xid_idx",
+        name: "follow_page_of_positions",
+        statement: include_str!("../sql/follow_page_of_positions.sql"),
+        arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, '{7,9}', null, null, 500, 4194304",
+        index: "events_pkey",
     },
     Plan {
-        name: "late_events",
-        statement: include_str!("../sql/late_events.sql"),
-        arguments: "pg_current_snapshot(), 100, 90000, 0",
-        index: "outbox_0000000_xid_idx",
-    },
-    Plan {
-        name: "outbox_page_by_xid",
-        statement: include_str!("../sql/outbox_page_by_xid.sql"),
-        arguments: "pg_current_snapshot(), 100, 90000, 0, pg_current_snapshot(), 100000, 0, 0, '{1,2,3}', 500",
-        index: "outbox_0000000_xid_idx",
+        name: "outbox_page_of_positions",
+        statement: include_str!("../sql/outbox_page_of_positions.sql"),
+        arguments: "pg_current_snapshot(), 90000, 0, pg_current_snapshot(), 100000, 0, '{7,9}', '{1,2,3}'",
+        index: "events_pkey",
     },
     Plan {
         name: "outbox_page_by_position",
@@ -165,7 +159,12 @@ static OTHERS: [Plan; 10] = [
 
 /// Further statements on events, streams and the outbox, whose plans are only costed: names, texts,
 /// arguments.
-static COSTED: [(&str, &str, &str); 16] = [
+static COSTED: [(&str, &str, &str); 17] = [
+    (
+        "late_events",
+        include_str!("../sql/late_events.sql"),
+        "pg_current_snapshot(), 100, 90000, 0, 10000",
+    ),
     (
         "follow_removed_events",
         include_str!("../sql/follow_removed_events.sql"),
@@ -406,6 +405,81 @@ async fn a_page_of_a_few_positions_of_a_category_does_not_read_what_is_behind_th
     }
 }
 
+const LATE_EVENTS: &str = include_str!("../sql/late_events.sql");
+
+/// Of a transaction of many events, the first of which are late, only these are read; and none of
+/// one that was rolled back.
+#[tokio::test]
+async fn the_late_events_of_a_large_transaction_are_read_without_its_others() {
+    const BLOCKS_MAX: f64 = 100.0;
+    let bed = Testbed::new("late_of_many").await;
+    let mut connection = filled(&bed).await;
+    prepare(&mut connection, "late_events", LATE_EVENTS).await;
+    for is_committed in [true, false] {
+        let mut writer = PgConnection::connect(&bed.database_url()).await.must("connect");
+        let mut transaction = writer.begin().await.must("begin");
+        write_outbox(&mut transaction, 99_991, 100_000).await;
+        let mut reader = PgConnection::connect(&bed.database_url()).await.must("connect");
+        let since = bed.store().log_end(&mut reader).await.must("read the end").bound;
+        write_outbox(&mut transaction, 100_001, 160_000).await;
+        let ended = match is_committed {
+            true => transaction.commit().await,
+            false => transaction.rollback().await,
+        };
+        ended.must("end the transaction");
+        let next = serde_json::json!(since.next_xid);
+        let arguments = format!("'{}', '{next}', 100000, 0, 10000", since.snapshot);
+        let late = late_events(&mut connection, &arguments).await;
+        let (_, blocks, plan) = measure(&mut connection, "late_events", &arguments).await;
+        assert!(blocks < BLOCKS_MAX, "{blocks} blocks:\n{plan:#}");
+        match is_committed {
+            true => {
+                assert_eq!(late, (Some(99_991), Some(100_000), Some((99_991..=100_000).collect())));
+            }
+            false => assert_eq!(late, (None, None, None)),
+        }
+    }
+}
+
+/// More than can be listed: the first is found among many transactions with an event each, and one
+/// with many.
+#[tokio::test]
+async fn the_first_of_many_late_events_is_found_without_reading_all_of_them() {
+    const BLOCKS_MAX: f64 = 2_000.0;
+    let bed = Testbed::new("late_many").await;
+    let mut connection = filled(&bed).await;
+    prepare(&mut connection, "late_events", LATE_EVENTS).await;
+    let write = sqlx::raw_sql(include_str!("sql/late_rows.sql")).execute(&mut connection).await;
+    write.must("write outbox rows");
+    // A settled position other than the store's: the ids are those of another history.
+    let many = "'200000:200000:', '600000', 700000, 99999, 10000";
+    let late = late_events(&mut connection, many).await;
+    assert_eq!(late, (Some(100_001), Some(700_000), None));
+    let (_, blocks, plan) = measure(&mut connection, "late_events", many).await;
+    assert!(blocks < BLOCKS_MAX, "{blocks} blocks:\n{plan:#}");
+    // The same transaction alone, as one that was running.
+    let one = "'200000:500000:300000', '500000', 700000, 99999, 10000";
+    let late = late_events(&mut connection, one).await;
+    assert_eq!(late, (Some(120_001), Some(700_000), None));
+    let (_, blocks, plan) = measure(&mut connection, "late_events", one).await;
+    assert!(blocks < BLOCKS_MAX, "{blocks} blocks:\n{plan:#}");
+}
+
+/// First and last position, and all of them.
+async fn late_events(
+    connection: &mut PgConnection,
+    arguments: &str,
+) -> (Option<i64>, Option<i64>, Option<Vec<i64>>) {
+    let late = AssertSqlSafe(format!("execute late_events ({arguments})"));
+    let late = sqlx::query_as(late).persistent(false).fetch_one(connection).await;
+    late.must("find late events")
+}
+
+async fn write_outbox(connection: &mut PgConnection, first: i64, last: i64) {
+    let rows = sqlx::query(include_str!("sql/outbox_rows.sql")).bind(first).bind(last);
+    rows.execute(connection).await.must("write outbox rows");
+}
+
 /// The rows and blocks that a prepared statement reads, and its plan.
 async fn measure(
     connection: &mut PgConnection,
@@ -449,7 +523,7 @@ fn check(Plan { name, index, .. }: &Plan, plan: &str) {
     }
     // The rows of a page come in order from their index, so that the rest is never looked at. Where
     // only a page's worth can be found, it may be sorted.
-    let few = ["follow_page_by_xid", "late_events", "outbox_page_by"];
+    let few = ["follow_page_of_positions", "outbox_page_by", "outbox_page_of_positions"];
     // With the id at hand the planner knows how few events belong to it.
     let few_of_an_id = ["read_correlation", "read_causation"];
     let is_for_all = plan.contains("ROW($1");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use annals_relay_machine::{Page, Shard};
 use annals_store::Position;
-use annals_store::outbox::{Bound, NextPage, OutboxEvent, PageLimit, PositionRange, Window};
+use annals_store::outbox::{Bound, NextPage, OutboxEvent, PositionRange, Window};
 
 use crate::config::Durability;
 use crate::model::batch::{Batch, Collector};
@@ -149,7 +149,7 @@ impl Reader {
         let late = self.late(window).await?;
         let (mut after, mut step) = (cursor.after, 0);
         loop {
-            let stretch = window.next_page(late, after);
+            let stretch = window.next_page(late.as_ref(), after);
             if stretch == NextPage::End {
                 return Ok(Cursor::done(until));
             }
@@ -170,7 +170,7 @@ impl Reader {
             // If few positions have events for the page, more of them are read at once.
             step = if read.events == 0 { StepLimit::wider(step) } else { room };
         }
-        if window.next_page(late, after) == NextPage::End {
+        if window.next_page(late.as_ref(), after) == NextPage::End {
             return Ok(Cursor::done(until));
         }
         page.has_more = true;
@@ -182,7 +182,7 @@ impl Reader {
     async fn stretch(
         &mut self,
         group: &Group<'_>,
-        stretch: NextPage,
+        stretch: NextPage<'_>,
         step: i64,
         page: &mut PageBuilder,
     ) -> Result<(RowsRead, Position), Failure> {
@@ -192,14 +192,11 @@ impl Reader {
         let ReaderParts { store, encoder, connection, skipped } = self.parts().await?;
         let is_left_out = |event: &OutboxEvent<'_>| filter.leaves_out(event);
         match stretch {
-            NextPage::ByXid { after } => {
-                let limits = PageLimit { after, events_max };
-                let rows = store.outbox_page_by_xid(connection, window, shards, limits);
-                let read = collect(rows, encoder, skipped, page, is_left_out).await?;
-                // Fewer than there was room for: these were all.
-                let is_all = read.events < events_max.get();
-                let end = if is_all { cursor.since.position } else { after };
-                Ok((read, end))
+            NextPage::OfPositions(positions) => {
+                let positions = &positions[..positions.len().min(events_max.get())];
+                let end = positions.last().copied().unwrap_or(cursor.after);
+                let rows = store.outbox_page_of_positions(connection, window, shards, positions);
+                Ok((collect(rows, encoder, skipped, page, is_left_out).await?, end))
             }
             NextPage::ByPosition(PositionRange { after, last }) => {
                 let last = last.min(after.saturating_add(step));

@@ -130,9 +130,10 @@ impl Reader {
         let window = Window { since: &entry.cursor.since, until };
         let late = self.late(window).await?;
         // The whole rest of the window is behind this position.
-        let after = match window.next_page(late, entry.cursor.after) {
-            NextPage::ByXid { after } | NextPage::ByPosition(PositionRange { after, .. }) => after,
-            NextPage::End => return Ok(Cursor::done(until)),
+        let after = match window.next_page(late.as_ref(), entry.cursor.after) {
+            NextPage::OfPositions([first, ..]) => first.before(),
+            NextPage::ByPosition(PositionRange { after, .. }) => after,
+            NextPage::OfPositions([]) | NextPage::End => return Ok(Cursor::done(until)),
         };
         let room = page.collector.room(self.event_bytes);
         let room = i64::try_from(room.get()).unwrap_or(i64::MAX);

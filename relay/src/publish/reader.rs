@@ -330,11 +330,11 @@ impl Reader {
         let Window { since, until } = window;
         let key = (since.clone(), until.clone());
         if let Some(late) = self.late.get(&key) {
-            return Ok(*late);
+            return Ok(late.clone());
         }
         let ReaderParts { store, connection, .. } = self.parts().await?;
         let late = store.late_events(connection, since).await?;
-        self.late.insert(key, late);
+        self.late.insert(key, late.clone());
         Ok(late)
     }
 }

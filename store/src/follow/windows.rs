@@ -182,12 +182,12 @@ impl Follower {
         let since = &checkpoint.since;
         let is_of = |of: &[Arc<Bound>; 2]| Arc::ptr_eq(&of[0], since) && Arc::ptr_eq(&of[1], until);
         if let Some((_, late)) = self.late.as_ref().filter(|(of, _)| is_of(of)) {
-            return Ok(*late);
+            return Ok(late.clone());
         }
         let acquired = self.store.pool().acquire().await;
         let mut connection = acquired.map_err(Error::database("read the log"))?;
         let late = self.store.late_events(&mut connection, since).await?;
-        self.late = Some(([Arc::clone(since), Arc::clone(until)], late));
+        self.late = Some(([Arc::clone(since), Arc::clone(until)], late.clone()));
         Ok(late)
     }
 
@@ -199,6 +199,7 @@ impl Follower {
     )]
     async fn read_page(&mut self, checkpoint: Checkpoint) -> Result<(), Error> {
         let late = self.late(&checkpoint).await?;
+        let late = late.as_ref();
         let start = checkpoint.after;
         let Some(window) = checkpoint.window() else { return Ok(()) };
         let (rows, end) = self.rows(window, window.next_page(late, checkpoint.after)).await?;
@@ -273,7 +274,7 @@ impl Follower {
     async fn rows(
         &mut self,
         window: Window<'_>,
-        page: NextPage,
+        page: NextPage<'_>,
     ) -> Result<(Vec<PgRow>, Position), Error> {
         loop {
             let stretch = self.within_stretch(window, page);
@@ -298,7 +299,7 @@ impl Follower {
     /// The page, or the first stretch of it where the server can have to look through many events
     /// for one that belongs to it: those of other types, and those that were visible before the
     /// window.
-    fn within_stretch(&self, window: Window<'_>, page: NextPage) -> NextPage {
+    fn within_stretch<'a>(&self, window: Window<'_>, page: NextPage<'a>) -> NextPage<'a> {
         match page {
             NextPage::ByPosition(PositionRange { after, last })
                 if self.filter.types.is_some() || after < window.since.position =>
@@ -314,15 +315,17 @@ impl Follower {
     fn query(
         &self,
         window: Window<'_>,
-        page: NextPage,
+        page: NextPage<'_>,
     ) -> Option<(Query<'static, Postgres, PgArguments>, Position)> {
         let statements = self.store.statements();
         let Filter { category, types } = &*self.filter;
         let (query, end) = match page {
             NextPage::End => return None,
-            NextPage::ByXid { after } => {
-                let query = window.bind_to(statements.follow_page_by_xid.clone(), after);
-                (query, window.since.position)
+            NextPage::OfPositions(positions) => {
+                let few = positions.len().min(usize::try_from(PAGE_EVENTS).unwrap_or(usize::MAX));
+                let end = *positions.get(few.checked_sub(1)?)?;
+                let query = window.bind_bounds_to(statements.follow_page_of_positions.clone());
+                (query.bind(positions[..few].to_vec()), end)
             }
             NextPage::ByPosition(PositionRange { after, last }) => {
                 let until = Bound { position: last, ..window.until.clone() };
@@ -335,12 +338,7 @@ impl Follower {
             }
         };
         let query = query.bind(types.clone()).bind(category.clone());
-        let query = query.bind(PAGE_EVENTS).bind(PAGE_BYTES);
-        let query = match page {
-            NextPage::ByXid { .. } => query.bind(window.since.next_xid),
-            NextPage::ByPosition(_) | NextPage::End => query,
-        };
-        Some((query, end))
+        Some((query.bind(PAGE_EVENTS).bind(PAGE_BYTES), end))
     }
 }
 

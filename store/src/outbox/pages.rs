@@ -9,33 +9,25 @@ use crate::error::Error;
 use crate::outbox::event::OutboxRow;
 use crate::outbox::window::{PageLimit, PositionRange, Window};
 use crate::store::Store;
+use crate::stream::Position;
 
 impl Store {
-    /// A page of the late events of some shards in a window, in position order, found by
-    /// transaction id. A page with fewer events than its limit is the last one. Rows are read as
+    /// The events of some shards in a window at some positions, in position order. Rows are read as
     /// the server sends them.
     ///
     /// # Errors
     /// Items are [`Error::Database`]; the stream ends there.
-    pub fn outbox_page_by_xid<'c>(
+    pub fn outbox_page_of_positions<'c>(
         &self,
         connection: &'c mut PgConnection,
         window: Window<'_>,
         shards: &[i16],
-        page: PageLimit,
+        positions: &[Position],
     ) -> impl Stream<Item = Result<OutboxRow, Error>> + Send + 'c + use<'c> {
-        let Window { since, until } = window;
-        sqlx::query(self.statements().outbox_page_by_xid.clone())
-            .bind(since.snapshot.clone())
-            .bind(since.next_xid)
-            .bind(since.position)
-            .bind(since.settled)
-            .bind(until.snapshot.clone())
-            .bind(until.position)
-            .bind(until.settled)
-            .bind(page.after)
+        window
+            .bind_bounds_to(self.statements().outbox_page_of_positions.clone())
+            .bind(positions.to_vec())
             .bind(shards.to_vec())
-            .bind(page.rows_max())
             .fetch(connection)
             .map_ok(OutboxRow)
             .map_err(Error::database_each("read the late events of a window"))

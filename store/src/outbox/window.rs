@@ -1,6 +1,7 @@
 //! Windows: the events that became visible between two bounds, and how to page through them.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -11,7 +12,8 @@ use crate::outbox::bound::Bound;
 use crate::store::Store;
 use crate::stream::Position;
 
-/// Up to this number, late events are read by transaction id; above it, by position.
+/// Up to this number, the positions of late events are listed; above it, all events between the
+/// first and the last one are looked through.
 const LATE_EVENTS_MAX: i64 = 10_000;
 
 /// The events that became visible between two bounds.
@@ -25,34 +27,27 @@ pub struct Window<'a> {
 
 /// The late events of a window: their positions are below the start of the window, because their
 /// transactions were running then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LateEvents {
     first: Position,
     last: Position,
-    access: LateAccess,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LateAccess {
-    ByXid,
-    ByPosition,
+    /// The positions of all of them, in order, unless they are many.
+    positions: Option<Arc<[Position]>>,
 }
 
 impl LateEvents {
     /// The lowest position of these events.
-    pub(crate) const fn first_position(self) -> Position {
+    pub(crate) const fn first_position(&self) -> Position {
         self.first
     }
 }
 
 /// The next page of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextPage {
-    /// The late events after a position, by transaction id.
-    ByXid {
-        /// The position.
-        after: Position,
-    },
+pub enum NextPage<'a> {
+    /// The events at these positions, of which there is at least one; a page can be of the first of
+    /// them only.
+    OfPositions(&'a [Position]),
     /// A range of positions.
     ByPosition(PositionRange),
     /// The window has no further events.
@@ -86,13 +81,18 @@ pub struct PositionRange {
 impl Window<'_> {
     /// The next page after a position; [`Position::ORIGIN`]: the first page of the window.
     #[must_use]
-    pub fn next_page(self, late: Option<LateEvents>, after: Position) -> NextPage {
+    pub fn next_page(self, late: Option<&LateEvents>, after: Position) -> NextPage<'_> {
         let start = self.since.position;
-        if let Some(LateEvents { first, last, access }) = late.filter(|late| after < late.last) {
-            let after = after.max(first.before());
-            return match access {
-                LateAccess::ByXid => NextPage::ByXid { after },
-                LateAccess::ByPosition => NextPage::ByPosition(PositionRange { after, last }),
+        if let Some(LateEvents { first, last, positions }) = late.filter(|late| after < late.last) {
+            return match positions {
+                Some(positions) => {
+                    let read = positions.partition_point(|position| *position <= after);
+                    NextPage::OfPositions(&positions[read..])
+                }
+                None => {
+                    let after = after.max(first.before());
+                    NextPage::ByPosition(PositionRange { after, last: *last })
+                }
             };
         }
         let (after, last) = (after.max(start), self.until.position);
@@ -109,6 +109,11 @@ impl Window<'_> {
         statement: SqlStr,
         after: Position,
     ) -> Query<'q, Postgres, PgArguments> {
+        self.bind_bounds_to(statement).bind(after)
+    }
+
+    /// Binds the first six arguments of a statement: the window.
+    pub(crate) fn bind_bounds_to<'q>(self, statement: SqlStr) -> Query<'q, Postgres, PgArguments> {
         let Self { since, until } = self;
         sqlx::query(statement)
             .bind(since.snapshot.clone())
@@ -117,7 +122,6 @@ impl Window<'_> {
             .bind(until.snapshot.clone())
             .bind(until.position)
             .bind(until.settled)
-            .bind(after)
     }
 }
 
@@ -139,6 +143,7 @@ impl Store {
             .bind(since.next_xid)
             .bind(since.position)
             .bind(since.settled)
+            .bind(LATE_EVENTS_MAX)
             .fetch_one(connection);
         let row = self.within_deadline(row).await;
         row.and_then(|row| late_events(&row))
@@ -148,10 +153,7 @@ impl Store {
 
 fn late_events(row: &PgRow) -> Result<Option<LateEvents>, sqlx::Error> {
     let Some(first) = row.try_get("first")? else { return Ok(None) };
-    let is_few = row.try_get::<i64, _>("events")? <= LATE_EVENTS_MAX;
-    let access = match is_few && row.try_get("is_counted")? {
-        true => LateAccess::ByXid,
-        false => LateAccess::ByPosition,
-    };
-    Ok(Some(LateEvents { first, last: row.try_get("last")?, access }))
+    let positions: Option<Vec<Position>> = row.try_get("positions")?;
+    let positions = positions.map(Arc::from);
+    Ok(Some(LateEvents { first, last: row.try_get("last")?, positions }))
 }
