@@ -64,7 +64,8 @@ fn may_call(role: &str, routine: &str) -> bool {
         | "system_identifier"
         | "incarnation"
         | "oldest_client"
-        | "is_visible_at" => role != "public",
+        | "is_visible_at"
+        | "late_events" => role != "public",
         "outbox_drop_published" => role == "annals_relay",
         "administer"
         | "adopt"

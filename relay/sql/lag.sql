@@ -55,7 +55,7 @@ late as materialized (
     select distinct o.position, o.shard
     from late_transactions t
     cross join lateral (
-        select o.position, o.xid, o.shard from annals.outbox o where o.xid = any (t.xids) limit $2
+        select o.position, o.xid, o.shard from annals.outbox o where o.xid = any (t.xids) and o.position <= (select max(passed) from shards) limit $2
     ) o
     join shards s on s.shard = o.shard and t.snapshot in (
         s.checkpoint -> 'since' ->> 'snapshot', s.checkpoint -> 'until' ->> 'snapshot'
