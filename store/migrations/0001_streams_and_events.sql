@@ -350,10 +350,10 @@ select annals.make_insert_only('annals.outbox');
 
 -- The late events of a window up to `until`, which is the present: events of transactions that had
 -- not ended in the snapshot `since`, have an id below `next_xid` and have ended now, at positions
--- above `settled` and up to `bound`, those of the window's start. All positions, if they are at most
--- `rows_max`; else none, and the lowest of them only. Rows of transactions that are still running or
--- were rolled back are not read, nor those above `bound`; of one with more than `rows_max` below it,
--- so many. Transaction ids of another history do not say whether it had ended.
+-- above `settled` and up to `bound`, those of the window's start. All positions, if they are at
+-- most `rows_max`; else none, and the lowest of them only. Rows of transactions that are still
+-- running or were rolled back are not read, nor those above `bound`; of one with more than
+-- `rows_max` below it, so many. Transaction ids of another history do not say whether it had ended.
 create function annals.late_events(
     since pg_snapshot, next_xid xid8, bound bigint, settled bigint, until pg_snapshot, is_other_history boolean,
     rows_max bigint, out positions bigint[], out lowest bigint

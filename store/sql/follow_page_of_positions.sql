@@ -1,7 +1,7 @@
 -- The events of a window at some positions, in position order.
 -- $1 snapshot, $2 position, $3 settled position at its start; $4 snapshot, $5 position, $6 settled
--- position at its end; $7 positions, $8 event types (null: all), $9 category (null: all), $10 maximum
--- number of rows, $11 maximum number of payload bytes, which the last row can exceed.
+-- position at its end; $7 positions, $8 event types (null: all), $9 category (null: all), $10
+-- maximum number of rows, $11 maximum number of payload bytes, which the last row can exceed.
 -- Fewer rows and bytes than the limits: these are all.
 select position, stream, version, event_id, event_type, fingerprint, recorded_at, payload, metadata, headers
 from (

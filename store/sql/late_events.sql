@@ -3,10 +3,10 @@
 -- above.
 -- $1 snapshot, $2 next transaction id, $3 position, $4 settled position at the window's start, $5
 -- maximum number of positions.
--- One row: the first and the last position of the late events that are visible now, and all of their
--- positions in order; nulls if there are none. If there are more, or if they can be in a dropped
--- partition of the outbox, `positions` is null, and the late events are from `first` to `last`,
--- among others.
+-- One row: the first and the last position of the late events that are visible now, and all of
+-- their positions in order; nulls if there are none. If there are more, or if they can be in a
+-- dropped partition of the outbox, `positions` is null, and the late events are from `first` to
+-- `last`, among others.
 with now as (
     select pg_current_snapshot() as snapshot, i.settled <> $4 as is_moved from annals.identity i where i.is_only
 ),
