@@ -28,6 +28,11 @@ enum Product {
 struct Registry {
     product: Product,
     mode: &'static str,
+    /// Whether each subject has a schema of another program, with another major version, that no
+    /// schema of ours is compatible with.
+    has_foreign_schemas: bool,
+    /// The property of the metadata of schemas that are compared with one another.
+    compatibility_group: Option<&'static str>,
     /// By their ids, from 1 on.
     definitions: Vec<Value>,
     /// The ids of versions by subject, without deleted ones.
@@ -42,7 +47,15 @@ fn locked(registry: &Shared) -> MutexGuard<'_, Registry> {
 
 async fn start(product: Product) -> (Shared, String) {
     let (definitions, subjects) = (Vec::new(), BTreeMap::new());
-    let registry = Registry { product, mode: "READWRITE", definitions, subjects };
+    let mode = "READWRITE";
+    let registry = Registry {
+        product,
+        mode,
+        has_foreign_schemas: false,
+        compatibility_group: None,
+        definitions,
+        subjects,
+    };
     let registry = Arc::new(Mutex::new(registry));
     let shared = Arc::clone(&registry);
     let address = key_server::start(move |request| locked(&shared).answer(request)).await;
@@ -71,7 +84,11 @@ impl Registry {
             ["mode"] => (200, json!({ "mode": self.mode })),
             ["subjects", subject] => self.look_up(&format!("{context}{subject}"), &definition()),
             ["subjects", subject, "versions"] => {
-                self.register(&format!("{context}{subject}"), definition())
+                let metadata = &request.body["metadata"]["properties"];
+                match self.is_compared_with_foreign(metadata) {
+                    true => Self::incompatible(subject),
+                    false => self.register(&format!("{context}{subject}"), definition()),
+                }
             }
             ["subjects", subject, "versions", _] => Self::no_subject(subject),
             ["schemas", "ids", id] => self.by_id(id.parse().must("read an id")),
@@ -81,6 +98,22 @@ impl Registry {
 
     fn no_subject(subject: &str) -> (u16, Value) {
         refusal(404, 40_401, &format!("Subject '{subject}' not found."))
+    }
+
+    /// Whether a schema with this metadata is in the group of the foreign ones, where there are any.
+    fn is_compared_with_foreign(&self, metadata: &Value) -> bool {
+        let foreign = json!({ "major": "1" });
+        self.has_foreign_schemas
+            && self
+                .compatibility_group
+                .is_none_or(|group| metadata.get(group) == foreign.get(group))
+    }
+
+    fn incompatible(subject: &str) -> (u16, Value) {
+        let message = format!(
+            "Schema being registered is incompatible with an earlier schema for subject \"{subject}\""
+        );
+        refusal(409, 409, &message)
     }
 
     fn look_up(&self, subject: &str, definition: &Value) -> (u16, Value) {
@@ -244,6 +277,26 @@ async fn a_mode_that_takes_no_schema_is_named_and_the_category_waits_for_its_end
         follower.until_count(count).await;
         relay.event("quarantine_ended").await;
     }
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_are_not_compared_with_those_of_another_compatibility_group() {
+    let bed = Testbed::new("registry_groups").await;
+    let (registry, url) = start(Product::Confluent).await;
+    locked(&registry).has_foreign_schemas = true;
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay().impatient().registry(&url));
+    append(&bed, deposited(1)).await;
+    let line = relay.quarantines_for("schema", "account-a").await;
+    assert!(line.contains("is incompatible with an earlier schema"), "{line}");
+    locked(&registry).compatibility_group = Some("major");
+    bed.relay().must_run(&["quarantine", "retry", "account-a"]).await;
+    follower.until_count(1).await;
+    decodes(&bed, &url).await;
+    append(&bed, opened("ann")).await;
+    follower.until_count(2).await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
