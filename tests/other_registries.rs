@@ -100,7 +100,7 @@ impl Registry {
         refusal(404, 40_401, &format!("Subject '{subject}' not found."))
     }
 
-    /// Whether a schema with this metadata is in the group of the foreign ones, where there are any.
+    /// Whether a schema with this metadata is in the group of the foreign ones, if there are any.
     fn is_compared_with_foreign(&self, metadata: &Value) -> bool {
         let foreign = json!({ "major": "1" });
         self.has_foreign_schemas
