@@ -35,6 +35,33 @@ class PythonUnion(Python):
         return stage.published("union", "header")
 
 
+def framings(record):
+    headers = dict(record.headers())
+    return headers["content-type"].decode(), "__value_schema_id" in headers
+
+
+class Unprefixed:
+    """On the topic of a relay that named schemas in `ce_dataschema` alone, and names them in a header now."""
+
+    finds_gaps = False
+
+    def prepare(self, stage):
+        stage.published("record", "none", then="header")
+
+    def topic(self, stage):
+        return stage.published("record", "none", then="header")
+
+    def finish(self, stage, totals):
+        found = set(map(framings, stage.records(self.topic(stage))))
+        if not {("application/avro", False), ("application/avro", True)} <= found:
+            raise Wrong(f"the topic has not the framings none and header: {found}")
+        super().finish(stage, totals)
+
+
+class PythonUnprefixed(Unprefixed, Python):
+    pass
+
+
 class Java(Program):
     """A module of java/. One build is for all of them."""
 
@@ -170,6 +197,10 @@ class JavaScript(Program):
         return ["node", self.source / "balances.js", self.topic(stage), *self.options, *until_end]
 
 
+class JavaScriptUnprefixed(Unprefixed, JavaScript):
+    pass
+
+
 class Readme(Program):
     """The Python of README.md, word for word but for the addresses, on a topic in which there are events only."""
 
@@ -221,6 +252,11 @@ TOOLS = [
     Python("python-cloudevents", "balances_cloudevents.py", uncommitted("balances_cloudevents.py"), UNFILTERED_PYTHON,
            unnamed("balances_cloudevents.py", 'event.get_extension("previousversion")', "None")),
     PythonUnion("python-union", "balances.py"),
+    PythonUnprefixed("python-unprefixed", "balances.py",
+                     Fault("as if the id were in the value", "framings.py", 'headers["content-type"] ==', "True or",
+                           finds="magic byte"),
+                     Fault("with the framing header alone", "framings.py", 'b"\\0" + int(', "value or int(", finds="magic byte")),
+    PythonUnprefixed("python-cloudevents-unprefixed", "balances_cloudevents.py"),
     Java("java", "consumer", "annals.Balances", uncommitted("consumer/src/main/java/annals/Balances.java"), UNFILTERED, UNNAMED),
     Java("java-cloudevents", "consumer", "annals.CloudEventsBalances",
          unnamed("consumer/src/main/java/annals/CloudEventsBalances.java", "named == null", "true")),
@@ -235,6 +271,11 @@ TOOLS = [
                unnamed("headers.js", "headers.ce_previousversion === undefined", "true")),
     JavaScript("javascript-cloudevents", ["--cloudevents"],
                unnamed("cloudevents.js", "event.previousversion === undefined", "true")),
+    JavaScriptUnprefixed("javascript-unprefixed", [],
+                         Fault("as if the id were in the value", "headers.js",
+                               'text(headers["content-type"]) === "application/vnd.confluent.avro"', "true",
+                               finds="does not begin with a schema's id")),
+    JavaScriptUnprefixed("javascript-cloudevents-unprefixed", ["--cloudevents"]),
     ClickHouse("clickhouse", "check"),
     Connect("connect", "connect"),
     ConnectEnvelope("connect-envelope", "connect"),
