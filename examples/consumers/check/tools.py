@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 
 from engines import ClickHouse, Connect, ConnectEnvelope, Flink
+from pages import Page, PageFault
 from program import JAVA_OPTIONS, Fault, Program, Wrong, compare, need, run, uncommitted, unnamed
 from stage import CHECKOUT
 
@@ -43,7 +44,7 @@ def framings(record):
 class Unprefixed:
     """On the topic of a relay that named schemas in `ce_dataschema` alone, and names them in a header now."""
 
-    finds_gaps = False
+    finds_gaps, is_killed = False, False
 
     def prepare(self, stage):
         stage.published("record", "none", then="header")
@@ -279,4 +280,29 @@ TOOLS = [
     ClickHouse("clickhouse", "check"),
     Connect("connect", "connect"),
     ConnectEnvelope("connect-envelope", "connect"),
+]
+
+FOLLOWED = [
+    Page("python", (), (
+        PageFault("with a wrong field", "examples/consumers/python/read_model.py", "cents: int\n", "cent: int\n",
+                  "unexpected keyword argument 'cents'"),
+        PageFault("with an amount added where it is to be subtracted", "examples/consumers/python/read_model.py", "-cents", "cents",
+                  "it prints"),
+        PageFault("with a file that is not there", "docs/consumers/python.md", "python balances.py", "python balance.py",
+                  "it ended with 2"),
+        PageFault("with a result that is not printed", "docs/consumers/python.md", '"bank_account-00001": ',
+                  '"bank_account-00001": 1', "instead of"),
+    )),
+    Page("javascript", ("node", "npm"), (
+        PageFault("with a wrong field", "examples/consumers/javascript/balances.js", "event.cents", "event.cent", "it prints"),
+    )),
+    Page("go", ("go",), (
+        PageFault("with a wrong field", "examples/consumers/go/model.go", 'avro:"cents"', 'avro:"cent"', "it prints"),
+    )),
+    Page("java", ("java", "mvn")),
+    Page("kafka-streams", ("java", "mvn")),
+    Page("spring", ("java", "mvn")),
+    Page("flink", ("java", "mvn", "psql")),
+    Page("connect", ("java", "mvn", "psql")),
+    Page("clickhouse"),
 ]
