@@ -2,6 +2,8 @@
 
     python check [--list] [--all] [--no-faults] [TOOL...]
 
+Then the pages of docs/consumers are followed, step by step: pages.py.
+
 Each program is killed with SIGKILL on its way through the first round of events, started again behind the second one, and must
 arrive at what SQL says of `annals.events`. Where an event is lost, it must end. Then each is run with a fault planted into its
 source, and must not arrive there. A tool that the machine lacks is skipped; with `--all` it is a failure.
@@ -15,9 +17,10 @@ import sys
 import time
 from collections import Counter
 
+from pages import Pages, check_blocks
 from program import Missing, Wrong
 from stage import CHECKOUT, Stage
-from tools import TOOLS
+from tools import FOLLOWED, TOOLS
 
 
 def main():
@@ -28,12 +31,16 @@ def main():
     parser.add_argument("tools", nargs="*", metavar="TOOL")
     arguments = parser.parse_args()
     if arguments.list:
-        print(*[tool.name for tool in TOOLS], sep="\n")
+        print(*[tool.name for tool in (*TOOLS, *FOLLOWED)], sep="\n")
         return
-    chosen = [tool for tool in TOOLS if not arguments.tools or tool.name in arguments.tools]
-    unknown = set(arguments.tools) - {tool.name for tool in TOOLS}
+    chosen = [tool for tool in (*TOOLS, *FOLLOWED) if not arguments.tools or tool.name in arguments.tools]
+    unknown = set(arguments.tools) - {tool.name for tool in chosen}
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}")
+    try:
+        check_blocks({tool.name for tool in TOOLS}, {"README"} | {page.page for page in FOLLOWED})
+    except Wrong as wrong:
+        sys.exit(f"the pages: {wrong}")
     programs = pathlib.Path(os.environ["ANNALS_PROGRAMS"])
     directory = CHECKOUT / "target" / "consumers"
     tools, skipped, failed, spent = [], [], [], Counter()
@@ -53,33 +60,64 @@ def main():
         return
     # An orderly end of whatever was started, also then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    stage, is_kept = Stage(programs, directory), True
-    try:
-        checked = check(stage, tools, failed, spent, with_faults=not arguments.no_faults)
-        is_kept = bool(failed)
-    finally:
-        stage.end(is_kept)
+    run, with_faults = Run(failed, spent), not arguments.no_faults
+    followed = [tool for tool in tools if tool in FOLLOWED]
+    if programs_of := [tool for tool in tools if tool not in FOLLOWED]:
+        run.on(Stage(programs, directory), lambda stage: check(stage, programs_of, run, with_faults))
+    if followed:
+        pages = Pages(programs, directory, {tool.name for tool in TOOLS})
+        run.on(pages, lambda pages: follow(pages, followed, run, with_faults))
     print("seconds:", ", ".join(f"{name} {seconds:.0f}" for name, seconds in spent.items()))
-    print(f"{checked} passed, {len(failed)} failed, {len(skipped)} skipped")
+    print(f"{run.passed} passed, {len(failed)} failed, {len(skipped)} skipped")
     sys.exit(1 if failed else 0)
 
 
-def check(stage, tools, failed, spent, with_faults):
-    passed = 0
+class Run:
+    """What passed and what failed. A tool that failed takes no further step."""
 
-    def step(tool, what, action):
-        nonlocal passed
-        if tool in failed:
+    def __init__(self, failed, spent):
+        self.passed, self.failed, self.spent = 0, failed, spent
+
+    def on(self, place, action):
+        """Removes what was made there, unless something failed."""
+        before, is_kept = len(self.failed), True
+        try:
+            action(place)
+            is_kept = len(self.failed) > before
+        finally:
+            place.end(is_kept)
+
+    def step(self, tool, what, action):
+        if tool in self.failed:
             return
         begun = time.monotonic()
         try:
             action()
-            passed += 1
-            say(tool.name, what, begun, spent)
+            self.passed += 1
+            say(tool.name, what, begun, self.spent)
         except Wrong as wrong:
-            failed.append(tool)
+            self.failed.append(tool)
             print(f"{tool.name}: FAILED: {what}: {wrong}", flush=True)
 
+
+def follow(pages, followed, run, with_faults):
+    begun = time.monotonic()
+    try:
+        pages.begin()
+    except Wrong as wrong:
+        run.failed += followed
+        print(f"pages: FAILED: {wrong}", flush=True)
+        return
+    say("pages", "the topic of README.md is there", begun, run.spent)
+    for page in followed:
+        run.step(page, "its steps do what it says", lambda: page.follow(pages))
+    for page in followed if with_faults else []:
+        for fault in page.faults:
+            run.step(page, f"is found wrong {fault.name}", lambda: page.fail(pages, fault))
+
+
+def check(stage, tools, run, with_faults):
+    step, spent = run.step, run.spent
     begun = time.monotonic()
     for tool in tools:
         tool.prepare(stage)
@@ -109,7 +147,6 @@ def check(stage, tools, failed, spent, with_faults):
     for tool in tools:
         if tool.passes_garbage:
             step(tool, "passes a record that is no event", lambda: tool.finish(stage, totals))
-    return passed
 
 
 def say(who, what, begun, spent):

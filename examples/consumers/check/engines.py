@@ -9,6 +9,7 @@ import shutil
 import sys
 import urllib.parse
 
+from pages import run_by
 from program import CONSUMERS, JAVA_OPTIONS, Fault, Missing, Program, Wrong, compare, free_port, need, reason, run, spawn, uncommitted
 from stage import until
 
@@ -43,12 +44,10 @@ where repetition = 1;""", " from account_records where version is not null;"),
                 self.source / "accounts.sql" if until_end else self.printed(stage), state]
 
     def printed(self, stage):
-        """The statements with the table that the relay prints."""
+        """The statements with the table that the relay prints, and what the page puts on it."""
         file = stage.directory / "flink.sql"
-        table = stage.ask_relay("schemas", "export", "--flink", "bank_account") + """
-create table account_records (account as `stream`, arrived as proctime())
-with ('scan.bounded.mode' = '${SCAN_BOUNDED_MODE}') like `bank_account_events`;
-"""
+        on_it, = run_by("flink", "flink")
+        table = stage.ask_relay("schemas", "export", "--flink", "bank_account") + "\n" + on_it
         text, replaced = self.own_table.subn(lambda _: table, (self.source / "accounts.sql").read_text())
         if replaced != 1:
             raise Wrong("accounts.sql has no table account_records to replace")
@@ -249,5 +248,6 @@ class ClickHouse(Program):
         for name, value in files.items():
             (folder / f"{name}.avro").write_bytes(value)
         ddl.write_text(stage.ask_relay("schemas", "export", "--clickhouse", "bank_account"))
-        out = run([self.python, CONSUMERS / "check" / "clickhouse.py", ddl, folder, stage.registry])
+        (folder.parent / "page.sql").write_text("\n".join(run_by("clickhouse", "clickhouse")))
+        out = run([self.python, CONSUMERS / "check" / "clickhouse.py", ddl, folder, stage.registry, folder.parent / "page.sql"])
         compare(totals, json.loads(out.strip().splitlines()[-1]))

@@ -183,19 +183,20 @@ class Program:
             try:
                 compare(totals, self.run_to_end(stage, state))
             except Wrong as wrong:
-                if not (fault.finds in reason(wrong) if fault.finds else is_marked(reason(wrong))):
+                if not (fault.finds in str(wrong) if fault.finds else is_marked(reason(wrong))):
                     raise
-                print(f"  {self.name}, {fault.name}: {reason(wrong)[:160]}", flush=True)
+                print(f"  {self.name}, {fault.name}: {reason(wrong, fault.finds)[:160]}", flush=True)
                 return
         finally:
             self.source = self.folder
         raise Wrong(f"the check did not see the fault {fault.name!r}")
 
 
-def reason(wrong):
+def reason(wrong, finds=""):
     """The line of what a program says that tells why it ended; a stack of calls is around it."""
     lines = str(wrong).strip().splitlines()
-    return next((line for line in reversed(lines) if is_marked(line)), lines[-1]).strip()
+    tells = (lambda line: finds in line) if finds else is_marked
+    return next((line for line in reversed(lines) if tells(line)), lines[-1]).strip()
 
 
 def compare(expected, found):

@@ -31,6 +31,24 @@ def until(what, is_done, error=SystemExit):
         time.sleep(0.05)
 
 
+def committed_records(kafka, topic):
+    """Every committed record of a topic, from its beginning to its end."""
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "check", "enable.auto.commit": False,
+                         "enable.partition.eof": True, "auto.offset.reset": "earliest"})
+    try:
+        metadata = consumer.list_topics(topic, timeout=10).topics[topic]
+        left = set(metadata.partitions)
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in left])
+        while left:
+            for record in consumer.consume(1000, timeout=1):
+                if record.error() and record.error().code() == KafkaError._PARTITION_EOF:
+                    left.discard(record.partition())
+                elif not record.error():
+                    yield record
+    finally:
+        consumer.close()
+
+
 class Stage:
     def __init__(self, programs, directory):
         self.name = f"consumers_{uuid.uuid4().hex[:8]}"
@@ -45,7 +63,7 @@ class Stage:
         self.relays = {"consumers": None}
         self.topics = {"consumers": self.topic}
         self.environment = os.environ | {"ANNALS_DATABASE_URL": self.database_url, "NO_COLOR": "1"}
-        self.gap = None
+        self.changes, self.gap = {}, None
         self._configure("consumers", self.name)
 
     def _configure(self, deployment, prefix, more=""):
@@ -55,15 +73,17 @@ class Stage:
             '[registry]\nauto_register = true\n[http]\nlisten = "127.0.0.1:0"\n')
         self._relay("migrate", deployment).wait()
 
-    def published(self, layout, framing="prefix"):
+    def published(self, layout, framing="prefix", then=None):
         """The topic of a relay that publishes the same events in another layout or framing; it is killed like the first one. To
-        be called before the first round."""
+        be called before the first round. `then`: the framing since the kill in the second round; the topic has both."""
         deployment = f"{layout}-{framing}"
         if deployment not in self.topics:
             prefix = f"{self.name}.{deployment}"
             self.topics[deployment] = f"{prefix}-{CATEGORY}"
             self.relays[deployment] = None
             self._configure(deployment, prefix, f'framing = "{framing}"\n[topics.layouts]\n{CATEGORY} = "{layout}"\n')
+            if then:
+                self.changes[deployment] = f'framing = "{framing}"', f'framing = "{then}"'
         return self.topics[deployment]
 
     def _relay(self, command, deployment):
@@ -91,6 +111,8 @@ class Stage:
                 behind = self._kill_relays()
             if acknowledged == appends * 3 // 4:
                 removed = self._remove(behind) if removes else []
+                if number == 2:
+                    self._change_settings()
                 self._start_relays()
         if load.wait() != 0:
             raise SystemExit("the load failed; what it says is above")
@@ -99,6 +121,11 @@ class Stage:
             named = sum("ce_previousversion" in dict(record.headers()) for record in self.records(self.topic))
             if not 0 < len(removed) == named:
                 raise SystemExit(f"{len(removed)} events were removed, and {named} records name the event before them")
+
+    def _change_settings(self):
+        for deployment, (old, new) in self.changes.items():
+            file = self.directory / f"{deployment}.toml"
+            file.write_text(file.read_text().replace(old, new))
 
     def _kill_relays(self):
         """The position behind which no relay has read anything then."""
@@ -156,21 +183,7 @@ class Stage:
                 raise
 
     def committed(self, topic):
-        """Every committed record of a topic, from its beginning to its end."""
-        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "check", "enable.auto.commit": False,
-                             "enable.partition.eof": True, "auto.offset.reset": "earliest"})
-        try:
-            metadata = consumer.list_topics(topic, timeout=10).topics[topic]
-            left = set(metadata.partitions)
-            consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in left])
-            while left:
-                for record in consumer.consume(1000, timeout=1):
-                    if record.error() and record.error().code() == KafkaError._PARTITION_EOF:
-                        left.discard(record.partition())
-                    elif not record.error():
-                        yield record
-        finally:
-            consumer.close()
+        return committed_records(self.kafka, topic)
 
     def totals(self):
         with psycopg.connect(self.database_url) as connection:

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 
 from engines import ClickHouse, Connect, ConnectEnvelope, Flink
+from pages import Page, PageFault
 from program import JAVA_OPTIONS, Fault, Program, Wrong, compare, need, run, uncommitted, unnamed
 from stage import CHECKOUT
 
@@ -33,6 +34,33 @@ class PythonUnion(Python):
 
     def topic(self, stage):
         return stage.published("union", "header")
+
+
+def framings(record):
+    headers = dict(record.headers())
+    return headers["content-type"].decode(), "__value_schema_id" in headers
+
+
+class Unprefixed:
+    """On the topic of a relay that named schemas in `ce_dataschema` alone, and names them in a header now."""
+
+    finds_gaps, is_killed = False, False
+
+    def prepare(self, stage):
+        stage.published("record", "none", then="header")
+
+    def topic(self, stage):
+        return stage.published("record", "none", then="header")
+
+    def finish(self, stage, totals):
+        found = set(map(framings, stage.records(self.topic(stage))))
+        if not {("application/avro", False), ("application/avro", True)} <= found:
+            raise Wrong(f"the topic has not the framings none and header: {found}")
+        super().finish(stage, totals)
+
+
+class PythonUnprefixed(Unprefixed, Python):
+    pass
 
 
 class Java(Program):
@@ -170,6 +198,10 @@ class JavaScript(Program):
         return ["node", self.source / "balances.js", self.topic(stage), *self.options, *until_end]
 
 
+class JavaScriptUnprefixed(Unprefixed, JavaScript):
+    pass
+
+
 class Readme(Program):
     """The Python of README.md, word for word but for the addresses, on a topic in which there are events only."""
 
@@ -221,6 +253,11 @@ TOOLS = [
     Python("python-cloudevents", "balances_cloudevents.py", uncommitted("balances_cloudevents.py"), UNFILTERED_PYTHON,
            unnamed("balances_cloudevents.py", 'event.get_extension("previousversion")', "None")),
     PythonUnion("python-union", "balances.py"),
+    PythonUnprefixed("python-unprefixed", "balances.py",
+                     Fault("as if the id were in the value", "framings.py", 'headers["content-type"] ==', "True or",
+                           finds="magic byte"),
+                     Fault("with the framing header alone", "framings.py", 'b"\\0" + int(', "value or int(", finds="magic byte")),
+    PythonUnprefixed("python-cloudevents-unprefixed", "balances_cloudevents.py"),
     Java("java", "consumer", "annals.Balances", uncommitted("consumer/src/main/java/annals/Balances.java"), UNFILTERED, UNNAMED),
     Java("java-cloudevents", "consumer", "annals.CloudEventsBalances",
          unnamed("consumer/src/main/java/annals/CloudEventsBalances.java", "named == null", "true")),
@@ -235,7 +272,37 @@ TOOLS = [
                unnamed("headers.js", "headers.ce_previousversion === undefined", "true")),
     JavaScript("javascript-cloudevents", ["--cloudevents"],
                unnamed("cloudevents.js", "event.previousversion === undefined", "true")),
+    JavaScriptUnprefixed("javascript-unprefixed", [],
+                         Fault("as if the id were in the value", "headers.js",
+                               'text(headers["content-type"]) === "application/vnd.confluent.avro"', "true",
+                               finds="does not begin with a schema's id")),
+    JavaScriptUnprefixed("javascript-cloudevents-unprefixed", ["--cloudevents"]),
     ClickHouse("clickhouse", "check"),
     Connect("connect", "connect"),
     ConnectEnvelope("connect-envelope", "connect"),
+]
+
+FOLLOWED = [
+    Page("python", (), (
+        PageFault("with a wrong field", "examples/consumers/python/read_model.py", "cents: int\n", "cent: int\n",
+                  "unexpected keyword argument 'cents'"),
+        PageFault("with an amount added where it is to be subtracted", "examples/consumers/python/read_model.py", "-cents", "cents",
+                  "it prints"),
+        PageFault("with a file that is not there", "docs/consumers/python.md", "python balances.py", "python balance.py",
+                  "it ended with 2"),
+        PageFault("with a result that is not printed", "docs/consumers/python.md", '"bank_account-00001": ',
+                  '"bank_account-00001": 1', "instead of"),
+    )),
+    Page("javascript", ("node", "npm"), (
+        PageFault("with a wrong field", "examples/consumers/javascript/balances.js", "event.cents", "event.cent", "it prints"),
+    )),
+    Page("go", ("go",), (
+        PageFault("with a wrong field", "examples/consumers/go/model.go", 'avro:"cents"', 'avro:"cent"', "it prints"),
+    )),
+    Page("java", ("java", "mvn")),
+    Page("kafka-streams", ("java", "mvn")),
+    Page("spring", ("java", "mvn")),
+    Page("flink", ("java", "mvn", "psql")),
+    Page("connect", ("java", "mvn", "psql")),
+    Page("clickhouse"),
 ]

@@ -60,7 +60,7 @@ await consumer.run({
 
 try {
   await Promise.race([failed, options.includes("--until-end") ? ended : new Promise(() => {})]);
-  console.log(JSON.stringify({ balances: cents }));
+  console.log(JSON.stringify({ balances: Object.fromEntries(Object.entries(cents).sort()) }));
   process.exit(0);
 } catch (error) {
   console.error(error);

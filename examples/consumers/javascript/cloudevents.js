@@ -1,5 +1,5 @@
 import { Kafka } from "cloudevents";
-import { text } from "./headers.js";
+import { framed, text } from "./headers.js";
 
 /** The same as in headers.js, through the official CloudEvents package: it reads the headers, and hands out the value as it is. */
 export function envelope({ key, value, headers }) {
@@ -11,5 +11,5 @@ export function envelope({ key, value, headers }) {
   // Extension attributes stay text.
   const version = Number(event.streamversion);
   const previous = event.previousversion === undefined ? version - 1 : Number(event.previousversion);
-  return { stream: event.subject, version, previous, id: event.id, value: event.data };
+  return { stream: event.subject, version, previous, id: event.id, value: framed(headers, event.data) };
 }

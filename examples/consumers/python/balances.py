@@ -15,6 +15,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
+from framings import framed
 from read_model import ReadModel, typed
 
 
@@ -77,10 +78,7 @@ def take(model, decode, record, ended):
     version, event_id = int(headers["ce_streamversion"]), headers["ce_id"].decode()
     if not model.is_new(stream, version, event_id, headers.get("ce_previousversion")):
         return 0
-    # With `topics.framing = "header"` the registry's five bytes are there. The deserialiser finds them, too, if it gets the
-    # headers; but it refuses values of fewer than 6 bytes then.
-    value = headers.get("__value_schema_id", b"") + record.value()
-    fields = decode(value, SerializationContext(record.topic(), MessageField.VALUE))
+    fields = decode(framed(headers, record.value()), SerializationContext(record.topic(), MessageField.VALUE))
     model.apply(stream, typed(headers["ce_type"].decode(), fields))
     return 1
 

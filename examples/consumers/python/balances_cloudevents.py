@@ -14,6 +14,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
+from framings import framed
 from read_model import ReadModel, typed
 
 
@@ -85,7 +86,7 @@ def take(model, avro, record, ended):
     # Asked before it is parsed: the package raises on a record that is no CloudEvent.
     if record.value() is None or "ce_streamversion" not in headers:
         return 0
-    event = from_binary(KafkaMessage(headers, record.key(), record.value()), avro)
+    event = from_binary(KafkaMessage(headers, record.key(), framed(headers, record.value())), avro)
     # Extension attributes come as text.
     version, previous = int(event.get_extension("streamversion")), event.get_extension("previousversion")
     if not model.is_new(event.get_subject(), version, event.get_id(), previous):

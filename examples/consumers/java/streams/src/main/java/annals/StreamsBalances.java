@@ -9,21 +9,32 @@ import bank.bank_account.MoneyWithdrawn;
 import bank.bank_account.TransferReceived;
 import bank.bank_account.TransferSent;
 import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Properties;
+import java.util.TreeMap;
+import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.ListOffsetsOptions;
+import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.common.IsolationLevel;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionInfo;
+import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.streams.KafkaStreams;
+import org.apache.kafka.streams.StoreQueryParameters;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.Topology;
 import org.apache.kafka.streams.processor.api.Processor;
 import org.apache.kafka.streams.processor.api.ProcessorContext;
 import org.apache.kafka.streams.processor.api.Record;
 import org.apache.kafka.streams.state.KeyValueStore;
+import org.apache.kafka.streams.state.QueryableStoreTypes;
+import org.apache.kafka.streams.state.ReadOnlyKeyValueStore;
 import org.apache.kafka.streams.state.Stores;
 
 /**
@@ -50,8 +61,20 @@ public final class StreamsBalances {
     // An instance that was killed keeps its partitions so long.
     settings.put(StreamsConfig.consumerPrefix("session.timeout.ms"), 10_000);
     try (var streams = new KafkaStreams(topology(topic, arguments[1]), settings); var admin = Admin.create(settings)) {
+      create(admin, arguments[1], partitions(admin, topic).size());
       streams.start();
       await(streams, admin, arguments, Arrays.asList(arguments).contains("--until-end"));
+    }
+  }
+
+  /** Streams makes its own topics, and not the one that it writes its results into. */
+  private static void create(Admin admin, String balances, int partitions) throws Exception {
+    try {
+      admin.createTopics(List.of(new NewTopic(balances, Optional.of(partitions), Optional.empty()))).all().get();
+    } catch (ExecutionException error) {
+      if (!(error.getCause() instanceof TopicExistsException)) {
+        throw error;
+      }
     }
   }
 
@@ -141,7 +164,10 @@ public final class StreamsBalances {
         System.out.println("partitions " + assigned);
         partitions = assigned;
       }
-      if (untilEnd && now >= end(admin, arguments[0])) {
+      // Before it runs, and while partitions move, nobody can ask the store.
+      boolean isRunning = streams.state() == KafkaStreams.State.RUNNING;
+      if (untilEnd && isRunning && now >= end(admin, arguments[0])) {
+        print(streams);
         return;
       }
       before = now;
@@ -149,10 +175,24 @@ public final class StreamsBalances {
     }
   }
 
+  /** The balances of this instance's partitions. */
+  private static void print(KafkaStreams streams) {
+    ReadOnlyKeyValueStore<String, String> accounts =
+        streams.store(StoreQueryParameters.fromNameAndType(ACCOUNTS, QueryableStoreTypes.keyValueStore()));
+    var balances = new TreeMap<String, Long>();
+    try (var all = accounts.all()) {
+      all.forEachRemaining(it -> balances.put(it.key, Account.of(it.value).cents()));
+    }
+    System.out.println("balances " + balances);
+  }
+
+  private static List<TopicPartitionInfo> partitions(Admin admin, String topic) throws Exception {
+    return admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions();
+  }
+
   private static long end(Admin admin, String topic) throws Exception {
-    var partitions = admin.describeTopics(java.util.List.of(topic)).allTopicNames().get().get(topic).partitions();
-    var latest = new java.util.HashMap<TopicPartition, OffsetSpec>();
-    partitions.forEach(it -> latest.put(new TopicPartition(topic, it.partition()), OffsetSpec.latest()));
+    var latest = new HashMap<TopicPartition, OffsetSpec>();
+    partitions(admin, topic).forEach(it -> latest.put(new TopicPartition(topic, it.partition()), OffsetSpec.latest()));
     var ends = admin.listOffsets(latest, new ListOffsetsOptions(IsolationLevel.READ_COMMITTED)).all().get();
     return ends.values().stream().mapToLong(it -> it.offset()).sum();
   }
