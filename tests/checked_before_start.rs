@@ -1,19 +1,22 @@
 //! `check` names what will not work before the first start, and changes nothing.
 
-use annals_store::{Append, ExpectedVersion, Store, StreamName};
+use annals_store::{Append, Error, ExpectedVersion, MigrationError, Store, StreamName};
 use annals_testkit::{
     CATEGORY, Component, Ending, Isolation, Must, PrivateStack, RawRecord, RelayProcess,
     RelaySettings, Testbed, TwoDoors, account, configure_topic, create_topic, deposited,
-    read_topic, topics, until,
+    execute_at, read_topic, topics, until,
 };
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-const ERRORS: i32 = 3;
+use crate::audit_log::annals_at;
 
-async fn findings(settings: &RelaySettings) -> (i32, Vec<(String, String, String)>) {
+pub(crate) const ERRORS: i32 = 3;
+
+/// The exit code of `check`, and its findings: component, severity, fault.
+pub(crate) async fn findings(settings: &RelaySettings) -> (i32, Vec<(String, String, String)>) {
     let (code, said) = settings.run_for_code(&["check", "--json"]).await;
     let Ok(found) = serde_json::from_str::<Value>(&said) else { panic!("{said}") };
     let text = |finding: &Value, name: &str| finding[name].as_str().must("have a text").to_owned();
@@ -22,7 +25,12 @@ async fn findings(settings: &RelaySettings) -> (i32, Vec<(String, String, String
     (code, all.collect())
 }
 
-fn has(found: &[(String, String, String)], component: &str, severity: &str, part: &str) -> bool {
+pub(crate) fn has(
+    found: &[(String, String, String)],
+    component: &str,
+    severity: &str,
+    part: &str,
+) -> bool {
     found.iter().any(|(of, how, what)| of == component && how == severity && what.contains(part))
 }
 
@@ -101,6 +109,14 @@ async fn each_planted_fault_is_named_by_its_component() {
     let is_named =
         has(&found, "database", "error", "insert and update on annals.relay_checkpoints");
     assert!(code == ERRORS && is_named, "{found:?}");
+    let unknown = format!("{}_none", bed.database_url());
+    let stranger = format!("{}?options=-c%20role%3Dpg_monitor", bed.database_url());
+    for (url, part) in
+        [(&unknown, "the database does not answer"), (&stranger, "the store cannot be read")]
+    {
+        let (code, found) = findings(&bed.relay().database(url)).await;
+        assert!(code == ERRORS && has(&found, "database", "error", part), "{found:?}");
+    }
     let empty = bed.relay().variable("ANNALS_RELAY__DATABASE__SCHEMA", "elsewhere");
     let (code, found) = findings(&empty).await;
     let is_named = has(&found, "database", "error", "schema elsewhere has no event store");
@@ -126,6 +142,7 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     ];
     administer(&mut administrator, &settings).await;
     drop(administrator);
+    stack.give_clock().await;
     stack.end(Component::Postgres, Ending::Orderly).await;
     stack.start(Component::Postgres).await;
     let bed = Testbed::on("check_server", stack.environment().clone()).await;
@@ -133,6 +150,7 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     let (code, said) = bed.relay().run_for_code(&clean).await;
     assert!(code == 0 && said.contains("synchronous_commit is off"), "{said}");
     assert!(!said.contains("is open for") && !said.contains("prepared"), "{said}");
+    a_clock_that_differs_is_named(&bed, &stack).await;
 
     let mut prepared = PgConnection::connect(&bed.database_url()).await.must("connect");
     let prepare = ["begin", "select pg_current_xact_id()", "prepare transaction 'forgotten'"];
@@ -165,6 +183,52 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     let (_, said) = told.run_for_code(&flags).await;
     assert!(said.contains("which database.allow_fsync_off accepts"), "{said}");
     assert!(!said.contains("the server loses committed events in a crash"), "{said}");
+}
+
+/// As a server whose time service has ended.
+async fn a_clock_that_differs_is_named(bed: &Testbed, stack: &PrivateStack) {
+    const OF_THE_DATABASE: &str = "the clock of the database is";
+    for (ahead, text) in [(90, "90 s ahead of"), (-90, "90 s behind")] {
+        stack.set_clock(ahead);
+        let (code, found) = findings(&bed.relay()).await;
+        let part = format!("{OF_THE_DATABASE} {text} this one");
+        assert!(code == 0 && has(&found, "database", "warning", &part), "{found:?}");
+    }
+    stack.set_clock(0);
+    let (_, found) = findings(&bed.relay()).await;
+    assert!(!has(&found, "database", "warning", OF_THE_DATABASE), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_that_is_too_old_is_named_and_nothing_is_created_on_it() {
+    let stack = PrivateStack::postgres("13").await;
+    let bed = Testbed::new("check_old").await;
+    let settings = bed.relay().database(&stack.environment().database_url);
+    let (code, found) = findings(&settings).await;
+    let of_database: Vec<_> =
+        found.iter().filter(|(of, how, _)| of == "database" && how == "error").collect();
+    assert!(code == ERRORS && of_database.len() == 1, "{found:?}");
+    assert!(has(&found, "database", "error", "PostgreSQL 13 is too old"), "{found:?}");
+
+    const SENTENCE: &str =
+        "the server is PostgreSQL 13, which is too old: use PostgreSQL 14 or later";
+    let (code, said) = settings.run_for_code(&["migrate"]).await;
+    assert!(code == 1 && said.contains(SENTENCE), "{code}: {said}");
+    let mut relay = RelayProcess::start(&settings);
+    let line = relay.event_with("halted", &[("cause", "store")]).await;
+    assert!(line.contains(SENTENCE) && !relay.ended().await.success(), "{line}");
+    let url = &stack.environment().database_url;
+    let store = Store::connect(url).await.must("connect");
+    for refused in [store.migrate().await, store.check().await] {
+        let refused = refused.unwrap_err();
+        let is_named =
+            matches!(refused, Error::Migrate(MigrationError::ServerTooOld { found: 13 }));
+        assert!(is_named && !refused.is_retryable(), "{refused:?}");
+    }
+    let said = annals_at(url, &["log"]).stderr;
+    assert!(String::from_utf8_lossy(&said).contains(SENTENCE), "{said:?}");
+    // Which fails if it exists.
+    execute_at(url, "create schema annals").await;
 }
 
 async fn a_login_without_pg_read_all_stats_is_named(bed: &Testbed, to: &mut PgConnection) {

@@ -10,6 +10,7 @@ use annals_testkit::{
 };
 use uuid::Uuid;
 
+use crate::checked_before_start::{ERRORS, findings, has};
 use Operation::{Describe, DescribeConfigs, Write};
 
 /// A broker whose other listener accepts one user with this password.
@@ -202,12 +203,25 @@ async fn a_topic_that_has_a_leader_again_is_written_to(brokers: &ThreeBrokers) {
     relay.event("topic_not_compared").await;
     relay.quarantines_for("topic", LEDGER).await;
     accounts.until_count(2).await;
+    a_topic_without_a_leader_is_named(&bed).await;
 
     brokers.start_two().await;
     ledgers.until_count(2).await;
     relay.event("quarantine_ended").await;
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history_of(&[CATEGORY, LEDGER], Vec::new()).await), []);
+}
+
+/// Nothing else is an error: the others have one of three replicas, which is all that they need.
+async fn a_topic_without_a_leader_is_named(bed: &Testbed) {
+    let settings = bed.relay().variable("ANNALS_RELAY__TOPICS__REPLICATION_FACTOR", "3");
+    let (code, found) = findings(&settings).await;
+    let errors: Vec<_> = found.iter().filter(|(_, severity, _)| severity == "error").collect();
+    let part = format!("1 partitions of topic {} have no leader", bed.topic(LEDGER));
+    assert!(code == ERRORS && errors.len() == 1, "{found:?}");
+    assert!(has(&found, "kafka", "error", &part), "{found:?}");
+    let claims = format!("topic {} has 1 of 3 replicas in sync", bed.claims_topic());
+    assert!(has(&found, "kafka", "warning", &claims), "{found:?}");
 }
 
 /// Both topics have a record behind their recorded ends, and only one of them can be read.

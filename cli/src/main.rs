@@ -89,7 +89,11 @@ async fn connect(database_url: Option<String>, options: StoreOptions) -> anyhow:
     let store = options.without_notifications().connect(&url).await?;
     // What else is wrong with the database, the statements of the command report.
     match store.check().await {
-        Err(error @ Error::Migrate(MigrationError::OfALaterVersion { .. })) => Err(error.into()),
+        Err(
+            error @ Error::Migrate(
+                MigrationError::OfALaterVersion { .. } | MigrationError::ServerTooOld { .. },
+            ),
+        ) => Err(error.into()),
         Ok(()) | Err(_) => Ok(store),
     }
 }

@@ -32,7 +32,7 @@ write_list() {
 
 write_postgres_list() {
   local version platform
-  for version in "${POSTGRES_VERSIONS[@]}"; do
+  for version in "${POSTGRES_VERSIONS[@]}" "$POSTGRES_TOO_OLD_VERSION"; do
     for platform in "${POSTGRES_PLATFORMS[@]}"; do
       # Not every version was built for every platform.
       (postgres_download "$version" "$platform" "$1/postgres/postgres-$version-$platform") ||

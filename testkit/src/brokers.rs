@@ -118,6 +118,14 @@ impl ThreeBrokers {
     /// # Panics
     /// If they do not start.
     pub async fn up(properties: &str) -> Self {
+        Self::up_after(properties, async |_first| {}).await
+    }
+
+    /// The same; `alone` ends while the first broker is the only one of the cluster.
+    ///
+    /// # Panics
+    /// If they do not start.
+    pub async fn up_after(properties: &str, alone: impl AsyncFnOnce(&Environment)) -> Self {
         let turn = ONE_CLUSTER.lock().await;
         let properties = format!(
             "offsets.topic.replication.factor=3\ntransaction.state.log.replication.factor=3\n\
@@ -125,6 +133,7 @@ impl ThreeBrokers {
         );
         let controller = [("ANNALS_KAFKA_CONTROLLER_PORT", free_port().to_string())];
         let first = PrivateStack::kafka(free_port(), &properties, &controller).await;
+        alone(first.environment()).await;
         let join = |number: u8| {
             let home = first.path().display().to_string();
             let (properties, port) = (properties.clone(), free_port());

@@ -3,13 +3,10 @@
 
 use std::path::PathBuf;
 
-use tokio::process::Command;
-
 use crate::must::Must;
 use crate::stack::{Component, Ending, PrivateStack};
 
 const SOURCE: &str = "src/full_disk.c";
-const LIBRARY: &str = "preload.so";
 
 /// The files on the full disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +34,7 @@ impl PrivateStack {
     /// If it does not start, or this machine has no C compiler.
     pub async fn postgres_on_a_small_disk(version: &str) -> Self {
         let stack = Self::postgres(version).await;
-        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(SOURCE);
-        let mut compile = Command::new("cc");
-        compile
-            .args(["-shared", "-fPIC", "-O2", "-o"])
-            .arg(stack.library())
-            .arg(source)
-            .arg("-ldl");
-        let compiled = compile.status().await.must("run a C compiler");
-        assert!(compiled.success(), "could not compile {SOURCE}");
+        stack.preload(SOURCE).await;
         stack.end(Component::Postgres, Ending::Orderly).await;
         stack.start(Component::Postgres).await;
         stack
@@ -67,12 +56,7 @@ impl PrivateStack {
         std::fs::remove_file(self.full()).must("free a disk");
     }
 
-    fn library(&self) -> PathBuf {
-        let room = self.path().join("postgres").canonicalize();
-        room.must("find a private PostgreSQL's data").join(LIBRARY)
-    }
-
     fn full(&self) -> PathBuf {
-        self.library().with_file_name(format!("{LIBRARY}.full"))
+        self.beside_library("full")
     }
 }

@@ -2,14 +2,13 @@
 
 use std::time::SystemTime;
 
-use annals_store::Store;
+use annals_store::{POSTGRES_MAJOR_MIN, Store};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::check::{CheckLimits, ComponentFindings};
 use crate::config::{Config, Durability};
 
-const VERSION_MIN: i32 = 140_000;
 const CLOCK_SECONDS_MAX: f64 = 5.0;
 
 /// Checks it; true if the store is migrated.
@@ -26,8 +25,13 @@ pub(super) async fn check(
         .bind(f64::from(limits.transaction_seconds_max))
         .fetch_one(store.pool())
         .await;
-    let is_migrated = match server.and_then(|row| of_server(config, &row, limits, findings)) {
-        Ok(is_migrated) => is_migrated,
+    let checked = server.and_then(|row| {
+        let major = row.try_get("major")?;
+        Ok((is_new_enough(major, findings), of_server(config, &row, limits, findings)?))
+    });
+    let is_migrated = match checked {
+        Ok((true, is_migrated)) => is_migrated,
+        Ok((false, _)) => return false,
         Err(error) => {
             let remedy = "correct database.url, the login, or the network";
             findings.error(format!("the database does not answer: {error}"), remedy);
@@ -56,7 +60,6 @@ fn of_server(
     limits: CheckLimits,
     findings: &mut ComponentFindings<'_>,
 ) -> Result<bool, sqlx::Error> {
-    of_version(row.try_get("version")?, findings);
     let is_durable: bool = row.try_get("is_fsync")? && row.try_get("is_full_page_writes")?;
     match (is_durable, config.database.allow_fsync_off) {
         (true, _) => {}
@@ -95,14 +98,14 @@ fn of_server(
     row.try_get("is_migrated")
 }
 
-/// `version` is the server's number: 140,000 is PostgreSQL 14.
-fn of_version(version: i32, findings: &mut ComponentFindings<'_>) {
-    if version < VERSION_MIN {
-        findings.error(
-            format!("PostgreSQL {} is too old", version / 10_000),
-            "use PostgreSQL 14 or later",
-        );
+/// Nothing else makes sense on an older server: not even a migration.
+fn is_new_enough(major: i32, findings: &mut ComponentFindings<'_>) -> bool {
+    let is_new_enough = major >= POSTGRES_MAJOR_MIN;
+    if !is_new_enough {
+        let remedy = format!("use PostgreSQL {POSTGRES_MAJOR_MIN} or later");
+        findings.error(format!("PostgreSQL {major} is too old"), remedy);
     }
+    is_new_enough
 }
 
 fn of_transactions(
@@ -144,10 +147,10 @@ fn of_surroundings(row: &PgRow, findings: &mut ComponentFindings<'_>) -> Result<
 fn of_clock(ahead: f64, findings: &mut ComponentFindings<'_>) {
     if ahead.abs() > CLOCK_SECONDS_MAX {
         let remedy = "synchronize both clocks: logs and ages are wrong, no event is";
-        findings.warning(
-            format!("the clock of the database is {ahead:.0} s ahead of this one"),
-            remedy,
-        );
+        let direction = if ahead > 0.0 { "ahead of" } else { "behind" };
+        let what =
+            format!("the clock of the database is {:.0} s {direction} this one", ahead.abs());
+        findings.warning(what, remedy);
     }
 }
 
@@ -188,23 +191,16 @@ fn of_store(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Severity::{Error, Warning};
+    use crate::check::Severity::Warning;
     use crate::check::found;
-
-    #[test]
-    fn a_server_older_than_the_oldest_version_that_is_supported_is_an_error() {
-        assert_eq!(found(|findings| of_version(140_000, findings)), []);
-        let old = found(|findings| of_version(130_021, findings));
-        assert_eq!(old, [(Error, "PostgreSQL 13 is too old".to_owned())]);
-    }
 
     #[test]
     fn clocks_that_differ_are_a_risk_in_either_direction() {
         for ahead in [0.0, 4.9, -4.9] {
             assert_eq!(found(|findings| of_clock(ahead, findings)), []);
         }
-        for (ahead, text) in [(5.2, "5"), (-3_600.0, "-3600")] {
-            let what = format!("the clock of the database is {text} s ahead of this one");
+        for (ahead, text) in [(5.2, "5 s ahead of"), (-3_600.0, "3600 s behind")] {
+            let what = format!("the clock of the database is {text} this one");
             assert_eq!(found(|findings| of_clock(ahead, findings)), [(Warning, what)]);
         }
     }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use crate::check::ComponentFindings;
-use crate::config::{Config, Delivery, Deployments};
-use crate::kafka::inspection::Inspection;
+use crate::check::kafka::{TRANSACTIONS, Transactions};
+use crate::config::Config;
+use crate::kafka::inspection::{InspectedTopic, Inspection};
 use crate::kafka::rights::{may_use_transactional_ids, unreadable, unwritable};
 use crate::report::threads::in_a_thread;
 
@@ -20,15 +21,19 @@ struct MissingRights {
 pub(super) async fn check(
     config: &Arc<Config>,
     inspection: &Inspection,
+    transactions: Transactions,
     findings: &mut ComponentFindings<'_>,
 ) {
-    let (of, topics) = (Arc::clone(config), topics(config, inspection));
+    let of = Arc::clone(config);
+    // Where no right can be tried, a request would be repeated until its time limit.
+    let read = topics(config, inspection, |topic| topic.leaderless == 0);
+    let written = topics(config, inspection, InspectedTopic::is_writable);
     let tried = in_a_thread("check", move || {
-        let is_transactional = of.relay.delivery == Delivery::ExactlyOnce;
         Ok(MissingRights {
-            read: unreadable(&of, &topics)?,
-            write: unwritable(&of, &topics)?,
-            has_no_transactional_ids: is_transactional && !may_use_transactional_ids(&of)?,
+            read: unreadable(&of, &read)?,
+            write: unwritable(&of, &written)?,
+            has_no_transactional_ids: transactions == Transactions::Possible
+                && !may_use_transactional_ids(&of)?,
         })
     });
     let missing = match tried.await {
@@ -61,14 +66,16 @@ pub(super) async fn check(
     }
 }
 
-/// The topics that the relay reads and writes, of those that exist and have leaders: of events,
+/// The topics that the relay reads and writes, of those that exist and can be used: of events,
 /// claims, checkpoints and replays.
-fn topics(config: &Config, inspection: &Inspection) -> Vec<String> {
-    let is_own = |name: &str| {
-        config.generation_of(name, Deployments::Configured).is_some()
-            || name == &*config.replays_topic()
-    };
-    let own = inspection.names.iter().filter(|name| is_own(name));
-    let led = inspection.topics.iter().filter(|(_, topic)| topic.leaderless == 0);
-    own.chain(led.map(|(name, _)| name)).cloned().collect()
+fn topics(
+    config: &Config,
+    inspection: &Inspection,
+    is_usable: impl Fn(&InspectedTopic) -> bool,
+) -> Vec<String> {
+    let replays = config.replays_topic();
+    let replays = inspection.names.iter().filter(|name| **name == *replays);
+    let own = inspection.topics.iter().filter(|(name, _)| *name != TRANSACTIONS);
+    let usable = own.filter(|(_, topic)| is_usable(topic)).map(|(name, _)| name);
+    replays.chain(usable).cloned().collect()
 }

@@ -93,8 +93,8 @@ async fn plans(config: &Config, store: &Store, shards: u16) -> Result<Vec<TopicP
 async fn planned(config: &Arc<Config>, plans: &[TopicPlan]) -> Result<Vec<TopicChange>, Failure> {
     let (config, plans) = (Arc::clone(config), plans.to_vec());
     in_a_thread("topics", move || {
-        let names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
-        let inspection = inspect(&config, &names)?;
+        let names: BTreeSet<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        let inspection = inspect(&config, |name| names.contains(name))?;
         Ok(changes(&plans, &inspection, &config.kafka.bootstrap_servers))
     })
     .await

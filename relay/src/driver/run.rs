@@ -101,7 +101,11 @@ async fn start(
 
 async fn try_to_start(config: &Config, store: &Store) -> Result<(Config, u16), Failure> {
     // What else is wrong with the database, the statements below report.
-    if let Err(error @ Error::Migrate(MigrationError::OfALaterVersion { .. })) = store.check().await
+    if let Err(
+        error @ Error::Migrate(
+            MigrationError::OfALaterVersion { .. } | MigrationError::ServerTooOld { .. },
+        ),
+    ) = store.check().await
     {
         return Err(Failure::Store(error));
     }

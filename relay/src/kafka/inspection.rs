@@ -16,6 +16,7 @@ use super::client::{BULK_TIMEOUT, EventContext, Result, create};
 use crate::config::Config;
 use crate::kafka::properties;
 use crate::kafka::topic_plan::TopicPlan;
+use crate::report::kafka_failure::KafkaFailure;
 
 /// A cluster, as its brokers describe it.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ pub(crate) struct Inspection {
     pub(crate) brokers: usize,
     /// The settings of one broker; empty if it does not return them.
     pub(crate) broker: BTreeMap<String, String>,
-    /// Existing topics of those that were asked for.
+    /// Existing topics of those that are wanted.
     pub(crate) topics: BTreeMap<String, InspectedTopic>,
     /// The names of all topics that the login may describe.
     pub(crate) names: Vec<String>,
@@ -35,14 +36,49 @@ pub(crate) struct InspectedTopic {
     pub(crate) partitions: usize,
     /// The fewest replicas of a partition.
     pub(crate) replicas: usize,
+    /// The fewest replicas in sync, of the partitions that have a leader.
+    pub(crate) in_sync: Option<usize>,
     /// Partitions without a leader.
     pub(crate) leaderless: usize,
     /// Its settings; empty if the broker does not return them.
     pub(crate) settings: BTreeMap<String, String>,
 }
 
-/// Inspects the cluster and these topics. Blocks.
-pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> {
+impl Inspection {
+    /// The number that a setting of the broker has.
+    pub(crate) fn number(&self, setting: &str) -> Option<i64> {
+        self.broker.get(setting).and_then(|value| value.parse().ok())
+    }
+}
+
+impl InspectedTopic {
+    /// Whether all its partitions can be written to now.
+    pub(crate) fn is_writable(&self) -> bool {
+        let needed = self.number("min.insync.replicas").unwrap_or(1);
+        let has_enough = |replicas| i64::try_from(replicas).is_ok_and(|of| of >= needed);
+        self.leaderless == 0 && self.in_sync.is_some_and(has_enough)
+    }
+
+    /// The number that a setting has.
+    pub(crate) fn number(&self, setting: &str) -> Option<i64> {
+        self.settings.get(setting).and_then(|value| value.parse().ok())
+    }
+}
+
+/// The answer of brokers to the request for a topic.
+#[derive(Debug)]
+pub(crate) enum Creation {
+    /// They would create it, or have it.
+    Possible,
+    /// The cluster has fewer brokers than the topic is to have replicas. Brokers that are away
+    /// count.
+    TooFewBrokers,
+    /// They refuse it for another reason.
+    Refused(KafkaFailure),
+}
+
+/// Inspects the cluster and the topics that are wanted. Blocks.
+pub(crate) fn inspect(config: &Config, is_wanted: impl Fn(&str) -> bool) -> Result<Inspection> {
     let client: BaseConsumer<EventContext> = create(properties::metadata(&config.kafka))?;
     let failed = |error: KafkaError| {
         // Errors of brokers, such as a refused login, are queued until the next poll.
@@ -53,12 +89,14 @@ pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> 
     let metadata = client.fetch_metadata(None, BULK_TIMEOUT).map_err(failed)?;
     let mut inspection = Inspection { brokers: metadata.brokers().len(), ..Inspection::default() };
     inspection.names = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
-    for topic in metadata.topics().iter().filter(|of| topics.iter().any(|name| name == of.name())) {
+    for topic in metadata.topics().iter().filter(|topic| is_wanted(topic.name())) {
         let partitions = topic.partitions();
+        let led = partitions.iter().filter(|of| of.leader() >= 0);
         let found = InspectedTopic {
             partitions: partitions.len(),
             replicas: partitions.iter().map(|of| of.replicas().len()).min().unwrap_or_default(),
-            leaderless: partitions.iter().filter(|of| of.leader() < 0).count(),
+            in_sync: led.clone().map(|of| of.isr().len()).min(),
+            leaderless: partitions.len() - led.count(),
             settings: BTreeMap::new(),
         };
         inspection.topics.insert(topic.name().to_owned(), found);
@@ -87,7 +125,7 @@ pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> 
 
 /// Asks whether a topic could be created by its plan; the broker only validates the request.
 /// Blocks.
-pub(crate) fn could_create(config: &Config, plan: &TopicPlan) -> Result<()> {
+pub(crate) fn try_creation(config: &Config, plan: &TopicPlan) -> Result<Creation> {
     let admin: AdminClient<EventContext> = create(properties::admin(&config.kafka))?;
     let failed = |error: KafkaError| {
         admin.inner().context().failure("create a topic", &error).about(&plan.name, Vec::new())
@@ -100,10 +138,11 @@ pub(crate) fn could_create(config: &Config, plan: &TopicPlan) -> Result<()> {
     for result in made {
         match result {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(failed(KafkaError::AdminOp(code))),
+            Err((_, Code::InvalidReplicationFactor)) => return Ok(Creation::TooFewBrokers),
+            Err((_, code)) => return Ok(Creation::Refused(failed(KafkaError::AdminOp(code)))),
         }
     }
-    Ok(())
+    Ok(Creation::Possible)
 }
 
 fn options() -> AdminOptions {

@@ -139,6 +139,7 @@ mod tests {
             partitions: 3,
             replicas: 1,
             leaderless: 0,
+            in_sync: None,
             settings: plan.settings.clone(),
         };
         found.settings.insert("retention.ms".to_owned(), "1".to_owned());

@@ -2,6 +2,7 @@
 
 use sqlx::migrate::MigrateError;
 
+use crate::limits::POSTGRES_MAJOR_MIN;
 use crate::sqlstate::code_of;
 
 /// Why the tables could not be created or upgraded. The database is unchanged.
@@ -38,6 +39,15 @@ pub enum MigrationError {
     Missing {
         /// The first missing migration.
         number: i64,
+    },
+    /// The server is older than [`POSTGRES_MAJOR_MIN`].
+    #[error(
+        "the server is PostgreSQL {found}, which is too old: use PostgreSQL {POSTGRES_MAJOR_MIN} \
+         or later"
+    )]
+    ServerTooOld {
+        /// The major version of the server.
+        found: i32,
     },
     /// The database has another encoding than UTF-8.
     #[error(
