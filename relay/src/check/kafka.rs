@@ -20,6 +20,7 @@ const VERIFICATION: &str = "transaction.partition.verification.enable";
 pub(super) async fn check(
     config: &Arc<Config>,
     topics: Vec<String>,
+    checkpoints: Option<TopicPlan>,
     findings: &mut ComponentFindings<'_>,
 ) {
     let of = Arc::clone(config);
@@ -41,7 +42,7 @@ pub(super) async fn check(
         of_topic(config, name, topic, findings);
     }
     rights::check(config, &inspection, findings).await;
-    creation(config, &inspection, findings).await;
+    creation(config, &inspection, checkpoints, findings).await;
 }
 
 fn of_cluster(config: &Config, of: &Inspection, findings: &mut ComponentFindings<'_>) {
@@ -137,7 +138,12 @@ fn of_topic(
     }
 }
 
-async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut ComponentFindings<'_>) {
+async fn creation(
+    config: &Arc<Config>,
+    of: &Inspection,
+    checkpoints: Option<TopicPlan>,
+    findings: &mut ComponentFindings<'_>,
+) {
     let claims = TopicPlan::claims(&config.topics);
     if !config.topics.create {
         if !of.topics.contains_key(&claims.name) {
@@ -152,10 +158,11 @@ async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut Componen
     let events = TopicPlan::events(&config.topics, &config.topic(CATEGORY_TRIED));
     let wanted = Arc::clone(config);
     let tried = in_a_thread("check", move || {
-        let plans = [events, claims];
-        Ok(plans.map(|plan| could_create(&wanted, &plan).map_err(|failure| failure.to_string())))
+        let plans = [events, claims].into_iter().chain(checkpoints);
+        let refused = plans.filter_map(|plan| could_create(&wanted, &plan).err());
+        Ok(refused.map(|failure| failure.to_string()).collect::<Vec<_>>())
     });
-    for reason in tried.await.into_iter().flatten().filter_map(Result::err) {
+    for reason in tried.await.into_iter().flatten() {
         let remedy = "allow Create, correct [topics] replication_factor and config, or set topics.create = false";
         findings.error(format!("a topic cannot be created: {reason}"), remedy);
     }

@@ -90,7 +90,8 @@ pub(crate) fn inspect(config: &Config, topics: &[String]) -> Result<Inspection> 
 pub(crate) fn could_create(config: &Config, plan: &TopicPlan) -> Result<()> {
     let admin: AdminClient<EventContext> = create(properties::admin(&config.kafka))?;
     let failed = |error: KafkaError| {
-        admin.inner().context().failure("create a topic", &error).about(&plan.name, Vec::new())
+        let failure = admin.inner().context().failure("create a topic", &error);
+        plan.refused(failure.about(&plan.name, Vec::new()))
     };
     let replication = TopicReplication::Fixed(plan.replication_factor);
     let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);
