@@ -1,11 +1,16 @@
 //! `check` names what will not work before the first start, and changes nothing.
 
-use annals_store::{Append, Error, ExpectedVersion, MigrationError, Store, StreamName};
-use annals_testkit::{
-    CATEGORY, Component, Ending, Isolation, Must, PrivateStack, RawRecord, RelayProcess,
-    RelaySettings, Testbed, TwoDoors, account, configure_topic, create_topic, deposited,
-    execute_at, read_topic, topics, until,
+use std::pin::pin;
+
+use annals_store::{
+    Append, Error, ExpectedVersion, Follow, MigrationError, Store, StreamName,
 };
+use annals_testkit::{
+    AccountEvent, CATEGORY, Component, Ending, Isolation, Must, PrivateStack, RawRecord,
+    RelayProcess, RelaySettings, Testbed, TwoDoors, account, check, configure_topic, create_topic,
+    deposited, execute_at, in_time, read_topic, topics, until,
+};
+use futures_util::TryStreamExt;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,7 +141,7 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     let url = &stack.environment().database_url;
     let mut administrator = PgConnection::connect(url).await.must("connect");
     let settings = [
-        "alter system set max_prepared_transactions = 2",
+        "alter system set max_prepared_transactions = 3",
         "alter system set synchronous_commit = off",
         "select pg_create_physical_replication_slot('nobody', true)",
     ];
@@ -159,6 +164,7 @@ async fn settings_of_a_server_and_what_keeps_its_transactions_open_are_named() {
     let blocker = &status["open_transactions"][0];
     assert_eq!(blocker["application"], "prepared transaction forgotten", "{status}");
     assert!(blocker["pid"].is_null() && blocker["login"].is_string(), "{status}");
+    prepared_transactions_delay_only_their_own_events(&bed).await;
     a_login_without_pg_read_all_stats_is_named(&bed, &mut prepared).await;
     let mut open = PgConnection::connect(&bed.database_url()).await.must("connect");
     administer(&mut open, &["begin isolation level repeatable read", "select 1 from pg_class"])
@@ -229,6 +235,52 @@ async fn a_postgresql_that_is_too_old_is_named_and_nothing_is_created_on_it() {
     assert!(String::from_utf8_lossy(&said).contains(SENTENCE), "{said:?}");
     // Which fails if it exists.
     execute_at(url, "create schema annals").await;
+}
+
+/// Of two whose sessions are gone, one is rolled back and one committed in the end.
+async fn prepared_transactions_delay_only_their_own_events(bed: &Testbed) {
+    let [rolled_back, committed, other] = ["rolled_back", "committed", "other"].map(account);
+    for (stream, gid) in [(&rolled_back, "orphan_1"), (&committed, "orphan_2")] {
+        let mut session = PgConnection::connect(&bed.database_url()).await.must("connect");
+        administer(&mut session, &["begin"]).await;
+        let append = Append::to(stream, ExpectedVersion::NoStream, [deposited(1), deposited(2)]);
+        bed.store().append_in(&mut session, &append).await.must("append");
+        administer(&mut session, &[&format!("prepare transaction '{gid}'")]).await;
+    }
+    let follower = bed.follow();
+    let mut relay = RelayProcess::start(&bed.relay());
+    let mut log = pin!(bed.store().follow(Follow::events_of::<AccountEvent>()));
+    let mut followed = async || {
+        let event = in_time(log.try_next()).await.must("follow").must("follow for ever").event;
+        (event.stream, event.version.get())
+    };
+    for (published, version) in (1..).zip(0..2) {
+        let append = Append::to(&other, ExpectedVersion::Any, [deposited(1)]);
+        bed.store().append(&append).await.must("append");
+        follower.until_count(published).await;
+        assert_eq!(followed().await, (other.clone(), version));
+    }
+    let (_, status) = bed.relay().status().await;
+    let open = status["open_transactions"].as_array().must("list transactions").iter();
+    let open = open.filter(|of| of["login"] == "annals" && of["seconds"].is_f64());
+    let named: Vec<_> = open.map(|of| of["application"].as_str().unwrap_or_default()).collect();
+    let expected =
+        ["forgotten", "orphan_1", "orphan_2"].map(|gid| format!("prepared transaction {gid}"));
+    assert_eq!(named, expected, "{status}");
+    let mut session = PgConnection::connect(&bed.database_url()).await.must("connect");
+    let end = ["rollback prepared 'orphan_1'", "commit prepared 'orphan_2'"];
+    administer(&mut session, &end).await;
+    for version in 0..2 {
+        assert_eq!(followed().await, (committed.clone(), version));
+    }
+    follower.until_count(4).await;
+    // Its stream is free again, and has no event.
+    let append = Append::to(&rolled_back, ExpectedVersion::NoStream, [deposited(3)]);
+    bed.store().append(&append).await.must("append");
+    assert_eq!(followed().await, (rolled_back, 0));
+    follower.until_count(5).await;
+    assert!(relay.terminate().await.success());
+    assert_eq!(check(&bed.history(Vec::new()).await), []);
 }
 
 async fn a_login_without_pg_read_all_stats_is_named(bed: &Testbed, to: &mut PgConnection) {

@@ -1,5 +1,6 @@
 //! Brokers of providers: a policy refuses topics, or the broker would create topics by itself. The
-//! relay creates a topic with its settings or not at all, and says why.
+//! relay creates a topic with its settings or not at all, and says why. Settings that the policy
+//! takes, in `[topics.config]`, hold for the topics of checkpoints and claims, too.
 //!
 //! Part of `make test-kafka-security`: it compiles a policy for the broker.
 
@@ -7,10 +8,12 @@ use annals_consumer::{Consumer, ConsumerSettings};
 use annals_store::{Append, ExpectedVersion, StreamName};
 use annals_testkit::{
     CATEGORY, Must, PrivateStack, RelayProcess, Testbed, account, check, create_topic, deposited,
-    in_time, topics,
+    in_time, topic_configuration, topics,
 };
 
 const POLICY: &str = "Policy violation";
+const CONFIG: &str = "ANNALS_RELAY__TOPICS__CONFIG";
+const SEGMENT_BYTES: &str = "104857600";
 const CREATE: &str = "ANNALS_RELAY__TOPICS__CREATE";
 const ERRORS: i32 = 3;
 
@@ -26,7 +29,9 @@ async fn a_topic_that_a_policy_refuses_is_named_and_no_broker_creates_one_by_its
     let kafka = PrivateStack::kafka_with_policy("auto.create.topics.enable=true\n").await;
     let bed = Testbed::on("policy", kafka.environment().clone()).await;
     let (brokers, topic) = (&bed.environment().kafka, bed.topic(CATEGORY));
-    let settings = bed.relay().impatient();
+    small_segments_are_refused(&bed).await;
+    let large = format!("{{ \"segment.bytes\" = {SEGMENT_BYTES} }}");
+    let settings = bed.relay().impatient().variable(CONFIG, &large);
     append(&bed, &account("a")).await;
     let (code, said) = settings.run_for_code(&["check", "--json"]).await;
     assert!(code == ERRORS && said.contains(POLICY), "{said}");
@@ -60,4 +65,29 @@ async fn a_topic_that_a_policy_refuses_is_named_and_no_broker_creates_one_by_its
     in_time(consumer.next()).await.must("read").must("have an event");
     assert!(relay.terminate().await.success());
     assert_eq!(check(&bed.history_of(&[CATEGORY, "ledger"], Vec::new()).await), []);
+    for topic in own_topics(&bed).await {
+        assert_eq!(topic_configuration(brokers, &topic).await["segment.bytes"], SEGMENT_BYTES);
+    }
+}
+
+/// The topics of checkpoints and claims.
+async fn own_topics(bed: &Testbed) -> [String; 2] {
+    [bed.checkpoint_topic().await, bed.claims_topic()]
+}
+
+/// Those of the relay's defaults: nothing is published without claims and checkpoints.
+async fn small_segments_are_refused(bed: &Testbed) {
+    const ASKED: &str = "segment.bytes=52428800";
+    let settings = bed.relay().impatient();
+    let (code, said) = settings.run_for_code(&["check"]).await;
+    assert_eq!(code, ERRORS);
+    for topic in own_topics(bed).await {
+        let named = format!("topic {topic} cannot be used");
+        let is_named = |line: &str| line.contains(&named) && line.contains(ASKED);
+        assert!(said.lines().any(is_named), "{topic} not in {said}");
+    }
+    let mut relay = RelayProcess::start(&settings);
+    let line = relay.waits_for(&format!("topic {}", bed.claims_topic())).await;
+    assert!(line.contains(POLICY) && line.contains(ASKED), "{line}");
+    assert!(relay.terminate().await.success());
 }

@@ -76,6 +76,7 @@ mod read_model;
 mod read_model_store;
 mod read_model_switch;
 mod registry;
+mod registry_refusal;
 mod registry_settings;
 mod resume;
 mod run_progress;

@@ -13,6 +13,8 @@ const DELAY_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Outage {
     what: String,
     since: Option<Instant>,
+    /// Whether a refusal was logged since then.
+    is_refused: bool,
     /// Boxed: it would be a part of the future of every caller.
     delays: Box<ExponentialBackoff>,
 }
@@ -20,16 +22,29 @@ pub(crate) struct Outage {
 impl Outage {
     /// `what` completes the log line "waiting for ...".
     pub(crate) fn of(what: impl Into<String>) -> Self {
-        Self { what: what.into(), since: None, delays: delays() }
+        Self { what: what.into(), since: None, is_refused: false, delays: delays() }
     }
 
     /// Records a failed attempt and returns the delay before the next one.
     pub(crate) fn record_failure(&mut self, cause: &(dyn Error + 'static)) -> Duration {
         if self.since.is_none() {
-            self.since = Some(Instant::now());
-            tracing::warn!(cause = %causes(cause), "waiting for {}", self.what);
+            self.log(cause);
         }
         self.delays.next().unwrap_or(DELAY_MAX)
+    }
+
+    /// Records an attempt that was refused, which time alone does not change: it is logged although
+    /// the component was unavailable before.
+    pub(crate) fn record_refusal(&mut self, cause: &(dyn Error + 'static)) -> Duration {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            self.log(cause);
+        }
+        self.delays.next().unwrap_or(DELAY_MAX)
+    }
+
+    fn log(&mut self, cause: &(dyn Error + 'static)) {
+        self.since.get_or_insert_with(Instant::now);
+        tracing::warn!(cause = %causes(cause), "waiting for {}", self.what);
     }
 
     /// Records a successful attempt.
@@ -37,6 +52,7 @@ impl Outage {
         if let Some(since) = self.since.take() {
             let waited_s = since.elapsed().as_secs();
             tracing::info!(waited_s, "going on: {} answers again", self.what);
+            self.is_refused = false;
             self.delays = delays();
         }
     }

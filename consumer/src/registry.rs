@@ -17,6 +17,7 @@ use schema_registry_converter::schema_registry_common::{RawError, RegisteredSche
 use crate::envelope::Delivered;
 use crate::outage::Outage;
 use crate::position::RecordLocation;
+use crate::registry_refusal::Unanswered;
 use crate::registry_settings::{RegistrySettings, RegistrySetupError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,7 +132,9 @@ impl SchemaRegistry {
     }
 
     /// Returns the schema with this id: that of an event type, or of all that a category has. Waits
-    /// while the registry is unavailable, and logs it; can be cancelled.
+    /// while the registry is unavailable or refuses this client, and logs why, with what to do; can
+    /// be cancelled. A client that is refused is made anew with other settings, or accepted by the
+    /// registry later.
     ///
     /// # Errors
     /// [`SchemaLookupError`] if the schema does not exist or cannot be used.
@@ -166,7 +169,7 @@ impl SchemaRegistry {
                         registry: Arc::clone(&self.name),
                     });
                 }
-                Err(error) => tokio::time::sleep(outage.record_failure(&error)).await,
+                Err(error) => tokio::time::sleep(delay_after(error, &mut outage)).await,
             }
         }
     }
@@ -230,6 +233,16 @@ impl Delivered {
             event_type: self.event_type.clone(),
             source,
         })
+    }
+}
+
+/// Records a failed request, and returns the delay before the next one.
+fn delay_after(error: SRCError, outage: &mut Outage) -> Duration {
+    let unanswered = Unanswered::from(error);
+    if unanswered.is_refusal() {
+        outage.record_refusal(&unanswered)
+    } else {
+        outage.record_failure(&unanswered)
     }
 }
 

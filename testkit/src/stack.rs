@@ -98,7 +98,8 @@ impl PrivateStack {
         stack.up_with(&[Component::Kafka], &[&own, variables].concat()).await
     }
 
-    /// Starts a Kafka with these properties, and the policy `ShortRetention` for new topics.
+    /// Starts a Kafka with these properties, and the policy `ShortRetention` for new topics: no
+    /// topics of events for ever, and no segments below 100 MiB.
     ///
     /// # Panics
     /// If it does not start.

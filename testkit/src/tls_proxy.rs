@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod, SslStream, SslVerifyMode};
+use tokio::sync::watch;
 
 use crate::certificates::{Authority, CertificateFiles};
 use crate::must::Must;
@@ -28,6 +29,7 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct TlsProxy {
     url: String,
+    admission: watch::Sender<Admission>,
 }
 
 impl TlsProxy {
@@ -48,9 +50,15 @@ impl TlsProxy {
         let (upstream, base) = address.split_once('/').must("split the server's URL");
         let url = format!("https://127.0.0.1:{port}/{base}");
         let acceptor = Arc::new(acceptor(authority, server, &admission));
-        let (upstream, admission) = (Arc::<str>::from(upstream), Arc::new(admission));
-        thread::spawn(move || serve(&listener, &acceptor, &upstream, &admission));
-        Self { url }
+        let upstream = Arc::<str>::from(upstream);
+        let (admission, asked) = watch::channel(admission);
+        thread::spawn(move || serve(&listener, &acceptor, &upstream, &asked));
+        Self { url, admission }
+    }
+
+    /// Asks this value of the header `Authorization` of later requests.
+    pub fn admits(&self, header: &str) {
+        self.admission.send_replace(Admission::Header(header.to_owned()));
     }
 
     /// Its base URL.
@@ -64,11 +72,11 @@ fn serve(
     listener: &TcpListener,
     acceptor: &Arc<SslAcceptor>,
     upstream: &Arc<str>,
-    admission: &Arc<Admission>,
+    admission: &watch::Receiver<Admission>,
 ) {
     for client in listener.incoming().filter_map(Result::ok) {
         let (acceptor, upstream) = (Arc::clone(acceptor), Arc::clone(upstream));
-        let admission = Arc::clone(admission);
+        let admission = admission.clone();
         thread::spawn(move || {
             // A client that is refused closes the connection.
             let Ok(stream) = acceptor.accept(client) else { return };
@@ -97,7 +105,7 @@ fn acceptor(
 fn forward(
     mut client: SslStream<TcpStream>,
     upstream: &str,
-    admission: &Admission,
+    admission: &watch::Receiver<Admission>,
 ) -> std::io::Result<()> {
     let mut request = Vec::new();
     let mut buffer = [0; HEAD_BYTES_MAX];
@@ -119,7 +127,8 @@ fn forward(
         }
         body.extend_from_slice(&buffer[..length]);
     }
-    if !is_admitted(&head, admission) {
+    let is_admitted = is_admitted(&head, &admission.borrow());
+    if !is_admitted {
         let said = r#"{"error_code":40101,"message":"HTTP 401 Unauthorized"}"#;
         let head =
             "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nConnection: close";

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use annals_consumer::{Consumer, ConsumerSettings, RunProgress, RunTotals, SchemaRegistry};
-use annals_testkit::{Draft, FaultyLink, in_time};
+use annals_testkit::{Draft, FaultyLink, FaultyRegistry, Garbage, in_time};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,29 @@ async fn registry_that_is_away_is_waited_for() {
     assert_eq!(in_time(decoding).await.unwrap().unwrap(), placed(7));
     assert_eq!(logs::count(&["WARN", "waiting for the schema registry", &link.address()]), 1);
     assert_eq!(logs::count(&["the schema registry at", &link.address(), "answers again"]), 1);
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_the_login_after_an_outage_is_named_and_waited_for() {
+    let bed = bed().await;
+    let topic = bed.create_topic(1).await;
+    bed.write(&topic, &[bed.draft("order-1", 0, &placed(7))]).await;
+    let records = bed.read_all(&topic).await;
+    let registry = FaultyRegistry::start(&bed.registry_url).await;
+    registry.talks(Garbage::ServerError);
+    let schemas = SchemaRegistry::new(registry.url()).unwrap();
+    let record = records[0].clone();
+    let decoding = tokio::spawn(async move { record.decode::<OrderEvent>(&schemas).await });
+    let waits = ["WARN", "waiting for the schema registry", registry.url()];
+    in_time(logs::wait_for(&[&waits[..], &["out of memory"]].concat())).await;
+    registry.talks(Garbage::Unauthorized);
+    in_time(logs::wait_for(&[&waits[..], &["401", "refuses the login"]].concat())).await;
+    registry.talks(Garbage::Forbidden);
+    assert!(!decoding.is_finished());
+    registry.is_well();
+    assert_eq!(in_time(decoding).await.unwrap().unwrap(), placed(7));
+    assert_eq!(logs::count(&waits), 2);
+    assert_eq!(logs::count(&["answers again", registry.url()]), 1);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ pub(super) enum Transactions {
 pub(super) async fn check(
     config: &Arc<Config>,
     topics: Vec<String>,
+    checkpoints: Option<TopicPlan>,
     findings: &mut ComponentFindings<'_>,
 ) {
     let of = Arc::clone(config);
@@ -57,7 +58,7 @@ pub(super) async fn check(
     }
     let transactions = transactions(config, &inspection, findings).await;
     rights::check(config, &inspection, transactions, findings).await;
-    creation(config, &inspection, findings).await;
+    creation(config, &inspection, checkpoints, findings).await;
 }
 
 /// Whether it is a topic without events that the relay or its transactions need.
@@ -207,7 +208,12 @@ async fn could_replicate(config: &Arc<Config>, replicas: i64) -> bool {
 }
 
 /// Whether missing topics can be created.
-async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut ComponentFindings<'_>) {
+async fn creation(
+    config: &Arc<Config>,
+    of: &Inspection,
+    checkpoints: Option<TopicPlan>,
+    findings: &mut ComponentFindings<'_>,
+) {
     let claims = TopicPlan::claims(&config.topics);
     if !config.topics.create {
         if !of.topics.contains_key(&claims.name) {
@@ -221,8 +227,10 @@ async fn creation(config: &Arc<Config>, of: &Inspection, findings: &mut Componen
     }
     let events = TopicPlan::events(&config.topics, &config.topic(CATEGORY_TRIED));
     let wanted = Arc::clone(config);
-    let tried =
-        in_a_thread("check", move || Ok([events, claims].map(|plan| try_creation(&wanted, &plan))));
+    let tried = in_a_thread("check", move || {
+        let plans = [events, claims].into_iter().chain(checkpoints);
+        Ok(plans.map(|plan| try_creation(&wanted, &plan)).collect::<Vec<_>>())
+    });
     let mut refusals = BTreeSet::new();
     for tried in tried.await.into_iter().flatten() {
         match tried {

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use annals_store::Store;
 use serde::Serialize;
 
-use crate::config::Config;
-use crate::state::store_facts;
+use crate::config::{Config, Delivery};
+use crate::kafka::topic_plan::TopicPlan;
+use crate::state::{overview, store_facts};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -92,12 +93,27 @@ pub(crate) async fn check(
     // Without a store it has no topic of checkpoints.
     let facts = if is_migrated { store_facts(store).await.ok() } else { None };
     let of_store = facts.map(|(facts, _)| Arc::new(config.as_ref().clone().of_store(facts)));
+    let checkpoints = match &of_store {
+        Some(config) => checkpoints(config, store).await,
+        None => None,
+    };
     let of_store = of_store.as_ref().unwrap_or(config);
-    kafka::check(of_store, topics, &mut ComponentFindings { component: "kafka", all: &mut all })
-        .await;
+    let findings = &mut ComponentFindings { component: "kafka", all: &mut all };
+    kafka::check(of_store, topics, checkpoints, findings).await;
     registry::check(config, store, &mut ComponentFindings { component: "registry", all: &mut all })
         .await;
     all
+}
+
+/// The plan of the topic of checkpoints, if the deployment has one.
+async fn checkpoints(config: &Config, store: &Store) -> Option<TopicPlan> {
+    if config.relay.delivery != Delivery::ExactlyOnce {
+        return None;
+    }
+    let deployment = overview::deployment(store, &config.publication()).await.ok()?;
+    let generation = deployment.generation.unwrap_or(1).unsigned_abs();
+    let topic = config.clone().in_generation(generation).checkpoint_topic();
+    Some(TopicPlan::checkpoints(&config.topics, &topic, deployment.shards.unsigned_abs()))
 }
 
 impl fmt::Display for CheckFinding {

@@ -128,7 +128,8 @@ pub(crate) fn inspect(config: &Config, is_wanted: impl Fn(&str) -> bool) -> Resu
 pub(crate) fn try_creation(config: &Config, plan: &TopicPlan) -> Result<Creation> {
     let admin: AdminClient<EventContext> = create(properties::admin(&config.kafka))?;
     let failed = |error: KafkaError| {
-        admin.inner().context().failure("create a topic", &error).about(&plan.name, Vec::new())
+        let failure = admin.inner().context().failure("create a topic", &error);
+        plan.refused(failure.about(&plan.name, Vec::new()))
     };
     let replication = TopicReplication::Fixed(plan.replication_factor);
     let mut topic = NewTopic::new(&plan.name, plan.partitions, replication);

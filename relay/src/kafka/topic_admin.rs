@@ -299,6 +299,11 @@ impl TopicAdmin {
             Ok(topic) | Err((topic, Code::TopicAlreadyExists)) => (topic, Ok(())),
             Err((topic, code)) => {
                 let failure = self.failure(action, &KafkaError::AdminOp(code), &topic);
+                let plan = plans.iter().find(|plan| plan.name == topic);
+                let failure = match plan {
+                    Some(plan) => plan.refused(failure),
+                    None => failure,
+                };
                 (topic, Err(failure))
             }
         };

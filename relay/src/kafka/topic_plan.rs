@@ -217,6 +217,19 @@ impl TopicPlan {
         KafkaFailure::TopicMissing { topic: self.name.clone(), reason }
     }
 
+    /// The same failure; if the brokers refuse the topic's properties, with these.
+    pub(crate) fn refused(&self, failure: KafkaFailure) -> KafkaFailure {
+        let KafkaFailure::TopicUnfit { topic, reason } = failure else { return failure };
+        let settings: String =
+            self.settings.iter().map(|(name, value)| format!("{name}={value}, ")).collect();
+        let factor = self.replication_factor;
+        let reason = format!(
+            "{reason}: asked for {settings}replication factor {factor}; \
+             [topics] config and replication_factor can say otherwise"
+        );
+        KafkaFailure::TopicUnfit { topic, reason }
+    }
+
     fn consequence(&self, setting: &str) -> &'static str {
         let planned = self.settings.get(setting).map(String::as_str);
         let known = EVENTS.iter().chain(&CHECKPOINTS).chain(&CLAIMS);
