@@ -2,9 +2,7 @@
 
 use std::pin::pin;
 
-use annals_store::{
-    Append, Error, ExpectedVersion, Follow, MigrationError, Store, StreamName,
-};
+use annals_store::{Append, Error, ExpectedVersion, Follow, MigrationError, Store, StreamName};
 use annals_testkit::{
     AccountEvent, CATEGORY, Component, Ending, Isolation, Must, PrivateStack, RawRecord,
     RelayProcess, RelaySettings, Testbed, TwoDoors, account, check, configure_topic, create_topic,
