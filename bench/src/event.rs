@@ -56,7 +56,13 @@ pub(crate) fn parcel_event(sequence: i64) -> ParcelEvent {
     .into()
 }
 
-/// The same event, encoded, with an id.
+/// An event of the same schema without a route and a remark: some 60 bytes.
+pub(crate) fn small_parcel_event(sequence: i64) -> ParcelEvent {
+    let ParcelEvent::ParcelScanned(scanned) = parcel_event(sequence);
+    ParcelScanned { route: None, remark: String::new(), ..scanned }.into()
+}
+
+/// A writer's event, encoded, with an id.
 pub(crate) fn new_event(sequence: i64) -> Result<NewEvent, EncodeError> {
     NewEvent::new(&parcel_event(sequence))
 }
@@ -77,6 +83,8 @@ mod tests {
         for sequence in [0, 17, 999, 1_000_000] {
             let bytes = parcel_event(sequence).encode().unwrap().payload.len();
             assert!((290..=310).contains(&bytes), "event {sequence} has {bytes} bytes");
+            let bytes = small_parcel_event(sequence).encode().unwrap().payload.len();
+            assert!((55..=65).contains(&bytes), "small event {sequence} has {bytes} bytes");
         }
     }
 }

@@ -11,6 +11,7 @@ mod follow;
 mod goals;
 mod idle;
 mod kafka;
+mod large;
 mod latency;
 mod load;
 mod machine;
@@ -57,6 +58,8 @@ enum Command {
     Peers(peers::Arguments),
     /// Appends per second with millions of events in the tables, beside empty ones.
     Size(size::Arguments),
+    /// Append, read, follow and drain with a hundred million events in the tables, beside a million.
+    Large(large::Arguments),
     /// What another program on the same server loses: TPC-B beside appends and their relay.
     Neighbour(neighbour::Arguments),
     /// The delay of an append at a steady rate, with coalescing and without.
@@ -113,6 +116,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Append(append) => append::run(append, report("append")?).await,
         Command::Peers(peers) => peers::run(peers, report("peers")?).await,
         Command::Size(size) => size::run(size, report("size")?).await,
+        Command::Large(large) => large::run(large, report("large")?).await,
         Command::Neighbour(arguments) => neighbour::run(arguments, report("neighbour")?).await,
         Command::Steady(steady) => steady::run(steady, report("steady")?).await,
         Command::Follow(follow) => follow::run(follow, report("follow")?).await,

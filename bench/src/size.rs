@@ -96,6 +96,15 @@ async fn rate(bed: &Bed, load: Load) -> anyhow::Result<f64> {
 
 /// Reports missing disk space before hours of loading end in a full disk.
 pub(crate) async fn check_space(store: &Store, events: usize) -> anyhow::Result<()> {
+    check_space_for(store, events, BYTES_PER_EVENT).await
+}
+
+/// The same for events of another size.
+pub(crate) async fn check_space_for(
+    store: &Store,
+    events: usize,
+    bytes_per_event: u64,
+) -> anyhow::Result<()> {
     let query = sqlx::query_scalar(include_str!("../sql/data_directory.sql"));
     let directory: String = query.fetch_one(store.pool()).await?;
     let output = Command::new("df").args(["-k", "--output=avail", &directory]).output().await?;
@@ -106,12 +115,12 @@ pub(crate) async fn check_space(store: &Store, events: usize) -> anyhow::Result<
         );
         return Ok(());
     };
-    let (free, needed) = (kib * 1_024, u64::try_from(events)? * BYTES_PER_EVENT);
+    let (free, needed) = (kib * 1_024, u64::try_from(events)? * bytes_per_event);
     let gib = |bytes: u64| bytes.div_ceil(1 << 30);
     anyhow::ensure!(
         free > needed + needed / 4,
         "{events} events take up to {} GiB, and {} GiB are free where the server keeps its files: \
-         a smaller --preload fits",
+         fewer events fit",
         gib(needed),
         gib(free)
     );
@@ -120,9 +129,18 @@ pub(crate) async fn check_space(store: &Store, events: usize) -> anyhow::Result<
 
 /// Appends so many events, a hundred per call.
 pub(crate) async fn preload(store: &Store, events: usize) -> anyhow::Result<()> {
+    preload_over(store, events, STREAMS).await
+}
+
+/// The same to so many streams.
+pub(crate) async fn preload_over(
+    store: &Store,
+    events: usize,
+    streams: usize,
+) -> anyhow::Result<()> {
     let loaders = (0..LOADERS).map(|loader| {
         let store = store.clone();
-        tokio::spawn(async move { load_part(&store, loader, events / LOADERS).await })
+        tokio::spawn(async move { load_part(&store, loader, events / LOADERS, streams).await })
     });
     for loaded in try_join_all(loaders).await.context("load events")? {
         loaded?;
@@ -130,10 +148,15 @@ pub(crate) async fn preload(store: &Store, events: usize) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn load_part(store: &Store, loader: usize, events: usize) -> anyhow::Result<()> {
+async fn load_part(
+    store: &Store,
+    loader: usize,
+    events: usize,
+    streams: usize,
+) -> anyhow::Result<()> {
     let mut dice = Dice::with_seed(u64::try_from(loader)?);
     for loaded in (0..events).step_by(EVENTS_PER_APPEND) {
-        let stream = event::stream(dice.below(STREAMS))?;
+        let stream = event::stream(dice.below(streams))?;
         let sequence = i64::try_from(loaded)?;
         let batch = (0..EVENTS_PER_APPEND).map(|_| new_event(sequence));
         let batch = batch.collect::<Result<Vec<_>, _>>()?;
