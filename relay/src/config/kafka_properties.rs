@@ -108,10 +108,19 @@ mod tests {
 
     /// The list of properties of the librdkafka that this is built with.
     fn librdkafka_properties() -> String {
-        let mut cargo = std::process::Command::new(env!("CARGO"));
-        cargo.args(["metadata", "--offline", "--locked", "--format-version=1"]);
-        let described = cargo.output().unwrap().stdout;
-        let described: serde_json::Value = serde_json::from_slice(&described).unwrap();
+        let cargo = |arguments: &[&str]| {
+            let output =
+                std::process::Command::new(env!("CARGO")).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let version = cargo(&["-vV"]);
+        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+        // Packages of other platforms may not have been downloaded.
+        let platform = format!("--filter-platform={host}");
+        let described =
+            cargo(&["metadata", "--offline", "--locked", "--format-version=1", &platform]);
+        let described: serde_json::Value = serde_json::from_str(&described).unwrap();
         let packages = described["packages"].as_array().unwrap();
         let package = packages.iter().find(|of| of["name"] == "rdkafka-sys").unwrap();
         let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap());
