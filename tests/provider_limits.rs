@@ -24,7 +24,6 @@ async fn append(bed: &Testbed, stream: &StreamName) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "part of make test-kafka-security"]
 async fn a_topic_that_a_policy_refuses_is_named_and_no_broker_creates_one_by_itself() {
     let kafka = PrivateStack::kafka_with_policy("auto.create.topics.enable=true\n").await;
     let bed = Testbed::on("policy", kafka.environment().clone()).await;
