@@ -3,6 +3,11 @@
 # shellcheck source-path=SCRIPTDIR disable=SC2317 # functions are called by name, by check and refute
 set -euo pipefail
 
+# A shell that was started in the background ignores SIGINT, and so do the shells that it starts.
+if [[ -z ${ANNALS_SIGNALS:-} ]]; then
+  ANNALS_SIGNALS=default exec env --default-signal=INT "${BASH_SOURCE[0]}" "$@"
+fi
+
 CHECKOUT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=../../ops/dev/probe.sh
 . "$CHECKOUT/ops/dev/probe.sh"
