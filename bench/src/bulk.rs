@@ -5,16 +5,14 @@ use std::pin::pin;
 use std::time::Instant;
 
 use annals_store::{Append, ExpectedVersion, Follow};
-use annals_testkit::{Environment, Testbed};
+use annals_testkit::Testbed;
 use anyhow::Context;
 use futures_util::TryStreamExt;
 use serde::Serialize;
 
-use crate::drain::{records, watch::Watch};
-use crate::event::{self, CATEGORY, new_event};
+use crate::drain::once;
+use crate::event::{self, new_event};
 use crate::goals::Goal;
-use crate::kafka::{create_topic, delete_topic};
-use crate::relay::{self, Log, Relay};
 use crate::report::{Report, Table, number, print, progress};
 use crate::settle::settle;
 use crate::size::preload;
@@ -187,29 +185,9 @@ async fn drain(
 ) -> anyhow::Result<f64> {
     let Arguments { events, partitions, .. } = *arguments;
     let deployment = format!("{}_{round}", bed.name());
-    let topic_prefix = format!("{deployment}-");
-    let topic = format!("{topic_prefix}{CATEGORY}");
-    let brokers = &Environment::get().kafka;
-    create_topic(brokers, &topic, partitions).await?;
-    let watch = Watch::start(brokers, &topic, partitions, events).await?;
-    let mut relay = Relay::start(&relay::Settings {
-        database_url: &bed.database_url(),
-        deployment: &deployment,
-        instance: "a",
-        topic_prefix: &topic_prefix,
-        directory: report.directory(),
-        log: Log::Usual,
-        http: relay::Http::Served,
-        delivery: relay::Delivery::ExactlyOnce,
-    })?;
-    let seen = tokio::select! {
-        seen = watch.end() => seen.with_context(|| relay.where_log_is())?,
-        ended = relay.ended() => return Err(ended),
-    };
-    relay.stop().await?;
-    records::check_count(brokers, &topic, partitions, events).await?;
-    delete_topic(brokers, &topic).await?;
-    Ok(as_f64(events) / seen.took.as_secs_f64())
+    let size = (partitions, events);
+    let took = once::drain(&bed.database_url(), &deployment, size, report).await?;
+    Ok(as_f64(events) / took.as_secs_f64())
 }
 
 /// Follows from the beginning until every event has come.

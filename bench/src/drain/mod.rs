@@ -2,6 +2,7 @@
 //! bytes, and Debezium.
 
 mod backlog;
+pub(crate) mod once;
 mod raw;
 pub(crate) mod records;
 pub(crate) mod watch;

@@ -4,16 +4,12 @@ use std::pin::pin;
 use std::time::Instant;
 
 use annals_store::{Checkpoint, Follow, StoreOptions};
-use annals_testkit::Environment;
 use anyhow::Context;
 use futures_util::TryStreamExt;
 
 use super::tables::Tables;
 use super::work::{Counters, Measured};
-use crate::drain::{records, watch::Watch};
-use crate::event::CATEGORY;
-use crate::kafka::{create_topic, delete_topic};
-use crate::relay::{self, Log, Relay};
+use crate::drain::once;
 use crate::report::Report;
 use crate::settle::settle;
 use crate::size::preload_over;
@@ -44,7 +40,7 @@ impl Tail {
         for round in 0..=rounds {
             let deployment = deployment(&label, round);
             sqlx::query(include_str!("../../sql/large_deployment.sql"))
-                .bind(format!("{deployment}@{}", topic_prefix(&deployment)))
+                .bind(format!("{deployment}@{}", once::topic_prefix(&deployment)))
                 .bind(&origin)
                 .execute(pool)
                 .await?;
@@ -79,36 +75,12 @@ impl Tail {
     ) -> anyhow::Result<Measured> {
         let counters = Counters::begin(&tables.url).await?;
         let deployment = deployment(&self.label, round);
-        let topic_prefix = topic_prefix(&deployment);
-        let topic = format!("{topic_prefix}{CATEGORY}");
-        let brokers = &Environment::get().kafka;
-        create_topic(brokers, &topic, PARTITIONS).await?;
-        let watch = Watch::start(brokers, &topic, PARTITIONS, self.events).await?;
-        let mut relay = Relay::start(&relay::Settings {
-            database_url: &tables.url,
-            deployment: &deployment,
-            instance: "a",
-            topic_prefix: &topic_prefix,
-            directory: report.directory(),
-            log: Log::Usual,
-            http: relay::Http::Served,
-            delivery: relay::Delivery::ExactlyOnce,
-        })?;
-        let seen = tokio::select! {
-            seen = watch.end() => seen.with_context(|| relay.where_log_is())?,
-            ended = relay.ended() => return Err(ended),
-        };
-        relay.stop().await?;
-        records::check_count(brokers, &topic, PARTITIONS, self.events).await?;
-        delete_topic(brokers, &topic).await?;
-        counters.end(u32::try_from(self.events)?, seen.took).await
+        let size = (PARTITIONS, self.events);
+        let took = once::drain(&tables.url, &deployment, size, report).await?;
+        counters.end(u32::try_from(self.events)?, took).await
     }
 }
 
 fn deployment(label: &str, round: usize) -> String {
     format!("{label}_{round}")
-}
-
-fn topic_prefix(deployment: &str) -> String {
-    format!("{deployment}-")
 }
